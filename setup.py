@@ -1,0 +1,38 @@
+"""Packaging for spct_jax."""
+
+from setuptools import find_packages, setup
+
+JAX = "jax>=0.10,<0.13"
+
+setup(
+    name="spct_jax",
+    version="0.1.0",
+    description="Self-Principled Critique Tuning (DeepSeek-GRM) for JAX and TPU",
+    long_description=open("README.md", encoding="utf-8").read(),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.11,<3.14",
+    packages=find_packages(include=["spct_jax", "spct_jax.*"]),
+    package_data={"spct_jax.grm": ["templates/*.txt"]},
+    install_requires=[
+        JAX,
+        "flax",
+        "optax",
+        "orbax-checkpoint",
+        "tensorflow-datasets",
+        "sentencepiece",
+        "absl-py",
+        "matplotlib",
+        "ml_collections",
+        "numpy",
+        "tensorboardX",
+        "tqdm",
+    ],
+    extras_require={
+        "plan": ["jax[tpu]>=0.10,<0.13"],
+        "tpu": ["jax[tpu]>=0.10,<0.13"],
+        "gpu": ["jax[cuda12]>=0.10,<0.13"],
+        "launch": ["xmanager"],
+        "dev": ["pytest", "ruff", "safetensors"],
+    },
+)

@@ -1,0 +1,1 @@
+"""Self-Principled Critique Tuning for JAX and TPU."""

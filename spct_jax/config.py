@@ -1,0 +1,227 @@
+"""What a run is made of: typed dataclasses, one per concern, every field with its meaning, and the tiny experiment.
+
+They are frozen in spirit: command-line overrides are applied before a run begins, nothing changes them afterwards.
+"""
+
+import dataclasses
+
+from spct_jax.errors import InputError
+from spct_jax.models import sizes
+
+STAGES = ("sft", "rejection", "rft", "rl", "meta_rm", "evaluate")
+
+
+@dataclasses.dataclass
+class ToyConfig:
+    """The procedural world of `data/toy.py`; used when `DataConfig.train` names no file."""
+
+    seed: int = 0
+    """Seed of the problems themselves; the run's seed leaves the data alone, as it would with real data."""
+    train: int = 6000
+    development: int = 500
+    test: int = 2000
+    response_counts: tuple[float, ...] = (0.4, 0.35, 0.25)
+    """Relative frequency of 2, 3 and 4 responses."""
+    margin: int = 2
+    """Least difference between the best and the second-best truth."""
+    single_every: int = 12
+    """Every how many training problems one has a single response (0: none)."""
+    lure_on_wrong: float = 0.75
+    """Share of problems in which a wrong response mentions the lure."""
+    lure_on_any: float = 0.1
+    """Share in which any response may."""
+    demonstrations: int = 6000
+    completions_per_demonstration: int = 2
+    demonstration_mix: tuple[float, ...] = (0.8, 0.08, 0.12)
+    """Relative frequency of compared, single-response and hinted demonstrations."""
+    general: int = 500
+    """General-instruction demonstrations."""
+    criterion_right: tuple[float, ...] = (0.9, 0.8, 0.7)
+    """How often the demonstrator's criterion is the requirement it stands for."""
+    weights_wrong: float = 0.15
+    """How often he shuffles the weights."""
+    misread: float = 0.03
+    """How often he misreads whether a response meets a criterion."""
+    lure: float = 0.6
+    """How often he judges by the lure when some response mentions it."""
+
+
+@dataclasses.dataclass
+class DataConfig:
+    """Where comparisons and demonstrations come from."""
+
+    train: str = ""
+    """JSONL of comparisons for rejection sampling, RL and the meta RM; empty: the toy world."""
+    development: str = ""
+    """JSONL of comparisons to choose settings on."""
+    test: str = ""
+    """JSONL of comparisons for the final figures."""
+    demonstrations: str = ""
+    """JSONL of cold-start demonstrations of judging."""
+    general: str = ""
+    """JSONL of general-instruction demonstrations."""
+    tokenizer: str = ""
+    """SentencePiece model; empty: one is trained on the demonstrations and training comparisons."""
+    vocab_size: int = 512
+    """Size of a tokenizer that the run trains itself."""
+    on_bad: str = "fatal"
+    """What a malformed line does: `fatal` or `skip` (counted and reported)."""
+    max_prompt: int = 160
+    """Longest prompt in tokens; a longer one is reported and left out, never cut."""
+    max_completion: int = 96
+    """Longest completion in tokens, terminator included."""
+    toy: ToyConfig = dataclasses.field(default_factory=ToyConfig)
+
+
+@dataclasses.dataclass
+class PromptConfig:
+    """The text contract: names in `grm/templates` or paths of files in the same format."""
+
+    template: str = "short"
+    single_template: str = "short_single"
+    """For comparisons with one response and a 0/1 truth."""
+    meta_template: str = "short_meta"
+
+
+@dataclasses.dataclass
+class OptimizerConfig:
+    """Adam with linear warm-up, cosine decay and global-norm clipping (the papers state none of it)."""
+
+    learning_rate: float = 1e-3
+    warmup_steps: int = 10
+    final_fraction: float = 0.1
+    """Learning rate at the last step, as a fraction of the peak."""
+    b1: float = 0.9
+    b2: float = 0.95
+    weight_decay: float = 0.0
+    clip_norm: float = 1.0
+
+
+@dataclasses.dataclass
+class SFTConfig:
+    """Cold start on demonstrations."""
+
+    steps: int = 400
+    batch_size: int = 32
+    """Prompts per step; each comes with all its demonstrated completions."""
+    optimizer: OptimizerConfig = dataclasses.field(default_factory=lambda: OptimizerConfig(learning_rate=3e-3))
+
+
+@dataclasses.dataclass
+class RejectionConfig:
+    """Rejection sampling (paper section 3.1): draws on the training comparisons, kept when correct by Eq. 10."""
+
+    problems: int = 2048
+    """How many training comparisons are drawn on (0: all)."""
+    samples: int = 3
+    """N_RFT: draws per comparison without a hint."""
+    hinted: bool = True
+    """Whether one more draw is made with the best response told; the hint is stripped from the target."""
+    drop_too_easy: bool = True
+    """Whether a comparison is dropped when all unhinted draws are correct."""
+    temperature: float = 1.0
+    batch_size: int = 256
+    """Comparisons per call of the sampler."""
+
+
+@dataclasses.dataclass
+class RFTConfig:
+    """Rejective fine-tuning on the retained draws, mixed with demonstrations of general instructions."""
+
+    steps: int = 100
+    batch_size: int = 32
+    general_fraction: float = 0.1
+    """Share of a batch taken from general (non-judging) demonstrations."""
+    optimizer: OptimizerConfig = dataclasses.field(default_factory=lambda: OptimizerConfig(learning_rate=1e-3))
+
+
+@dataclasses.dataclass
+class RLConfig:
+    """Rule-based GRPO (paper Eq. 11 and 15)."""
+
+    steps: int = 60
+    batch_size: int = 64
+    """Prompts per step."""
+    group_size: int = 4
+    """G: completions per prompt."""
+    temperature: float = 1.0
+    """Rollout temperature; policy, old and reference log-probabilities are all taken at it."""
+    kl_beta: float = 0.08
+    """Weight of the k3 KL estimate in the loss."""
+    clip: float = 0.2
+    updates_per_rollout: int = 1
+    optimizer: OptimizerConfig = dataclasses.field(default_factory=lambda: OptimizerConfig(learning_rate=1e-3))
+
+
+@dataclasses.dataclass
+class MetaRMConfig:
+    """Scalar RM that tells correct critiques from wrong ones, trained on rejection draws and RL rollouts."""
+
+    steps: int = 200
+    batch_size: int = 32
+    """Prompts per step; each comes with the whole group drawn for it."""
+    optimizer: OptimizerConfig = dataclasses.field(default_factory=lambda: OptimizerConfig(learning_rate=1e-3))
+
+
+@dataclasses.dataclass
+class EvaluationConfig:
+    """Greedy accuracy after each stage, votes and guided votes at the end."""
+
+    split: str = "test"
+    problems: int = 1500
+    """How many of the split are evaluated (0: all)."""
+    k: tuple[int, ...] = (1, 8, 32)
+    temperature: float = 1.0
+    """Sampling temperature of every vote; chosen on the development split."""
+    compare_temperatures: tuple[float, ...] = (0.5,)
+    """Other temperatures to report beside it (the paper's is 0.5)."""
+    order: str = "balanced"
+    """`balanced` or `random` (the paper's)."""
+    k_meta_fraction: float = 0.5
+    """k_meta = this share of k (paper default: one half)."""
+    slots: int = 1024
+    """Branches decoded at once."""
+    texts: int = 40
+    """For how many problems the whole text of every verdict is kept."""
+
+
+@dataclasses.dataclass
+class CheckpointConfig:
+    """When state is saved."""
+
+    every_steps: int = 20
+    keep: int = 2
+
+
+@dataclasses.dataclass
+class Config:
+    """A whole experiment."""
+
+    seed: int = 0
+    stages: tuple[str, ...] = STAGES
+    init_checkpoint: str = ""
+    """Directory whose parameters the first training stage starts from; empty: random."""
+    model: sizes.ModelConfig = dataclasses.field(default_factory=lambda: sizes.toy(512))
+    data: DataConfig = dataclasses.field(default_factory=DataConfig)
+    prompt: PromptConfig = dataclasses.field(default_factory=PromptConfig)
+    sft: SFTConfig = dataclasses.field(default_factory=SFTConfig)
+    rejection: RejectionConfig = dataclasses.field(default_factory=RejectionConfig)
+    rft: RFTConfig = dataclasses.field(default_factory=RFTConfig)
+    rl: RLConfig = dataclasses.field(default_factory=RLConfig)
+    meta_rm: MetaRMConfig = dataclasses.field(default_factory=MetaRMConfig)
+    evaluation: EvaluationConfig = dataclasses.field(default_factory=EvaluationConfig)
+    checkpoint: CheckpointConfig = dataclasses.field(default_factory=CheckpointConfig)
+
+
+def tiny() -> Config:
+    """The tiny experiment: all of SPCT on the toy world in minutes on two CPU cores."""
+    return Config()
+
+
+def validate(config: Config) -> None:
+    """Checks what types alone do not; raises InputError naming the field."""
+    unknown = [s for s in config.stages if s not in STAGES]
+    if unknown:
+        raise InputError(f"config.stages: unknown stage {unknown[0]!r}; stages are {', '.join(STAGES)}")
+    if list(config.stages) != [s for s in STAGES if s in config.stages]:
+        raise InputError(f"config.stages: {', '.join(config.stages)} is not in the order {', '.join(STAGES)}")

@@ -1,0 +1,90 @@
+"""From records to arrays: the order of a pass over the data, and groups of completions on right-aligned trunks.
+
+A *group* is one prompt and the completions that share it. Its trunk is the prompt without the last token; every branch
+starts with that token, so that each completion token is predicted from a branch position.
+"""
+
+import functools
+from collections.abc import Sequence
+
+import flax.struct
+import numpy as np
+
+from spct_jax.errors import InputError
+
+
+@flax.struct.dataclass
+class Groups:
+    """B prompts with G completions each."""
+
+    trunk_tokens: np.ndarray
+    """Int32[B P], right-aligned: the prompt without its last token."""
+    trunk_lengths: np.ndarray
+    """Int32[B]."""
+    inputs: np.ndarray
+    """Int32[B G T+1]: the prompt's last token, then the completion. Position t predicts targets[t]."""
+    lengths: np.ndarray
+    """Int32[B G]: completion lengths, terminator included; 0 where a group has fewer than G completions."""
+
+    @property
+    def targets(self):
+        """Int32[B G T]: the completions."""
+        return self.inputs[:, :, 1:]
+
+
+def order(seed: int, stream: str, count: int, step: int, batch_size: int) -> list[int]:
+    """Indices of step `step` in an endless sequence of shuffled passes over `count` records; pure in its arguments."""
+    first = step * batch_size
+    return [
+        int(_permutation(seed, stream, count, position // count)[position % count])
+        for position in range(first, first + batch_size)
+    ]
+
+
+@functools.lru_cache(maxsize=8)
+def _permutation(seed: int, stream: str, count: int, epoch: int) -> np.ndarray:
+    return np.random.default_rng([seed, epoch, count, *stream.encode()]).permutation(count)
+
+
+def pack_prompts(prompts: Sequence[Sequence[int]], max_prompt: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Trunk tokens Int32[B P] right-aligned (P = max_prompt - 1), trunk lengths Int32[B], last tokens Int32[B].
+
+    Raises:
+      InputError: a prompt is empty or longer than `max_prompt`.
+    """
+    tokens = np.zeros((len(prompts), max_prompt - 1), np.int32)
+    lengths = np.array([len(p) - 1 for p in prompts], np.int32)
+    if lengths.min() < 0 or lengths.max() > max_prompt - 1:
+        raise InputError(f"a prompt has {lengths.max() + 1} tokens (at least {lengths.min() + 1}); allowed: 1 to {max_prompt}")
+    for row, prompt in zip(tokens, prompts, strict=True):
+        if len(prompt) > 1:
+            row[-(len(prompt) - 1) :] = prompt[:-1]
+    return tokens, lengths, np.array([p[-1] for p in prompts], np.int32)
+
+
+def pack(
+    prompts: Sequence[Sequence[int]],
+    completions: Sequence[Sequence[Sequence[int]]],
+    *,
+    max_prompt: int,
+    max_completion: int,
+    group_size: int,
+) -> Groups:
+    """Packs prompts and their completions; a group with fewer than `group_size` completions gets empty ones.
+
+    Raises:
+      InputError: a prompt, a completion or a group is longer than its limit.
+    """
+    trunk_tokens, trunk_lengths, last = pack_prompts(prompts, max_prompt)
+    inputs = np.zeros((len(prompts), group_size, max_completion + 1), np.int32)
+    lengths = np.zeros((len(prompts), group_size), np.int32)
+    inputs[:, :, 0] = last[:, None]
+    for b, group in enumerate(completions):
+        if len(group) > group_size:
+            raise InputError(f"a prompt has {len(group)} completions; the group size is {group_size}")
+        for g, tokens in enumerate(group):
+            if len(tokens) > max_completion:
+                raise InputError(f"a completion has {len(tokens)} tokens; allowed: {max_completion}")
+            inputs[b, g, 1 : len(tokens) + 1] = tokens
+            lengths[b, g] = len(tokens)
+    return Groups(trunk_tokens=trunk_tokens, trunk_lengths=trunk_lengths, inputs=inputs, lengths=lengths)

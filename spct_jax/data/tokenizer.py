@@ -1,0 +1,214 @@
+"""SentencePiece with Gemma's turns; no text a user writes can become a control token."""
+
+import io
+import os
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+import sentencepiece
+from sentencepiece.sentencepiece_model_pb2 import ModelProto
+
+from spct_jax.data.comparison import Turn
+from spct_jax.errors import InputError
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_LOOKS_LIKE_CONTROL = re.compile(r"<[^<>\s]+>|\[@[^\[\]\s]*\]")
+# Gemma keeps the tags of common HTML as user-defined pieces: they are what people write, not control.
+_HTML_TAG = re.compile(
+    r"</?(?:table|caption|thead|tbody|tfoot|tr|th|td|h[1-6]|p|br|hr|a|img|div|span|ul|ol|li|dl|dt|dd"
+    r"|blockquote|pre|code|strong|em|b|i|u|s|sub|sup)/?>"
+)
+
+
+class Tokenizer:
+    r"""Text to piece ids and back.
+
+    Control pieces are found by name, never by number. A piece counts as control when its type is CONTROL, UNKNOWN or
+    UNUSED, or when it is USER_DEFINED and looks like `<name>` or `[@name@]` without being an HTML tag; user-defined
+    whitespace such as "\n" is ordinary text.
+
+    Attributes:
+        vocab_size: number of pieces.
+        bos_id, eos_id, pad_id, start_of_turn_id, end_of_turn_id: ids of the control pieces of those names.
+        stop_ids: (eos_id, end_of_turn_id), either of which ends a completion.
+        control_ids: ids that no text of a user encodes to and that `decode` drops.
+        replaced_surrogates: how many lone surrogates `encode` has replaced by U+FFFD so far.
+    """
+
+    def __init__(self, model_proto: bytes):
+        """Wraps a serialised SentencePiece model.
+
+        Raises:
+            InputError: when it is not one, lacks a control piece we need, or has no byte fallback.
+        """
+        try:
+            proto = ModelProto.FromString(model_proto)
+            self._processor = sentencepiece.SentencePieceProcessor(model_proto=model_proto)
+        except Exception as error:  # protobuf and SentencePiece raise unrelated types for bytes they cannot read
+            raise InputError("not a SentencePiece model") from error
+        if not proto.pieces:
+            raise InputError("not a SentencePiece model (it has no pieces)")
+        if not proto.trainer_spec.byte_fallback:
+            raise InputError("the SentencePiece model has no byte fallback, so it cannot encode every text")
+        self._model_proto = model_proto
+        self._ids = {piece.piece: index for index, piece in enumerate(proto.pieces)}
+        self.vocab_size = len(proto.pieces)
+        self.control_ids = frozenset(index for index, piece in enumerate(proto.pieces) if _is_control(piece))
+        self.pad_id, self.eos_id, self.bos_id, self.start_of_turn_id, self.end_of_turn_id = map(
+            self._control_id, ("<pad>", "<eos>", "<bos>", "<start_of_turn>", "<end_of_turn>")
+        )
+        self.stop_ids = (self.eos_id, self.end_of_turn_id)
+        self.replaced_surrogates = 0
+        self._control_pieces = frozenset(proto.pieces[index].piece for index in self.control_ids)
+        self._control_lengths = sorted({len(piece) for piece in self._control_pieces})
+        starts = sorted({piece[:2] for piece in self._control_pieces})
+        self._control_start = re.compile(f"(?={'|'.join(map(re.escape, starts))})")
+
+    @classmethod
+    def load(cls, path: str | os.PathLike) -> "Tokenizer":
+        """Reads a `.model` file; InputError, naming the file, when it is missing or is not a usable model."""
+        try:
+            model_proto = Path(path).read_bytes()
+        except OSError as error:
+            raise InputError(f"{path}: cannot read the tokenizer ({error.strerror})") from None
+        try:
+            return cls(model_proto)
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from None
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Writes the `.model` file, whole or not at all."""
+        partial = Path(f"{path}.partial")
+        partial.write_bytes(self._model_proto)
+        os.replace(partial, path)
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of a user's text, without BOS; never a control id.
+
+        A control piece spelt out in the text is cut after its first character, so that it is encoded as plain
+        characters. Decoding gives the text back. Lone surrogates become U+FFFD and are counted.
+        """
+        text, replaced = _SURROGATE.subn("\ufffd", text)
+        self.replaced_surrogates += replaced
+        return [index for segment in self._cut(text) for index in self._encode_segment(segment)]
+
+    def encode_turns(self, turns: Sequence[Turn]) -> list[int]:
+        """Ids of a prompt in Gemma's chat format, one BOS first, ready for the model's answer.
+
+        A system turn goes before the first user turn's text; contents are trimmed, as Gemma's templates do.
+
+        Raises:
+            InputError: unless, after a system turn if any, user and assistant alternate from user to user.
+        """
+        turns = list(turns)
+        prefix = ""
+        if turns and turns[0].role == "system":
+            prefix = turns.pop(0).content.strip() + "\n\n"
+        expected = ["user", "assistant"] * (len(turns) // 2) + ["user"]
+        if [turn.role for turn in turns] != expected:
+            raise InputError(
+                "turns must alternate from user to user after at most one system turn, but they are "
+                + (", ".join(turn.role for turn in turns) or "absent")
+            )
+        ids = [self.bos_id]
+        for turn in turns:
+            name = "user" if turn.role == "user" else "model"
+            text = f"{name}\n{prefix}{turn.content.strip()}"
+            ids += [self.start_of_turn_id, *self.encode(text), self.end_of_turn_id, *self.encode("\n")]
+            prefix = ""
+        return [*ids, self.start_of_turn_id, *self.encode("model\n")]
+
+    def encode_completion(self, text: str) -> list[int]:
+        """Ids of an answer to `encode_turns`, closed by the end of the turn."""
+        return [*self.encode(text), self.end_of_turn_id]
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The text before the first stop id, control ids and ids outside the vocabulary left out."""
+        text_ids = []
+        for index in map(int, ids):
+            if index in self.stop_ids:
+                break
+            if 0 <= index < self.vocab_size and index not in self.control_ids:
+                text_ids.append(index)
+        return self._processor.decode(text_ids)
+
+    def _control_id(self, name: str) -> int:
+        if self._ids.get(name) not in self.control_ids:
+            raise InputError(f"the SentencePiece model has no control piece {name}")
+        return self._ids[name]
+
+    def _cut(self, text: str) -> Iterator[str]:
+        start = 0
+        for match in self._control_start.finditer(text):
+            at = match.start()
+            if any(text[at : at + length] in self._control_pieces for length in self._control_lengths):
+                yield text[start : at + 1]
+                start = at + 1
+        yield text[start:]
+
+    def _encode_segment(self, segment: str) -> list[int]:
+        ids = self._processor.encode(segment)
+        if self.control_ids.isdisjoint(ids):
+            return ids
+        # Only a model whose normaliser rewrites text (such as full-width brackets) into a control piece comes here.
+        return [self._ids[f"<0x{byte:02X}>"] for byte in segment.encode()]
+
+
+def train_tokenizer(texts: Iterable[str], *, vocab_size: int) -> Tokenizer:
+    r"""Trains a BPE model on `texts`: identity normalisation, byte fallback, no dummy prefix.
+
+    The pieces <pad> <eos> <bos> <unk> <start_of_turn> <end_of_turn> have ids 0 to 5, and "\n" is a piece of its own.
+    The same texts give the same model, byte for byte.
+
+    Args:
+        texts: the corpus; may hold any characters.
+        vocab_size: upper limit on pieces; fewer when the texts do not support more.
+
+    Raises:
+        InputError: when there is no text, or vocab_size is too small for its characters and the 256 bytes.
+    """
+    # The names of the two roles open every turn, so they are worth a piece each.
+    texts = [f"user\n{text}\nmodel" for text in texts]
+    lines = (line for text in texts for line in _SURROGATE.sub("\ufffd", text).replace("\0", "").split("\n"))
+    lines = [line for line in lines if line.strip()]
+    if len(lines) == 2 * len(texts):
+        raise InputError("no text to train a tokenizer on")
+    model = io.BytesIO()
+    try:
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=iter(lines),
+            model_writer=model,
+            model_type="bpe",
+            vocab_size=vocab_size,
+            hard_vocab_limit=False,
+            normalization_rule_name="identity",
+            add_dummy_prefix=False,
+            remove_extra_whitespaces=False,
+            split_digits=False,
+            byte_fallback=True,
+            character_coverage=0.99995,
+            max_sentence_length=max(len(line.encode()) for line in lines) + 1,
+            user_defined_symbols=["\n"],
+            control_symbols=["<start_of_turn>", "<end_of_turn>"],
+            pad_id=0,
+            eos_id=1,
+            bos_id=2,
+            unk_id=3,
+            pad_piece="<pad>",
+            eos_piece="<eos>",
+            bos_piece="<bos>",
+            unk_piece="<unk>",
+            num_threads=1,
+            minloglevel=2,
+        )
+    except (RuntimeError, OSError) as error:
+        raise InputError(f"cannot train a tokenizer of {vocab_size} pieces ({str(error).strip()})") from None
+    return Tokenizer(model.getvalue())
+
+
+def _is_control(piece: ModelProto.SentencePiece) -> bool:
+    if piece.type in (piece.CONTROL, piece.UNKNOWN, piece.UNUSED):
+        return True
+    looks = _LOOKS_LIKE_CONTROL.fullmatch(piece.piece) and not _HTML_TAG.fullmatch(piece.piece)
+    return piece.type == piece.USER_DEFINED and bool(looks)

@@ -1,0 +1,194 @@
+"""A procedural world small enough to judge by eye: someone looks for a place, a few places are offered.
+
+A query names three requirements of different importance (must, should, ideally), in any order. Two to four responses each
+describe a place; what a response does not mention, it does not have. Truth is the importance-weighted sum of the requirements
+a response meets, mapped to 1..10 (must 5, should 3, ideally 1, plus one), with one best by a clear margin.
+
+Demonstrations for the cold start are right in form and wrong in part. The demonstrator knows a *lure*: fame. When some
+response mentions it, the demonstrator often makes it the first criterion although nobody asked for it, and in most problems
+a wrong response has it. He also picks wrong criteria, swaps weights and misreads now and then. The analysis refers to
+criteria by number only, so what is judged is decided when the criteria are written.
+
+Splits hold out requirement combinations: the set of three attributes of a test problem occurs neither in training nor in
+development problems. Every problem is a function of (split, index, config.seed) alone.
+"""
+
+import dataclasses
+import functools
+import itertools
+import random
+import zlib
+
+from spct_jax.config import ToyConfig
+from spct_jax.data.comparison import Comparison, Turn
+from spct_jax.data.sources import Demonstration
+from spct_jax.grm import prompts
+
+PLACES = ("hotel", "flat", "café", "garden", "studio", "library")
+NAMES = ("Alba", "Birch", "Coral", "Delta", "Ember", "Fjord", "Grove", "Harbour", "Iris", "Juniper", "Kite", "Linden")
+ATTRIBUTES = (
+    "quiet", "central", "cheap", "clean", "sunny", "modern", "spacious", "safe", "cosy", "green", "friendly", "warm",
+)  # fmt: skip
+LURE = "famous"
+WEIGHTS = (5, 3, 1)  # must, should, ideally: every subset has a sum of its own
+CLAUSES = ("It must be {}.", "It should be {}.", "Ideally it is {}.")
+SPLITS = ("train", "development", "test")
+
+
+@dataclasses.dataclass(frozen=True)
+class Problem:
+    """One problem of the toy world: the comparison people see and the facts it was made from."""
+
+    comparison: Comparison
+    requirements: tuple[str, str, str]
+    """Attributes asked for, most important first."""
+    offers: tuple[frozenset[str], ...]
+    """Attributes of each response."""
+
+
+def split_of(requirements) -> str:
+    """The split that owns a combination of attributes, whatever their order: 65 % train, 10 % development, 25 % test."""
+    place = zlib.crc32(" ".join(sorted(requirements)).encode()) % 20
+    return "train" if place < 13 else "development" if place < 15 else "test"
+
+
+@functools.cache
+def combinations(split: str) -> list[tuple[str, ...]]:
+    """All attribute combinations of a split."""
+    return [c for c in itertools.combinations(ATTRIBUTES, 3) if split_of(c) == split]
+
+
+def problem(split: str, index: int, config: ToyConfig, *, single: bool = False) -> Problem:
+    """Problem `index` of a split; with `single` one response whose truth is 1 if it meets all it must and should, else 0."""
+    rng = random.Random(f"{config.seed}/{split}/{single}/{index}")
+    requirements = list(rng.choice(combinations(split)))
+    rng.shuffle(requirements)
+    n = 1 if single else rng.choices((2, 3, 4), config.response_counts)[0]
+    met = _single_met(rng) if single else _met_with_margin(rng, n, config.margin)
+    scores = [sum(w for w, m in zip(WEIGHTS, row, strict=True) if m) for row in met]
+    lured = _lured_response(rng, scores, config)
+    offers = tuple(_offer(rng, requirements, row, i == lured) for i, row in enumerate(met))
+    names = rng.sample(NAMES, n)
+    clauses = [c.format(r) for c, r in zip(CLAUSES, requirements, strict=True)]
+    rng.shuffle(clauses)
+    comparison = Comparison(
+        id=f"{'single' if single else 'toy'}-{split}-{index}",
+        conversation=(Turn("user", f"I am looking for a {rng.choice(PLACES)}. " + " ".join(clauses)),),
+        responses=tuple(_describe(rng, name, offer) for name, offer in zip(names, offers, strict=True)),
+        scores=(float(scores[0] >= WEIGHTS[0] + WEIGHTS[1]),) if single else tuple(1.0 + s for s in scores),
+    )
+    return Problem(comparison, tuple(requirements), offers)
+
+
+def problems(split: str, count: int, config: ToyConfig) -> list[Problem]:
+    """The first `count` problems of a split, every `config.single_every`-th of the training split a single-response one."""
+    every = config.single_every if split == "train" else 0
+    return [problem(split, i, config, single=bool(every) and i % every == every - 1) for i in range(count)]
+
+
+def demonstrations(config: ToyConfig, template: prompts.Template, single: prompts.Template) -> list[Demonstration]:
+    """Judging as the cold start learns it (compared, single, hinted), on training problems of their own.
+
+    Demonstrated problems lie behind the `config.train` problems that later stages draw from.
+    """
+    made = []
+    for i in range(config.demonstrations):
+        rng = random.Random(f"{config.seed}/demonstration/{i}")
+        kind = rng.choices(("compare", "single", "hinted"), config.demonstration_mix)[0]
+        shown = problem("train", config.train + i, config, single=kind == "single")
+        order = list(range(shown.comparison.n))
+        rng.shuffle(order)
+        form = single if kind == "single" else template
+        best = shown.comparison.best
+        turns = prompts.render(shown.comparison, order, form, hint=best if kind == "hinted" else None)
+        texts = []
+        while len(texts) < config.completions_per_demonstration:
+            text, scores = _verdict(rng, shown, order, config, form)
+            told = kind != "hinted" or all(scores[best] > s for i, s in enumerate(scores) if i != best)
+            if told:  # a demonstrator who was told the answer argues until he arrives there
+                texts.append(text)
+        made.append(Demonstration(turns=turns, completions=tuple(texts)))
+    return made
+
+
+def _met_with_margin(rng: random.Random, n: int, margin: int) -> list[tuple[bool, ...]]:
+    while True:
+        met = [tuple(rng.random() < 0.5 for _ in WEIGHTS) for _ in range(n)]
+        scores = sorted(sum(w for w, m in zip(WEIGHTS, row, strict=True) if m) for row in met)
+        if scores[-1] - scores[-2] >= margin:
+            return met
+
+
+def _single_met(rng: random.Random) -> list[tuple[bool, ...]]:
+    if rng.random() < 0.5:
+        return [(True, True, rng.random() < 0.5)]
+    return [rng.choice(((True, False, True), (False, True, True), (True, False, False), (False, True, False)))]
+
+
+def _lured_response(rng: random.Random, scores: list[int], config: ToyConfig) -> int | None:
+    """Which response mentions the lure: mostly a wrong one."""
+    draw = rng.random()
+    if draw < config.lure_on_wrong and len(scores) > 1:
+        return rng.choice([i for i, s in enumerate(scores) if s < max(scores)])
+    return rng.randrange(len(scores)) if draw < config.lure_on_wrong + config.lure_on_any else None
+
+
+def _offer(rng: random.Random, requirements, met, lured: bool) -> frozenset[str]:
+    has = {r for r, m in zip(requirements, met, strict=True) if m} | ({LURE} if lured else set())
+    others = [a for a in ATTRIBUTES if a not in requirements]
+    return frozenset(has | set(rng.sample(others, rng.choice((1, 2)) if has else 2)))
+
+
+def _describe(rng: random.Random, name: str, offer: frozenset[str]) -> str:
+    words = sorted(offer)
+    rng.shuffle(words)
+    return f"The {name} is " + (", ".join(words[:-1]) + f" and {words[-1]}" if len(words) > 1 else words[0]) + "."
+
+
+def _verdict(rng: random.Random, shown: Problem, order, config: ToyConfig, template: prompts.Template):
+    """One noisy verdict: (text, scores in input order)."""
+    criteria, weights = _criteria(rng, shown, config)
+    lines, scores = [], {}
+    for place, i in enumerate(order, start=1):
+        met = [(c in shown.offers[i]) != (rng.random() < config.misread) for c in criteria]
+        total = sum(w for w, m in zip(weights, met, strict=True) if m)
+        scores[i] = float(met[0] and met[1]) if template.high == 1 else min(1 + total, 10)
+        lines.append(f"Response {place}: " + ", ".join(f"{j} {'yes' if m else 'no'}" for j, m in enumerate(met, start=1)))
+    *principles, analysis, verdict = template.parts
+    boxed = ", ".join(f"{scores[i]:.0f}" for i in order)
+    text = f"{analysis}:\n" + "\n".join(lines) + f"\n{verdict}: \\boxed{{{boxed}}}"
+    if principles:
+        listed = (f"{j}. {c} ({w})" for j, (c, w) in enumerate(zip(criteria, weights, strict=True), start=1))
+        text = f"{principles[0]}:\n" + "\n".join(listed) + "\n" + text
+    return text, [scores[i] for i in range(len(order))]
+
+
+def _criteria(rng: random.Random, shown: Problem, config: ToyConfig) -> tuple[list[str], list[int]]:
+    criteria = list(shown.requirements)
+    for j, right in enumerate(config.criterion_right):
+        if rng.random() >= right:
+            criteria[j] = rng.choice([a for a in ATTRIBUTES if a not in criteria])
+    if any(LURE in offer for offer in shown.offers) and rng.random() < config.lure:
+        criteria = [LURE, *criteria[:2]]
+    weights = list(WEIGHTS)
+    if rng.random() < config.weights_wrong:
+        rng.shuffle(weights)
+    return criteria, weights
+
+
+def general_instructions(config: ToyConfig) -> list[Demonstration]:
+    """Plain instructions that have nothing to do with judging."""
+    return [_general(random.Random(f"{config.seed}/general/{i}")) for i in range(config.general)]
+
+
+def _general(rng: random.Random) -> Demonstration:
+    words = rng.sample(ATTRIBUTES, 3)
+    ask, answer = rng.choice(
+        (
+            (f"Put these words in alphabetical order: {', '.join(words)}.", ", ".join(sorted(words))),
+            (f"Say these words backwards: {', '.join(words)}.", ", ".join(reversed(words))),
+            (f"Which word comes second: {', '.join(words)}?", words[1]),
+            (f"Describe a place that is {words[0]} and {words[1]}.", f"The {rng.choice(NAMES)} is {words[0]} and {words[1]}."),
+        )
+    )
+    return Demonstration(turns=(Turn("user", ask),), completions=(answer,))

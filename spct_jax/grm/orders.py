@@ -1,0 +1,37 @@
+"""The orders in which responses are shown: pure functions of (seed, id), the same on every machine."""
+
+import hashlib
+import struct
+
+
+def stable_hash(id: str) -> int:
+    """A 32-bit hash of an id that, unlike Python's, is the same in every process; fit for `jax.random.fold_in`."""
+    return int.from_bytes(hashlib.blake2b(_bytes(id), digest_size=4).digest(), "little")
+
+
+def balanced_orders(n: int, seed: int, id: str) -> list[tuple[int, ...]]:
+    """The n rows of a Latin square: sample s shows the responses in the order of row s % n.
+
+    Each response stands once in each place over n samples, so over any number of samples its counts by place differ by
+    at most one. For even n it is a Williams design: each response also follows each other one exactly once. The first
+    row is a rotation drawn from (seed, id).
+    """
+    if n < 1:
+        raise ValueError(f"no order of {n} responses")
+    first = list(range(n)) if n % 2 else [j // 2 if j % 2 == 0 else n - 1 - j // 2 for j in range(n)]
+    rotation = _words(1, f"balanced/{seed}/{id}")[0] % n
+    return [tuple((response + rotation + row) % n for response in first) for row in range(n)]
+
+
+def random_order(n: int, seed: int, id: str, index: int) -> tuple[int, ...]:
+    """A uniformly random order of n responses for the index-th draw (a sample or a step) of this id."""
+    return tuple(sorted(range(n), key=_words(n, f"random/{seed}/{index}/{id}").__getitem__))
+
+
+def _words(count: int, text: str) -> tuple[int, ...]:
+    # A hash in place of a numpy Generator: these run once per sample, and building a Generator costs ten times more.
+    return struct.unpack(f"<{count}Q", hashlib.shake_128(_bytes(text)).digest(8 * count))
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", "surrogatepass")

@@ -1,0 +1,43 @@
+"""Reading a verdict: the last box of a critique, as integers."""
+
+import re
+from collections.abc import Sequence
+
+_BOX = re.compile(r"\\boxed\s*\{")
+_INTEGER = re.compile(r"-?[0-9]{1,9}")
+
+
+def parse(text: str, n: int, *, low: int = 1, high: int = 10) -> tuple[int, ...] | None:
+    r"""The scores in the last `\boxed{...}` of a completion: f_extract of Eq. 2.
+
+    Strict, so that form is learnt: the last box opened must be closed and hold exactly n comma-separated integers in
+    ASCII digits, all in [low, high]. An earlier box never stands in for a broken last one. The box may be written with
+    one backslash or two.
+
+    Returns:
+        n scores in the order the responses were shown, or None.
+    """
+    start = None
+    for match in _BOX.finditer(text):
+        start = match.end()
+    end = -1 if start is None else text.find("}", start)
+    if end < 0 or text.count(",", start, end) != n - 1:
+        return None
+    items = [item.strip() for item in text[start:end].split(",")]
+    if not all(map(_INTEGER.fullmatch, items)):
+        return None
+    scores = tuple(map(int, items))
+    return scores if all(low <= score <= high for score in scores) else None
+
+
+def parse_choice(text: str, n: int) -> int | None:
+    """The index, from 0 and as shown, of the response that an LLM judge's last box names by 1..n (Eq. 6); or None."""
+    choice = parse(text, 1, low=1, high=n)
+    return None if choice is None else choice[0] - 1
+
+
+def unshuffle(scores: Sequence[float], order: Sequence[int]) -> tuple[float, ...]:
+    """Scores by place into scores by response: `order[j]` is the response that was shown in place j."""
+    if len(scores) != len(order):
+        raise ValueError(f"{len(scores)} scores for an order of {len(order)}")
+    return tuple(score for _, score in sorted(zip(order, scores, strict=True), key=lambda pair: pair[0]))

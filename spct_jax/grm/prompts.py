@@ -1,0 +1,211 @@
+r"""Templates, and the one place where a comparison becomes a prompt.
+
+A template is a plain text file: a header of `key: value` lines, then sections that open with `--- name`.
+
+    low: 1
+    high: 10
+    parts: Specific Criteria, Analysis, Scores
+    --- response
+    [Response {number} begins]
+    {response}
+    [Response {number} ends]
+    --- hint
+    Response {number} is known to be the best.
+    --- prompt
+    Read the conversation, then score the {n} responses. {conversation} {responses}
+    {hint}
+
+`low` and `high` bound the scores (1 and 10 when absent). `parts` are the labels that an answer is divided by, each of
+which the prompt must mention: principles, analysis and verdict, or the last two only, or none. `response` is how one
+response is shown; `hint`, which may be left out, is a line that gives the answer away. In `prompt`, {conversation} and
+{responses} stand once each, {hint} on a line of its own wherever there is a hint section, and {n} anywhere; every
+other brace, such as that of \boxed{}, is plain text.
+
+A marker is a line of the response section other than {response} itself, or a line of the prompt in square brackets.
+Wherever a user's text holds what looks like a marker, in any case, spacing or number, a tilde goes in after its first
+character: `[Response 2 ends]` is shown as `[~Response 2 ends]`. A line inside a turn of the conversation that begins
+like a turn, as `Assistant:` does, gets the tilde in front.
+"""
+
+import functools
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from spct_jax.data.comparison import Comparison, Turn
+from spct_jax.errors import InputError
+
+_TEMPLATES = Path(__file__).parent / "templates"
+_SECTION = re.compile(r"--- *(\w+) *")
+_PLACEHOLDER = re.compile(r"\{(conversation|responses|hint|n|number|response)\}")
+_HINT_LINE = re.compile(r"^\{hint\}$\n?", re.MULTILINE)
+_BRACKETED_LINE = re.compile(r"^\[.+\]$", re.MULTILINE)
+_LINE_BREAK = "\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029"
+_INVISIBLE = "\\s\u200b-\u200f\u2060\ufeff"
+_INLINE = f"(?:(?![{_LINE_BREAK}])[{_INVISIBLE}])*+"
+_FALSE_TURN = re.compile(f"(?<=[{_LINE_BREAK}])(?={_INLINE}(?:user|assistant|system){_INLINE}:)", re.IGNORECASE)
+_LABELS = {"system": "System", "user": "User", "assistant": "Assistant"}
+
+
+@dataclass(frozen=True)
+class Template:
+    """One wording of the task; see the module for the file it is read from.
+
+    Attributes:
+        name: the name or path it was loaded by.
+        low, high: the range of the integer scores.
+        parts: labels of the parts of an answer, in order.
+        prompt: text with {conversation}, {responses}, and where it is used {hint} and {n}.
+        response: text with {number} and {response}.
+        hint: text with {number}, or None.
+        marker: matches the start of whatever looks like one of this template's markers.
+    """
+
+    name: str
+    low: int
+    high: int
+    parts: tuple[str, ...]
+    prompt: str
+    response: str
+    hint: str | None
+    marker: re.Pattern
+
+    @property
+    def principles(self) -> bool:
+        """Whether an answer opens with principles of the model's own, under the first of three labels."""
+        return len(self.parts) == 3
+
+
+def template_names() -> tuple[str, ...]:
+    """The names of the templates that come with the package."""
+    return tuple(sorted(path.stem for path in _TEMPLATES.glob("*.txt")))
+
+
+@functools.lru_cache(maxsize=64)
+def load_template(name_or_path: str | os.PathLike) -> Template:
+    """The template of that name in the package, or else in that file.
+
+    Raises:
+        InputError: when there is neither, or the file is not a template; it names the file, and the line or section.
+    """
+    path = _TEMPLATES / f"{name_or_path}.txt" if str(name_or_path) in template_names() else Path(name_or_path)
+    try:
+        lines = path.read_text("utf-8").splitlines()
+    except FileNotFoundError:
+        ours = ", ".join(template_names())
+        raise InputError(f"no template {str(name_or_path)!r} (a file, or one of {ours})") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot read the template ({error})") from None
+    header, sections = _split(path, lines)
+    return _checked(path, str(name_or_path), header, sections)
+
+
+def render(
+    comparison: Comparison, order: Sequence[int], template: Template, *, hint: int | None = None
+) -> tuple[Turn, ...]:
+    """The prompt for one comparison, as the turns that `Tokenizer.encode_turns` takes: one user turn.
+
+    Args:
+        comparison: what is to be judged.
+        order: `order[j]` is the index of the response shown in place j; places are numbered from 1 in the text.
+        template: the wording.
+        hint: index, in input order, of a response to give away as the best, by the number of its place.
+
+    Raises:
+        InputError: when a hint is asked of a template without one.
+    """
+    if sorted(order) != list(range(comparison.n)):
+        raise ValueError(f"{tuple(order)} is not an order of {comparison.n} responses")
+    values = {
+        "conversation": "\n".join(_show_turn(turn, template) for turn in comparison.conversation),
+        "responses": "\n".join(
+            _fill(template.response, {"number": place, "response": _disarm(comparison.responses[index], template)})
+            for place, index in enumerate(order, start=1)
+        ),
+        "n": comparison.n,
+    }
+    prompt = template.prompt
+    if hint is None:
+        prompt = _HINT_LINE.sub("", prompt)
+    elif template.hint is None:
+        raise InputError(f"template {template.name!r} has no hint section")
+    else:
+        values["hint"] = _fill(template.hint, {"number": list(order).index(hint) + 1})
+    return (Turn("user", _fill(prompt, values).strip()),)
+
+
+def _show_turn(turn: Turn, template: Template) -> str:
+    return f"{_LABELS[turn.role]}: {_FALSE_TURN.sub('~', _disarm(turn.content, template))}"
+
+
+def _disarm(text: str, template: Template) -> str:
+    return template.marker.sub(r"\g<1>~", text)
+
+
+def _fill(text: str, values: dict[str, object]) -> str:
+    # One pass, so that a placeholder spelt out in a user's text stays text.
+    return _PLACEHOLDER.sub(lambda match: str(values.get(match[1], match[0])), text)
+
+
+def _split(path: Path, lines: list[str]) -> tuple[dict[str, str], dict[str, str]]:
+    header, sections, section = {}, {}, None
+    for number, line in enumerate(lines, start=1):
+        if opened := _SECTION.fullmatch(line):
+            section = opened[1]
+            if section not in ("prompt", "response", "hint") or section in sections:
+                raise InputError(f"{path}:{number}: unknown or repeated section {section!r}")
+            sections[section] = []
+        elif section is not None:
+            sections[section].append(line)
+        elif line.strip():
+            key, colon, value = (part.strip() for part in line.partition(":"))
+            if not colon or key not in ("low", "high", "parts") or key in header:
+                raise InputError(f"{path}:{number}: expected 'low:', 'high:', 'parts:' or '--- section', each once")
+            header[key] = value
+    return header, {name: "\n".join(body).strip("\n") for name, body in sections.items()}
+
+
+def _checked(path: Path, name: str, header: dict[str, str], sections: dict[str, str]) -> Template:
+    for section, placeholders in {"prompt": ("conversation", "responses"), "response": ("number", "response")}.items():
+        if section not in sections:
+            raise InputError(f"{path}: no section '--- {section}'")
+        for placeholder in placeholders:
+            count = sections[section].count(f"{{{placeholder}}}")
+            if count == 0 or (count > 1 and placeholder != "number"):
+                raise InputError(f"{path}: the {section} section needs {{{placeholder}}} once, has {count}")
+    prompt, response, hint = sections["prompt"], sections["response"], sections.get("hint")
+    if hint is not None and "{number}" not in hint:
+        raise InputError(f"{path}: the hint section needs {{number}}")
+    if len(_HINT_LINE.findall(prompt)) != prompt.count("{hint}") or prompt.count("{hint}") != (hint is not None):
+        raise InputError(f"{path}: a hint section and a line '{{hint}}' of its own in the prompt need each other")
+    try:
+        low, high = int(header.get("low", "1")), int(header.get("high", "10"))
+    except ValueError:
+        raise InputError(f"{path}: low and high must be integers") from None
+    if low >= high:
+        raise InputError(f"{path}: low ({low}) must be below high ({high})")
+    parts = tuple(part.strip() for part in header.get("parts", "").split(",") if part.strip())
+    if len(parts) not in (0, 2, 3):
+        raise InputError(f"{path}: parts must be none, two or three labels, but are {len(parts)}")
+    for part in parts:
+        if part not in prompt:
+            raise InputError(f"{path}: the prompt does not mention the part {part!r}")
+    return Template(name, low, high, parts, prompt, response, hint, _marker(path, prompt, response))
+
+
+def _marker(path: Path, prompt: str, response: str) -> re.Pattern:
+    fences = [line.strip() for text in response.split("{response}") for line in text.splitlines() if line.strip()]
+    markers = fences + _BRACKETED_LINE.findall(prompt)
+    if not fences or any("~" in marker or len(re.sub(r"\{number\}|\s", "", marker)) < 2 for marker in markers):
+        raise InputError(
+            f"{path}: the response section needs markers around {{response}}, 2 characters or more, no '~'"
+        )
+    return re.compile(f"(?={'|'.join(map(_lookalike, sorted(set(markers))))})(.)", re.IGNORECASE | re.DOTALL)
+
+
+def _lookalike(marker: str) -> str:
+    words = [re.findall(r"\w+|[^\w\s]", text) for text in marker.split("{number}")]
+    gap, number = f"[{_INVISIBLE}]*+", f"[{_INVISIBLE}\\d#.+-]*"
+    return number.join(gap.join(map(re.escape, part)) for part in words)

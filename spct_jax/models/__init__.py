@@ -1,0 +1,36 @@
+"""The decoder, its sizes and its heads."""
+
+from spct_jax.models.gemma import (
+    Cache,
+    Params,
+    Trunk,
+    extend,
+    init,
+    init_cache,
+    logits,
+    prefill,
+    token_logprobs,
+    unembed,
+    unrolled,
+)
+from spct_jax.models.heads import init_score_head, score
+from spct_jax.models.sizes import SIZES, ModelConfig, get
+
+__all__ = [
+    "SIZES",
+    "Cache",
+    "ModelConfig",
+    "Params",
+    "Trunk",
+    "extend",
+    "get",
+    "init",
+    "init_cache",
+    "init_score_head",
+    "logits",
+    "prefill",
+    "score",
+    "token_logprobs",
+    "unembed",
+    "unrolled",
+]

@@ -1,0 +1,422 @@
+"""Gemma-2 and Gemma-3 text decoders, computed as one trunk and many branches.
+
+The trunk is the prompt without its last token; each of its G branches starts by reading that last token, so every
+prediction is made by a branch and the trunk only provides keys and values. Trunks are right-aligned in their bucket of
+P slots, so relative to the trunk's end slot j stands at time j - P and token t of a branch at time t.
+
+Parameters are a plain tree of arrays, stacked by the layer pattern, R = L // len(pattern) repeats of it::
+
+    {"embedder": {"input_embedding": [V D]},
+     "blocks": {"0": {...: [R ..]}, "1": {...: [R ..]}},      one entry per kind in the pattern
+     "remainder": {"0": {...}},                               only if the pattern does not divide L
+     "final_norm": {"scale": [D]}}
+
+Letters: B trunks, G branches, T time, P trunk length, D width, N heads, K key heads, H head dim, F feed-forward,
+V vocabulary, L layers; M = N / K query heads share a key head.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import flax
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from spct_jax.models import attention
+from spct_jax.models.sizes import ModelConfig
+
+Params = dict[str, Any]
+Cache = dict[str, Any]
+
+
+@flax.struct.dataclass
+class Trunk:
+    """What a prompt leaves behind for its branches.
+
+    Attributes:
+      layers: keys and values ([.. B K S H] each) in the shape of the stack, {'blocks': {'0': (k, v)}, ...}; blocks have
+        a leading axis R, and local layers keep only the last min(P, window) slots.
+      lengths: Int[B], tokens in each trunk.
+    """
+
+    layers: dict[str, Any]
+    lengths: jax.Array
+
+
+class RMSNorm(nn.Module):
+    """x / rms(x) * (1 + scale) over the last axis, in float32."""
+
+    eps: float
+
+    @nn.compact
+    def __call__(self, x):
+        """Normalises x [.. D]; keeps its dtype."""
+        scale = self.param("scale", nn.initializers.zeros, (x.shape[-1],))
+        y = x.astype(jnp.float32)
+        y = y * lax.rsqrt(jnp.mean(jnp.square(y), axis=-1, keepdims=True) + self.eps)
+        return (y * (1 + scale.astype(jnp.float32))).astype(x.dtype)
+
+
+class Attention(nn.Module):
+    """Projections around an attention given by the caller."""
+
+    config: ModelConfig
+
+    @nn.compact
+    def __call__(self, x, rope, attend):
+        """Maps x [.. T D] to ([.. T D], what `attend` reports); see `Block`."""
+        c = self.config
+        M = c.num_heads // c.num_kv_heads
+        w = functools.partial(_weight, self, x.dtype)
+        q = _to_heads(x, w("q", (c.width, c.num_heads, c.head_dim), c.width))
+        k = _to_heads(x, w("k", (c.width, c.num_kv_heads, c.head_dim), c.width))
+        v = _to_heads(x, w("v", (c.width, c.num_kv_heads, c.head_dim), c.width))
+        if c.qk_norm:
+            q, k = RMSNorm(c.norm_eps, name="q_norm")(q), RMSNorm(c.norm_eps, name="k_norm")(k)
+        q, k = attention.rope(q, rope) * jnp.asarray(c.query_scale, x.dtype), attention.rope(k, rope)
+        q = q.reshape(*q.shape[:-3], c.num_kv_heads, M, *q.shape[-2:])
+        encoded, report = attend(q, k, v)
+        encoded = encoded.astype(x.dtype).reshape(*x.shape[:-2], c.num_heads, x.shape[-2], c.head_dim)
+        out = w("out", (c.num_heads, c.head_dim, c.width), c.num_heads * c.head_dim)
+        merged = jnp.swapaxes(encoded, -2, -3).reshape(*x.shape[:-1], c.num_heads * c.head_dim)
+        return _project(merged, out.reshape(-1, c.width)), report
+
+
+class FeedForward(nn.Module):
+    """gelu(x gate) * (x up), projected down."""
+
+    config: ModelConfig
+
+    @nn.compact
+    def __call__(self, x):
+        """Maps x [.. T D] to [.. T D]."""
+        D, F = self.config.width, self.config.ffw_width
+        w = functools.partial(_weight, self, x.dtype)
+        gate, up = _project(x, w("gate", (D, F), D)), _project(x, w("up", (D, F), D))
+        return _project(nn.gelu(gate) * up, w("down", (F, D), F))
+
+
+class Block(nn.Module):
+    """One layer: attention and feed-forward, each between a norm before and a norm after, on a residual stream."""
+
+    config: ModelConfig
+
+    @nn.compact
+    def __call__(self, x, rope, attend):
+        """Applies the layer.
+
+        Args:
+          x: [.. T D].
+          rope: the tables of the layer's kind, broadcast against [.. N T H/2].
+          attend: called with q [.. K M T H] and k, v [.. K T H] after norms, RoPE and scaling; returns
+            ([.. K M T H], anything), the anything being handed on to the caller.
+
+        Returns:
+          ([.. T D], what `attend` reported).
+        """
+        norm = functools.partial(RMSNorm, self.config.norm_eps)
+        attended, report = Attention(self.config, name="attn")(norm(name="pre_attention_norm")(x), rope, attend)
+        x = x + norm(name="post_attention_norm")(attended)
+        fed = FeedForward(self.config, name="mlp")(norm(name="pre_ffw_norm")(x))
+        return x + norm(name="post_ffw_norm")(fed), report
+
+
+def _project(x: jax.Array, w: jax.Array) -> jax.Array:
+    """x [.. D] times w [D F], as one product of two matrices.
+
+    With more than one leading axis XLA's CPU backend fuses element-wise work into strided copies of the operands of the
+    weight's gradient, which then takes three times as long.
+    """
+    return (x.reshape(-1, x.shape[-1]) @ w).reshape(*x.shape[:-1], w.shape[-1])
+
+
+def _to_heads(x: jax.Array, w: jax.Array) -> jax.Array:
+    """x [.. T D] times w [D N H]: [.. N T H]."""
+    D, N, H = w.shape
+    return jnp.swapaxes(_project(x, w.reshape(D, N * H)).reshape(*x.shape[:-1], N, H), -2, -3)
+
+
+def _weight(module: nn.Module, dtype, name: str, shape: tuple[int, ...], fan_in: int) -> jax.Array:
+    return module.param(name, nn.initializers.normal(fan_in**-0.5), shape).astype(dtype)
+
+
+def init(config: ModelConfig, key: jax.Array) -> Params:
+    """Fresh float32 parameters: normal with fan-in variance, norms at one; layer i depends on (key, i) only."""
+    block = Block(config)
+    x = jnp.zeros((1, config.width))
+    rope = attention.rope_tables(jnp.zeros(1), config.head_dim, 1.0)
+
+    def one(index):
+        return block.init(jax.random.fold_in(key, index), x, rope, lambda q, k, v: (q, None))["params"]
+
+    period, whole = len(config.pattern), config.repeats * len(config.pattern)
+    embedding = jax.random.normal(jax.random.fold_in(key, config.num_layers), (config.vocab_size, config.width))
+    params = {
+        "embedder": {"input_embedding": embedding * config.width**-0.5},
+        "final_norm": {"scale": jnp.zeros(config.width)},
+    }
+    if config.repeats:
+        params["blocks"] = {str(i): jax.vmap(one)(jnp.arange(i, whole, period)) for i in range(period)}
+    if config.remainder:
+        params["remainder"] = {str(i): one(whole + i) for i in range(len(config.remainder))}
+    return params
+
+
+def _run_layers(config: ModelConfig, body: Callable, carry: Any, layers: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """Runs `body(kind, group, name, carry, index, layer) -> (carry, out)` over the stack, scanning over repeats.
+
+    `layers` is any tree that starts like the parameters, {'blocks': {'0': [R ..]}, 'remainder': {'0': ..}}; the
+    outputs come back in the same shape. `index` is the layer's row in its stack.
+    """
+
+    def group_body(group, kinds, carry, index, layers):
+        outs = {}
+        for i, kind in enumerate(kinds):
+            step = functools.partial(body, kind, group, str(i))
+            step = jax.checkpoint(step) if config.remat else step
+            carry, outs[str(i)] = step(carry, index, layers[str(i)])
+        return carry, outs
+
+    outs = {}
+    if config.repeats == 1:
+        carry, out = group_body("blocks", config.pattern, carry, 0, jax.tree.map(lambda a: a[0], layers["blocks"]))
+        outs["blocks"] = jax.tree.map(lambda a: a[None], out)
+    elif config.repeats:
+        rows = (jnp.arange(config.repeats), layers["blocks"])
+        carry, outs["blocks"] = lax.scan(lambda c, row: group_body("blocks", config.pattern, c, *row), carry, rows)
+    if config.remainder:
+        carry, outs["remainder"] = group_body("remainder", config.remainder, carry, 0, layers["remainder"])
+    return carry, outs
+
+
+def _stacks(config: ModelConfig, tree: dict[str, Any]) -> dict[str, Any]:
+    return {group: tree[group] for group in ("blocks", "remainder") if group in tree}
+
+
+def _embed(params: Params, config: ModelConfig, tokens: jax.Array) -> jax.Array:
+    dtype = jnp.dtype(config.dtype)
+    # The root of D is rounded to the activations' dtype, as Gemma was trained.
+    return params["embedder"]["input_embedding"][tokens].astype(dtype) * jnp.asarray(config.width**0.5, dtype)
+
+
+def _ropes(config: ModelConfig, positions: jax.Array) -> dict[str, tuple[jax.Array, jax.Array]]:
+    """Rotary tables of both kinds of layer for Int[.. T] positions, with an axis for the heads: [.. 1 T H/2]."""
+    positions = positions[..., None, :]
+    return {
+        "local": attention.rope_tables(positions, config.head_dim, config.rope_base_local),
+        "global": attention.rope_tables(
+            positions, config.head_dim, config.rope_base_global, config.rope_scale_global
+        ),
+    }
+
+
+def _window(config: ModelConfig, kind: str) -> int | None:
+    return config.window if kind == "local" else None
+
+
+def _forward(params: Params, config: ModelConfig, tokens: jax.Array, lengths: jax.Array) -> tuple[jax.Array, dict]:
+    """Plain causal pass over right-aligned tokens Int[B P]: ([B P D] before the final norm, keys and values)."""
+    P = tokens.shape[-1]
+    positions = jnp.maximum(jnp.arange(P) - (P - lengths[:, None]), 0)
+    ropes = _ropes(config, positions)
+
+    def body(kind, group, name, x, index, layer):
+        window = _window(config, kind)
+
+        def attend(q, k, v):
+            kept = slice(max(P - window, 0), None) if window else slice(None)
+            out = attention.attend_trunk(q, k, v, lengths, window, config.attn_softcap)
+            return out, (k[:, :, kept], v[:, :, kept])
+
+        return Block(config).apply({"params": layer}, x, ropes[kind], attend)
+
+    return _run_layers(config, body, _embed(params, config, tokens), _stacks(config, params))
+
+
+def prefill(params: Params, config: ModelConfig, tokens: jax.Array, lengths: jax.Array) -> Trunk:
+    """Computes trunks once.
+
+    Args:
+      params: parameters, see the module's docstring.
+      config: the architecture.
+      tokens: Int[B P], right-aligned; the slots before the trunk hold any valid token.
+      lengths: Int[B], tokens in each trunk, 0 to P.
+
+    Returns:
+      The `Trunk`; gradients flow through it.
+    """
+    _, layers = _forward(params, config, tokens, lengths)
+    return Trunk(layers=layers, lengths=lengths)
+
+
+def init_cache(config: ModelConfig, num_trunks: int, num_branches: int, max_len: int) -> Cache:
+    """Empty keys and values for `max_len` tokens of every branch: pairs of [R B G K S H], R = 1 in the remainder."""
+    shape = (num_trunks, num_branches, config.num_kv_heads, max_len, config.head_dim)
+
+    def empty(rows):
+        return jnp.zeros((rows, *shape), config.dtype), jnp.zeros((rows, *shape), config.dtype)
+
+    cache = {}
+    if config.repeats:
+        cache["blocks"] = {str(i): empty(config.repeats) for i in range(len(config.pattern))}
+    if config.remainder:
+        cache["remainder"] = {str(i): empty(1) for i in range(len(config.remainder))}
+    return cache
+
+
+def extend(
+    params: Params,
+    config: ModelConfig,
+    trunk: Trunk,
+    tokens: jax.Array,
+    cache: Cache | None = None,
+    start: jax.Array | int = 0,
+) -> tuple[jax.Array, Cache | None]:
+    """Continues every trunk by G branches.
+
+    Args:
+      params: parameters, see the module's docstring.
+      config: the architecture.
+      trunk: B trunks, from `prefill` with the same parameters.
+      tokens: Int[B G T], inputs of the branches; the first input of a branch is the prompt's last token.
+      cache: None if `tokens` are whole branches; else what the branches have read so far, from `init_cache` or the last
+        call.
+      start: tokens already in the cache, a traced integer; 0 without a cache.
+
+    Returns:
+      ([B G T D] after the final norm, the cache with keys and values of `tokens` written at `start`, or None).
+    """
+    T = tokens.shape[-1]
+    times = start + jnp.arange(T)
+    ropes = _ropes(config, trunk.lengths[:, None, None] + times)
+
+    def body(kind, group, name, carry, index, layer):
+        x, cache = carry
+        block, (trunk_k, trunk_v) = layer
+        window = _window(config, kind)
+
+        def attend(q, k, v):
+            rows = None
+            if cache is not None:
+                at = (index, 0, 0, 0, start, 0)
+                rows = tuple(
+                    lax.dynamic_update_slice(stack, new[None], at)
+                    for stack, new in zip(cache[group][name], (k, v), strict=True)
+                )
+                k, v = (lax.dynamic_index_in_dim(stack, index, keepdims=False) for stack in rows)
+            masks = (
+                attention.trunk_mask(trunk.lengths, trunk_k.shape[-2], times, window),
+                attention.causal_mask(times, jnp.arange(k.shape[-2]), window),
+            )
+            return attention.attend_branch(q, (trunk_k, trunk_v), (k, v), masks, config.attn_softcap), rows
+
+        x, rows = Block(config).apply({"params": block}, x, ropes[kind], attend)
+        if cache is not None:
+            cache = cache | {group: cache[group] | {name: rows}}
+        return (x, cache), None
+
+    layers = {
+        group: {name: (block, trunk.layers[group][name]) for name, block in stack.items()}
+        for group, stack in _stacks(config, params).items()
+    }
+    (x, cache), _ = _run_layers(config, body, (_embed(params, config, tokens), cache), layers)
+    return _final_norm(params, config, x), cache
+
+
+def _final_norm(params: Params, config: ModelConfig, x: jax.Array) -> jax.Array:
+    return RMSNorm(config.norm_eps).apply({"params": params["final_norm"]}, x)
+
+
+def unembed(params: Params, config: ModelConfig, hidden: jax.Array) -> jax.Array:
+    """Logits of hidden states [.. D] after the final norm, capped if the model caps them: Float32[.. V]."""
+    table = params["embedder"]["input_embedding"].astype(hidden.dtype)
+    logits = jnp.einsum("...D,VD->...V", hidden, table, preferred_element_type=jnp.float32)
+    return attention.softcap(logits, config.final_softcap)
+
+
+def logits(params: Params, config: ModelConfig, tokens: jax.Array) -> jax.Array:
+    """The plain forward pass, without trunk and branches: Int[B T] to Float32[B T V]."""
+    x, _ = _forward(params, config, tokens, jnp.full(tokens.shape[:1], tokens.shape[-1]))
+    return unembed(params, config, _final_norm(params, config, x))
+
+
+def token_logprobs(
+    params: Params,
+    config: ModelConfig,
+    trunk: Trunk,
+    inputs: jax.Array,
+    targets: jax.Array,
+    *,
+    temperature: jax.Array | float = 1.0,
+    time_chunk: int = 32,
+    with_entropy: bool = False,
+) -> jax.Array | tuple[jax.Array, jax.Array]:
+    """Log-probabilities of the branches' targets under softmax(logits / temperature).
+
+    Args:
+      params: parameters, see the module's docstring.
+      config: the architecture.
+      trunk: B trunks, from `prefill` with the same parameters.
+      inputs: Int[B G T], [prompt's last token, c_0, .., c_{T-2}].
+      targets: Int[B G T], [c_0, .., c_{T-1}].
+      temperature: divides the capped logits; positive.
+      time_chunk: tokens of time whose logits exist at once, in the backward pass too.
+      with_entropy: also return the entropy of every distribution.
+
+    Returns:
+      Float32[B G T], or a pair of them with the entropies second.
+    """
+    hidden, _ = extend(params, config, trunk, inputs)
+
+    def one_chunk(hidden, targets):
+        scaled = unembed(params, config, hidden) / temperature
+        norm = jax.nn.logsumexp(scaled, axis=-1)
+        logprobs = jnp.take_along_axis(scaled, targets[..., None], axis=-1)[..., 0] - norm
+        if not with_entropy:
+            return logprobs
+        return logprobs, norm - jnp.sum(jnp.exp(scaled - norm[..., None]) * scaled, axis=-1)
+
+    T = inputs.shape[-1]
+    if T <= time_chunk:
+        return one_chunk(hidden, targets)
+    chunks = -(-T // time_chunk)
+    spare = chunks * time_chunk - T
+
+    def split(x):
+        x = jnp.pad(x, [(0, spare) if axis == 2 else (0, 0) for axis in range(x.ndim)])
+        return jnp.moveaxis(x.reshape(*x.shape[:2], chunks, time_chunk, *x.shape[3:]), 2, 0)
+
+    def join(x):
+        return jnp.moveaxis(x, 0, 2).reshape(*x.shape[1:3], chunks * time_chunk)[:, :, :T]
+
+    out = lax.map(lambda chunk: jax.checkpoint(one_chunk)(*chunk), (split(hidden), split(targets)))
+    return jax.tree.map(join, out)
+
+
+def unrolled(params: Params, config: ModelConfig, trunk: Trunk) -> tuple[Params, ModelConfig, Trunk]:
+    """The same model with all its layers as one repeat of a longer pattern, hence without a scan over layers.
+
+    A short stack decodes faster this way, every layer's cache being a buffer of its own; a deep one compiles slowly.
+    """
+
+    def one_repeat(tree):
+        blocks = {
+            str(r * len(config.pattern) + int(name)): jax.tree.map(lambda a, r=r: a[r : r + 1], stack)
+            for name, stack in tree.get("blocks", {}).items()
+            for r in range(config.repeats)
+        }
+        rest = {
+            str(len(blocks) + int(name)): jax.tree.map(lambda a: a[None], layer)
+            for name, layer in tree.get("remainder", {}).items()
+        }
+        return {"blocks": blocks | rest}
+
+    others = {name: leaf for name, leaf in params.items() if name not in ("blocks", "remainder")}
+    flat = dataclasses.replace(config, pattern=config.layer_kinds)
+    return others | one_repeat(params), flat, trunk.replace(layers=one_repeat(trunk.layers))

@@ -1,0 +1,229 @@
+"""Model sizes: one frozen dataclass and one function of literal numbers per size.
+
+The numbers are those of the published Gemma-2 and Gemma-3 text models. A fork adds a size by adding a function to
+`SIZES`. This module imports nothing heavy, so that configurations can be read without JAX.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+from spct_jax.errors import InputError
+
+_KINDS = ("local", "global")
+_DTYPES = ("float32", "bfloat16", "float16")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """The architecture of a decoder; hashable, so that it can be a static argument of jitted functions.
+
+    Raises `spct_jax.errors.InputError` if a field makes no sense.
+    """
+
+    vocab_size: int
+    """V, rows of the embedding table."""
+    num_layers: int
+    """L, blocks in the stack."""
+    width: int
+    """D, the residual stream."""
+    num_heads: int
+    """N, query heads."""
+    num_kv_heads: int
+    """K, key and value heads; divides N."""
+    head_dim: int
+    """H, even; need not be D / N."""
+    ffw_width: int
+    """F, hidden width of the gated feed-forward layer."""
+    pattern: tuple[str, ...] = ("local", "global")
+    """Kinds of attention, repeated from layer 0 on; parameters are stacked by it."""
+    window: int = 4096
+    """Keys a query of a local layer sees, itself included."""
+    rope_base_local: float = 10_000.0
+    """Base of the rotary wavelengths in local layers."""
+    rope_base_global: float = 10_000.0
+    """Base of the rotary wavelengths in global layers."""
+    rope_scale_global: float = 1.0
+    """Positions of global layers are divided by this."""
+    query_scale: float
+    """Factor on the queries, applied after RoPE."""
+    attn_softcap: float = 0.0
+    """Attention scores s become cap * tanh(s / cap); 0 leaves them as they are."""
+    final_softcap: float = 0.0
+    """The same for the logits."""
+    qk_norm: bool = False
+    """RMS-normalise queries and keys over H before RoPE (Gemma-3)."""
+    norm_eps: float = 1e-6
+    """Added to the mean square in every RMSNorm."""
+    dtype: str = "float32"
+    """Activations; norms, softmax and logits are float32 whatever it is."""
+    remat: bool = False
+    """Recompute each block in the backward pass instead of keeping its activations."""
+
+    def __post_init__(self):
+        for field in ("vocab_size", "num_layers", "width", "num_heads", "num_kv_heads", "head_dim", "ffw_width", "window"):
+            value = getattr(self, field)
+            if not isinstance(value, int) or value < 1:
+                raise InputError(f"model.{field} must be a positive integer, got {value!r}")
+        for field in ("rope_base_local", "rope_base_global", "rope_scale_global", "query_scale", "norm_eps"):
+            if not getattr(self, field) > 0:
+                raise InputError(f"model.{field} must be positive, got {getattr(self, field)!r}")
+        for field in ("attn_softcap", "final_softcap"):
+            if not getattr(self, field) >= 0:
+                raise InputError(f"model.{field} must be 0 (none) or positive, got {getattr(self, field)!r}")
+        if self.num_heads % self.num_kv_heads:
+            raise InputError(f"model.num_kv_heads={self.num_kv_heads} does not divide num_heads={self.num_heads}")
+        if self.head_dim % 2:
+            raise InputError(f"model.head_dim must be even for rotary positions, got {self.head_dim}")
+        if not isinstance(self.pattern, tuple) or not self.pattern or set(self.pattern) - set(_KINDS):
+            raise InputError(f"model.pattern must be a non-empty tuple of 'local' and 'global', got {self.pattern!r}")
+        if self.dtype not in _DTYPES:
+            raise InputError(f"model.dtype must be one of {', '.join(_DTYPES)}, got {self.dtype!r}")
+
+    @property
+    def repeats(self) -> int:
+        """R, whole repeats of the pattern."""
+        return self.num_layers // len(self.pattern)
+
+    @property
+    def remainder(self) -> tuple[str, ...]:
+        """Kinds of the layers left over after the whole repeats."""
+        return self.pattern[: self.num_layers % len(self.pattern)]
+
+    @property
+    def layer_kinds(self) -> tuple[str, ...]:
+        """The kind of each of the L layers, in order."""
+        return self.pattern * self.repeats + self.remainder
+
+
+def toy(vocab_size: int = 512) -> ModelConfig:
+    """A Gemma-2 in everything but size, for laptops and tests."""
+    return ModelConfig(
+        vocab_size=vocab_size,
+        num_layers=4,
+        width=64,
+        num_heads=4,
+        num_kv_heads=2,
+        head_dim=16,
+        ffw_width=192,
+        window=32,
+        query_scale=16**-0.5,
+        attn_softcap=50.0,
+        final_softcap=30.0,
+    )
+
+
+def gemma2_2b() -> ModelConfig:
+    """Gemma-2 2B: 2.61 billion parameters."""
+    return ModelConfig(
+        vocab_size=256_000,
+        num_layers=26,
+        width=2304,
+        num_heads=8,
+        num_kv_heads=4,
+        head_dim=256,
+        ffw_width=9216,
+        window=4096,
+        query_scale=256**-0.5,
+        attn_softcap=50.0,
+        final_softcap=30.0,
+        dtype="bfloat16",
+        remat=True,
+    )
+
+
+def gemma2_9b() -> ModelConfig:
+    """Gemma-2 9B: 9.24 billion parameters."""
+    return dataclasses.replace(
+        gemma2_2b(), num_layers=42, width=3584, num_heads=16, num_kv_heads=8, ffw_width=14_336, query_scale=256**-0.5
+    )
+
+
+def gemma2_27b() -> ModelConfig:
+    """Gemma-2 27B: 27.2 billion parameters; queries are scaled by (D / N)^-0.5, not H^-0.5."""
+    return dataclasses.replace(
+        gemma2_2b(),
+        num_layers=46,
+        width=4608,
+        num_heads=32,
+        num_kv_heads=16,
+        head_dim=128,
+        ffw_width=36_864,
+        query_scale=144**-0.5,
+    )
+
+
+def gemma3_1b() -> ModelConfig:
+    """Gemma-3 1B, text: 1.00 billion parameters; its global layers have no position scaling."""
+    return ModelConfig(
+        vocab_size=262_144,
+        num_layers=26,
+        width=1152,
+        num_heads=4,
+        num_kv_heads=1,
+        head_dim=256,
+        ffw_width=6912,
+        pattern=("local",) * 5 + ("global",),
+        window=512,
+        rope_base_global=1_000_000.0,
+        query_scale=256**-0.5,
+        qk_norm=True,
+        dtype="bfloat16",
+        remat=True,
+    )
+
+
+def gemma3_4b() -> ModelConfig:
+    """Gemma-3 4B, text part: 3.88 billion parameters."""
+    return dataclasses.replace(
+        gemma3_1b(),
+        vocab_size=262_208,
+        num_layers=34,
+        width=2560,
+        num_heads=8,
+        num_kv_heads=4,
+        ffw_width=10_240,
+        window=1024,
+        rope_scale_global=8.0,
+    )
+
+
+def gemma3_12b() -> ModelConfig:
+    """Gemma-3 12B, text part: 11.8 billion parameters."""
+    return dataclasses.replace(
+        gemma3_4b(), num_layers=48, width=3840, num_heads=16, num_kv_heads=8, ffw_width=15_360
+    )
+
+
+def gemma3_27b() -> ModelConfig:
+    """Gemma-3 27B, text part: 27.0 billion parameters; queries are scaled by (D / N)^-0.5."""
+    return dataclasses.replace(
+        gemma3_4b(),
+        num_layers=62,
+        width=5376,
+        num_heads=32,
+        num_kv_heads=16,
+        head_dim=128,
+        ffw_width=21_504,
+        query_scale=168**-0.5,
+    )
+
+
+SIZES: dict[str, Callable[[], ModelConfig]] = {
+    "toy": toy,
+    "gemma2_2b": gemma2_2b,
+    "gemma2_9b": gemma2_9b,
+    "gemma2_27b": gemma2_27b,
+    "gemma3_1b": gemma3_1b,
+    "gemma3_4b": gemma3_4b,
+    "gemma3_12b": gemma3_12b,
+    "gemma3_27b": gemma3_27b,
+}
+
+
+def get(name: str) -> ModelConfig:
+    """The configuration of a size by name; `InputError` if there is none of that name."""
+    if name not in SIZES:
+        raise InputError(f"no model size {name!r}; there are {', '.join(SIZES)}")
+    return SIZES[name]()

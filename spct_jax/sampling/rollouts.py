@@ -1,0 +1,75 @@
+"""Completions and what they say: from a comparison to a prompt's tokens, from drawn tokens back to scores."""
+
+import dataclasses
+import json
+import os
+import pathlib
+from collections.abc import Iterable, Sequence
+
+from spct_jax.config import PromptConfig
+from spct_jax.data.comparison import Comparison
+from spct_jax.data.sources import read_jsonl, write_jsonl
+from spct_jax.data.tokenizer import Tokenizer
+from spct_jax.grm import parse, prompts
+
+
+@dataclasses.dataclass(frozen=True)
+class Rollout:
+    """Completions drawn for one comparison in one order."""
+
+    id: str
+    order: tuple[int, ...]
+    """order[j] is the index of the response shown in place j."""
+    completions: tuple[tuple[int, ...], ...]
+    """Tokens, terminator included."""
+    texts: tuple[str, ...]
+    scores: tuple[tuple[int, ...] | None, ...]
+    """Per completion its scores in input order, None where the text does not parse."""
+
+
+class Prompter:
+    """The text contract of a run: which template a comparison gets, its tokens, and how a verdict is read."""
+
+    def __init__(self, config: PromptConfig, tokenizer: Tokenizer):
+        self.tokenizer = tokenizer
+        self.template = prompts.load_template(config.template)
+        self.single = prompts.load_template(config.single_template)
+        self.meta = prompts.load_template(config.meta_template)
+
+    def template_of(self, comparison: Comparison) -> prompts.Template:
+        """The 0/1 template for a single response whose truth is 0 or 1, the run's template otherwise."""
+        binary = comparison.n == 1 and comparison.scores is not None and comparison.scores[0] in (0.0, 1.0)
+        return self.single if binary else self.template
+
+    def encode(self, comparison: Comparison, order: Sequence[int], *, hinted: bool = False) -> list[int]:
+        """Prompt tokens; with `hinted`, the prompt names the best response."""
+        hint = comparison.best if hinted else None
+        return self.tokenizer.encode_turns(prompts.render(comparison, order, self.template_of(comparison), hint=hint))
+
+    def encode_meta(self, comparison: Comparison, order: Sequence[int]) -> list[int]:
+        """Prompt tokens of the meta RM, whose completions are the critiques it scores."""
+        return self.tokenizer.encode_turns(prompts.render(comparison, order, self.meta))
+
+    def read(self, comparison: Comparison, order: Sequence[int], completions: Iterable[Sequence[int]]) -> Rollout:
+        """Decodes and parses completions drawn for a comparison shown in `order`."""
+        template = self.template_of(comparison)
+        completions = tuple(tuple(int(t) for t in tokens) for tokens in completions)
+        texts = tuple(self.tokenizer.decode(tokens) for tokens in completions)
+        shown = [parse.parse(text, comparison.n, low=template.low, high=template.high) for text in texts]
+        scores = tuple(None if s is None else tuple(parse.unshuffle(s, order)) for s in shown)
+        return Rollout(comparison.id, tuple(order), completions, texts, scores)
+
+
+def write(path: str | os.PathLike, rollouts: Iterable[Rollout]) -> None:
+    """Writes rollouts as JSON lines, all or nothing."""
+    pathlib.Path(path).parent.mkdir(parents=True, exist_ok=True)
+    write_jsonl(path, (dataclasses.asdict(r) for r in rollouts))
+
+
+def read(path: str | os.PathLike) -> list[Rollout]:
+    """Reads what `write` wrote."""
+
+    def tuples(value):
+        return tuple(tuples(v) for v in value) if isinstance(value, list) else value
+
+    return [Rollout(**{k: tuples(v) for k, v in record.items()}) for _, record in read_jsonl(path)]

@@ -1,0 +1,79 @@
+"""Trains a generative reward model from nothing to a report: `python -m spct_jax.train --workdir=DIR [--config=FILE.py]`."""
+
+import dataclasses
+import json
+import pathlib
+from collections.abc import Callable
+
+from absl import flags
+
+from spct_jax import cli
+from spct_jax.config import Config, validate
+from spct_jax.evaluation import accuracy, report
+from spct_jax.errors import InputError
+from spct_jax.sampling.rollouts import Prompter
+from spct_jax.training import grpo, loop, meta_rm, rejection, sft
+from spct_jax.training.run import Run, load_dataset, load_tokenizer
+
+STAGES: dict[str, Callable[[Run], dict]] = {
+    "sft": sft.run_sft,
+    "rejection": rejection.run_rejection,
+    "rft": sft.run_rft,
+    "rl": grpo.run_rl,
+    "meta_rm": meta_rm.run_meta_rm,
+    "evaluate": accuracy.run_evaluation,
+}
+
+
+def prepare(config: Config, workdir: pathlib.Path) -> Run:
+    """Reads the data, trains or loads the tokenizer, and fixes the model's size.
+
+    Raises:
+      InputError: the configuration or a file is wrong, or `workdir` holds a run of another configuration.
+    """
+    validate(config)
+    workdir.mkdir(parents=True, exist_ok=True)
+    _claim(workdir, config)
+    dataset = load_dataset(config)
+    tokenizer = load_tokenizer(config, dataset, workdir / "tokenizer.model")
+    model = dataclasses.replace(config.model, vocab_size=tokenizer.vocab_size)
+    return Run(config=config, workdir=workdir, dataset=dataset, prompter=Prompter(config.prompt, tokenizer), model=model)
+
+
+def train(config: Config, workdir: pathlib.Path) -> dict:
+    """Runs every configured stage that has not finished yet and writes the report; returns it."""
+    run = prepare(config, workdir)
+    for stage in config.stages:
+        summary = workdir / stage / "summary.json"
+        if summary.exists():
+            continue
+        (workdir / stage).mkdir(exist_ok=True)
+        loop.write_json(summary, STAGES[stage](run))
+    return report.write_report(workdir)
+
+
+def _claim(workdir: pathlib.Path, config: Config) -> None:
+    """Writes the configuration on the first start, compares it on every later one."""
+    path = workdir / "config.json"
+    wanted = json.loads(json.dumps(dataclasses.asdict(config)))
+    if not path.exists():
+        loop.write_json(path, wanted)
+        return
+    found = json.loads(path.read_text())
+    for field in sorted(wanted.keys() | found.keys()):
+        if wanted.get(field) != found.get(field):
+            raise InputError(f"{workdir}: holds a run with another config ({field} differs); choose another --workdir")
+
+
+def main(_) -> None:
+    """Entry of `python -m spct_jax.train`."""
+    workdir = pathlib.Path(WORKDIR.value)
+    made = train(flags.FLAGS.config, workdir)
+    for policy, figures in made["accuracy"].items():
+        print(policy, "  ".join(f"{name} {value:.3f}" for name, value in figures.items()))
+    print(f"report: {workdir / 'report.md'}")
+
+
+if __name__ == "__main__":
+    WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the run; an interrupted run goes on in it.", required=True)
+    cli.run(main, with_config=True)

@@ -1,0 +1,179 @@
+"""What all training stages share: the optimiser, and a loop that saves, resumes, measures and stops on a bad loss."""
+
+import contextlib
+import json
+import math
+import pathlib
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import flax.struct
+import jax
+import numpy as np
+import optax
+import orbax.checkpoint as ocp
+import tqdm
+
+from spct_jax.config import CheckpointConfig, OptimizerConfig
+from spct_jax.models import checkpoints
+from spct_jax.training.writers import MetricWriter
+
+Metrics = dict[str, tuple[jax.Array, jax.Array]]
+"""Name -> (sum, count): what is averaged is decided once, at the end."""
+
+
+@flax.struct.dataclass
+class TrainState:
+    """Everything a stage changes."""
+
+    params: Any
+    opt_state: Any
+
+
+class BadLossError(RuntimeError):
+    """A loss or gradient was not finite."""
+
+
+def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransformation:
+    """AdamW with linear warm-up, cosine decay and global-norm clipping."""
+    schedule = optax.warmup_cosine_decay_schedule(
+        init_value=0.0,
+        peak_value=config.learning_rate,
+        warmup_steps=min(config.warmup_steps, max(steps - 1, 0)),
+        decay_steps=max(steps, 1),
+        end_value=config.learning_rate * config.final_fraction,
+    )
+    return optax.chain(
+        optax.clip_by_global_norm(config.clip_norm),
+        optax.adamw(schedule, b1=config.b1, b2=config.b2, weight_decay=config.weight_decay),
+    )
+
+
+def apply_gradients(state: TrainState, gradients: Any, optimizer: optax.GradientTransformation) -> TrainState:
+    """One optimiser step."""
+    updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
+    return TrainState(params=optax.apply_updates(state.params, updates), opt_state=opt_state)
+
+
+def mean(metrics: Metrics) -> dict[str, float]:
+    """Host floats of (sum, count) pairs; an empty count gives 0."""
+    return {k: float(s) / max(float(c), 1e-9) if float(c) else 0.0 for k, (s, c) in jax.device_get(metrics).items()}
+
+
+class CompileClock:
+    """Seconds this process has spent tracing and compiling."""
+
+    def __init__(self):
+        self.seconds = 0.0
+        jax.monitoring.register_event_duration_secs_listener(self._listen)
+
+    def _listen(self, event: str, duration: float, **_) -> None:
+        if event.startswith("/jax/core/compile/"):
+            self.seconds += duration
+
+
+CLOCK = CompileClock()
+
+
+class Stopwatch:
+    """Seconds of a stage and the part spent compiling, accumulated over restarts."""
+
+    def __init__(self, earlier: dict[str, float] | None = None):
+        earlier = earlier or {}
+        self._seconds, self._compile = earlier.get("seconds", 0.0), earlier.get("compile_seconds", 0.0)
+        self._start, self._compile_start = time.perf_counter(), CLOCK.seconds
+
+    def read(self) -> dict[str, float]:
+        """{"seconds", "compile_seconds"} so far."""
+        return {
+            "seconds": self._seconds + time.perf_counter() - self._start,
+            "compile_seconds": self._compile + CLOCK.seconds - self._compile_start,
+        }
+
+
+def fit(
+    directory: pathlib.Path,
+    make_state: Callable[[], TrainState],
+    update: Callable[[TrainState, int], tuple[TrainState, Metrics, Sequence[str]]],
+    *,
+    steps: int,
+    saving: CheckpointConfig,
+) -> tuple[TrainState, dict[str, float]]:
+    """Runs `update(state, step)` for every step not yet done and returns the last state and a summary.
+
+    A checkpoint is written every `saving.every_steps` steps and after the last; a restarted run goes on from the newest.
+    `update` is a function of (state, step) only, so the continued run is the run that was never stopped. It returns the
+    ids of the records in its batch, named should the loss not be finite. The metric "tokens" counts, others are averaged.
+
+    Raises:
+      BadLossError: a metric is NaN or infinite; nothing of that step is saved.
+    """
+    with contextlib.ExitStack() as stack:
+        manager = stack.enter_context(checkpoints.manager(directory, keep=saving.keep))
+        first = manager.latest_step() or 0
+        state = jax.eval_shape(make_state) if first else make_state()
+        progress: dict[str, float] = {}
+        if first:
+            state, progress = _restore(manager, first, state, directory)
+        watch, tokens = Stopwatch(progress), progress.get("tokens", 0.0)
+        writer = stack.enter_context(MetricWriter(directory, first))
+        bar = stack.enter_context(tqdm.tqdm(range(first, steps), directory.name, steps, initial=first, unit="step"))
+        for step in bar:
+            state, metrics, ids = update(state, step)
+            tokens += float(metrics["tokens"][0])
+            values = mean({k: v for k, v in metrics.items() if k != "tokens"})
+            _check_finite(values, directory.name, step, ids)
+            writer.write(step, values)
+            bar.set_postfix({k: f"{v:.3f}" for k, v in values.items() if k in ("loss", "reward", "accuracy")}, refresh=False)
+            done = step + 1
+            if done % saving.every_steps == 0 or done == steps:
+                writer.flush()
+                _save(manager, done, state, {**watch.read(), "tokens": tokens})
+    summary = {**watch.read(), "steps": steps, "tokens": tokens}
+    busy = max(summary["seconds"] - summary["compile_seconds"], 1e-9)
+    return state, {**summary, "tokens_per_second": tokens / busy}
+
+
+def _save(manager: ocp.CheckpointManager, step: int, state: TrainState, progress: dict[str, float]) -> None:
+    manager.save(
+        step,
+        args=ocp.args.Composite(
+            params=ocp.args.StandardSave(state.params),
+            opt_state=ocp.args.StandardSave(state.opt_state),
+            progress=ocp.args.JsonSave(progress),
+        ),
+    )
+
+
+def _restore(manager, step: int, target: TrainState, directory: pathlib.Path) -> tuple[TrainState, dict[str, float]]:
+    checkpoints.check_tree(manager.item_metadata(step)["params"], target.params, directory)
+    restored = manager.restore(
+        step,
+        args=ocp.args.Composite(
+            params=ocp.args.StandardRestore(target.params),
+            opt_state=ocp.args.StandardRestore(target.opt_state),
+            progress=ocp.args.JsonRestore(),
+        ),
+    )
+    return TrainState(params=restored["params"], opt_state=restored["opt_state"]), restored["progress"]
+
+
+def _check_finite(values: dict[str, float], stage: str, step: int, ids: Sequence[str]) -> None:
+    for name, value in values.items():
+        if not math.isfinite(value):
+            raise BadLossError(
+                f"{stage} step {step}: {name} is {value}; batch: {', '.join(ids)}; the last checkpoint is intact"
+            )
+
+
+def write_json(path: pathlib.Path, value: Any) -> None:
+    """Writes JSON so that the file is either the old one or the whole new one."""
+    scratch = path.with_name(path.name + ".tmp")
+    scratch.write_text(json.dumps(value, indent=2) + "\n")
+    scratch.replace(path)
+
+
+def to_host(tree: Any) -> Any:
+    """Arrays of a pytree as NumPy."""
+    return jax.tree.map(np.asarray, tree)

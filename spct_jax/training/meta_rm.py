@@ -1,0 +1,106 @@
+"""The meta reward model (paper section 4): one scalar that tells a correct critique from a wrong one.
+
+Trained with binary cross-entropy on Eq. 10 correctness, on the unhinted rejection draws (kept or not) and the RL rollouts,
+from the RL policy's parameters. The critiques of one prompt are branches of one trunk here too.
+"""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from spct_jax import models
+from spct_jax.data import batches
+from spct_jax.data.batches import Groups
+from spct_jax.models import heads
+from spct_jax.models.sizes import ModelConfig
+from spct_jax.sampling import rollouts
+from spct_jax.training import loop, rejection
+from spct_jax.training.run import Run
+
+
+def meta_rewards(params: Any, config: ModelConfig, groups: Groups) -> jax.Array:
+    """Float32[B G]: the scalar head at the last token of each critique.
+
+    Args:
+      params: {"model": ..., "head": ...}.
+      groups: meta prompts and, as completions, critiques.
+    """
+    trunk = models.prefill(params["model"], config, groups.trunk_tokens, groups.trunk_lengths)
+    hidden, _ = models.extend(params["model"], config, trunk, groups.inputs)
+    last = jnp.take_along_axis(hidden, groups.lengths[..., None, None], axis=2)[:, :, 0]
+    return heads.score(params["head"], last)
+
+
+score_critiques = jax.jit(meta_rewards, static_argnames="config")
+
+
+def meta_loss(params: Any, config: ModelConfig, groups: Groups, labels: jax.Array) -> tuple[jax.Array, loop.Metrics]:
+    """Binary cross-entropy of correctness labels Float32[B G], mean over critiques; empty ones do not count."""
+    logits = meta_rewards(params, config, groups)
+    present = (groups.lengths > 0).astype(jnp.float32)
+    count = present.sum()
+    loss = (optax.sigmoid_binary_cross_entropy(logits, labels) * present).sum() / count
+    right = ((logits > 0) == (labels > 0.5)) * present
+    tokens = groups.lengths.sum().astype(jnp.float32)
+    return loss, {"loss": (loss * count, count), "accuracy": (right.sum(), count), "tokens": (tokens, 1.0)}
+
+
+@functools.partial(jax.jit, static_argnames=("config", "optimizer"), donate_argnames="state")
+def meta_step(state: loop.TrainState, groups, labels, *, config: ModelConfig, optimizer: optax.GradientTransformation):
+    """One update; returns (state, metrics)."""
+    (_, metrics), gradients = jax.value_and_grad(meta_loss, has_aux=True)(state.params, config, groups, labels)
+    metrics["gradient_norm"] = (optax.global_norm(gradients), 1.0)
+    return loop.apply_gradients(state, gradients, optimizer), metrics
+
+
+def run_meta_rm(run: Run) -> dict[str, float]:
+    """Trains the meta RM."""
+    config = run.config.meta_rm
+    optimizer = loop.make_optimizer(config.optimizer, config.steps)
+    examples = _examples(run)
+    group_size = max(len(completions) for _, _, completions, _ in examples)
+
+    def make_state():
+        params = {
+            "model": run.params_of(run.policy_before("meta_rm")),
+            "head": heads.init_score_head(run.model, run.key("meta_rm")),
+        }
+        return loop.TrainState(params=params, opt_state=optimizer.init(params))
+
+    def update(state, step):
+        chosen = batches.order(run.config.seed, "meta_rm", len(examples), step, config.batch_size)
+        ids, prompts, completions, right = zip(*(examples[i] for i in chosen), strict=True)
+        labels = np.zeros((len(chosen), group_size), np.float32)
+        for row, values in zip(labels, right, strict=True):
+            row[: len(values)] = values
+        groups = run.pack(prompts, completions, group_size)
+        state, metrics = meta_step(state, groups, labels, config=run.model, optimizer=optimizer)
+        return state, metrics, ids
+
+    run.describe("meta_rm", "meta_rm")
+    _, summary = loop.fit(run.workdir / "meta_rm", make_state, update, steps=config.steps, saving=run.config.checkpoint)
+    critiques = sum(len(completions) for _, _, completions, _ in examples)
+    return {**summary, "critiques": critiques, "correct": sum(sum(right) for *_, right in examples)}
+
+
+def _examples(run: Run) -> list[tuple]:
+    """(id, meta prompt tokens, critiques' tokens, their correctness) of every group drawn so far."""
+    groups = []
+    if "rejection" in run.config.stages:
+        groups += rejection.unhinted_draws(run)
+    if "rl" in run.config.stages:
+        for step in range(run.config.rl.steps):
+            groups += rollouts.read(run.workdir / "rl" / "rollouts" / f"{step:06d}.jsonl")
+    return [
+        (
+            r.id,
+            run.prompter.encode_meta(run.comparison(r.id), r.order),
+            r.completions,
+            rejection.correct(run, r),
+        )
+        for r in groups
+    ]

@@ -1,0 +1,175 @@
+"""A run: its configuration, data, tokenizer and directory, and where each stage finds what earlier ones left."""
+
+import dataclasses
+import functools
+import pathlib
+import zlib
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from spct_jax import models
+from spct_jax.config import Config
+from spct_jax.data import batches, toy
+from spct_jax.data.batches import Groups
+from spct_jax.data.comparison import Comparison
+from spct_jax.data.sources import Demonstration, read_comparisons, read_demonstrations
+from spct_jax.data.tokenizer import Tokenizer, train_tokenizer
+from spct_jax.errors import InputError
+from spct_jax.grm import prompts
+from spct_jax.models import checkpoints
+from spct_jax.models.sizes import ModelConfig
+from spct_jax.sampling.engine import Limits
+from spct_jax.sampling.rollouts import Prompter
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+    """All records of a run."""
+
+    train: list[Comparison]
+    development: list[Comparison]
+    test: list[Comparison]
+    demonstrations: list[Demonstration]
+    general: list[Demonstration]
+    reports: dict[str, dict]
+    """Per file: lines read, used, skipped and why."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """What every stage is given."""
+
+    config: Config
+    workdir: pathlib.Path
+    dataset: Dataset
+    prompter: Prompter
+    model: ModelConfig
+
+    @property
+    def limits(self) -> Limits:
+        """Shapes of every program."""
+        data = self.config.data
+        return Limits(data.max_prompt, data.max_completion, self.prompter.tokenizer.stop_ids)
+
+    @functools.cached_property
+    def _by_id(self) -> dict[str, Comparison]:
+        return {c.id: c for c in self.dataset.train}
+
+    def comparison(self, identifier: str) -> Comparison:
+        """A training comparison by id."""
+        return self._by_id[identifier]
+
+    def key(self, stage: str, step: int = 0) -> jax.Array:
+        """The key of a step of a stage."""
+        stage_key = jax.random.fold_in(jax.random.key(self.config.seed), zlib.crc32(stage.encode()))
+        return jax.random.fold_in(stage_key, step)
+
+    def initial_params(self) -> Any:
+        """Parameters that the first training stage starts from."""
+        if not self.config.init_checkpoint:
+            return models.init(self.model, self.key("init"))
+        return checkpoints.load(self.config.init_checkpoint).params
+
+    def params_of(self, stage: str) -> Any:
+        """Policy parameters a finished stage left."""
+        return checkpoints.load(self.workdir / stage).params
+
+    def policy_before(self, stage: str) -> str:
+        """The last stage before `stage` that trains the policy."""
+        earlier = [s for s in self.config.stages[: self.config.stages.index(stage)] if s in ("sft", "rft", "rl")]
+        if not earlier:
+            raise InputError(f"config.stages: {stage} needs a policy; put sft, rft or rl before it")
+        return earlier[-1]
+
+    def describe(self, stage: str, kind: str) -> None:
+        """Makes the stage's directory a model directory."""
+        checkpoints.describe(self.workdir / stage, self.model, self.prompter.tokenizer, kind)
+
+    def fits(self, comparison: Comparison) -> bool:
+        """Whether the comparison's prompt, with a hint where it can have one, is within the limit."""
+        shown, longest = range(comparison.n), self.config.data.max_prompt
+        return len(self.prompter.encode(comparison, shown, hinted=comparison.n > 1)) <= longest
+
+    def pack(self, token_prompts: Sequence, completions: Sequence, group_size: int) -> Groups:
+        """Packs groups to the run's shapes, as device arrays."""
+        data = self.config.data
+        groups = batches.pack(
+            token_prompts,
+            completions,
+            max_prompt=data.max_prompt,
+            max_completion=data.max_completion,
+            group_size=group_size,
+        )
+        return jax.tree.map(jnp.asarray, groups)
+
+    def encode_demonstrations(self, demonstrations: Iterable[Demonstration]) -> tuple[list, dict[str, int]]:
+        """Examples (id, prompt tokens, completions' tokens) of those that fit, and how many did not and why."""
+        data, tokenizer = self.config.data, self.prompter.tokenizer
+        examples, skipped = [], {}
+        for i, shown in enumerate(demonstrations):
+            prompt = tokenizer.encode_turns(shown.turns)
+            completions = [tokenizer.encode_completion(c) for c in shown.completions]
+            long = len(prompt) > data.max_prompt, any(len(c) > data.max_completion for c in completions)
+            if any(long):
+                reason = "prompt too long" if long[0] else "completion too long"
+                skipped[reason] = skipped.get(reason, 0) + 1
+                continue
+            examples.append((f"demonstration {i}", prompt, completions))
+        if not examples:
+            raise InputError(f"no demonstration can be used ({skipped or 'there are none'})")
+        return examples, skipped
+
+
+def load_dataset(config: Config) -> Dataset:
+    """Reads the files the config names; the toy world stands in for what it does not.
+
+    Raises:
+      InputError: a file is missing or empty, or holds a bad line while `data.on_bad` is `fatal`.
+    """
+    data, reports = config.data, {}
+    if not data.train:
+        return _toy_dataset(config)
+
+    def comparisons(path, need_best):
+        records, report = read_comparisons(path, on_bad=data.on_bad, need_best=need_best)
+        reports[path] = dataclasses.asdict(report)
+        return records
+
+    def demonstrations(path):
+        return read_demonstrations(path, on_bad=data.on_bad)[0] if path else []
+
+    return Dataset(
+        train=comparisons(data.train, True),
+        development=comparisons(data.development, True) if data.development else [],
+        test=comparisons(data.test, True) if data.test else [],
+        demonstrations=demonstrations(data.demonstrations),
+        general=demonstrations(data.general),
+        reports=reports,
+    )
+
+
+def _toy_dataset(config: Config) -> Dataset:
+    world, names = config.data.toy, config.prompt
+    template, single = prompts.load_template(names.template), prompts.load_template(names.single_template)
+    splits = {s: [p.comparison for p in toy.problems(s, getattr(world, s), world)] for s in toy.SPLITS}
+    return Dataset(
+        **splits,
+        demonstrations=toy.demonstrations(world, template, single),
+        general=toy.general_instructions(world),
+        reports={},
+    )
+
+
+def load_tokenizer(config: Config, dataset: Dataset, path: pathlib.Path) -> Tokenizer:
+    """The tokenizer the config names, or one trained on the demonstrations, kept at `path` so that it is trained once."""
+    if config.data.tokenizer:
+        return Tokenizer.load(config.data.tokenizer)
+    if not path.exists():
+        shown = [*dataset.demonstrations, *dataset.general]
+        texts = [turn.content for d in shown for turn in d.turns] + [c for d in shown for c in d.completions]
+        trained = train_tokenizer(texts, vocab_size=config.data.vocab_size)
+        trained.save(path)
+    return Tokenizer.load(path)

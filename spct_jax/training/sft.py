@@ -1,0 +1,108 @@
+"""Supervised fine-tuning on completions that share prompts: the cold start, and RFT on what rejection sampling kept."""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import optax
+
+from spct_jax.data import batches
+from spct_jax.data.batches import Groups
+from spct_jax.models.sizes import ModelConfig
+from spct_jax.training import loop, rejection
+from spct_jax.training.run import Run
+from spct_jax.training.scoring import completion_mask, group_logprobs
+
+Example = tuple[str, Sequence[int], Sequence[Sequence[int]]]
+"""(id, prompt tokens, completions' tokens)."""
+
+
+def sft_loss(params: Any, config: ModelConfig, groups: Groups) -> tuple[jax.Array, loop.Metrics]:
+    """Mean negative log-likelihood of the completion tokens; the terminator counts, prompts and padding do not."""
+    logprobs, entropy = group_logprobs(params, config, groups)
+    mask = completion_mask(groups)
+    tokens = mask.sum()
+    loss = -(logprobs * mask).sum() / tokens
+    return loss, {"loss": (loss * tokens, tokens), "entropy": ((entropy * mask).sum(), tokens), "tokens": (tokens, 1.0)}
+
+
+@functools.partial(jax.jit, static_argnames=("config", "optimizer"), donate_argnames="state")
+def sft_step(state: loop.TrainState, groups: Groups, *, config: ModelConfig, optimizer: optax.GradientTransformation):
+    """One update; returns (state, metrics)."""
+    (_, metrics), gradients = jax.value_and_grad(sft_loss, has_aux=True)(state.params, config, groups)
+    metrics["gradient_norm"] = (optax.global_norm(gradients), 1.0)
+    return loop.apply_gradients(state, gradients, optimizer), metrics
+
+
+def train(
+    run: Run,
+    stage: str,
+    make_params: Callable[[], Any],
+    draw_batch: Callable[[int], list[Example]],
+    *,
+    steps: int,
+    group_size: int,
+    optimizer_config,
+) -> dict[str, float]:
+    """Runs `steps` updates on the examples `draw_batch(step)` gives; returns the stage's summary."""
+    optimizer = loop.make_optimizer(optimizer_config, steps)
+
+    def make_state():
+        params = make_params()
+        return loop.TrainState(params=params, opt_state=optimizer.init(params))
+
+    def update(state, step):
+        ids, prompts, completions = zip(*draw_batch(step), strict=True)
+        groups = run.pack(prompts, completions, group_size)
+        state, metrics = sft_step(state, groups, config=run.model, optimizer=optimizer)
+        return state, metrics, ids
+
+    run.describe(stage, "policy")
+    _, summary = loop.fit(run.workdir / stage, make_state, update, steps=steps, saving=run.config.checkpoint)
+    return summary
+
+
+def run_sft(run: Run) -> dict[str, float]:
+    """Cold start: demonstrations of judging and general instructions, shuffled together."""
+    config = run.config.sft
+    examples, skipped = run.encode_demonstrations([*run.dataset.demonstrations, *run.dataset.general])
+
+    def draw_batch(step):
+        return [examples[i] for i in batches.order(run.config.seed, "sft", len(examples), step, config.batch_size)]
+
+    summary = train(
+        run,
+        "sft",
+        run.initial_params,
+        draw_batch,
+        steps=config.steps,
+        group_size=max(len(e[2]) for e in examples),
+        optimizer_config=config.optimizer,
+    )
+    return {**summary, "data": {"read": len(examples) + sum(skipped.values()), "used": len(examples), "skipped": skipped}}
+
+
+def run_rft(run: Run) -> dict[str, float]:
+    """Rejective fine-tuning: every retained draw of a comparison on one trunk, general instructions mixed in."""
+    config = run.config.rft
+    retained = rejection.retained_examples(run)
+    general, _ = run.encode_demonstrations(run.dataset.general)
+    num_general = round(config.batch_size * config.general_fraction) if general else 0
+
+    def draw_batch(step):
+        seed = run.config.seed
+        kept = batches.order(seed, "rft", len(retained), step, config.batch_size - num_general)
+        plain = batches.order(seed, "rft-general", len(general), step, num_general)
+        return [retained[i] for i in kept] + [general[i] for i in plain]
+
+    summary = train(
+        run,
+        "rft",
+        lambda: run.params_of("sft"),
+        draw_batch,
+        steps=config.steps,
+        group_size=run.config.rejection.samples + run.config.rejection.hinted,
+        optimizer_config=config.optimizer,
+    )
+    return {**summary, "data": {"read": len(retained), "used": len(retained), "skipped": {}}}

@@ -1,0 +1,146 @@
+import gzip
+import json
+import os
+
+import pytest
+
+from spct_jax.data.comparison import Comparison, to_json
+from spct_jax.data.sources import Demonstration, read_comparisons, read_demonstrations, write_jsonl
+from spct_jax.errors import InputError
+
+
+def record(**change):
+    return {"query": "q", "responses": ["a", "b"], "scores": [1, 2]} | change
+
+
+def lines(*records):
+    return b"".join(json.dumps(item).encode() + b"\n" for item in records)
+
+
+@pytest.mark.parametrize("name", ["x.jsonl", "x.jsonl.gz"])
+def test_round_trip(tmp_path, name):
+    path = tmp_path / name
+    comparisons = [
+        Comparison(
+            conversation=[{"role": "user", "content": text}], responses=["a", "\u2028b"], scores=[1, 2], id=str(i)
+        )
+        for i, text in enumerate(["x\ny", "caf\u00e9", "\ud800", "\0", "[End]"])
+    ]
+    write_jsonl(path, map(to_json, comparisons))
+    read, report = read_comparisons(path, need_best=True)
+    assert read == comparisons
+    assert (report.read, report.used, report.skipped) == (5, 5, {})
+    assert os.listdir(tmp_path) == [name]
+
+
+def test_failed_write_leaves_the_old_file(tmp_path):
+    path = tmp_path / "x.jsonl"
+    write_jsonl(path, [{"a": 1}])
+    with pytest.raises(TypeError):
+        write_jsonl(path, [{"a": 2}, {"a": object()}])
+    assert path.read_text() == '{"a": 1}\n'
+
+
+def test_blank_lines_default_ids_and_byte_order_mark(tmp_path):
+    path = tmp_path / "x.jsonl"
+    path.write_bytes(b"\xef\xbb\xbf" + lines(record()) + b"\n" + lines(record()))
+    comparisons, report = read_comparisons(path)
+    assert [comparison.id for comparison in comparisons] == ["1", "3"]
+    assert report.read == 2
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "{path}: holds no comparisons"),
+        (b"\n \n", "{path}: holds no comparisons"),
+        (
+            lines(record()) + b"{'a'}\n",
+            "{path}:2: not JSON (Expecting property name enclosed in double quotes at column 2)",
+        ),
+        (lines(record()) + b'"\xff"\n', "{path}:2: not UTF-8 (byte 2 of the line)"),
+        (lines([]), "{path}:1: not a JSON object (list)"),
+        (lines({"query": "q"}), "{path}:1: missing field 'responses'"),
+        (lines(record(responses=["a", ""])), "{path}:1: empty response (number 2)"),
+        (lines(record(responses="ab")), "{path}:1: responses is not a list of strings (str)"),
+        (lines(record(scores=[1])), "{path}:1: scores of the wrong length (1 for 2 responses)"),
+        (lines(record(scores=[1, float("inf")])), "{path}:1: score is not finite"),
+        (lines(record(id="x"), record(), record(id="x")), "{path}:3: duplicate id ('x', first on line 1)"),
+        (lines(record(scores=[2, 2])), "{path}:1: no unique best response (2 is the top score of several)"),
+        (lines(record(scores=None)), "{path}:1: no scores, so no best response"),
+        (lines(record(responses=["a"], scores=[3])), "{path}:1: score of a single response is not 0 or 1 (3)"),
+    ],
+)
+def test_errors_name_the_line(tmp_path, content, message):
+    path = tmp_path / "x.jsonl"
+    path.write_bytes(content)
+    with pytest.raises(InputError) as error:
+        read_comparisons(path, need_best=True)
+    assert str(error.value) == message.format(path=path)
+
+
+@pytest.mark.parametrize("content", [b"[" * 100_000, b'{"id": ' + b"9" * 5000 + b"}"])
+def test_hostile_json(tmp_path, content):
+    path = tmp_path / "x.jsonl"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=":1: not JSON"):
+        read_comparisons(path)
+
+
+def test_ties_and_missing_scores_are_fine_where_no_best_is_needed(tmp_path):
+    path = tmp_path / "x.jsonl"
+    path.write_bytes(lines(record(scores=[2, 2]), record(scores=None)))
+    assert len(read_comparisons(path)[0]) == 2
+
+
+def test_skipped_lines_are_counted_by_reason(tmp_path):
+    path = tmp_path / "x.jsonl"
+    bad = [record(responses=["", "b"]), record(responses=["a", ""]), record(id="x"), record(scores=[1, 1])]
+    path.write_bytes(lines(record(id="x"), *bad) + b"{\n" + lines(record()))
+    comparisons, report = read_comparisons(path, on_bad="skip", need_best=True)
+    assert [comparison.id for comparison in comparisons] == ["x", "7"]
+    assert (report.read, report.used) == (7, 2)
+    assert report.skipped == {"empty response": 2, "duplicate id": 1, "no unique best response": 1, "not JSON": 1}
+
+
+def test_nothing_left_is_an_error_with_the_reasons(tmp_path):
+    path = tmp_path / "x.jsonl"
+    path.write_bytes(b"{\n{\n")
+    with pytest.raises(InputError, match=r"holds no comparisons \(2 skipped: not JSON\)"):
+        read_comparisons(path, on_bad="skip")
+
+
+def test_unreadable_files(tmp_path):
+    with pytest.raises(InputError, match="no.jsonl: cannot read the file .No such file"):
+        read_comparisons(tmp_path / "no.jsonl")
+    with pytest.raises(InputError, match="cannot read the file .Is a directory"):
+        read_comparisons(tmp_path)
+    path = tmp_path / "x.jsonl.gz"
+    path.write_bytes(b"plain")
+    with pytest.raises(InputError, match=":1: damaged or truncated gzip"):
+        read_comparisons(path)
+    path.write_bytes(gzip.compress(lines(*[record(id=os.urandom(20).hex()) for _ in range(500)]))[:-200])
+    with pytest.raises(InputError, match=r"x.jsonl.gz:\d+: damaged or truncated gzip"):
+        read_comparisons(path, on_bad="skip")
+    with pytest.raises(InputError, match="on_bad is 'ignore'"):
+        read_comparisons(path, on_bad="ignore")
+
+
+def test_demonstrations(tmp_path):
+    path = tmp_path / "x.jsonl"
+    turns = [{"role": "user", "content": "q"}]
+    path.write_bytes(lines({"turns": turns, "completions": ["a", "b"]}))
+    assert read_demonstrations(path)[0] == [Demonstration(turns, ["a", "b"])]
+    for bad, message in [
+        ({"turns": turns}, "missing field 'completions'"),
+        ({"completions": ["a"]}, "missing field 'turns'"),
+        ({"turns": [], "completions": ["a"]}, "empty turns"),
+        ({"turns": turns, "completions": []}, "no completions"),
+        ({"turns": turns, "completions": [" "]}, r"empty completion \(number 1\)"),
+        (3, r"not a JSON object \(int\)"),
+    ]:
+        path.write_bytes(lines(bad))
+        with pytest.raises(InputError, match=f":1: {message}"):
+            read_demonstrations(path)
+        with pytest.raises(InputError, match="holds no demonstrations .1 skipped"):
+            read_demonstrations(path, "skip")

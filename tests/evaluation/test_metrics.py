@@ -1,0 +1,130 @@
+import time
+
+import numpy as np
+import pytest
+
+from spct_jax.evaluation import metrics
+
+
+def row(best, *samples, n=2, meta=None):
+    meta = meta or [None] * len(samples)
+    return {
+        "id": "a",
+        "n": n,
+        "best": best,
+        "single": n == 1,
+        "samples": [{"scores": s, "meta": m} for s, m in zip(samples, meta, strict=True)],
+    }
+
+
+def test_worked_example_of_the_paper():
+    # Figure 3 of the SPCT paper: plain 17 against 25, samples 1 and 3 by the meta RM 5 against 13.
+    samples = [[1, 5], [5, 6], [4, 8], [7, 6]]
+    example = row(1, *samples, meta=[1.3, 0.2, 1.6, -15.7])
+    assert metrics.vote(example, 4) == (17, 25)
+    assert metrics.vote(example, 4, k_meta=2) == (5, 13)
+
+
+def test_votes_are_a_prefix_and_ties_share_credit():
+    rows = [
+        row(0, [5, 5], [6, 1]),  # a tie at first, settled by the second
+        row(1, [9, 1], [1, 9]),  # wrong at first, a tie of two at k = 2
+        row(2, None, [1, 2, 3], n=3),  # nothing at first
+    ]
+    one, two = metrics.tally(rows, 1), metrics.tally(rows, 2)
+    np.testing.assert_allclose(one.credit, [1 / 2, 0, 1 / 3])
+    np.testing.assert_array_equal(one.tied, [True, False, False])
+    np.testing.assert_allclose(two.credit, [1, 1 / 2, 1])
+    assert two.accuracy == pytest.approx(2.5 / 3) and two.tie_rate == pytest.approx(1 / 3)
+
+
+def test_one_guided_vote_is_the_plain_one():
+    rows = [row(0, [1, 9], [9, 1], meta=[-5.0, 5.0])]
+    assert metrics.tally(rows, 1, k_meta=1).credit == metrics.tally(rows, 1).credit == [0.0]
+    assert metrics.tally(rows, 2, k_meta=1).credit == [1.0]
+    assert [metrics.guided_votes(k) for k in (1, 2, 8, 32)] == [1, 1, 4, 16]
+
+
+def test_single_responses_are_judged_by_the_majority():
+    rows = [row(0, [1], [1], [0], n=1), row(0, [1], [0], None, n=1), row(0, None, None, None, n=1)]
+    np.testing.assert_allclose(metrics.single_credit(rows, [1, 1, 0], 3), [1, 1 / 2, 1 / 2])
+    np.testing.assert_allclose(metrics.single_credit(rows, [0.0, 1.0, 0.0], 1), [0, 1, 1 / 2])
+
+
+def test_malformed_rate_and_agreement():
+    rows = [row(0, [2, 1], [1, 2], [3, 1]), row(0, [4, 4], None, [4, 4])]
+    assert metrics.malformed_rate(rows) == pytest.approx(1 / 6)
+    # Of the first's three pairs one agrees; the second's only pair of ties agrees half the time.
+    assert metrics.agreement(rows) == pytest.approx((1 / 3 + 1 / 2) / 2)
+    assert metrics.agreement([row(0, [2, 1], None)]) is None
+
+
+def test_intervals_cover_the_truth_about_as_often_as_they_say():
+    rng = np.random.default_rng(0)
+    covered = 0
+    for trial in range(400):
+        credits = rng.choice([0.0, 0.5, 1.0], p=[0.3, 0.2, 0.5], size=300)
+        low, high = metrics.bootstrap_interval(credits, seed=trial, resamples=500)
+        covered += low <= 0.6 <= high
+    assert 0.92 <= covered / 400 <= 0.975
+
+
+def test_interval_has_the_width_of_the_standard_error():
+    credits = np.repeat([0.0, 1.0], [800, 1200])
+    low, high = metrics.bootstrap_interval(credits)
+    assert high - low == pytest.approx(2 * 1.96 * np.sqrt(0.6 * 0.4 / 2000), rel=0.05)
+    assert (low, high) == metrics.bootstrap_interval(credits) != metrics.bootstrap_interval(credits, seed=1)
+    assert metrics.bootstrap_interval(np.ones(7)) == (1.0, 1.0)
+
+
+def test_pairing_removes_what_both_sides_share():
+    rng = np.random.default_rng(1)
+    b = rng.integers(0, 2, 1000).astype(float)
+    a = np.where(rng.random(1000) < 0.03, 1.0, b)
+    difference = metrics.paired_bootstrap(a, b)
+    assert difference.mean == pytest.approx((a - b).mean())
+    assert 0 < difference.low < difference.mean < difference.high < 0.04
+    with pytest.raises(ValueError, match="same problems"):
+        metrics.paired_bootstrap(a, b[:-1])
+
+
+def test_pooled_runs_count_by_their_problems():
+    assert metrics.pooled_bootstrap([np.zeros(10), np.ones(30)]) == metrics.Difference(0.75, 0.75, 0.75)
+
+
+def test_a_problem_common_to_the_runs_is_drawn_for_all_of_them():
+    values = np.random.default_rng(2).normal(size=400)
+    apart = metrics.pooled_bootstrap([values] * 4)
+    together = metrics.pooled_bootstrap([values] * 4, shared_problems=True)
+    assert (together.high - together.low) == pytest.approx(2 * (apart.high - apart.low), rel=0.15)
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_two_levels_carry_the_spread_over_seeds(shared):
+    differences = [np.full(50, mean) for mean in (0.0, 0.2, 0.4)]
+    two = metrics.two_level_bootstrap(differences, shared_problems=shared)
+    assert two.mean == pytest.approx(0.2)
+    # All three draws the first seed, or all the last, have chance 1/27 each: beyond the 2.5 % tails.
+    assert (two.low, two.high) == pytest.approx((0.0, 0.4))
+    assert metrics.pooled_bootstrap(differences, shared_problems=shared).low == pytest.approx(0.2)
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_two_levels_carry_the_spread_over_problems(shared):
+    values = np.repeat([0.0, 1.0], 100)
+    two = metrics.two_level_bootstrap([values, values], shared_problems=shared)
+    # Both runs are alike, so only problems vary: a mean of 400 drawn apart, or of 200 drawn together.
+    expected = 2 * 1.96 * np.sqrt(0.25 / (200 if shared else 400))
+    assert two.high - two.low == pytest.approx(expected, rel=0.1)
+
+
+def test_a_whole_evaluation_is_scored_quickly():
+    rng = np.random.default_rng(0)
+    scores = rng.integers(1, 11, (2000, 32, 3)).tolist()
+    meta = rng.normal(size=(2000, 32)).tolist()
+    rows = [row(0, *s, n=3, meta=m) for s, m in zip(scores, meta, strict=True)]
+    start = time.process_time()
+    for k in (1, 8, 32):
+        metrics.bootstrap_interval(metrics.tally(rows, k).credit)
+        metrics.bootstrap_interval(metrics.tally(rows, k, metrics.guided_votes(k)).credit)
+    assert time.process_time() - start < 2

@@ -1,0 +1,122 @@
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from spct_jax import models
+from spct_jax.models import attention, gemma, sizes
+
+CONFIG = dataclasses.replace(sizes.toy(97), window=8)
+GEMMA3 = dataclasses.replace(
+    CONFIG,
+    num_layers=5,
+    pattern=("local", "local", "global"),
+    attn_softcap=0.0,
+    final_softcap=0.0,
+    qk_norm=True,
+    rope_base_global=1e6,
+    rope_scale_global=8.0,
+)
+
+
+def shapes(tree):
+    return {jax.tree_util.keystr(path): leaf.shape for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+
+
+def test_parameters_are_stacked_by_the_pattern():
+    params = models.init(GEMMA3, jax.random.key(0))
+    assert set(params) == {"embedder", "blocks", "remainder", "final_norm"}
+    assert set(params["blocks"]) == {"0", "1", "2"} and set(params["remainder"]) == {"0", "1"}
+    found = shapes(params)
+    assert found["['embedder']['input_embedding']"] == (97, 64)
+    assert found["['blocks']['2']['attn']['q']"] == (1, 64, 4, 16)
+    assert found["['blocks']['0']['attn']['k_norm']['scale']"] == (1, 16)
+    assert found["['remainder']['1']['attn']['out']"] == (4, 16, 64)
+    assert found["['remainder']['0']['mlp']['down']"] == (192, 64)
+    assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(params))
+
+
+def test_init_gives_each_layer_its_own_numbers_of_the_right_size():
+    params = models.init(CONFIG, jax.random.key(0))
+    q = params["blocks"]["0"]["attn"]["q"]
+    assert not np.allclose(q[0], q[1]) and not np.allclose(q[0], params["blocks"]["1"]["attn"]["q"][0])
+    assert np.std(q) == pytest.approx(64**-0.5, rel=0.05)
+    assert np.std(params["blocks"]["0"]["mlp"]["down"]) == pytest.approx(192**-0.5, rel=0.05)
+    assert not np.any(params["blocks"]["0"]["post_ffw_norm"]["scale"])
+
+
+def test_norm_is_computed_in_float32_and_scaled_before_the_cast():
+    x = jax.random.normal(jax.random.key(0), (3, 64)).astype(jnp.bfloat16) * 100
+    scale = jax.random.normal(jax.random.key(1), (64,))
+    got = gemma.RMSNorm(1e-6).apply({"params": {"scale": scale}}, x)
+    y = np.asarray(x, np.float64)
+    want = y / np.sqrt((y**2).mean(-1, keepdims=True) + 1e-6) * (1 + np.asarray(scale, np.float64))
+    assert got.dtype == jnp.bfloat16
+    np.testing.assert_array_equal(got, jnp.asarray(want, jnp.float32).astype(jnp.bfloat16))
+
+
+def test_rope_depends_on_distance_only_and_divides_positions_by_the_scale():
+    q, k = jax.random.normal(jax.random.key(0), (2, 1, 16))
+
+    def product(i, j, scale=1.0):
+        def turn(x, at):
+            return attention.rope(x, attention.rope_tables(jnp.array([at]), 16, 1e4, scale))
+
+        return float(jnp.vdot(turn(q, i), turn(k, j)))
+
+    assert product(7, 3) == pytest.approx(product(104, 100), abs=1e-4)
+    assert product(7, 3) != pytest.approx(product(7, 4), abs=1e-3)
+    assert product(16, 8, scale=8.0) == pytest.approx(product(2, 1), abs=1e-5)
+
+
+@pytest.mark.parametrize("cap", [0.0, 50.0])
+def test_parts_merge_into_one_softmax_and_an_invisible_part_weighs_nothing(cap):
+    keys = jax.random.split(jax.random.key(0), 3)
+    q = jax.random.normal(keys[0], (2, 3, 5, 8)) * 4
+    k, v = (jax.random.normal(key, (2, 11, 8)) for key in keys[1:])
+    mask = jax.random.bernoulli(jax.random.key(4), 0.7, (5, 11)).at[:, -1].set(True).at[2, :6].set(False)
+    scores = jnp.where(mask, attention.softcap(jnp.einsum("KMTH,KSH->KMTS", q, k), cap), -jnp.inf)
+    want = jnp.einsum("KMTS,KSH->KMTH", jax.nn.softmax(scores, -1), v)
+    parts = [attention.partial(q, k[:, part], v[:, part], mask[:, part], cap) for part in (slice(6), slice(6, 11))]
+    np.testing.assert_allclose(attention.merge(*parts), want, atol=2e-6)
+
+
+def test_single_query_by_vector_equals_the_matrix_product():
+    keys = jax.random.split(jax.random.key(0), 3)
+    q = jax.random.normal(keys[0], (2, 3, 1, 8))
+    k, v = (jax.random.normal(key, (2, 11, 8)) for key in keys[1:])
+    mask = jnp.arange(11)[None] < 7
+    for a, b in zip(attention.partial(q, k, v, mask, 0.0), attention.partial(q, k, v, mask, 0.0, True), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("config", [CONFIG, GEMMA3])
+def test_unrolled_stack_and_remat_change_nothing(config):
+    params = models.init(config, jax.random.key(0))
+    tokens = jax.random.randint(jax.random.key(1), (2, 3, 6), 0, 97)
+    trunk = models.prefill(params, config, tokens[:, 0], jnp.array([6, 4]))
+    want, _ = models.extend(params, config, trunk, tokens)
+    flat_params, flat_config, flat_trunk = models.unrolled(params, config, trunk)
+    assert flat_config.repeats == 1 and not flat_config.remainder
+    np.testing.assert_allclose(models.extend(flat_params, flat_config, flat_trunk, tokens)[0], want, atol=1e-5)
+    remat, _ = models.extend(params, dataclasses.replace(config, remat=True), trunk, tokens)
+    np.testing.assert_allclose(remat, want, atol=1e-5)
+
+
+def test_bfloat16_activations_keep_float32_logits_near_the_float32_ones():
+    params = models.init(CONFIG, jax.random.key(0))
+    tokens = jax.random.randint(jax.random.key(1), (2, 20), 0, 97)
+    half = models.logits(params, dataclasses.replace(CONFIG, dtype="bfloat16"), tokens)
+    full = models.logits(params, CONFIG, tokens)
+    assert half.dtype == jnp.float32
+    assert float(jnp.abs(half - full).mean()) < 0.05
+
+
+def test_score_head_maps_hidden_states_to_scalars():
+    head = models.init_score_head(CONFIG, jax.random.key(0))
+    hidden = jax.random.normal(jax.random.key(1), (2, 3, 64)).astype(jnp.bfloat16)
+    got = models.score(head, hidden)
+    assert head["score"].shape == (64,) and got.dtype == jnp.float32
+    np.testing.assert_allclose(got, np.asarray(hidden, np.float32) @ np.asarray(head["score"]), rtol=1e-4, atol=1e-5)

@@ -1,0 +1,75 @@
+import dataclasses
+import subprocess
+import sys
+
+import pytest
+
+from spct_jax.errors import InputError
+from spct_jax.models import sizes
+
+PARAMETERS = {  # billions, text part
+    "gemma2_2b": 2.614,
+    "gemma2_9b": 9.242,
+    "gemma2_27b": 27.227,
+    "gemma3_1b": 1.000,
+    "gemma3_4b": 3.880,
+    "gemma3_12b": 11.766,
+    "gemma3_27b": 27.009,
+}
+
+
+def count(c):
+    attention = 2 * c.width * c.head_dim * (c.num_heads + c.num_kv_heads) + 2 * c.head_dim * c.qk_norm
+    layer = attention + 3 * c.width * c.ffw_width + 4 * c.width
+    return c.vocab_size * c.width + c.num_layers * layer + c.width
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_published_sizes_have_the_published_number_of_parameters(name):
+    assert count(sizes.get(name)) / 1e9 == pytest.approx(PARAMETERS[name], abs=6e-4)
+
+
+def test_query_scales_of_the_two_27b_models_come_from_width_per_head():
+    assert sizes.get("gemma2_27b").query_scale == pytest.approx((4608 / 32) ** -0.5)
+    assert sizes.get("gemma3_27b").query_scale == pytest.approx((5376 / 32) ** -0.5)
+
+
+def test_layer_kinds_repeat_the_pattern_and_end_in_its_start():
+    config = sizes.get("gemma3_1b")
+    assert (config.repeats, config.remainder) == (4, ("local", "local"))
+    assert config.layer_kinds == (("local",) * 5 + ("global",)) * 4 + ("local",) * 2
+    assert len(config.layer_kinds) == config.num_layers
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"num_kv_heads": 3}, "num_kv_heads=3 does not divide"),
+        ({"head_dim": 15}, "head_dim must be even"),
+        ({"width": 0}, "width must be a positive integer"),
+        ({"pattern": ("sliding",)}, "pattern must be"),
+        ({"pattern": ()}, "pattern must be"),
+        ({"dtype": "int8"}, "dtype must be one of"),
+        ({"attn_softcap": -1.0}, "attn_softcap must be 0"),
+        ({"rope_scale_global": 0.0}, "rope_scale_global must be positive"),
+    ],
+)
+def test_fields_that_make_no_sense_are_refused_by_name(change, message):
+    with pytest.raises(InputError, match=message):
+        dataclasses.replace(sizes.toy(), **change)
+
+
+def test_unknown_size_lists_the_known_ones():
+    with pytest.raises(InputError, match="gemma2_9b"):
+        sizes.get("gemma4")
+
+
+def test_configurations_are_hashable_and_equal_by_value():
+    assert hash(sizes.toy(100)) == hash(sizes.toy(100))
+    assert sizes.toy(100) != sizes.toy(101)
+
+
+def test_module_source_imports_no_jax():
+    code = f"import ast; t = ast.parse(open({sizes.__file__!r}).read()); print(ast.dump(t))"
+    tree = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+    assert "'jax'" not in tree and "'flax'" not in tree

@@ -1,0 +1,121 @@
+"""Trunk and branches against the plain forward pass over whole sequences."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from spct_jax import models
+from spct_jax.models import sizes
+
+V, P, G, T = 97, 24, 3, 13
+WINDOW = 8
+LENGTHS = (0, 1, 3, 7, 8, 9, 23, 24)  # shorter than, at and longer than the window; T is longer than it too
+GEMMA2 = dataclasses.replace(sizes.toy(V), window=WINDOW)
+GEMMA3 = dataclasses.replace(
+    GEMMA2, num_layers=5, pattern=("local", "local", "global"), attn_softcap=0.0, final_softcap=0.0, qk_norm=True
+)
+CONFIGS = {"gemma2": GEMMA2, "gemma3": GEMMA3}
+
+
+@functools.cache
+def setup(name):
+    config = CONFIGS[name]
+    params = models.init(config, jax.random.key(0))
+    scales = jax.random.normal(jax.random.key(9), (64,)) * 0.3
+    params["blocks"]["0"]["post_attention_norm"]["scale"] += scales
+    trunks = jax.random.randint(jax.random.key(1), (len(LENGTHS), P), 0, V)
+    sequences = jax.random.randint(jax.random.key(2), (len(LENGTHS), G, T + 1), 0, V)
+    return config, params, trunks, jnp.array(LENGTHS), sequences[..., :-1], sequences[..., 1:]
+
+
+@functools.partial(jax.jit, static_argnames=("config", "time_chunk"))
+def branched(params, config, trunks, lengths, inputs, targets, temperature=1.0, time_chunk=32):
+    trunk = models.prefill(params, config, trunks, lengths)
+    return models.token_logprobs(
+        params, config, trunk, inputs, targets, temperature=temperature, time_chunk=time_chunk, with_entropy=True
+    )
+
+
+def plain(params, config, trunks, lengths, inputs, targets, temperature=1.0):
+    """The same numbers from whole sequences, each padded behind its end, where causality hides the padding."""
+    B, G, T = inputs.shape
+    index = jnp.arange(P + T)
+    rows = jnp.concatenate([jnp.broadcast_to(trunks[:, None], (B, G, P)), inputs], -1)
+    rows = jnp.take_along_axis(rows, jnp.minimum(index + P - lengths[:, None, None], P + T - 1), -1)
+    logits = models.logits(params, config, rows.reshape(B * G, -1)).reshape(B, G, P + T, -1)
+    at = jnp.broadcast_to((lengths[:, None] + jnp.arange(T))[:, None, :, None], (B, G, T, 1))
+    logs = jax.nn.log_softmax(jnp.take_along_axis(logits, at, 2) / temperature, -1)
+    return jnp.take_along_axis(logs, targets[..., None], -1)[..., 0], -(jnp.exp(logs) * logs).sum(-1)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("temperature", [1.0, 0.6])
+def test_logprobs_and_entropies_equal_the_plain_forwards(name, temperature):
+    config, params, *data = setup(name)
+    want = jax.jit(plain, static_argnums=1)(params, config, *data, temperature)
+    for time_chunk in (32, 5):
+        got = branched(params, config, *data, temperature, time_chunk=time_chunk)
+        for a, b in zip(got, want, strict=True):
+            assert float(jnp.abs(a - b).max()) <= 1e-5
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_gradients_equal_the_plain_forwards(name):
+    config, params, *data = setup(name)
+    weights = jax.random.normal(jax.random.key(3), data[-1].shape)
+
+    def loss(params, forward):
+        return (forward(params, config, *data)[0] * weights).sum()
+
+    want = jax.jit(jax.grad(lambda p: loss(p, plain)))(params)
+    got = jax.jit(jax.grad(lambda p: loss(p, functools.partial(branched, time_chunk=5))))(params)
+    remat = dataclasses.replace(config, remat=True)
+    recomputed = jax.jit(jax.grad(lambda p: (branched(p, remat, *data)[0] * weights).sum()))(params)
+    for tree in (got, recomputed):
+        error = jax.tree.map(lambda a, b: float(jnp.linalg.norm(a - b) / jnp.linalg.norm(b)), tree, want)
+        assert max(jax.tree.leaves(error)) <= 1e-5, error
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_decoding_one_token_at_a_time_equals_extending_in_one_go(name):
+    config, params, trunks, lengths, inputs, _ = setup(name)
+    trunk = models.prefill(params, config, trunks, lengths)
+    want, none = models.extend(params, config, trunk, inputs)
+    assert none is None
+    step = jax.jit(models.extend, static_argnames="config")
+    for sizes_of_steps in ([1] * T, [4, 1, T - 5]):
+        cache = models.init_cache(config, len(LENGTHS), G, T + 2)
+        start, hidden = 0, []
+        for size in sizes_of_steps:
+            out, cache = step(params, config, trunk, inputs[..., start : start + size], cache, start)
+            hidden.append(out)
+            start += size
+        np.testing.assert_allclose(jnp.concatenate(hidden, 2), want, atol=2e-5)
+
+
+def test_neither_the_bucket_nor_its_padding_matters():
+    config, params, trunks, lengths, inputs, targets = setup("gemma2")
+    want = branched(params, config, trunks, lengths, inputs, targets)[0]
+    padding = jnp.arange(P) < P - lengths[:, None]
+    garbage = jnp.where(padding, (trunks * 7 + 3) % V, trunks)
+    np.testing.assert_array_equal(branched(params, config, garbage, lengths, inputs, targets)[0], want)
+    wider = jnp.pad(trunks, ((0, 0), (8, 0)), constant_values=5)
+    np.testing.assert_allclose(branched(params, config, wider, lengths, inputs, targets)[0], want, atol=1e-5)
+
+
+def test_trunk_keeps_one_window_of_keys_in_local_layers():
+    config, params, trunks, lengths, *_ = setup("gemma2")
+    layers = models.prefill(params, config, trunks, lengths).layers["blocks"]
+    assert layers["0"][0].shape == (2, len(LENGTHS), 2, WINDOW, 16)
+    assert layers["1"][0].shape == (2, len(LENGTHS), 2, P, 16)
+
+
+def test_branches_do_not_see_each_other():
+    config, params, trunks, lengths, inputs, targets = setup("gemma2")
+    want = branched(params, config, trunks, lengths, inputs, targets)[0]
+    other = inputs.at[:, 1:].set((inputs[:, 1:] + 1) % V)
+    np.testing.assert_array_equal(branched(params, config, trunks, lengths, other, targets)[0][:, 0], want[:, 0])

@@ -1,0 +1,196 @@
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from spct_jax import models, sampling
+from spct_jax.errors import InputError
+from spct_jax.models import sizes
+from spct_jax.sampling import generate as kernel
+
+CONFIG = dataclasses.replace(sizes.toy(40), window=8)
+PROMPTS = [[5], [3, 4], list(range(2, 14)), [7] * 17]
+KEY = jax.random.key(7)
+
+
+@functools.cache
+def params():
+    return models.init(CONFIG, jax.random.key(0))
+
+
+def run(prompts=PROMPTS, key=KEY, **changes):
+    options = {"num_samples": 8, "max_new_tokens": 24, "temperature": 1.0, "stop_ids": (1,)} | changes
+    return jax.tree.map(np.asarray, sampling.generate(params(), CONFIG, prompts, key, **options))
+
+
+def scored(prompt, completions, temperature):
+    """Log-probabilities [G T] of completions of one prompt by the trainer's function."""
+    trunk = np.zeros((1, 32), np.int32)
+    trunk[0, 32 - len(prompt) + 1 :] = prompt[:-1]
+    trunk = models.prefill(params(), CONFIG, jnp.asarray(trunk), jnp.array([len(prompt) - 1]))
+    inputs = np.concatenate([np.full((1, len(completions), 1), prompt[-1]), completions[None, :, :-1]], -1)
+    return models.token_logprobs(params(), CONFIG, trunk, inputs, completions[None], temperature=temperature)[0]
+
+
+@pytest.mark.parametrize("temperature", [0.6, 1.0])
+def test_sampler_and_trainer_agree_on_probabilities(temperature):
+    out = run(temperature=temperature)
+    for prompt, tokens, lengths, logprobs in zip(PROMPTS, out.tokens, out.lengths, out.logprobs, strict=True):
+        inside = np.arange(tokens.shape[-1]) < lengths[:, None]
+        ratio = np.exp(scored(prompt, tokens, temperature) - logprobs)
+        assert np.abs(ratio - 1)[inside].max() <= 1e-4
+
+
+def test_greedy_takes_the_likeliest_token_and_reports_temperature_one():
+    out = run(temperature=0.0, num_samples=2, stop_ids=())
+    np.testing.assert_array_equal(out.tokens[:, 0], out.tokens[:, 1])
+    for prompt, tokens, logprobs in zip(PROMPTS, out.tokens, out.logprobs, strict=True):
+        logits = models.logits(params(), CONFIG, jnp.array([prompt + tokens[0].tolist()]))[0, len(prompt) - 1 : -1]
+        np.testing.assert_array_equal(logits.argmax(-1), tokens[0])
+        np.testing.assert_allclose(jax.nn.log_softmax(logits).max(-1), logprobs[0], atol=1e-5)
+
+
+def test_the_first_eight_of_thirty_two_samples_are_the_eight():
+    few, many = run(num_samples=8), run(num_samples=32)
+    np.testing.assert_array_equal(few.tokens, many.tokens[:, :8])
+    np.testing.assert_allclose(few.logprobs, many.logprobs[:, :8], atol=1e-5)
+
+
+def test_a_longer_limit_continues_the_same_completions():
+    short, long = run(max_new_tokens=10), run(max_new_tokens=24)
+    np.testing.assert_array_equal(short.tokens, long.tokens[..., :10])
+
+
+def test_completions_end_in_a_terminator_that_counts():
+    stops = (1, 9)
+    out = run(stop_ids=stops)
+    T = out.tokens.shape[-1]
+    assert (out.lengths < T).any() and (out.lengths >= 1).all()
+    for tokens, length, logprobs in zip(
+        out.tokens.reshape(-1, T), out.lengths.ravel(), out.logprobs.reshape(-1, T), strict=True
+    ):
+        assert not np.isin(tokens[: length - 1], stops).any()
+        assert tokens[length - 1] in stops or length == T
+        assert not tokens[length:].any() and not logprobs[length:].any()
+        assert (logprobs[:length] < 0).all()
+
+
+def test_stop_set_only_cuts_completions():
+    free, cut = run(stop_ids=()), run(stop_ids=(1, 9))
+    inside = np.arange(24) < cut.lengths[..., None]
+    np.testing.assert_array_equal(np.where(inside, free.tokens, 0), cut.tokens)
+    assert (free.lengths == 24).all()
+
+
+def draw(trunks, lengths, last, keys, temperature=1.0, **changes):
+    options = {"max_new_tokens": 12, "stop_ids": (1,)} | changes
+    return sampling.draw(params(), CONFIG, trunks, lengths, last, keys, temperature, **options)
+
+
+def batch(B, G=4):
+    rng = np.random.default_rng(0)
+    keys = sampling.branch_keys(jax.random.split(KEY, B), jnp.broadcast_to(jnp.arange(G), (B, G)))
+    return rng.integers(0, 40, (B, 16)).astype(np.int32), np.arange(B, dtype=np.int32) * 3, np.arange(B) + 2, keys
+
+
+def test_inactive_branches_come_back_empty_and_change_nothing():
+    data = batch(4)
+    active = jnp.array([[True] * 4, [False] * 4, [True, False, True, False], [True] * 4])
+    want, got = draw(*data), draw(*data, active=active)
+    assert not got.lengths[~active].any() and not got.tokens[~active].any() and not got.logprobs[~active].any()
+    np.testing.assert_array_equal(got.tokens[active], want.tokens[active])
+    np.testing.assert_array_equal(got.logprobs[active], want.logprobs[active])
+
+
+def test_a_prompts_tokens_are_the_same_alone_and_in_any_company():
+    trunks, lengths, last, keys = batch(4)
+    want = draw(trunks, lengths, last, keys)
+    order = np.array([2, 0, 3, 1])
+    moved = draw(trunks[order], lengths[order], last[order], keys[order])
+    np.testing.assert_array_equal(moved.tokens, want.tokens[order])
+    np.testing.assert_array_equal(moved.logprobs, want.logprobs[order])
+    alone = draw(
+        trunks * (np.arange(4) == 1)[:, None], lengths, last, keys, active=jnp.arange(4)[:, None] == jnp.ones((4, 4))
+    )
+    np.testing.assert_array_equal(alone.tokens[1], want.tokens[1])
+    np.testing.assert_array_equal(alone.logprobs[1], want.logprobs[1])
+
+
+def test_loop_stops_when_every_branch_has_ended(monkeypatch):
+    steps = []
+    sample = kernel._sample
+
+    def counted(logits, keys, t, temperature):
+        jax.debug.callback(lambda t: steps.append(int(t)), t)
+        return sample(logits, keys, t, temperature)
+
+    monkeypatch.setattr(kernel, "_sample", counted)
+    out = draw(*batch(3), max_new_tokens=23, stop_ids=tuple(range(20)))
+    jax.effects_barrier()
+    assert max(steps) + 1 == int(out.lengths.max()) < 23
+
+
+def test_one_key_is_folded_with_the_prompts_index():
+    keys = jnp.stack([jax.random.fold_in(KEY, b) for b in range(len(PROMPTS))])
+    np.testing.assert_array_equal(run().tokens, run(key=keys).tokens)
+    np.testing.assert_array_equal(run(PROMPTS[:1]).tokens[0], run().tokens[0])
+
+
+def test_results_come_back_in_the_order_of_prompts_of_different_buckets():
+    keys = jax.random.split(KEY, 4)
+    forward, backward = run(key=keys), run(PROMPTS[::-1], key=keys[::-1])
+    np.testing.assert_array_equal(forward.tokens, backward.tokens[::-1])
+    np.testing.assert_array_equal(run(bucket=32).tokens, run().tokens)
+    assert [sampling.bucket_of(n) for n in (0, 1, 16, 17, 32, 33)] == [16, 16, 16, 32, 32, 64]
+
+
+def test_frequencies_match_probabilities():
+    weights = jnp.array([0.3, 0.0, 0.05, 0.15, 0.0, 0.4, 0.1])
+    draws = 40_000
+    keys = jax.random.split(jax.random.key(3), draws)[None]
+    tokens, logprobs = kernel._sample(
+        jnp.broadcast_to(jnp.log(weights), (1, draws, 7)), keys, jnp.int32(5), jnp.float32(1.0)
+    )
+    counts = np.bincount(np.asarray(tokens[0]), minlength=7)
+    expected = np.asarray(weights) * draws
+    assert counts[1] == counts[4] == 0
+    some = expected > 0
+    assert ((counts - expected)[some] ** 2 / expected[some]).sum() < 20.5  # 99.9 % point of chi-square with 4 degrees
+    np.testing.assert_allclose(logprobs[0], jnp.log(weights)[tokens[0]], atol=1e-6)
+
+
+@pytest.mark.parametrize("vocab", [1, 2, 5, 64, 257, 1000])
+def test_inverse_cdf_equals_the_plain_one_and_survives_the_ends(vocab):
+    rng = np.random.default_rng(vocab)
+    weights = rng.random((200, vocab)).astype(np.float32) * (rng.random((200, vocab)) < 0.5)
+    weights[:, rng.integers(vocab)] = 1e-30
+    u = rng.random(200).astype(np.float32)
+    u[:20], u[20:40] = 0.0, np.float32(1 - 2**-24)
+    got = np.asarray(kernel.inverse_cdf(jnp.asarray(weights), jnp.asarray(u)))
+    assert (np.take_along_axis(weights, got[:, None], 1) > 0).all()
+    sums = np.cumsum(weights.astype(np.float64), -1)
+    target = u * sums[:, -1]
+    below = np.take_along_axis(sums - weights, got[:, None], 1)[:, 0]
+    above = np.take_along_axis(sums, got[:, None], 1)[:, 0]
+    slack = 1e-5 * sums[:, -1]
+    assert (below <= target + slack).all() and (target <= above + slack).all()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"prompts": []}, "at least one prompt"),
+        ({"prompts": [[3], []]}, "prompt 1 is empty"),
+        ({"prompts": [[40]]}, "outside the vocabulary"),
+        ({"bucket": 4}, "prompt 2 has 12 tokens"),
+        ({"num_samples": 0}, "at least 1"),
+        ({"temperature": -1.0}, "at least 0"),
+        ({"key": jax.random.split(KEY, 3)}, "one key or 4 keys"),
+    ],
+)
+def test_bad_requests_are_refused(change, message):
+    with pytest.raises(InputError, match=message):
+        run(**change)
