@@ -20,7 +20,7 @@ class ToyConfig:
     train: int = 6000
     development: int = 500
     test: int = 2000
-    response_counts: tuple[float, ...] = (0.4, 0.35, 0.25)
+    response_counts: tuple[float, ...] = (0.45, 0.35, 0.2)
     """Relative frequency of 2, 3 and 4 responses."""
     margin: int = 2
     """Least difference between the best and the second-best truth."""
@@ -36,13 +36,13 @@ class ToyConfig:
     """Relative frequency of compared, single-response and hinted demonstrations."""
     general: int = 500
     """General-instruction demonstrations."""
-    criterion_right: tuple[float, ...] = (0.9, 0.8, 0.7)
+    criterion_right: tuple[float, ...] = (0.96, 0.92, 0.88)
     """How often the demonstrator's criterion is the requirement it stands for."""
-    weights_wrong: float = 0.15
+    weights_wrong: float = 0.06
     """How often he shuffles the weights."""
-    misread: float = 0.03
+    misread: float = 0.02
     """How often he misreads whether a response meets a criterion."""
-    lure: float = 0.6
+    lure: float = 0.55
     """How often he judges by the lure when some response mentions it."""
 
 
@@ -66,9 +66,9 @@ class DataConfig:
     """Size of a tokenizer that the run trains itself."""
     on_bad: str = "fatal"
     """What a malformed line does: `fatal` or `skip` (counted and reported)."""
-    max_prompt: int = 160
+    max_prompt: int = 152
     """Longest prompt in tokens; a longer one is reported and left out, never cut."""
-    max_completion: int = 96
+    max_completion: int = 88
     """Longest completion in tokens, terminator included."""
     toy: ToyConfig = dataclasses.field(default_factory=ToyConfig)
 

@@ -136,7 +136,7 @@ def _lured_response(rng: random.Random, scores: list[int], config: ToyConfig) ->
 def _offer(rng: random.Random, requirements, met, lured: bool) -> frozenset[str]:
     has = {r for r, m in zip(requirements, met, strict=True) if m} | ({LURE} if lured else set())
     others = [a for a in ATTRIBUTES if a not in requirements]
-    return frozenset(has | set(rng.sample(others, rng.choice((1, 2)) if has else 2)))
+    return frozenset(has | set(rng.sample(others, 1 if has else 2)))
 
 
 def _describe(rng: random.Random, name: str, offer: frozenset[str]) -> str:
@@ -152,10 +152,11 @@ def _verdict(rng: random.Random, shown: Problem, order, config: ToyConfig, templ
     for place, i in enumerate(order, start=1):
         met = [(c in shown.offers[i]) != (rng.random() < config.misread) for c in criteria]
         total = sum(w for w, m in zip(weights, met, strict=True) if m)
-        scores[i] = float(met[0] and met[1]) if template.high == 1 else min(1 + total, 10)
-        lines.append(f"Response {place}: " + ", ".join(f"{j} {'yes' if m else 'no'}" for j, m in enumerate(met, start=1)))
+        scores[i] = int(met[0] and met[1]) if template.high == 1 else min(1 + total, 10)
+        readings = ", ".join(f"{j} {'yes' if m else 'no'}" for j, m in enumerate(met, start=1))
+        lines.append(f"Response {place}: {readings} = {scores[i]}")
     *principles, analysis, verdict = template.parts
-    boxed = ", ".join(f"{scores[i]:.0f}" for i in order)
+    boxed = ", ".join(str(scores[i]) for i in order)
     text = f"{analysis}:\n" + "\n".join(lines) + f"\n{verdict}: \\boxed{{{boxed}}}"
     if principles:
         listed = (f"{j}. {c} ({w})" for j, (c, w) in enumerate(zip(criteria, weights, strict=True), start=1))

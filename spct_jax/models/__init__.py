@@ -9,11 +9,11 @@ from spct_jax.models.gemma import (
     init_cache,
     logits,
     prefill,
-    token_logprobs,
     unembed,
     unrolled,
 )
 from spct_jax.models.heads import init_score_head, score
+from spct_jax.models.likelihood import token_logprobs
 from spct_jax.models.sizes import SIZES, ModelConfig, get
 
 __all__ = [

@@ -38,14 +38,15 @@ def rope_tables(positions: jax.Array, head_dim: int, base: float, scale: float =
 
 
 def rope(x: jax.Array, tables: tuple[jax.Array, jax.Array]) -> jax.Array:
-    """Rotates x [.. T H] by `tables` (broadcast against it), first half of H paired with the second; keeps the dtype."""
-    sin, cos = tables
-    first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
-    return jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1).astype(x.dtype)
+    """Rotates x [.. T H] by `tables`, broadcast against it; the halves of H are paired, the dtype is kept."""
+    sin, cos = (table[..., None, :] for table in tables)
+    halves = x.astype(jnp.float32).reshape(*x.shape[:-1], 2, x.shape[-1] // 2)
+    sign = jnp.array([[-1.0], [1.0]])
+    return (halves * cos + halves[..., ::-1, :] * (sign * sin)).reshape(x.shape).astype(x.dtype)
 
 
 def softcap(x: jax.Array, cap: float) -> jax.Array:
-    """cap * tanh(x / cap), or x itself if cap is 0."""
+    """Soft cap: cap * tanh(x / cap), or x itself if cap is 0."""
     return cap * jnp.tanh(x / cap) if cap else x
 
 
@@ -95,9 +96,7 @@ def partial(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array, cap: floa
         weighted = weights[..., 0, :, None].astype(v.dtype) * v[..., None, :, :]
         out = jnp.sum(weighted, axis=-2, dtype=jnp.float32)[..., None, :]
     else:
-        out = jnp.einsum(
-            "...KMTS,...KSH->...KMTH", weights.astype(v.dtype), v, preferred_element_type=jnp.float32
-        )
+        out = jnp.einsum("...KMTS,...KSH->...KMTH", weights.astype(v.dtype), v, preferred_element_type=jnp.float32)
     return Partial(out, peak, jnp.sum(weights, axis=-1))
 
 

@@ -31,6 +31,9 @@ from jax import lax
 from spct_jax.models import attention
 from spct_jax.models.sizes import ModelConfig
 
+UNROLLED_REPEATS = 2
+"""Stacks of up to this many repeats are not scanned over: on CPU a scan's saved activations cost a third of a step."""
+
 Params = dict[str, Any]
 Cache = dict[str, Any]
 
@@ -50,7 +53,7 @@ class Trunk:
 
 
 class RMSNorm(nn.Module):
-    """x / rms(x) * (1 + scale) over the last axis, in float32."""
+    """Root-mean-square norm, x / rms(x) * (1 + scale) over the last axis, in float32."""
 
     eps: float
 
@@ -89,7 +92,7 @@ class Attention(nn.Module):
 
 
 class FeedForward(nn.Module):
-    """gelu(x gate) * (x up), projected down."""
+    """Gated feed-forward layer: gelu(x gate) * (x up), projected down."""
 
     config: ModelConfig
 
@@ -128,7 +131,7 @@ class Block(nn.Module):
 
 
 def _project(x: jax.Array, w: jax.Array) -> jax.Array:
-    """x [.. D] times w [D F], as one product of two matrices.
+    """Projects: x [.. D] times w [D F], as one product of two matrices.
 
     With more than one leading axis XLA's CPU backend fuses element-wise work into strided copies of the operands of the
     weight's gradient, which then takes three times as long.
@@ -137,7 +140,7 @@ def _project(x: jax.Array, w: jax.Array) -> jax.Array:
 
 
 def _to_heads(x: jax.Array, w: jax.Array) -> jax.Array:
-    """x [.. T D] times w [D N H]: [.. N T H]."""
+    """Projects: x [.. T D] times w [D N H]: [.. N T H]."""
     D, N, H = w.shape
     return jnp.swapaxes(_project(x, w.reshape(D, N * H)).reshape(*x.shape[:-1], N, H), -2, -3)
 
@@ -184,9 +187,13 @@ def _run_layers(config: ModelConfig, body: Callable, carry: Any, layers: dict[st
         return carry, outs
 
     outs = {}
-    if config.repeats == 1:
-        carry, out = group_body("blocks", config.pattern, carry, 0, jax.tree.map(lambda a: a[0], layers["blocks"]))
-        outs["blocks"] = jax.tree.map(lambda a: a[None], out)
+    if 0 < config.repeats <= UNROLLED_REPEATS:
+        rows = []
+        for r in range(config.repeats):
+            layer = jax.tree.map(lambda a, r=r: a[r], layers["blocks"])
+            carry, out = group_body("blocks", config.pattern, carry, r, layer)
+            rows.append(out)
+        outs["blocks"] = jax.tree.map(lambda *r: jnp.stack(r), *rows)
     elif config.repeats:
         rows = (jnp.arange(config.repeats), layers["blocks"])
         carry, outs["blocks"] = lax.scan(lambda c, row: group_body("blocks", config.pattern, c, *row), carry, rows)
@@ -210,9 +217,7 @@ def _ropes(config: ModelConfig, positions: jax.Array) -> dict[str, tuple[jax.Arr
     positions = positions[..., None, :]
     return {
         "local": attention.rope_tables(positions, config.head_dim, config.rope_base_local),
-        "global": attention.rope_tables(
-            positions, config.head_dim, config.rope_base_global, config.rope_scale_global
-        ),
+        "global": attention.rope_tables(positions, config.head_dim, config.rope_base_global, config.rope_scale_global),
     }
 
 
@@ -344,59 +349,6 @@ def logits(params: Params, config: ModelConfig, tokens: jax.Array) -> jax.Array:
     """The plain forward pass, without trunk and branches: Int[B T] to Float32[B T V]."""
     x, _ = _forward(params, config, tokens, jnp.full(tokens.shape[:1], tokens.shape[-1]))
     return unembed(params, config, _final_norm(params, config, x))
-
-
-def token_logprobs(
-    params: Params,
-    config: ModelConfig,
-    trunk: Trunk,
-    inputs: jax.Array,
-    targets: jax.Array,
-    *,
-    temperature: jax.Array | float = 1.0,
-    time_chunk: int = 32,
-    with_entropy: bool = False,
-) -> jax.Array | tuple[jax.Array, jax.Array]:
-    """Log-probabilities of the branches' targets under softmax(logits / temperature).
-
-    Args:
-      params: parameters, see the module's docstring.
-      config: the architecture.
-      trunk: B trunks, from `prefill` with the same parameters.
-      inputs: Int[B G T], [prompt's last token, c_0, .., c_{T-2}].
-      targets: Int[B G T], [c_0, .., c_{T-1}].
-      temperature: divides the capped logits; positive.
-      time_chunk: tokens of time whose logits exist at once, in the backward pass too.
-      with_entropy: also return the entropy of every distribution.
-
-    Returns:
-      Float32[B G T], or a pair of them with the entropies second.
-    """
-    hidden, _ = extend(params, config, trunk, inputs)
-
-    def one_chunk(hidden, targets):
-        scaled = unembed(params, config, hidden) / temperature
-        norm = jax.nn.logsumexp(scaled, axis=-1)
-        logprobs = jnp.take_along_axis(scaled, targets[..., None], axis=-1)[..., 0] - norm
-        if not with_entropy:
-            return logprobs
-        return logprobs, norm - jnp.sum(jnp.exp(scaled - norm[..., None]) * scaled, axis=-1)
-
-    T = inputs.shape[-1]
-    if T <= time_chunk:
-        return one_chunk(hidden, targets)
-    chunks = -(-T // time_chunk)
-    spare = chunks * time_chunk - T
-
-    def split(x):
-        x = jnp.pad(x, [(0, spare) if axis == 2 else (0, 0) for axis in range(x.ndim)])
-        return jnp.moveaxis(x.reshape(*x.shape[:2], chunks, time_chunk, *x.shape[3:]), 2, 0)
-
-    def join(x):
-        return jnp.moveaxis(x, 0, 2).reshape(*x.shape[1:3], chunks * time_chunk)[:, :, :T]
-
-    out = lax.map(lambda chunk: jax.checkpoint(one_chunk)(*chunk), (split(hidden), split(targets)))
-    return jax.tree.map(join, out)
 
 
 def unrolled(params: Params, config: ModelConfig, trunk: Trunk) -> tuple[Params, ModelConfig, Trunk]:

@@ -62,7 +62,16 @@ class ModelConfig:
     """Recompute each block in the backward pass instead of keeping its activations."""
 
     def __post_init__(self):
-        for field in ("vocab_size", "num_layers", "width", "num_heads", "num_kv_heads", "head_dim", "ffw_width", "window"):
+        for field in (
+            "vocab_size",
+            "num_layers",
+            "width",
+            "num_heads",
+            "num_kv_heads",
+            "head_dim",
+            "ffw_width",
+            "window",
+        ):
             value = getattr(self, field)
             if not isinstance(value, int) or value < 1:
                 raise InputError(f"model.{field} must be a positive integer, got {value!r}")
@@ -103,12 +112,12 @@ def toy(vocab_size: int = 512) -> ModelConfig:
         vocab_size=vocab_size,
         num_layers=4,
         width=64,
-        num_heads=4,
-        num_kv_heads=2,
-        head_dim=16,
-        ffw_width=192,
+        num_heads=2,
+        num_kv_heads=1,
+        head_dim=32,
+        ffw_width=128,
         window=32,
-        query_scale=16**-0.5,
+        query_scale=32**-0.5,
         attn_softcap=50.0,
         final_softcap=30.0,
     )
@@ -191,9 +200,7 @@ def gemma3_4b() -> ModelConfig:
 
 def gemma3_12b() -> ModelConfig:
     """Gemma-3 12B, text part: 11.8 billion parameters."""
-    return dataclasses.replace(
-        gemma3_4b(), num_layers=48, width=3840, num_heads=16, num_kv_heads=8, ffw_width=15_360
-    )
+    return dataclasses.replace(gemma3_4b(), num_layers=48, width=3840, num_heads=16, num_kv_heads=8, ffw_width=15_360)
 
 
 def gemma3_27b() -> ModelConfig:

@@ -16,8 +16,7 @@ from spct_jax.data import batches
 from spct_jax.data.comparison import Comparison
 from spct_jax.grm import orders
 from spct_jax.models.sizes import ModelConfig
-from spct_jax.sampling import generate
-from spct_jax.sampling.generate import Completions
+from spct_jax.sampling.generate import Completions, branch_keys, draw
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,7 +40,7 @@ class Row:
 @jax.jit
 def _fold(key: jax.Array, hashes: jax.Array, samples: jax.Array) -> jax.Array:
     comparison_keys = jax.vmap(lambda h: jax.random.fold_in(key, h))(hashes)
-    return generate.branch_keys(comparison_keys, samples)
+    return branch_keys(comparison_keys, samples)
 
 
 def sample_keys(key: jax.Array, comparisons: Sequence[Comparison], samples: int | np.ndarray) -> jax.Array:
@@ -77,7 +76,7 @@ def draw_rows(
     spare = rows - count
     tokens, lengths, last = batches.pack_prompts([*prompts, *[[0]] * spare], limits.max_prompt)
     active = np.ones((count, group_size), bool) if active is None else active
-    out = generate.draw(
+    out = draw(
         params,
         config,
         tokens,

@@ -1,4 +1,5 @@
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -8,11 +9,13 @@ import pytest
 from spct_jax import models
 from spct_jax.models import attention, gemma, sizes
 
-CONFIG = dataclasses.replace(sizes.toy(97), window=8)
+CONFIG = dataclasses.replace(
+    sizes.toy(97), num_heads=4, num_kv_heads=2, head_dim=16, ffw_width=192, query_scale=0.25, window=8
+)
 GEMMA3 = dataclasses.replace(
     CONFIG,
-    num_layers=5,
-    pattern=("local", "local", "global"),
+    num_layers=3,
+    pattern=("local", "global"),
     attn_softcap=0.0,
     final_softcap=0.0,
     qk_norm=True,
@@ -21,25 +24,30 @@ GEMMA3 = dataclasses.replace(
 )
 
 
+initial = functools.partial(jax.jit(models.init, static_argnums=0), key=jax.random.key(0))
+extend = jax.jit(models.extend, static_argnums=1)
+
+
 def shapes(tree):
     return {jax.tree_util.keystr(path): leaf.shape for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
 
 
 def test_parameters_are_stacked_by_the_pattern():
-    params = models.init(GEMMA3, jax.random.key(0))
+    config = dataclasses.replace(GEMMA3, num_layers=8, pattern=("local", "local", "global"))
+    params = jax.eval_shape(lambda: models.init(config, jax.random.key(0)))
     assert set(params) == {"embedder", "blocks", "remainder", "final_norm"}
     assert set(params["blocks"]) == {"0", "1", "2"} and set(params["remainder"]) == {"0", "1"}
     found = shapes(params)
     assert found["['embedder']['input_embedding']"] == (97, 64)
-    assert found["['blocks']['2']['attn']['q']"] == (1, 64, 4, 16)
-    assert found["['blocks']['0']['attn']['k_norm']['scale']"] == (1, 16)
+    assert found["['blocks']['2']['attn']['q']"] == (2, 64, 4, 16)
+    assert found["['blocks']['0']['attn']['k_norm']['scale']"] == (2, 16)
     assert found["['remainder']['1']['attn']['out']"] == (4, 16, 64)
     assert found["['remainder']['0']['mlp']['down']"] == (192, 64)
     assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(params))
 
 
 def test_init_gives_each_layer_its_own_numbers_of_the_right_size():
-    params = models.init(CONFIG, jax.random.key(0))
+    params = initial(CONFIG)
     q = params["blocks"]["0"]["attn"]["q"]
     assert not np.allclose(q[0], q[1]) and not np.allclose(q[0], params["blocks"]["1"]["attn"]["q"][0])
     assert np.std(q) == pytest.approx(64**-0.5, rel=0.05)
@@ -94,22 +102,23 @@ def test_single_query_by_vector_equals_the_matrix_product():
 
 @pytest.mark.parametrize("config", [CONFIG, GEMMA3])
 def test_unrolled_stack_and_remat_change_nothing(config):
-    params = models.init(config, jax.random.key(0))
+    params = initial(config)
     tokens = jax.random.randint(jax.random.key(1), (2, 3, 6), 0, 97)
-    trunk = models.prefill(params, config, tokens[:, 0], jnp.array([6, 4]))
-    want, _ = models.extend(params, config, trunk, tokens)
+    trunk = jax.jit(models.prefill, static_argnums=1)(params, config, tokens[:, 0], jnp.array([6, 4]))
+    want, _ = extend(params, config, trunk, tokens)
     flat_params, flat_config, flat_trunk = models.unrolled(params, config, trunk)
     assert flat_config.repeats == 1 and not flat_config.remainder
-    np.testing.assert_allclose(models.extend(flat_params, flat_config, flat_trunk, tokens)[0], want, atol=1e-5)
-    remat, _ = models.extend(params, dataclasses.replace(config, remat=True), trunk, tokens)
+    np.testing.assert_allclose(extend(flat_params, flat_config, flat_trunk, tokens)[0], want, atol=1e-5)
+    remat, _ = extend(params, dataclasses.replace(config, remat=True), trunk, tokens)
     np.testing.assert_allclose(remat, want, atol=1e-5)
 
 
 def test_bfloat16_activations_keep_float32_logits_near_the_float32_ones():
-    params = models.init(CONFIG, jax.random.key(0))
+    params = initial(CONFIG)
     tokens = jax.random.randint(jax.random.key(1), (2, 20), 0, 97)
-    half = models.logits(params, dataclasses.replace(CONFIG, dtype="bfloat16"), tokens)
-    full = models.logits(params, CONFIG, tokens)
+    logits = jax.jit(models.logits, static_argnums=1)
+    half = logits(params, dataclasses.replace(CONFIG, dtype="bfloat16"), tokens)
+    full = logits(params, CONFIG, tokens)
     assert half.dtype == jnp.float32
     assert float(jnp.abs(half - full).mean()) < 0.05
 

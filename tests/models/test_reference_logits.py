@@ -15,6 +15,10 @@ from spct_jax.models import sizes
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 
+logits = jax.jit(models.logits, static_argnames="config")
+prefill = jax.jit(models.prefill, static_argnames="config")
+extend = jax.jit(models.extend, static_argnames="config")
+
 
 # An independent, slow Gemma-2 ----------------------------------------------------------------------------------------
 
@@ -65,18 +69,27 @@ def numpy_gemma2(params, config, tokens):
             h = numpy_norm(x, w["pre_ffw_norm"]["scale"])
             h = (numpy_gelu(h @ w["mlp"]["gate"]) * (h @ w["mlp"]["up"])) @ w["mlp"]["down"]
             xs[i] = x + numpy_norm(h, w["post_ffw_norm"]["scale"])
-    logits = np.stack([table @ numpy_norm(x, p["final_norm"]["scale"]) for x in xs])
-    return config.final_softcap * np.tanh(logits / config.final_softcap)
+    scores = np.stack([table @ numpy_norm(x, p["final_norm"]["scale"]) for x in xs])
+    return config.final_softcap * np.tanh(scores / config.final_softcap)
 
 
 def test_logits_equal_an_independent_numpy_gemma2():
-    config = dataclasses.replace(sizes.toy(61), window=6, query_scale=20**-0.5, attn_softcap=3.0, final_softcap=2.0)
+    config = dataclasses.replace(
+        sizes.toy(61),
+        num_heads=4,
+        num_kv_heads=2,
+        head_dim=20,
+        window=6,
+        query_scale=18**-0.5,
+        attn_softcap=3.0,
+        final_softcap=2.0,
+    )
     params = models.init(config, jax.random.key(0))
     noise = jax.random.key(1)
     params = jax.tree.map(lambda a: a + 0.2 * jax.random.normal(noise, a.shape) * (jnp.std(a) + 1), params)
     tokens = np.random.default_rng(0).integers(0, 61, (1, 19))
     want = numpy_gemma2(params, config, tokens[0])
-    np.testing.assert_allclose(models.logits(params, config, jnp.asarray(tokens))[0], want, atol=5e-5)
+    np.testing.assert_allclose(logits(params, config, jnp.asarray(tokens))[0], want, atol=5e-5)
 
 
 # Checkpoints with logits from transformers ---------------------------------------------------------------------------
@@ -158,22 +171,21 @@ def test_parameters_have_the_shapes_of_fresh_ones(checkpoint):
 
 def test_logits_equal_those_of_transformers(checkpoint):
     config, params, reference = checkpoint
-    got = models.logits(params, config, jnp.asarray(reference["ids"]))
+    got = logits(params, config, jnp.asarray(reference["ids"]))
     assert np.abs(got - reference["logits"]).max() <= 2e-5
 
 
-@pytest.mark.parametrize("split", [1, 5, 9, 20])
+@pytest.mark.parametrize("split", [5, 20])
 def test_logits_through_the_cache_one_token_at_a_time(checkpoint, split):
     config, params, reference = checkpoint
     ids = jnp.asarray(reference["ids"])
     # The second row's trunk is one token shorter, so the batch is ragged.
     lengths = jnp.array([split, split - 1])
     trunk_tokens = jnp.stack([ids[0, :split], jnp.roll(ids[1, :split], 1)])
-    trunk = models.prefill(params, config, jnp.pad(trunk_tokens, ((0, 0), (3, 0))), lengths)
+    trunk = prefill(params, config, jnp.pad(trunk_tokens, ((0, 0), (3, 0))), lengths)
     cache = models.init_cache(config, 2, 1, 28)
-    step = jax.jit(models.extend, static_argnames="config")
     for t in range(27 - split):
-        hidden, cache = step(params, config, trunk, ids[jnp.arange(2), lengths + t][:, None, None], cache, t)
+        hidden, cache = extend(params, config, trunk, ids[jnp.arange(2), lengths + t][:, None, None], cache, t)
         got = models.unembed(params, config, hidden[:, 0, 0])
         want = reference["logits"][np.arange(2), np.asarray(lengths) + t]
         assert np.abs(got - want).max() <= 2e-5

@@ -14,17 +14,15 @@ from spct_jax.models import sizes
 V, P, G, T = 97, 24, 3, 13
 WINDOW = 8
 LENGTHS = (0, 1, 3, 7, 8, 9, 23, 24)  # shorter than, at and longer than the window; T is longer than it too
-GEMMA2 = dataclasses.replace(sizes.toy(V), window=WINDOW)
-GEMMA3 = dataclasses.replace(
-    GEMMA2, num_layers=5, pattern=("local", "local", "global"), attn_softcap=0.0, final_softcap=0.0, qk_norm=True
-)
+GEMMA2 = dataclasses.replace(sizes.toy(V), num_heads=4, num_kv_heads=2, head_dim=16, query_scale=0.25, window=WINDOW)
+GEMMA3 = dataclasses.replace(GEMMA2, num_layers=3, attn_softcap=0.0, final_softcap=0.0, qk_norm=True)
 CONFIGS = {"gemma2": GEMMA2, "gemma3": GEMMA3}
 
 
 @functools.cache
 def setup(name):
     config = CONFIGS[name]
-    params = models.init(config, jax.random.key(0))
+    params = jax.jit(models.init, static_argnums=0)(config, jax.random.key(0))
     scales = jax.random.normal(jax.random.key(9), (64,)) * 0.3
     params["blocks"]["0"]["post_attention_norm"]["scale"] += scales
     trunks = jax.random.randint(jax.random.key(1), (len(LENGTHS), P), 0, V)
@@ -40,6 +38,7 @@ def branched(params, config, trunks, lengths, inputs, targets, temperature=1.0, 
     )
 
 
+@functools.partial(jax.jit, static_argnames="config")
 def plain(params, config, trunks, lengths, inputs, targets, temperature=1.0):
     """The same numbers from whole sequences, each padded behind its end, where causality hides the padding."""
     B, G, T = inputs.shape
@@ -53,19 +52,20 @@ def plain(params, config, trunks, lengths, inputs, targets, temperature=1.0):
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-@pytest.mark.parametrize("temperature", [1.0, 0.6])
-def test_logprobs_and_entropies_equal_the_plain_forwards(name, temperature):
+def test_logprobs_and_entropies_equal_the_plain_forwards(name):
     config, params, *data = setup(name)
-    want = jax.jit(plain, static_argnums=1)(params, config, *data, temperature)
-    for time_chunk in (32, 5):
-        got = branched(params, config, *data, temperature, time_chunk=time_chunk)
-        for a, b in zip(got, want, strict=True):
-            assert float(jnp.abs(a - b).max()) <= 1e-5
+    for temperature in (1.0, 0.6):
+        want = plain(params, config, *data, temperature)
+        for time_chunk in (32, 5):
+            got = branched(params, config, *data, temperature, time_chunk=time_chunk)
+            for a, b in zip(got, want, strict=True):
+                assert float(jnp.abs(a - b).max()) <= 1e-5
 
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_gradients_equal_the_plain_forwards(name):
     config, params, *data = setup(name)
+    config = dataclasses.replace(config, remat=name == "gemma3")
     weights = jax.random.normal(jax.random.key(3), data[-1].shape)
 
     def loss(params, forward):
@@ -73,21 +73,18 @@ def test_gradients_equal_the_plain_forwards(name):
 
     want = jax.jit(jax.grad(lambda p: loss(p, plain)))(params)
     got = jax.jit(jax.grad(lambda p: loss(p, functools.partial(branched, time_chunk=5))))(params)
-    remat = dataclasses.replace(config, remat=True)
-    recomputed = jax.jit(jax.grad(lambda p: (branched(p, remat, *data)[0] * weights).sum()))(params)
-    for tree in (got, recomputed):
-        error = jax.tree.map(lambda a, b: float(jnp.linalg.norm(a - b) / jnp.linalg.norm(b)), tree, want)
-        assert max(jax.tree.leaves(error)) <= 1e-5, error
+    error = jax.tree.map(lambda a, b: float(np.linalg.norm(a - b) / np.linalg.norm(b)), got, want)
+    assert max(jax.tree.leaves(error)) <= 1e-5, error
 
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_decoding_one_token_at_a_time_equals_extending_in_one_go(name):
     config, params, trunks, lengths, inputs, _ = setup(name)
-    trunk = models.prefill(params, config, trunks, lengths)
-    want, none = models.extend(params, config, trunk, inputs)
-    assert none is None
+    trunk = jax.jit(models.prefill, static_argnames="config")(params, config, trunks, lengths)
     step = jax.jit(models.extend, static_argnames="config")
-    for sizes_of_steps in ([1] * T, [4, 1, T - 5]):
+    want, none = step(params, config, trunk, inputs)
+    assert none is None
+    for sizes_of_steps in ([1] * T, [6, 1, T - 7]):
         cache = models.init_cache(config, len(LENGTHS), G, T + 2)
         start, hidden = 0, []
         for size in sizes_of_steps:
@@ -109,7 +106,7 @@ def test_neither_the_bucket_nor_its_padding_matters():
 
 def test_trunk_keeps_one_window_of_keys_in_local_layers():
     config, params, trunks, lengths, *_ = setup("gemma2")
-    layers = models.prefill(params, config, trunks, lengths).layers["blocks"]
+    layers = jax.eval_shape(lambda: models.prefill(params, config, trunks, lengths)).layers["blocks"]
     assert layers["0"][0].shape == (2, len(LENGTHS), 2, WINDOW, 16)
     assert layers["1"][0].shape == (2, len(LENGTHS), 2, P, 16)
 

@@ -1,5 +1,6 @@
 import dataclasses
 import functools
+import importlib
 
 import jax
 import jax.numpy as jnp
@@ -9,16 +10,20 @@ import pytest
 from spct_jax import models, sampling
 from spct_jax.errors import InputError
 from spct_jax.models import sizes
-from spct_jax.sampling import generate as kernel
 
-CONFIG = dataclasses.replace(sizes.toy(40), window=8)
+kernel = importlib.import_module("spct_jax.sampling.generate")  # the package's `generate` is the function
+
+CONFIG = dataclasses.replace(sizes.toy(40), num_layers=2, window=8)
 PROMPTS = [[5], [3, 4], list(range(2, 14)), [7] * 17]
 KEY = jax.random.key(7)
 
 
+plain = jax.jit(models.logits, static_argnames="config")
+
+
 @functools.cache
 def params():
-    return models.init(CONFIG, jax.random.key(0))
+    return jax.jit(models.init, static_argnums=0)(CONFIG, jax.random.key(0))
 
 
 def run(prompts=PROMPTS, key=KEY, **changes):
@@ -26,29 +31,38 @@ def run(prompts=PROMPTS, key=KEY, **changes):
     return jax.tree.map(np.asarray, sampling.generate(params(), CONFIG, prompts, key, **options))
 
 
-def scored(prompt, completions, temperature):
-    """Log-probabilities [G T] of completions of one prompt by the trainer's function."""
-    trunk = np.zeros((1, 32), np.int32)
-    trunk[0, 32 - len(prompt) + 1 :] = prompt[:-1]
-    trunk = models.prefill(params(), CONFIG, jnp.asarray(trunk), jnp.array([len(prompt) - 1]))
-    inputs = np.concatenate([np.full((1, len(completions), 1), prompt[-1]), completions[None, :, :-1]], -1)
-    return models.token_logprobs(params(), CONFIG, trunk, inputs, completions[None], temperature=temperature)[0]
+@jax.jit
+def trainer(trunks, lengths, inputs, targets, temperature):
+    trunk = models.prefill(params(), CONFIG, trunks, lengths)
+    return models.token_logprobs(params(), CONFIG, trunk, inputs, targets, temperature=temperature)
+
+
+def scored(prompts, completions, temperature):
+    """Log-probabilities [B G T] of completions [B G T] by the trainer's function."""
+    trunks = np.zeros((len(prompts), 32), np.int32)
+    for row, prompt in zip(trunks, prompts, strict=True):
+        row[32 - len(prompt) + 1 :] = prompt[:-1]
+    lengths = np.array([len(prompt) - 1 for prompt in prompts])
+    last = np.broadcast_to(np.array([p[-1] for p in prompts])[:, None, None], (*completions.shape[:2], 1))
+    inputs = np.concatenate([last, completions[..., :-1]], -1)
+    return trainer(trunks, lengths, inputs, completions, temperature)
 
 
 @pytest.mark.parametrize("temperature", [0.6, 1.0])
 def test_sampler_and_trainer_agree_on_probabilities(temperature):
     out = run(temperature=temperature)
-    for prompt, tokens, lengths, logprobs in zip(PROMPTS, out.tokens, out.lengths, out.logprobs, strict=True):
-        inside = np.arange(tokens.shape[-1]) < lengths[:, None]
-        ratio = np.exp(scored(prompt, tokens, temperature) - logprobs)
-        assert np.abs(ratio - 1)[inside].max() <= 1e-4
+    inside = np.arange(out.tokens.shape[-1]) < out.lengths[..., None]
+    ratio = np.exp(scored(PROMPTS, out.tokens, temperature) - out.logprobs)
+    assert np.abs(ratio - 1)[inside].max() <= 1e-4
 
 
 def test_greedy_takes_the_likeliest_token_and_reports_temperature_one():
-    out = run(temperature=0.0, num_samples=2, stop_ids=())
+    out = run(temperature=0.0, stop_ids=())
     np.testing.assert_array_equal(out.tokens[:, 0], out.tokens[:, 1])
     for prompt, tokens, logprobs in zip(PROMPTS, out.tokens, out.logprobs, strict=True):
-        logits = models.logits(params(), CONFIG, jnp.array([prompt + tokens[0].tolist()]))[0, len(prompt) - 1 : -1]
+        row = np.zeros(48, np.int32)
+        row[: len(prompt) + 24] = [*prompt, *tokens[0]]
+        logits = plain(params(), CONFIG, row[None])[0, len(prompt) - 1 : len(prompt) + 23]
         np.testing.assert_array_equal(logits.argmax(-1), tokens[0])
         np.testing.assert_allclose(jax.nn.log_softmax(logits).max(-1), logprobs[0], atol=1e-5)
 
@@ -136,7 +150,7 @@ def test_loop_stops_when_every_branch_has_ended(monkeypatch):
 def test_one_key_is_folded_with_the_prompts_index():
     keys = jnp.stack([jax.random.fold_in(KEY, b) for b in range(len(PROMPTS))])
     np.testing.assert_array_equal(run().tokens, run(key=keys).tokens)
-    np.testing.assert_array_equal(run(PROMPTS[:1]).tokens[0], run().tokens[0])
+    np.testing.assert_array_equal(run(PROMPTS[:3]).tokens, run().tokens[:3])
 
 
 def test_results_come_back_in_the_order_of_prompts_of_different_buckets():

@@ -1,0 +1,39 @@
+"""The tiny experiment: all of SPCT from nothing, on a procedural world, on two CPU cores in minutes.
+
+    python -m spct_jax.train --workdir=runs/tiny                                         # the default is this experiment
+    python -m spct_jax.train --workdir=runs/tiny_no_kl --config=experiments/tiny.py:no_kl  # an ablation
+
+Ablations, one flag each: `no_principles` (verdicts without a Specific Criteria part), `no_rejection` (cold start, then RL),
+`no_hint` (rejection sampling without hinted draws), `no_kl` (beta 0). What to expect: docs/results/tiny.md.
+"""
+
+from spct_jax import config as config_lib
+
+
+def _no_principles(config):
+    config.prompt.template = "short_no_principles"
+
+
+def _no_rejection(config):
+    config.stages = tuple(s for s in config.stages if s not in ("rejection", "rft"))
+
+
+def _no_hint(config):
+    config.rejection.hinted = False
+
+
+def _no_kl(config):
+    config.rl.kl_beta = 0.0
+
+
+ABLATIONS = {"no_principles": _no_principles, "no_rejection": _no_rejection, "no_hint": _no_hint, "no_kl": _no_kl}
+
+
+def get_config(ablation: str = "") -> config_lib.Config:
+    """The tiny experiment, or one ablation of it."""
+    config = config_lib.tiny()
+    if ablation:
+        if ablation not in ABLATIONS:
+            raise config_lib.InputError(f"unknown ablation {ablation!r}; known: {', '.join(ABLATIONS)}")
+        ABLATIONS[ablation](config)
+    return config

@@ -1,0 +1,63 @@
+"""Log-probabilities of given completions; letters as in `spct_jax.models.gemma`."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from spct_jax.models import gemma
+from spct_jax.models.sizes import ModelConfig
+
+
+def token_logprobs(
+    params: gemma.Params,
+    config: ModelConfig,
+    trunk: gemma.Trunk,
+    inputs: jax.Array,
+    targets: jax.Array,
+    *,
+    temperature: jax.Array | float = 1.0,
+    time_chunk: int = 32,
+    with_entropy: bool = False,
+) -> jax.Array | tuple[jax.Array, jax.Array]:
+    """Log-probabilities of the branches' targets under softmax(logits / temperature).
+
+    Args:
+      params: parameters, see `spct_jax.models.gemma`.
+      config: the architecture.
+      trunk: B trunks, from `prefill` with the same parameters.
+      inputs: Int[B G T], [prompt's last token, c_0, .., c_{T-2}].
+      targets: Int[B G T], [c_0, .., c_{T-1}].
+      temperature: divides the capped logits; positive.
+      time_chunk: tokens of time whose logits exist at once, in the backward pass too.
+      with_entropy: also return the entropy of every distribution.
+
+    Returns:
+      Float32[B G T], or a pair of them with the entropies second.
+    """
+    hidden, _ = gemma.extend(params, config, trunk, inputs)
+
+    def one_chunk(hidden, targets):
+        scaled = gemma.unembed(params, config, hidden) / temperature
+        norm = jax.nn.logsumexp(scaled, axis=-1)
+        logprobs = jnp.take_along_axis(scaled, targets[..., None], axis=-1)[..., 0] - norm
+        if not with_entropy:
+            return logprobs
+        return logprobs, norm - jnp.sum(jnp.exp(scaled - norm[..., None]) * scaled, axis=-1)
+
+    T = inputs.shape[-1]
+    if T <= time_chunk:
+        return one_chunk(hidden, targets)
+    chunks = -(-T // time_chunk)
+    spare = chunks * time_chunk - T
+
+    def split(x):
+        x = jnp.pad(x, [(0, spare) if axis == 2 else (0, 0) for axis in range(x.ndim)])
+        return jnp.moveaxis(x.reshape(*x.shape[:2], chunks, time_chunk, *x.shape[3:]), 2, 0)
+
+    def join(x):
+        return jnp.moveaxis(x, 0, 2).reshape(*x.shape[1:3], chunks * time_chunk)[:, :, :T]
+
+    out = lax.map(lambda chunk: jax.checkpoint(one_chunk)(*chunk), (split(hidden), split(targets)))
+    return jax.tree.map(join, out)
