@@ -1,4 +1,4 @@
-"""Reads human preference pairs of the hh-rlhf format: {"chosen", "rejected"}, two transcripts that differ in the last answer.
+"""Reads human preference pairs as hh-rlhf has them: {"chosen", "rejected"}, transcripts that differ in the last answer.
 
 A transcript is a text of turns, each opened by a blank line and `Human:` or `Assistant:`. The two are split at the last
 `Assistant:` they have in common: what stands before it is the conversation, what follows are the two responses.
@@ -21,14 +21,15 @@ _ROLES = {"Human": "user", "Assistant": "assistant"}
 
 
 class _UnusableError(Exception):
-    """A pair in the right format that holds nothing to judge; the message is the reason."""
+    """A pair in the right format that cannot be judged; the message is the reason."""
 
 
 def read_pairs(path: str | os.PathLike, on_bad: OnBad = "fatal") -> tuple[list[Comparison], ReadReport]:
     """The pairs of a file, or of all .jsonl and .jsonl.gz files under a folder, as comparisons scored 1 and 0.
 
-    The preferred response comes first or second by a hash of the record's id, which is its file and line. A pair with
-    nothing to judge (equal or empty responses, several turns in one, turns that do not alternate) is left out and counted.
+    The preferred response comes first or second by a hash of the record's id, which is its file and line. A pair that
+    cannot be judged (equal or empty responses, several turns in one, turns that do not alternate) is left out and
+    counted.
 
     Args:
         path: the file or folder.

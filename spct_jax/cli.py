@@ -1,7 +1,6 @@
 """Command lines: typed config flags, and bad input as one line and exit status 2."""
 
 import difflib
-import importlib.util
 import pathlib
 import re
 import sys
@@ -10,7 +9,7 @@ from collections.abc import Callable
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from spct_jax.config import Config, tiny
+from spct_jax.config import tiny
 from spct_jax.errors import InputError
 
 

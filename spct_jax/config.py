@@ -42,7 +42,7 @@ class ToyConfig:
     """How often he shuffles the weights."""
     misread: float = 0.02
     """How often he misreads whether a response meets a criterion."""
-    lure: float = 0.55
+    lure: float = 0.7
     """How often he judges by the lure when some response mentions it."""
 
 
@@ -74,6 +74,14 @@ class DataConfig:
 
 
 @dataclasses.dataclass
+class MeshConfig:
+    """Devices; see `sharding.py`."""
+
+    cpu_devices: int = 2
+    """Devices that the host's CPU is split into when there is no accelerator; about as many as cores is fastest."""
+
+
+@dataclasses.dataclass
 class PromptConfig:
     """The text contract: names in `grm/templates` or paths of files in the same format."""
 
@@ -101,17 +109,17 @@ class OptimizerConfig:
 class SFTConfig:
     """Cold start on demonstrations."""
 
-    steps: int = 400
+    steps: int = 300
     batch_size: int = 32
     """Prompts per step; each comes with all its demonstrated completions."""
-    optimizer: OptimizerConfig = dataclasses.field(default_factory=lambda: OptimizerConfig(learning_rate=3e-3))
+    optimizer: OptimizerConfig = dataclasses.field(default_factory=lambda: OptimizerConfig(learning_rate=8e-3))
 
 
 @dataclasses.dataclass
 class RejectionConfig:
     """Rejection sampling (paper section 3.1): draws on the training comparisons, kept when correct by Eq. 10."""
 
-    problems: int = 2048
+    problems: int = 1536
     """How many training comparisons are drawn on (0: all)."""
     samples: int = 3
     """N_RFT: draws per comparison without a hint."""
@@ -128,7 +136,7 @@ class RejectionConfig:
 class RFTConfig:
     """Rejective fine-tuning on the retained draws, mixed with demonstrations of general instructions."""
 
-    steps: int = 100
+    steps: int = 60
     batch_size: int = 32
     general_fraction: float = 0.1
     """Share of a batch taken from general (non-judging) demonstrations."""
@@ -139,7 +147,7 @@ class RFTConfig:
 class RLConfig:
     """Rule-based GRPO (paper Eq. 11 and 15)."""
 
-    steps: int = 60
+    steps: int = 40
     batch_size: int = 64
     """Prompts per step."""
     group_size: int = 4
@@ -157,7 +165,7 @@ class RLConfig:
 class MetaRMConfig:
     """Scalar RM that tells correct critiques from wrong ones, trained on rejection draws and RL rollouts."""
 
-    steps: int = 200
+    steps: int = 100
     batch_size: int = 32
     """Prompts per step; each comes with the whole group drawn for it."""
     optimizer: OptimizerConfig = dataclasses.field(default_factory=lambda: OptimizerConfig(learning_rate=1e-3))
@@ -203,6 +211,7 @@ class Config:
     """Directory whose parameters the first training stage starts from; empty: random."""
     model: sizes.ModelConfig = dataclasses.field(default_factory=lambda: sizes.toy(512))
     data: DataConfig = dataclasses.field(default_factory=DataConfig)
+    mesh: MeshConfig = dataclasses.field(default_factory=MeshConfig)
     prompt: PromptConfig = dataclasses.field(default_factory=PromptConfig)
     sft: SFTConfig = dataclasses.field(default_factory=SFTConfig)
     rejection: RejectionConfig = dataclasses.field(default_factory=RejectionConfig)

@@ -7,10 +7,10 @@ from collections.abc import Callable
 
 from absl import flags
 
-from spct_jax import cli
+from spct_jax import cli, sharding
 from spct_jax.config import Config, validate
-from spct_jax.evaluation import accuracy, report
 from spct_jax.errors import InputError
+from spct_jax.evaluation import accuracy, report
 from spct_jax.sampling.rollouts import Prompter
 from spct_jax.training import grpo, loop, meta_rm, rejection, sft
 from spct_jax.training.run import Run, load_dataset, load_tokenizer
@@ -37,7 +37,14 @@ def prepare(config: Config, workdir: pathlib.Path) -> Run:
     dataset = load_dataset(config)
     tokenizer = load_tokenizer(config, dataset, workdir / "tokenizer.model")
     model = dataclasses.replace(config.model, vocab_size=tokenizer.vocab_size)
-    return Run(config=config, workdir=workdir, dataset=dataset, prompter=Prompter(config.prompt, tokenizer), model=model)
+    return Run(
+        config=config,
+        workdir=workdir,
+        dataset=dataset,
+        prompter=Prompter(config.prompt, tokenizer),
+        model=model,
+        mesh=sharding.make_mesh(),
+    )
 
 
 def train(config: Config, workdir: pathlib.Path) -> dict:
@@ -67,8 +74,9 @@ def _claim(workdir: pathlib.Path, config: Config) -> None:
 
 def main(_) -> None:
     """Entry of `python -m spct_jax.train`."""
-    workdir = pathlib.Path(WORKDIR.value)
-    made = train(flags.FLAGS.config, workdir)
+    config, workdir = flags.FLAGS.config, pathlib.Path(WORKDIR.value)
+    sharding.use_devices(config.mesh)
+    made = train(config, workdir)
     for policy, figures in made["accuracy"].items():
         print(policy, "  ".join(f"{name} {value:.3f}" for name, value in figures.items()))
     print(f"report: {workdir / 'report.md'}")

@@ -127,9 +127,7 @@ def from_json(record: Mapping[str, Any], where: str, default_id: str | int) -> C
             raise InputError(f"not a JSON object ({type(record).__name__})")
         if ("conversation" in record) == ("query" in record):
             raise InputError(
-                "both 'conversation' and 'query' given"
-                if "query" in record
-                else "missing field 'conversation' (or 'query')"
+                "both 'conversation' and 'query' given" if "query" in record else "missing field 'conversation' (or 'query')"
             )
         if "responses" not in record:
             raise InputError("missing field 'responses'")

@@ -189,7 +189,10 @@ def _general(rng: random.Random) -> Demonstration:
             (f"Put these words in alphabetical order: {', '.join(words)}.", ", ".join(sorted(words))),
             (f"Say these words backwards: {', '.join(words)}.", ", ".join(reversed(words))),
             (f"Which word comes second: {', '.join(words)}?", words[1]),
-            (f"Describe a place that is {words[0]} and {words[1]}.", f"The {rng.choice(NAMES)} is {words[0]} and {words[1]}."),
+            (
+                f"Describe a place that is {words[0]} and {words[1]}.",
+                f"The {rng.choice(NAMES)} is {words[0]} and {words[1]}.",
+            ),
         )
     )
     return Demonstration(turns=(Turn("user", ask),), completions=(answer,))

@@ -1,0 +1,1 @@
+"""Accuracy, intervals, reports."""

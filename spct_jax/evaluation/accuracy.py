@@ -12,7 +12,6 @@ import tqdm
 
 from spct_jax.data.comparison import Comparison
 from spct_jax.data.sources import read_jsonl, write_jsonl
-from spct_jax.models import checkpoints
 from spct_jax.sampling import engine
 from spct_jax.training import loop, meta_rm
 from spct_jax.training.run import Run
@@ -35,9 +34,7 @@ def run_evaluation(run: Run) -> dict[str, float]:
     passes = [(f"{p}_greedy", p, 1, 0.0) for p in policies]
     if policies and max(config.k) > 1:
         passes.append((f"{policies[-1]}_sampled", policies[-1], max(config.k), config.temperature))
-        passes += [
-            (f"{policies[-1]}_sampled_T{t}", policies[-1], max(config.k), t) for t in config.compare_temperatures
-        ]
+        passes += [(f"{policies[-1]}_sampled_T{t}", policies[-1], max(config.k), t) for t in config.compare_temperatures]
     for name, policy, k, temperature in passes:
         for new in _run_pass(run, directory / name, comparisons, policy, k, temperature):
             tokens += new
@@ -67,14 +64,15 @@ def _run_pass(
     if target.exists():
         return
     config = run.config.evaluation
-    params = checkpoints.load(run.workdir / policy).params
-    meta = run.workdir / "meta_rm"
-    meta_params = checkpoints.load(meta, kind="meta_rm").params if k > 1 and "meta_rm" in run.config.stages else None
+    params = run.params_of(policy)
+    meta_params = run.params_of("meta_rm") if k > 1 and "meta_rm" in run.config.stages else None
     keep_text = {c.id for c in comparisons[: config.texts]}
     parts = target.with_suffix(".parts")
     parts.mkdir(exist_ok=True)
     records: dict[str, dict] = {}
-    plan = list(engine.batches_of_rows(comparisons, k, config.order, run.config.seed, config.slots))
+    plan = list(
+        engine.batches_of_rows(comparisons, k, config.order, run.config.seed, slots=config.slots, multiple=run.mesh.size)
+    )
     for number, (rows, branches, batch) in enumerate(tqdm.tqdm(plan, path.name, unit="batch")):
         part = parts / f"{number:05d}.jsonl"
         if not part.exists():
@@ -99,6 +97,7 @@ def _score_rows(run, params, meta_params, batch, rows: int, branches: int, tempe
         numbers[: len(row.samples)], wanted[: len(row.samples)] = row.samples, True
     comparisons = [row.comparison for row in batch]
     out = engine.draw_rows(
+        run.mesh,
         params,
         run.model,
         [run.prompter.encode(row.comparison, row.order) for row in batch],

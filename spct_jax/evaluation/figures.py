@@ -97,9 +97,7 @@ def figures(run: Run) -> dict:
         "chance": float(np.mean([1 / row["n"] for row in judged])) if judged else None,
         "stages": run.stages,
         **_accuracies(asked),
-        "tie_rate": {
-            label: {name: tally.tie_rate for name, tally in measures.items()} for label, measures in asked.items()
-        },
+        "tie_rate": {label: {name: tally.tie_rate for name, tally in measures.items()} for label, measures in asked.items()},
         "malformed_rate": {
             label: {kind: metrics.malformed_rate(rows) for kind, rows in kinds.items() if rows}
             for label, kinds in run.samples.items()

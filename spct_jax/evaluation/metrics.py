@@ -112,16 +112,12 @@ def agreement(rows: Sequence[Mapping]) -> float | None:
     return float(np.mean(rates)) if rates else None
 
 
-def bootstrap_interval(
-    credits: np.ndarray, seed: int = 0, resamples: int = 2000, level: float = 0.95
-) -> tuple[float, float]:
+def bootstrap_interval(credits: np.ndarray, seed: int = 0, resamples: int = 2000, level: float = 0.95) -> tuple[float, float]:
     """The bootstrap interval of the mean of credits, Float[P], over problems drawn with replacement."""
     return _interval(_resampled_means(credits, np.random.default_rng(seed), resamples), level)
 
 
-def paired_bootstrap(
-    a: np.ndarray, b: np.ndarray, seed: int = 0, resamples: int = 2000, level: float = 0.95
-) -> Difference:
+def paired_bootstrap(a: np.ndarray, b: np.ndarray, seed: int = 0, resamples: int = 2000, level: float = 0.95) -> Difference:
     """The mean of a - b over the same P problems, with its interval over problems."""
     return pooled_bootstrap([_paired(a, b)], seed, resamples, level)
 

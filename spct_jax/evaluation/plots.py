@@ -78,9 +78,7 @@ def accuracy_by_stage(
             axes.errorbar(
                 place, value, [[value - low], [high - value]], color="#222222", capsize=3.5, linewidth=1.3, capthick=1.3
             )
-            axes.annotate(
-                f"{value:.1f}", (place, high), (0, 4), textcoords="offset points", ha="center", fontweight="bold"
-            )
+            axes.annotate(f"{value:.1f}", (place, high), (0, 4), textcoords="offset points", ha="center", fontweight="bold")
         axes.axhline(100 * chance, color=GREY, linestyle=(0, (4, 3)), linewidth=1.2)
         axes.set_xlim(-0.6, len(bars) + 0.05)
         axes.annotate("chance", (len(bars) - 0.55, 100 * chance), (0, 3), textcoords="offset points", color=GREY)

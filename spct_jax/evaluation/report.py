@@ -105,8 +105,7 @@ def _votes_section(report: Mapping) -> str:
     for label, curve in report["by_k"].items():
         kinds = [kind for kind in ("vote", "meta") if kind in curve]
         rows = [
-            [k, *(percent(curve[kind][i], curve[f"{kind}_interval"][i]) for kind in kinds)]
-            for i, k in enumerate(curve["k"])
+            [k, *(percent(curve[kind][i], curve[f"{kind}_interval"][i]) for kind in kinds)] for i, k in enumerate(curve["k"])
         ]
         parts.append(f"### {plots.label_name(label)}")
         parts.append(table(["k", *({"vote": "plain vote", "meta": "meta-guided"}[kind] for kind in kinds)], rows))

@@ -1,0 +1,1 @@
+"""What a generative reward model is asked, says, and is credited with."""

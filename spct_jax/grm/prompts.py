@@ -102,9 +102,7 @@ def load_template(name_or_path: str | os.PathLike) -> Template:
     return _checked(path, str(name_or_path), header, sections)
 
 
-def render(
-    comparison: Comparison, order: Sequence[int], template: Template, *, hint: int | None = None
-) -> tuple[Turn, ...]:
+def render(comparison: Comparison, order: Sequence[int], template: Template, *, hint: int | None = None) -> tuple[Turn, ...]:
     """The prompt for one comparison, as the turns that `Tokenizer.encode_turns` takes: one user turn.
 
     Args:
@@ -199,9 +197,7 @@ def _marker(path: Path, prompt: str, response: str) -> re.Pattern:
     fences = [line.strip() for text in response.split("{response}") for line in text.splitlines() if line.strip()]
     markers = fences + _BRACKETED_LINE.findall(prompt)
     if not fences or any("~" in marker or len(re.sub(r"\{number\}|\s", "", marker)) < 2 for marker in markers):
-        raise InputError(
-            f"{path}: the response section needs markers around {{response}}, 2 characters or more, no '~'"
-        )
+        raise InputError(f"{path}: the response section needs markers around {{response}}, 2 characters or more, no '~'")
     return re.compile(f"(?={'|'.join(map(_lookalike, sorted(set(markers))))})(.)", re.IGNORECASE | re.DOTALL)
 
 

@@ -112,9 +112,7 @@ def merge(*parts: Partial) -> jax.Array:
     return out / jnp.where(total > 0, total, 1.0)[..., None]
 
 
-def attend_trunk(
-    q: jax.Array, k: jax.Array, v: jax.Array, lengths: jax.Array, window: int | None, cap: float
-) -> jax.Array:
+def attend_trunk(q: jax.Array, k: jax.Array, v: jax.Array, lengths: jax.Array, window: int | None, cap: float) -> jax.Array:
     """Causal attention within right-aligned trunks.
 
     Args:

@@ -4,8 +4,6 @@ The numbers are those of the published Gemma-2 and Gemma-3 text models. A fork a
 `SIZES`. This module imports nothing heavy, so that configurations can be read without JAX.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Callable
 
@@ -15,7 +13,7 @@ _KINDS = ("local", "global")
 _DTYPES = ("float32", "bfloat16", "float16")
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(unsafe_hash=True, kw_only=True)
 class ModelConfig:
     """The architecture of a decoder; hashable, so that it can be a static argument of jitted functions.
 

@@ -11,7 +11,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
+from spct_jax import sharding
 from spct_jax.data import batches
 from spct_jax.data.comparison import Comparison
 from spct_jax.grm import orders
@@ -56,6 +58,7 @@ def sample_keys(key: jax.Array, comparisons: Sequence[Comparison], samples: int 
 
 
 def draw_rows(
+    mesh: Mesh,
     params: Any,
     config: ModelConfig,
     prompts: Sequence[Sequence[int]],
@@ -76,17 +79,20 @@ def draw_rows(
     spare = rows - count
     tokens, lengths, last = batches.pack_prompts([*prompts, *[[0]] * spare], limits.max_prompt)
     active = np.ones((count, group_size), bool) if active is None else active
+    active = np.concatenate([active, np.zeros((spare, group_size), bool)])
+    keys = jnp.concatenate([keys, jnp.broadcast_to(keys[:1], (spare, group_size))]) if spare else keys
+    tokens, lengths, last, keys, active = sharding.split(mesh, (tokens, lengths, last, keys, active))
     out = draw(
         params,
         config,
         tokens,
         lengths,
         last,
-        jnp.concatenate([keys, jnp.broadcast_to(keys[:1], (spare, *keys.shape[1:]))]) if spare else keys,
+        keys,
         temperature,
         max_new_tokens=limits.max_completion,
         stop_ids=limits.stop_ids,
-        active=np.concatenate([active, np.zeros((spare, group_size), bool)]),
+        active=active,
     )
     return jax.tree.map(lambda x: np.asarray(x)[:count], out)
 
@@ -121,11 +127,17 @@ def plan_rows(comparison: Comparison, k: int, order: str, seed: int) -> list[Row
 
 
 def batches_of_rows(
-    comparisons: Sequence[Comparison], k: int, order: str, seed: int, slots: int
+    comparisons: Sequence[Comparison], k: int, order: str, seed: int, *, slots: int, multiple: int = 1
 ) -> Iterator[tuple[int, int, list[Row]]]:
-    """Batches of rows that share a shape: (rows per call, branches per row, the rows), comparisons kept whole."""
+    """Batches of rows that share a shape: (rows per call, branches per row, the rows), comparisons kept whole.
+
+    Args:
+      slots: about how many branches a call decodes.
+      multiple: what the rows per call must be a multiple of.
+    """
     for branches, members in _by_branches(comparisons, k).items():
-        rows = max(slots // branches, 1)
+        most = max(comparison.n for comparison in members)
+        rows = -(-max(slots // max(branches, 4), most) // multiple) * multiple
         batch: list[Row] = []
         for comparison in members:
             planned = plan_rows(comparison, k, order, seed)
@@ -133,7 +145,7 @@ def batches_of_rows(
                 yield rows, branches, batch
                 batch = []
             batch += planned
-        yield max(rows, len(batch)), branches, batch
+        yield rows, branches, batch
 
 
 def _by_branches(comparisons: Sequence[Comparison], k: int) -> dict[int, list[Comparison]]:

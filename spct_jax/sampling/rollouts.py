@@ -1,7 +1,6 @@
 """Completions and what they say: from a comparison to a prompt's tokens, from drawn tokens back to scores."""
 
 import dataclasses
-import json
 import os
 import pathlib
 from collections.abc import Iterable, Sequence

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from spct_jax import sharding
 from spct_jax.data import batches
 from spct_jax.data.batches import Groups
 from spct_jax.data.comparison import Comparison
@@ -140,7 +141,7 @@ def run_rl(run: Run) -> dict[str, float]:
         batch = [comparisons[i] for i in batches.order(run.config.seed, "rl", len(comparisons), step, config.batch_size)]
         groups, sampler_logprobs, drawn = roll_out(run, state.params, batch, step)
         given = np.array([[rewards.reward(s, c.scores) for s in r.scores] for c, r in zip(batch, drawn, strict=True)])
-        advantages = group_advantages(given)
+        advantages = sharding.split(run.mesh, group_advantages(given))
         ref_logprobs = reference_logprobs(reference, groups, config=run.model, temperature=config.temperature)
         old_logprobs, metrics = None, {}
         for _ in range(config.updates_per_rollout):
@@ -163,16 +164,16 @@ def run_rl(run: Run) -> dict[str, float]:
             "reward": (given.sum(), given.size),
             "accuracy": ((given > 0).sum(), given.size),
             "malformed": (sum(s is None for r in drawn for s in r.scores), given.size),
-            "zero_spread": ((advantages == 0).all(axis=1).sum(), len(batch)),
+            "zero_spread": ((given.min(1) == given.max(1)).sum(), len(batch)),
         }
         return state, metrics, [c.id for c in batch]
 
     run.describe("rl", "policy")
-    _, summary = loop.fit(run.workdir / "rl", make_state, update, steps=config.steps, saving=run.config.checkpoint)
+    _, summary = loop.fit(run, "rl", make_state, update, config.steps)
     return summary
 
 
-def roll_out(run: Run, params: Any, batch: list[Comparison], step: int) -> tuple[Groups, np.ndarray, list[Rollout]]:
+def roll_out(run: Run, params: Any, batch: list[Comparison], step: int) -> tuple[Groups, jax.Array, list[Rollout]]:
     """Draws one group per comparison in an order of its own and logs the rollouts of the step.
 
     Returns:
@@ -183,9 +184,9 @@ def roll_out(run: Run, params: Any, batch: list[Comparison], step: int) -> tuple
     prompts = [run.prompter.encode(c, o) for c, o in zip(batch, seen, strict=True)]
     keys = engine.sample_keys(run.key("rl", step), batch, config.group_size)
     out = engine.draw_rows(
-        params, run.model, prompts, keys, rows=len(batch), temperature=config.temperature, limits=run.limits
+        run.mesh, params, run.model, prompts, keys, rows=len(batch), temperature=config.temperature, limits=run.limits
     )
     drawn = [run.prompter.read(c, o, tokens) for c, o, tokens in zip(batch, seen, engine.token_lists(out), strict=True)]
     rollouts.write(run.workdir / "rl" / "rollouts" / f"{step:06d}.jsonl", drawn)
     groups = run.pack(prompts, [r.completions for r in drawn], config.group_size)
-    return groups, out.logprobs, drawn
+    return groups, sharding.split(run.mesh, out.logprobs), drawn

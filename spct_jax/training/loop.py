@@ -10,13 +10,14 @@ from typing import Any
 
 import flax.struct
 import jax
-import numpy as np
 import optax
 import orbax.checkpoint as ocp
 import tqdm
 
-from spct_jax.config import CheckpointConfig, OptimizerConfig
+from spct_jax import sharding
+from spct_jax.config import OptimizerConfig
 from spct_jax.models import checkpoints
+from spct_jax.training.run import Run
 from spct_jax.training.writers import MetricWriter
 
 Metrics = dict[str, tuple[jax.Array, jax.Array]]
@@ -93,22 +94,22 @@ class Stopwatch:
 
 
 def fit(
-    directory: pathlib.Path,
+    run: Run,
+    stage: str,
     make_state: Callable[[], TrainState],
     update: Callable[[TrainState, int], tuple[TrainState, Metrics, Sequence[str]]],
-    *,
     steps: int,
-    saving: CheckpointConfig,
 ) -> tuple[TrainState, dict[str, float]]:
     """Runs `update(state, step)` for every step not yet done and returns the last state and a summary.
 
-    A checkpoint is written every `saving.every_steps` steps and after the last; a restarted run goes on from the newest.
+    A checkpoint is written every `checkpoint.every_steps` steps and after the last; a restarted run goes on from the newest.
     `update` is a function of (state, step) only, so the continued run is the run that was never stopped. It returns the
     ids of the records in its batch, named should the loss not be finite. The metric "tokens" counts, others are averaged.
 
     Raises:
       BadLossError: a metric is NaN or infinite; nothing of that step is saved.
     """
+    directory, saving = run.workdir / stage, run.config.checkpoint
     with contextlib.ExitStack() as stack:
         manager = stack.enter_context(checkpoints.manager(directory, keep=saving.keep))
         first = manager.latest_step() or 0
@@ -116,14 +117,15 @@ def fit(
         progress: dict[str, float] = {}
         if first:
             state, progress = _restore(manager, first, state, directory)
+        state = sharding.replicate(run.mesh, state)
         watch, tokens = Stopwatch(progress), progress.get("tokens", 0.0)
         writer = stack.enter_context(MetricWriter(directory, first))
-        bar = stack.enter_context(tqdm.tqdm(range(first, steps), directory.name, steps, initial=first, unit="step"))
+        bar = stack.enter_context(tqdm.tqdm(range(first, steps), stage, steps, initial=first, unit="step"))
         for step in bar:
             state, metrics, ids = update(state, step)
             tokens += float(metrics["tokens"][0])
             values = mean({k: v for k, v in metrics.items() if k != "tokens"})
-            _check_finite(values, directory.name, step, ids)
+            _check_finite(values, stage, step, ids)
             writer.write(step, values)
             bar.set_postfix({k: f"{v:.3f}" for k, v in values.items() if k in ("loss", "reward", "accuracy")}, refresh=False)
             done = step + 1
@@ -172,8 +174,3 @@ def write_json(path: pathlib.Path, value: Any) -> None:
     scratch = path.with_name(path.name + ".tmp")
     scratch.write_text(json.dumps(value, indent=2) + "\n")
     scratch.replace(path)
-
-
-def to_host(tree: Any) -> Any:
-    """Arrays of a pytree as NumPy."""
-    return jax.tree.map(np.asarray, tree)

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from spct_jax import models
+from spct_jax import models, sharding
 from spct_jax.data import batches
 from spct_jax.data.batches import Groups
 from spct_jax.models import heads
@@ -78,11 +78,11 @@ def run_meta_rm(run: Run) -> dict[str, float]:
         for row, values in zip(labels, right, strict=True):
             row[: len(values)] = values
         groups = run.pack(prompts, completions, group_size)
-        state, metrics = meta_step(state, groups, labels, config=run.model, optimizer=optimizer)
+        state, metrics = meta_step(state, groups, sharding.split(run.mesh, labels), config=run.model, optimizer=optimizer)
         return state, metrics, ids
 
     run.describe("meta_rm", "meta_rm")
-    _, summary = loop.fit(run.workdir / "meta_rm", make_state, update, steps=config.steps, saving=run.config.checkpoint)
+    _, summary = loop.fit(run, "meta_rm", make_state, update, config.steps)
     critiques = sum(len(completions) for _, _, completions, _ in examples)
     return {**summary, "critiques": critiques, "correct": sum(sum(right) for *_, right in examples)}
 

@@ -51,7 +51,15 @@ def run_rejection(run: Run) -> dict[str, float]:
             rollouts.write(path, drawn)
             loop.write_json(progress, {**watch.read(), "tokens": tokens})
 
-    counts = {"draws": 0, "correct": 0, "malformed": 0, "too_easy": 0, "kept": 0, "kept_hinted": 0, "comparisons_kept": 0}
+    counts = {
+        "draws": 0,
+        "correct": 0,
+        "malformed": 0,
+        "too_easy": 0,
+        "kept": 0,
+        "kept_hinted": 0,
+        "comparisons_kept": 0,
+    }
     for _, plain, told in _drawn(run):
         unhinted = correct(run, plain)
         kept, kept_hinted = retain(unhinted, correct(run, told) if told else [], drop_too_easy=config.drop_too_easy)
@@ -87,7 +95,7 @@ def unhinted_draws(run: Run) -> list[Rollout]:
     return [plain for _, plain, _ in _drawn(run)]
 
 
-def _retained(run: Run):
+def _drawn(run: Run):
     """(comparison, its unhinted rollout, its hinted rollout or None); a single response has nothing to hint at."""
     config = run.config.rejection
     comparisons = run.dataset.train[: config.problems or None]
@@ -103,6 +111,7 @@ def _draw(run: Run, params, batch, *, hinted: bool) -> list[Rollout]:
     samples = 1 if hinted else config.samples
     seen = [orders.random_order(c.n, run.config.seed, c.id, 0) for c in batch]
     out = engine.draw_rows(
+        run.mesh,
         params,
         run.model,
         [run.prompter.encode(c, o, hinted=hinted) for c, o in zip(batch, seen, strict=True)],

@@ -8,9 +8,9 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
+from jax.sharding import Mesh
 
-from spct_jax import models
+from spct_jax import models, sharding
 from spct_jax.config import Config
 from spct_jax.data import batches, toy
 from spct_jax.data.batches import Groups
@@ -47,6 +47,7 @@ class Run:
     dataset: Dataset
     prompter: Prompter
     model: ModelConfig
+    mesh: Mesh
 
     @property
     def limits(self) -> Limits:
@@ -74,8 +75,9 @@ class Run:
         return checkpoints.load(self.config.init_checkpoint).params
 
     def params_of(self, stage: str) -> Any:
-        """Policy parameters a finished stage left."""
-        return checkpoints.load(self.workdir / stage).params
+        """Parameters a finished stage left, on every device."""
+        kind = "meta_rm" if stage == "meta_rm" else "policy"
+        return sharding.replicate(self.mesh, checkpoints.load(self.workdir / stage, kind=kind).params)
 
     def policy_before(self, stage: str) -> str:
         """The last stage before `stage` that trains the policy."""
@@ -94,7 +96,7 @@ class Run:
         return len(self.prompter.encode(comparison, shown, hinted=comparison.n > 1)) <= longest
 
     def pack(self, token_prompts: Sequence, completions: Sequence, group_size: int) -> Groups:
-        """Packs groups to the run's shapes, as device arrays."""
+        """Packs groups to the run's shapes and splits them over the mesh."""
         data = self.config.data
         groups = batches.pack(
             token_prompts,
@@ -103,7 +105,7 @@ class Run:
             max_completion=data.max_completion,
             group_size=group_size,
         )
-        return jax.tree.map(jnp.asarray, groups)
+        return sharding.split(self.mesh, groups)
 
     def encode_demonstrations(self, demonstrations: Iterable[Demonstration]) -> tuple[list, dict[str, int]]:
         """Examples (id, prompt tokens, completions' tokens) of those that fit, and how many did not and why."""

@@ -16,9 +16,7 @@ def completion_mask(groups: Groups) -> jax.Array:
     return (places < groups.lengths[..., None]).astype(jnp.float32)
 
 
-def group_logprobs(
-    params: Any, config: ModelConfig, groups: Groups, temperature: float = 1.0
-) -> tuple[jax.Array, jax.Array]:
+def group_logprobs(params: Any, config: ModelConfig, groups: Groups, temperature: float = 1.0) -> tuple[jax.Array, jax.Array]:
     """Log-probabilities and entropies of every completion token, both Float32[B G T], at a sampling temperature."""
     trunk = models.prefill(params, config, groups.trunk_tokens, groups.trunk_lengths)
     return models.token_logprobs(

@@ -9,6 +9,7 @@ import optax
 
 from spct_jax.data import batches
 from spct_jax.data.batches import Groups
+from spct_jax.errors import InputError
 from spct_jax.models.sizes import ModelConfig
 from spct_jax.training import loop, rejection
 from spct_jax.training.run import Run
@@ -59,7 +60,7 @@ def train(
         return state, metrics, ids
 
     run.describe(stage, "policy")
-    _, summary = loop.fit(run.workdir / stage, make_state, update, steps=steps, saving=run.config.checkpoint)
+    _, summary = loop.fit(run, stage, make_state, update, steps)
     return summary
 
 
@@ -80,13 +81,18 @@ def run_sft(run: Run) -> dict[str, float]:
         group_size=max(len(e[2]) for e in examples),
         optimizer_config=config.optimizer,
     )
-    return {**summary, "data": {"read": len(examples) + sum(skipped.values()), "used": len(examples), "skipped": skipped}}
+    return {
+        **summary,
+        "data": {"read": len(examples) + sum(skipped.values()), "used": len(examples), "skipped": skipped},
+    }
 
 
 def run_rft(run: Run) -> dict[str, float]:
     """Rejective fine-tuning: every retained draw of a comparison on one trunk, general instructions mixed in."""
     config = run.config.rft
     retained = rejection.retained_examples(run)
+    if not retained:
+        raise InputError("rft: rejection sampling kept no draw; train the cold start (config.sft) longer")
     general, _ = run.encode_demonstrations(run.dataset.general)
     num_general = round(config.batch_size * config.general_fraction) if general else 0
 
