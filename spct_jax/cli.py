@@ -5,12 +5,15 @@ import pathlib
 import re
 import sys
 from collections.abc import Callable
+from typing import TypeVar
 
 from absl import app, flags, logging
 from ml_collections import config_flags
 
 from spct_jax.config import tiny
 from spct_jax.errors import InputError
+
+T = TypeVar("T")
 
 
 def define_config(argv: list[str]) -> flags.FlagHolder:
@@ -29,15 +32,22 @@ def run(main: Callable[[list[str]], object], *, with_config: bool = False, argv:
     argv = sys.argv if argv is None else argv
     try:
         if with_config:
-            define_config(argv[1:])
+            _guarded(argv, lambda: define_config(argv[1:]))
         app.run(_exit_2_on_input_error(main), argv=argv, flags_parser=_parse)
     except InputError as error:
         _fail(error)
 
 
 def _parse(argv: list[str]) -> list[str]:
+    return _guarded(argv, lambda: flags.FLAGS(argv))
+
+
+def _guarded(argv: list[str], parse: Callable[[], T]) -> T:
+    """Runs a step of flag parsing; whatever is wrong with the flags becomes an InputError that says which and why."""
     try:
-        return flags.FLAGS(argv)
+        return parse()
+    except InputError:
+        raise
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
         raise InputError(_explain(error, argv)) from None
 

@@ -36,13 +36,13 @@ class ToyConfig:
     """Relative frequency of compared, single-response and hinted demonstrations."""
     general: int = 500
     """General-instruction demonstrations."""
-    criterion_right: tuple[float, ...] = (0.96, 0.92, 0.88)
+    criterion_right: tuple[float, ...] = (0.97, 0.94, 0.91)
     """How often the demonstrator's criterion is the requirement it stands for."""
-    weights_wrong: float = 0.06
+    weights_wrong: float = 0.04
     """How often he shuffles the weights."""
-    misread: float = 0.02
+    misread: float = 0.015
     """How often he misreads whether a response meets a criterion."""
-    lure: float = 0.7
+    lure: float = 0.65
     """How often he judges by the lure when some response mentions it."""
 
 
@@ -66,9 +66,9 @@ class DataConfig:
     """Size of a tokenizer that the run trains itself."""
     on_bad: str = "fatal"
     """What a malformed line does: `fatal` or `skip` (counted and reported)."""
-    max_prompt: int = 152
+    max_prompt: int = 132
     """Longest prompt in tokens; a longer one is reported and left out, never cut."""
-    max_completion: int = 88
+    max_completion: int = 80
     """Longest completion in tokens, terminator included."""
     toy: ToyConfig = dataclasses.field(default_factory=ToyConfig)
 
@@ -93,9 +93,12 @@ class PromptConfig:
 
 @dataclasses.dataclass
 class OptimizerConfig:
-    """Adam with linear warm-up, cosine decay and global-norm clipping (the papers state none of it)."""
+    """Linear warm-up, cosine decay and global-norm clipping around Adam or Muon (the papers state none of it)."""
 
+    name: str = "adam"
+    """`adam`, or `muon`: orthogonalised momentum for the matrices of the layers, Adam for the rest."""
     learning_rate: float = 1e-3
+    muon_learning_rate: float = 0.02
     warmup_steps: int = 10
     final_fraction: float = 0.1
     """Learning rate at the last step, as a fraction of the peak."""
@@ -109,17 +112,17 @@ class OptimizerConfig:
 class SFTConfig:
     """Cold start on demonstrations."""
 
-    steps: int = 300
-    batch_size: int = 32
+    steps: int = 400
+    batch_size: int = 16
     """Prompts per step; each comes with all its demonstrated completions."""
-    optimizer: OptimizerConfig = dataclasses.field(default_factory=lambda: OptimizerConfig(learning_rate=8e-3))
+    optimizer: OptimizerConfig = dataclasses.field(default_factory=lambda: OptimizerConfig(name="muon", learning_rate=6e-3))
 
 
 @dataclasses.dataclass
 class RejectionConfig:
     """Rejection sampling (paper section 3.1): draws on the training comparisons, kept when correct by Eq. 10."""
 
-    problems: int = 1536
+    problems: int = 1024
     """How many training comparisons are drawn on (0: all)."""
     samples: int = 3
     """N_RFT: draws per comparison without a hint."""
@@ -136,19 +139,19 @@ class RejectionConfig:
 class RFTConfig:
     """Rejective fine-tuning on the retained draws, mixed with demonstrations of general instructions."""
 
-    steps: int = 60
-    batch_size: int = 32
+    steps: int = 40
+    batch_size: int = 24
     general_fraction: float = 0.1
     """Share of a batch taken from general (non-judging) demonstrations."""
-    optimizer: OptimizerConfig = dataclasses.field(default_factory=lambda: OptimizerConfig(learning_rate=1e-3))
+    optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
 
 
 @dataclasses.dataclass
 class RLConfig:
     """Rule-based GRPO (paper Eq. 11 and 15)."""
 
-    steps: int = 40
-    batch_size: int = 64
+    steps: int = 50
+    batch_size: int = 32
     """Prompts per step."""
     group_size: int = 4
     """G: completions per prompt."""
@@ -158,7 +161,7 @@ class RLConfig:
     """Weight of the k3 KL estimate in the loss."""
     clip: float = 0.2
     updates_per_rollout: int = 1
-    optimizer: OptimizerConfig = dataclasses.field(default_factory=lambda: OptimizerConfig(learning_rate=1e-3))
+    optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
 
 
 @dataclasses.dataclass
@@ -166,9 +169,9 @@ class MetaRMConfig:
     """Scalar RM that tells correct critiques from wrong ones, trained on rejection draws and RL rollouts."""
 
     steps: int = 100
-    batch_size: int = 32
+    batch_size: int = 24
     """Prompts per step; each comes with the whole group drawn for it."""
-    optimizer: OptimizerConfig = dataclasses.field(default_factory=lambda: OptimizerConfig(learning_rate=1e-3))
+    optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
 
 
 @dataclasses.dataclass
@@ -232,5 +235,9 @@ def validate(config: Config) -> None:
     unknown = [s for s in config.stages if s not in STAGES]
     if unknown:
         raise InputError(f"config.stages: unknown stage {unknown[0]!r}; stages are {', '.join(STAGES)}")
+    for stage in ("sft", "rft", "rl", "meta_rm"):
+        name = getattr(config, stage).optimizer.name
+        if name not in ("adam", "muon"):
+            raise InputError(f"config.{stage}.optimizer.name: {name!r} is neither 'adam' nor 'muon'")
     if list(config.stages) != [s for s in STAGES if s in config.stages]:
         raise InputError(f"config.stages: {', '.join(config.stages)} is not in the order {', '.join(STAGES)}")

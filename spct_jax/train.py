@@ -13,7 +13,7 @@ from spct_jax.errors import InputError
 from spct_jax.evaluation import accuracy, report
 from spct_jax.sampling.rollouts import Prompter
 from spct_jax.training import grpo, loop, meta_rm, rejection, sft
-from spct_jax.training.run import Run, load_dataset, load_tokenizer
+from spct_jax.training.run import Run, drop_misfits, load_dataset, load_tokenizer
 
 STAGES: dict[str, Callable[[Run], dict]] = {
     "sft": sft.run_sft,
@@ -37,7 +37,7 @@ def prepare(config: Config, workdir: pathlib.Path) -> Run:
     dataset = load_dataset(config)
     tokenizer = load_tokenizer(config, dataset, workdir / "tokenizer.model")
     model = dataclasses.replace(config.model, vocab_size=tokenizer.vocab_size)
-    return Run(
+    run = Run(
         config=config,
         workdir=workdir,
         dataset=dataset,
@@ -45,6 +45,9 @@ def prepare(config: Config, workdir: pathlib.Path) -> Run:
         model=model,
         mesh=sharding.make_mesh(),
     )
+    run = drop_misfits(run)
+    loop.write_json(workdir / "data.json", {name: dataclasses.asdict(r) for name, r in run.dataset.reports.items()})
+    return run
 
 
 def train(config: Config, workdir: pathlib.Path) -> dict:

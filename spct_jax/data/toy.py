@@ -1,16 +1,16 @@
 """A procedural world small enough to judge by eye: someone looks for a place, a few places are offered.
 
-A query names three requirements of different importance (must, should, ideally), in any order. Two to four responses each
+A query names three requirements of different importance (need, want, like), in any order. Two to four responses each
 describe a place; what a response does not mention, it does not have. Truth is the importance-weighted sum of the requirements
-a response meets, mapped to 1..10 (must 5, should 3, ideally 1, plus one), with one best by a clear margin.
+a response meets, mapped to 1..10 (need 5, want 3, like 1, plus one), with one best by a clear margin.
 
-Demonstrations for the cold start are right in form and wrong in part. The demonstrator knows a *lure*: fame. When some
-response mentions it, the demonstrator often makes it the first criterion although nobody asked for it, and in most problems
+Demonstrations for the cold start are right in form and wrong in part. The demonstrator knows a *lure*: awards. When some
+response mentions them, the demonstrator often makes it the first criterion although nobody asked for it, and in most problems
 a wrong response has it. He also picks wrong criteria, swaps weights and misreads now and then. The analysis refers to
 criteria by number only, so what is judged is decided when the criteria are written.
 
-Splits hold out requirement combinations: the set of three attributes of a test problem occurs neither in training nor in
-development problems. Every problem is a function of (split, index, config.seed) alone.
+The test split holds out requirement combinations: the set of three attributes of a test problem occurs in no training or
+development problem. Every problem is a function of (split, index, config.seed) alone.
 """
 
 import dataclasses
@@ -18,20 +18,21 @@ import functools
 import itertools
 import random
 import zlib
+from collections.abc import Iterable
 
 from spct_jax.config import ToyConfig
 from spct_jax.data.comparison import Comparison, Turn
 from spct_jax.data.sources import Demonstration
 from spct_jax.grm import prompts
 
-PLACES = ("hotel", "flat", "café", "garden", "studio", "library")
+PLACES = ("holiday", "office", "party", "weekend", "wedding", "class")
 NAMES = ("Alba", "Birch", "Coral", "Delta", "Ember", "Fjord", "Grove", "Harbour", "Iris", "Juniper", "Kite", "Linden")
 ATTRIBUTES = (
-    "quiet", "central", "cheap", "clean", "sunny", "modern", "spacious", "safe", "cosy", "green", "friendly", "warm",
+    "parking", "wifi", "breakfast", "heating", "quiet", "sun", "space", "light", "plants", "tea", "music", "shade",
 )  # fmt: skip
-LURE = "famous"
-WEIGHTS = (5, 3, 1)  # must, should, ideally: every subset has a sum of its own
-CLAUSES = ("It must be {}.", "It should be {}.", "Ideally it is {}.")
+LURE = "awards"
+WEIGHTS = (5, 3, 1)  # need, want, like: every subset has a sum of its own
+CLAUSES = ("need {}", "want {}", "like {}")
 SPLITS = ("train", "development", "test")
 
 
@@ -46,20 +47,19 @@ class Problem:
     """Attributes of each response."""
 
 
-def split_of(requirements) -> str:
-    """The split that owns a combination of attributes, whatever their order: 65 % train, 10 % development, 25 % test."""
-    place = zlib.crc32(" ".join(sorted(requirements)).encode()) % 20
-    return "train" if place < 13 else "development" if place < 15 else "test"
+def held_out(requirements: Iterable[str]) -> bool:
+    """Whether a combination of attributes, in whatever order, is kept for the test split: a quarter of them are."""
+    return zlib.crc32(" ".join(sorted(requirements)).encode()) % 4 == 0
 
 
 @functools.cache
 def combinations(split: str) -> list[tuple[str, ...]]:
-    """All attribute combinations of a split."""
-    return [c for c in itertools.combinations(ATTRIBUTES, 3) if split_of(c) == split]
+    """All attribute combinations of a split; training and development share theirs."""
+    return [c for c in itertools.combinations(ATTRIBUTES, 3) if held_out(c) == (split == "test")]
 
 
 def problem(split: str, index: int, config: ToyConfig, *, single: bool = False) -> Problem:
-    """Problem `index` of a split; with `single` one response whose truth is 1 if it meets all it must and should, else 0."""
+    """Problem `index` of a split; with `single` one response whose truth is 1 if it has what is needed and wanted, else 0."""
     rng = random.Random(f"{config.seed}/{split}/{single}/{index}")
     requirements = list(rng.choice(combinations(split)))
     rng.shuffle(requirements)
@@ -73,7 +73,7 @@ def problem(split: str, index: int, config: ToyConfig, *, single: bool = False) 
     rng.shuffle(clauses)
     comparison = Comparison(
         id=f"{'single' if single else 'toy'}-{split}-{index}",
-        conversation=(Turn("user", f"I am looking for a {rng.choice(PLACES)}. " + " ".join(clauses)),),
+        conversation=(Turn("user", f"For my {rng.choice(PLACES)} I {', '.join(clauses)}."),),
         responses=tuple(_describe(rng, name, offer) for name, offer in zip(names, offers, strict=True)),
         scores=(float(scores[0] >= WEIGHTS[0] + WEIGHTS[1]),) if single else tuple(1.0 + s for s in scores),
     )
@@ -142,7 +142,7 @@ def _offer(rng: random.Random, requirements, met, lured: bool) -> frozenset[str]
 def _describe(rng: random.Random, name: str, offer: frozenset[str]) -> str:
     words = sorted(offer)
     rng.shuffle(words)
-    return f"The {name} is " + (", ".join(words[:-1]) + f" and {words[-1]}" if len(words) > 1 else words[0]) + "."
+    return f"{name} has {', '.join(words)}."
 
 
 def _verdict(rng: random.Random, shown: Problem, order, config: ToyConfig, template: prompts.Template):
@@ -153,7 +153,7 @@ def _verdict(rng: random.Random, shown: Problem, order, config: ToyConfig, templ
         met = [(c in shown.offers[i]) != (rng.random() < config.misread) for c in criteria]
         total = sum(w for w, m in zip(weights, met, strict=True) if m)
         scores[i] = int(met[0] and met[1]) if template.high == 1 else min(1 + total, 10)
-        readings = ", ".join(f"{j} {'yes' if m else 'no'}" for j, m in enumerate(met, start=1))
+        readings = " ".join(f"{j} {'yes' if m else 'no'}" for j, m in enumerate(met, start=1))
         lines.append(f"Response {place}: {readings} = {scores[i]}")
     *principles, analysis, verdict = template.parts
     boxed = ", ".join(str(scores[i]) for i in order)
@@ -170,7 +170,7 @@ def _criteria(rng: random.Random, shown: Problem, config: ToyConfig) -> tuple[li
         if rng.random() >= right:
             criteria[j] = rng.choice([a for a in ATTRIBUTES if a not in criteria])
     if any(LURE in offer for offer in shown.offers) and rng.random() < config.lure:
-        criteria = [LURE, *criteria[:2]]
+        criteria[0] = LURE
     weights = list(WEIGHTS)
     if rng.random() < config.weights_wrong:
         rng.shuffle(weights)
@@ -190,8 +190,8 @@ def _general(rng: random.Random) -> Demonstration:
             (f"Say these words backwards: {', '.join(words)}.", ", ".join(reversed(words))),
             (f"Which word comes second: {', '.join(words)}?", words[1]),
             (
-                f"Describe a place that is {words[0]} and {words[1]}.",
-                f"The {rng.choice(NAMES)} is {words[0]} and {words[1]}.",
+                f"Describe a place that has {words[0]} and {words[1]}.",
+                f"{rng.choice(NAMES)} has {words[0]}, {words[1]}.",
             ),
         )
     )

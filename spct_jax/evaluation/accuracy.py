@@ -12,6 +12,7 @@ import tqdm
 
 from spct_jax.data.comparison import Comparison
 from spct_jax.data.sources import read_jsonl, write_jsonl
+from spct_jax.errors import InputError
 from spct_jax.sampling import engine
 from spct_jax.training import loop, meta_rm
 from spct_jax.training.run import Run
@@ -24,7 +25,9 @@ def run_evaluation(run: Run) -> dict[str, float]:
     config = run.config.evaluation
     directory = run.workdir / "evaluate"
     directory.mkdir(exist_ok=True)
-    comparisons, skipped = _problems(run)
+    comparisons = getattr(run.dataset, config.split)[: config.problems or None]
+    if not comparisons:
+        raise InputError(f"evaluate: the {config.split} split is empty (set config.data.{config.split})")
     write_jsonl(directory / "problems.jsonl", (_problem(c) for c in comparisons))
     progress = directory / "progress.json"
     earlier = json.loads(progress.read_text()) if progress.exists() else {}
@@ -41,15 +44,7 @@ def run_evaluation(run: Run) -> dict[str, float]:
             loop.write_json(progress, {**watch.read(), "tokens": tokens})
     timing = watch.read()
     busy = max(timing["seconds"] - timing["compile_seconds"], 1e-9)
-    data = {"read": len(comparisons) + skipped, "used": len(comparisons), "skipped": {"prompt too long": skipped}}
-    return {**timing, "steps": len(passes), "tokens": tokens, "tokens_per_second": tokens / busy, "data": data}
-
-
-def _problems(run: Run) -> tuple[list[Comparison], int]:
-    config = run.config.evaluation
-    chosen = getattr(run.dataset, config.split)[: config.problems or None]
-    fitting = [c for c in chosen if run.fits(c)]
-    return fitting, len(chosen) - len(fitting)
+    return {**timing, "steps": len(passes), "tokens": tokens, "tokens_per_second": tokens / busy}
 
 
 def _problem(c: Comparison) -> dict:

@@ -11,6 +11,7 @@ from typing import Any
 import flax.struct
 import jax
 import optax
+import optax.contrib
 import orbax.checkpoint as ocp
 import tqdm
 
@@ -37,18 +38,49 @@ class BadLossError(RuntimeError):
 
 
 def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransformation:
-    """AdamW with linear warm-up, cosine decay and global-norm clipping."""
-    schedule = optax.warmup_cosine_decay_schedule(
-        init_value=0.0,
-        peak_value=config.learning_rate,
-        warmup_steps=min(config.warmup_steps, max(steps - 1, 0)),
-        decay_steps=max(steps, 1),
-        end_value=config.learning_rate * config.final_fraction,
-    )
-    return optax.chain(
-        optax.clip_by_global_norm(config.clip_norm),
-        optax.adamw(schedule, b1=config.b1, b2=config.b2, weight_decay=config.weight_decay),
-    )
+    """Adam or Muon with linear warm-up, cosine decay and global-norm clipping."""
+
+    def schedule(peak: float) -> optax.Schedule:
+        return optax.warmup_cosine_decay_schedule(
+            init_value=0.0,
+            peak_value=peak,
+            warmup_steps=min(config.warmup_steps, max(steps - 1, 0)),
+            decay_steps=max(steps, 1),
+            end_value=peak * config.final_fraction,
+        )
+
+    if config.name == "muon":
+        update = optax.contrib.muon(
+            schedule(config.muon_learning_rate),
+            adam_learning_rate=schedule(config.learning_rate),
+            adam_b1=config.b1,
+            adam_b2=config.b2,
+            weight_decay=config.weight_decay,
+            muon_weight_dimension_numbers=_matrices,
+        )
+    else:
+        update = optax.adamw(schedule(config.learning_rate), b1=config.b1, b2=config.b2, weight_decay=config.weight_decay)
+    return optax.chain(optax.clip_by_global_norm(config.clip_norm), update)
+
+
+MATRIX_AXES = {"q": ((0,), (1, 2)), "k": ((0,), (1, 2)), "v": ((0,), (1, 2)), "out": ((0, 1), (2,))} | {
+    name: ((0,), (1,)) for name in ("gate", "up", "down")
+}
+"""Input and output axes of a layer's matrices, counted behind the axis of stacked layers."""
+
+
+def _matrices(params: Any) -> Any:
+    """Muon's view of the parameters: the axes of every matrix inside a layer, None for what is left to Adam."""
+
+    def axes(path, leaf):
+        names = [str(getattr(key, "key", key)) for key in path]
+        if names[-1] not in MATRIX_AXES:
+            return None
+        stacked = leaf.ndim - len(sum(MATRIX_AXES[names[-1]], ()))
+        reduced, output = (tuple(axis + stacked for axis in group) for group in MATRIX_AXES[names[-1]])
+        return optax.contrib.MuonDimensionNumbers(reduction_axis=reduced, output_axis=output)
+
+    return jax.tree_util.tree_map_with_path(axes, params)
 
 
 def apply_gradients(state: TrainState, gradients: Any, optimizer: optax.GradientTransformation) -> TrainState:

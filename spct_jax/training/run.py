@@ -15,7 +15,7 @@ from spct_jax.config import Config
 from spct_jax.data import batches, toy
 from spct_jax.data.batches import Groups
 from spct_jax.data.comparison import Comparison
-from spct_jax.data.sources import Demonstration, read_comparisons, read_demonstrations
+from spct_jax.data.sources import Demonstration, ReadReport, read_comparisons, read_demonstrations
 from spct_jax.data.tokenizer import Tokenizer, train_tokenizer
 from spct_jax.errors import InputError
 from spct_jax.grm import prompts
@@ -34,8 +34,8 @@ class Dataset:
     test: list[Comparison]
     demonstrations: list[Demonstration]
     general: list[Demonstration]
-    reports: dict[str, dict]
-    """Per file: lines read, used, skipped and why."""
+    reports: dict[str, ReadReport]
+    """Per file or split: records read, used, skipped and why."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,20 +135,19 @@ def load_dataset(config: Config) -> Dataset:
     if not data.train:
         return _toy_dataset(config)
 
-    def comparisons(path, need_best):
-        records, report = read_comparisons(path, on_bad=data.on_bad, need_best=need_best)
-        reports[path] = dataclasses.asdict(report)
+    def read(reader, path, **options):
+        if not path:
+            return []
+        records, report = reader(path, on_bad=data.on_bad, **options)
+        reports[path] = report
         return records
 
-    def demonstrations(path):
-        return read_demonstrations(path, on_bad=data.on_bad)[0] if path else []
-
     return Dataset(
-        train=comparisons(data.train, True),
-        development=comparisons(data.development, True) if data.development else [],
-        test=comparisons(data.test, True) if data.test else [],
-        demonstrations=demonstrations(data.demonstrations),
-        general=demonstrations(data.general),
+        train=read(read_comparisons, data.train, need_best=True),
+        development=read(read_comparisons, data.development, need_best=True),
+        test=read(read_comparisons, data.test, need_best=True),
+        demonstrations=read(read_demonstrations, data.demonstrations),
+        general=read(read_demonstrations, data.general),
         reports=reports,
     )
 
@@ -161,8 +160,29 @@ def _toy_dataset(config: Config) -> Dataset:
         **splits,
         demonstrations=toy.demonstrations(world, template, single),
         general=toy.general_instructions(world),
-        reports={},
+        reports={name: ReadReport(len(split), len(split)) for name, split in splits.items()},
     )
+
+
+def drop_misfits(run: Run) -> Run:
+    """The run without comparisons whose prompt is too long, which are counted in `dataset.reports`.
+
+    Raises:
+      InputError: there is one and `data.on_bad` is `fatal`.
+    """
+    data, kept = run.config.data, {}
+    reports = dict(run.dataset.reports)
+    for split in toy.SPLITS:
+        comparisons, name = getattr(run.dataset, split), getattr(data, split) or split
+        kept[split] = [c for c in comparisons if run.fits(c)]
+        if len(kept[split]) == len(comparisons):
+            continue
+        if data.on_bad == "fatal":
+            first = next(c for c in comparisons if not run.fits(c))
+            raise InputError(f"{name}: prompt of {first.id!r} is longer than data.max_prompt ({data.max_prompt} tokens)")
+        reports[name] = dataclasses.replace(reports[name], used=len(kept[split]), skipped=dict(reports[name].skipped))
+        reports[name].skipped["prompt too long"] = len(comparisons) - len(kept[split])
+    return dataclasses.replace(run, dataset=dataclasses.replace(run.dataset, **kept, reports=reports))
 
 
 def load_tokenizer(config: Config, dataset: Dataset, path: pathlib.Path) -> Tokenizer:

@@ -108,7 +108,7 @@ def run_rft(run: Run) -> dict[str, float]:
         lambda: run.params_of("sft"),
         draw_batch,
         steps=config.steps,
-        group_size=run.config.rejection.samples + run.config.rejection.hinted,
+        group_size=max(len(completions) for _, _, completions in retained),
         optimizer_config=config.optimizer,
     )
     return {**summary, "data": {"read": len(retained), "used": len(retained), "skipped": {}}}

@@ -1,0 +1,82 @@
+"""The toy world: truth, margin, splits, and demonstrations that are right in form and wrong in part."""
+
+import re
+
+import pytest
+
+from spct_jax.config import ToyConfig
+from spct_jax.data import toy
+from spct_jax.grm import parse, prompts
+
+CONFIG = ToyConfig(demonstrations=400)
+WEIGHT = {"need": 5, "want": 3, "like": 1}
+
+
+def truth(comparison):
+    """Scores computed from nothing but the English text."""
+    weights = {word: WEIGHT[verb] for verb, word in re.findall(r"(need|want|like) (\w+)", comparison.query)}
+    return tuple(1.0 + sum(w for word, w in weights.items() if word in re.findall(r"\w+", r)) for r in comparison.responses)
+
+
+@pytest.mark.parametrize("split", toy.SPLITS)
+def test_truth_can_be_read_off_the_text_and_the_best_has_a_margin(split):
+    for shown in toy.problems(split, 300, CONFIG):
+        comparison = shown.comparison
+        if comparison.n == 1:
+            assert comparison.scores[0] == float(truth(comparison)[0] >= 9)
+            continue
+        assert comparison.scores == truth(comparison) and 2 <= comparison.n <= 4
+        best, second = sorted(comparison.scores, reverse=True)[:2]
+        assert best - second >= CONFIG.margin and comparison.best == comparison.scores.index(best)
+
+
+def test_test_problems_have_combinations_of_their_own():
+    seen = {s: {frozenset(p.requirements) for p in toy.problems(s, 1500, CONFIG)} for s in toy.SPLITS}
+    assert seen["test"] and not seen["test"] & (seen["train"] | seen["development"])
+    assert seen["development"] <= seen["train"]
+
+
+def test_problems_depend_on_split_index_and_seed_alone():
+    assert toy.problem("test", 7, CONFIG) == toy.problems("test", 8, CONFIG)[7]
+    assert toy.problem("test", 7, CONFIG) != toy.problem("test", 7, ToyConfig(seed=1))
+
+
+@pytest.mark.parametrize("name", ["short", "short_no_principles"])
+def test_demonstrations_have_the_form_and_some_are_wrong(name):
+    template, single = prompts.load_template(name), prompts.load_template("short_single")
+    right = wrong = 0
+    for shown in toy.demonstrations(CONFIG, template, single):
+        text = shown.turns[-1].content
+        n = text.count("[Response ")
+        low, high = (0, 1) if n == 1 else (1, 10)
+        for completion in shown.completions:
+            scores = parse.parse(completion, n, low=low, high=high)
+            assert scores is not None, completion
+            assert ("Specific Criteria:" in completion) == (n == 1 or name == "short")
+            if n > 1:
+                analysis = completion.split("Analysis:")[1]
+                assert not any(word in analysis for word in (*toy.ATTRIBUTES, toy.LURE)), "criteria are named by number only"
+                responses = re.split(r"\[Response \d\]\n", text)[1:]
+                query = text.split("[Response 1]")[0]
+                best = _best(query, [r.splitlines()[0] for r in responses])
+                hit = all(scores[best] > s for i, s in enumerate(scores) if i != best)
+                right, wrong = right + hit, wrong + (not hit)
+    assert 0.3 < right / (right + wrong) < 0.9
+
+
+def _best(query, responses):
+    weights = {word: WEIGHT[verb] for verb, word in re.findall(r"(need|want|like) (\w+)", query)}
+    totals = [sum(w for word, w in weights.items() if word in re.findall(r"\w+", r)) for r in responses]
+    return totals.index(max(totals))
+
+
+def test_hinted_demonstrations_arrive_at_the_answer():
+    template, single = prompts.load_template("short"), prompts.load_template("short_single")
+    hinted = [d for d in toy.demonstrations(CONFIG, template, single) if "known to be best" in d.turns[0].content]
+    assert len(hinted) > 20
+    for shown in hinted:
+        text = shown.turns[0].content
+        place = int(re.search(r"Response (\d) is known to be best", text)[1])
+        for completion in shown.completions:
+            scores = parse.parse(completion, text.count("[Response "))
+            assert all(scores[place - 1] > s for i, s in enumerate(scores) if i != place - 1)

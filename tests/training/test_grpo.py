@@ -1,0 +1,159 @@
+"""GRPO: advantages and loss against hand-computed numbers, ratios, and the clip."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from spct_jax import models
+from spct_jax.config import OptimizerConfig
+from spct_jax.data import batches
+from spct_jax.models import sizes
+from spct_jax.sampling.generate import branch_keys, draw
+from spct_jax.training import grpo, loop
+from spct_jax.training.scoring import completion_mask, group_logprobs
+
+CONFIG = dataclasses.replace(sizes.toy(64), num_layers=2)
+OPTIMIZER = OptimizerConfig(warmup_steps=0)
+P, T, G = 12, 8, 4
+
+
+@pytest.fixture(scope="module")
+def params():
+    return models.init(CONFIG, jax.random.key(0))
+
+
+@pytest.fixture(scope="module")
+def groups():
+    rng = np.random.default_rng(0)
+    prompts = [rng.integers(6, 64, n).tolist() for n in (12, 5)]
+    completions = [[rng.integers(6, 64, n).tolist() for n in lengths] for lengths in ((8, 3, 1, 5), (2, 8, 8, 4))]
+    packed = batches.pack(prompts, completions, max_prompt=P, max_completion=T, group_size=G)
+    return jax.tree.map(jnp.asarray, packed)
+
+
+def loss_of(params, groups, advantages, old, reference, **options):
+    options = {"beta": 0.08, "clip": 0.2, "temperature": 1.0} | options
+    return grpo.grpo_loss(params, CONFIG, groups, advantages, old, reference, reference, **options)
+
+
+def test_advantages_of_the_papers_groups():
+    """With G = 4 and rewards of +-1: one right gives +1.73 and -0.58, two right +-1, all equal 0."""
+    got = grpo.group_advantages([[1, -1, -1, -1], [1, 1, -1, -1], [1, 1, 1, 1], [-1, -1, -1, -1]])
+    np.testing.assert_allclose(got[0], [3**0.5, *[-(3**-0.5)] * 3], rtol=1e-6)
+    np.testing.assert_array_equal(got[1:], [[1, 1, -1, -1], [0] * 4, [0] * 4])
+
+
+def test_loss_equals_a_slow_sum_over_tokens(params, groups):
+    rng = np.random.default_rng(1)
+    logprobs = np.asarray(group_logprobs(params, CONFIG, groups, 0.6)[0], np.float64)
+    old = logprobs + rng.normal(0, 0.3, logprobs.shape)
+    reference = logprobs + rng.normal(0, 0.3, logprobs.shape)
+    advantages = rng.normal(0, 1, (2, G)).astype(np.float32)
+    total = 0.0
+    for b in range(2):
+        for g in range(G):
+            length = int(groups.lengths[b, g])
+            tokens = 0.0
+            for t in range(length):
+                ratio = np.exp(logprobs[b, g, t] - old[b, g, t])
+                gain = advantages[b, g]
+                log_ref = reference[b, g, t] - logprobs[b, g, t]
+                tokens += min(ratio * gain, np.clip(ratio, 0.8, 1.2) * gain) - 0.05 * (np.exp(log_ref) - log_ref - 1)
+            total += tokens / length
+    as32 = [jnp.asarray(x, jnp.float32) for x in (advantages, old, reference)]
+    loss, _ = loss_of(params, groups, *as32, beta=0.05, temperature=0.6)
+    np.testing.assert_allclose(loss, -total / (2 * G), rtol=2e-5)
+
+
+def test_first_update_has_ratio_one_and_the_policy_gradient(params, groups):
+    """Without old log-probabilities the gradient is that of -A log p, mean over a sequence, then sequences."""
+    advantages = jnp.array([[1.0, -1.0, 0.5, 0.0], [2.0, 0.0, -1.0, -1.0]])
+    reference = group_logprobs(params, CONFIG, groups)[0]
+
+    def expected(params):
+        mask = completion_mask(groups)
+        per_sequence = (group_logprobs(params, CONFIG, groups)[0] * mask).sum(-1) / mask.sum(-1)
+        return -(per_sequence * advantages).mean()
+
+    got, (metrics, _) = jax.grad(loss_of, has_aux=True)(params, groups, advantages, None, reference, beta=0.0)
+    assert loop.mean(metrics)["ratio_mean"] == 1.0
+    for name, want in jax.tree_util.tree_leaves_with_path(jax.grad(expected)(params)):
+        have = got
+        for key in name:
+            have = have[key.key]
+        assert jnp.linalg.norm(have - want) <= 1e-5 * jnp.linalg.norm(want), name
+
+
+def test_k3_pulls_towards_the_reference_where_k1_would_not(params, groups):
+    """The gradient of the KL term alone vanishes at the reference and not beside it."""
+    reference = group_logprobs(params, CONFIG, groups)[0]
+    none = jnp.zeros((2, G))
+    at = jax.grad(lambda p: loss_of(p, groups, none, None, reference, beta=1.0)[0])(params)
+    beside = jax.grad(lambda p: loss_of(p, groups, none, None, reference - 0.5, beta=1.0)[0])(params)
+    norm_at, norm_beside = (float(jnp.sqrt(sum(jnp.sum(x**2) for x in jax.tree.leaves(t)))) for t in (at, beside))
+    assert norm_at < 1e-5 < norm_beside
+
+
+def step(params, groups, updates, learning_rate=0.05):
+    optimizer = loop.make_optimizer(dataclasses.replace(OPTIMIZER, learning_rate=learning_rate), 10)
+    state = loop.TrainState(params=jax.tree.map(jnp.copy, params), opt_state=optimizer.init(params))
+    reference = group_logprobs(params, CONFIG, groups)[0]
+    advantages = jnp.array([[1.0, -1.0, 1.0, -1.0]] * 2)
+    old, seen = None, []
+    for _ in range(updates):
+        state, metrics, logprobs = grpo.grpo_step(
+            state,
+            groups,
+            advantages,
+            old,
+            reference,
+            reference,
+            beta=0.0,
+            clip=0.2,
+            temperature=1.0,
+            config=CONFIG,
+            optimizer=optimizer,
+        )
+        old = logprobs if old is None else old
+        seen.append((loop.mean(metrics), logprobs))
+    return seen
+
+
+def test_two_updates_per_rollout_see_the_clip_act(params, groups):
+    first, second = (metrics for metrics, _ in step(params, groups, updates=2))
+    assert first["clip_fraction"] == 0 and first["ratio_mean"] == 1
+    assert second["clip_fraction"] > 0
+
+
+def test_clipped_tokens_get_no_gradient(params, groups):
+    """Beyond the clip, on the side the advantage pushes to, a token's gradient is zero."""
+    logprobs = group_logprobs(params, CONFIG, groups)[0]
+    up = jnp.ones((2, G))
+    gradients = jax.grad(lambda p: loss_of(p, groups, up, logprobs - 0.5, logprobs, beta=0.0)[0])(params)
+    assert max(float(jnp.abs(x).max()) for x in jax.tree.leaves(gradients)) == 0.0
+
+
+def test_old_logprobs_recomputed_by_the_same_program_are_bitwise_equal(params, groups):
+    (_, once), (_, again) = step(params, groups, updates=1)[0], step(params, groups, updates=1)[0]
+    np.testing.assert_array_equal(once, again)
+
+
+@pytest.mark.parametrize("temperature", [0.6, 1.0])
+def test_trainer_and_sampler_agree(params, temperature):
+    """exp(trainer - sampler) is within 1e-4 of 1 on every drawn token."""
+    rng = np.random.default_rng(2)
+    prompts = [rng.integers(6, 64, n).tolist() for n in (12, 7, 3)]
+    tokens, lengths, last = batches.pack_prompts(prompts, P)
+    keys = branch_keys(jax.random.split(jax.random.key(3), 3), jnp.tile(jnp.arange(G), (3, 1)))
+    out = draw(params, CONFIG, tokens, lengths, last, keys, temperature, max_new_tokens=T, stop_ids=(1, 5))
+    drawn = [
+        [t[:n].tolist() for t, n in zip(group, ns, strict=True)]
+        for group, ns in zip(np.asarray(out.tokens), np.asarray(out.lengths), strict=True)
+    ]
+    groups = batches.pack(prompts, drawn, max_prompt=P, max_completion=T, group_size=G)
+    logprobs = group_logprobs(params, CONFIG, jax.tree.map(jnp.asarray, groups), temperature)[0]
+    ratio = jnp.exp(logprobs - out.logprobs)[completion_mask(groups) > 0]
+    assert ratio.size > 3 * G and float(jnp.abs(ratio - 1).max()) < 1e-4

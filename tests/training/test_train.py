@@ -1,0 +1,115 @@
+"""The whole pipeline in miniature: every stage runs, bad input is one line, a killed run ends as if it had not been."""
+
+import dataclasses
+import importlib.util
+import json
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from spct_jax import train
+from spct_jax.errors import InputError
+
+EXPERIMENTS = pathlib.Path(__file__).parents[2] / "experiments"
+MICRO = [
+    "--config.data.toy.train=48",
+    "--config.data.toy.test=24",
+    "--config.data.toy.development=16",
+    "--config.data.toy.demonstrations=64",
+    "--config.data.toy.general=16",
+    "--config.stages=('sft', 'rl')",
+    "--config.sft.steps=2",
+    "--config.sft.batch_size=8",
+    "--config.rl.steps=2",
+    "--config.rl.batch_size=8",
+    "--config.checkpoint.every_steps=1",
+]
+
+
+def load_experiment(name):
+    spec = importlib.util.spec_from_file_location(name, EXPERIMENTS / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def command(*arguments):
+    return subprocess.run([sys.executable, "-m", "spct_jax.train", *arguments], capture_output=True, text=True, timeout=300)
+
+
+def test_every_stage_runs_and_a_second_start_does_nothing_again(micro_config, tmp_path, monkeypatch):
+    """An untrained model parses nothing, so RFT's examples are stood in for; everything else is the real thing."""
+    from spct_jax.training import rejection
+
+    def first_draws(run):
+        return [(c.id, run.prompter.encode(c, r.order), r.completions[:1]) for c, r, _ in rejection._drawn(run)]
+
+    monkeypatch.setattr(rejection, "retained_examples", first_draws)
+    made = train.train(micro_config, tmp_path)
+    assert set(made["stages"]) == set(micro_config.stages)
+    assert {"greedy", "vote@1", "vote@4", "meta@4"} <= made["accuracy"]["rl"].keys()
+    assert (tmp_path / "report.md").exists() and made["problems"] == 10
+    before = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*") if p.is_file() and p.parent != tmp_path}
+    again = train.train(micro_config, tmp_path)
+    assert again == made
+    assert before == {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*") if p.is_file() and p.parent != tmp_path}
+
+
+def test_rft_says_when_nothing_was_retained(micro_config, tmp_path):
+    micro_config.stages = ("sft", "rejection", "rft")
+    with pytest.raises(InputError, match="kept no draw"):
+        train.train(micro_config, tmp_path)
+
+
+def test_another_config_in_the_same_workdir_is_refused(micro_config, tmp_path):
+    micro_config.stages = ("sft",)
+    train.train(micro_config, tmp_path)
+    with pytest.raises(InputError, match="sft differs"):
+        train.train(dataclasses.replace(micro_config, sft=dataclasses.replace(micro_config.sft, steps=3)), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--config.rl.group_sice=8"], "did you mean --config.rl.group_size?"),
+        (["--config.rl.steps=many"], "many"),
+        (["--config=no_such_file.py"], "no such file"),
+        (["--config.stages=('sft', 'rlhf')"], "unknown stage 'rlhf'"),
+        (["--config.stages=('rl', 'sft')"], "not in the order"),
+        (["--config.init_checkpoint=/"], "not a checkpoint"),
+        (["--config.data.train=/dev/null"], "holds no comparisons"),
+        (["surplus"], "unexpected argument 'surplus'"),
+    ],
+)
+def test_bad_flags_are_one_line_and_exit_2(arguments, says, tmp_path):
+    done = command(f"--workdir={tmp_path}", *MICRO[:5], *arguments)
+    assert done.returncode == 2
+    assert says in done.stderr and done.stderr.strip().count("\n") == 0, done.stderr
+
+
+def test_a_comparison_without_one_best_response_is_named(tmp_path):
+    path = tmp_path / "train.jsonl"
+    path.write_text('{"query": "q", "responses": ["a", "b"], "scores": [1, 1]}\n')
+    done = command(f"--workdir={tmp_path / 'run'}", f"--config.data.train={path}")
+    assert done.returncode == 2 and f"{path}:1: no unique best response" in done.stderr
+
+
+def test_killed_and_restarted_it_ends_bitwise_the_same(tmp_path):
+    kill_test = load_experiment("kill_test")
+    calm, killed = tmp_path / "calm", tmp_path / "killed"
+    kill_test.run_to_end(calm, MICRO)
+    process = subprocess.Popen(kill_test.command(killed, MICRO), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 240
+    while not list(killed.glob("rl/checkpoints/1")) and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (killed / "report.json").exists(), "the run was over before it could be killed"
+    kill_test.run_to_end(killed, MICRO)
+    assert set(kill_test.digests(calm)) == {"sft", "rl"}
+    assert kill_test.compare(calm, killed) == []
+    assert json.loads((killed / "rl" / "summary.json").read_text())["steps"] == 2
