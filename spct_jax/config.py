@@ -66,9 +66,9 @@ class DataConfig:
     """Size of a tokenizer that the run trains itself."""
     on_bad: str = "fatal"
     """What a malformed line does: `fatal` or `skip` (counted and reported)."""
-    max_prompt: int = 132
+    max_prompt: int = 128
     """Longest prompt in tokens; a longer one is reported and left out, never cut."""
-    max_completion: int = 80
+    max_completion: int = 84
     """Longest completion in tokens, terminator included."""
     toy: ToyConfig = dataclasses.field(default_factory=ToyConfig)
 
@@ -112,7 +112,7 @@ class OptimizerConfig:
 class SFTConfig:
     """Cold start on demonstrations."""
 
-    steps: int = 400
+    steps: int = 300
     batch_size: int = 16
     """Prompts per step; each comes with all its demonstrated completions."""
     optimizer: OptimizerConfig = dataclasses.field(default_factory=lambda: OptimizerConfig(name="muon", learning_rate=6e-3))

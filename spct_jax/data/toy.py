@@ -6,8 +6,8 @@ a response meets, mapped to 1..10 (need 5, want 3, like 1, plus one), with one b
 
 Demonstrations for the cold start are right in form and wrong in part. The demonstrator knows a *lure*: awards. When some
 response mentions them, the demonstrator often makes it the first criterion although nobody asked for it, and in most problems
-a wrong response has it. He also picks wrong criteria, swaps weights and misreads now and then. The analysis refers to
-criteria by number only, so what is judged is decided when the criteria are written.
+a wrong response has it. He also picks wrong criteria, swaps weights and misreads now and then. The analysis goes through the
+words of a response and refers to criteria by number only, so what is judged is decided when the criteria are written.
 
 The test split holds out requirement combinations: the set of three attributes of a test problem occurs in no training or
 development problem. Every problem is a function of (split, index, config.seed) alone.
@@ -43,8 +43,8 @@ class Problem:
     comparison: Comparison
     requirements: tuple[str, str, str]
     """Attributes asked for, most important first."""
-    offers: tuple[frozenset[str], ...]
-    """Attributes of each response."""
+    offers: tuple[tuple[str, ...], ...]
+    """Attributes of each response, in the order it names them."""
 
 
 def held_out(requirements: Iterable[str]) -> bool:
@@ -74,7 +74,7 @@ def problem(split: str, index: int, config: ToyConfig, *, single: bool = False) 
     comparison = Comparison(
         id=f"{'single' if single else 'toy'}-{split}-{index}",
         conversation=(Turn("user", f"For my {rng.choice(PLACES)} I {', '.join(clauses)}."),),
-        responses=tuple(_describe(rng, name, offer) for name, offer in zip(names, offers, strict=True)),
+        responses=tuple(f"{name} has {', '.join(offer)}." for name, offer in zip(names, offers, strict=True)),
         scores=(float(scores[0] >= WEIGHTS[0] + WEIGHTS[1]),) if single else tuple(1.0 + s for s in scores),
     )
     return Problem(comparison, tuple(requirements), offers)
@@ -133,27 +133,24 @@ def _lured_response(rng: random.Random, scores: list[int], config: ToyConfig) ->
     return rng.randrange(len(scores)) if draw < config.lure_on_wrong + config.lure_on_any else None
 
 
-def _offer(rng: random.Random, requirements, met, lured: bool) -> frozenset[str]:
-    has = {r for r, m in zip(requirements, met, strict=True) if m} | ({LURE} if lured else set())
+def _offer(rng: random.Random, requirements, met, lured: bool) -> tuple[str, ...]:
+    has = [r for r, m in zip(requirements, met, strict=True) if m] + [LURE] * lured
     others = [a for a in ATTRIBUTES if a not in requirements]
-    return frozenset(has | set(rng.sample(others, 1 if has else 2)))
-
-
-def _describe(rng: random.Random, name: str, offer: frozenset[str]) -> str:
-    words = sorted(offer)
+    words = has + rng.sample(others, 1 if has else 2)
     rng.shuffle(words)
-    return f"{name} has {', '.join(words)}."
+    return tuple(words)
 
 
 def _verdict(rng: random.Random, shown: Problem, order, config: ToyConfig, template: prompts.Template):
     """One noisy verdict: (text, scores in input order)."""
     criteria, weights = _criteria(rng, shown, config)
+    numbers = {word: j for j, word in enumerate(criteria, start=1)}
     lines, scores = [], {}
     for place, i in enumerate(order, start=1):
-        met = [(c in shown.offers[i]) != (rng.random() < config.misread) for c in criteria]
-        total = sum(w for w, m in zip(weights, met, strict=True) if m)
-        scores[i] = int(met[0] and met[1]) if template.high == 1 else min(1 + total, 10)
-        readings = " ".join(f"{j} {'yes' if m else 'no'}" for j, m in enumerate(met, start=1))
+        read = [rng.randrange(4) if rng.random() < config.misread else numbers.get(word, 0) for word in shown.offers[i]]
+        total = sum(weights[j - 1] for j in set(read) if j)
+        scores[i] = int({1, 2} <= set(read)) if template.high == 1 else min(1 + total, 10)
+        readings = ", ".join(f"{word} {j or 'no'}" for word, j in zip(shown.offers[i], read, strict=True))
         lines.append(f"Response {place}: {readings} = {scores[i]}")
     *principles, analysis, verdict = template.parts
     boxed = ", ".join(str(scores[i]) for i in order)
