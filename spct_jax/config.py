@@ -66,9 +66,9 @@ class DataConfig:
     """Size of a tokenizer that the run trains itself."""
     on_bad: str = "fatal"
     """What a malformed line does: `fatal` or `skip` (counted and reported)."""
-    max_prompt: int = 128
+    max_prompt: int = 132
     """Longest prompt in tokens; a longer one is reported and left out, never cut."""
-    max_completion: int = 84
+    max_completion: int = 88
     """Longest completion in tokens, terminator included."""
     toy: ToyConfig = dataclasses.field(default_factory=ToyConfig)
 
@@ -93,15 +93,15 @@ class PromptConfig:
 
 @dataclasses.dataclass
 class OptimizerConfig:
-    """Linear warm-up, cosine decay and global-norm clipping around Adam or Muon (the papers state none of it)."""
+    """Warm-up, plateau, linear decay and global-norm clipping around Adam or Muon (the papers state none of it)."""
 
     name: str = "adam"
     """`adam`, or `muon`: orthogonalised momentum for the matrices of the layers, Adam for the rest."""
     learning_rate: float = 1e-3
     muon_learning_rate: float = 0.02
     warmup_steps: int = 10
-    final_fraction: float = 0.1
-    """Learning rate at the last step, as a fraction of the peak."""
+    decay_fraction: float = 0.3
+    """Share of the steps, the last ones, over which the learning rate falls to a tenth."""
     b1: float = 0.9
     b2: float = 0.95
     weight_decay: float = 0.0
@@ -112,7 +112,7 @@ class OptimizerConfig:
 class SFTConfig:
     """Cold start on demonstrations."""
 
-    steps: int = 300
+    steps: int = 400
     batch_size: int = 16
     """Prompts per step; each comes with all its demonstrated completions."""
     optimizer: OptimizerConfig = dataclasses.field(default_factory=lambda: OptimizerConfig(name="muon", learning_rate=6e-3))
@@ -143,7 +143,7 @@ class RFTConfig:
     batch_size: int = 24
     general_fraction: float = 0.1
     """Share of a batch taken from general (non-judging) demonstrations."""
-    optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
+    optimizer: OptimizerConfig = dataclasses.field(default_factory=lambda: OptimizerConfig(learning_rate=2e-3))
 
 
 @dataclasses.dataclass
@@ -161,7 +161,7 @@ class RLConfig:
     """Weight of the k3 KL estimate in the loss."""
     clip: float = 0.2
     updates_per_rollout: int = 1
-    optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
+    optimizer: OptimizerConfig = dataclasses.field(default_factory=lambda: OptimizerConfig(learning_rate=1.5e-3))
 
 
 @dataclasses.dataclass
@@ -171,7 +171,9 @@ class MetaRMConfig:
     steps: int = 100
     batch_size: int = 24
     """Prompts per step; each comes with the whole group drawn for it."""
-    optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
+    optimizer: OptimizerConfig = dataclasses.field(
+        default_factory=lambda: OptimizerConfig(name="muon", learning_rate=3e-3, muon_learning_rate=0.01)
+    )
 
 
 @dataclasses.dataclass
@@ -184,7 +186,7 @@ class EvaluationConfig:
     k: tuple[int, ...] = (1, 8, 32)
     temperature: float = 1.0
     """Sampling temperature of every vote; chosen on the development split."""
-    compare_temperatures: tuple[float, ...] = (0.5,)
+    compare_temperatures: tuple[float, ...] = ()
     """Other temperatures to report beside it (the paper's is 0.5)."""
     order: str = "balanced"
     """`balanced` or `random` (the paper's)."""

@@ -38,16 +38,13 @@ class BadLossError(RuntimeError):
 
 
 def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransformation:
-    """Adam or Muon with linear warm-up, cosine decay and global-norm clipping."""
+    """Adam or Muon with linear warm-up, plateau and linear decay, and global-norm clipping."""
+    decay = max(round(steps * config.decay_fraction), 1)
+    warmup = max(min(config.warmup_steps, steps - decay), 1)
 
     def schedule(peak: float) -> optax.Schedule:
-        return optax.warmup_cosine_decay_schedule(
-            init_value=0.0,
-            peak_value=peak,
-            warmup_steps=min(config.warmup_steps, max(steps - 1, 0)),
-            decay_steps=max(steps, 1),
-            end_value=peak * config.final_fraction,
-        )
+        rise, fall = optax.linear_schedule(peak / warmup, peak, warmup - 1), optax.linear_schedule(peak, peak / 10, decay)
+        return optax.join_schedules([rise, fall], [steps - decay])
 
     if config.name == "muon":
         update = optax.contrib.muon(

@@ -21,9 +21,7 @@ def lines(*records):
 def test_round_trip(tmp_path, name):
     path = tmp_path / name
     comparisons = [
-        Comparison(
-            conversation=[{"role": "user", "content": text}], responses=["a", "\u2028b"], scores=[1, 2], id=str(i)
-        )
+        Comparison(conversation=[{"role": "user", "content": text}], responses=["a", "\u2028b"], scores=[1, 2], id=str(i))
         for i, text in enumerate(["x\ny", "caf\u00e9", "\ud800", "\0", "[End]"])
     ]
     write_jsonl(path, map(to_json, comparisons))

@@ -9,9 +9,7 @@ import pytest
 from spct_jax import models
 from spct_jax.models import attention, gemma, sizes
 
-CONFIG = dataclasses.replace(
-    sizes.toy(97), num_heads=4, num_kv_heads=2, head_dim=16, ffw_width=192, query_scale=0.25, window=8
-)
+CONFIG = dataclasses.replace(sizes.toy(97), num_heads=4, num_kv_heads=2, head_dim=16, ffw_width=192, query_scale=0.25, window=8)
 GEMMA3 = dataclasses.replace(
     CONFIG,
     num_layers=3,

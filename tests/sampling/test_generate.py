@@ -126,9 +126,7 @@ def test_a_prompts_tokens_are_the_same_alone_and_in_any_company():
     moved = draw(trunks[order], lengths[order], last[order], keys[order])
     np.testing.assert_array_equal(moved.tokens, want.tokens[order])
     np.testing.assert_array_equal(moved.logprobs, want.logprobs[order])
-    alone = draw(
-        trunks * (np.arange(4) == 1)[:, None], lengths, last, keys, active=jnp.arange(4)[:, None] == jnp.ones((4, 4))
-    )
+    alone = draw(trunks * (np.arange(4) == 1)[:, None], lengths, last, keys, active=jnp.arange(4)[:, None] == jnp.ones((4, 4)))
     np.testing.assert_array_equal(alone.tokens[1], want.tokens[1])
     np.testing.assert_array_equal(alone.logprobs[1], want.logprobs[1])
 
@@ -165,9 +163,7 @@ def test_frequencies_match_probabilities():
     weights = jnp.array([0.3, 0.0, 0.05, 0.15, 0.0, 0.4, 0.1])
     draws = 40_000
     keys = jax.random.split(jax.random.key(3), draws)[None]
-    tokens, logprobs = kernel._sample(
-        jnp.broadcast_to(jnp.log(weights), (1, draws, 7)), keys, jnp.int32(5), jnp.float32(1.0)
-    )
+    tokens, logprobs = kernel._sample(jnp.broadcast_to(jnp.log(weights), (1, draws, 7)), keys, jnp.int32(5), jnp.float32(1.0))
     counts = np.bincount(np.asarray(tokens[0]), minlength=7)
     expected = np.asarray(weights) * draws
     assert counts[1] == counts[4] == 0
