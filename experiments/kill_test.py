@@ -3,8 +3,9 @@
     python experiments/kill_test.py --workdir=runs/kill --kills=10 --output=docs/results/kill_test.md
 
 Both runs must end with bitwise the same parameters in every stage and, times and throughput aside, the same report. The
-lives between kills are drawn uniformly, so that together they last about as long as the undisturbed run. Fields of the experiment are set as for training:
-`--config.sft.steps=40`. On two CPU cores the default takes two to three times the tiny experiment.
+lives between kills are drawn uniformly, so that together they last about as long as the undisturbed run. Fields of the
+experiment are set as for training: `--config.sft.steps=40`. On two CPU cores the default takes two to three times the tiny
+experiment.
 """
 
 import hashlib

@@ -116,7 +116,7 @@ def grpo_step(
         clip=clip,
         temperature=temperature,
     )
-    metrics["gradient_norm"] = (optax.global_norm(gradients), 1.0)
+    metrics["gradient_norm"] = (optax.tree.norm(gradients), 1.0)
     return loop.apply_gradients(state, gradients, optimizer), metrics, logprobs
 
 

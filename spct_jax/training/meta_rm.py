@@ -53,7 +53,7 @@ def meta_loss(params: Any, config: ModelConfig, groups: Groups, labels: jax.Arra
 def meta_step(state: loop.TrainState, groups, labels, *, config: ModelConfig, optimizer: optax.GradientTransformation):
     """One update; returns (state, metrics)."""
     (_, metrics), gradients = jax.value_and_grad(meta_loss, has_aux=True)(state.params, config, groups, labels)
-    metrics["gradient_norm"] = (optax.global_norm(gradients), 1.0)
+    metrics["gradient_norm"] = (optax.tree.norm(gradients), 1.0)
     return loop.apply_gradients(state, gradients, optimizer), metrics
 
 

@@ -32,7 +32,7 @@ def sft_loss(params: Any, config: ModelConfig, groups: Groups) -> tuple[jax.Arra
 def sft_step(state: loop.TrainState, groups: Groups, *, config: ModelConfig, optimizer: optax.GradientTransformation):
     """One update; returns (state, metrics)."""
     (_, metrics), gradients = jax.value_and_grad(sft_loss, has_aux=True)(state.params, config, groups)
-    metrics["gradient_norm"] = (optax.global_norm(gradients), 1.0)
+    metrics["gradient_norm"] = (optax.tree.norm(gradients), 1.0)
     return loop.apply_gradients(state, gradients, optimizer), metrics
 
 
