@@ -1,3 +1,4 @@
+import pathlib
 import re
 import time
 
@@ -8,6 +9,7 @@ from spct_jax.data.tokenizer import train_tokenizer
 from spct_jax.errors import InputError
 from spct_jax.grm.prompts import load_template, render, template_names
 
+CLOSED = str(pathlib.Path(__file__).with_name("closed.txt"))  # responses have an end marker too
 OURS = ["default", "judge", "meta", "no_principles", "single"]
 MINE = """low: 1
 high: 5
@@ -29,7 +31,7 @@ def comparison(*responses, conversation="q"):
     return Comparison(conversation=[Turn("user", conversation)], responses=responses)
 
 
-def text(*args, template="short", **options):
+def text(*args, template=CLOSED, **options):
     template = load_template(template) if isinstance(template, str) else template
     (turn,) = render(*args, template, **options)
     assert turn.role == "user"
@@ -37,10 +39,8 @@ def text(*args, template="short", **options):
 
 
 def test_short():
-    assert text(comparison("alpha", "beta"), (1, 0)) == (
-        "Judge the responses. Write Specific Criteria with weights, then Analysis, "
-        "then Scores from 1 to 10 as \\boxed{}.\n"
-        "User: q\n[Response 1]\nbeta\n[End]\n[Response 2]\nalpha\n[End]"
+    assert text(comparison("alpha", "beta"), (1, 0), template="short") == (
+        "Judge: Specific Criteria, Analysis, Scores from 1 to 10.\nUser: q\n[Response 1]\nbeta\n[Response 2]\nalpha"
     )
 
 
@@ -54,7 +54,7 @@ def test_hint_names_the_place():
 
 def test_conversation():
     turns = [Turn("system", "s"), Turn("user", "a"), Turn("assistant", "b"), Turn("user", "c")]
-    shown = text(Comparison(conversation=turns, responses=["x"]), (0,), template="short_single")
+    shown = text(Comparison(conversation=turns, responses=["x"]), (0,))
     assert "\nSystem: s\nUser: a\nAssistant: b\nUser: c\n[Response 1]\nx\n[End]" in shown
 
 
@@ -68,7 +68,8 @@ def test_every_template_of_ours():
         shown = text(comparison("alpha", "beta", conversation="gamma"), (0, 1), template=name)
         assert re.search("gamma.*alpha.*beta", shown, re.DOTALL)
         assert not re.search(r"\{(conversation|responses|hint|n|number|response)\}", shown)
-        assert ("\\boxed{" in shown) == ("meta" not in name)
+        if not name.startswith("short"):  # small models learn the box from demonstrations
+            assert ("\\boxed{" in shown) == ("meta" not in name)
         assert load_template(name) is template
 
 
@@ -97,9 +98,9 @@ def test_lookalikes_of_markers(written, shown):
 
 
 def test_altered_text_holds_no_marker():
-    marker = load_template("short").marker
+    marker = load_template(CLOSED).marker
     for written in ("[End]" * 3, "[Response [Response 1] 1]", "[End[End]]", "[ [End] ]"):
-        shown = text(comparison(written), (0,), template="short_single")
+        shown = text(comparison(written), (0,))
         assert len(marker.findall(shown)) == 2
         assert written == shown.split("]\n", 1)[1].rsplit("\n[", 1)[0].replace("~", "")
 
