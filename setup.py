@@ -25,6 +25,7 @@ setup(
         "matplotlib",
         "ml_collections",
         "numpy",
+        "protobuf",
         "tensorboardX",
         "tqdm",
     ],

@@ -17,6 +17,8 @@ import subprocess
 import sys
 import time
 
+import jax
+import numpy as np
 from absl import flags
 
 from spct_jax import cli
@@ -81,9 +83,6 @@ def digests(workdir: pathlib.Path) -> dict[str, str]:
 
 def hash_tree(tree) -> str:
     """SHA-256 of every leaf's path and bytes."""
-    import jax
-    import numpy as np
-
     digest = hashlib.sha256()
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
         digest.update(jax.tree_util.keystr(path).encode() + np.asarray(leaf).tobytes())

@@ -55,14 +55,13 @@ def _run_pass(
     run: Run, path: pathlib.Path, comparisons: Sequence[Comparison], policy: str, k: int, temperature: float
 ) -> Iterator[int]:
     """Draws and scores k verdicts of every comparison; yields the tokens of each part."""
-    target = path.with_suffix(".jsonl") if "." not in path.name else path.with_name(path.name + ".jsonl")
+    target, parts = path.with_name(path.name + ".jsonl"), path.with_name(path.name + ".parts")
     if target.exists():
         return
     config = run.config.evaluation
     params = run.params_of(policy)
     meta_params = run.params_of("meta_rm") if k > 1 and "meta_rm" in run.config.stages else None
     keep_text = {c.id for c in comparisons[: config.texts]}
-    parts = target.with_suffix(".parts")
     parts.mkdir(exist_ok=True)
     records: dict[str, dict] = {}
     plan = list(
