@@ -57,7 +57,8 @@ def _explain(error: Exception, argv: list[str]) -> str:
         field = re.match(r"--(?:no)?config\.([\w.]+)", argument)
         if field and (close := _nearest_field(field[1])):
             return f"--config.{field[1]}: no such field; {close}"
-    return " ".join(str(error).split())
+    # A config file's own InputError arrives as a whole traceback in the flag's message; its last line is what matters.
+    return " ".join(str(error).rpartition("errors.InputError: ")[2].split())
 
 
 def _nearest_field(path: str) -> str | None:

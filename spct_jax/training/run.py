@@ -174,12 +174,14 @@ def drop_misfits(run: Run) -> Run:
     reports = dict(run.dataset.reports)
     for split in toy.SPLITS:
         comparisons, name = getattr(run.dataset, split), getattr(data, split) or split
-        kept[split] = [c for c in comparisons if run.fits(c)]
-        if len(kept[split]) == len(comparisons):
+        fits = [run.fits(c) for c in comparisons]
+        kept[split] = [c for c, fit in zip(comparisons, fits, strict=True) if fit]
+        if all(fits):
             continue
         if data.on_bad == "fatal":
-            first = next(c for c in comparisons if not run.fits(c))
-            raise InputError(f"{name}: prompt of {first.id!r} is longer than data.max_prompt ({data.max_prompt} tokens)")
+            raise InputError(
+                f"{name}: prompt of {comparisons[fits.index(False)].id!r} is longer than data.max_prompt ({data.max_prompt} tokens)"
+            )
         reports[name] = dataclasses.replace(reports[name], used=len(kept[split]), skipped=dict(reports[name].skipped))
         reports[name].skipped["prompt too long"] = len(comparisons) - len(kept[split])
     return dataclasses.replace(run, dataset=dataclasses.replace(run.dataset, **kept, reports=reports))
