@@ -179,9 +179,8 @@ def drop_misfits(run: Run) -> Run:
         if all(fits):
             continue
         if data.on_bad == "fatal":
-            raise InputError(
-                f"{name}: prompt of {comparisons[fits.index(False)].id!r} is longer than data.max_prompt ({data.max_prompt} tokens)"
-            )
+            first = comparisons[fits.index(False)].id
+            raise InputError(f"{name}: prompt of {first!r} is longer than data.max_prompt ({data.max_prompt} tokens)")
         reports[name] = dataclasses.replace(reports[name], used=len(kept[split]), skipped=dict(reports[name].skipped))
         reports[name].skipped["prompt too long"] = len(comparisons) - len(kept[split])
     return dataclasses.replace(run, dataset=dataclasses.replace(run.dataset, **kept, reports=reports))
