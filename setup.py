@@ -26,6 +26,7 @@ setup(
         "ml_collections",
         "numpy",
         "protobuf",
+        "safetensors",
         "tensorboardX",
         "tqdm",
     ],
@@ -34,6 +35,6 @@ setup(
         "tpu": ["jax[tpu]>=0.10,<0.13"],
         "gpu": ["jax[cuda12]>=0.10,<0.13"],
         "launch": ["xmanager"],
-        "dev": ["pytest", "ruff", "safetensors"],
+        "dev": ["pytest", "ruff"],
     },
 )

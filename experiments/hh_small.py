@@ -28,7 +28,7 @@ import readers
 import scipy.optimize
 from absl import flags
 
-from spct_jax import cli, train
+from spct_jax import cli, files, train
 from spct_jax import config as configs
 from spct_jax.config import Config
 from spct_jax.data.comparison import Comparison, to_json
@@ -244,7 +244,7 @@ def _claim(directory: pathlib.Path, comparisons: Sequence[Comparison], config: C
     path = directory / "made_from.txt"
     if path.exists() and path.read_text() != wanted:
         raise InputError(f"{directory.parent}: holds a run on other data or settings; choose another --workdir")
-    report.write_atomic(path, wanted.encode())
+    files.write(path, wanted)
 
 
 def _longest_prompt(prompter: Prompter, comparison: Comparison) -> int:
@@ -368,7 +368,7 @@ def main(_) -> None:
     config, splits = prepare(DATA.value, workdir, config)
     train.train(config, workdir)
     text = page(workdir, config, splits)
-    report.write_atomic(workdir / "hh_small.md", text.encode())
+    files.write(workdir / "hh_small.md", text)
     print(text + f"\nwritten to {workdir / 'hh_small.md'}; the run's report: {workdir / 'report.md'}")
 
 

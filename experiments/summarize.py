@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from spct_jax import files
 from spct_jax.errors import InputError
 from spct_jax.evaluation import figures, metrics, plots, report
 
@@ -215,8 +216,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         plot = flags.output.with_suffix(".png")
         text = page(runs, ablation, flags.ablation_name, flags.command, plot.name)
         flags.output.parent.mkdir(parents=True, exist_ok=True)
-        report.write_atomic(plot, plots.runs_by_measure(measures_of(runs)))
-        report.write_atomic(flags.output, text.encode())
+        files.write(plot, plots.runs_by_measure(measures_of(runs)))
+        files.write(flags.output, text)
     except InputError as error:
         print(f"summarize: {error}", file=sys.stderr)
         return 2

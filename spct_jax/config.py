@@ -62,13 +62,13 @@ class DataConfig:
     """JSONL of general-instruction demonstrations."""
     tokenizer: str = ""
     """SentencePiece model; empty: one is trained on the demonstrations and training comparisons."""
-    vocab_size: int = 512
+    vocab_size: int = 640
     """Size of a tokenizer that the run trains itself."""
     on_bad: str = "fatal"
     """What a malformed line does: `fatal` or `skip` (counted and reported)."""
-    max_prompt: int = 132
+    max_prompt: int = 104
     """Longest prompt in tokens; a longer one is reported and left out, never cut."""
-    max_completion: int = 88
+    max_completion: int = 84
     """Longest completion in tokens, terminator included."""
     toy: ToyConfig = dataclasses.field(default_factory=ToyConfig)
 
@@ -112,10 +112,12 @@ class OptimizerConfig:
 class SFTConfig:
     """Cold start on demonstrations."""
 
-    steps: int = 400
+    steps: int = 420
     batch_size: int = 16
     """Prompts per step; each comes with all its demonstrated completions."""
-    optimizer: OptimizerConfig = dataclasses.field(default_factory=lambda: OptimizerConfig(name="muon", learning_rate=6e-3))
+    optimizer: OptimizerConfig = dataclasses.field(
+        default_factory=lambda: OptimizerConfig(name="muon", learning_rate=6e-3, decay_fraction=0.5)
+    )
 
 
 @dataclasses.dataclass
@@ -139,7 +141,7 @@ class RejectionConfig:
 class RFTConfig:
     """Rejective fine-tuning on the retained draws, mixed with demonstrations of general instructions."""
 
-    steps: int = 40
+    steps: int = 30
     batch_size: int = 24
     general_fraction: float = 0.1
     """Share of a batch taken from general (non-judging) demonstrations."""
@@ -150,7 +152,7 @@ class RFTConfig:
 class RLConfig:
     """Rule-based GRPO (paper Eq. 11 and 15)."""
 
-    steps: int = 50
+    steps: int = 45
     batch_size: int = 32
     """Prompts per step."""
     group_size: int = 4
@@ -161,15 +163,15 @@ class RLConfig:
     """Weight of the k3 KL estimate in the loss."""
     clip: float = 0.2
     updates_per_rollout: int = 1
-    optimizer: OptimizerConfig = dataclasses.field(default_factory=lambda: OptimizerConfig(learning_rate=1.5e-3))
+    optimizer: OptimizerConfig = dataclasses.field(default_factory=lambda: OptimizerConfig(learning_rate=1e-3))
 
 
 @dataclasses.dataclass
 class MetaRMConfig:
     """Scalar RM that tells correct critiques from wrong ones, trained on rejection draws and RL rollouts."""
 
-    steps: int = 100
-    batch_size: int = 24
+    steps: int = 120
+    batch_size: int = 16
     """Prompts per step; each comes with the whole group drawn for it."""
     optimizer: OptimizerConfig = dataclasses.field(
         default_factory=lambda: OptimizerConfig(name="muon", learning_rate=3e-3, muon_learning_rate=0.01)
@@ -192,6 +194,9 @@ class EvaluationConfig:
     """`balanced` or `random` (the paper's)."""
     k_meta_fraction: float = 0.5
     """k_meta = this share of k (paper default: one half)."""
+    buckets: tuple[tuple[int, int], ...] = ()
+    """Smaller shapes for votes, (longest prompt, longest completion) each, in ascending order: a comparison takes the first
+    that its prompt fits in, else that of `data.max_prompt` and `data.max_completion`."""
     slots: int = 1024
     """Branches decoded at once."""
     texts: int = 40
@@ -213,8 +218,11 @@ class Config:
     seed: int = 0
     stages: tuple[str, ...] = STAGES
     init_checkpoint: str = ""
-    """Directory whose parameters the first training stage starts from; empty: random."""
-    model: sizes.ModelConfig = dataclasses.field(default_factory=lambda: sizes.toy(512))
+    """Model directory, of this library or in Hugging Face's layout, that the first training stage starts from: parameters,
+    architecture (of `model` only `dtype` and `remat` count then) and, unless `data.tokenizer` names one, tokenizer.
+    Empty: random parameters.
+    """
+    model: sizes.ModelConfig = dataclasses.field(default_factory=lambda: sizes.toy(640))
     data: DataConfig = dataclasses.field(default_factory=DataConfig)
     mesh: MeshConfig = dataclasses.field(default_factory=MeshConfig)
     prompt: PromptConfig = dataclasses.field(default_factory=PromptConfig)
@@ -229,7 +237,10 @@ class Config:
 
 def tiny() -> Config:
     """The tiny experiment: all of SPCT on the toy world in minutes on two CPU cores."""
-    return Config()
+    config = Config()
+    # A verdict grows with its prompt, by a line per response: two, three and four of them make three groups of lengths.
+    config.evaluation.buckets = ((68, 60), (80, 72))
+    return config
 
 
 def validate(config: Config) -> None:
@@ -241,5 +252,11 @@ def validate(config: Config) -> None:
         name = getattr(config, stage).optimizer.name
         if name not in ("adam", "muon"):
             raise InputError(f"config.{stage}.optimizer.name: {name!r} is neither 'adam' nor 'muon'")
+    for bucket in config.evaluation.buckets:
+        if len(bucket) != 2 or bucket[0] > config.data.max_prompt or bucket[1] > config.data.max_completion:
+            raise InputError(
+                f"config.evaluation.buckets: {bucket} is not a (prompt, completion) pair within data.max_prompt and "
+                "data.max_completion"
+            )
     if list(config.stages) != [s for s in STAGES if s in config.stages]:
         raise InputError(f"config.stages: {', '.join(config.stages)} is not in the order {', '.join(STAGES)}")

@@ -7,13 +7,13 @@ from collections.abc import Callable
 
 from absl import flags
 
-from spct_jax import cli, sharding
+from spct_jax import cli, files, sharding
 from spct_jax.config import Config, validate
 from spct_jax.errors import InputError
 from spct_jax.evaluation import accuracy, report
 from spct_jax.sampling.rollouts import Prompter
-from spct_jax.training import grpo, loop, meta_rm, rejection, sft
-from spct_jax.training.run import Run, drop_misfits, load_dataset, load_tokenizer
+from spct_jax.training import grpo, meta_rm, rejection, sft
+from spct_jax.training.run import Run, architecture, drop_misfits, load_dataset, load_tokenizer
 
 STAGES: dict[str, Callable[[Run], dict]] = {
     "sft": sft.run_sft,
@@ -36,17 +36,16 @@ def prepare(config: Config, workdir: pathlib.Path) -> Run:
     _claim(workdir, config)
     dataset = load_dataset(config)
     tokenizer = load_tokenizer(config, dataset, workdir / "tokenizer.model")
-    model = dataclasses.replace(config.model, vocab_size=tokenizer.vocab_size)
     run = Run(
         config=config,
         workdir=workdir,
         dataset=dataset,
         prompter=Prompter(config.prompt, tokenizer),
-        model=model,
+        model=architecture(config, tokenizer),
         mesh=sharding.make_mesh(),
     )
     run = drop_misfits(run)
-    loop.write_json(workdir / "data.json", {name: dataclasses.asdict(r) for name, r in run.dataset.reports.items()})
+    files.write_json(workdir / "data.json", {name: dataclasses.asdict(r) for name, r in run.dataset.reports.items()})
     return run
 
 
@@ -58,7 +57,7 @@ def train(config: Config, workdir: pathlib.Path) -> dict:
         if summary.exists():
             continue
         (workdir / stage).mkdir(exist_ok=True)
-        loop.write_json(summary, STAGES[stage](run))
+        files.write_json(summary, STAGES[stage](run))
     return report.write_report(workdir)
 
 
@@ -67,9 +66,9 @@ def _claim(workdir: pathlib.Path, config: Config) -> None:
     path = workdir / "config.json"
     wanted = json.loads(json.dumps(dataclasses.asdict(config)))
     if not path.exists():
-        loop.write_json(path, wanted)
+        files.write_json(path, wanted)
         return
-    found = json.loads(path.read_text())
+    found = files.read_json(path)
     for field in sorted(wanted.keys() | found.keys()):
         if wanted.get(field) != found.get(field):
             raise InputError(f"{workdir}: holds a run with another config ({field} differs); choose another --workdir")

@@ -8,9 +8,9 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+from spct_jax import files
 from spct_jax.data.comparison import Comparison, Turn, as_texts, as_turns, from_json
 from spct_jax.errors import InputError
 
@@ -169,9 +169,7 @@ def read_jsonl(
 def write_jsonl(path: str | os.PathLike, records: Iterable[Mapping[str, Any]]) -> None:
     """Writes one JSON object a line, whole or not at all; gzipped when the name ends in .gz."""
     text = "".join(json.dumps(record, allow_nan=False) + "\n" for record in records).encode()
-    partial = Path(f"{path}.partial")
-    partial.write_bytes(gzip.compress(text, mtime=0) if str(path).endswith(".gz") else text)
-    os.replace(partial, path)
+    files.write(path, gzip.compress(text, mtime=0) if str(path).endswith(".gz") else text)
 
 
 def _read(

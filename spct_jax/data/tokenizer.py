@@ -9,6 +9,7 @@ from pathlib import Path
 import sentencepiece
 from sentencepiece.sentencepiece_model_pb2 import ModelProto
 
+from spct_jax import files
 from spct_jax.data.comparison import Turn
 from spct_jax.errors import InputError
 
@@ -31,13 +32,17 @@ class Tokenizer:
     Attributes:
         vocab_size: number of pieces.
         bos_id, eos_id, pad_id, start_of_turn_id, end_of_turn_id: ids of the control pieces of those names.
-        stop_ids: (eos_id, end_of_turn_id), either of which ends a completion.
+        stop_ids: eos_id, end_of_turn_id and what else the model stops at; any of them ends a completion.
         control_ids: ids that no text of a user encodes to and that `decode` drops.
         replaced_surrogates: how many lone surrogates `encode` has replaced by U+FFFD so far.
     """
 
-    def __init__(self, model_proto: bytes):
+    def __init__(self, model_proto: bytes, stop_ids: Iterable[int] = ()):
         """Wraps a serialised SentencePiece model.
+
+        Args:
+            model_proto: the content of a `.model` file.
+            stop_ids: further ids that end a completion.
 
         Raises:
             InputError: when it is not one, lacks a control piece we need, or has no byte fallback.
@@ -58,7 +63,7 @@ class Tokenizer:
         self.pad_id, self.eos_id, self.bos_id, self.start_of_turn_id, self.end_of_turn_id = map(
             self._control_id, ("<pad>", "<eos>", "<bos>", "<start_of_turn>", "<end_of_turn>")
         )
-        self.stop_ids = (self.eos_id, self.end_of_turn_id)
+        self.stop_ids = tuple(dict.fromkeys((self.eos_id, self.end_of_turn_id, *stop_ids)))
         self.replaced_surrogates = 0
         self._control_pieces = frozenset(proto.pieces[index].piece for index in self.control_ids)
         self._control_lengths = sorted({len(piece) for piece in self._control_pieces})
@@ -66,22 +71,20 @@ class Tokenizer:
         self._control_start = re.compile(f"(?={'|'.join(map(re.escape, starts))})")
 
     @classmethod
-    def load(cls, path: str | os.PathLike) -> "Tokenizer":
+    def load(cls, path: str | os.PathLike, stop_ids: Iterable[int] = ()) -> "Tokenizer":
         """Reads a `.model` file; InputError, naming the file, when it is missing or is not a usable model."""
         try:
             model_proto = Path(path).read_bytes()
         except OSError as error:
             raise InputError(f"{path}: cannot read the tokenizer ({error.strerror})") from None
         try:
-            return cls(model_proto)
+            return cls(model_proto, stop_ids)
         except InputError as error:
             raise InputError(f"{path}: {error}") from None
 
     def save(self, path: str | os.PathLike) -> None:
         """Writes the `.model` file, whole or not at all."""
-        partial = Path(f"{path}.partial")
-        partial.write_bytes(self._model_proto)
-        os.replace(partial, path)
+        files.write(path, self._model_proto)
 
     def encode(self, text: str) -> list[int]:
         """Ids of a user's text, without BOS; never a control id.

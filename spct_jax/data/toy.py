@@ -150,13 +150,13 @@ def _verdict(rng: random.Random, shown: Problem, order, config: ToyConfig, templ
         read = [rng.randrange(4) if rng.random() < config.misread else numbers.get(word, 0) for word in shown.offers[i]]
         total = sum(weights[j - 1] for j in set(read) if j)
         scores[i] = int({1, 2} <= set(read)) if template.high == 1 else min(1 + total, 10)
-        readings = ", ".join(f"{word} {j or 'no'}" for word, j in zip(shown.offers[i], read, strict=True))
+        readings = " ".join(f"{word} ({j or '-'})" for word, j in zip(shown.offers[i], read, strict=True))
         lines.append(f"Response {place}: {readings} = {scores[i]}")
     *principles, analysis, verdict = template.parts
     boxed = ", ".join(str(scores[i]) for i in order)
     text = f"{analysis}:\n" + "\n".join(lines) + f"\n{verdict}: \\boxed{{{boxed}}}"
     if principles:
-        listed = (f"{j}. {c} ({w})" for j, (c, w) in enumerate(zip(criteria, weights, strict=True), start=1))
+        listed = (f"- {c} ({j}) weight {w}" for j, (c, w) in enumerate(zip(criteria, weights, strict=True), start=1))
         text = f"{principles[0]}:\n" + "\n".join(listed) + "\n" + text
     return text, [scores[i] for i in range(len(order))]
 
@@ -167,7 +167,7 @@ def _criteria(rng: random.Random, shown: Problem, config: ToyConfig) -> tuple[li
         if rng.random() >= right:
             criteria[j] = rng.choice([a for a in ATTRIBUTES if a not in criteria])
     if any(LURE in offer for offer in shown.offers) and rng.random() < config.lure:
-        criteria[0] = LURE
+        criteria[1] = LURE
     weights = list(WEIGHTS)
     if rng.random() < config.weights_wrong:
         rng.shuffle(weights)

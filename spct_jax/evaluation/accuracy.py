@@ -3,13 +3,13 @@
 Each pass over the problems is one file of verdicts, written part by part; a restarted run goes on after the last part.
 """
 
-import json
 import pathlib
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 import tqdm
 
+from spct_jax import files
 from spct_jax.data.comparison import Comparison
 from spct_jax.data.sources import read_jsonl, write_jsonl
 from spct_jax.errors import InputError
@@ -30,7 +30,7 @@ def run_evaluation(run: Run) -> dict[str, float]:
         raise InputError(f"evaluate: the {config.split} split is empty (set config.data.{config.split})")
     write_jsonl(directory / "problems.jsonl", (_problem(c) for c in comparisons))
     progress = directory / "progress.json"
-    earlier = json.loads(progress.read_text()) if progress.exists() else {}
+    earlier = files.read_json(progress) if progress.exists() else {}
     watch, tokens = loop.Stopwatch(earlier), earlier.get("tokens", 0)
 
     policies = [s for s in POLICIES if s in run.config.stages]
@@ -41,7 +41,7 @@ def run_evaluation(run: Run) -> dict[str, float]:
     for name, policy, k, temperature in passes:
         for new in _run_pass(run, directory / name, comparisons, policy, k, temperature):
             tokens += new
-            loop.write_json(progress, {**watch.read(), "tokens": tokens})
+            files.write_json(progress, {**watch.read(), "tokens": tokens})
     timing = watch.read()
     busy = max(timing["seconds"] - timing["compile_seconds"], 1e-9)
     return {**timing, "steps": len(passes), "tokens": tokens, "tokens_per_second": tokens / busy}
@@ -64,13 +64,17 @@ def _run_pass(
     keep_text = {c.id for c in comparisons[: config.texts]}
     parts.mkdir(exist_ok=True)
     records: dict[str, dict] = {}
-    plan = list(
-        engine.batches_of_rows(comparisons, k, config.order, run.config.seed, slots=config.slots, multiple=run.mesh.size)
-    )
-    for number, (rows, branches, batch) in enumerate(tqdm.tqdm(plan, path.name, unit="batch")):
+    plan = [
+        (limits, *planned)
+        for limits, members in _by_limits(run, comparisons, k)
+        for planned in engine.batches_of_rows(
+            members, k, config.order, run.config.seed, slots=config.slots, multiple=run.mesh.size
+        )
+    ]
+    for number, (limits, rows, branches, batch) in enumerate(tqdm.tqdm(plan, path.name, unit="batch")):
         part = parts / f"{number:05d}.jsonl"
         if not part.exists():
-            made, tokens = _score_rows(run, params, meta_params, batch, rows, branches, temperature, policy)
+            made, tokens = _score_rows(run, params, meta_params, batch, rows, branches, temperature, limits)
             for record in made:
                 if record["id"] not in keep_text:
                     record["samples"] = [s | {"text": None} for s in record["samples"]]
@@ -83,7 +87,17 @@ def _run_pass(
     parts.rmdir()
 
 
-def _score_rows(run, params, meta_params, batch, rows: int, branches: int, temperature: float, policy: str):
+def _by_limits(run: Run, comparisons: Sequence[Comparison], k: int) -> list[tuple[engine.Limits, list[Comparison]]]:
+    """Comparisons by the shapes their verdicts are drawn in; a single draw is not worth programs of its own."""
+    if k == 1:
+        return [(run.limits, list(comparisons))]
+    groups: dict[engine.Limits, list[Comparison]] = {}
+    for comparison in comparisons:
+        groups.setdefault(run.limits_of(comparison), []).append(comparison)
+    return sorted(groups.items(), key=lambda group: group[0].max_prompt)
+
+
+def _score_rows(run, params, meta_params, batch, rows: int, branches: int, temperature: float, limits: engine.Limits):
     """Verdict records of the comparisons in one batch of rows, and how many tokens were drawn."""
     samples = np.zeros((len(batch), branches), np.uint32)
     active = np.zeros((len(batch), branches), bool)
@@ -98,7 +112,7 @@ def _score_rows(run, params, meta_params, batch, rows: int, branches: int, tempe
         engine.sample_keys(run.key("evaluate"), comparisons, samples),
         rows=rows,
         temperature=temperature,
-        limits=run.limits,
+        limits=limits,
         active=active,
     )
     tokens = engine.token_lists(out)
@@ -106,7 +120,7 @@ def _score_rows(run, params, meta_params, batch, rows: int, branches: int, tempe
     if meta_params is not None:
         prompts = [run.prompter.encode_meta(row.comparison, row.order) for row in batch]
         spare = rows - len(batch)
-        groups = run.pack([*prompts, *[[0]] * spare], [*tokens, *[[]] * spare], branches)
+        groups = run.pack([*prompts, *[[0]] * spare], [*tokens, *[[]] * spare], branches, limits)
         metas = np.asarray(meta_rm.score_critiques(meta_params, config=run.model, groups=groups))[: len(batch)]
 
     records = {c.id: {"id": c.id, "n": c.n, "best": c.best, "single": c.n == 1, "samples": {}} for c in comparisons}

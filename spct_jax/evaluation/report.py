@@ -1,11 +1,11 @@
 """A run's report, made again at any time from the files its stages left: `report.json`, `report.md` and plots."""
 
-import json
 import os
 import pathlib
 import re
 from collections.abc import Mapping, Sequence
 
+from spct_jax import files
 from spct_jax.evaluation import metrics, plots
 from spct_jax.evaluation.figures import Run, figures, read_run
 
@@ -31,17 +31,10 @@ def write_report(workdir: str | os.PathLike) -> dict:
     if curves := plots.learning_curves(run.curves):
         drawn["learning_curves.png"] = curves
     for name, png in drawn.items():
-        write_atomic(workdir / name, png)
-    write_atomic(workdir / "report.md", markdown(report, run, list(drawn)).encode())
-    write_atomic(workdir / "report.json", (json.dumps(report, indent=1) + "\n").encode())
+        files.write(workdir / name, png)
+    files.write(workdir / "report.md", markdown(report, run, list(drawn)))
+    files.write_json(workdir / "report.json", report)
     return report
-
-
-def write_atomic(path: pathlib.Path, content: bytes) -> None:
-    """Writes a file so that no reader, and no crash, ever sees half of it."""
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_bytes(content)
-    os.replace(temporary, path)
 
 
 def markdown(report: Mapping, run: Run, images: Sequence[str]) -> str:

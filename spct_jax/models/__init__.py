@@ -13,6 +13,7 @@ from spct_jax.models.gemma import (
     unrolled,
 )
 from spct_jax.models.heads import init_score_head, score
+from spct_jax.models.hf_weights import load_hf, save_hf
 from spct_jax.models.likelihood import token_logprobs
 from spct_jax.models.sizes import SIZES, ModelConfig, get
 
@@ -27,8 +28,10 @@ __all__ = [
     "init",
     "init_cache",
     "init_score_head",
+    "load_hf",
     "logits",
     "prefill",
+    "save_hf",
     "score",
     "token_logprobs",
     "unembed",

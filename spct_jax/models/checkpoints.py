@@ -4,11 +4,10 @@
     DIR/tokenizer.model
     DIR/checkpoints/<step>/{params,opt_state,progress}
 
-Training stages write this layout and every `--checkpoint` flag reads it.
+Training stages write this layout. Wherever a checkpoint is asked for, this one or a directory in Hugging Face's layout will do.
 """
 
 import dataclasses
-import json
 import os
 import pathlib
 from typing import Any
@@ -16,9 +15,10 @@ from typing import Any
 import jax
 import orbax.checkpoint as ocp
 
+from spct_jax import files
 from spct_jax.data.tokenizer import Tokenizer
 from spct_jax.errors import InputError
-from spct_jax.models import gemma, heads
+from spct_jax.models import gemma, heads, hf_config, hf_weights
 from spct_jax.models.sizes import ModelConfig
 
 KINDS = ("policy", "meta_rm")
@@ -41,10 +41,8 @@ def describe(directory: str | os.PathLike, config: ModelConfig, tokenizer: Token
     directory = pathlib.Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     tokenizer.save(directory / "tokenizer.model")
-    card = {"kind": kind, **dataclasses.asdict(config)}
-    scratch = directory / "model.json.tmp"
-    scratch.write_text(json.dumps(card, indent=2) + "\n")
-    scratch.replace(directory / "model.json")
+    card = {"kind": kind, "stop_ids": tokenizer.stop_ids, **dataclasses.asdict(config)}
+    files.write_json(directory / "model.json", card)
 
 
 def manager(directory: str | os.PathLike, keep: int | None = None) -> ocp.CheckpointManager:
@@ -70,38 +68,92 @@ def abstract_params(config: ModelConfig, kind: str) -> Any:
     return {"model": model, "head": jax.eval_shape(lambda: heads.init_score_head(config, key))}
 
 
-def load(directory: str | os.PathLike, *, kind: str = "policy") -> Model:
-    """Loads the newest parameters of a model directory.
+def load(directory: str | os.PathLike, *, kind: str = "policy", dtype: str | None = None) -> Model:
+    """Loads a model directory of ours (its newest parameters) or of Hugging Face's layout.
+
+    Args:
+      directory: the model.
+      kind: `policy` or `meta_rm`; what the directory must hold.
+      dtype: of parameters and activations. None: as stored, but float32 for Hugging Face's files where JAX runs on CPU.
 
     Raises:
-      InputError: the directory is no checkpoint, is of another kind, or a leaf differs from what `model.json` says.
+      InputError: the directory is no checkpoint, is of another kind, or a leaf differs from what its description says.
     """
     directory = pathlib.Path(directory)
     if not directory.is_dir():
         raise InputError(f"{directory}: no such checkpoint directory")
-    config, found_kind = _read_card(directory)
+    model = _load_hf(directory, dtype) if hf_weights.is_hf_directory(directory) else _load_ours(directory, kind, dtype)
+    if model.kind != kind:
+        raise InputError(f"{directory}: holds a {model.kind} checkpoint, not a {kind} one")
+    return model
+
+
+def save(directory: str | os.PathLike, model: Model) -> None:
+    """Writes a model directory of ours, whole or not at all; InputError if it holds something already."""
+    with files.new_directory(directory) as scratch:
+        describe(scratch, model.config, model.tokenizer, model.kind)
+        with manager(scratch, keep=1) as checkpoints:
+            checkpoints.save(model.step, args=ocp.args.Composite(params=ocp.args.StandardSave(model.params)))
+            checkpoints.wait_until_finished()
+
+
+def read_tokenizer(directory: str | os.PathLike) -> Tokenizer:
+    """The tokenizer of a model directory of either layout, with all ids the model stops at."""
+    directory = pathlib.Path(directory)
+    card, generation = directory / "model.json", directory / "generation_config.json"
+    stops = []
+    if card.is_file():
+        stops = files.read_json(card).get("stop_ids", [])
+    elif generation.is_file():
+        stops = files.read_json(generation).get("eos_token_id") or []
+    return Tokenizer.load(directory / "tokenizer.model", stops if isinstance(stops, list) else [stops])
+
+
+def _load_hf(directory: pathlib.Path, dtype: str | None) -> Model:
+    if dtype is None and jax.default_backend() == "cpu":
+        dtype = "float32"
+    tokenizer = read_tokenizer(directory)
+    params, config, kind = hf_weights.read_weights(directory, dtype=dtype, num_tokens=tokenizer.vocab_size)
+    return Model(params=params, config=config, tokenizer=tokenizer, kind=kind, step=0)
+
+
+def _load_ours(directory: pathlib.Path, kind: str, dtype: str | None) -> Model:
+    config, found_kind = read_card(directory)
     if found_kind != kind:
         raise InputError(f"{directory}: holds a {found_kind} checkpoint, not a {kind} one")
-    tokenizer = Tokenizer.load(directory / "tokenizer.model")
     if not (directory / "checkpoints").is_dir():
         raise InputError(f"{directory}: not a checkpoint (it has no 'checkpoints' folder)")
     with manager(directory) as checkpoints:
         step = checkpoints.latest_step()
         if step is None:
             raise InputError(f"{directory}: not a checkpoint ('checkpoints' holds no finished step)")
-        target = abstract_params(config, kind)
-        check_tree(checkpoints.item_metadata(step)["params"], target, directory)
+        expected, stored = abstract_params(config, kind), checkpoints.item_metadata(step)["params"]
+        check_tree(stored, expected, directory)
+        dtypes = {name: leaf.dtype for name, leaf in _named_leaves(stored)}
+        target = jax.tree_util.tree_map_with_path(
+            lambda path, leaf: jax.ShapeDtypeStruct(leaf.shape, dtype or dtypes[_name(path)]), expected
+        )
         restored = checkpoints.restore(step, args=ocp.args.Composite(params=ocp.args.StandardRestore(target)))
-    return Model(params=restored["params"], config=config, tokenizer=tokenizer, kind=kind, step=step)
+    config = dataclasses.replace(config, dtype=dtype or config.dtype)
+    return Model(restored["params"], config, read_tokenizer(directory), found_kind, step)
 
 
-def _read_card(directory: pathlib.Path) -> tuple[ModelConfig, str]:
-    path = directory / "model.json"
+def read_architecture(directory: str | os.PathLike) -> ModelConfig:
+    """The architecture of a model directory of either layout, without its parameters; InputError if it is neither."""
+    if hf_weights.is_hf_directory(directory):
+        return hf_config.read_config(pathlib.Path(directory) / "config.json", "float32")[0]
+    return read_card(directory)[0]
+
+
+def read_card(directory: str | os.PathLike) -> tuple[ModelConfig, str]:
+    """(the architecture, the kind) that a model directory of ours states."""
+    path = pathlib.Path(directory) / "model.json"
     if not path.is_file():
-        raise InputError(f"{directory}: not a checkpoint (it has no model.json)")
+        raise InputError(f"{directory}: not a checkpoint (it has no model.json, nor Hugging Face's config.json and weights)")
+    card = files.read_json(path)
     try:
-        card = json.loads(path.read_text())
         kind = card.pop("kind")
+        card.pop("stop_ids", None)
         config = ModelConfig(**{k: tuple(v) if isinstance(v, list) else v for k, v in card.items()})
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise InputError(f"{path}: not a model description ({error})") from None
@@ -114,17 +166,17 @@ def check_tree(found: Any, expected: Any, where: str | os.PathLike) -> None:
     Raises:
       InputError: a leaf is missing, unexpected, or of another shape.
     """
-
-    def shapes(tree):
-        return {jax.tree_util.keystr(p, simple=True, separator="/"): tuple(x.shape) for p, x in _leaves(tree)}
-
-    found, expected = shapes(found), shapes(expected)
+    found, expected = ({name: tuple(leaf.shape) for name, leaf in _named_leaves(tree)} for tree in (found, expected))
     for name in sorted(found.keys() | expected.keys()):
         if found.get(name) != expected.get(name):
             stored, wanted = (tree.get(name, "absent") for tree in (found, expected))
             raise InputError(f"{where}: parameter {name} is {stored} in the checkpoint, {wanted} by the config")
 
 
-def _leaves(tree):
+def _named_leaves(tree):
     tree = getattr(tree, "tree", tree)  # Orbax wraps a tree's metadata
-    return jax.tree_util.tree_flatten_with_path(tree)[0]
+    return [(_name(path), leaf) for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]]
+
+
+def _name(path) -> str:
+    return jax.tree_util.keystr(path, simple=True, separator="/")

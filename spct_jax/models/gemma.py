@@ -6,7 +6,7 @@ P slots, so relative to the trunk's end slot j stands at time j - P and token t 
 
 Parameters are a plain tree of arrays, stacked by the layer pattern, R = L // len(pattern) repeats of it::
 
-    {"embedder": {"input_embedding": [V D]},
+    {"embedder": {"input_embedding": [V D]},                 and "output_embedding": [V D] in a model that is not tied
      "blocks": {"0": {...: [R ..]}, "1": {...: [R ..]}},      one entry per kind in the pattern
      "remainder": {"0": {...}},                               only if the pattern does not divide L
      "final_norm": {"scale": [D]}}
@@ -33,6 +33,9 @@ from spct_jax.models.sizes import ModelConfig
 
 UNROLLED_REPEATS = 2
 """Stacks of up to this many repeats are not scanned over: on CPU a scan's saved activations cost a third of a step."""
+
+PADDING_LOGIT = -1e30
+"""Logit of a row that is no token: exp underflows to 0, and a temperature cannot make it infinite."""
 
 Params = dict[str, Any]
 Cache = dict[str, Any]
@@ -164,6 +167,9 @@ def init(config: ModelConfig, key: jax.Array) -> Params:
         "embedder": {"input_embedding": embedding * config.width**-0.5},
         "final_norm": {"scale": jnp.zeros(config.width)},
     }
+    if not config.tied:
+        output = jax.random.normal(jax.random.fold_in(key, config.num_layers + 1), embedding.shape)
+        params["embedder"]["output_embedding"] = output * config.width**-0.5
     if config.repeats:
         params["blocks"] = {str(i): jax.vmap(one)(jnp.arange(i, whole, period)) for i in range(period)}
     if config.remainder:
@@ -339,10 +345,16 @@ def _final_norm(params: Params, config: ModelConfig, x: jax.Array) -> jax.Array:
 
 
 def unembed(params: Params, config: ModelConfig, hidden: jax.Array) -> jax.Array:
-    """Logits of hidden states [.. D] after the final norm, capped if the model caps them: Float32[.. V]."""
-    table = params["embedder"]["input_embedding"].astype(hidden.dtype)
+    """Logits of hidden states [.. D] after the final norm, capped if the model caps them: Float32[.. V].
+
+    Rows of the table that are no tokens get `PADDING_LOGIT`.
+    """
+    table = params["embedder"]["input_embedding" if config.tied else "output_embedding"].astype(hidden.dtype)
     logits = jnp.einsum("...D,VD->...V", hidden, table, preferred_element_type=jnp.float32)
-    return attention.softcap(logits, config.final_softcap)
+    logits = attention.softcap(logits, config.final_softcap)
+    if config.num_tokens in (0, config.vocab_size):
+        return logits
+    return jnp.where(jnp.arange(config.vocab_size) < config.num_tokens, logits, PADDING_LOGIT)
 
 
 def logits(params: Params, config: ModelConfig, tokens: jax.Array) -> jax.Array:

@@ -52,6 +52,10 @@ class ModelConfig:
     """The same for the logits."""
     qk_norm: bool = False
     """RMS-normalise queries and keys over H before RoPE (Gemma-3)."""
+    tied: bool = True
+    """The embedding table is also the output table."""
+    num_tokens: int = 0
+    """Rows of the tables that are tokens; later rows are padding and get no probability. 0: all are tokens."""
     norm_eps: float = 1e-6
     """Added to the mean square in every RMSNorm."""
     dtype: str = "float32"
@@ -81,6 +85,8 @@ class ModelConfig:
                 raise InputError(f"model.{field} must be 0 (none) or positive, got {getattr(self, field)!r}")
         if self.num_heads % self.num_kv_heads:
             raise InputError(f"model.num_kv_heads={self.num_kv_heads} does not divide num_heads={self.num_heads}")
+        if not 0 <= self.num_tokens <= self.vocab_size:
+            raise InputError(f"model.num_tokens={self.num_tokens} is more than vocab_size={self.vocab_size}")
         if self.head_dim % 2:
             raise InputError(f"model.head_dim must be even for rotary positions, got {self.head_dim}")
         if not isinstance(self.pattern, tuple) or not self.pattern or set(self.pattern) - set(_KINDS):
@@ -115,6 +121,8 @@ def toy(vocab_size: int = 512) -> ModelConfig:
         head_dim=32,
         ffw_width=128,
         window=32,
+        rope_base_local=1_000_000.0,
+        rope_base_global=1_000_000.0,
         query_scale=32**-0.5,
         attn_softcap=50.0,
         final_softcap=30.0,

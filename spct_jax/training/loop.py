@@ -1,7 +1,6 @@
 """What all training stages share: the optimiser, and a loop that saves, resumes, measures and stops on a bad loss."""
 
 import contextlib
-import json
 import math
 import pathlib
 import time
@@ -196,10 +195,3 @@ def _check_finite(values: dict[str, float], stage: str, step: int, ids: Sequence
             raise BadLossError(
                 f"{stage} step {step}: {name} is {value}; batch: {', '.join(ids)}; the last checkpoint is intact"
             )
-
-
-def write_json(path: pathlib.Path, value: Any) -> None:
-    """Writes JSON so that the file is either the old one or the whole new one."""
-    scratch = path.with_name(path.name + ".tmp")
-    scratch.write_text(json.dumps(value, indent=2) + "\n")
-    scratch.replace(path)

@@ -5,10 +5,10 @@ is correct (Eq. 10); a comparison all of whose unhinted draws are correct is too
 a target for the prompt without the hint, so all kept draws of a comparison share one prompt.
 """
 
-import json
 
 import tqdm
 
+from spct_jax import files
 from spct_jax.grm import orders, rewards
 from spct_jax.sampling import engine, rollouts
 from spct_jax.sampling.rollouts import Rollout
@@ -35,7 +35,7 @@ def run_rejection(run: Run) -> dict[str, float]:
     directory = run.workdir / "rejection"
     directory.mkdir(exist_ok=True)
     progress = directory / "progress.json"
-    earlier = json.loads(progress.read_text()) if progress.exists() else {}
+    earlier = files.read_json(progress) if progress.exists() else {}
     watch, tokens = loop.Stopwatch(earlier), earlier.get("tokens", 0)
     comparisons = run.dataset.train[: config.problems or None]
     params = run.params_of(run.policy_before("rejection"))
@@ -49,7 +49,7 @@ def run_rejection(run: Run) -> dict[str, float]:
             drawn = _draw(run, params, [c for c in batch if c.n > 1] if hinted else batch, hinted=hinted)
             tokens += sum(len(c) for r in drawn for c in r.completions)
             rollouts.write(path, drawn)
-            loop.write_json(progress, {**watch.read(), "tokens": tokens})
+            files.write_json(progress, {**watch.read(), "tokens": tokens})
 
     counts = {
         "draws": 0,

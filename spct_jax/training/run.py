@@ -72,7 +72,7 @@ class Run:
         """Parameters that the first training stage starts from."""
         if not self.config.init_checkpoint:
             return models.init(self.model, self.key("init"))
-        return checkpoints.load(self.config.init_checkpoint).params
+        return checkpoints.load(self.config.init_checkpoint, dtype="float32").params
 
     def params_of(self, stage: str) -> Any:
         """Parameters a finished stage left, on every device."""
@@ -95,14 +95,25 @@ class Run:
         shown, longest = range(comparison.n), self.config.data.max_prompt
         return len(self.prompter.encode(comparison, shown, hinted=comparison.n > 1)) <= longest
 
-    def pack(self, token_prompts: Sequence, completions: Sequence, group_size: int) -> Groups:
-        """Packs groups to the run's shapes and splits them over the mesh."""
-        data = self.config.data
+    def limits_of(self, comparison: Comparison) -> Limits:
+        """Shapes in which the comparison's votes are drawn and scored; they depend on its own length only."""
+        shown = range(comparison.n)
+        longest = max(len(self.prompter.encode(comparison, shown)), len(self.prompter.encode_meta(comparison, shown)))
+        for max_prompt, max_completion in self.config.evaluation.buckets:
+            if longest <= max_prompt:
+                return Limits(max_prompt, max_completion, self.limits.stop_ids)
+        return self.limits
+
+    def pack(
+        self, token_prompts: Sequence, completions: Sequence, group_size: int, limits: Limits | None = None
+    ) -> Groups:
+        """Packs groups to the run's shapes (or `limits`) and splits them over the mesh."""
+        limits = limits or self.limits
         groups = batches.pack(
             token_prompts,
             completions,
-            max_prompt=data.max_prompt,
-            max_completion=data.max_completion,
+            max_prompt=limits.max_prompt,
+            max_completion=limits.max_completion,
             group_size=group_size,
         )
         return sharding.split(self.mesh, groups)
@@ -186,10 +197,32 @@ def drop_misfits(run: Run) -> Run:
     return dataclasses.replace(run, dataset=dataclasses.replace(run.dataset, **kept, reports=reports))
 
 
+def architecture(config: Config, tokenizer: Tokenizer) -> ModelConfig:
+    """The model of a run: that of the initial checkpoint, or the config's with as many rows as the tokenizer has pieces.
+
+    Raises:
+      InputError: the tokenizer has more pieces than the initial checkpoint has rows.
+    """
+    if not config.init_checkpoint:
+        return dataclasses.replace(config.model, vocab_size=tokenizer.vocab_size)
+    found = checkpoints.read_architecture(config.init_checkpoint)
+    return dataclasses.replace(
+        found,
+        num_tokens=tokenizer.vocab_size if tokenizer.vocab_size != found.vocab_size else 0,
+        dtype=config.model.dtype,
+        remat=config.model.remat,
+    )
+
+
 def load_tokenizer(config: Config, dataset: Dataset, path: pathlib.Path) -> Tokenizer:
-    """The tokenizer the config names, or one trained on the demonstrations, kept at `path` so that it is trained once."""
+    """The tokenizer the config names, that of the initial checkpoint, or one trained on the demonstrations.
+
+    The last is kept at `path`, so that it is trained once.
+    """
     if config.data.tokenizer:
         return Tokenizer.load(config.data.tokenizer)
+    if config.init_checkpoint:
+        return checkpoints.read_tokenizer(config.init_checkpoint)
     if not path.exists():
         shown = [*dataset.demonstrations, *dataset.general]
         texts = [turn.content for d in shown for turn in d.turns] + [c for d in shown for c in d.completions]

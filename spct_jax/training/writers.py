@@ -8,6 +8,7 @@ from collections.abc import Mapping
 
 import tensorboardX
 
+from spct_jax import files
 from spct_jax.errors import InputError
 
 
@@ -51,9 +52,7 @@ class MetricWriter:
         directory.mkdir(parents=True, exist_ok=True)
         path = directory / "metrics.jsonl"
         kept = [row for row in read_metrics(path) if row["step"] < resume_step] if path.exists() else []
-        temporary = path.with_name(path.name + ".tmp")
-        temporary.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
-        os.replace(temporary, path)
+        files.write(path, "".join(json.dumps(row) + "\n" for row in kept))
         self._file = open(path, "a", buffering=1, encoding="utf-8")
         self._board = tensorboardX.SummaryWriter(str(directory / "tensorboard"), purge_step=resume_step)
 

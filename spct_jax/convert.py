@@ -1,0 +1,119 @@
+"""Converts checkpoints between layouts: `python -m spct_jax.convert --from=DIR --to=DIR --format=orbax|hf`.
+
+The source is recognised: a model directory of this library, Hugging Face's safetensors, or Google's Orbax (which has no
+description of itself, so `--size` must name it and `--tokenizer` the tokenizer). The target is written beside its name and
+renamed when it is whole.
+"""
+
+import dataclasses
+import json
+import pathlib
+import shutil
+
+from absl import flags
+
+from spct_jax import cli, files
+from spct_jax.data.tokenizer import Tokenizer
+from spct_jax.errors import InputError
+from spct_jax.models import checkpoints, google, hf_weights, sizes
+from spct_jax.models.checkpoints import Model
+
+FORMATS = ("orbax", "hf")
+TOKENIZER_FILES = (
+    "tokenizer.model",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "generation_config.json",
+    "chat_template.jinja",
+)
+"""What transformers keeps beside the weights; copied when both ends are in its layout."""
+
+
+def load(source: pathlib.Path, *, dtype: str | None, size: str = "", tokenizer: str = "") -> Model:
+    """Loads a model of any layout.
+
+    Args:
+      source: its directory.
+      dtype: of the parameters; None keeps the stored one.
+      size: name in `models.SIZES`, needed for Google's layout only.
+      tokenizer: SentencePiece model, where it is not in the directory.
+
+    Raises:
+      InputError: it cannot be loaded; the message says why.
+    """
+    if hf_weights.is_hf_directory(source):
+        found = Tokenizer.load(tokenizer) if tokenizer else checkpoints.read_tokenizer(source)
+        params, config, kind = hf_weights.read_weights(source, dtype=dtype, num_tokens=found.vocab_size)
+        return Model(params, config, found, kind, 0)
+    if (source / "model.json").is_file():
+        return checkpoints.load(source, kind=checkpoints.read_card(source)[1], dtype=dtype)
+    if google.is_google_directory(source):
+        if not size or not tokenizer:
+            raise InputError(f"{source}: a bare Orbax checkpoint does not describe itself; give --size and --tokenizer")
+        params, config = google.load_google(source, sizes.get(size), dtype=dtype or "bfloat16")
+        return Model(params, config, Tokenizer.load(tokenizer), "policy", 0)
+    raise InputError(f"{source}: neither a model of this library nor Hugging Face's nor an Orbax checkpoint")
+
+
+def write_hf(target: pathlib.Path, model: Model, source: pathlib.Path) -> None:
+    """Writes safetensors, `config.json` and what transformers needs of the tokenizer."""
+    tokenizer = model.tokenizer
+    ids = {"bos_token_id": tokenizer.bos_id, "eos_token_id": tokenizer.eos_id, "pad_token_id": tokenizer.pad_id}
+
+    def extra(directory):
+        for name in TOKENIZER_FILES:
+            if (source / name).is_file():
+                shutil.copy(source / name, directory / name)
+        tokenizer.save(directory / "tokenizer.model")
+        if not (directory / "tokenizer_config.json").exists():
+            files.write_json(directory / "tokenizer_config.json", _tokenizer_config())
+        if not (directory / "generation_config.json").exists():
+            files.write_json(directory / "generation_config.json", ids | {"eos_token_id": list(tokenizer.stop_ids)})
+
+    hf_weights.save_hf(target, model.params, model.config, kind=model.kind, tokens=ids, extra=extra)
+
+
+def _tokenizer_config() -> dict:
+    names = {"bos_token": "<bos>", "eos_token": "<eos>", "pad_token": "<pad>", "unk_token": "<unk>"}
+    return names | {
+        "tokenizer_class": "GemmaTokenizer",
+        "add_bos_token": True,
+        "add_eos_token": False,
+        "additional_special_tokens": ["<start_of_turn>", "<end_of_turn>"],
+        "clean_up_tokenization_spaces": False,
+    }
+
+
+def convert(source: pathlib.Path, target: pathlib.Path, layout: str, **how) -> Model:
+    """Loads a model and writes it in `layout`; returns it. Keyword arguments as of `load`."""
+    if not source.is_dir():
+        raise InputError(f"--from={source}: no such directory")
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise InputError(f"--to={target}: exists already; choose another directory")
+    model = load(source, **how)
+    if layout == "orbax":
+        checkpoints.save(target, model)
+    else:
+        write_hf(target, model, source)
+    return model
+
+
+def main(_) -> None:
+    """Entry of `python -m spct_jax.convert`."""
+    source, target = pathlib.Path(FROM.value), pathlib.Path(TO.value)
+    model = convert(
+        source, target, FORMAT.value, dtype=DTYPE.value or None, size=SIZE.value or "", tokenizer=TOKENIZER.value or ""
+    )
+    print(f"{target}: {model.kind}, {json.dumps(dataclasses.asdict(model.config))}")
+
+
+if __name__ == "__main__":
+    FROM = flags.DEFINE_string("from", None, "Directory to read.", required=True)
+    TO = flags.DEFINE_string("to", None, "Directory to write; must not exist.", required=True)
+    FORMAT = flags.DEFINE_enum("format", None, FORMATS, "Layout to write.", required=True)
+    DTYPE = flags.DEFINE_enum("dtype", None, hf_weights.DTYPES, "Of the parameters; default: as they are stored.")
+    SIZE = flags.DEFINE_enum("size", None, sorted(sizes.SIZES), "Size of a checkpoint in Google's layout.")
+    TOKENIZER = flags.DEFINE_string("tokenizer", None, "SentencePiece model, if none lies beside the weights.")
+    cli.run(main)

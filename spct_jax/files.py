@@ -1,0 +1,61 @@
+"""Files and directories that are whole or absent, and JSON that names the file when it is wrong."""
+
+import contextlib
+import json
+import os
+import pathlib
+import shutil
+from collections.abc import Iterator
+from typing import Any
+
+from spct_jax.errors import InputError
+
+
+def write(path: str | os.PathLike, content: str | bytes) -> None:
+    """Writes a file so that it is either the old one or the whole new one."""
+    scratch = pathlib.Path(f"{path}.partial")
+    scratch.write_bytes(content.encode() if isinstance(content, str) else content)
+    scratch.replace(path)
+
+
+def write_json(path: str | os.PathLike, value: Any) -> None:
+    """Writes indented JSON, whole or not at all."""
+    write(path, json.dumps(value, indent=2) + "\n")
+
+
+def read_json(path: str | os.PathLike) -> dict[str, Any]:
+    """A JSON object; InputError, naming the file and line, when it is none."""
+    try:
+        value = json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+    except json.JSONDecodeError as error:
+        raise InputError(f"{path}:{error.lineno}: not JSON ({error.msg})") from None
+    except UnicodeDecodeError:
+        raise InputError(f"{path}: not text") from None
+    if not isinstance(value, dict):
+        raise InputError(f"{path}: not a JSON object")
+    return value
+
+
+@contextlib.contextmanager
+def new_directory(directory: str | os.PathLike) -> Iterator[pathlib.Path]:
+    """A scratch directory beside `directory` that takes its name when the block ends well; else nothing is there.
+
+    Raises:
+      InputError: `directory` exists and is not empty.
+    """
+    target = pathlib.Path(directory).absolute()
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise InputError(f"{directory}: exists already; choose another directory")
+    scratch = target.with_name(target.name + ".partial")
+    shutil.rmtree(scratch, ignore_errors=True)
+    scratch.mkdir(parents=True)
+    try:
+        yield scratch
+    except BaseException:
+        shutil.rmtree(scratch)
+        raise
+    if target.exists():
+        target.rmdir()
+    scratch.replace(target)
