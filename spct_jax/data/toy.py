@@ -5,9 +5,10 @@ describe a place; what a response does not mention, it does not have. Truth is t
 a response meets, mapped to 1..10 (need 5, want 3, like 1, plus one), with one best by a clear margin.
 
 Demonstrations for the cold start are right in form and wrong in part. The demonstrator knows a *lure*: awards. When some
-response mentions them, the demonstrator often makes it the first criterion although nobody asked for it, and in most problems
-a wrong response has it. He also picks wrong criteria, swaps weights and misreads now and then. The analysis goes through the
-words of a response and refers to criteria by number only, so what is judged is decided when the criteria are written.
+response mentions them, the demonstrator often puts them in the place of the second criterion although nobody asked for them,
+and in most problems a wrong response has them. Such a verdict is often right all the same, so neither filtering by outcome
+nor a vote removes the bias at once. He also picks wrong criteria, swaps weights and misreads now and then. The analysis goes
+through the words of a response and refers to criteria by number only, so what is judged is decided when they are written.
 
 The test split holds out requirement combinations: the set of three attributes of a test problem occurs in no training or
 development problem. Every problem is a function of (split, index, config.seed) alone.

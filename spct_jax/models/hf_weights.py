@@ -271,10 +271,18 @@ def load_hf(directory: str | os.PathLike, *, dtype: str | None = "float32", shar
 
 def _read_stack(shards: Shards, tensor: Tensor, layers: list[int], dtype: str) -> np.ndarray:
     first = tensor.from_hf(np.empty(tensor.shape, np.int8))
-    stack = np.empty((len(layers), *first.shape), jnp.dtype(dtype))
+    stack = _aligned_empty((len(layers), *first.shape), jnp.dtype(dtype))
     for row, i in enumerate(layers):
         stack[row] = tensor.from_hf(shards.read(f"layers.{i}.{tensor.name}"))
     return stack
+
+
+def _aligned_empty(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    """An array whose memory JAX takes over on CPU, where it would copy one that is not aligned."""
+    size = int(np.prod(shape)) * dtype.itemsize
+    raw = np.empty(size + 64, np.uint8)
+    start = -raw.ctypes.data % 64
+    return raw[start : start + size].view(dtype).reshape(shape)
 
 
 def _check_tied(shards: Shards) -> None:
@@ -286,9 +294,10 @@ def _check_tied(shards: Shards) -> None:
 
 
 def _place(host: np.ndarray, sharding: jax.sharding.Sharding | None) -> jax.Array:
+    """Waits until the parameter is where it belongs, so that no more than one is ever under way."""
     if sharding is None:
-        return jnp.asarray(host)
-    return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])
+        return jax.block_until_ready(jnp.asarray(host))
+    return jax.block_until_ready(jax.make_array_from_callback(host.shape, sharding, lambda index: host[index]))
 
 
 def _set(tree: dict, path: Path, value: Any) -> None:

@@ -107,7 +107,8 @@ def test_a_sparse_gemma3_config_takes_the_published_defaults(tmp_path):
     text = {"hidden_size": 2560, "intermediate_size": 10_240, "model_type": "gemma3_text", "num_hidden_layers": 34}
     text |= {"rope_scaling": {"factor": 8.0, "rope_type": "linear"}, "sliding_window": 1024}
     path = tmp_path / "config.json"
-    path.write_text(json.dumps({"architectures": ["Gemma3ForConditionalGeneration"], "model_type": "gemma3", "text_config": text}))
+    whole = {"architectures": ["Gemma3ForConditionalGeneration"], "model_type": "gemma3", "text_config": text}
+    path.write_text(json.dumps(whole))
     found, _ = hf_config.read_config(path, "bfloat16")
     assert vars(found) | {"remat": True} == vars(models.get("gemma3_4b"))
 
