@@ -25,6 +25,7 @@ def micro_config():
     config.meta_rm.batch_size = 8
     config.evaluation.problems = 10
     config.evaluation.k = (1, 4)
+    config.evaluation.buckets = ((68, 60),)
     config.evaluation.compare_temperatures = ()
     config.evaluation.slots = 32
     config.checkpoint.every_steps = 1

@@ -1,5 +1,6 @@
 """`python -m spct_jax.convert` between layouts, and model directories of either layout where a checkpoint is asked for."""
 
+import dataclasses
 import json
 import pathlib
 import shutil
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from spct_jax import convert, models
+from spct_jax import convert, models, sharding
 from spct_jax.data.tokenizer import train_tokenizer
 from spct_jax.errors import InputError
 from spct_jax.models import checkpoints
@@ -107,6 +108,16 @@ def test_a_run_starts_from_a_hugging_face_directory(source, micro_config, tmp_pa
     run = runs.Run(micro_config, tmp_path, None, None, found, None)
     params, _ = models.load_hf(source)
     assert jax.tree.all(jax.tree.map(np.array_equal, run.initial_params(), params))
+
+
+def test_a_checkpoint_of_two_devices_is_converted_on_one(source, tmp_path):
+    model = checkpoints.load(source)
+    both = sharding.replicate(sharding.make_mesh(), model.params)
+    checkpoints.save(tmp_path / "ours", dataclasses.replace(model, params=both))
+    command = [sys.executable, "-m", "spct_jax.convert", f"--from={tmp_path}/ours", f"--to={tmp_path}/theirs", "--format=hf"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert tensors(tmp_path / "theirs").keys() == tensors(source).keys()
 
 
 @pytest.mark.parametrize(

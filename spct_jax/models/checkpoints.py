@@ -102,7 +102,8 @@ def read_tokenizer(directory: str | os.PathLike) -> Tokenizer:
     directory = pathlib.Path(directory)
     card, generation = directory / "model.json", directory / "generation_config.json"
     stops = []
-    if card.is_file():
+    if not hf_weights.is_hf_directory(directory):
+        read_card(directory)
         stops = files.read_json(card).get("stop_ids", [])
     elif generation.is_file():
         stops = files.read_json(generation).get("eos_token_id") or []
@@ -130,8 +131,10 @@ def _load_ours(directory: pathlib.Path, kind: str, dtype: str | None) -> Model:
         expected, stored = abstract_params(config, kind), checkpoints.item_metadata(step)["params"]
         check_tree(stored, expected, directory)
         dtypes = {name: leaf.dtype for name, leaf in _named_leaves(stored)}
+        # Not the devices it was written from, which may be others or more than there are here.
+        here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
         target = jax.tree_util.tree_map_with_path(
-            lambda path, leaf: jax.ShapeDtypeStruct(leaf.shape, dtype or dtypes[_name(path)]), expected
+            lambda path, leaf: jax.ShapeDtypeStruct(leaf.shape, dtype or dtypes[_name(path)], sharding=here), expected
         )
         restored = checkpoints.restore(step, args=ocp.args.Composite(params=ocp.args.StandardRestore(target)))
     config = dataclasses.replace(config, dtype=dtype or config.dtype)
