@@ -93,7 +93,8 @@ def _by_limits(run: Run, comparisons: Sequence[Comparison], k: int) -> list[tupl
         return [(run.limits, list(comparisons))]
     groups: dict[engine.Limits, list[Comparison]] = {}
     for comparison in comparisons:
-        groups.setdefault(run.limits_of(comparison), []).append(comparison)
+        rows = engine.plan_rows(comparison, k, run.config.evaluation.order, run.config.seed)
+        groups.setdefault(run.limits_of(comparison, {row.order for row in rows}), []).append(comparison)
     return sorted(groups.items(), key=lambda group: group[0].max_prompt)
 
 

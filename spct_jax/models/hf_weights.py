@@ -32,7 +32,7 @@ _DTYPES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
 DTYPES = tuple(_DTYPES.values())
 SHARD_BYTES = 5 * 10**9
 
-Path = tuple[str, ...]
+TreePath = tuple[str, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,8 +52,8 @@ class Tensor:
     to_hf: Callable[[np.ndarray], np.ndarray] = lambda x: x
 
 
-def layer_tensors(c: ModelConfig) -> dict[Path, Tensor]:
-    """Path inside a block of ours -> the tensor of a layer."""
+def layer_tensors(c: ModelConfig) -> dict[TreePath, Tensor]:
+    """TreePath inside a block of ours -> the tensor of a layer."""
     D, F, N, K, H = c.width, c.ffw_width, c.num_heads, c.num_kv_heads, c.head_dim
 
     def heads(name, count):
@@ -91,8 +91,8 @@ def layer_tensors(c: ModelConfig) -> dict[Path, Tensor]:
     return tensors
 
 
-def outer_tensors(c: ModelConfig, kind: str) -> dict[Path, Tensor]:
-    """Path in our tree -> a tensor outside the layers; `lm_head.` and `score.` names have no prefix."""
+def outer_tensors(c: ModelConfig, kind: str) -> dict[TreePath, Tensor]:
+    """TreePath in our tree -> a tensor outside the layers; `lm_head.` and `score.` names have no prefix."""
     root = () if kind == "policy" else ("model",)
     tensors = {
         (*root, "embedder", "input_embedding"): Tensor("embed_tokens.weight", (c.vocab_size, c.width)),
@@ -105,7 +105,7 @@ def outer_tensors(c: ModelConfig, kind: str) -> dict[Path, Tensor]:
     return tensors
 
 
-def stacks(c: ModelConfig, kind: str) -> Iterator[tuple[Path, list[int] | None]]:
+def stacks(c: ModelConfig, kind: str) -> Iterator[tuple[TreePath, list[int] | None]]:
     """(path of a stack of blocks in our tree, the layers in it or None for a single layer without a stacked axis)."""
     root = () if kind == "policy" else ("model",)
     period = len(c.pattern)
@@ -300,13 +300,13 @@ def _place(host: np.ndarray, sharding: jax.sharding.Sharding | None) -> jax.Arra
     return jax.block_until_ready(jax.make_array_from_callback(host.shape, sharding, lambda index: host[index]))
 
 
-def _set(tree: dict, path: Path, value: Any) -> None:
+def _set(tree: dict, path: TreePath, value: Any) -> None:
     for name in path[:-1]:
         tree = tree.setdefault(name, {})
     tree[path[-1]] = value
 
 
-def _at(tree: Any, path: Path) -> Any:
+def _at(tree: Any, path: TreePath) -> Any:
     for name in path:
         tree = tree[name]
     return tree

@@ -95,10 +95,10 @@ class Run:
         shown, longest = range(comparison.n), self.config.data.max_prompt
         return len(self.prompter.encode(comparison, shown, hinted=comparison.n > 1)) <= longest
 
-    def limits_of(self, comparison: Comparison) -> Limits:
-        """Shapes in which the comparison's votes are drawn and scored; they depend on its own length only."""
-        shown = range(comparison.n)
-        longest = max(len(self.prompter.encode(comparison, shown)), len(self.prompter.encode_meta(comparison, shown)))
+    def limits_of(self, comparison: Comparison, orders: Iterable[Sequence[int]]) -> Limits:
+        """Shapes in which the comparison's votes in these orders are drawn and scored; they depend on its own length only."""
+        encoders = (self.prompter.encode, self.prompter.encode_meta)
+        longest = max(len(encode(comparison, order)) for order in orders for encode in encoders)
         for max_prompt, max_completion in self.config.evaluation.buckets:
             if longest <= max_prompt:
                 return Limits(max_prompt, max_completion, self.limits.stop_ids)
