@@ -53,7 +53,7 @@ class Tensor:
 
 
 def layer_tensors(c: ModelConfig) -> dict[TreePath, Tensor]:
-    """TreePath inside a block of ours -> the tensor of a layer."""
+    """Path inside a block of ours -> the tensor of a layer."""
     D, F, N, K, H = c.width, c.ffw_width, c.num_heads, c.num_kv_heads, c.head_dim
 
     def heads(name, count):
@@ -92,7 +92,7 @@ def layer_tensors(c: ModelConfig) -> dict[TreePath, Tensor]:
 
 
 def outer_tensors(c: ModelConfig, kind: str) -> dict[TreePath, Tensor]:
-    """TreePath in our tree -> a tensor outside the layers; `lm_head.` and `score.` names have no prefix."""
+    """Path in our tree -> a tensor outside the layers; `lm_head.` and `score.` names have no prefix."""
     root = () if kind == "policy" else ("model",)
     tensors = {
         (*root, "embedder", "input_embedding"): Tensor("embed_tokens.weight", (c.vocab_size, c.width)),

@@ -27,11 +27,11 @@ def numpy_norm(x, scale):
     return x / np.sqrt((x**2).mean() + 1e-6) * (1 + scale)
 
 
-def numpy_rope(x, position):
+def numpy_rope(x, position, base):
     """x [H] turned by its position, one pair at a time."""
     out, half = x.copy(), len(x) // 2
     for i in range(half):
-        angle = position / 10_000 ** (2 * i / len(x))
+        angle = position / base ** (2 * i / len(x))
         out[i] = x[i] * np.cos(angle) - x[i + half] * np.sin(angle)
         out[i + half] = x[i + half] * np.cos(angle) + x[i] * np.sin(angle)
     return out
@@ -44,7 +44,7 @@ def numpy_gelu(x):
 def numpy_gemma2(params, config, tokens):
     """Float64 logits [T V] of one sequence, token by token and head by head."""
     p = jax.tree.map(lambda a: np.asarray(a, np.float64), params)
-    table = p["embedder"]["input_embedding"]
+    table, base = p["embedder"]["input_embedding"], config.rope_base_global  # this model's local layers have the same
     xs = [table[token] * np.sqrt(config.width) for token in tokens]
     for layer in range(config.num_layers):
         w = jax.tree.map(lambda a, r=layer // 2: a[r], p["blocks"][str(layer % 2)])
@@ -54,10 +54,10 @@ def numpy_gemma2(params, config, tokens):
             out = np.zeros(config.width)
             for head in range(config.num_heads):
                 shared = head // (config.num_heads // config.num_kv_heads)
-                q = numpy_rope(x @ w["attn"]["q"][:, head], i) * config.query_scale
+                q = numpy_rope(x @ w["attn"]["q"][:, head], i, base) * config.query_scale
                 first = max(0, i - config.window + 1) if layer % 2 == 0 else 0
                 seen = range(first, i + 1)
-                scores = np.array([q @ numpy_rope(normed[j] @ w["attn"]["k"][:, shared], j) for j in seen])
+                scores = np.array([q @ numpy_rope(normed[j] @ w["attn"]["k"][:, shared], j, base) for j in seen])
                 scores = config.attn_softcap * np.tanh(scores / config.attn_softcap)
                 weights = np.exp(scores - scores.max())
                 weights /= weights.sum()
