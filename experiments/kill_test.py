@@ -66,7 +66,8 @@ def progress(workdir: pathlib.Path) -> str:
     started = [s for s in ("sft", "rejection", "rft", "rl", "meta_rm", "evaluate") if (workdir / s).is_dir()]
     if not started:
         return "before the first stage"
-    steps = [p.name for p in (workdir / started[-1] / "checkpoints").glob("[0-9]*")]
+    names = [p.name for p in (workdir / started[-1] / "checkpoints").glob("*")]
+    steps = [name for name in names if name.isdigit()]  # a save cut short has a longer name
     saved = f", last checkpoint {max(map(int, steps))}" if steps else ""
     return f"in {started[-1]}{saved}"
 
