@@ -7,6 +7,7 @@ The load runs in a process of its own, whose peak resident memory (less what it 
 """
 
 import argparse
+import dataclasses
 import json
 import pathlib
 import shutil
@@ -41,21 +42,12 @@ print(json.dumps({"before": before, "after": memory("VmHWM"), "output": output})
 
 def size_of(gigabytes: float) -> sizes.ModelConfig:
     """A Gemma-2 of about that many gigabytes in float32."""
-    config = sizes.ModelConfig(
-        vocab_size=32_000,
-        num_layers=2,
-        width=2048,
-        num_heads=8,
-        num_kv_heads=4,
-        head_dim=128,
-        ffw_width=5632,
-        query_scale=128**-0.5,
-        attn_softcap=50.0,
-        final_softcap=30.0,
+    config = dataclasses.replace(
+        sizes.toy(32_000), width=2048, num_heads=8, num_kv_heads=4, head_dim=128, ffw_width=5632, query_scale=128**-0.5
     )
     layer = sum(int(np.prod(t.shape)) for t in hf_weights.layer_tensors(config).values()) * 4
     layers = max(round((gigabytes * 1e9 - 4 * config.vocab_size * config.width) / layer), 2)
-    return sizes.ModelConfig(**vars(config) | {"num_layers": layers})
+    return dataclasses.replace(config, num_layers=layers)
 
 
 def write(directory: pathlib.Path, config: sizes.ModelConfig) -> int:

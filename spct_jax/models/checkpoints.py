@@ -82,10 +82,11 @@ def load(directory: str | os.PathLike, *, kind: str = "policy", dtype: str | Non
     directory = pathlib.Path(directory)
     if not directory.is_dir():
         raise InputError(f"{directory}: no such checkpoint directory")
-    model = _load_hf(directory, dtype) if hf_weights.is_hf_directory(directory) else _load_ours(directory, kind, dtype)
-    if model.kind != kind:
-        raise InputError(f"{directory}: holds a {model.kind} checkpoint, not a {kind} one")
-    return model
+    is_hf = hf_weights.is_hf_directory(directory)
+    found = hf_config.read_config(directory / "config.json", "float32")[1] if is_hf else read_card(directory)[1]
+    if found != kind:
+        raise InputError(f"{directory}: holds a {found} checkpoint, not a {kind} one")
+    return _load_hf(directory, dtype) if is_hf else _load_ours(directory, dtype)
 
 
 def save(directory: str | os.PathLike, model: Model) -> None:
@@ -118,10 +119,8 @@ def _load_hf(directory: pathlib.Path, dtype: str | None) -> Model:
     return Model(params=params, config=config, tokenizer=tokenizer, kind=kind, step=0)
 
 
-def _load_ours(directory: pathlib.Path, kind: str, dtype: str | None) -> Model:
-    config, found_kind = read_card(directory)
-    if found_kind != kind:
-        raise InputError(f"{directory}: holds a {found_kind} checkpoint, not a {kind} one")
+def _load_ours(directory: pathlib.Path, dtype: str | None) -> Model:
+    config, kind = read_card(directory)
     if not (directory / "checkpoints").is_dir():
         raise InputError(f"{directory}: not a checkpoint (it has no 'checkpoints' folder)")
     with manager(directory) as checkpoints:
@@ -138,7 +137,7 @@ def _load_ours(directory: pathlib.Path, kind: str, dtype: str | None) -> Model:
         )
         restored = checkpoints.restore(step, args=ocp.args.Composite(params=ocp.args.StandardRestore(target)))
     config = dataclasses.replace(config, dtype=dtype or config.dtype)
-    return Model(restored["params"], config, read_tokenizer(directory), found_kind, step)
+    return Model(restored["params"], config, read_tokenizer(directory), kind, step)
 
 
 def read_architecture(directory: str | os.PathLike) -> ModelConfig:

@@ -6,6 +6,7 @@ or the array itself, fused `qkv_einsum` or `q_einsum` with `kv_einsum`, gating m
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import pathlib
 from typing import Any
@@ -18,14 +19,8 @@ import orbax.checkpoint as ocp
 from spct_jax.errors import InputError
 from spct_jax.models.sizes import ModelConfig
 
-_NORMS = {
-    "pre_attention_norm": "pre_attention_norm",
-    "post_attention_norm": "post_attention_norm",
-    "pre_ffw_norm": "pre_ffw_norm",
-    "post_ffw_norm": "post_ffw_norm",
-    "attn/_query_norm": "attn/q_norm",
-    "attn/_key_norm": "attn/k_norm",
-}
+_NORMS = ("pre_attention_norm", "post_attention_norm", "pre_ffw_norm", "post_ffw_norm")
+_QK_NORMS = {"q_norm": "_query_norm", "k_norm": "_key_norm"}
 
 
 def is_google_directory(directory: str | os.PathLike) -> bool:
@@ -86,12 +81,10 @@ def from_google(tree: Any, config: ModelConfig, *, dtype: str, where: str) -> tu
             },
             "mlp": {"gate": gate, "up": up, "down": take(name("mlp/linear"), (F, D))},
         }
-        for theirs, ours in _NORMS.items():
-            if theirs.startswith("attn/"):
-                if config.qk_norm:
-                    block["attn"][ours.removeprefix("attn/")] = {"scale": take(name(f"{theirs}/scale"), (H,))}
-            else:
-                block[ours] = {"scale": take(name(f"{theirs}/scale"), (D,))}
+        for norm in _NORMS:
+            block[norm] = {"scale": take(name(f"{norm}/scale"), (D,))}
+        for ours, theirs in _QK_NORMS.items() if config.qk_norm else ():
+            block["attn"][ours] = {"scale": take(name(f"attn/{theirs}/scale"), (H,))}
         return block
 
     rows = found["embedder/input_embedding"].shape[0] if "embedder/input_embedding" in found else config.vocab_size
@@ -111,14 +104,8 @@ def from_google(tree: Any, config: ModelConfig, *, dtype: str, where: str) -> tu
         }
     if config.remainder:
         params["remainder"] = {str(i): block for i, block in enumerate(layers[whole:])}
-    size = ModelConfig(
-        **{
-            **vars(config),
-            "vocab_size": rows,
-            "num_tokens": config.vocab_size if rows > config.vocab_size else 0,
-            "dtype": dtype,
-        }
-    )
+    num_tokens = config.vocab_size if rows > config.vocab_size else 0
+    size = dataclasses.replace(config, vocab_size=rows, num_tokens=num_tokens, dtype=dtype)
     return jax.tree.map(lambda x: jnp.asarray(np.ascontiguousarray(x), jnp.dtype(dtype)), params), size
 
 
