@@ -59,14 +59,15 @@ class RMSNorm(nn.Module):
     """Root-mean-square norm, x / rms(x) * (1 + scale) over the last axis, in float32."""
 
     eps: float
+    dtype: Any = None
 
     @nn.compact
     def __call__(self, x):
-        """Normalises x [.. D]; keeps its dtype."""
+        """Normalises x [.. D]; the result has `dtype`, by default that of x."""
         scale = self.param("scale", nn.initializers.zeros, (x.shape[-1],))
         y = x.astype(jnp.float32)
         y = y * lax.rsqrt(jnp.mean(jnp.square(y), axis=-1, keepdims=True) + self.eps)
-        return (y * (1 + scale.astype(jnp.float32))).astype(x.dtype)
+        return (y * (1 + scale.astype(jnp.float32))).astype(self.dtype or x.dtype)
 
 
 class Attention(nn.Module):
@@ -76,7 +77,7 @@ class Attention(nn.Module):
 
     @nn.compact
     def __call__(self, x, rope, attend):
-        """Maps x [.. T D] to ([.. T D], what `attend` reports); see `Block`."""
+        """Maps x [.. T D] to (Float32[.. T D], what `attend` reports); see `Block`."""
         c = self.config
         M = c.num_heads // c.num_kv_heads
         w = functools.partial(_weight, self, x.dtype)
@@ -85,7 +86,7 @@ class Attention(nn.Module):
         v = _to_heads(x, w("v", (c.width, c.num_kv_heads, c.head_dim), c.width))
         if c.qk_norm:
             q, k = RMSNorm(c.norm_eps, name="q_norm")(q), RMSNorm(c.norm_eps, name="k_norm")(k)
-        q, k = attention.rope(q, rope) * jnp.asarray(c.query_scale, x.dtype), attention.rope(k, rope)
+        q, k, v = (y.astype(x.dtype) for y in (attention.rope(q, rope) * c.query_scale, attention.rope(k, rope), v))
         q = q.reshape(*q.shape[:-3], c.num_kv_heads, M, *q.shape[-2:])
         encoded, report = attend(q, k, v)
         encoded = encoded.astype(x.dtype).reshape(*x.shape[:-2], c.num_heads, x.shape[-2], c.head_dim)
@@ -101,15 +102,18 @@ class FeedForward(nn.Module):
 
     @nn.compact
     def __call__(self, x):
-        """Maps x [.. T D] to [.. T D]."""
+        """Maps x [.. T D] to Float32[.. T D]."""
         D, F = self.config.width, self.config.ffw_width
         w = functools.partial(_weight, self, x.dtype)
         gate, up = _project(x, w("gate", (D, F), D)), _project(x, w("up", (D, F), D))
-        return _project(nn.gelu(gate) * up, w("down", (F, D), F))
+        return _project((nn.gelu(gate) * up).astype(x.dtype), w("down", (F, D), F))
 
 
 class Block(nn.Module):
-    """One layer: attention and feed-forward, each between a norm before and a norm after, on a residual stream."""
+    """One layer: attention and feed-forward, each between a norm before and a norm after, on a residual stream.
+
+    Values are rounded to the model's dtype only where they enter a matrix product; everything between is float32.
+    """
 
     config: ModelConfig
 
@@ -118,28 +122,30 @@ class Block(nn.Module):
         """Applies the layer.
 
         Args:
-          x: [.. T D].
+          x: Float32[.. T D].
           rope: the tables of the layer's kind, broadcast against [.. N T H/2].
           attend: called with q [.. K M T H] and k, v [.. K T H] after norms, RoPE and scaling; returns
             ([.. K M T H], anything), the anything being handed on to the caller.
 
         Returns:
-          ([.. T D], what `attend` reported).
+          (Float32[.. T D], what `attend` reported).
         """
         norm = functools.partial(RMSNorm, self.config.norm_eps)
-        attended, report = Attention(self.config, name="attn")(norm(name="pre_attention_norm")(x), rope, attend)
+        into = functools.partial(norm, jnp.dtype(self.config.dtype))
+        attended, report = Attention(self.config, name="attn")(into(name="pre_attention_norm")(x), rope, attend)
         x = x + norm(name="post_attention_norm")(attended)
-        fed = FeedForward(self.config, name="mlp")(norm(name="pre_ffw_norm")(x))
+        fed = FeedForward(self.config, name="mlp")(into(name="pre_ffw_norm")(x))
         return x + norm(name="post_ffw_norm")(fed), report
 
 
 def _project(x: jax.Array, w: jax.Array) -> jax.Array:
-    """Projects: x [.. D] times w [D F], as one product of two matrices.
+    """Projects: x [.. D] times w [D F], both of the model's dtype, as one product of two matrices: Float32[.. F].
 
     With more than one leading axis XLA's CPU backend fuses element-wise work into strided copies of the operands of the
     weight's gradient, which then takes three times as long.
     """
-    return (x.reshape(-1, x.shape[-1]) @ w).reshape(*x.shape[:-1], w.shape[-1])
+    product = jnp.matmul(x.reshape(-1, x.shape[-1]), w, preferred_element_type=jnp.float32)
+    return product.reshape(*x.shape[:-1], w.shape[-1])
 
 
 def _to_heads(x: jax.Array, w: jax.Array) -> jax.Array:
@@ -214,8 +220,9 @@ def _stacks(config: ModelConfig, tree: dict[str, Any]) -> dict[str, Any]:
 
 def _embed(params: Params, config: ModelConfig, tokens: jax.Array) -> jax.Array:
     dtype = jnp.dtype(config.dtype)
-    # The root of D is rounded to the activations' dtype, as Gemma was trained.
-    return params["embedder"]["input_embedding"][tokens].astype(dtype) * jnp.asarray(config.width**0.5, dtype)
+    # The root of D is rounded to the weights' dtype, as Gemma was trained.
+    scale = jnp.asarray(config.width**0.5, dtype).astype(jnp.float32)
+    return params["embedder"]["input_embedding"][tokens].astype(jnp.float32) * scale
 
 
 def _ropes(config: ModelConfig, positions: jax.Array) -> dict[str, tuple[jax.Array, jax.Array]]:
@@ -341,7 +348,7 @@ def extend(
 
 
 def _final_norm(params: Params, config: ModelConfig, x: jax.Array) -> jax.Array:
-    return RMSNorm(config.norm_eps).apply({"params": params["final_norm"]}, x)
+    return RMSNorm(config.norm_eps, jnp.dtype(config.dtype)).apply({"params": params["final_norm"]}, x)
 
 
 def unembed(params: Params, config: ModelConfig, hidden: jax.Array) -> jax.Array:

@@ -56,18 +56,18 @@ def test_scores_of_a_classifier_are_those_of_transformers():
         models.load_hf(FIXTURES / "gemma2_classifier")
 
 
-@pytest.mark.parametrize("name", ["gemma2_tiny", "gemma3_tiny"])
-def test_bfloat16_picks_the_same_tokens(name):
+@pytest.mark.parametrize(("name", "agreeing"), [("gemma2_tiny", 56), ("gemma3_tiny", 55)])
+def test_bfloat16_picks_the_same_tokens(name, agreeing):
+    """Gemma-3's remaining position has a gap of 0.004; rounding only its weights to bfloat16 already turns two of 56."""
     params, config = models.load_hf(FIXTURES / name, dtype="bfloat16")
     assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype("bfloat16")}
     got, wanted = np.asarray(logits(params, config, reference(name)["ids"])), reference(name)["logits"]
     assert got.dtype == np.float32
-    best = wanted.argmax(-1)
-    # Positions whose two best logits are closer than bfloat16 can tell are ties.
+    same = got.argmax(-1) == wanted.argmax(-1)
     top = np.sort(wanted, axis=-1)
-    clear = top[..., -1] - top[..., -2] > 2 * np.abs(got - wanted).max()
-    assert (got.argmax(-1) == best)[clear].all()
-    assert np.abs(got - wanted).max() < 0.06
+    assert same.sum() >= agreeing
+    assert (top[..., -1] - top[..., -2])[~same].max(initial=0) < 0.005
+    assert np.abs(got - wanted).max() < 0.04
 
 
 def test_global_rope_scale_and_kinds_of_layers_are_read():
