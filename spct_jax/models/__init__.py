@@ -1,17 +1,7 @@
 """The decoder, its sizes and its heads."""
 
-from spct_jax.models.gemma import (
-    Cache,
-    Params,
-    Trunk,
-    extend,
-    init,
-    init_cache,
-    logits,
-    prefill,
-    unembed,
-    unrolled,
-)
+from spct_jax.models.decoding import Cache, decode, flush, init_cache
+from spct_jax.models.gemma import Params, Trunk, extend, init, logits, prefill, unembed, unrolled
 from spct_jax.models.heads import init_score_head, score
 from spct_jax.models.hf_weights import load_hf, save_hf
 from spct_jax.models.likelihood import token_logprobs
@@ -23,7 +13,9 @@ __all__ = [
     "ModelConfig",
     "Params",
     "Trunk",
+    "decode",
     "extend",
+    "flush",
     "get",
     "init",
     "init_cache",

@@ -6,6 +6,7 @@ dim; M = N / K query heads share a key head. Queries are [.. K M T H], keys and 
 
 from __future__ import annotations
 
+import functools
 from typing import NamedTuple
 
 import jax
@@ -14,6 +15,13 @@ from jax import lax
 
 MASKED = -2.3819763e38
 """Score of an invisible key: finite, so that a row with no visible key stays free of NaN."""
+
+
+QUERY_BLOCK = 256
+"""Longest trunk whose scores are one block; in longer ones, as many queries share a slice of the keys they can see."""
+
+QUERY_ROWS = 32
+"""Queries of a block whose scores exist at once."""
 
 
 class Partial(NamedTuple):
@@ -64,13 +72,33 @@ def trunk_mask(lengths: jax.Array, num_slots: int, times: jax.Array, window: int
     return seen & (True if window is None else times[:, None] - slots < window)
 
 
+def place_mask(
+    lengths: jax.Array, place: jax.Array, num_places: int, num_slots: int, times: jax.Array, window: int | None
+) -> jax.Array:
+    """Which slots of a row with U trunks, S each, one token of every branch sees: Bool[B G U*S].
+
+    Args:
+      lengths: Int[B G], tokens in the branch's own trunk.
+      place: Int[B G], which of the U it is.
+      num_places: U.
+      num_slots: S.
+      times: Int[B G], the token's branch time.
+      window: keys a query sees, itself included; None for all.
+    """
+    slots = jnp.arange(num_slots) - num_slots
+    seen = slots >= -lengths[..., None]
+    seen &= True if window is None else times[..., None] - slots < window
+    mine = place[..., None] == jnp.arange(num_places)
+    return (mine[..., None] & seen[..., None, :]).reshape(*place.shape, num_places * num_slots)
+
+
 def causal_mask(times: jax.Array, key_times: jax.Array, window: int | None) -> jax.Array:
-    """Which keys at Int[S] `key_times` queries at Int[T] `times` see: Bool[T S]."""
-    distance = times[:, None] - key_times
+    """Which keys at Int[S] `key_times` queries at Int[.. T] `times` see: Bool[.. T S]."""
+    distance = times[..., None] - key_times
     return (distance >= 0) & (True if window is None else distance < window)
 
 
-def partial(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array, cap: float, by_vector: bool = False) -> Partial:
+def partial(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array, cap: float) -> Partial:
     """Attention of q [.. K M T H] over the visible ones of k, v [.. K S H], not yet normalised.
 
     Args:
@@ -79,41 +107,41 @@ def partial(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array, cap: floa
       v: values.
       mask: Bool[.. T S], broadcast over K and M.
       cap: soft cap on the scores, applied before the mask; 0 for none.
-      by_vector: multiply and add instead of a matrix product, which is faster on keys of its own for one query.
     """
-    if by_vector:
-        scores = jnp.sum(q * k[..., None, :, :], axis=-1, dtype=jnp.float32)[..., None, :]
-    else:
-        scores = jnp.einsum("...KMTH,...KSH->...KMTS", q, k, preferred_element_type=jnp.float32)
-    scores = jnp.where(mask[..., None, None, :, :], softcap(scores, cap), MASKED)
+    scores = jnp.einsum("...KMTH,...KSH->...KMTS", q, k, preferred_element_type=jnp.float32)
+    weights, peak = _weights(scores, mask[..., None, None, :, :], cap)
+    out = jnp.einsum("...KMTS,...KSH->...KMTH", weights.astype(v.dtype), v, preferred_element_type=jnp.float32)
+    return Partial(out, peak, jnp.sum(weights, axis=-1))
+
+
+def _weights(scores: jax.Array, mask: jax.Array, cap: float) -> tuple[jax.Array, jax.Array]:
+    """(exp(scores - peak) where visible, the peak [..] of each row of scores [.. S])."""
+    scores = jnp.where(mask, softcap(scores, cap), MASKED)
     if 0 < cap <= 60:
         # Capped scores can neither overflow exp nor underflow it, so the pass over them for a maximum is saved.
         peak = jnp.zeros(scores.shape[:-1], jnp.float32)
     else:
         peak = lax.stop_gradient(jnp.max(scores, axis=-1, initial=MASKED))
-    weights = jnp.exp(scores - peak[..., None])
-    if by_vector:
-        weighted = weights[..., 0, :, None].astype(v.dtype) * v[..., None, :, :]
-        out = jnp.sum(weighted, axis=-2, dtype=jnp.float32)[..., None, :]
-    else:
-        out = jnp.einsum("...KMTS,...KSH->...KMTH", weights.astype(v.dtype), v, preferred_element_type=jnp.float32)
-    return Partial(out, peak, jnp.sum(weights, axis=-1))
+    return jnp.exp(scores - peak[..., None]), peak
+
+
+def combine(*parts: Partial) -> Partial:
+    """Attention over the keys of all parts, by log-sum-exp; a part without a visible key changes no bit of it."""
+    peak = functools.reduce(jnp.maximum, (part.max for part in parts))
+    factors = [jnp.exp(part.max - peak) for part in parts]
+    out = sum(part.out * factor[..., None] for part, factor in zip(parts, factors, strict=True))
+    return Partial(out, peak, sum(part.sum * factor for part, factor in zip(parts, factors, strict=True)))
 
 
 def merge(*parts: Partial) -> jax.Array:
-    """One softmax over the keys of all parts, by log-sum-exp: Float32[.. K M T H]."""
-    peak = parts[0].max
-    for part in parts[1:]:
-        peak = jnp.maximum(peak, part.max)
-    factors = [jnp.exp(part.max - peak) for part in parts]
-    total = sum(part.sum * factor for part, factor in zip(parts, factors, strict=True))
-    out = sum(part.out * factor[..., None] for part, factor in zip(parts, factors, strict=True))
+    """One softmax over the keys of all parts: Float32[.. K M T H]."""
+    whole = combine(*parts)
     # Only the padding of a trunk sees no key at all; its output is never read, but must stay finite.
-    return out / jnp.where(total > 0, total, 1.0)[..., None]
+    return whole.out / jnp.where(whole.sum > 0, whole.sum, 1.0)[..., None]
 
 
 def attend_trunk(q: jax.Array, k: jax.Array, v: jax.Array, lengths: jax.Array, window: int | None, cap: float) -> jax.Array:
-    """Causal attention within right-aligned trunks.
+    """Causal attention within right-aligned trunks, in blocks of queries that skip what they cannot see.
 
     Args:
       q: [B K M P H].
@@ -126,10 +154,31 @@ def attend_trunk(q: jax.Array, k: jax.Array, v: jax.Array, lengths: jax.Array, w
     Returns:
       Float32[B K M P H]; padding slots hold finite numbers without meaning.
     """
-    num_slots = k.shape[-2]
-    slots = jnp.arange(num_slots)
-    mask = causal_mask(slots, slots, window) & (slots >= num_slots - lengths[:, None])[:, None, :]
-    return merge(partial(q, k, v, mask, cap))
+    P = k.shape[-2]
+    slots = jnp.arange(P)
+    real = slots >= P - lengths[:, None]
+
+    def rows(q, times, first, last):
+        mask = causal_mask(times, slots[first:last], window) & real[:, None, first:last]
+        return merge(partial(q, k[:, :, first:last], v[:, :, first:last], mask, cap))
+
+    if P <= QUERY_BLOCK:
+        return rows(q, slots, 0, P)
+    outs = []
+    for start in range(0, P, QUERY_BLOCK):
+        last = min(start + QUERY_BLOCK, P)
+        first = max(0, start + 1 - window) if window else 0
+        outs.append(_in_pieces(functools.partial(rows, first=first, last=last), q[..., start:last, :], slots[start:last]))
+    return jnp.concatenate(outs, axis=-2)
+
+
+def _in_pieces(rows, q: jax.Array, times: jax.Array) -> jax.Array:
+    """Applies `rows(q, times)` to QUERY_ROWS queries at a time, whose scores stay in the cache and are not kept."""
+    T = times.shape[0]
+    count = T // QUERY_ROWS if T % QUERY_ROWS == 0 else 1
+    pieces = jnp.moveaxis(q.reshape(*q.shape[:-2], count, T // count, q.shape[-1]), -3, 0)
+    out = lax.map(lambda piece: jax.checkpoint(rows)(*piece), (pieces, times.reshape(count, -1)))
+    return jnp.moveaxis(out, 0, -3).reshape(q.shape)
 
 
 def attend_branch(
@@ -139,7 +188,7 @@ def attend_branch(
     masks: tuple[jax.Array, jax.Array],
     cap: float,
 ) -> jax.Array:
-    """Attention of branch tokens to their trunk and their own past.
+    """Attention of whole branches to their trunk and to themselves.
 
     Args:
       q: [B G K M T H].
@@ -152,11 +201,52 @@ def attend_branch(
       Float32[B G K M T H].
     """
     trunk_visible, branch_visible = masks
-    by_vector = q.shape[-2] == 1
 
     def one_branch(q, k, v, trunk, trunk_visible):
-        return merge(partial(q, *trunk, trunk_visible, cap), partial(q, k, v, branch_visible, cap, by_vector))
+        return merge(partial(q, *trunk, trunk_visible, cap), partial(q, k, v, branch_visible, cap))
 
     # Mapped over B outside G, every array keeps its order of axes; G outside B would copy the branches' keys.
     branches = jax.vmap(one_branch, in_axes=(0, 0, 0, None, None))
     return jax.vmap(branches)(q, *branch, trunk, trunk_visible)
+
+
+def one_query_on_trunk(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array, cap: float) -> Partial:
+    """Attention of one query of each branch to its trunk, as one matrix product over the branches.
+
+    Args:
+      q: [B G K M H].
+      k: [B K S H].
+      v: [B K S H].
+      mask: Bool[B G S].
+      cap: soft cap on the scores.
+
+    Returns:
+      The `Partial` with axes [B G K M], without T.
+    """
+    B, G, K, M, H = q.shape
+    rows = jnp.moveaxis(q, 1, 2).reshape(B, K, G * M, H)
+    scores = jnp.einsum("BKRH,BKSH->BKRS", rows, k, preferred_element_type=jnp.float32)
+    weights, peak = _weights(scores.reshape(B, K, G, M, -1), mask[:, None, :, None, :], cap)
+    out = jnp.einsum("BKRS,BKSH->BKRH", weights.reshape(scores.shape).astype(v.dtype), v, preferred_element_type=jnp.float32)
+    part = Partial(out.reshape(B, K, G, M, H), peak, jnp.sum(weights, axis=-1))
+    return jax.tree.map(lambda x: jnp.moveaxis(x, 1, 2), part)
+
+
+def one_query_on_branch(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array, cap: float) -> Partial:
+    """Attention of one query of each branch to keys of its own, by multiplying and adding: no two queries share a key.
+
+    Args:
+      q: [B G K M H].
+      k: [B G K H S], time last: the sum over H then runs along whole vectors.
+      v: [B G K S H].
+      mask: Bool[B G S].
+      cap: soft cap on the scores.
+
+    Returns:
+      The `Partial` with axes [B G K M], without T.
+    """
+    f32 = jnp.float32
+    scores = jnp.sum(q[..., :, None].astype(f32) * k[:, :, :, None].astype(f32), axis=-2)
+    weights, peak = _weights(scores, mask[:, :, None, None], cap)
+    out = jnp.sum(weights[..., :, None] * v[:, :, :, None].astype(f32), axis=-2)
+    return Partial(out, peak, jnp.sum(weights, axis=-1))

@@ -38,7 +38,6 @@ PADDING_LOGIT = -1e30
 """Logit of a row that is no token: exp underflows to 0, and a temperature cannot make it infinite."""
 
 Params = dict[str, Any]
-Cache = dict[str, Any]
 
 
 @flax.struct.dataclass
@@ -183,7 +182,7 @@ def init(config: ModelConfig, key: jax.Array) -> Params:
     return params
 
 
-def _run_layers(config: ModelConfig, body: Callable, carry: Any, layers: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+def run_layers(config: ModelConfig, body: Callable, carry: Any, layers: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
     """Runs `body(kind, group, name, carry, index, layer) -> (carry, out)` over the stack, scanning over repeats.
 
     `layers` is any tree that starts like the parameters, {'blocks': {'0': [R ..]}, 'remainder': {'0': ..}}; the
@@ -214,18 +213,20 @@ def _run_layers(config: ModelConfig, body: Callable, carry: Any, layers: dict[st
     return carry, outs
 
 
-def _stacks(config: ModelConfig, tree: dict[str, Any]) -> dict[str, Any]:
+def stacks(config: ModelConfig, tree: dict[str, Any]) -> dict[str, Any]:
+    """The layers' part of a tree of parameters."""
     return {group: tree[group] for group in ("blocks", "remainder") if group in tree}
 
 
-def _embed(params: Params, config: ModelConfig, tokens: jax.Array) -> jax.Array:
+def embed(params: Params, config: ModelConfig, tokens: jax.Array) -> jax.Array:
+    """What enters the first layer: Int[..] to Float32[.. D]."""
     dtype = jnp.dtype(config.dtype)
     # The root of D is rounded to the weights' dtype, as Gemma was trained.
     scale = jnp.asarray(config.width**0.5, dtype).astype(jnp.float32)
     return params["embedder"]["input_embedding"][tokens].astype(jnp.float32) * scale
 
 
-def _ropes(config: ModelConfig, positions: jax.Array) -> dict[str, tuple[jax.Array, jax.Array]]:
+def rope_tables(config: ModelConfig, positions: jax.Array) -> dict[str, tuple[jax.Array, jax.Array]]:
     """Rotary tables of both kinds of layer for Int[.. T] positions, with an axis for the heads: [.. 1 T H/2]."""
     positions = positions[..., None, :]
     return {
@@ -234,7 +235,8 @@ def _ropes(config: ModelConfig, positions: jax.Array) -> dict[str, tuple[jax.Arr
     }
 
 
-def _window(config: ModelConfig, kind: str) -> int | None:
+def window_of(config: ModelConfig, kind: str) -> int | None:
+    """Keys a query of this kind of layer sees, None for all."""
     return config.window if kind == "local" else None
 
 
@@ -242,10 +244,10 @@ def _forward(params: Params, config: ModelConfig, tokens: jax.Array, lengths: ja
     """Plain causal pass over right-aligned tokens Int[B P]: ([B P D] before the final norm, keys and values)."""
     P = tokens.shape[-1]
     positions = jnp.maximum(jnp.arange(P) - (P - lengths[:, None]), 0)
-    ropes = _ropes(config, positions)
+    ropes = rope_tables(config, positions)
 
     def body(kind, group, name, x, index, layer):
-        window = _window(config, kind)
+        window = window_of(config, kind)
 
         def attend(q, k, v):
             kept = slice(max(P - window, 0), None) if window else slice(None)
@@ -254,7 +256,7 @@ def _forward(params: Params, config: ModelConfig, tokens: jax.Array, lengths: ja
 
         return Block(config).apply({"params": layer}, x, ropes[kind], attend)
 
-    return _run_layers(config, body, _embed(params, config, tokens), _stacks(config, params))
+    return run_layers(config, body, embed(params, config, tokens), stacks(config, params))
 
 
 def prefill(params: Params, config: ModelConfig, tokens: jax.Array, lengths: jax.Array) -> Trunk:
@@ -273,81 +275,45 @@ def prefill(params: Params, config: ModelConfig, tokens: jax.Array, lengths: jax
     return Trunk(layers=layers, lengths=lengths)
 
 
-def init_cache(config: ModelConfig, num_trunks: int, num_branches: int, max_len: int) -> Cache:
-    """Empty keys and values for `max_len` tokens of every branch: pairs of [R B G K S H], R = 1 in the remainder."""
-    shape = (num_trunks, num_branches, config.num_kv_heads, max_len, config.head_dim)
-
-    def empty(rows):
-        return jnp.zeros((rows, *shape), config.dtype), jnp.zeros((rows, *shape), config.dtype)
-
-    cache = {}
-    if config.repeats:
-        cache["blocks"] = {str(i): empty(config.repeats) for i in range(len(config.pattern))}
-    if config.remainder:
-        cache["remainder"] = {str(i): empty(1) for i in range(len(config.remainder))}
-    return cache
-
-
-def extend(
-    params: Params,
-    config: ModelConfig,
-    trunk: Trunk,
-    tokens: jax.Array,
-    cache: Cache | None = None,
-    start: jax.Array | int = 0,
-) -> tuple[jax.Array, Cache | None]:
-    """Continues every trunk by G branches.
+def extend(params: Params, config: ModelConfig, trunk: Trunk, tokens: jax.Array) -> jax.Array:
+    """Continues every trunk by G whole branches.
 
     Args:
       params: parameters, see the module's docstring.
       config: the architecture.
       trunk: B trunks, from `prefill` with the same parameters.
       tokens: Int[B G T], inputs of the branches; the first input of a branch is the prompt's last token.
-      cache: None if `tokens` are whole branches; else what the branches have read so far, from `init_cache` or the last
-        call.
-      start: tokens already in the cache, a traced integer; 0 without a cache.
 
     Returns:
-      ([B G T D] after the final norm, the cache with keys and values of `tokens` written at `start`, or None).
+      [B G T D] after the final norm.
     """
-    T = tokens.shape[-1]
-    times = start + jnp.arange(T)
-    ropes = _ropes(config, trunk.lengths[:, None, None] + times)
+    times = jnp.arange(tokens.shape[-1])
+    ropes = rope_tables(config, trunk.lengths[:, None, None] + times)
 
-    def body(kind, group, name, carry, index, layer):
-        x, cache = carry
+    def body(kind, group, name, x, index, layer):
         block, (trunk_k, trunk_v) = layer
-        window = _window(config, kind)
+        window = window_of(config, kind)
 
         def attend(q, k, v):
-            rows = None
-            if cache is not None:
-                at = (index, 0, 0, 0, start, 0)
-                rows = tuple(
-                    lax.dynamic_update_slice(stack, new[None], at)
-                    for stack, new in zip(cache[group][name], (k, v), strict=True)
-                )
-                k, v = (lax.dynamic_index_in_dim(stack, index, keepdims=False) for stack in rows)
             masks = (
                 attention.trunk_mask(trunk.lengths, trunk_k.shape[-2], times, window),
-                attention.causal_mask(times, jnp.arange(k.shape[-2]), window),
+                attention.causal_mask(times, times, window),
             )
-            return attention.attend_branch(q, (trunk_k, trunk_v), (k, v), masks, config.attn_softcap), rows
+            return attention.attend_branch(q, (trunk_k, trunk_v), (k, v), masks, config.attn_softcap), None
 
-        x, rows = Block(config).apply({"params": block}, x, ropes[kind], attend)
-        if cache is not None:
-            cache = cache | {group: cache[group] | {name: rows}}
-        return (x, cache), None
+        return Block(config).apply({"params": block}, x, ropes[kind], attend)
 
-    layers = {
-        group: {name: (block, trunk.layers[group][name]) for name, block in stack.items()}
-        for group, stack in _stacks(config, params).items()
-    }
-    (x, cache), _ = _run_layers(config, body, (_embed(params, config, tokens), cache), layers)
-    return _final_norm(params, config, x), cache
+    x, _ = run_layers(config, body, embed(params, config, tokens), beside(trunk.layers, stacks(config, params)))
+    return final_norm(params, config, x)
 
 
-def _final_norm(params: Params, config: ModelConfig, x: jax.Array) -> jax.Array:
+def beside(values: dict[str, Any], layers: dict[str, Any]) -> dict[str, Any]:
+    """Per layer the pair (parameters, its entry in `values`)."""
+    return {group: {name: (block, values[group][name]) for name, block in stack.items()} for group, stack in layers.items()}
+
+
+def final_norm(params: Params, config: ModelConfig, x: jax.Array) -> jax.Array:
+    """The norm before the logits, in the model's dtype."""
     return RMSNorm(config.norm_eps, jnp.dtype(config.dtype)).apply({"params": params["final_norm"]}, x)
 
 
@@ -367,27 +333,22 @@ def unembed(params: Params, config: ModelConfig, hidden: jax.Array) -> jax.Array
 def logits(params: Params, config: ModelConfig, tokens: jax.Array) -> jax.Array:
     """The plain forward pass, without trunk and branches: Int[B T] to Float32[B T V]."""
     x, _ = _forward(params, config, tokens, jnp.full(tokens.shape[:1], tokens.shape[-1]))
-    return unembed(params, config, _final_norm(params, config, x))
+    return unembed(params, config, final_norm(params, config, x))
 
 
-def unrolled(params: Params, config: ModelConfig, trunk: Trunk) -> tuple[Params, ModelConfig, Trunk]:
+def unrolled(params: Params, config: ModelConfig) -> tuple[Params, ModelConfig]:
     """The same model with all its layers as one repeat of a longer pattern, hence without a scan over layers.
 
     A short stack decodes faster this way, every layer's cache being a buffer of its own; a deep one compiles slowly.
     """
-
-    def one_repeat(tree):
-        blocks = {
-            str(r * len(config.pattern) + int(name)): jax.tree.map(lambda a, r=r: a[r : r + 1], stack)
-            for name, stack in tree.get("blocks", {}).items()
-            for r in range(config.repeats)
-        }
-        rest = {
-            str(len(blocks) + int(name)): jax.tree.map(lambda a: a[None], layer)
-            for name, layer in tree.get("remainder", {}).items()
-        }
-        return {"blocks": blocks | rest}
-
+    blocks = {
+        str(r * len(config.pattern) + int(name)): jax.tree.map(lambda a, r=r: a[r : r + 1], stack)
+        for name, stack in params.get("blocks", {}).items()
+        for r in range(config.repeats)
+    }
+    rest = {
+        str(len(blocks) + int(name)): jax.tree.map(lambda a: a[None], layer)
+        for name, layer in params.get("remainder", {}).items()
+    }
     others = {name: leaf for name, leaf in params.items() if name not in ("blocks", "remainder")}
-    flat = dataclasses.replace(config, pattern=config.layer_kinds)
-    return others | one_repeat(params), flat, trunk.replace(layers=one_repeat(trunk.layers))
+    return others | {"blocks": blocks | rest}, dataclasses.replace(config, pattern=config.layer_kinds)

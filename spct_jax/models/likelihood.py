@@ -36,7 +36,7 @@ def token_logprobs(
     Returns:
       Float32[B G T], or a pair of them with the entropies second.
     """
-    hidden, _ = gemma.extend(params, config, trunk, inputs)
+    hidden = gemma.extend(params, config, trunk, inputs)
 
     def one_chunk(hidden, targets):
         scaled = gemma.unembed(params, config, hidden) / temperature

@@ -21,6 +21,9 @@ from spct_jax.errors import InputError
 UNROLLED_LAYERS = 8
 """Stacks up to this deep are decoded without a scan over layers."""
 
+CHUNK = 16
+"""C, tokens decoded between two moves of the caches, and two looks at which branches have ended."""
+
 
 @flax.struct.dataclass
 class Completions:
@@ -70,25 +73,131 @@ def _first_past(weights: jax.Array, target: jax.Array) -> tuple[jax.Array, jax.A
     return index, before
 
 
-def _sample(logits: jax.Array, keys: jax.Array, t: jax.Array, temperature: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Token and log-probability, Int32[B G] and Float32[B G], from logits [B G V]."""
+def truncated(logits: jax.Array, top_k: int, top_p: float) -> jax.Array:
+    """Logits [.. V] with all but the likeliest tokens at minus infinity; equally likely ones stay or go together.
 
-    def uniform(key):
+    Args:
+      logits: already divided by the temperature.
+      top_k: how many are kept; 0 for all.
+      top_p: the least total probability of those kept, among the top_k; 1 for all.
+    """
+    V = logits.shape[-1]
+    if not 0 < top_k < V and top_p >= 1:
+        return logits
+    kept = lax.top_k(logits, top_k if 0 < top_k < V else V)[0]
+    if top_p < 1:
+        weights = jax.nn.softmax(kept, axis=-1)
+        before = jnp.cumsum(weights, axis=-1) - weights
+        kept = jnp.where(before < top_p, kept, jnp.inf)
+    return jnp.where(logits >= jnp.min(kept, axis=-1, keepdims=True), logits, -jnp.inf)
+
+
+def _sample(
+    logits: jax.Array, keys: jax.Array, times: jax.Array, temperature: jax.Array, top_k: int, top_p: float
+) -> tuple[jax.Array, jax.Array]:
+    """Token and log-probability, Int32[B G] and Float32[B G], from logits [B G V], keys [B G] and times Int[B G]."""
+
+    def uniform(key, t):
         return jax.random.uniform(jax.random.fold_in(key, t))
 
-    scaled = logits / jnp.where(temperature > 0, temperature, 1.0)
+    scaled = truncated(logits / jnp.where(temperature > 0, temperature, 1.0), top_k, top_p)
     peak = jnp.max(scaled, axis=-1, keepdims=True)
     weights = jnp.exp(scaled - peak)
     token = lax.cond(
         temperature > 0,
-        lambda: inverse_cdf(weights, jax.vmap(jax.vmap(uniform))(keys)),
+        lambda: inverse_cdf(weights, jax.vmap(jax.vmap(uniform))(keys, times)),
         lambda: jnp.argmax(scaled, axis=-1),
     ).astype(jnp.int32)
     chosen = jnp.take_along_axis(scaled, token[..., None], axis=-1) - peak
     return token, chosen[..., 0] - jnp.log(jnp.sum(weights, axis=-1))
 
 
-@functools.partial(jax.jit, static_argnames=("config", "max_new_tokens", "stop_ids"))
+@flax.struct.dataclass
+class Slots:
+    """B rows of G branches that are being drawn.
+
+    Attributes:
+      trunk: the trunks of every row; see `models.decoding` for rows with several.
+      cache: what the branches have written.
+      place: Int32[B G], which trunk of its row a branch belongs to.
+      keys: [B G], one per branch.
+      last: Int32[B G], the token to read next.
+      lengths: Int32[B G], tokens drawn; a multiple of C while a branch runs.
+      done: Bool[B G], whether the branch has ended or there is none.
+    """
+
+    trunk: models.Trunk
+    cache: models.Cache
+    place: jax.Array
+    keys: jax.Array
+    last: jax.Array
+    lengths: jax.Array
+    done: jax.Array
+
+
+def run_chunk(
+    params: models.Params,
+    config: models.ModelConfig,
+    slots: Slots,
+    temperature: jax.Array,
+    limit: int,
+    *,
+    stop_ids: tuple[int, ...],
+    top_k: int = 0,
+    top_p: float = 1.0,
+    base: jax.Array | None = None,
+) -> tuple[Slots, Completions]:
+    """Draws the next C tokens of every branch that runs, or fewer if all end before.
+
+    Args:
+      params: the model's parameters.
+      config: the architecture.
+      slots: the branches.
+      temperature: divides the capped logits; 0 is greedy.
+      limit: where completions are cut.
+      stop_ids: terminators; the one that ends a completion is part of it.
+      top_k: see `truncated`.
+      top_p: see `truncated`.
+      base: the length of all branches that run, where they all started together; saves moving their caches one by one.
+
+    Returns:
+      (the branches afterwards, the C tokens as `Completions` of their own).
+    """
+    B, G = slots.done.shape
+    C = jax.tree.leaves(slots.cache.recent)[0].shape[-2]
+    stops = jnp.asarray(stop_ids, jnp.int32)
+    past = jnp.where(slots.done, 0, slots.lengths)
+
+    def step(state):
+        column, last, done, cache, out = state
+        times = past + column
+        hidden, cache = models.decode(params, config, slots.trunk, last, cache, past, column, slots.place)
+        logits = models.unembed(params, config, hidden)
+        token, logprob = _sample(logits, slots.keys, times, temperature, top_k, top_p)
+        token, logprob = jnp.where(done, 0, token), jnp.where(done, 0.0, logprob)
+        out = Completions(
+            tokens=lax.dynamic_update_index_in_dim(out.tokens, token, column, axis=2),
+            lengths=out.lengths + ~done,
+            logprobs=lax.dynamic_update_index_in_dim(out.logprobs, logprob, column, axis=2),
+        )
+        done |= (token[..., None] == stops).any(-1) | (times + 1 >= limit)
+        return column + 1, token, done, cache, out
+
+    state = (jnp.int32(0), slots.last, slots.done, slots.cache, _nothing(B, G, C))
+    _, last, done, cache, out = lax.while_loop(lambda s: (s[0] < C) & ~s[2].all(), step, state)
+    cache = models.flush(cache, past if base is None else base)
+    return slots.replace(cache=cache, last=last, lengths=slots.lengths + out.lengths, done=done), out
+
+
+def _nothing(B: int, G: int, T: int) -> Completions:
+    return Completions(
+        tokens=jnp.zeros((B, G, T), jnp.int32),
+        lengths=jnp.zeros((B, G), jnp.int32),
+        logprobs=jnp.zeros((B, G, T), jnp.float32),
+    )
+
+
+@functools.partial(jax.jit, static_argnames=("config", "max_new_tokens", "stop_ids", "top_k", "top_p", "chunk"))
 def draw(
     params: models.Params,
     config: models.ModelConfig,
@@ -101,6 +210,9 @@ def draw(
     max_new_tokens: int,
     stop_ids: tuple[int, ...],
     active: jax.Array | None = None,
+    top_k: int = 0,
+    top_p: float = 1.0,
+    chunk: int = CHUNK,
 ) -> Completions:
     """Draws G completions of each of B prompts; compiled once per shapes.
 
@@ -115,38 +227,51 @@ def draw(
       max_new_tokens: T, where completions are cut.
       stop_ids: terminators; the one that ends a completion is part of it.
       active: Bool[B G]; branches that are not come back empty.
+      top_k: draw from the top_k likeliest tokens only; 0 for all.
+      top_p: draw from the likeliest tokens that together have this probability; 1 for all.
+      chunk: C, tokens between two moves of the caches; changes nothing in a completion but the order of sums.
 
     Returns:
       The `Completions`.
     """
     B, G = keys.shape
     temperature = jnp.asarray(temperature, jnp.float32)
-    trunk = models.prefill(params, config, trunk_tokens, trunk_lengths)
     if config.num_layers <= UNROLLED_LAYERS:
-        params, config, trunk = models.unrolled(params, config, trunk)
-    stops = jnp.asarray(stop_ids, jnp.int32)
-
-    def step(state):
-        t, last, done, cache, out = state
-        hidden, cache = models.extend(params, config, trunk, last[..., None], cache, t)
-        token, logprob = _sample(models.unembed(params, config, hidden[:, :, 0]), keys, t, temperature)
-        token, logprob = jnp.where(done, 0, token), jnp.where(done, 0.0, logprob)
-        out = Completions(
-            tokens=lax.dynamic_update_index_in_dim(out.tokens, token, t, axis=2),
-            lengths=out.lengths + ~done,
-            logprobs=lax.dynamic_update_index_in_dim(out.logprobs, logprob, t, axis=2),
-        )
-        return t + 1, token, done | (token[..., None] == stops).any(-1), cache, out
-
-    empty = Completions(
-        tokens=jnp.zeros((B, G, max_new_tokens), jnp.int32),
+        params, config = models.unrolled(params, config)
+    slots = Slots(
+        trunk=models.prefill(params, config, trunk_tokens, trunk_lengths),
+        cache=models.init_cache(config, B, G, max_new_tokens, chunk),
+        place=jnp.zeros((B, G), jnp.int32),
+        keys=keys,
+        last=jnp.broadcast_to(last_tokens[:, None], (B, G)).astype(jnp.int32),
         lengths=jnp.zeros((B, G), jnp.int32),
-        logprobs=jnp.zeros((B, G, max_new_tokens), jnp.float32),
+        done=jnp.zeros((B, G), bool) if active is None else ~active,
     )
-    last = jnp.broadcast_to(last_tokens[:, None], (B, G)).astype(jnp.int32)
-    done = jnp.zeros((B, G), bool) if active is None else ~active
-    state = (jnp.int32(0), last, done, models.init_cache(config, B, G, max_new_tokens), empty)
-    return lax.while_loop(lambda s: (s[0] < max_new_tokens) & ~s[2].all(), step, state)[-1]
+
+    def next_chunk(state):
+        base, slots, out = state
+        slots, new = run_chunk(
+            params,
+            config,
+            slots,
+            temperature,
+            max_new_tokens,
+            stop_ids=stop_ids,
+            top_k=top_k,
+            top_p=top_p,
+            base=base,
+        )
+        out = Completions(
+            tokens=lax.dynamic_update_slice_in_dim(out.tokens, new.tokens, base, axis=2),
+            lengths=slots.lengths,
+            logprobs=lax.dynamic_update_slice_in_dim(out.logprobs, new.logprobs, base, axis=2),
+        )
+        return base + chunk, slots, out
+
+    # A whole number of chunks, or the last one would be written over the one before it.
+    out = _nothing(B, G, -(-max_new_tokens // chunk) * chunk)
+    _, _, out = lax.while_loop(lambda s: ~s[1].done.all(), next_chunk, (jnp.int32(0), slots, out))
+    return out.replace(tokens=out.tokens[..., :max_new_tokens], logprobs=out.logprobs[..., :max_new_tokens])
 
 
 def bucket_of(length: int) -> int:
@@ -164,6 +289,8 @@ def generate(
     max_new_tokens: int,
     temperature: float = 1.0,
     stop_ids: Sequence[int] = (1,),
+    top_k: int = 0,
+    top_p: float = 1.0,
     bucket: int | None = None,
 ) -> Completions:
     """Draws `num_samples` completions of every prompt.
@@ -177,6 +304,9 @@ def generate(
       max_new_tokens: T, where completions are cut.
       temperature: divides the capped logits; 0 is greedy.
       stop_ids: terminators; the one that ends a completion is part of it.
+      top_k: draw from the top_k likeliest tokens only; 0 for all.
+      top_p: draw from the likeliest tokens that together have this probability; 1 for all. Log-probabilities are those of
+        the distribution that is left.
       bucket: trunk shape for all prompts; None takes each prompt's own from the fixed table (`bucket_of`).
 
     Returns:
@@ -187,6 +317,7 @@ def generate(
         number of keys, or a number out of range.
     """
     _check(config, prompts, num_samples, max_new_tokens, temperature, bucket)
+    check_truncation(top_k, top_p)
     B = len(prompts)
     if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
         key = jax.random.wrap_key_data(key)
@@ -214,11 +345,19 @@ def generate(
                 temperature,
                 max_new_tokens=max_new_tokens,
                 stop_ids=tuple(stop_ids),
+                top_k=top_k,
+                top_p=top_p,
             )
         )
         order.extend(rows.tolist())
     back = np.argsort(order)
     return jax.tree.map(lambda *leaves: jnp.concatenate(leaves)[back], *parts)
+
+
+def check_truncation(top_k: int, top_p: float) -> None:
+    """Raises InputError if they are out of range."""
+    if top_k < 0 or not 0 < top_p <= 1:
+        raise InputError(f"top_k must be at least 0 and top_p above 0 and at most 1, got {top_k} and {top_p}")
 
 
 def _check(config, prompts, num_samples, max_new_tokens, temperature, bucket):

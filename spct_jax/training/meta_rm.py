@@ -30,7 +30,7 @@ def meta_rewards(params: Any, config: ModelConfig, groups: Groups) -> jax.Array:
       groups: meta prompts and, as completions, critiques.
     """
     trunk = models.prefill(params["model"], config, groups.trunk_tokens, groups.trunk_lengths)
-    hidden, _ = models.extend(params["model"], config, trunk, groups.inputs)
+    hidden = models.extend(params["model"], config, trunk, groups.inputs)
     last = jnp.take_along_axis(hidden, groups.lengths[..., None, None], axis=2)[:, :, 0]
     return heads.score(params["head"], last)
 

@@ -5,7 +5,6 @@ is correct (Eq. 10); a comparison all of whose unhinted draws are correct is too
 a target for the prompt without the hint, so all kept draws of a comparison share one prompt.
 """
 
-
 import tqdm
 
 from spct_jax import files

@@ -104,9 +104,7 @@ class Run:
                 return Limits(max_prompt, max_completion, self.limits.stop_ids)
         return self.limits
 
-    def pack(
-        self, token_prompts: Sequence, completions: Sequence, group_size: int, limits: Limits | None = None
-    ) -> Groups:
+    def pack(self, token_prompts: Sequence, completions: Sequence, group_size: int, limits: Limits | None = None) -> Groups:
         """Packs groups to the run's shapes (or `limits`) and splits them over the mesh."""
         limits = limits or self.limits
         groups = batches.pack(

@@ -89,13 +89,38 @@ def test_parts_merge_into_one_softmax_and_an_invisible_part_weighs_nothing(cap):
     np.testing.assert_allclose(attention.merge(*parts), want, atol=2e-6)
 
 
-def test_single_query_by_vector_equals_the_matrix_product():
-    keys = jax.random.split(jax.random.key(0), 3)
-    q = jax.random.normal(keys[0], (2, 3, 1, 8))
-    k, v = (jax.random.normal(key, (2, 11, 8)) for key in keys[1:])
-    mask = jnp.arange(11)[None] < 7
-    for a, b in zip(attention.partial(q, k, v, mask, 0.0), attention.partial(q, k, v, mask, 0.0, True), strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
+@pytest.mark.parametrize("cap", [0.0, 5.0])
+def test_one_query_in_parts_equals_attention_to_all_keys_at_once(cap):
+    B, G, K, M, H, S, U = 2, 3, 2, 2, 8, 7, 2
+    keys = jax.random.split(jax.random.key(0), 5)
+    q = jax.random.normal(keys[0], (B, G, K, M, H))
+    trunk_k, trunk_v = (jax.random.normal(key, (B, K, U * S, H)) for key in keys[1:3])
+    own_k, own_v = (jax.random.normal(key, (B, G, K, 5, H)) for key in keys[3:])
+    lengths, place, times = jnp.array([[7, 3, 0], [2, 2, 6]]), jnp.array([[0, 1, 1], [1, 0, 0]]), jnp.array([[0, 2, 4]] * B)
+    on_trunk = attention.place_mask(lengths, place, U, S, times, 6)
+    on_own = attention.causal_mask(times, jnp.arange(5), 6)
+    got = attention.merge(
+        attention.one_query_on_trunk(q, trunk_k, trunk_v, on_trunk, cap),
+        attention.one_query_on_branch(q, jnp.swapaxes(own_k, -1, -2), own_v, on_own, cap),
+    )
+    for b, g in np.ndindex(B, G):
+        u, time = int(place[b, g]), int(times[b, g])
+        trunk_times = range(max(-int(lengths[b, g]), time - 5), 0)
+        chosen = [u * S + S + t for t in trunk_times]
+        k = jnp.concatenate([trunk_k[b][:, chosen], own_k[b, g][:, : time + 1]], axis=1)
+        v = jnp.concatenate([trunk_v[b][:, chosen], own_v[b, g][:, : time + 1]], axis=1)
+        weights = jax.nn.softmax(attention.softcap(jnp.einsum("KMH,KSH->KMS", q[b, g], k), cap), axis=-1)
+        np.testing.assert_allclose(got[b, g], jnp.einsum("KMS,KSH->KMH", weights, v), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("cap", [0.0, 50.0])
+def test_parts_without_a_visible_key_change_no_bit(cap):
+    k, v = (jax.random.normal(jax.random.key(i), (1, 9, 8)) for i in range(2))
+    q = jax.random.normal(jax.random.key(2), (1, 1, 1, 8))
+    seen = attention.partial(q, k, v, jnp.ones((1, 9), bool), cap)
+    unseen = attention.partial(q, k + 1, v, jnp.zeros((1, 9), bool), cap)
+    for parts in ((seen, unseen), (unseen, seen), (unseen, seen, unseen)):
+        np.testing.assert_array_equal(attention.merge(*parts), attention.merge(seen))
 
 
 @pytest.mark.parametrize("config", [CONFIG, GEMMA3])
@@ -103,11 +128,12 @@ def test_unrolled_stack_and_remat_change_nothing(config):
     params = initial(config)
     tokens = jax.random.randint(jax.random.key(1), (2, 3, 6), 0, 97)
     trunk = jax.jit(models.prefill, static_argnums=1)(params, config, tokens[:, 0], jnp.array([6, 4]))
-    want, _ = extend(params, config, trunk, tokens)
-    flat_params, flat_config, flat_trunk = models.unrolled(params, config, trunk)
+    want = extend(params, config, trunk, tokens)
+    flat_params, flat_config = models.unrolled(params, config)
+    flat_trunk = jax.jit(models.prefill, static_argnums=1)(flat_params, flat_config, tokens[:, 0], jnp.array([6, 4]))
     assert flat_config.repeats == 1 and not flat_config.remainder
-    np.testing.assert_allclose(extend(flat_params, flat_config, flat_trunk, tokens)[0], want, atol=1e-5)
-    remat, _ = extend(params, dataclasses.replace(config, remat=True), trunk, tokens)
+    np.testing.assert_allclose(extend(flat_params, flat_config, flat_trunk, tokens), want, atol=1e-5)
+    remat = extend(params, dataclasses.replace(config, remat=True), trunk, tokens)
     np.testing.assert_allclose(remat, want, atol=1e-5)
 
 

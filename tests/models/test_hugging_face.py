@@ -48,7 +48,7 @@ def test_scores_of_a_classifier_are_those_of_transformers():
     assert kind == "meta_rm"
     ids = reference("gemma2_classifier")["ids"]
     trunk = models.prefill(params["model"], config, ids[:, :-1], jnp.full(2, ids.shape[1] - 1))
-    hidden, _ = models.extend(params["model"], config, trunk, ids[:, None, -1:])
+    hidden = models.extend(params["model"], config, trunk, ids[:, None, -1:])
     np.testing.assert_allclose(
         models.score(params["head"], hidden[:, 0, 0]), reference("gemma2_classifier")["scores"], atol=2e-5
     )

@@ -17,7 +17,7 @@ FIXTURES = Path(__file__).parents[1] / "fixtures"
 
 logits = jax.jit(models.logits, static_argnames="config")
 prefill = jax.jit(models.prefill, static_argnames="config")
-extend = jax.jit(models.extend, static_argnames="config")
+decode = jax.jit(models.decode, static_argnames="config")
 
 
 # An independent, slow Gemma-2 ----------------------------------------------------------------------------------------
@@ -183,10 +183,12 @@ def test_logits_through_the_cache_one_token_at_a_time(checkpoint, split):
     lengths = jnp.array([split, split - 1])
     trunk_tokens = jnp.stack([ids[0, :split], jnp.roll(ids[1, :split], 1)])
     trunk = prefill(params, config, jnp.pad(trunk_tokens, ((0, 0), (3, 0))), lengths)
-    cache = models.init_cache(config, 2, 1, 28)
+    cache = models.init_cache(config, 2, 1, 28, 4)
     for t in range(27 - split):
-        hidden, cache = extend(params, config, trunk, ids[jnp.arange(2), lengths + t][:, None, None], cache, t)
-        got = models.unembed(params, config, hidden[:, 0, 0])
+        base = jnp.full((2, 1), t // 4 * 4)
+        hidden, cache = decode(params, config, trunk, ids[jnp.arange(2), lengths + t][:, None], cache, base, t % 4)
+        cache = models.flush(cache, base) if t % 4 == 3 else cache
+        got = models.unembed(params, config, hidden[:, 0])
         want = reference["logits"][np.arange(2), np.asarray(lengths) + t]
         assert np.abs(got - want).max() <= 2e-5
 

@@ -81,17 +81,15 @@ def test_gradients_equal_the_plain_forwards(name):
 def test_decoding_one_token_at_a_time_equals_extending_in_one_go(name):
     config, params, trunks, lengths, inputs, _ = setup(name)
     trunk = jax.jit(models.prefill, static_argnames="config")(params, config, trunks, lengths)
-    step = jax.jit(models.extend, static_argnames="config")
-    want, none = step(params, config, trunk, inputs)
-    assert none is None
-    for sizes_of_steps in ([1] * T, [6, 1, T - 7]):
-        cache = models.init_cache(config, len(LENGTHS), G, T + 2)
-        start, hidden = 0, []
-        for size in sizes_of_steps:
-            out, cache = step(params, config, trunk, inputs[..., start : start + size], cache, start)
-            hidden.append(out)
-            start += size
-        np.testing.assert_allclose(jnp.concatenate(hidden, 2), want, atol=2e-5)
+    want = jax.jit(models.extend, static_argnames="config")(params, config, trunk, inputs)
+    step = jax.jit(models.decode, static_argnames="config")
+    for chunk in (1, 4, 16):
+        cache = models.init_cache(config, len(LENGTHS), G, T + 2, chunk)
+        for t in range(T):
+            base = jnp.full((len(LENGTHS), G), t // chunk * chunk)
+            hidden, cache = step(params, config, trunk, inputs[..., t], cache, base, t % chunk)
+            np.testing.assert_allclose(hidden, want[:, :, t], atol=2e-5)
+            cache = models.flush(cache, base) if t % chunk == chunk - 1 else cache
 
 
 def test_neither_the_bucket_nor_its_padding_matters():

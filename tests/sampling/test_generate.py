@@ -135,9 +135,9 @@ def test_loop_stops_when_every_branch_has_ended(monkeypatch):
     steps = []
     sample = kernel._sample
 
-    def counted(logits, keys, t, temperature):
-        jax.debug.callback(lambda t: steps.append(int(t)), t)
-        return sample(logits, keys, t, temperature)
+    def counted(logits, keys, times, *rest):
+        jax.debug.callback(lambda t: steps.append(int(t)), times.max())
+        return sample(logits, keys, times, *rest)
 
     monkeypatch.setattr(kernel, "_sample", counted)
     out = draw(*batch(3), max_new_tokens=23, stop_ids=tuple(range(20)))
@@ -163,7 +163,9 @@ def test_frequencies_match_probabilities():
     weights = jnp.array([0.3, 0.0, 0.05, 0.15, 0.0, 0.4, 0.1])
     draws = 40_000
     keys = jax.random.split(jax.random.key(3), draws)[None]
-    tokens, logprobs = kernel._sample(jnp.broadcast_to(jnp.log(weights), (1, draws, 7)), keys, jnp.int32(5), jnp.float32(1.0))
+    tokens, logprobs = kernel._sample(
+        jnp.broadcast_to(jnp.log(weights), (1, draws, 7)), keys, jnp.full((1, draws), 5), jnp.float32(1.0), 0, 1.0
+    )
     counts = np.bincount(np.asarray(tokens[0]), minlength=7)
     expected = np.asarray(weights) * draws
     assert counts[1] == counts[4] == 0

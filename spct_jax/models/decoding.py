@@ -1,0 +1,169 @@
+"""Decoding: one token of every branch at a time, in chunks of C tokens.
+
+The keys and values of the chunk at hand stand in `Cache.recent`, in the same column for all branches; when a chunk is full,
+`flush` puts them where they belong in `Cache.past`, which is thus only read while a chunk runs. Every branch starts at a
+chunk's first column, whenever that is, so token t of a branch always stands in column t % C and its sums are added up in
+the same order, whatever the other branches are at. Letters as in `spct_jax.models.gemma`; U trunks can stand in one row.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import flax
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from spct_jax.models import attention, gemma
+from spct_jax.models.sizes import ModelConfig
+
+PAST_BLOCK = 64
+"""Columns of the past that are attended to at once; blocks that no branch has reached are not read."""
+
+
+@flax.struct.dataclass
+class Cache:
+    """Keys and values that branches have written, {'blocks': {'0': (k, v)}, ...} as the parameters.
+
+    Attributes:
+      past: pairs of [R B G K H S] and [R B G K S H], R = 1 in the remainder; whole chunks.
+      recent: pairs of [R B G K C H]; the chunk at hand.
+    """
+
+    past: dict[str, Any]
+    recent: dict[str, Any]
+
+
+def init_cache(config: ModelConfig, num_trunks: int, num_branches: int, max_len: int, chunk: int) -> Cache:
+    """An empty cache for `max_len` tokens of every branch in chunks of `chunk`."""
+    block = min(PAST_BLOCK, -(-max_len // chunk) * chunk)
+    S = -(-max_len // block) * block
+    K, H = config.num_kv_heads, config.head_dim
+
+    def empty(*shapes):
+        def pair(rows):
+            return tuple(jnp.zeros((rows, num_trunks, num_branches, K, *shape), config.dtype) for shape in shapes)
+
+        stacks = {}
+        if config.repeats:
+            stacks["blocks"] = {str(i): pair(config.repeats) for i in range(len(config.pattern))}
+        if config.remainder:
+            stacks["remainder"] = {str(i): pair(1) for i in range(len(config.remainder))}
+        return stacks
+
+    return Cache(past=empty((H, S), (S, H)), recent=empty((chunk, H), (chunk, H)))
+
+
+def decode(
+    params: gemma.Params,
+    config: ModelConfig,
+    trunk: gemma.Trunk,
+    tokens: jax.Array,
+    cache: Cache,
+    base: jax.Array,
+    column: jax.Array | int,
+    place: jax.Array | None = None,
+) -> tuple[jax.Array, Cache]:
+    """Reads one more token of every branch.
+
+    Args:
+      params: parameters, see `spct_jax.models.gemma`.
+      config: the architecture.
+      trunk: B rows of trunks, from `prefill` with the same parameters; with lengths Int[B U], U trunks stand in a row,
+        one after the other along S.
+      tokens: Int[B G]; the first one of a branch is its prompt's last token.
+      cache: what the branches have read so far.
+      base: Int[B G], tokens that a branch has in the past; a multiple of C.
+      column: how many tokens of the chunk at hand have been read, the same for all branches.
+      place: Int[B G], which trunk of its row a branch belongs to; None where there is one.
+
+    Returns:
+      ([B G D] after the final norm, the cache with the token's keys and values in it).
+    """
+    lengths = trunk.lengths.reshape(trunk.lengths.shape[0], -1)
+    place = jnp.zeros_like(base) if place is None else place
+    times, places = base + column, lengths.shape[1]
+    own = jnp.take_along_axis(lengths, place, axis=1)
+    ropes = gemma.rope_tables(config, (own + times)[..., None])
+
+    def body(kind, group, name, carry, index, layer):
+        x, recent = carry
+        block, (trunk_k, trunk_v) = layer
+        window, cap = gemma.window_of(config, kind), config.attn_softcap
+        past_k, past_v = cache.past[group][name]
+
+        def attend(q, k, v):
+            at = (index, 0, 0, 0, column, 0)
+            rows = tuple(
+                lax.dynamic_update_slice(stack, new[None], at) for stack, new in zip(recent[group][name], (k, v), strict=True)
+            )
+            new_k, new_v = (lax.dynamic_index_in_dim(stack, index, keepdims=False) for stack in rows)
+            q = q[..., 0, :]
+            visible = attention.place_mask(own, place, places, trunk_k.shape[-2] // places, times, window)
+            on_trunk = attention.one_query_on_trunk(q, trunk_k, trunk_v, visible, cap)
+            on_past = _attend_past(q, past_k, past_v, index, base, times, window, cap)
+            visible = attention.causal_mask(column + jnp.zeros_like(base), jnp.arange(new_k.shape[-2]), window)
+            on_recent = attention.one_query_on_branch(q, jnp.swapaxes(new_k, -1, -2), new_v, visible, cap)
+            return attention.merge(on_trunk, on_past, on_recent)[..., None, :], rows
+
+        x, rows = gemma.Block(config).apply({"params": block}, x, ropes[kind], attend)
+        return (x, recent | {group: recent[group] | {name: rows}}), None
+
+    layers = gemma.beside(trunk.layers, gemma.stacks(config, params))
+    x = gemma.embed(params, config, tokens[..., None])
+    (x, recent), _ = gemma.run_layers(config, body, (x, cache.recent), layers)
+    return gemma.final_norm(params, config, x)[:, :, 0], cache.replace(recent=recent)
+
+
+def _attend_past(q, past_k, past_v, index, base, times, window, cap) -> attention.Partial:
+    """Attention of q [B G K M H] to the whole chunks of row `index`, in as many blocks as the longest branch fills."""
+    B, G, K, M, H = q.shape
+    S = past_k.shape[-1]
+    block = min(PAST_BLOCK, S)
+
+    def one_block(number, part):
+        start = number * block
+        k = lax.dynamic_slice(past_k, (index, 0, 0, 0, 0, start), (1, B, G, K, H, block))[0]
+        v = lax.dynamic_slice(past_v, (index, 0, 0, 0, start, 0), (1, B, G, K, block, H))[0]
+        columns = start + jnp.arange(block)
+        visible = (columns < base[..., None]) & attention.causal_mask(times, columns, window)
+        return attention.combine(part, attention.one_query_on_branch(q, k, v, visible, cap))
+
+    nothing = attention.Partial(
+        jnp.zeros(q.shape, jnp.float32),
+        jnp.full((B, G, K, M), 0.0 if 0 < cap <= 60 else attention.MASKED),
+        jnp.zeros((B, G, K, M), jnp.float32),
+    )
+    return lax.fori_loop(0, -(-jnp.max(base) // block), one_block, nothing)
+
+
+def flush(cache: Cache, base: jax.Array) -> Cache:
+    """Moves a full chunk into the past, at columns base [B G] on, or at the same ones of all branches if base is one number."""
+
+    def one_layer(past, recent):
+        (past_k, past_v), (k, v) = past, recent
+        k = jnp.swapaxes(k, -1, -2)
+        if base.ndim == 0:
+            past_k = lax.dynamic_update_slice_in_dim(past_k, k, base, axis=-1)
+            return past_k, lax.dynamic_update_slice_in_dim(past_v, v, base, axis=-2)
+        return _put(past_k, k, base, -1), _put(past_v, v, base, -2)
+
+    past = {
+        group: {name: one_layer(cache.past[group][name], new) for name, new in stack.items()}
+        for group, stack in cache.recent.items()
+    }
+    return cache.replace(past=past)
+
+
+def _put(past: jax.Array, chunk: jax.Array, base: jax.Array, axis: int) -> jax.Array:
+    """Writes chunk [R B G K ..] into past along `axis`, at base [B G]."""
+    C, shape = chunk.shape[axis], past.shape
+    axis += past.ndim
+    split = past.reshape(*shape[:axis], shape[axis] // C, C, *shape[axis + 1 :])
+    B, G = base.shape
+    b, g = jnp.arange(B)[:, None], jnp.arange(G)[None]
+    where = (slice(None), b, g, *(slice(None),) * (axis - 3), base // C)
+    # Indices before and after a slice put the indexed axes first.
+    values = jnp.moveaxis(chunk, 0, 2)
+    return split.at[where].set(values, unique_indices=True, mode="drop").reshape(shape)
