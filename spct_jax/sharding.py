@@ -39,3 +39,23 @@ def split(mesh: Mesh, tree: Any) -> Any:
         if leaf.shape[0] % mesh.size:
             raise InputError(f"a batch of {leaf.shape[0]} cannot be split over {mesh.size} devices; choose a multiple")
     return jax.device_put(tree, NamedSharding(mesh, PartitionSpec("data")))
+
+
+def place_slots(mesh: Mesh, slots: Any) -> Any:
+    """Splits the state of decoding over the devices by rows, B: the first axis, or the one behind a stack of layers.
+
+    Raises:
+      InputError: the devices do not divide B.
+    """
+    B = slots.done.shape[0]
+    if B % mesh.size:
+        raise InputError(f"{B} rows cannot be split over {mesh.size} devices; choose a multiple")
+
+    def put(stacked: bool):
+        spec = PartitionSpec(None, "data") if stacked else PartitionSpec("data")
+        return lambda tree: jax.device_put(tree, NamedSharding(mesh, spec))
+
+    layers = {group: put(group == "blocks")(stack) for group, stack in slots.trunk.layers.items()}
+    placed = put(False)(slots.replace(trunk=None, cache=None))
+    trunk = slots.trunk.replace(layers=layers, lengths=put(False)(slots.trunk.lengths))
+    return placed.replace(trunk=trunk, cache=put(True)(slots.cache))

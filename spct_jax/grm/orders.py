@@ -28,6 +28,13 @@ def random_order(n: int, seed: int, id: str, index: int) -> tuple[int, ...]:
     return tuple(sorted(range(n), key=_words(n, f"random/{seed}/{index}/{id}").__getitem__))
 
 
+def sample_order(n: int, kind: str, seed: int, id: str, sample: int) -> tuple[int, ...]:
+    """The order in which a vote's sample is shown: `kind` is balanced or random; the same whatever the number of samples."""
+    if kind == "balanced":
+        return balanced_orders(n, seed, id)[sample % n]
+    return random_order(n, seed, id, sample)
+
+
 def _words(count: int, text: str) -> tuple[int, ...]:
     # A hash in place of a numpy Generator: these run once per sample, and building a Generator costs ten times more.
     return struct.unpack(f"<{count}Q", hashlib.shake_128(_bytes(text)).digest(8 * count))

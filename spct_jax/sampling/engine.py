@@ -1,11 +1,18 @@
-"""Drawing completions for any number of prompts with one compiled program, and voting samples for comparisons.
+"""Drawing a stream of completions without idle slots: a branch that has ended makes room for one that waits.
 
-Rows (prompts) and branches per call are fixed by the caller, never by what else is in the queue, so a prompt's tokens
-depend on its own content, id and the seed only.
+An engine decodes B rows of G branches, C tokens at a time. Each row holds U trunks, so that the branches of the next prompt
+begin while the last ones of the prompt before still run. Between two chunks, ended branches are replaced by waiting samples
+of a prompt in their row, and prompts that are used up by waiting ones.
+
+A completion depends on its prompt, its key and the engine's shape only: branches never see each other, every sum runs over
+the same columns in the same order wherever a branch stands and whenever it began.
 """
 
+import collections
 import dataclasses
-from collections.abc import Iterator, Sequence
+import functools
+import itertools
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import jax
@@ -13,143 +20,307 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from spct_jax import sharding
+from spct_jax import models, sharding
 from spct_jax.data import batches
-from spct_jax.data.comparison import Comparison
-from spct_jax.grm import orders
 from spct_jax.models.sizes import ModelConfig
-from spct_jax.sampling.generate import Completions, branch_keys, draw
+from spct_jax.sampling.generate import CHUNK, UNROLLED_LAYERS, Completions, Slots, check_truncation, run_chunk
 
 
 @dataclasses.dataclass(frozen=True)
-class Limits:
-    """Shapes and stop set of every program of a run."""
+class Shape:
+    """What an engine's programs are compiled for."""
 
     max_prompt: int
-    max_completion: int
-    stop_ids: tuple[int, ...]
+    """Tokens of the longest prompt."""
+    max_new_tokens: int
+    """T, where completions are cut."""
+    rows: int
+    """B."""
+    branches: int = 4
+    """G, branches that a row decodes at once."""
+    trunks: int = 2
+    """U, trunks that a row holds. The next prompt's samples fill the slots that the stragglers of the last one leave; a single
+    trunk leaves a third or more of the slots idle, each further one costs its share of trunk attention."""
+    prefill_rows: int = 4
+    """Prompts that are read at once."""
+    chunk: int = CHUNK
+    """C, tokens between two looks at which branches have ended."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Row:
-    """One trunk of a vote: a comparison in one order, and the samples that share it."""
+class Sampler:
+    """How tokens are drawn."""
 
-    comparison: Comparison
-    order: tuple[int, ...]
-    samples: tuple[int, ...]
-
-
-@jax.jit
-def _fold(key: jax.Array, hashes: jax.Array, samples: jax.Array) -> jax.Array:
-    comparison_keys = jax.vmap(lambda h: jax.random.fold_in(key, h))(hashes)
-    return branch_keys(comparison_keys, samples)
+    temperature: float
+    stop_ids: tuple[int, ...]
+    top_k: int = 0
+    top_p: float = 1.0
 
 
-def sample_keys(key: jax.Array, comparisons: Sequence[Comparison], samples: int | np.ndarray) -> jax.Array:
-    """Keys [B G]: `key` folded with each comparison's id, then with the sample's number.
+@dataclasses.dataclass(eq=False)
+class Request:
+    """A prompt and the samples of it that are wanted; more may be appended to `waiting` until `closed` is set."""
 
-    Args:
-      samples: G for samples 0..G-1, or their numbers Int[B G].
-    """
-    hashes = np.array([orders.stable_hash(c.id) for c in comparisons], np.uint32)
-    if isinstance(samples, int):
-        samples = np.tile(np.arange(samples), (len(comparisons), 1))
-    return _fold(key, hashes, samples)
+    tag: Any
+    """For the caller."""
+    prompt: Sequence[int]
+    key: np.ndarray
+    """Key data of the prompt; sample s is drawn with fold_in(key, s)."""
+    waiting: collections.deque[int]
+    """Numbers of the samples not yet begun."""
+    closed: bool = True
+    """Whether no more samples will come, so that the trunk can be given up when those begun have ended."""
 
 
-def draw_rows(
-    mesh: Mesh,
-    params: Any,
-    config: ModelConfig,
-    prompts: Sequence[Sequence[int]],
-    keys: jax.Array,
-    *,
-    rows: int,
-    temperature: float,
-    limits: Limits,
-    active: np.ndarray | None = None,
-) -> Completions:
-    """One call of the sampler on up to `rows` prompts, padded to exactly `rows`; NumPy arrays come back, padding off.
+@dataclasses.dataclass(frozen=True)
+class Finished:
+    """One completion."""
 
-    Args:
-      keys: one per branch, [B G].
-      active: Bool[B G], which branches are wanted (default all).
-    """
-    count, group_size = keys.shape[:2]
-    spare = rows - count
-    tokens, lengths, last = batches.pack_prompts([*prompts, *[[0]] * spare], limits.max_prompt)
-    active = np.ones((count, group_size), bool) if active is None else active
-    active = np.concatenate([active, np.zeros((spare, group_size), bool)])
-    keys = jnp.concatenate([keys, jnp.broadcast_to(keys[:1], (spare, group_size))]) if spare else keys
-    tokens, lengths, last, keys, active = sharding.split(mesh, (tokens, lengths, last, keys, active))
-    out = draw(
-        params,
-        config,
-        tokens,
-        lengths,
-        last,
-        keys,
-        temperature,
-        max_new_tokens=limits.max_completion,
-        stop_ids=limits.stop_ids,
-        active=active,
+    request: Request
+    sample: int
+    tokens: list[int]
+    """Terminator included."""
+    logprobs: list[float]
+    """Of each token under the distribution it was drawn from."""
+
+
+@dataclasses.dataclass
+class _Branch:
+    request: Request
+    sample: int
+    tokens: list[int] = dataclasses.field(default_factory=list)
+    logprobs: list[float] = dataclasses.field(default_factory=list)
+
+
+class Engine:
+    """One shape's slots, the requests in them and the queue before them."""
+
+    def __init__(self, mesh: Mesh, params: Any, config: ModelConfig, shape: Shape, sampler: Sampler):
+        """Puts empty slots on the devices.
+
+        Args:
+          mesh: where the rows are split over.
+          params: the model's parameters, on the mesh.
+          config: the architecture.
+          shape: what to compile for.
+          sampler: how tokens are drawn.
+
+        Raises:
+          InputError: truncation out of range, or rows that the devices do not divide.
+        """
+        check_truncation(sampler.top_k, sampler.top_p)
+        self.shape, self.sampler, self._mesh = shape, sampler, mesh
+        if config.num_layers <= UNROLLED_LAYERS:
+            params, config = models.unrolled(params, config)
+        self._params, self._config = params, config
+        self._slots = _empty(mesh, config, shape)
+        self._queue: collections.deque[Request] = collections.deque()
+        self._ready: tuple[models.Trunk, list[Request]] | None = None
+        self._placed: list[list[Request | None]] = [[None] * shape.trunks for _ in range(shape.rows)]
+        self._running: dict[tuple[int, int], tuple[_Branch, int]] = {}
+        self._launched: Completions | None = None
+        self.tokens = self.slot_steps = self.prefilled = 0
+
+    @property
+    def capacity(self) -> int:
+        """Branches decoded at once."""
+        return self.shape.rows * self.shape.branches
+
+    @property
+    def pending(self) -> int:
+        """Samples begun or waiting."""
+        placed = {id(r): r for row in self._placed for r in row if r is not None}
+        fresh = [r for r in [*self._queue, *(self._ready[1] if self._ready else ())] if id(r) not in placed]
+        return len(self._running) + sum(len(r.waiting) for r in [*placed.values(), *fresh])
+
+    @property
+    def useful_share(self) -> float:
+        """Tokens drawn over slots times steps, since the engine was made."""
+        return self.tokens / self.slot_steps if self.slot_steps else 1.0
+
+    def submit(self, request: Request) -> None:
+        """Puts a request at the end of the queue; raises InputError if its prompt is too long for the shape."""
+        batches.pack_prompts([request.prompt], self.shape.max_prompt)
+        self._queue.append(request)
+
+    def launch(self) -> None:
+        """Fills idle slots and starts a chunk; the devices work on it while the caller does something else."""
+        self._refill()
+        self._slots, self._launched = _chunk(
+            self._params,
+            self._config,
+            self._slots,
+            jnp.float32(self.sampler.temperature),
+            limit=self.shape.max_new_tokens,
+            stop_ids=self.sampler.stop_ids,
+            top_k=self.sampler.top_k,
+            top_p=self.sampler.top_p,
+        )
+
+    def collect(self) -> list[Finished]:
+        """Waits for the chunk and returns the completions that ended in it."""
+        drawn, done = jax.device_get((self._launched, self._slots.done))
+        finished = []
+        for (b, g), (branch, _) in list(self._running.items()):
+            length = drawn.lengths[b, g]
+            branch.tokens += drawn.tokens[b, g, :length].tolist()
+            branch.logprobs += drawn.logprobs[b, g, :length].tolist()
+            if done[b, g]:
+                del self._running[b, g]
+                finished.append(Finished(branch.request, branch.sample, branch.tokens, branch.logprobs))
+        self.tokens += int(drawn.lengths.sum())
+        self.slot_steps += int(drawn.lengths.max()) * self.capacity
+        self._launched = None
+        return finished
+
+    def run(self, requests: Iterable[Request]) -> list[Finished]:
+        """All completions of closed requests, in the order in which they end."""
+        for request in requests:
+            self.submit(request)
+        finished = []
+        while self.pending:
+            self.launch()
+            finished += self.collect()
+        return finished
+
+    def _refill(self) -> None:
+        self._release()
+        begun, admitted = [], []
+        for b in range(self.shape.rows):
+            for g in range(self.shape.branches):
+                if (b, g) in self._running:
+                    continue
+                place = self._place_with_work(b)
+                if place is None and (place := self._admit(b, admitted)) is None:
+                    break
+                request = self._placed[b][place]
+                branch = _Branch(request, request.waiting.popleft())
+                self._running[b, g] = (branch, place)
+                begun.append((b, g, branch, place))
+        self._insert(admitted)
+        if begun:
+            self._begin(begun)
+
+    def _release(self) -> None:
+        used = {(b, place) for (b, _), (_, place) in self._running.items()}
+        for b, row in enumerate(self._placed):
+            for place, request in enumerate(row):
+                if request is not None and request.closed and not request.waiting and (b, place) not in used:
+                    row[place] = None
+
+    def _place_with_work(self, b: int) -> int | None:
+        return next((u for u, request in enumerate(self._placed[b]) if request is not None and request.waiting), None)
+
+    def _admit(self, b: int, admitted: list) -> int | None:
+        """Gives row b a waiting request; returns its place, or None where there is no room or no work."""
+        if None not in self._placed[b]:
+            return None
+        if not (self._ready and self._ready[1]):
+            self._insert(admitted)
+            self._prefill()
+        if not (self._ready and self._ready[1]):
+            return None
+        _, requests = self._ready
+        place = self._placed[b].index(None)
+        self._placed[b][place] = request = requests.pop(0)
+        admitted.append((b, place, self.shape.prefill_rows - 1 - len(requests)))
+        return place if request.waiting else None
+
+    def _prefill(self) -> None:
+        """Computes the next trunks of the queue; when it is empty, once more those whose samples still queue up."""
+        size = self.shape.prefill_rows
+        chosen = [self._queue.popleft() for _ in range(min(size, len(self._queue)))]
+        if not chosen:
+            waiting = {id(r): r for row in self._placed for r in row if r is not None and r.waiting}
+            chosen = list(itertools.islice(waiting.values(), size))
+        if not chosen:
+            return
+        # Filled up from the left, so that the last of the batch is the last of the queue.
+        prompts = [[0]] * (size - len(chosen)) + [r.prompt for r in chosen]
+        tokens, lengths, _ = batches.pack_prompts(prompts, self.shape.max_prompt)
+        self._ready = _prefill(self._params, self._config, *sharding.replicate(self._mesh, (tokens, lengths))), chosen
+        self.prefilled += len(chosen)
+
+    def _insert(self, admitted: list) -> None:
+        if not admitted:
+            return
+        places = np.full((3, self.shape.prefill_rows), self.shape.rows, np.int32)
+        places[:, : len(admitted)] = np.transpose(admitted)
+        self._slots = _insert(self._slots, self._ready[0], *sharding.replicate(self._mesh, tuple(places)))
+        admitted.clear()
+
+    def _begin(self, begun: list) -> None:
+        shape = (self.shape.rows, self.shape.branches)
+        fresh, place, sample, last = np.zeros(shape, bool), *np.zeros((3, *shape), np.int32)
+        keys = np.zeros((*shape, *begun[0][2].request.key.shape), np.uint32)
+        for b, g, branch, u in begun:
+            fresh[b, g], place[b, g], sample[b, g] = True, u, branch.sample
+            last[b, g], keys[b, g] = branch.request.prompt[-1], branch.request.key
+        self._slots = _begin(self._slots, *sharding.split(self._mesh, (fresh, place, keys, sample, last)))
+
+
+def _empty(mesh: Mesh, config: ModelConfig, shape: Shape) -> Slots:
+    B, G, U = shape.rows, shape.branches, shape.trunks
+    K, H = config.num_kv_heads, config.head_dim
+
+    def rows_of(kind: str, repeats: tuple[int, ...]):
+        S = shape.max_prompt - 1 if kind == "global" else min(shape.max_prompt - 1, config.window)
+        empty = jnp.zeros((*repeats, B, K, U * S, H), config.dtype)
+        return empty, empty.copy()
+
+    layers = {}
+    if config.repeats:
+        layers["blocks"] = {str(i): rows_of(kind, (config.repeats,)) for i, kind in enumerate(config.pattern)}
+    if config.remainder:
+        layers["remainder"] = {str(i): rows_of(kind, ()) for i, kind in enumerate(config.remainder)}
+    keys = jax.random.wrap_key_data(jnp.zeros((B, G, *jax.random.key_data(jax.random.key(0)).shape), jnp.uint32))
+    slots = Slots(
+        trunk=models.Trunk(layers=layers, lengths=jnp.zeros((B, U), jnp.int32)),
+        cache=models.init_cache(config, B, G, shape.max_new_tokens, shape.chunk),
+        place=jnp.zeros((B, G), jnp.int32),
+        keys=keys,
+        last=jnp.zeros((B, G), jnp.int32),
+        lengths=jnp.zeros((B, G), jnp.int32),
+        done=jnp.ones((B, G), bool),
     )
-    return jax.tree.map(lambda x: np.asarray(x)[:count], out)
+    return sharding.place_slots(mesh, slots)
 
 
-def token_lists(out: Completions) -> list[list[list[int]]]:
-    """[B][G] lists of tokens, terminator included."""
-    return [
-        [tokens[:length].tolist() for tokens, length in zip(group, lengths, strict=True)]
-        for group, lengths in zip(out.tokens, out.lengths, strict=True)
-    ]
+_prefill = jax.jit(models.prefill, static_argnames="config")
 
 
-def plan_rows(comparison: Comparison, k: int, order: str, seed: int) -> list[Row]:
-    """Spreads k samples of a comparison over trunks, one per order; sample s has the same order whatever k is.
-
-    A row holds at most ceil(k / n) samples, so that all rows of comparisons with n responses have one shape.
-    """
-    n = comparison.n
-    if order == "balanced":
-        table = orders.balanced_orders(n, seed, comparison.id)
-        shown = [table[s % n] for s in range(k)]
-    else:
-        shown = [orders.random_order(n, seed, comparison.id, s) for s in range(k)]
-    capacity, by_order = -(-k // n), {}
-    for sample, permutation in enumerate(shown):
-        by_order.setdefault(tuple(permutation), []).append(sample)
-    return [
-        Row(comparison, permutation, tuple(samples[i : i + capacity]))
-        for permutation, samples in by_order.items()
-        for i in range(0, len(samples), capacity)
-    ]
+@functools.partial(jax.jit, static_argnames=("config", "stop_ids", "top_k", "top_p"), donate_argnames="slots")
+def _chunk(params, config, slots, temperature, *, limit, stop_ids, top_k, top_p):
+    return run_chunk(params, config, slots, temperature, limit, stop_ids=stop_ids, top_k=top_k, top_p=top_p)
 
 
-def batches_of_rows(
-    comparisons: Sequence[Comparison], k: int, order: str, seed: int, *, slots: int, multiple: int = 1
-) -> Iterator[tuple[int, int, list[Row]]]:
-    """Batches of rows that share a shape: (rows per call, branches per row, the rows), comparisons kept whole.
+@functools.partial(jax.jit, donate_argnames="slots")
+def _insert(slots: Slots, trunks: models.Trunk, rows: jax.Array, places: jax.Array, sources: jax.Array) -> Slots:
+    """Puts trunk sources[i] into place places[i] of row rows[i]; a row that does not exist is passed over."""
+    U = slots.trunk.lengths.shape[1]
 
-    Args:
-      slots: about how many branches a call decodes.
-      multiple: what the rows per call must be a multiple of.
-    """
-    for branches, members in _by_branches(comparisons, k).items():
-        most = max(comparison.n for comparison in members)
-        rows = -(-max(slots // max(branches, 4), most) // multiple) * multiple
-        batch: list[Row] = []
-        for comparison in members:
-            planned = plan_rows(comparison, k, order, seed)
-            if batch and len(batch) + len(planned) > rows:
-                yield rows, branches, batch
-                batch = []
-            batch += planned
-        yield rows, branches, batch
+    def one(held, new):
+        # [.. B K U*S H] and [.. b K S H]; scanned layers have an axis R before them.
+        *lead, B, K, _, H = held.shape
+        split = held.reshape(*lead, B, K, U, -1, H)
+        at = (*(slice(None),) * len(lead), rows, slice(None), places)
+        # Indices before and after a slice put the indexed axis first.
+        values = jnp.moveaxis(jnp.take(new, sources, axis=len(lead), mode="clip"), len(lead), 0)
+        return split.at[at].set(values, mode="drop").reshape(held.shape)
+
+    lengths = slots.trunk.lengths.at[rows, places].set(jnp.take(trunks.lengths, sources, mode="clip"), mode="drop")
+    layers = jax.tree.map(one, slots.trunk.layers, trunks.layers)
+    return slots.replace(trunk=models.Trunk(layers=layers, lengths=lengths))
 
 
-def _by_branches(comparisons: Sequence[Comparison], k: int) -> dict[int, list[Comparison]]:
-    groups: dict[int, list[Comparison]] = {}
-    for comparison in comparisons:
-        groups.setdefault(-(-k // comparison.n), []).append(comparison)
-    return groups
+@functools.partial(jax.jit, donate_argnames="slots")
+def _begin(slots: Slots, fresh, place, keys, sample, last) -> Slots:
+    """Begins a branch wherever `fresh`; every argument is [B G ..]."""
+    drawn = jax.vmap(jax.vmap(jax.random.fold_in))(jax.random.wrap_key_data(keys), sample)
+    return slots.replace(
+        place=jnp.where(fresh, place, slots.place),
+        keys=jnp.where(fresh, drawn, slots.keys),
+        last=jnp.where(fresh, last, slots.last),
+        lengths=jnp.where(fresh, 0, slots.lengths),
+        done=slots.done & ~fresh,
+    )

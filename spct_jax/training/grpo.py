@@ -14,7 +14,7 @@ from spct_jax.data.batches import Groups
 from spct_jax.data.comparison import Comparison
 from spct_jax.grm import orders, rewards
 from spct_jax.models.sizes import ModelConfig
-from spct_jax.sampling import engine, rollouts
+from spct_jax.sampling import grouped, rollouts
 from spct_jax.sampling.rollouts import Rollout
 from spct_jax.training import loop
 from spct_jax.training.run import Run
@@ -182,11 +182,11 @@ def roll_out(run: Run, params: Any, batch: list[Comparison], step: int) -> tuple
     config = run.config.rl
     seen = [orders.random_order(c.n, run.config.seed, c.id, step) for c in batch]
     prompts = [run.prompter.encode(c, o) for c, o in zip(batch, seen, strict=True)]
-    keys = engine.sample_keys(run.key("rl", step), batch, config.group_size)
-    out = engine.draw_rows(
+    keys = grouped.sample_keys(run.key("rl", step), batch, config.group_size)
+    out = grouped.draw_rows(
         run.mesh, params, run.model, prompts, keys, rows=len(batch), temperature=config.temperature, limits=run.limits
     )
-    drawn = [run.prompter.read(c, o, tokens) for c, o, tokens in zip(batch, seen, engine.token_lists(out), strict=True)]
+    drawn = [run.prompter.read(c, o, tokens) for c, o, tokens in zip(batch, seen, grouped.token_lists(out), strict=True)]
     rollouts.write(run.workdir / "rl" / "rollouts" / f"{step:06d}.jsonl", drawn)
     groups = run.pack(prompts, [r.completions for r in drawn], config.group_size)
     return groups, sharding.split(run.mesh, out.logprobs), drawn

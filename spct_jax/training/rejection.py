@@ -9,7 +9,7 @@ import tqdm
 
 from spct_jax import files
 from spct_jax.grm import orders, rewards
-from spct_jax.sampling import engine, rollouts
+from spct_jax.sampling import grouped, rollouts
 from spct_jax.sampling.rollouts import Rollout
 from spct_jax.training import loop
 from spct_jax.training.run import Run
@@ -109,17 +109,17 @@ def _draw(run: Run, params, batch, *, hinted: bool) -> list[Rollout]:
     config = run.config.rejection
     samples = 1 if hinted else config.samples
     seen = [orders.random_order(c.n, run.config.seed, c.id, 0) for c in batch]
-    out = engine.draw_rows(
+    out = grouped.draw_rows(
         run.mesh,
         params,
         run.model,
         [run.prompter.encode(c, o, hinted=hinted) for c, o in zip(batch, seen, strict=True)],
-        engine.sample_keys(run.key("rejection", int(hinted)), batch, samples),
+        grouped.sample_keys(run.key("rejection", int(hinted)), batch, samples),
         rows=config.batch_size,
         temperature=config.temperature,
         limits=run.limits,
     )
-    return [run.prompter.read(c, o, tokens) for c, o, tokens in zip(batch, seen, engine.token_lists(out), strict=True)]
+    return [run.prompter.read(c, o, tokens) for c, o, tokens in zip(batch, seen, grouped.token_lists(out), strict=True)]
 
 
 def _part(run: Run, hinted: bool, start: int):

@@ -21,7 +21,7 @@ from spct_jax.errors import InputError
 from spct_jax.grm import prompts
 from spct_jax.models import checkpoints
 from spct_jax.models.sizes import ModelConfig
-from spct_jax.sampling.engine import Limits
+from spct_jax.sampling.grouped import Limits
 from spct_jax.sampling.rollouts import Prompter
 
 

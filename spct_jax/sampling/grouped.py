@@ -1,0 +1,96 @@
+"""Groups of equal size: one call of the sampler for G completions of each prompt, as RL and rejection sampling want them.
+
+Rows (prompts) and branches per call are fixed by the caller, never by what else is in the queue, so a prompt's tokens
+depend on its own content, id and the seed only.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from spct_jax import sharding
+from spct_jax.data import batches
+from spct_jax.data.comparison import Comparison
+from spct_jax.grm import orders
+from spct_jax.models.sizes import ModelConfig
+from spct_jax.sampling.generate import Completions, branch_keys, draw
+
+
+@dataclasses.dataclass(frozen=True)
+class Limits:
+    """Shapes and stop set of every program of a run."""
+
+    max_prompt: int
+    max_completion: int
+    stop_ids: tuple[int, ...]
+
+
+@jax.jit
+def _fold(key: jax.Array, hashes: jax.Array, samples: jax.Array) -> jax.Array:
+    comparison_keys = jax.vmap(lambda h: jax.random.fold_in(key, h))(hashes)
+    return branch_keys(comparison_keys, samples)
+
+
+def sample_keys(key: jax.Array, comparisons: Sequence[Comparison], samples: int | np.ndarray) -> jax.Array:
+    """Keys [B G]: `key` folded with each comparison's id, then with the sample's number.
+
+    Args:
+      samples: G for samples 0..G-1, or their numbers Int[B G].
+    """
+    hashes = np.array([orders.stable_hash(c.id) for c in comparisons], np.uint32)
+    if isinstance(samples, int):
+        samples = np.tile(np.arange(samples), (len(comparisons), 1))
+    return _fold(key, hashes, samples)
+
+
+def draw_rows(
+    mesh: Mesh,
+    params: Any,
+    config: ModelConfig,
+    prompts: Sequence[Sequence[int]],
+    keys: jax.Array,
+    *,
+    rows: int,
+    temperature: float,
+    limits: Limits,
+    active: np.ndarray | None = None,
+) -> Completions:
+    """One call of the sampler on up to `rows` prompts, padded to exactly `rows`; NumPy arrays come back, padding off.
+
+    Args:
+      keys: one per branch, [B G].
+      active: Bool[B G], which branches are wanted (default all).
+    """
+    count, group_size = keys.shape[:2]
+    spare = rows - count
+    tokens, lengths, last = batches.pack_prompts([*prompts, *[[0]] * spare], limits.max_prompt)
+    active = np.ones((count, group_size), bool) if active is None else active
+    active = np.concatenate([active, np.zeros((spare, group_size), bool)])
+    keys = jnp.concatenate([keys, jnp.broadcast_to(keys[:1], (spare, group_size))]) if spare else keys
+    tokens, lengths, last, keys, active = sharding.split(mesh, (tokens, lengths, last, keys, active))
+    out = draw(
+        params,
+        config,
+        tokens,
+        lengths,
+        last,
+        keys,
+        temperature,
+        max_new_tokens=limits.max_completion,
+        stop_ids=limits.stop_ids,
+        active=active,
+    )
+    return jax.tree.map(lambda x: np.asarray(x)[:count], out)
+
+
+def token_lists(out: Completions) -> list[list[list[int]]]:
+    """[B][G] lists of tokens, terminator included."""
+    return [
+        [tokens[:length].tolist() for tokens, length in zip(group, lengths, strict=True)]
+        for group, lengths in zip(out.tokens, out.lengths, strict=True)
+    ]
