@@ -70,10 +70,9 @@ class Summary:
         reasons = sorted(lines.skipped.items(), key=lambda item: -item[1])
         text += [f"  {count:,} x {reason}" for reason, count in reasons]
         if self.samples:
-            none = f"; no sample of {_count(self.without_verdict, 'comparison')} could be read" if self.without_verdict else ""
-            text.append(
-                f"samples: {self.samples / lines.used:.1f} per comparison, {_share(self.valid, self.samples)} valid{none}"
-            )
+            text.append(f"samples: {self.samples / lines.used:.1f} per comparison, {_share(self.valid, self.samples)} valid")
+        if self.without_verdict:
+            text.append(f"without a verdict, since no sample was valid: {_count(self.without_verdict, 'comparison')}")
         if self.comparable:
             text.append(f"ties: {_share(self.ties, self.comparable)}")
         if self.known:
