@@ -60,24 +60,29 @@ def explain() -> str:
     return f"{line.where}, {line.id!r}: the verdict of {origin}\n\n{verdicts.explain(line.comparison, record)}"
 
 
-def main(_) -> None:
-    """Entry of `python -m spct_jax.judge`."""
-    if EXPLAIN.value is not None:
-        sys.stdout.reconfigure(errors="replace")
-        print(explain())
-        return
+def score() -> None:
+    """Scores the input and reports on standard output, or on standard error where the verdicts go to the former."""
     for flag in (CHECKPOINT, OUTPUT):
         if not flag.value:
             raise InputError(f"--{flag.name} is needed")
     options = read_options()
+    summary = judge_files.judge_file(
+        INPUT.value, OUTPUT.value, load, options=options, settings=settings_of(options), on_bad=ON_BAD.value
+    )
+    print(summary, file=sys.stderr if OUTPUT.value == judge_files.STREAM else sys.stdout)
+
+
+def main(_) -> None:
+    """Entry of `python -m spct_jax.judge`."""
     try:
-        summary = judge_files.judge_file(
-            INPUT.value, OUTPUT.value, load, options=options, settings=settings_of(options), on_bad=ON_BAD.value
-        )
+        if EXPLAIN.value is None:
+            score()
+        else:
+            sys.stdout.reconfigure(errors="replace")
+            print(explain(), flush=True)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter's last flush fails, too
-        raise InputError("--output=-: whoever read the output has closed it") from None
-    print(summary, file=sys.stderr if OUTPUT.value == judge_files.STREAM else sys.stdout)
+        raise InputError("standard output was closed by its reader") from None
 
 
 if __name__ == "__main__":
