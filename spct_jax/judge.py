@@ -1,0 +1,102 @@
+r"""Scores comparisons with a generative reward model: `python -m spct_jax.judge --checkpoint=DIR --input=X --output=Y`.
+
+One JSON line of the output answers one of the input; an interrupted run goes on when the same command is given again.
+With `--explain=ID` one verdict is told in full, from the output where it stands there already. See docs/judge.md.
+"""
+
+import os
+import pathlib
+import sys
+from typing import Any
+
+from absl import flags
+
+from spct_jax import cli
+from spct_jax.errors import InputError
+from spct_jax.evaluation import judge_files, verdicts
+
+ORDERS = ("balanced", "random")
+
+
+def load() -> Any:
+    """The judge that the flags name."""
+    # Imported here: a finished output is summed up, and a verdict in it explained, without the sampler.
+    from spct_jax.evaluation.judging import Judge
+
+    return Judge.load(CHECKPOINT.value, META_CHECKPOINT.value)
+
+
+def read_options() -> dict[str, Any]:
+    """Keyword arguments of `Judge.stream`."""
+    if bool(K_META.value) != bool(META_CHECKPOINT.value):
+        raise InputError("--k_meta and --meta_checkpoint need each other")
+    if K_META.value > K.value:
+        raise InputError(f"--k_meta={K_META.value}: more than the {K.value} samples of --k")
+    for flag in (CHECKPOINT, META_CHECKPOINT):
+        if flag.value and not pathlib.Path(flag.value).is_dir():
+            raise InputError(f"--{flag.name}={flag.value}: no such directory")
+    given = (K, K_META, TEMPERATURE, SEED, ORDER, MAX_NEW_TOKENS, BATCH_SIZE)
+    return {flag.name: flag.value for flag in given if flag.value is not None}
+
+
+def settings_of(options: dict[str, Any]) -> dict[str, Any]:
+    """What a verdict depends on; the batch size changes the speed and no more than the last bits."""
+    where = {flag.name: flag.value and os.path.realpath(flag.value) for flag in (CHECKPOINT, META_CHECKPOINT)}
+    return where | {name: value for name, value in options.items() if name != BATCH_SIZE.name}
+
+
+def explain() -> str:
+    """The text for `--explain`."""
+    line = judge_files.find(INPUT.value, EXPLAIN.value)
+    record, origin = judge_files.find_record(OUTPUT.value, line) if OUTPUT.value else None, OUTPUT.value
+    if record is None:
+        if not CHECKPOINT.value:
+            raise InputError(f"{line.where}: {line.id!r} has no verdict yet; give --checkpoint to score it")
+        origin = CHECKPOINT.value
+        (outcome,) = load().stream([line.comparison], **read_options())
+        record = line.failed(str(outcome)) if isinstance(outcome, InputError) else verdicts.to_json(outcome)
+    if "error" in record:
+        raise InputError(f"{line.where}: {record['error']}")
+    return f"{line.where}, {line.id!r}: the verdict of {origin}\n\n{verdicts.explain(line.comparison, record)}"
+
+
+def score() -> None:
+    """Scores the input and reports on standard output, or on standard error where the verdicts go to the former."""
+    for flag in (CHECKPOINT, OUTPUT):
+        if not flag.value:
+            raise InputError(f"--{flag.name} is needed")
+    options = read_options()
+    summary = judge_files.judge_file(
+        INPUT.value, OUTPUT.value, load, options=options, settings=settings_of(options), on_bad=ON_BAD.value
+    )
+    print(summary, file=sys.stderr if OUTPUT.value == judge_files.STREAM else sys.stdout)
+
+
+def main(_) -> None:
+    """Entry of `python -m spct_jax.judge`."""
+    try:
+        if EXPLAIN.value is None:
+            score()
+        else:
+            sys.stdout.reconfigure(errors="replace")
+            print(explain(), flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter's last flush fails, too
+        raise InputError("standard output was closed by its reader") from None
+
+
+if __name__ == "__main__":
+    CHECKPOINT = flags.DEFINE_string("checkpoint", None, "Model directory of the judge, of this library or Hugging Face's.")
+    INPUT = flags.DEFINE_string("input", None, "Comparisons, .jsonl or .jsonl.gz; - is standard input.", required=True)
+    OUTPUT = flags.DEFINE_string("output", None, "Verdicts, .jsonl; - is standard output.")
+    K = flags.DEFINE_integer("k", 8, "Samples per comparison.", lower_bound=1)
+    K_META = flags.DEFINE_integer("k_meta", 0, "Samples that count, chosen by the meta reward model.", lower_bound=0)
+    META_CHECKPOINT = flags.DEFINE_string("meta_checkpoint", None, "Model directory of the meta reward model.")
+    TEMPERATURE = flags.DEFINE_float("temperature", 0.5, "Of sampling; 0 is greedy.", lower_bound=0.0)
+    SEED = flags.DEFINE_integer("seed", 0, "Of samples and orders.", lower_bound=0)
+    ORDER = flags.DEFINE_enum("order", "balanced", ORDERS, "In which orders the responses are shown.")
+    MAX_NEW_TOKENS = flags.DEFINE_integer("max_new_tokens", 1024, "Longest critique.", lower_bound=1)
+    BATCH_SIZE = flags.DEFINE_integer("batch_size", None, "Prompts at a time; default: the judge's.", lower_bound=1)
+    ON_BAD = flags.DEFINE_enum("on_bad", "fatal", ("skip", "fatal"), "What a bad line does: leave an error record, or stop.")
+    EXPLAIN = flags.DEFINE_string("explain", None, "Id or line number: tell this one verdict in full, write nothing.")
+    cli.run(main)
