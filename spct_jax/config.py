@@ -89,6 +89,8 @@ class PromptConfig:
     single_template: str = "short_single"
     """For comparisons with one response and a 0/1 truth."""
     meta_template: str = "short_meta"
+    choice_template: str = "short_judge"
+    """For an LLM judge, which names the best response instead of scoring all of them."""
 
 
 @dataclasses.dataclass

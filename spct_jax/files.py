@@ -59,3 +59,32 @@ def new_directory(directory: str | os.PathLike) -> Iterator[pathlib.Path]:
     if target.exists():
         target.rmdir()
     scratch.replace(target)
+
+
+class Appended:
+    """JSON lines that grow; what a killed writer left of a last line is cut off when they are opened again.
+
+    Attributes:
+      lines: whole lines that were there when it was opened.
+    """
+
+    def __init__(self, path: str | os.PathLike):
+        """Opens or creates the file."""
+        self._file = open(path, "a+b")
+        self._file.seek(0)
+        whole, self.lines = 0, 0
+        for text in self._file:
+            if text.endswith(b"\n"):
+                whole, self.lines = whole + len(text), self.lines + 1
+        self._file.truncate(whole)
+
+    def write(self, record: Any) -> None:
+        """Appends one line."""
+        self._file.write(json.dumps(record, allow_nan=False).encode() + b"\n")
+        self._file.flush()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self._file.close()

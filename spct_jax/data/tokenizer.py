@@ -136,6 +136,14 @@ class Tokenizer:
                 text_ids.append(index)
         return self._processor.decode(text_ids)
 
+    def piece(self, id: int) -> str:
+        """The piece of that id, spelt as in the SentencePiece model."""
+        return self._processor.id_to_piece(id)
+
+    def find(self, piece: str) -> int | None:
+        """The id of a piece, or None."""
+        return self._ids.get(piece)
+
     def _control_id(self, name: str) -> int:
         if self._ids.get(name) not in self.control_ids:
             raise InputError(f"the SentencePiece model has no control piece {name}")

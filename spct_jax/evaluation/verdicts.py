@@ -13,8 +13,37 @@ from spct_jax.grm import voting
 _UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
-def to_json(verdict: Any) -> dict[str, Any]:
-    """The JSON object of a `judging.Verdict`; a meta reward that is not finite becomes null, which JSON has a word for."""
+@dataclasses.dataclass(frozen=True)
+class Sample:
+    """One critique."""
+
+    order: tuple[int, ...]
+    """order[j] is the index of the response shown in place j."""
+    scores: tuple[float, ...] | None
+    """Per response, in input order; None if the critique does not parse."""
+    meta: float | None
+    """The meta RM's reward."""
+    text: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Verdict:
+    """What k critiques add up to."""
+
+    id: str
+    scores: tuple[float, ...] | None
+    """Summed score per response (Eq. 14; the guided vote's with a meta RM); None if no critique parsed."""
+    best: int | None
+    """The first of the responses with the highest sum."""
+    k: int
+    """Samples drawn."""
+    valid: int
+    """Samples that parsed."""
+    samples: tuple[Sample, ...]
+
+
+def to_json(verdict: Verdict) -> dict[str, Any]:
+    """The JSON object of a verdict; a meta reward that is not finite becomes null, which JSON has a word for."""
     record = dataclasses.asdict(verdict)
     for sample in record["samples"]:
         if sample["meta"] is not None and not math.isfinite(sample["meta"]):

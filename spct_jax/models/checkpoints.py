@@ -16,6 +16,7 @@ import jax
 import orbax.checkpoint as ocp
 
 from spct_jax import files
+from spct_jax.config import PromptConfig
 from spct_jax.data.tokenizer import Tokenizer
 from spct_jax.errors import InputError
 from spct_jax.models import gemma, heads, hf_config, hf_weights
@@ -36,12 +37,20 @@ class Model:
     step: int
 
 
-def describe(directory: str | os.PathLike, config: ModelConfig, tokenizer: Tokenizer, kind: str = "policy") -> None:
-    """Writes what a reader needs beside the parameters."""
+def describe(
+    directory: str | os.PathLike,
+    config: ModelConfig,
+    tokenizer: Tokenizer,
+    kind: str = "policy",
+    prompt: PromptConfig | None = None,
+) -> None:
+    """Writes what a reader needs beside the parameters; `prompt` are the templates that the model was trained with."""
     directory = pathlib.Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     tokenizer.save(directory / "tokenizer.model")
     card = {"kind": kind, "stop_ids": tokenizer.stop_ids, **dataclasses.asdict(config)}
+    if prompt is not None:
+        card["prompt"] = dataclasses.asdict(prompt)
     files.write_json(directory / "model.json", card)
 
 
@@ -111,6 +120,19 @@ def read_tokenizer(directory: str | os.PathLike) -> Tokenizer:
     return Tokenizer.load(directory / "tokenizer.model", stops if isinstance(stops, list) else [stops])
 
 
+def read_prompt(directory: str | os.PathLike) -> PromptConfig:
+    """The templates a model directory was trained with, or the default ones where it does not say."""
+    default = PromptConfig("default", "single", "meta", "judge")
+    if hf_weights.is_hf_directory(directory):
+        return default
+    read_card(directory)
+    named = files.read_json(pathlib.Path(directory) / "model.json").get("prompt", {})
+    try:
+        return dataclasses.replace(default, **named)
+    except TypeError as error:
+        raise InputError(f"{directory}: model.json names no templates we know ({error})") from None
+
+
 def _load_hf(directory: pathlib.Path, dtype: str | None) -> Model:
     if dtype is None and jax.default_backend() == "cpu":
         dtype = "float32"
@@ -156,6 +178,7 @@ def read_card(directory: str | os.PathLike) -> tuple[ModelConfig, str]:
     try:
         kind = card.pop("kind")
         card.pop("stop_ids", None)
+        card.pop("prompt", None)
         config = ModelConfig(**{k: tuple(v) if isinstance(v, list) else v for k, v in card.items()})
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise InputError(f"{path}: not a model description ({error})") from None

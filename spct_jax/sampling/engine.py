@@ -57,6 +57,23 @@ class Sampler:
     top_p: float = 1.0
 
 
+@dataclasses.dataclass
+class Usage:
+    """What became of decode slots."""
+
+    tokens: int = 0
+    """Tokens drawn."""
+    slot_steps: int = 0
+    """Slots times steps."""
+    prefills: int = 0
+    """Trunks computed."""
+
+    @property
+    def useful_share(self) -> float:
+        """Share of slots, over all steps, that drew a token."""
+        return self.tokens / self.slot_steps if self.slot_steps else 1.0
+
+
 @dataclasses.dataclass(eq=False)
 class Request:
     """A prompt and the samples of it that are wanted; more may be appended to `waiting` until `closed` is set."""
@@ -80,22 +97,30 @@ class Finished:
     sample: int
     tokens: list[int]
     """Terminator included."""
-    logprobs: list[float]
-    """Of each token under the distribution it was drawn from."""
+    logprobs: np.ndarray
+    """Float32, of each token under the distribution it was drawn from."""
 
 
 @dataclasses.dataclass
 class _Branch:
     request: Request
     sample: int
-    tokens: list[int] = dataclasses.field(default_factory=list)
-    logprobs: list[float] = dataclasses.field(default_factory=list)
+    tokens: list[np.ndarray] = dataclasses.field(default_factory=list)
+    logprobs: list[np.ndarray] = dataclasses.field(default_factory=list)
 
 
 class Engine:
     """One shape's slots, the requests in them and the queue before them."""
 
-    def __init__(self, mesh: Mesh, params: Any, config: ModelConfig, shape: Shape, sampler: Sampler):
+    def __init__(
+        self,
+        mesh: Mesh,
+        params: Any,
+        config: ModelConfig,
+        shape: Shape,
+        sampler: Sampler,
+        usage: Usage | None = None,
+    ):
         """Puts empty slots on the devices.
 
         Args:
@@ -104,6 +129,7 @@ class Engine:
           config: the architecture.
           shape: what to compile for.
           sampler: how tokens are drawn.
+          usage: where to count, if other engines count there too.
 
         Raises:
           InputError: truncation out of range, or rows that the devices do not divide.
@@ -119,7 +145,7 @@ class Engine:
         self._placed: list[list[Request | None]] = [[None] * shape.trunks for _ in range(shape.rows)]
         self._running: dict[tuple[int, int], tuple[_Branch, int]] = {}
         self._launched: Completions | None = None
-        self.tokens = self.slot_steps = self.prefilled = 0
+        self.usage = Usage() if usage is None else usage
 
     @property
     def capacity(self) -> int:
@@ -132,11 +158,6 @@ class Engine:
         placed = {id(r): r for row in self._placed for r in row if r is not None}
         fresh = [r for r in [*self._queue, *(self._ready[1] if self._ready else ())] if id(r) not in placed]
         return len(self._running) + sum(len(r.waiting) for r in [*placed.values(), *fresh])
-
-    @property
-    def useful_share(self) -> float:
-        """Tokens drawn over slots times steps, since the engine was made."""
-        return self.tokens / self.slot_steps if self.slot_steps else 1.0
 
     def submit(self, request: Request) -> None:
         """Puts a request at the end of the queue; raises InputError if its prompt is too long for the shape."""
@@ -163,13 +184,14 @@ class Engine:
         finished = []
         for (b, g), (branch, _) in list(self._running.items()):
             length = drawn.lengths[b, g]
-            branch.tokens += drawn.tokens[b, g, :length].tolist()
-            branch.logprobs += drawn.logprobs[b, g, :length].tolist()
+            branch.tokens.append(drawn.tokens[b, g, :length])
+            branch.logprobs.append(drawn.logprobs[b, g, :length])
             if done[b, g]:
                 del self._running[b, g]
-                finished.append(Finished(branch.request, branch.sample, branch.tokens, branch.logprobs))
-        self.tokens += int(drawn.lengths.sum())
-        self.slot_steps += int(drawn.lengths.max()) * self.capacity
+                tokens, logprobs = np.concatenate(branch.tokens), np.concatenate(branch.logprobs)
+                finished.append(Finished(branch.request, branch.sample, tokens.tolist(), logprobs))
+        self.usage.tokens += int(drawn.lengths.sum())
+        self.usage.slot_steps += int(drawn.lengths.max()) * self.capacity
         self._launched = None
         return finished
 
@@ -239,7 +261,7 @@ class Engine:
         prompts = [[0]] * (size - len(chosen)) + [r.prompt for r in chosen]
         tokens, lengths, _ = batches.pack_prompts(prompts, self.shape.max_prompt)
         self._ready = _prefill(self._params, self._config, *sharding.replicate(self._mesh, (tokens, lengths))), chosen
-        self.prefilled += len(chosen)
+        self.usage.prefills += len(chosen)
 
     def _insert(self, admitted: list) -> None:
         if not admitted:

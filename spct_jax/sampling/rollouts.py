@@ -34,6 +34,7 @@ class Prompter:
         self.template = prompts.load_template(config.template)
         self.single = prompts.load_template(config.single_template)
         self.meta = prompts.load_template(config.meta_template)
+        self.choice = prompts.load_template(config.choice_template)
 
     def template_of(self, comparison: Comparison) -> prompts.Template:
         """The 0/1 template for a single response whose truth is 0 or 1, the run's template otherwise."""
@@ -44,6 +45,10 @@ class Prompter:
         """Prompt tokens; with `hinted`, the prompt names the best response."""
         hint = comparison.best if hinted else None
         return self.tokenizer.encode_turns(prompts.render(comparison, order, self.template_of(comparison), hint=hint))
+
+    def encode_choice(self, comparison: Comparison, order: Sequence[int]) -> list[int]:
+        """Prompt tokens of an LLM judge, which names the best response."""
+        return self.tokenizer.encode_turns(prompts.render(comparison, order, self.choice))
 
     def encode_meta(self, comparison: Comparison, order: Sequence[int]) -> list[int]:
         """Prompt tokens of the meta RM, whose completions are the critiques it scores."""

@@ -88,30 +88,20 @@ class Run:
 
     def describe(self, stage: str, kind: str) -> None:
         """Makes the stage's directory a model directory."""
-        checkpoints.describe(self.workdir / stage, self.model, self.prompter.tokenizer, kind)
+        checkpoints.describe(self.workdir / stage, self.model, self.prompter.tokenizer, kind, self.config.prompt)
 
     def fits(self, comparison: Comparison) -> bool:
         """Whether the comparison's prompt, with a hint where it can have one, is within the limit."""
         shown, longest = range(comparison.n), self.config.data.max_prompt
         return len(self.prompter.encode(comparison, shown, hinted=comparison.n > 1)) <= longest
 
-    def limits_of(self, comparison: Comparison, orders: Iterable[Sequence[int]]) -> Limits:
-        """Shapes in which the comparison's votes in these orders are drawn and scored; they depend on its own length only."""
-        encoders = (self.prompter.encode, self.prompter.encode_meta)
-        longest = max(len(encode(comparison, order)) for order in orders for encode in encoders)
-        for max_prompt, max_completion in self.config.evaluation.buckets:
-            if longest <= max_prompt:
-                return Limits(max_prompt, max_completion, self.limits.stop_ids)
-        return self.limits
-
-    def pack(self, token_prompts: Sequence, completions: Sequence, group_size: int, limits: Limits | None = None) -> Groups:
-        """Packs groups to the run's shapes (or `limits`) and splits them over the mesh."""
-        limits = limits or self.limits
+    def pack(self, token_prompts: Sequence, completions: Sequence, group_size: int) -> Groups:
+        """Packs groups to the run's shapes and splits them over the mesh."""
         groups = batches.pack(
             token_prompts,
             completions,
-            max_prompt=limits.max_prompt,
-            max_completion=limits.max_completion,
+            max_prompt=self.limits.max_prompt,
+            max_completion=self.limits.max_completion,
             group_size=group_size,
         )
         return sharding.split(self.mesh, groups)

@@ -1,0 +1,96 @@
+"""The judge: a generative reward model, perhaps with a meta reward model, that gives verdicts on comparisons."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from jax.sharding import Mesh
+
+from spct_jax import sharding
+from spct_jax.config import PromptConfig
+from spct_jax.data.comparison import Comparison
+from spct_jax.errors import InputError
+from spct_jax.evaluation.stream import Options, Stream
+from spct_jax.evaluation.verdicts import Verdict
+from spct_jax.models import checkpoints
+from spct_jax.models.sizes import ModelConfig
+from spct_jax.sampling.engine import Usage
+from spct_jax.sampling.rollouts import Prompter
+
+
+class Judge:
+    """A generative reward model, perhaps with a meta reward model, ready to judge."""
+
+    def __init__(
+        self,
+        mesh: Mesh,
+        params: Any,
+        config: ModelConfig,
+        prompter: Prompter,
+        meta: tuple[Any, ModelConfig, Prompter] | None = None,
+    ):
+        """Takes models that are on the mesh already; see `load`.
+
+        Args:
+          mesh: the devices.
+          params: the policy's parameters.
+          config: its architecture.
+          prompter: its templates and tokenizer.
+          meta: the meta RM's parameters, architecture, and templates and tokenizer.
+        """
+        self.mesh, self.params, self.config, self.prompter, self.meta = mesh, params, config, prompter, meta
+        self.usage = Usage()
+        """What the last stream, or this one so far, made of its decode slots."""
+
+    @classmethod
+    def load(
+        cls,
+        checkpoint: str,
+        meta_checkpoint: str | None = None,
+        mesh: Mesh | None = None,
+        prompt: PromptConfig | None = None,
+    ) -> "Judge":
+        """Loads a judge.
+
+        Args:
+          checkpoint: model directory of this library or of Hugging Face's layout.
+          meta_checkpoint: that of a meta RM.
+          mesh: the devices; None for all of them.
+          prompt: templates; None for those the checkpoint was trained with, where it says so, else the default ones.
+
+        Raises:
+          InputError: a directory is not such a checkpoint.
+        """
+        mesh = mesh or sharding.make_mesh()
+
+        def read(directory, kind):
+            model = checkpoints.load(directory, kind=kind)
+            templates = prompt or checkpoints.read_prompt(directory)
+            return sharding.replicate(mesh, model.params), model.config, Prompter(templates, model.tokenizer)
+
+        meta = read(meta_checkpoint, "meta_rm") if meta_checkpoint else None
+        return cls(mesh, *read(checkpoint, "policy"), meta=meta)
+
+    def score(self, comparisons: Sequence[Comparison], **options) -> list[Verdict]:
+        """Verdicts on comparisons, in their order; `options` are the fields of `Options`.
+
+        Raises:
+          InputError: an option out of range, or a comparison whose prompt is too long.
+        """
+        outcomes = list(self.stream(comparisons, **options))
+        for comparison, outcome in zip(comparisons, outcomes, strict=True):
+            if isinstance(outcome, InputError):
+                raise InputError(f"{comparison.id!r}: {outcome}")
+        return outcomes
+
+    def stream(self, comparisons: Iterable[Comparison], **options) -> Iterator[Verdict | InputError]:
+        """One outcome per comparison, in their order, reading only a bounded number of them ahead.
+
+        A comparison that cannot be judged comes out as an `InputError` in its place. `options` are the fields of `Options`.
+
+        Raises:
+          InputError: an option out of range.
+        """
+        options = Options(**options)
+        if options.k_meta and self.meta is None:
+            raise InputError("k_meta needs a meta RM")
+        return Stream(self, options).run(comparisons)

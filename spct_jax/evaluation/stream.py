@@ -1,0 +1,365 @@
+"""One pass of a judge over a stream of comparisons: prompts made ahead, engines fed, critiques read, verdicts in order.
+
+A verdict depends on its own comparison, the comparison's id, the seed and the table of shapes, never on its neighbours: see
+`sampling.engine`. Critiques that another model reads (meta rewards) or that are read once more (TokenProb) are branches of
+one trunk per order there too.
+"""
+
+import collections
+import dataclasses
+import itertools
+from collections.abc import Iterable, Iterator
+from concurrent import futures
+from typing import TYPE_CHECKING, NamedTuple
+
+import jax
+import numpy as np
+
+from spct_jax import sharding
+from spct_jax.data import batches
+from spct_jax.data.batches import Groups
+from spct_jax.data.comparison import Comparison
+from spct_jax.errors import InputError
+from spct_jax.evaluation import adaptive, token_prob
+from spct_jax.evaluation.verdicts import Sample, Verdict
+from spct_jax.grm import orders, parse, voting
+from spct_jax.sampling.engine import Engine, Finished, Request, Sampler, Shape, Usage
+from spct_jax.sampling.generate import bucket_of
+from spct_jax.training import meta_rm
+
+if TYPE_CHECKING:
+    from spct_jax.evaluation.judging import Judge
+
+MODES = ("scores", "choice", "token_prob")
+MAX_ENGINES = 2
+"""Shapes whose slots are on the devices at once."""
+PREPARED = 64
+"""Comparisons whose prompts are made ahead of need."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """How verdicts are drawn and voted."""
+
+    k: int = 8
+    """Samples per comparison; at most so many where `adaptive` is set."""
+    k_meta: int = 0
+    """Samples that count, those of highest meta reward; 0: all that parsed."""
+    temperature: float = 0.5
+    """0 is greedy."""
+    seed: int = 0
+    order: str = "balanced"
+    """`balanced`, or `random` (the paper's)."""
+    max_new_tokens: int = 1024
+    """Where a critique is cut."""
+    max_prompt: int = 8192
+    """Tokens of the longest prompt; a longer one has no verdict."""
+    batch_size: int = 16
+    """Rows decoded at once; see `sampling.engine.Shape`."""
+    top_k: int = 0
+    top_p: float = 1.0
+    mode: str = "scores"
+    """`scores`: pointwise scores, summed. `choice`: an LLM judge names the best response, and votes count (Eq. 13).
+    `token_prob`: as `choice`, each vote weighted by the probabilities of the responses' numbers."""
+    adaptive: float = 0.0
+    """Stop drawing when the chance that all k samples would give another verdict is estimated below this; 0: never."""
+    rounds: int = 1
+    """Samples per order in each round of an adaptive vote."""
+    buckets: tuple[tuple[int, int], ...] = ()
+    """(max_prompt, max_new_tokens) of the shapes, ascending; empty: powers of two up to `max_prompt`."""
+
+    def __post_init__(self):
+        for name, least in (
+            ("k", 1),
+            ("k_meta", 0),
+            ("max_new_tokens", 1),
+            ("max_prompt", 1),
+            ("batch_size", 1),
+            ("rounds", 1),
+        ):
+            if getattr(self, name) < least:
+                raise InputError(f"{name} is {getattr(self, name)}; at least {least}")
+        if not 0 <= self.k_meta <= self.k:
+            raise InputError(f"k_meta is {self.k_meta}; it must be within 0 and the {self.k} samples of k")
+        if not self.temperature >= 0 or not 0 <= self.adaptive < 1:
+            raise InputError(f"temperature ({self.temperature}) must be at least 0, adaptive ({self.adaptive}) within [0, 1)")
+        if self.order not in ("balanced", "random"):
+            raise InputError(f"order is {self.order!r}; balanced or random")
+        if self.mode not in MODES:
+            raise InputError(f"mode is {self.mode!r}; one of {', '.join(MODES)}")
+        if self.adaptive and self.k_meta:
+            raise InputError("adaptive and k_meta exclude each other: which samples the meta RM keeps is known at the end only")
+
+    @property
+    def branches(self) -> int:
+        """Branches of a row: few enough that every trunk has samples for all of them more than once."""
+        return min(8, -(-self.k // 4))
+
+    @property
+    def trunks(self) -> int:
+        """Trunks of a row; a single sample leaves no stragglers to share a row with."""
+        return 1 if self.k == 1 else 2
+
+    def shape_of(self, length: int) -> tuple[int, int]:
+        """(max_prompt, max_new_tokens) for prompts of up to `length` tokens; InputError if there is none."""
+        for bucket in self.buckets:
+            if length <= bucket[0]:
+                return bucket
+        if self.buckets or length > self.max_prompt:
+            most = self.buckets[-1][0] if self.buckets else self.max_prompt
+            raise InputError(f"prompt longer than the context ({length:,} tokens, {most:,} fit)")
+        return min(bucket_of(length), self.max_prompt), self.max_new_tokens
+
+
+class _Prepared(NamedTuple):
+    """A comparison's prompts, per order: those that critiques are drawn for, and those of the model that reads critiques."""
+
+    prompts: dict[tuple[int, ...], list[int]]
+    readers: dict[tuple[int, ...], list[int]]
+
+
+@dataclasses.dataclass(eq=False)
+class _Task:
+    """A comparison on its way to a verdict."""
+
+    comparison: Comparison
+    prepared: _Prepared
+    planned: int
+    """Samples asked for so far."""
+    requests: list[Request] = dataclasses.field(default_factory=list)
+    samples: dict[int, Sample] = dataclasses.field(default_factory=dict)
+    tokens: dict[int, list[int]] = dataclasses.field(default_factory=dict)
+    unread: int = 0
+    """Orders whose critiques are yet to be read."""
+    outcome: Verdict | InputError | None = None
+
+
+class Stream:
+    """One pass over a sequence of comparisons."""
+
+    def __init__(self, judge: "Judge", options: Options):
+        """`judge` is the `judging.Judge` whose models are used."""
+        self.judge, self.options = judge, options
+        self.prompter = judge.prompter
+        self.key = jax.random.key(options.seed)
+        self.engines: dict[tuple[int, int], Engine] = {}
+        self.backlog: dict[tuple[int, int], list[Request]] = {}
+        self.open: collections.Counter[tuple[int, int]] = collections.Counter()
+        self.reads = bool(options.k_meta) or options.mode == "token_prob"
+        self.unread: dict[tuple[int, int, int], list[tuple[_Task, tuple[int, ...], list[int]]]] = {}
+        self.window = max(16, 4 * options.batch_size * options.branches // options.k)
+        self.usage = judge.usage = Usage()
+
+    def run(self, comparisons: Iterable[Comparison]) -> Iterator[Verdict | InputError]:
+        """One outcome per comparison, in their order."""
+        tasks: collections.deque[_Task] = collections.deque()
+        finished: list[Finished] = []
+        with futures.ThreadPoolExecutor(1) as worker:
+            # Prompts are written and tokenised beside the devices' work.
+            coming = self._prepared(comparisons, worker)
+            while True:
+                for task in itertools.islice(coming, self.window - len(tasks)):
+                    tasks.append(task)
+                    self._submit(task)
+                while tasks and tasks[0].outcome is not None:
+                    yield tasks.popleft().outcome
+                if not tasks:
+                    return
+                engine = self._next_engine()
+                if engine is not None:
+                    engine.launch()
+                # Texts are decoded and parsed while the devices draw the next tokens.
+                for completion in finished:
+                    self._digest(completion)
+                finished = engine.collect() if engine is not None else []
+                if engine is None or engine.pending < engine.capacity:
+                    self._read_batches(least=1)
+
+    def _prepared(self, comparisons: Iterable[Comparison], worker: futures.Executor) -> Iterator[_Task]:
+        ahead: collections.deque[tuple[Comparison, futures.Future]] = collections.deque()
+        for comparison in comparisons:
+            ahead.append((comparison, worker.submit(self._prepare, comparison)))
+            if len(ahead) >= PREPARED:
+                yield self._task(*ahead.popleft())
+        while ahead:
+            yield self._task(*ahead.popleft())
+
+    def _task(self, comparison: Comparison, prepared: futures.Future) -> _Task:
+        task = _Task(comparison, prepared.result(), 0)
+        try:
+            self._shape(task)
+        except InputError as error:
+            task.outcome = error
+        return task
+
+    def _prepare(self, comparison: Comparison) -> _Prepared:
+        encode = self.prompter.encode if self.options.mode == "scores" else self.prompter.encode_choice
+        shown = dict.fromkeys(self._order(comparison, s) for s in range(self.options.k))
+        prompts = {order: encode(comparison, order) for order in shown}
+        if not self.options.k_meta:
+            return _Prepared(prompts, prompts)
+        return _Prepared(prompts, {order: self.judge.meta[2].encode_meta(comparison, order) for order in shown})
+
+    def _order(self, comparison: Comparison, sample: int) -> tuple[int, ...]:
+        return orders.sample_order(comparison.n, self.options.order, self.options.seed, comparison.id, sample)
+
+    def _shape(self, task: _Task) -> tuple[int, int]:
+        return self.options.shape_of(max(len(p) for prompts in task.prepared for p in prompts.values()))
+
+    def _submit(self, task: _Task) -> None:
+        if task.outcome is not None:
+            return
+        options, comparison = self.options, task.comparison
+        key = np.asarray(jax.random.key_data(jax.random.fold_in(self.key, orders.stable_hash(comparison.id))))
+        task.requests = [
+            Request((task, order), prompt, key, collections.deque(), closed=not options.adaptive)
+            for order, prompt in task.prepared.prompts.items()
+        ]
+        self._ask(task, options.rounds * len(task.requests) if options.adaptive else options.k)
+        shape = self._shape(task)
+        self.open[shape] += 1
+        self.backlog.setdefault(shape, []).extend(task.requests)
+
+    def _ask(self, task: _Task, count: int) -> None:
+        """Asks for `count` more samples, k in all at most."""
+        until = min(task.planned + count, self.options.k)
+        by_order = {request.tag[1]: request for request in task.requests}
+        for sample in range(task.planned, until):
+            by_order[self._order(task.comparison, sample)].waiting.append(sample)
+        task.planned = until
+
+    def _next_engine(self) -> Engine | None:
+        """The engine whose next chunk has most to do; shapes take turns when there are more of them than fit."""
+        for shape in [s for s in self.engines if not self.open[s]]:
+            if self.backlog.keys() - self.engines.keys() and len(self.engines) >= MAX_ENGINES:
+                del self.engines[shape]
+        for shape in list(self.backlog):
+            if shape in self.engines or len(self.engines) < MAX_ENGINES:
+                engine = self.engines.get(shape) or self._make_engine(shape)
+                for request in self.backlog.pop(shape):
+                    engine.submit(request)
+        busy = [engine for engine in self.engines.values() if engine.pending]
+        return max(busy, key=lambda engine: min(engine.pending, engine.capacity), default=None)
+
+    def _make_engine(self, shape: tuple[int, int]) -> Engine:
+        judge, options = self.judge, self.options
+        sampler = Sampler(options.temperature, self.prompter.tokenizer.stop_ids, options.top_k, options.top_p)
+        size = Shape(*shape, rows=options.batch_size, branches=options.branches, trunks=options.trunks)
+        self.engines[shape] = Engine(judge.mesh, judge.params, judge.config, size, sampler, self.usage)
+        return self.engines[shape]
+
+    def _digest(self, completion: Finished) -> None:
+        task, order = completion.request.tag
+        text, scores = self._read(task.comparison, order, completion)
+        task.samples[completion.sample] = Sample(order, scores, None, text)
+        if self.reads:
+            task.tokens[completion.sample] = completion.tokens
+        if len(task.samples) < task.planned:
+            return
+        if self.options.adaptive and task.planned < self.options.k:
+            drawn = [task.samples[s].scores for s in range(task.planned)]
+            if not adaptive.decided(drawn, task.comparison.n, self.options.k, self.options.adaptive):
+                self._ask(task, self.options.rounds * len(task.requests))
+                return
+        for request in task.requests:
+            request.closed = True
+        self.open[self._shape(task)] -= 1
+        if self.reads:
+            self._queue_reading(task)
+        else:
+            self._conclude(task)
+
+    def _read(self, comparison: Comparison, order, completion: Finished) -> tuple[str, tuple[float, ...] | None]:
+        """A critique's text and its scores in input order."""
+        if self.options.mode == "scores":
+            read = self.prompter.read(comparison, order, [completion.tokens])
+            return read.texts[0], read.scores[0]
+        text = self.prompter.tokenizer.decode(completion.tokens)
+        choice = parse.parse_choice(text, comparison.n)
+        if choice is None:
+            return text, None
+        return text, parse.unshuffle([int(place == choice) for place in range(comparison.n)], order)
+
+    def _queue_reading(self, task: _Task) -> None:
+        """Queues each order's critiques to be read on one trunk, in the shape that their own lengths ask for."""
+        by_order: dict[tuple[int, ...], list[int]] = {}
+        for sample in range(task.planned):
+            by_order.setdefault(task.samples[sample].order, []).append(sample)
+        task.unread = len(by_order)
+        for order, samples in by_order.items():
+            max_prompt, max_completion = self._shape(task)
+            longest = bucket_of(max(len(task.tokens[s]) for s in samples))
+            shape = (max_prompt, 1 << (len(samples) - 1).bit_length(), min(longest, max_completion))
+            self.unread.setdefault(shape, []).append((task, order, samples))
+        self._read_batches(least=self.options.batch_size)
+
+    def _read_batches(self, least: int) -> None:
+        """Reads critiques in batches of one shape, of those shapes that at least so many orders wait for."""
+        size = self.options.batch_size
+        for shape, waiting in self.unread.items():
+            while len(waiting) >= least:
+                batch = [waiting.pop(0) for _ in range(min(size, len(waiting)))]
+                read = self._meta_rewards if self.options.k_meta else self._choice_probabilities
+                read(batch, self._pack(shape, batch))
+                for task, _, _ in batch:
+                    task.unread -= 1
+                    if not task.unread:
+                        self._conclude(task)
+
+    def _pack(self, shape: tuple[int, int, int], batch: list) -> Groups:
+        max_prompt, group_size, max_completion = shape
+        spare = self.options.batch_size - len(batch)
+        return batches.pack(
+            [task.prepared.readers[order] for task, order, _ in batch] + [[0]] * spare,
+            [[task.tokens[s] for s in samples] for task, _, samples in batch] + [[]] * spare,
+            max_prompt=max_prompt,
+            max_completion=max_completion,
+            group_size=group_size,
+        )
+
+    def _meta_rewards(self, batch: list, groups: Groups) -> None:
+        params, config, _ = self.judge.meta
+        rewards = np.asarray(meta_rm.score_critiques(params, config=config, groups=sharding.split(self.judge.mesh, groups)))
+        for (task, _, samples), row in zip(batch, rewards, strict=False):
+            for sample, reward in zip(samples, row, strict=False):
+                task.samples[sample] = dataclasses.replace(task.samples[sample], meta=float(reward))
+
+    def _choice_probabilities(self, batch: list, groups: Groups) -> None:
+        judge, most = self.judge, max(task.comparison.n for task, _, _ in batch)
+        positions = np.zeros(groups.lengths.shape, np.int32)
+        candidates = np.zeros((*positions.shape, bucket_of(most)), np.int32)
+        chosen = [
+            (b, g, task, sample)
+            for b, (task, _, samples) in enumerate(batch)
+            for g, sample in enumerate(samples)
+            if task.samples[sample].scores is not None
+        ]
+        candidates[:] = token_prob.ABSENT
+        for b, g, task, sample in chosen:
+            n = task.comparison.n
+            positions[b, g], candidates[b, g, :n] = token_prob.locate(self.prompter.tokenizer, task.tokens[sample], n)
+        split = sharding.split(judge.mesh, (groups, positions, candidates))
+        weights = np.asarray(token_prob.choice_probabilities(judge.params, *split, config=judge.config))
+        for b, g, task, sample in chosen:
+            known = candidates[b, g, : task.comparison.n] != token_prob.ABSENT
+            if known.all():  # else the vote stays what it was, whole
+                order = task.samples[sample].order
+                scores = parse.unshuffle([round(float(w), 6) for w in weights[b, g, : len(order)]], order)
+                task.samples[sample] = dataclasses.replace(task.samples[sample], scores=scores)
+
+    def _conclude(self, task: _Task) -> None:
+        samples = tuple(task.samples[s] for s in range(task.planned))
+        scores = [sample.scores for sample in samples]
+        n = task.comparison.n
+        if self.options.k_meta:
+            totals = voting.guided_vote(scores, [s.meta for s in samples], self.options.k_meta, n)
+        else:
+            totals = voting.sum_vote(scores, n)
+        task.outcome = Verdict(
+            id=task.comparison.id,
+            scores=totals,
+            best=None if totals is None else totals.index(max(totals)),
+            k=len(samples),
+            valid=sum(s is not None for s in scores),
+            samples=samples,
+        )
