@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 MODES = ("scores", "choice", "token_prob")
 MAX_ENGINES = 2
 """Shapes whose slots are on the devices at once."""
+PREFILL_TOKENS = 4096
+"""About how many tokens of prompts are read at once."""
 PREPARED = 64
 """Comparisons whose prompts are made ahead of need."""
 
@@ -147,7 +149,7 @@ class Stream:
         self.open: collections.Counter[tuple[int, int]] = collections.Counter()
         self.reads = bool(options.k_meta) or options.mode == "token_prob"
         self.unread: dict[tuple[int, int, int], list[tuple[_Task, tuple[int, ...], list[int]]]] = {}
-        self.window = max(16, 4 * options.batch_size * options.branches // options.k)
+        self.window = max(16, 16 * options.batch_size * options.branches // options.k)
         self.usage = judge.usage = Usage()
 
     def run(self, comparisons: Iterable[Comparison]) -> Iterator[Verdict | InputError]:
@@ -244,7 +246,13 @@ class Stream:
     def _make_engine(self, shape: tuple[int, int]) -> Engine:
         judge, options = self.judge, self.options
         sampler = Sampler(options.temperature, self.prompter.tokenizer.stop_ids, options.top_k, options.top_p)
-        size = Shape(*shape, rows=options.batch_size, branches=options.branches, trunks=options.trunks)
+        size = Shape(
+            *shape,
+            rows=options.batch_size,
+            branches=options.branches,
+            trunks=options.trunks,
+            prefill_rows=judge.mesh.size * max(1, PREFILL_TOKENS // (shape[0] * judge.mesh.size)),
+        )
         self.engines[shape] = Engine(judge.mesh, judge.params, judge.config, size, sampler, self.usage)
         return self.engines[shape]
 

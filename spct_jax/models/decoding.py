@@ -18,7 +18,7 @@ from jax import lax
 from spct_jax.models import attention, gemma
 from spct_jax.models.sizes import ModelConfig
 
-PAST_BLOCK = 64
+PAST_BLOCK = 32
 """Columns of the past that are attended to at once; blocks that no branch has reached are not read."""
 
 

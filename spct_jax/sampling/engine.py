@@ -42,7 +42,7 @@ class Shape:
     """U, trunks that a row holds. The next prompt's samples fill the slots that the stragglers of the last one leave; a single
     trunk leaves a third or more of the slots idle, each further one costs its share of trunk attention."""
     prefill_rows: int = 4
-    """Prompts that are read at once."""
+    """Prompts that are read at once; a multiple of the devices."""
     chunk: int = CHUNK
     """C, tokens between two looks at which branches have ended."""
 
@@ -260,7 +260,7 @@ class Engine:
         # Filled up from the left, so that the last of the batch is the last of the queue.
         prompts = [[0]] * (size - len(chosen)) + [r.prompt for r in chosen]
         tokens, lengths, _ = batches.pack_prompts(prompts, self.shape.max_prompt)
-        self._ready = _prefill(self._params, self._config, *sharding.replicate(self._mesh, (tokens, lengths))), chosen
+        self._ready = _prefill(self._params, self._config, *sharding.split(self._mesh, (tokens, lengths))), chosen
         self.usage.prefills += len(chosen)
 
     def _insert(self, admitted: list) -> None:

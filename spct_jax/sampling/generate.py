@@ -21,7 +21,7 @@ from spct_jax.errors import InputError
 UNROLLED_LAYERS = 8
 """Stacks up to this deep are decoded without a scan over layers."""
 
-CHUNK = 16
+CHUNK = 8
 """C, tokens decoded between two moves of the caches, and two looks at which branches have ended."""
 
 

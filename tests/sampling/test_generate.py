@@ -174,6 +174,24 @@ def test_frequencies_match_probabilities():
     np.testing.assert_allclose(logprobs[0], jnp.log(weights)[tokens[0]], atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("top_k", "top_p", "kept"),
+    [(0, 1.0, [0, 1, 2, 3]), (2, 1.0, [0, 1]), (0, 0.4, [0]), (0, 0.41, [0, 1]), (3, 0.9, [0, 1, 2]), (9, 0.99, [0, 1, 2, 3])],
+)
+def test_truncation_by_rank_and_by_mass(top_k, top_p, kept):
+    """Of 0.4, 0.3, 0.2, 0.1; with top_k first, the mass is that of the tokens it leaves."""
+    logits = jnp.log(jnp.array([0.4, 0.3, 0.2, 0.1]))
+    got = kernel.truncated(logits, top_k, top_p)
+    assert np.flatnonzero(np.isfinite(got)).tolist() == kept
+    np.testing.assert_array_equal(got[jnp.array(kept)], logits[jnp.array(kept)])
+
+
+def test_truncated_completions_report_the_truncated_distribution():
+    out = run(top_k=3, stop_ids=())
+    free = scored(PROMPTS, out.tokens, 1.0)
+    assert (out.logprobs > free).all()
+
+
 @pytest.mark.parametrize("vocab", [1, 2, 5, 64, 257, 1000])
 def test_inverse_cdf_equals_the_plain_one_and_survives_the_ends(vocab):
     rng = np.random.default_rng(vocab)
@@ -200,6 +218,8 @@ def test_inverse_cdf_equals_the_plain_one_and_survives_the_ends(vocab):
         ({"bucket": 4}, "prompt 2 has 12 tokens"),
         ({"num_samples": 0}, "at least 1"),
         ({"temperature": -1.0}, "at least 0"),
+        ({"top_k": -1}, "top_k must be at least 0"),
+        ({"top_p": 1.5}, "top_p above 0"),
         ({"key": jax.random.split(KEY, 3)}, "one key or 4 keys"),
     ],
 )

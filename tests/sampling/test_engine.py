@@ -1,0 +1,118 @@
+"""The engine against the plain sampler: the same completions, whatever stands beside them and whenever they begin."""
+
+import collections
+import dataclasses
+import functools
+
+import jax
+import numpy as np
+import pytest
+
+from spct_jax import models, sampling, sharding
+from spct_jax.errors import InputError
+from spct_jax.models import sizes
+from spct_jax.sampling.engine import Engine, Request, Sampler, Shape
+
+CONFIG = dataclasses.replace(sizes.toy(40), num_layers=3, window=8)
+SHAPE = Shape(max_prompt=24, max_new_tokens=50, rows=4, branches=3, trunks=2, prefill_rows=2, chunk=8)
+PROMPTS = [[int(t) for t in np.random.default_rng(i).integers(2, 40, 1 + 5 * i % 23)] for i in range(11)]
+SAMPLES = 5
+
+
+@functools.cache
+def params(mesh):
+    return sharding.replicate(mesh, jax.jit(models.init, static_argnums=0)(CONFIG, jax.random.key(0)))
+
+
+def requests(chosen=range(len(PROMPTS)), samples=SAMPLES, **options):
+    key = jax.random.key(7)
+    return [
+        Request(i, PROMPTS[i], np.asarray(jax.random.key_data(jax.random.fold_in(key, i))), collections.deque(range(samples)), **options)
+        for i in chosen
+    ]  # fmt: skip
+
+
+def engine(shape=SHAPE, sampler=Sampler(1.0, (1,)), devices=1):
+    mesh = jax.sharding.Mesh(np.array(jax.devices()[:devices]), ("data",))
+    return Engine(mesh, params(mesh), CONFIG, shape, sampler)
+
+
+def drawn(made, wanted):
+    return {(f.request.tag, f.sample): (f.tokens, f.logprobs.tolist()) for f in made.run(wanted)}
+
+
+@functools.cache
+def all_completions():
+    return drawn(engine(), requests())
+
+
+def test_completions_are_those_of_the_plain_sampler():
+    for i, prompt in enumerate(PROMPTS):
+        key = jax.random.fold_in(jax.random.key(7), i)
+        out = sampling.generate(params(engine()._mesh), CONFIG, [prompt], key[None], num_samples=SAMPLES, max_new_tokens=50)
+        for s in range(SAMPLES):
+            tokens, logprobs = all_completions()[i, s]
+            length = int(out.lengths[0, s])
+            assert tokens == out.tokens[0, s, :length].tolist()
+            np.testing.assert_allclose(logprobs, out.logprobs[0, s, :length], atol=1e-5)
+
+
+def test_no_bit_depends_on_order_company_or_refills():
+    want = all_completions()
+    assert drawn(engine(), requests(np.random.default_rng(0).permutation(len(PROMPTS)))) == want
+    for i in (2, 6):
+        alone = drawn(engine(), requests([i]))
+        assert alone == {key: value for key, value in want.items() if key[0] == i}
+    few = drawn(engine(), requests(samples=2))
+    assert few == {key: value for key, value in want.items() if key[1] < 2}
+
+
+def test_rows_are_split_over_devices():
+    got, want = drawn(engine(devices=2), requests()), all_completions()
+    assert got.keys() == want.keys()
+    for key in want:
+        assert got[key][0] == want[key][0]
+        np.testing.assert_allclose(got[key][1], want[key][1], atol=1e-4)
+    with pytest.raises(InputError, match="cannot be split over 2 devices"):
+        engine(dataclasses.replace(SHAPE, rows=3), devices=2)
+
+
+def test_an_open_request_keeps_its_trunk_for_samples_that_come_later():
+    made = engine()
+    (request,) = requests([4], samples=2, closed=False)
+    first = made.run([request])
+    assert sorted(f.sample for f in first) == [0, 1] and made.usage.prefills == 1
+    request.waiting.extend(range(2, SAMPLES))
+    request.closed = True
+    rest = made.run([])
+    assert made.usage.prefills == 1
+    got = {(4, f.sample): (f.tokens, f.logprobs.tolist()) for f in first + rest}
+    assert got == {key: value for key, value in all_completions().items() if key[0] == 4}
+
+
+def test_slots_are_kept_busy_by_a_long_stream():
+    many = [dataclasses.replace(r, waiting=collections.deque(range(6))) for _ in range(6) for r in requests()]
+    made = engine(dataclasses.replace(SHAPE, branches=2, chunk=2))
+    assert len(made.run(many)) == 6 * 6 * len(PROMPTS)
+    assert made.usage.useful_share >= 0.9
+
+
+def test_a_short_queue_is_spread_over_the_rows():
+    made = engine()
+    made.run(requests([3], samples=12))
+    assert made.usage.prefills > 1  # one row of three branches would have taken four times as long
+
+
+def test_a_prompt_longer_than_the_shape_is_refused():
+    with pytest.raises(InputError, match="allowed: 1 to 24"):
+        engine().submit(dataclasses.replace(requests([0])[0], prompt=[3] * 25))
+
+
+def test_truncation_keeps_the_likeliest_tokens():
+    free, greedy = all_completions(), drawn(engine(sampler=Sampler(0.0, (1,))), requests())
+    assert {k: v[0] for k, v in drawn(engine(sampler=Sampler(1.0, (1,), top_k=1)), requests()).items()} == {
+        k: v[0] for k, v in greedy.items()
+    }
+    assert drawn(engine(sampler=Sampler(1.0, (1,), top_k=40, top_p=1.0)), requests()) == free
+    with pytest.raises(InputError, match="top_p"):
+        engine(sampler=Sampler(1.0, (1,), top_p=0.0))
