@@ -11,19 +11,19 @@ from typing import Any
 
 from absl import flags
 
-from spct_jax import cli
+from spct_jax import cli, sharding
+from spct_jax.config import MeshConfig, PromptConfig
 from spct_jax.errors import InputError
 from spct_jax.evaluation import judge_files, verdicts
+from spct_jax.evaluation.judging import Judge
+from spct_jax.evaluation.stream import MODES, Options
 
-ORDERS = ("balanced", "random")
 
-
-def load() -> Any:
+def load() -> Judge:
     """The judge that the flags name."""
-    # Imported here: a finished output is summed up, and a verdict in it explained, without the sampler.
-    from spct_jax.evaluation.judging import Judge
-
-    return Judge.load(CHECKPOINT.value, META_CHECKPOINT.value)
+    sharding.use_devices(MeshConfig(cpu_devices=CPU_DEVICES.value))
+    templates = PromptConfig(*[TEMPLATE.value] * 4) if TEMPLATE.value else None
+    return Judge.load(CHECKPOINT.value, META_CHECKPOINT.value, prompt=templates)
 
 
 def read_options() -> dict[str, Any]:
@@ -35,13 +35,16 @@ def read_options() -> dict[str, Any]:
     for flag in (CHECKPOINT, META_CHECKPOINT):
         if flag.value and not pathlib.Path(flag.value).is_dir():
             raise InputError(f"--{flag.name}={flag.value}: no such directory")
-    given = (K, K_META, TEMPERATURE, SEED, ORDER, MAX_NEW_TOKENS, BATCH_SIZE)
-    return {flag.name: flag.value for flag in given if flag.value is not None}
+    given = (K, K_META, TEMPERATURE, TOP_K, TOP_P, SEED, ORDER, MODE, ADAPTIVE, MAX_NEW_TOKENS, MAX_PROMPT, BATCH_SIZE)
+    options = {flag.name: flag.value for flag in given if flag.value is not None}
+    Options(**options)
+    return options
 
 
 def settings_of(options: dict[str, Any]) -> dict[str, Any]:
     """What a verdict depends on; the batch size changes the speed and no more than the last bits."""
     where = {flag.name: flag.value and os.path.realpath(flag.value) for flag in (CHECKPOINT, META_CHECKPOINT)}
+    where |= {TEMPLATE.name: TEMPLATE.value}
     return where | {name: value for name, value in options.items() if name != BATCH_SIZE.name}
 
 
@@ -90,13 +93,24 @@ if __name__ == "__main__":
     INPUT = flags.DEFINE_string("input", None, "Comparisons, .jsonl or .jsonl.gz; - is standard input.", required=True)
     OUTPUT = flags.DEFINE_string("output", None, "Verdicts, .jsonl; - is standard output.")
     K = flags.DEFINE_integer("k", 8, "Samples per comparison.", lower_bound=1)
+    TEMPLATE = flags.DEFINE_string("template", None, "Wording of the task, by name or file; default: the checkpoint's own.")
     K_META = flags.DEFINE_integer("k_meta", 0, "Samples that count, chosen by the meta reward model.", lower_bound=0)
     META_CHECKPOINT = flags.DEFINE_string("meta_checkpoint", None, "Model directory of the meta reward model.")
     TEMPERATURE = flags.DEFINE_float("temperature", 0.5, "Of sampling; 0 is greedy.", lower_bound=0.0)
+    TOP_K = flags.DEFINE_integer("top_k", 0, "Draw from so many likeliest tokens only; 0 for all.", lower_bound=0)
+    TOP_P = flags.DEFINE_float("top_p", 1.0, "Draw from the likeliest tokens of this total probability only.")
     SEED = flags.DEFINE_integer("seed", 0, "Of samples and orders.", lower_bound=0)
-    ORDER = flags.DEFINE_enum("order", "balanced", ORDERS, "In which orders the responses are shown.")
-    MAX_NEW_TOKENS = flags.DEFINE_integer("max_new_tokens", 1024, "Longest critique.", lower_bound=1)
-    BATCH_SIZE = flags.DEFINE_integer("batch_size", None, "Prompts at a time; default: the judge's.", lower_bound=1)
+    ORDER = flags.DEFINE_enum("order", "balanced", ("balanced", "random"), "In which orders the responses are shown.")
+    MODE = flags.DEFINE_enum(
+        "mode", "scores", MODES, "Scores of every response, or an LLM judge's choice of one, counted or weighted."
+    )
+    ADAPTIVE = flags.DEFINE_float("adaptive", 0.0, "Stop at a chance of this that all k samples would say otherwise; 0: never.")
+    MAX_NEW_TOKENS = flags.DEFINE_integer("max_new_tokens", 1024, "Longest critique, in tokens.", lower_bound=1)
+    MAX_PROMPT = flags.DEFINE_integer("max_prompt", 8192, "Longest prompt, in tokens; a longer one is an error.", lower_bound=1)
+    BATCH_SIZE = flags.DEFINE_integer("batch_size", None, "Rows of prompts at a time; default: 16.", lower_bound=1)
+    CPU_DEVICES = flags.DEFINE_integer(
+        "cpu_devices", 1, "Devices to split the CPU into, where there is nothing else.", lower_bound=1
+    )
     ON_BAD = flags.DEFINE_enum("on_bad", "fatal", ("skip", "fatal"), "What a bad line does: leave an error record, or stop.")
     EXPLAIN = flags.DEFINE_string("explain", None, "Id or line number: tell this one verdict in full, write nothing.")
     cli.run(main)

@@ -32,12 +32,11 @@ def decided(samples: Sequence[Sequence[float] | None], n: int, k: int, error: fl
 def flip_chance(samples: Sequence[Sequence[float] | None], n: int, k: int) -> float:
     """The estimated chance, at most 1, that k samples name another response than those drawn so far."""
     valid = [scores for scores in samples if scores is not None]
-    m = len(valid)
-    rest = (k - len(samples)) * m / len(samples)  # as many of the rest are expected to parse as so far
-    if n == 1 or not rest:
+    if n == 1 or len(samples) >= k:
         return 0.0
     if not valid:
         return 1.0
+    rest = (k - len(samples)) * len(valid) / len(samples)  # as many of the rest are expected to parse as so far
     totals = [math.fsum(column) for column in zip(*valid, strict=True)]
     leader = totals.index(max(totals))
     return min(1.0, math.fsum(_overtakes(valid, leader, rival, rest) for rival in range(n) if rival != leader))

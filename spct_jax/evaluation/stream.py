@@ -66,7 +66,7 @@ class Options:
     adaptive: float = 0.0
     """Stop drawing when the chance that all k samples would give another verdict is estimated below this; 0: never."""
     rounds: int = 1
-    """Samples per order in each round of an adaptive vote."""
+    """Samples in each round of an adaptive vote, in multiples of the responses, so that balanced orders stay so."""
     buckets: tuple[tuple[int, int], ...] = ()
     """(max_prompt, max_new_tokens) of the shapes, ascending; empty: powers of two up to `max_prompt`."""
 
@@ -163,10 +163,10 @@ class Stream:
                 for task in itertools.islice(coming, self.window - len(tasks)):
                     tasks.append(task)
                     self._submit(task)
-                while tasks and tasks[0].outcome is not None:
-                    yield tasks.popleft().outcome
                 if not tasks:
                     return
+                while tasks and tasks[0].outcome is not None:
+                    yield tasks.popleft().outcome
                 engine = self._next_engine()
                 if engine is not None:
                     engine.launch()
@@ -214,13 +214,10 @@ class Stream:
         options, comparison = self.options, task.comparison
         key = np.asarray(jax.random.key_data(jax.random.fold_in(self.key, orders.stable_hash(comparison.id))))
         task.requests = [
-            Request((task, order), prompt, key, collections.deque(), closed=not options.adaptive)
-            for order, prompt in task.prepared.prompts.items()
+            Request((task, order), prompt, key, collections.deque()) for order, prompt in task.prepared.prompts.items()
         ]
-        self._ask(task, options.rounds * len(task.requests) if options.adaptive else options.k)
-        shape = self._shape(task)
-        self.open[shape] += 1
-        self.backlog.setdefault(shape, []).extend(task.requests)
+        self.open[self._shape(task)] += 1
+        self._ask(task, options.rounds * comparison.n if options.adaptive else options.k)
 
     def _ask(self, task: _Task, count: int) -> None:
         """Asks for `count` more samples, k in all at most."""
@@ -229,6 +226,7 @@ class Stream:
         for sample in range(task.planned, until):
             by_order[self._order(task.comparison, sample)].waiting.append(sample)
         task.planned = until
+        self.backlog.setdefault(self._shape(task), []).extend(r for r in task.requests if r.waiting)
 
     def _next_engine(self) -> Engine | None:
         """The engine whose next chunk has most to do; shapes take turns when there are more of them than fit."""
@@ -267,10 +265,8 @@ class Stream:
         if self.options.adaptive and task.planned < self.options.k:
             drawn = [task.samples[s].scores for s in range(task.planned)]
             if not adaptive.decided(drawn, task.comparison.n, self.options.k, self.options.adaptive):
-                self._ask(task, self.options.rounds * len(task.requests))
+                self._ask(task, self.options.rounds * task.comparison.n)
                 return
-        for request in task.requests:
-            request.closed = True
         self.open[self._shape(task)] -= 1
         if self.reads:
             self._queue_reading(task)

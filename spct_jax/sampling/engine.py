@@ -76,7 +76,7 @@ class Usage:
 
 @dataclasses.dataclass(eq=False)
 class Request:
-    """A prompt and the samples of it that are wanted; more may be appended to `waiting` until `closed` is set."""
+    """A prompt and the samples of it that are wanted; it may be submitted again with more of them."""
 
     tag: Any
     """For the caller."""
@@ -85,8 +85,6 @@ class Request:
     """Key data of the prompt; sample s is drawn with fold_in(key, s)."""
     waiting: collections.deque[int]
     """Numbers of the samples not yet begun."""
-    closed: bool = True
-    """Whether no more samples will come, so that the trunk can be given up when those begun have ended."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,6 +139,7 @@ class Engine:
         self._params, self._config = params, config
         self._slots = _empty(mesh, config, shape)
         self._queue: collections.deque[Request] = collections.deque()
+        self._live: dict[int, Request] = {}
         self._ready: tuple[models.Trunk, list[Request]] | None = None
         self._placed: list[list[Request | None]] = [[None] * shape.trunks for _ in range(shape.rows)]
         self._running: dict[tuple[int, int], tuple[_Branch, int]] = {}
@@ -155,14 +154,18 @@ class Engine:
     @property
     def pending(self) -> int:
         """Samples begun or waiting."""
-        placed = {id(r): r for row in self._placed for r in row if r is not None}
-        fresh = [r for r in [*self._queue, *(self._ready[1] if self._ready else ())] if id(r) not in placed]
-        return len(self._running) + sum(len(r.waiting) for r in [*placed.values(), *fresh])
+        return len(self._running) + sum(len(request.waiting) for request in self._live.values())
 
     def submit(self, request: Request) -> None:
-        """Puts a request at the end of the queue; raises InputError if its prompt is too long for the shape."""
+        """Puts a request at the end of the queue, unless its trunk is still in a row from an earlier time.
+
+        Raises:
+          InputError: the prompt is too long for the shape.
+        """
         batches.pack_prompts([request.prompt], self.shape.max_prompt)
-        self._queue.append(request)
+        if id(request) not in self._live:
+            self._live[id(request)] = request
+            self._queue.append(request)
 
     def launch(self) -> None:
         """Fills idle slots and starts a chunk; the devices work on it while the caller does something else."""
@@ -196,7 +199,7 @@ class Engine:
         return finished
 
     def run(self, requests: Iterable[Request]) -> list[Finished]:
-        """All completions of closed requests, in the order in which they end."""
+        """All completions of some requests, in the order in which they end."""
         for request in requests:
             self.submit(request)
         finished = []
@@ -206,7 +209,6 @@ class Engine:
         return finished
 
     def _refill(self) -> None:
-        self._release()
         begun, admitted = [], []
         for b in range(self.shape.rows):
             for g in range(self.shape.branches):
@@ -223,19 +225,13 @@ class Engine:
         if begun:
             self._begin(begun)
 
-    def _release(self) -> None:
-        used = {(b, place) for (b, _), (_, place) in self._running.items()}
-        for b, row in enumerate(self._placed):
-            for place, request in enumerate(row):
-                if request is not None and request.closed and not request.waiting and (b, place) not in used:
-                    row[place] = None
-
     def _place_with_work(self, b: int) -> int | None:
         return next((u for u, request in enumerate(self._placed[b]) if request is not None and request.waiting), None)
 
     def _admit(self, b: int, admitted: list) -> int | None:
         """Gives row b a waiting request; returns its place, or None where there is no room or no work."""
-        if None not in self._placed[b]:
+        place = self._free_place(b)
+        if place is None:
             return None
         if not (self._ready and self._ready[1]):
             self._insert(admitted)
@@ -243,10 +239,21 @@ class Engine:
         if not (self._ready and self._ready[1]):
             return None
         _, requests = self._ready
-        place = self._placed[b].index(None)
+        self._forget(b, place)
         self._placed[b][place] = request = requests.pop(0)
         admitted.append((b, place, self.shape.prefill_rows - 1 - len(requests)))
         return place if request.waiting else None
+
+    def _free_place(self, b: int) -> int | None:
+        """A place of row b without a trunk, or else with one that no branch reads or waits for."""
+        row, read = self._placed[b], {place for (row, _), (_, place) in self._running.items() if row == b}
+        idle = (u for u, request in enumerate(row) if u not in read and not (request and request.waiting))
+        return min(idle, key=lambda u: row[u] is not None, default=None)
+
+    def _forget(self, b: int, place: int) -> None:
+        request, self._placed[b][place] = self._placed[b][place], None
+        if request is not None and not any(request is other for row in self._placed for other in row):
+            del self._live[id(request)]
 
     def _prefill(self) -> None:
         """Computes the next trunks of the queue; when it is empty, once more those whose samples still queue up."""

@@ -24,12 +24,13 @@ def params(mesh):
     return sharding.replicate(mesh, jax.jit(models.init, static_argnums=0)(CONFIG, jax.random.key(0)))
 
 
-def requests(chosen=range(len(PROMPTS)), samples=SAMPLES, **options):
+def key_data(key):
+    return np.asarray(jax.random.key_data(key))
+
+
+def requests(chosen=range(len(PROMPTS)), samples=SAMPLES):
     key = jax.random.key(7)
-    return [
-        Request(i, PROMPTS[i], np.asarray(jax.random.key_data(jax.random.fold_in(key, i))), collections.deque(range(samples)), **options)
-        for i in chosen
-    ]  # fmt: skip
+    return [Request(i, PROMPTS[i], key_data(jax.random.fold_in(key, i)), collections.deque(range(samples))) for i in chosen]
 
 
 def engine(shape=SHAPE, sampler=Sampler(1.0, (1,)), devices=1):
@@ -77,17 +78,19 @@ def test_rows_are_split_over_devices():
         engine(dataclasses.replace(SHAPE, rows=3), devices=2)
 
 
-def test_an_open_request_keeps_its_trunk_for_samples_that_come_later():
-    made = engine()
-    (request,) = requests([4], samples=2, closed=False)
+@pytest.mark.parametrize("between", [[], range(8)])
+def test_a_request_that_comes_again_finds_its_trunk_unless_others_took_the_place(between):
+    shape = dataclasses.replace(SHAPE, rows=1)
+    made = engine(shape)
+    (request,) = requests([4], samples=2)
     first = made.run([request])
-    assert sorted(f.sample for f in first) == [0, 1] and made.usage.prefills == 1
+    made.run(requests(between, samples=1))
+    assert sorted(f.sample for f in first) == [0, 1] and made.usage.prefills == 1 + len(between)
     request.waiting.extend(range(2, SAMPLES))
-    request.closed = True
-    rest = made.run([])
-    assert made.usage.prefills == 1
+    rest = made.run([request])
+    assert made.usage.prefills == 1 + len(between) + bool(between)
     got = {(4, f.sample): (f.tokens, f.logprobs.tolist()) for f in first + rest}
-    assert got == {key: value for key, value in all_completions().items() if key[0] == 4}
+    assert got == drawn(engine(shape), requests([4]))
 
 
 def test_slots_are_kept_busy_by_a_long_stream():

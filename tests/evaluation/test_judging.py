@@ -1,0 +1,235 @@
+"""Verdicts on a stream, from a small random model whose critiques are scored by their tokens."""
+
+import dataclasses
+import functools
+
+import jax
+import numpy as np
+import pytest
+
+import spct_jax
+from spct_jax import models, sharding
+from spct_jax.config import PromptConfig, ToyConfig
+from spct_jax.data import toy
+from spct_jax.data.tokenizer import train_tokenizer
+from spct_jax.errors import InputError
+from spct_jax.evaluation import adaptive, stream, token_prob
+from spct_jax.evaluation.judging import Judge
+from spct_jax.grm import orders, prompts, voting
+from spct_jax.models import checkpoints, sizes
+from spct_jax.sampling import grouped, rollouts
+
+WORLD = ToyConfig(demonstrations=40)
+OPTIONS = {"k": 6, "temperature": 1.0, "max_new_tokens": 24, "batch_size": 4}
+
+
+class Prompter(rollouts.Prompter):
+    """Reads scores off the tokens: an untrained model writes no box. Every seventh critique does not parse."""
+
+    def read(self, comparison, order, completions):
+        read = super().read(comparison, order, completions)
+        scores = tuple(
+            None if sum(c) % 7 == 0 else tuple(1 + sum(c) * (3 + j) % 10 for j in range(comparison.n)) for c in read.completions
+        )
+        return dataclasses.replace(read, scores=scores)
+
+
+@functools.cache
+def tokenizer():
+    shown = toy.demonstrations(WORLD, prompts.load_template("short"), prompts.load_template("short_single"))
+    texts = [turn.content for d in shown for turn in d.turns] + [c for d in shown for c in d.completions]
+    return train_tokenizer([*texts, "Best Response: \\boxed{1}", "\\boxed{2}", "\\boxed{3}", "\\boxed{4}"], vocab_size=600)
+
+
+@functools.cache
+def judge(devices=1):
+    mesh = jax.sharding.Mesh(np.array(jax.devices()[:devices]), ("data",))
+    config = dataclasses.replace(sizes.toy(tokenizer().vocab_size), num_layers=2, final_softcap=5.0)
+    params = sharding.replicate(mesh, jax.jit(models.init, static_argnums=0)(config, jax.random.key(0)))
+    prompter = Prompter(PromptConfig(), tokenizer())
+    meta = {"model": params, "head": sharding.replicate(mesh, models.init_score_head(config, jax.random.key(1)))}
+    return Judge(mesh, params, config, prompter, meta=(meta, config, prompter))
+
+
+@functools.cache
+def comparisons():
+    shown = [p.comparison for p in toy.problems("train", 24, WORLD)]
+    return [dataclasses.replace(c, scores=None) for c in shown]
+
+
+@functools.cache
+def verdicts(**changes):
+    return judge().score(comparisons(), **OPTIONS | changes)
+
+
+def test_verdicts_come_in_order_and_add_up():
+    assert [v.id for v in verdicts()] == [c.id for c in comparisons()]
+    for comparison, verdict in zip(comparisons(), verdicts(), strict=True):
+        scores = [s.scores for s in verdict.samples]
+        assert verdict.k == len(scores) == 6 and verdict.valid == sum(s is not None for s in scores)
+        assert verdict.scores == voting.sum_vote(scores, comparison.n)
+        assert verdict.best == verdict.scores.index(max(verdict.scores))
+        shown = [s.order for s in verdict.samples]
+        assert shown == [orders.sample_order(comparison.n, "balanced", 0, comparison.id, i) for i in range(6)]
+        assert all(s.meta is None for s in verdict.samples)
+
+
+def test_a_verdict_is_the_same_alone_in_company_and_in_any_order():
+    want = {v.id: v for v in verdicts()}
+    mixed = [comparisons()[i] for i in np.random.default_rng(1).permutation(24)]
+    assert judge().score(mixed, **OPTIONS) == [want[c.id] for c in mixed]
+    assert judge().score(mixed[:1], **OPTIONS) == [want[mixed[0].id]]
+    assert judge().score(mixed[:7], **OPTIONS) == [want[c.id] for c in mixed[:7]]
+
+
+def test_fewer_samples_are_a_prefix():
+    for few, many in zip(verdicts(k=4), verdicts(), strict=True):
+        assert [(s.order, s.text) for s in few.samples] == [(s.order, s.text) for s in many.samples[:4]]
+
+
+def test_other_seeds_and_random_orders_are_others():
+    assert verdicts(seed=1) != verdicts()
+    for comparison, verdict in zip(comparisons(), verdicts(order="random"), strict=True):
+        assert [s.order for s in verdict.samples] == [orders.random_order(comparison.n, 0, comparison.id, i) for i in range(6)]
+
+
+def test_meta_rewards_are_those_of_each_critique_by_itself():
+    guided = verdicts(k_meta=3)
+    for comparison, verdict, plain in zip(comparisons(), guided, verdicts(), strict=True):
+        assert [s.text for s in verdict.samples] == [s.text for s in plain.samples]
+        metas = [s.meta for s in verdict.samples]
+        assert len(set(metas)) > 1 or len({s.text for s in verdict.samples}) == 1
+        assert verdict.scores == voting.guided_vote([s.scores for s in verdict.samples], metas, 3, comparison.n)
+    again = judge().score(comparisons()[5:6], **OPTIONS, k_meta=3)
+    assert again == guided[5:6]
+
+
+def test_the_stream_is_read_only_as_far_as_needed():
+    taken = []
+
+    def endless():
+        for i in range(10**6):
+            taken.append(i)
+            yield dataclasses.replace(comparisons()[i % 24], id=str(i))
+
+    outcomes = judge().stream(endless(), **OPTIONS)
+    assert [next(outcomes).id for _ in range(30)] == [str(i) for i in range(30)]
+    assert len(taken) < 1000
+
+
+def test_a_prompt_that_does_not_fit_is_an_error_in_its_place():
+    long = dataclasses.replace(comparisons()[0], id="long", responses=("parking " * 300, "wifi"))
+    outcomes = list(judge().stream([comparisons()[0], long, comparisons()[1]], max_prompt=256, **OPTIONS))
+    assert [outcomes[0], outcomes[2]] == judge().score(comparisons()[:2], max_prompt=256, **OPTIONS)
+    assert isinstance(outcomes[1], InputError) and "longer than the context" in str(outcomes[1])
+    with pytest.raises(InputError, match="'long': prompt longer"):
+        judge().score([long], max_prompt=256, **OPTIONS)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"k": 0}, "k is 0"),
+        ({"k_meta": 7}, "k_meta is 7"),
+        ({"temperature": -0.5}, "temperature"),
+        ({"order": "alphabetical"}, "balanced or random"),
+        ({"mode": "guess"}, "one of scores, choice, token_prob"),
+        ({"adaptive": 0.1, "k_meta": 2}, "exclude each other"),
+        ({"adaptive": 1.5}, "adaptive"),
+    ],
+)
+def test_options_out_of_range_are_refused(change, message):
+    with pytest.raises(InputError, match=message):
+        judge().score(comparisons()[:1], **OPTIONS | change)
+
+
+def test_k_meta_needs_a_meta_rm():
+    plain = Judge(judge().mesh, judge().params, judge().config, judge().prompter)
+    with pytest.raises(InputError, match="needs a meta RM"):
+        plain.score(comparisons()[:1], **OPTIONS, k_meta=2)
+
+
+def test_a_judge_is_loaded_with_the_templates_it_was_trained_with(tmp_path):
+    one = judge()
+    checkpoints.save(tmp_path / "model", checkpoints.Model(one.params, one.config, tokenizer(), "policy", 0))
+    assert spct_jax.Judge.load(tmp_path / "model", mesh=one.mesh).prompter.template.name == "default"
+    checkpoints.describe(tmp_path / "model", one.config, tokenizer(), prompt=PromptConfig(template="short_no_principles"))
+    loaded = spct_jax.Judge.load(tmp_path / "model", mesh=one.mesh)
+    assert loaded.prompter.template.name == "short_no_principles" and loaded.prompter.meta.name == "short_meta"
+    with pytest.raises(InputError, match="holds a policy checkpoint, not a meta_rm one"):
+        spct_jax.Judge.load(tmp_path / "model", tmp_path / "model", mesh=one.mesh)
+
+
+def test_adaptive_votes_stop_at_a_whole_round_and_are_prefixes_of_the_full_vote():
+    stopped = verdicts(adaptive=0.3, k=12)
+    for comparison, verdict, full in zip(comparisons(), stopped, verdicts(k=12), strict=True):
+        assert verdict.k % comparison.n == 0 or verdict.k == 12
+        assert [s.text for s in verdict.samples] == [s.text for s in full.samples[: verdict.k]]
+        drawn = [s.scores for s in verdict.samples]
+        assert verdict.k == 12 or adaptive.decided(drawn, comparison.n, 12, 0.3)
+        for m in range(comparison.n, verdict.k, comparison.n):
+            assert not adaptive.decided(drawn[:m], comparison.n, 12, 0.3)
+    assert {1} < {v.k for v in stopped}
+    assert judge().score(comparisons()[3:4], **OPTIONS | {"adaptive": 0.3, "k": 12}) == stopped[3:4]
+
+
+def test_the_chance_of_another_verdict_is_that_of_simulated_votes():
+    """Scores drawn from a normal distribution; the estimate from 8 of 32 samples against how often the rest turns the vote."""
+    rng = np.random.default_rng(0)
+    turned, estimated = [], []
+    for _ in range(2000):
+        samples = rng.normal(rng.normal(0, 4, (1, 2)), 3.0, (32, 2))
+        estimated.append(adaptive.flip_chance(samples[:8].tolist(), 2, 32))
+        turned.append(samples[:8].sum(0).argmax() != samples.sum(0).argmax())
+    assert np.mean(estimated) == pytest.approx(np.mean(turned), abs=0.03)
+    likely = np.array(estimated) > 0.2
+    assert np.mean(np.array(turned)[likely]) == pytest.approx(np.mean(np.array(estimated)[likely]), abs=0.06)
+
+
+def test_votes_that_cannot_or_need_not_go_on():
+    assert adaptive.flip_chance([[5]], 1, 8) == 0
+    assert adaptive.flip_chance([[1, 9], [9, 1]], 2, 2) == 0
+    assert adaptive.flip_chance([None, None], 2, 8) == 1
+    assert adaptive.flip_chance([[9, 1]] * 8, 2, 32) < 1e-4 < adaptive.flip_chance([[6, 5]] * 8, 2, 32)
+
+
+def test_votes_of_an_llm_judge_and_their_weights():
+    """The completion is given; its last box names place 2."""
+    text = "so it is \\boxed{1}, no: Best Response: \\boxed{2}"
+    tokens = tokenizer().encode_completion(text)
+    position, candidates = token_prob.locate(tokenizer(), tokens, 3)
+    assert "2" in tokenizer().piece(tokens[position]) and tokens[position] == candidates[1]
+    assert tokenizer().decode(tokens[:position]).endswith("\\boxed{") or "{" in tokenizer().piece(tokens[position])
+    one, prompt = judge(), tokenizer().encode_completion("Which one?")
+    groups = grouped.batches.pack([prompt], [[tokens]], max_prompt=16, max_completion=64, group_size=1)
+    got = token_prob.choice_probabilities(
+        one.params, groups, np.array([[position]]), np.array([[[*candidates, token_prob.ABSENT]]]), config=one.config
+    )[0, 0]
+    row = np.array([[*prompt, *tokens]])
+    logits = models.logits(one.params, one.config, row)[0, len(prompt) + position - 1]
+    np.testing.assert_allclose(got[:3], jax.nn.softmax(logits[np.array(candidates)]), atol=1e-5)
+    assert got[3] == 0
+
+
+@pytest.mark.parametrize("mode", ["choice", "token_prob"])
+def test_choices_are_counted_in_input_order(mode, monkeypatch):
+    """Every critique is replaced by one that names the second place."""
+    answer = tokenizer().encode_completion("Best Response: \\boxed{2}")[:24]
+    collect = stream.Engine.collect
+    monkeypatch.setattr(stream.Engine, "collect", lambda self: [dataclasses.replace(f, tokens=answer) for f in collect(self)])
+    pairs = [c for c in comparisons() if c.n > 1]
+    for verdict, comparison in zip(judge().score(pairs, **OPTIONS, mode=mode), pairs, strict=True):
+        for sample in verdict.samples:
+            assert sample.scores.index(max(sample.scores)) == sample.order[1] or mode == "token_prob"
+            assert sum(sample.scores) == pytest.approx(1, abs=1e-5)
+        assert sum(verdict.scores) == pytest.approx(6, abs=1e-4)
+        if mode == "choice":
+            assert verdict.scores == tuple(sum(s.order[1] == i for s in verdict.samples) for i in range(comparison.n))
+        else:
+            assert len({max(s.scores) for s in verdict.samples}) > 1
+
+
+def test_two_devices_give_the_same_critiques():
+    got = judge(2).score(comparisons(), **OPTIONS)
+    same = [a.text == b.text for v, w in zip(got, verdicts(), strict=True) for a, b in zip(v.samples, w.samples, strict=True)]
+    assert np.mean(same) >= 0.99
