@@ -13,7 +13,7 @@ import math
 from collections.abc import Sequence
 
 PRIOR_WEIGHT = 4.0
-PRIOR_VARIANCE = 9.0
+PRIOR_VARIANCE = 16.0
 """In squared points of the 1..10 scale."""
 
 
