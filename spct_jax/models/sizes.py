@@ -123,6 +123,7 @@ def toy(vocab_size: int = 512) -> ModelConfig:
         window=32,
         rope_base_local=1_000_000.0,
         rope_base_global=1_000_000.0,
+        rope_scale_global=16.0,
         query_scale=32**-0.5,
         attn_softcap=50.0,
         final_softcap=30.0,
