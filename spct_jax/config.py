@@ -116,9 +116,7 @@ class SFTConfig:
     batch_size: int = 16
     """Prompts per step; each comes with all its demonstrated completions."""
     optimizer: OptimizerConfig = dataclasses.field(
-        default_factory=lambda: OptimizerConfig(
-            name="muon", learning_rate=4e-3, muon_learning_rate=0.012, decay_fraction=0.5
-        )
+        default_factory=lambda: OptimizerConfig(name="muon", learning_rate=4e-3, muon_learning_rate=0.012, decay_fraction=0.5)
     )
 
 
@@ -154,7 +152,7 @@ class RFTConfig:
 class RLConfig:
     """Rule-based GRPO (paper Eq. 11 and 15)."""
 
-    steps: int = 20
+    steps: int = 16
     batch_size: int = 32
     """Prompts per step."""
     group_size: int = 4
@@ -165,7 +163,7 @@ class RLConfig:
     """Weight of the k3 KL estimate in the loss."""
     clip: float = 0.2
     updates_per_rollout: int = 1
-    optimizer: OptimizerConfig = dataclasses.field(default_factory=lambda: OptimizerConfig(learning_rate=6e-4))
+    optimizer: OptimizerConfig = dataclasses.field(default_factory=lambda: OptimizerConfig(learning_rate=1.5e-4))
 
 
 @dataclasses.dataclass
