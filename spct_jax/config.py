@@ -141,7 +141,7 @@ class RejectionConfig:
 class RFTConfig:
     """Rejective fine-tuning on the retained draws, mixed with demonstrations of general instructions."""
 
-    steps: int = 16
+    steps: int = 22
     batch_size: int = 24
     general_fraction: float = 0.1
     """Share of a batch taken from general (non-judging) demonstrations."""
