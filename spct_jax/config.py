@@ -26,9 +26,9 @@ class ToyConfig:
     """Least difference between the best and the second-best truth."""
     single_every: int = 12
     """Every how many training problems one has a single response (0: none)."""
-    lure_on_wrong: float = 0.75
+    lure_on_wrong: float = 0.55
     """Share of problems in which a wrong response mentions the lure."""
-    lure_on_any: float = 0.1
+    lure_on_any: float = 0.15
     """Share in which any response may."""
     demonstrations: int = 6000
     completions_per_demonstration: int = 2
@@ -42,7 +42,7 @@ class ToyConfig:
     """How often he shuffles the weights."""
     misread: float = 0.015
     """How often he misreads whether a response meets a criterion."""
-    lure: float = 0.65
+    lure: float = 0.8
     """How often he judges by the lure when some response mentions it."""
 
 
@@ -114,11 +114,11 @@ class OptimizerConfig:
 class SFTConfig:
     """Cold start on demonstrations."""
 
-    steps: int = 420
+    steps: int = 540
     batch_size: int = 16
     """Prompts per step; each comes with all its demonstrated completions."""
     optimizer: OptimizerConfig = dataclasses.field(
-        default_factory=lambda: OptimizerConfig(name="muon", learning_rate=6e-3, decay_fraction=0.5)
+        default_factory=lambda: OptimizerConfig(name="muon", learning_rate=4e-3, muon_learning_rate=0.012, decay_fraction=0.5)
     )
 
 
@@ -143,18 +143,18 @@ class RejectionConfig:
 class RFTConfig:
     """Rejective fine-tuning on the retained draws, mixed with demonstrations of general instructions."""
 
-    steps: int = 30
+    steps: int = 22
     batch_size: int = 24
     general_fraction: float = 0.1
     """Share of a batch taken from general (non-judging) demonstrations."""
-    optimizer: OptimizerConfig = dataclasses.field(default_factory=lambda: OptimizerConfig(learning_rate=2e-3))
+    optimizer: OptimizerConfig = dataclasses.field(default_factory=lambda: OptimizerConfig(learning_rate=1e-3))
 
 
 @dataclasses.dataclass
 class RLConfig:
     """Rule-based GRPO (paper Eq. 11 and 15)."""
 
-    steps: int = 45
+    steps: int = 16
     batch_size: int = 32
     """Prompts per step."""
     group_size: int = 4
@@ -165,7 +165,7 @@ class RLConfig:
     """Weight of the k3 KL estimate in the loss."""
     clip: float = 0.2
     updates_per_rollout: int = 1
-    optimizer: OptimizerConfig = dataclasses.field(default_factory=lambda: OptimizerConfig(learning_rate=1e-3))
+    optimizer: OptimizerConfig = dataclasses.field(default_factory=lambda: OptimizerConfig(learning_rate=1.5e-4))
 
 
 @dataclasses.dataclass

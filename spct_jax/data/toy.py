@@ -156,8 +156,8 @@ def _verdict(rng: random.Random, shown: Problem, order, config: ToyConfig, templ
     *principles, analysis, verdict = template.parts
     boxed = ", ".join(str(scores[i]) for i in order)
     text = f"{analysis}:\n" + "\n".join(lines) + f"\n{verdict}: \\boxed{{{boxed}}}"
-    if principles:
-        listed = (f"- {c} ({j}) weight {w}" for j, (c, w) in enumerate(zip(criteria, weights, strict=True), start=1))
+    if principles:  # the number before its word, as the query has the verb before it: one lookup learns both
+        listed = (f"- ({j}) {c} weight {w}" for j, (c, w) in enumerate(zip(criteria, weights, strict=True), start=1))
         text = f"{principles[0]}:\n" + "\n".join(listed) + "\n" + text
     return text, [scores[i] for i in range(len(order))]
 
