@@ -271,7 +271,7 @@ def measure(params, config, length: int, quick: bool) -> dict:
         bounds = bound(works, rates)
         return {"seconds": seconds, "bound": bounds, "fraction": bounds["seconds"] / seconds}
 
-    found = {"rates": rates, "other_load": others, "rows": []}
+    found = {"rates": rates, "other_load": others, "rounds": len(times["prefill 1"]), "rows": []}
     found["prefill"] = {
         str(n): bounded(float(np.median(times[f"prefill {n}"])), [prefill_work(config, trunk, n)]) for n in (1, ORDERS)
     }
@@ -563,14 +563,16 @@ def markdown(results: dict) -> str:
         way: other for found in results["lengths"].values() for way, other in found["against"].items() if "version" in other
     }
     rivals = "".join(
-        f" {WAYS[way]} is {RIVALS[way][0]} {other['version']}, which loads the same weights and gives the same logits"
-        f" (to {other['logits_differ_by']:.0e})."
+        f"{WAYS[way]} is {RIVALS[way][0]} {other['version']}: it loads the same weights and gives the same logits"
+        f" (to {other['logits_differ_by']:.0e}).\n"
         for way, other in sorted(versions.items(), reverse=True)
     )
+    rounds = min(found["rounds"] for found in results["lengths"].values())
     return f"""# Sampling: the cost of k completions
 
 Written by `experiments/bench_sampling.py`, whose docstring defines the model and the bound; JAX {results["jax"]},
-{results["cores"]} CPU cores, float32. "Of bound" is the bound's time over the measured one.{rivals}
+{results["cores"]} CPU cores, float32. "Of bound" is the bound's time over the measured one.
+{rivals}
 
 ## Against other ways, {MOST} samples of {COMPLETION} tokens
 
@@ -587,7 +589,7 @@ Ratios are their time over ours, medians of {PAIRS} pairs that alternate in one 
 ## Every shape
 
 k samples in all, evenly on the orders: with {ORDERS} orders each of {ORDERS} prompts is a trunk of its own. Medians of
-{ROUNDS} rounds in alternation.
+{rounds} rounds in alternation.
 
 {time_table(results)}
 
