@@ -623,6 +623,7 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="Two lengths, k 1 and 32, fewer rounds.")
     parser.add_argument("--lengths", help="Prompt lengths to measure; default: 128,512,2048,4096.")
     parser.add_argument("--against", default=",".join(WAYS), help="Ways to compare with, of: %(default)s; may be empty.")
+    parser.add_argument("--only_against", action="store_true", help="Keep the times, rates and memory of an earlier run.")
     for way in RIVALS:
         parser.add_argument(f"--{way}_python", default=sys.executable, help=f"An interpreter that has {way}.")
     flags = parser.parse_args()
@@ -637,19 +638,26 @@ def main() -> int:
     results |= {"jax": jax.__version__, "cores": len(os.sched_getaffinity(0))}
     config = model_config()
     params = models.init(config, jax.random.key(0))
+
+    def save():
+        results["lengths"] = dict(sorted(results["lengths"].items(), key=lambda item: int(item[0])))
+        path.write_text(json.dumps(results, indent=1))
+
     with tempfile.TemporaryDirectory() as scratch:
         checkpoint = pathlib.Path(scratch) / "model"
         models.save_hf(checkpoint, params, config)
         for length in lengths:
-            earlier = results["lengths"].get(str(length), {}).get("against", {})
-            progress(f"{length} tokens: compiling")
-            found = measure(params, config, length, flags.quick) | {"against": earlier}
-            results["lengths"][str(length)] = found
+            earlier = results["lengths"].get(str(length))
+            if earlier is None or not flags.only_against:
+                progress(f"{length} tokens: compiling")
+                kept = earlier["against"] if earlier else {}
+                results["lengths"][str(length)] = measure(params, config, length, flags.quick) | {"against": kept}
+                save()
             for way in ways:
                 python = getattr(flags, f"{way}_python", sys.executable)
-                found["against"][way] = against(params, config, length, way, python, checkpoint)
-            results["lengths"] = dict(sorted(results["lengths"].items(), key=lambda item: int(item[0])))
-            path.write_text(json.dumps(results, indent=1))
+                found = against(params, config, length, way, python, checkpoint)
+                results["lengths"][str(length)]["against"][way] = found
+                save()
     print(ratio_table(results))
     figure(results).savefig(flags.output / "bench_sampling.png", dpi=160, metadata={"Software": None})
     (flags.output / "sampling.md").write_text(markdown(results))
