@@ -508,9 +508,8 @@ def _draw_speed(axes, results):
         points[way] = [(p, MOST * COMPLETION / seconds) for p, seconds in measured]
     for name, line in points.items():
         if line:
-            axes.plot(*zip(*line, strict=True), marker="o", markersize=5, linewidth=1.8, color=COLOURS[name])
             label = "spct_jax" if name == "ours" else WAYS[name]
-            axes.annotate(label, line[0], (0, 7), textcoords="offset points", color=COLOURS[name], fontweight="bold")
+            axes.plot(*zip(*line, strict=True), marker="o", markersize=5, linewidth=1.8, color=COLOURS[name], label=label)
     axes.set(
         xscale="log", yscale="log", xlabel="prompt tokens", ylabel="tokens/s", title=f"{MOST} samples of {COMPLETION} tokens"
     )
@@ -518,6 +517,7 @@ def _draw_speed(axes, results):
     axes.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
     axes.minorticks_off()
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+    axes.legend(frameon=False, fontsize=8, loc="upper center", ncols=2, bbox_to_anchor=(0.5, -0.16))
     axes.grid(axis="y")
 
 
@@ -567,6 +567,10 @@ def markdown(results: dict) -> str:
         f" (to {other['logits_differ_by']:.0e}).\n"
         for way, other in sorted(versions.items(), reverse=True)
     )
+    load = max(found["other_load"] for found in results["lengths"].values())
+    disturbed = (
+        f" Other work took up to {load:.2f} cores meanwhile: these are not figures of a quiet machine." if load > 0.1 else ""
+    )
     rounds = min(found["rounds"] for found in results["lengths"].values())
     return f"""# Sampling: the cost of k completions
 
@@ -602,7 +606,7 @@ it holds itself, whatever the prompt's length, not a trunk.
 
 ## The machine, as measured beside
 
-Matrix products in GFLOP/s by their number of rows.
+Matrix products in GFLOP/s by their number of rows.{disturbed}
 
 {rate_table(results)}
 """
