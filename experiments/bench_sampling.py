@@ -28,6 +28,7 @@ ratios of such pairs. Peak memory is XLA's own account of the compiled program: 
 """
 
 import argparse
+import contextlib
 import dataclasses
 import functools
 import json
@@ -57,6 +58,7 @@ COMPLETION, LONG_COMPLETION = 64, 256
 ORDERS = 4
 ROUNDS, PAIRS = 5, 3
 MOST = max(SAMPLES)
+START = time.perf_counter()
 WAYS = {"repeated": "own model, prompt repeated", "tunix": "Tunix", "transformers": "transformers"}
 COLOURS = {"ours": "#0072B2", "repeated": "#009E73", "tunix": "#D55E00", "transformers": "#CC79A7"}
 
@@ -184,6 +186,9 @@ def probes(rows: set[int]) -> dict[str, tuple[float, list[Callable]]]:
     def repeated(body, times):
         return jax.jit(lambda x, *others: lax.fori_loop(0, times, lambda _, x: body(x, *others), x))
 
+    def in_blocks(x, a, b):
+        return jnp.concatenate([(block @ a) @ b for block in jnp.split(x, x.shape[0] // 16)])
+
     up, down = normal(512, 2048), normal(2048, 512)
     up_t, down_t = jnp.asarray(np.ascontiguousarray(up.T)), jnp.asarray(np.ascontiguousarray(down.T))
     found = {}
@@ -195,13 +200,8 @@ def probes(rows: set[int]) -> dict[str, tuple[float, list[Callable]]]:
             functools.partial(repeated(lambda x, a, b: (x @ a) @ b, times), x, up, down),
             functools.partial(repeated(lambda x, a, b: b @ (a @ x), times), x.T, up_t, down_t),
         ]
-        if count > 16 and not count % 16:
-
-            def in_blocks(x, a, b):
-                return jnp.concatenate([(block @ a) @ b for block in jnp.split(x, x.shape[0] // 16)])
-
-            if count <= 128:
-                forms.append(functools.partial(repeated(in_blocks, times), x, up, down))
+        if 16 < count <= 128 and not count % 16:
+            forms.append(functools.partial(repeated(in_blocks, times), x, up, down))
         found[f"matmul {count}"] = (4.0 * 512 * 2048 * count * times, forms)
     cached = normal(1 << 18)
     for name, function in {"tanh": jnp.tanh, "exp": lambda x: jnp.exp(-x)}.items():
@@ -308,15 +308,18 @@ class _CpuTime:
 class Rival:
     """A sampler of another library in its own process."""
 
-    def __init__(self, name: str, python: str, checkpoint: pathlib.Path, expected: np.ndarray):
+    def __init__(self, name: str, python: str, checkpoint: pathlib.Path):
         script = pathlib.Path(__file__).with_name("rival_samplers.py")
         command = [python, str(script), name, str(checkpoint)]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def introduce(self, expected: np.ndarray) -> dict:
+        """Its version, and how far its logits after `CHECK_PROMPT` are from the expected ones."""
         hello = self._answer()
-        self.version = hello["version"]
-        self.difference = float(np.abs(np.array(hello["logits"]) - expected).max())
-        if self.difference > 1e-3:
-            raise RuntimeError(f"{name} is another model: its logits differ by {self.difference:.1g}")
+        difference = float(np.abs(np.array(hello["logits"]) - expected).max())
+        if difference > 1e-3:
+            raise RuntimeError(f"another model: its logits differ by {difference:.1g}")
+        return {"version": hello["version"], "logits_differ_by": difference}
 
     def _answer(self):
         line = self._process.stdout.readline()
@@ -332,7 +335,8 @@ class Rival:
 
     def close(self) -> None:
         """Ends the process."""
-        self._process.stdin.close()
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.close()
         self._process.wait()
 
 
@@ -356,15 +360,14 @@ def against(params, config, length: int, way: str, python: str, checkpoint: path
             return {"note": "not installed"}
     if needed > 0.8 * available_memory():
         return {"note": f"needs {needed / 1e9:.0f} GB"}
-    if way == "repeated":
-        run = sampler(params, config, [prompt] * MOST, 1, COMPLETION)
-        theirs = functools.partial(seconds_of, run)
-    else:
-        expected = np.asarray(models.logits(params, config, np.array([CHECK_PROMPT]))[0, -1])
-        rival = Rival(way, python, checkpoint, expected)
-        note = {"version": rival.version, "logits_differ_by": rival.difference}
-        theirs = functools.partial(rival.seconds, prompt, MOST, COMPLETION)
     try:
+        if way == "repeated":
+            theirs = functools.partial(seconds_of, sampler(params, config, [prompt] * MOST, 1, COMPLETION))
+        else:
+            expected = np.asarray(models.logits(params, config, np.array([CHECK_PROMPT]))[0, -1])
+            rival = Rival(way, python, checkpoint)
+            note = rival.introduce(expected)
+            theirs = functools.partial(rival.seconds, prompt, MOST, COMPLETION)
         seconds_of(ours), theirs()
         pairs = []
         for number in range(PAIRS):
@@ -614,10 +617,7 @@ Matrix products in GFLOP/s by their number of rows.{disturbed}
 
 def progress(text: str) -> None:
     """One line, with the time since the start."""
-    print(f"[{time.perf_counter() - progress.start:6.0f} s] {text}", file=sys.stderr, flush=True)
-
-
-progress.start = time.perf_counter()
+    print(f"[{time.perf_counter() - START:6.0f} s] {text}", file=sys.stderr, flush=True)
 
 
 def main() -> int:

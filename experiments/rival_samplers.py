@@ -134,6 +134,8 @@ def main() -> int:
     """Answers requests until stdin closes; the exit status."""
     # What the libraries print must not get between the lines of the protocol.
     answers, sys.stdout = sys.stdout, sys.stderr
+    # Should memory run out, it is this process that goes.
+    pathlib.Path("/proc/self/oom_score_adj").write_text("1000")
     distribution, build = RIVALS[sys.argv[1]]
     sample, logits = build(pathlib.Path(sys.argv[2]))
     hello = {"version": importlib.metadata.version(distribution), "logits": logits(CHECK_PROMPT).tolist()}
