@@ -14,7 +14,7 @@ from spct_jax.data.comparison import Comparison
 from spct_jax.data.sources import write_jsonl
 from spct_jax.errors import InputError
 from spct_jax.evaluation.judging import Judge
-from spct_jax.evaluation.stream import Options
+from spct_jax.evaluation.stream import Options, Stream
 from spct_jax.evaluation.verdicts import Verdict
 from spct_jax.training import loop
 from spct_jax.training.run import Run
@@ -78,7 +78,7 @@ def _run_pass(
     counted = 0
     with files.Appended(partial) as file:
         left = comparisons[file.lines :]
-        outcomes = judge.stream(left, **dataclasses.asdict(options))
+        outcomes = Stream(judge, options).run(left)
         bar = tqdm.tqdm(outcomes, path.name, len(comparisons), initial=file.lines, unit="problem")
         for number, (comparison, verdict) in enumerate(zip(left, bar, strict=True)):
             if isinstance(verdict, InputError):

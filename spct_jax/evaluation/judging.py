@@ -1,5 +1,6 @@
 """The judge: a generative reward model, perhaps with a meta reward model, that gives verdicts on comparisons."""
 
+import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -93,4 +94,6 @@ class Judge:
         options = Options(**options)
         if options.k_meta and self.meta is None:
             raise InputError("k_meta needs a meta RM")
-        return Stream(self, options).run(comparisons)
+        # The judge must not see the scores that people gave, not even that there are some.
+        unscored = (dataclasses.replace(comparison, scores=None) for comparison in comparisons)
+        return Stream(self, options).run(unscored)
