@@ -22,6 +22,7 @@ from spct_jax.data.comparison import from_json
 from spct_jax.evaluation import adaptive, figures, metrics
 from spct_jax.evaluation.judging import Judge
 from spct_jax.evaluation.plots import BLUE, GREY, VERMILLION
+from spct_jax.evaluation.stream import Options
 from spct_jax.grm import voting
 
 RATES = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
@@ -75,7 +76,7 @@ def live(run: figures.Run, policy: str, rows: list[dict], k: int, error: float) 
         seed=run.config["seed"],
         order=settings["order"],
         buckets=(*(tuple(b) for b in settings["buckets"]), (data["max_prompt"], data["max_completion"])),
-        batch_size=settings["slots"] // min(8, -(-k // 4)),
+        batch_size=settings["slots"] // Options(k=k).branches,
     )
     drawn = [{**row, "samples": [dataclasses.asdict(s) for s in v.samples]} for row, v in zip(rows, verdicts, strict=True)]
     same = all(

@@ -94,8 +94,8 @@ class Options:
 
     @property
     def branches(self) -> int:
-        """Branches of a row: few enough that every trunk has samples for all of them more than once."""
-        return min(8, -(-self.k // 4))
+        """Branches of a row; the same for any number of votes, so that fewer samples are the first of more to the bit."""
+        return 4 if self.k > 1 else 1
 
     @property
     def trunks(self) -> int:
