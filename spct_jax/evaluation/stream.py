@@ -35,6 +35,8 @@ MAX_ENGINES = 2
 """Shapes whose slots are on the devices at once."""
 PREFILL_TOKENS = 4096
 """About how many tokens of prompts are read at once."""
+READ_TOKENS = 32768
+"""About how many tokens of prompts and critiques are read at once."""
 PREPARED = 64
 """Comparisons whose prompts are made ahead of need."""
 
@@ -174,8 +176,8 @@ class Stream:
                 for completion in finished:
                     self._digest(completion)
                 finished = engine.collect() if engine is not None else []
-                if engine is None or engine.pending < engine.capacity:
-                    self._read_batches(least=1)
+                if engine is None or (tasks[0].unread and len(tasks) >= self.window):
+                    self._read_batches(fill=False)
 
     def _prepared(self, comparisons: Iterable[Comparison], worker: futures.Executor) -> Iterator[_Task]:
         ahead: collections.deque[tuple[Comparison, futures.Future]] = collections.deque()
@@ -295,24 +297,29 @@ class Stream:
             longest = bucket_of(max(len(task.tokens[s]) for s in samples))
             shape = (max_prompt, 1 << (len(samples) - 1).bit_length(), min(longest, max_completion))
             self.unread.setdefault(shape, []).append((task, order, samples))
-        self._read_batches(least=self.options.batch_size)
+        self._read_batches(fill=True)
 
-    def _read_batches(self, least: int) -> None:
-        """Reads critiques in batches of one shape, of those shapes that at least so many orders wait for."""
-        size = self.options.batch_size
+    def _read_batches(self, fill: bool) -> None:
+        """Reads critiques in batches of one shape: full batches only, or all that wait."""
         for shape, waiting in self.unread.items():
-            while len(waiting) >= least:
-                batch = [waiting.pop(0) for _ in range(min(size, len(waiting)))]
+            rows = self._reading_rows(shape)
+            while len(waiting) >= (rows if fill else 1):
+                batch = [waiting.pop(0) for _ in range(min(rows, len(waiting)))]
                 read = self._meta_rewards if self.options.k_meta else self._choice_probabilities
-                read(batch, self._pack(shape, batch))
+                read(batch, self._pack(shape, batch, rows))
                 for task, _, _ in batch:
                     task.unread -= 1
                     if not task.unread:
                         self._conclude(task)
 
-    def _pack(self, shape: tuple[int, int, int], batch: list) -> Groups:
+    def _reading_rows(self, shape: tuple[int, int, int]) -> int:
         max_prompt, group_size, max_completion = shape
-        spare = self.options.batch_size - len(batch)
+        devices = self.judge.mesh.size
+        return max(1, READ_TOKENS // (max_prompt + group_size * max_completion) // devices) * devices
+
+    def _pack(self, shape: tuple[int, int, int], batch: list, rows: int) -> Groups:
+        max_prompt, group_size, max_completion = shape
+        spare = rows - len(batch)
         return batches.pack(
             [task.prepared.readers[order] for task, order, _ in batch] + [[0]] * spare,
             [[task.tokens[s] for s in samples] for task, _, samples in batch] + [[]] * spare,
