@@ -1,6 +1,5 @@
 """`python -m spct_jax.judge`: what it reads and writes, with a stand-in for the model."""
 
-import dataclasses
 import gzip
 import io
 import itertools
@@ -13,26 +12,9 @@ import pytest
 from spct_jax.data.comparison import Comparison
 from spct_jax.errors import InputError
 from spct_jax.evaluation import judge_files, verdicts
+from spct_jax.evaluation.verdicts import Sample, Verdict
 
 SETTINGS = {"checkpoint": "/models/judge", "k": 4, "seed": 0}
-
-
-@dataclasses.dataclass(frozen=True)
-class Sample:
-    order: tuple[int, ...]
-    scores: tuple[int, ...] | None
-    meta: float | None
-    text: str
-
-
-@dataclasses.dataclass(frozen=True)
-class Verdict:
-    id: str
-    scores: tuple[int, ...] | None
-    best: int | None
-    k: int
-    valid: int
-    samples: tuple[Sample, ...]
 
 
 class Judge:

@@ -117,6 +117,14 @@ def test_the_stream_is_read_only_as_far_as_needed():
     assert len(taken) < 1000
 
 
+def test_sixteen_responses_stand_once_in_every_place_over_sixteen_samples():
+    many = dataclasses.replace(comparisons()[0], id="many", responses=tuple(f"Alba has wifi, tea {i}." for i in range(16)))
+    (verdict,) = judge().score([many], **OPTIONS | {"k": 16, "max_new_tokens": 8})
+    assert {len(s.scores) for s in verdict.samples if s.scores} == {16} and len(verdict.scores) == 16
+    for place in range(16):
+        assert sorted(s.order[place] for s in verdict.samples) == list(range(16))
+
+
 def test_a_prompt_that_does_not_fit_is_an_error_in_its_place():
     long = dataclasses.replace(comparisons()[0], id="long", responses=("parking " * 300, "wifi"))
     outcomes = list(judge().stream([comparisons()[0], long, comparisons()[1]], max_prompt=256, **OPTIONS))
