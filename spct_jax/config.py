@@ -114,7 +114,7 @@ class OptimizerConfig:
 class SFTConfig:
     """Cold start on demonstrations."""
 
-    steps: int = 540
+    steps: int = 760
     batch_size: int = 16
     """Prompts per step; each comes with all its demonstrated completions."""
     optimizer: OptimizerConfig = dataclasses.field(
@@ -154,7 +154,7 @@ class RFTConfig:
 class RLConfig:
     """Rule-based GRPO (paper Eq. 11 and 15)."""
 
-    steps: int = 16
+    steps: int = 18
     batch_size: int = 32
     """Prompts per step."""
     group_size: int = 4
@@ -188,7 +188,7 @@ class EvaluationConfig:
     problems: int = 1500
     """How many of the split are evaluated (0: all)."""
     k: tuple[int, ...] = (1, 8, 32)
-    temperature: float = 1.0
+    temperature: float = 0.7
     """Sampling temperature of every vote; chosen on the development split."""
     compare_temperatures: tuple[float, ...] = ()
     """Other temperatures to report beside it (the paper's is 0.5)."""
