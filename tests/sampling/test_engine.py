@@ -3,6 +3,7 @@
 import collections
 import dataclasses
 import functools
+import types
 
 import jax
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 from spct_jax import models, sampling, sharding
 from spct_jax.errors import InputError
 from spct_jax.models import sizes
+from spct_jax.sampling import engine as engine_module
 from spct_jax.sampling.engine import Engine, Request, Sampler, Shape
 
 CONFIG = dataclasses.replace(sizes.toy(40), num_layers=3, window=8)
@@ -93,11 +95,56 @@ def test_a_request_that_comes_again_finds_its_trunk_unless_others_took_the_place
     assert got == drawn(engine(shape), requests([4]))
 
 
-def test_slots_are_kept_busy_by_a_long_stream():
-    many = [dataclasses.replace(r, waiting=collections.deque(range(6))) for _ in range(6) for r in requests()]
-    made = engine(dataclasses.replace(SHAPE, branches=2, chunk=2))
-    assert len(made.run(many)) == 6 * 6 * len(PROMPTS)
+class DryDevice:
+    """Stands in for the engine's programs: branches end after lengths that are known beforehand, nothing is computed."""
+
+    def __init__(self, monkeypatch, shape, lengths):
+        self.lengths, self.shape = lengths, shape
+        self.left = np.zeros((shape.rows, shape.branches), int)
+        programs = {"_empty": self.empty, "_prefill": self.prefill, "_insert": self.empty, "_begin": self.begin}
+        for name, program in (programs | {"_chunk": self.chunk}).items():
+            monkeypatch.setattr(engine_module, name, program)
+
+    def empty(self, *_):
+        return types.SimpleNamespace(done=self.left == 0)
+
+    def prefill(self, *_):
+        return None
+
+    def begin(self, slots, fresh, place, keys, sample, last):
+        fresh, keys, sample = map(np.asarray, (fresh, keys, sample))
+        self.left[fresh] = self.lengths[keys[..., 0], sample][fresh]
+        return self.empty()
+
+    def chunk(self, *_, **__):
+        drawn = np.minimum(self.left, self.shape.chunk)
+        self.left -= drawn
+        tokens = np.zeros((*drawn.shape, self.shape.chunk), int)
+        return self.empty(), sampling.Completions(tokens, drawn, tokens.astype(np.float32))
+
+
+@pytest.mark.parametrize("samples", [4, 8, 16])
+def test_nine_slots_in_ten_are_busy_on_a_realistic_stream(monkeypatch, samples):
+    """Completion lengths are log-normal, 60 to 1,200 tokens; each prompt has a few samples (k = 8, 16, 32 in two orders)."""
+    rng = np.random.default_rng(0)
+    lengths = np.clip(np.exp(rng.normal(np.log(260), 0.6, (600, samples))), 60, 1200).astype(int)
+    shape = Shape(max_prompt=24, max_new_tokens=1200, rows=16)
+    DryDevice(monkeypatch, shape, lengths)
+    made = engine(shape)
+    wanted = [Request(i, [3], np.array([i, 0], np.uint32), collections.deque(range(samples))) for i in range(len(lengths))]
+    for request in wanted:
+        made.submit(request)
+    finished = []
+    while made._queue:  # the share of a stream, not of its end, when there is nothing left to fill slots with
+        made.launch()
+        finished += made.collect()
     assert made.usage.useful_share >= 0.9
+    while made.pending:
+        made.launch()
+        finished += made.collect()
+    assert {(f.request.tag, f.sample): len(f.tokens) for f in finished} == {
+        (i, s): lengths[i, s] for i in range(len(lengths)) for s in range(samples)
+    }
 
 
 def test_a_short_queue_is_spread_over_the_rows():
