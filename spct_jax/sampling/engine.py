@@ -241,6 +241,7 @@ class Engine:
         _, requests = self._ready
         self._forget(b, place)
         self._placed[b][place] = request = requests.pop(0)
+        self._live[id(request)] = request
         admitted.append((b, place, self.shape.prefill_rows - 1 - len(requests)))
         return place if request.waiting else None
 
@@ -253,7 +254,7 @@ class Engine:
     def _forget(self, b: int, place: int) -> None:
         request, self._placed[b][place] = self._placed[b][place], None
         if request is not None and not any(request is other for row in self._placed for other in row):
-            del self._live[id(request)]
+            self._live.pop(id(request), None)
 
     def _prefill(self) -> None:
         """Computes the next trunks of the queue; when it is empty, once more those whose samples still queue up."""

@@ -151,6 +151,7 @@ def test_a_short_queue_is_spread_over_the_rows():
     made = engine()
     made.run(requests([3], samples=12))
     assert made.usage.prefills > 1  # one row of three branches would have taken four times as long
+    assert drawn(made, requests()) == all_completions()
 
 
 def test_a_prompt_longer_than_the_shape_is_refused():
