@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import spct_jax
-from spct_jax import models, sharding
+from spct_jax import convert, models, sharding
 from spct_jax.config import PromptConfig, ToyConfig
 from spct_jax.data import toy
 from spct_jax.data.tokenizer import train_tokenizer
@@ -166,6 +166,15 @@ def test_a_judge_is_loaded_with_the_templates_it_was_trained_with(tmp_path):
     assert loaded.prompter.template.name == "short_no_principles" and loaded.prompter.meta.name == "short_meta"
     with pytest.raises(InputError, match="holds a policy checkpoint, not a meta_rm one"):
         spct_jax.Judge.load(tmp_path / "model", tmp_path / "model", mesh=one.mesh)
+
+
+def test_a_hugging_face_directory_judges_alike(tmp_path):
+    one = judge()
+    checkpoints.save(tmp_path / "model", checkpoints.Model(one.params, one.config, tokenizer(), "policy", 0))
+    convert.convert(tmp_path / "model", tmp_path / "hf", "hf", dtype=None)
+    loaded = spct_jax.Judge.load(tmp_path / "hf", mesh=one.mesh, prompt=PromptConfig())
+    got = loaded.score(comparisons()[:4], **OPTIONS)
+    assert [[s.text for s in v.samples] for v in got] == [[s.text for s in v.samples] for v in verdicts()[:4]]
 
 
 def test_adaptive_votes_stop_at_a_whole_round_and_are_prefixes_of_the_full_vote():
