@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from spct_jax.evaluation.judging import Judge
 
 MODES = ("scores", "choice", "token_prob")
-MAX_ENGINES = 2
+MAX_ENGINES = 3
 """Shapes whose slots are on the devices at once."""
 PREFILL_TOKENS = 4096
 """About how many tokens of prompts are read at once."""
@@ -59,7 +59,7 @@ class Options:
     max_prompt: int = 8192
     """Tokens of the longest prompt; a longer one has no verdict."""
     batch_size: int = 16
-    """Rows decoded at once; see `sampling.engine.Shape`."""
+    """Rows decoded at once, rounded up to a multiple of the devices; see `sampling.engine.Shape`."""
     top_k: int = 0
     top_p: float = 1.0
     mode: str = "scores"
@@ -73,16 +73,9 @@ class Options:
     """(max_prompt, max_new_tokens) of the shapes, ascending; empty: powers of two up to `max_prompt`."""
 
     def __post_init__(self):
-        for name, least in (
-            ("k", 1),
-            ("k_meta", 0),
-            ("max_new_tokens", 1),
-            ("max_prompt", 1),
-            ("batch_size", 1),
-            ("rounds", 1),
-        ):
-            if getattr(self, name) < least:
-                raise InputError(f"{name} is {getattr(self, name)}; at least {least}")
+        for name in ("k", "max_new_tokens", "max_prompt", "batch_size", "rounds"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} is {getattr(self, name)}; it must be at least 1")
         if not 0 <= self.k_meta <= self.k:
             raise InputError(f"k_meta is {self.k_meta}; it must be within 0 and the {self.k} samples of k")
         if not self.temperature >= 0 or not 0 <= self.adaptive < 1:
@@ -246,13 +239,10 @@ class Stream:
     def _make_engine(self, shape: tuple[int, int]) -> Engine:
         judge, options = self.judge, self.options
         sampler = Sampler(options.temperature, self.prompter.tokenizer.stop_ids, options.top_k, options.top_p)
-        size = Shape(
-            *shape,
-            rows=options.batch_size,
-            branches=options.branches,
-            trunks=options.trunks,
-            prefill_rows=judge.mesh.size * max(1, PREFILL_TOKENS // (shape[0] * judge.mesh.size)),
-        )
+        devices = judge.mesh.size
+        rows = -(-options.batch_size // devices) * devices
+        prefill_rows = devices * max(1, PREFILL_TOKENS // (shape[0] * devices))
+        size = Shape(*shape, rows=rows, branches=options.branches, trunks=options.trunks, prefill_rows=min(prefill_rows, rows))
         self.engines[shape] = Engine(judge.mesh, judge.params, judge.config, size, sampler, self.usage)
         return self.engines[shape]
 
