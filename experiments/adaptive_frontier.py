@@ -26,6 +26,8 @@ from spct_jax.evaluation.stream import Options
 from spct_jax.grm import voting
 
 RATES = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
+LABELLED = (0.002, 0.02, 0.05, 0.1, 0.2)
+"""Those named in the picture, where the others would crowd."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,10 +96,9 @@ def draw_figure(points: dict[float, Votes], fixed: dict[int, Votes], k: int) -> 
     for votes, colour, name in ((fixed, GREY, "fixed number of samples"), (points, BLUE, "adaptive, by error rate")):
         xs = [v.used.mean() for v in votes.values()]
         axes.plot(xs, [100 * v.credit.mean() for v in votes.values()], "o-", color=colour, label=name, markersize=4)
-    for error, v in points.items():
-        axes.annotate(
-            f"{error:g}", (v.used.mean(), 100 * v.credit.mean()), textcoords="offset points", xytext=(5, -11), color=BLUE
-        )
+    for error in LABELLED:
+        at = points[error].used.mean(), 100 * points[error].credit.mean()
+        axes.annotate(f"{error:g}", at, textcoords="offset points", xytext=(4, 6), color=BLUE)
     axes.axhline(100 * fixed[k].credit.mean(), color=VERMILLION, linewidth=0.8, linestyle="--")
     axes.set_xscale("log", base=2)
     axes.set_xticks(list(fixed), [str(m) for m in fixed])
@@ -120,6 +121,8 @@ def main(_) -> None:
     points = {error: vote(rows, [stops(row, k, error) for row in rows]) for error in RATES}
     lines = [
         "# Adaptive voting",
+        "",
+        "Made by `experiments/adaptive_frontier.py`, which says what it does.",
         "",
         f"{len(rows)} problems of the {run.config['evaluation']['split']} split, seed {run.config['seed']}, policy {policy}; "
         f"vote@{k} has an accuracy of {100 * fixed[k].credit.mean():.2f}. Samples as a share of {k}; differences to vote@{k} "
