@@ -12,7 +12,6 @@ import dataclasses
 import jax
 import numpy as np
 from absl import app
-from jax.sharding import Mesh
 
 from spct_jax import models, sharding
 from spct_jax.config import MeshConfig
@@ -25,9 +24,11 @@ PROMPTS, SAMPLES, LONGEST = 125, 8, 96
 SHAPE = Shape(max_prompt=104, max_new_tokens=LONGEST, rows=16, prefill_rows=8)
 
 
-def draw(mesh: Mesh, params, config: models.ModelConfig, prompts: list[list[int]]) -> dict[tuple[int, int], list[int]]:
+def draw(
+    layout: sharding.Layout, params, config: models.ModelConfig, prompts: list[list[int]]
+) -> dict[tuple[int, int], list[int]]:
     """Tokens by (prompt, sample)."""
-    engine = Engine(mesh, params, config, SHAPE, Sampler(1.0, (1,)))
+    engine = Engine(layout, params, config, SHAPE, Sampler(1.0, (1,)))
     keys = jax.random.key_data(jax.random.split(jax.random.key(7), PROMPTS))
     requests = (Request(i, p, np.asarray(keys[i]), collections.deque(range(SAMPLES))) for i, p in enumerate(prompts))
     return {(f.request.tag, f.sample): f.tokens for f in engine.run(requests)}
@@ -43,9 +44,9 @@ def main(_) -> None:
     score = jax.jit(scoring.group_logprobs, static_argnames="config")
     drawn, logprobs = [], []
     for count in (1, 8):
-        mesh = Mesh(np.array(jax.devices()[:count]), ("data",))
-        params = sharding.replicate(mesh, fresh)
-        drawn.append(draw(mesh, params, config, prompts))
+        layout = sharding.make_layout(devices=jax.devices()[:count])
+        params = jax.device_put(fresh, layout.params(fresh))
+        drawn.append(draw(layout, params, config, prompts))
         completions = [[drawn[0][i, s] for s in range(SAMPLES)] for i in range(PROMPTS)]
         spare = -PROMPTS % count
         groups = batches.pack(
@@ -55,7 +56,7 @@ def main(_) -> None:
             max_completion=LONGEST,
             group_size=SAMPLES,
         )
-        scored = score(params, config=config, groups=sharding.split(mesh, groups))[0]
+        scored = score(params, config=config, groups=layout.split(groups))[0]
         logprobs.append(np.asarray(scored)[:PROMPTS])
     same = [drawn[0][key] == drawn[1][key] for key in drawn[0]]
     inside = np.arange(LONGEST) < groups.lengths[:PROMPTS, :, None]

@@ -8,6 +8,9 @@ import dataclasses
 from spct_jax.errors import InputError
 from spct_jax.models import sizes
 
+OPTIMIZERS = ("adam", "muon", "adafactor")
+REFERENCE_DTYPES = ("float32", "bfloat16")
+STRATEGIES = ("data", "fsdp", "fsdp_tensor", "multislice")
 STAGES = ("sft", "rejection", "rft", "rl", "meta_rm", "evaluate")
 
 
@@ -79,6 +82,16 @@ class MeshConfig:
 
     cpu_devices: int = 2
     """Devices that the host's CPU is split into when there is no accelerator; about as many as cores is fastest."""
+    strategy: str = "data"
+    """How parameters, optimiser state and rows are split over the devices. `data`: rows only. `fsdp`: parameters too, along
+    their width. `fsdp_tensor`: heads, feed-forward and vocabulary besides. `multislice`: as `fsdp_tensor` in each slice."""
+    tensor: int = 1
+    """Devices that share the heads of a layer; more than 1 for `fsdp_tensor` and `multislice` only."""
+    slices: int = 1
+    """Slices of the pod, each with a copy of the parameters; more than 1 for `multislice` only."""
+    rollout: str = "same"
+    """Where the parameters are while completions are drawn: `same`, or `tensor`, whole but for what `tensor` splits, so that
+    no step of decoding gathers them."""
 
 
 @dataclasses.dataclass
@@ -95,10 +108,11 @@ class PromptConfig:
 
 @dataclasses.dataclass
 class OptimizerConfig:
-    """Warm-up, plateau, linear decay and global-norm clipping around Adam or Muon (the papers state none of it)."""
+    """Warm-up, plateau, linear decay and global-norm clipping around the optimiser (the papers state none of it)."""
 
     name: str = "adam"
-    """`adam`, or `muon`: orthogonalised momentum for the matrices of the layers, Adam for the rest."""
+    """`adam`; `muon`: orthogonalised momentum for the matrices of the layers, Adam for the rest; `adafactor`: no momentum and a
+    second moment by rows and columns, next to no memory (`b1` and `b2` do not count)."""
     learning_rate: float = 1e-3
     muon_learning_rate: float = 0.02
     warmup_steps: int = 10
@@ -117,6 +131,8 @@ class SFTConfig:
     steps: int = 760
     batch_size: int = 16
     """Prompts per step; each comes with all its demonstrated completions."""
+    accumulate: int = 1
+    """Parts of a step's prompts that gradients are taken of one after the other, and added up: less memory, the same step."""
     optimizer: OptimizerConfig = dataclasses.field(
         default_factory=lambda: OptimizerConfig(name="muon", learning_rate=4e-3, muon_learning_rate=0.012, decay_fraction=0.5)
     )
@@ -145,6 +161,8 @@ class RFTConfig:
 
     steps: int = 22
     batch_size: int = 24
+    accumulate: int = 1
+    """As of `SFTConfig`."""
     general_fraction: float = 0.1
     """Share of a batch taken from general (non-judging) demonstrations."""
     optimizer: OptimizerConfig = dataclasses.field(default_factory=lambda: OptimizerConfig(learning_rate=1e-3))
@@ -165,6 +183,10 @@ class RLConfig:
     """Weight of the k3 KL estimate in the loss."""
     clip: float = 0.2
     updates_per_rollout: int = 1
+    accumulate: int = 1
+    """As of `SFTConfig`."""
+    ref_dtype: str = "float32"
+    """Of the frozen reference policy's parameters: `float32`, or `bfloat16` for half the memory."""
     optimizer: OptimizerConfig = dataclasses.field(default_factory=lambda: OptimizerConfig(learning_rate=1.5e-4))
 
 
@@ -175,6 +197,8 @@ class MetaRMConfig:
     steps: int = 120
     batch_size: int = 16
     """Prompts per step; each comes with the whole group drawn for it."""
+    accumulate: int = 1
+    """As of `SFTConfig`."""
     optimizer: OptimizerConfig = dataclasses.field(
         default_factory=lambda: OptimizerConfig(name="muon", learning_rate=3e-3, muon_learning_rate=0.01)
     )
@@ -252,8 +276,14 @@ def validate(config: Config) -> None:
         raise InputError(f"config.stages: unknown stage {unknown[0]!r}; stages are {', '.join(STAGES)}")
     for stage in ("sft", "rft", "rl", "meta_rm"):
         name = getattr(config, stage).optimizer.name
-        if name not in ("adam", "muon"):
-            raise InputError(f"config.{stage}.optimizer.name: {name!r} is neither 'adam' nor 'muon'")
+        if name not in OPTIMIZERS:
+            raise InputError(f"config.{stage}.optimizer.name: {name!r} is none of {', '.join(OPTIMIZERS)}")
+        batch_size, parts = getattr(config, stage).batch_size, getattr(config, stage).accumulate
+        if parts < 1 or batch_size % parts:
+            raise InputError(f"config.{stage}.accumulate: {parts} parts do not divide batch_size={batch_size}")
+    if config.rl.ref_dtype not in REFERENCE_DTYPES:
+        raise InputError(f"config.rl.ref_dtype: {config.rl.ref_dtype!r} is none of {', '.join(REFERENCE_DTYPES)}")
+    _validate_mesh(config.mesh)
     for bucket in config.evaluation.buckets:
         if len(bucket) != 2 or bucket[0] > config.data.max_prompt or bucket[1] > config.data.max_completion:
             raise InputError(
@@ -262,3 +292,14 @@ def validate(config: Config) -> None:
             )
     if list(config.stages) != [s for s in STAGES if s in config.stages]:
         raise InputError(f"config.stages: {', '.join(config.stages)} is not in the order {', '.join(STAGES)}")
+
+
+def _validate_mesh(mesh: MeshConfig) -> None:
+    if mesh.strategy not in STRATEGIES:
+        raise InputError(f"config.mesh.strategy: {mesh.strategy!r} is none of {', '.join(STRATEGIES)}")
+    if mesh.rollout not in ("same", "tensor"):
+        raise InputError(f"config.mesh.rollout: {mesh.rollout!r} is neither 'same' nor 'tensor'")
+    for field, strategies in (("tensor", ("fsdp_tensor", "multislice")), ("slices", ("multislice",))):
+        value = getattr(mesh, field)
+        if value < 1 or value > 1 and mesh.strategy not in strategies:
+            raise InputError(f"config.mesh.{field}: {value} does not go with strategy={mesh.strategy!r}")

@@ -1,17 +1,126 @@
 """Which devices hold what. The only file that knows mesh axes.
 
-The one strategy so far is data parallel: trunks (B) are split over all devices with their branches, parameters and
-optimiser state are on every device.
+A mesh has three axes: `data` (copies of the parameters; slices of a multi-slice pod), `fsdp` (parameters and batch are split)
+and `tensor` (heads, feed-forward and vocabulary are split). A strategy is a table from the logical axes of
+`spct_jax.models.partition` to them. An axis of an array that the devices do not divide is left whole, and so is one whose mesh
+axes an earlier axis of the same array has taken.
 """
 
+import dataclasses
+import math
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from spct_jax.config import MeshConfig
+from spct_jax.config import Config, MeshConfig
 from spct_jax.errors import InputError
+from spct_jax.models import partition
+
+AXES = ("data", "fsdp", "tensor")
+
+_ROWS = {"batch": ("data", "fsdp")}
+_SPLIT_BY_TENSOR = {axis: ("tensor",) for axis in ("heads", "kv_heads", "heads_per_kv", "ffw", "vocab")}
+
+TABLES: dict[str, dict[str, tuple[str, ...]]] = {
+    "data": _ROWS,
+    "fsdp": _ROWS | {"embed": ("fsdp",)},
+    "fsdp_tensor": _ROWS | {"embed": ("fsdp",)} | _SPLIT_BY_TENSOR,
+    "multislice": _ROWS | {"embed": ("fsdp",)} | _SPLIT_BY_TENSOR,
+    "tensor": _ROWS | _SPLIT_BY_TENSOR,
+}
+"""Strategy -> logical axis -> mesh axes. In a multi-slice pod only gradients cross slices, which are copies along `data`."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """A strategy on a mesh: hashable, a static argument of every program."""
+
+    mesh: Mesh
+    table: str
+
+    @property
+    def batch_shards(self) -> int:
+        """How many parts the rows, B, are split into."""
+        return math.prod(self.mesh.shape[axis] for axis in TABLES[self.table]["batch"])
+
+    def resolve(self, shape: tuple[int, ...], logical: tuple[str | None, ...]) -> NamedSharding:
+        """Where an array of this shape with these logical axes is; axes behind the last name are whole."""
+        table, taken, spec = TABLES[self.table], set(), []
+        for size, name in zip(shape, logical, strict=False):
+            axes = tuple(a for a in table.get(name, ()) if self.mesh.shape[a] > 1 and a not in taken)
+            if size % math.prod(self.mesh.shape[a] for a in axes):
+                axes = ()
+            taken.update(axes)
+            spec.append(axes or None)
+        while spec and spec[-1] is None:
+            spec.pop()
+        return NamedSharding(self.mesh, PartitionSpec(*spec))
+
+    def sharding(self, *logical: str | None) -> NamedSharding:
+        """Where any array with these logical axes is whose sizes the devices divide."""
+        return self.resolve((0,) * len(logical), logical)
+
+    @property
+    def whole(self) -> NamedSharding:
+        """A copy on every device."""
+        return NamedSharding(self.mesh, PartitionSpec())
+
+    def params(self, tree: Any) -> Any:
+        """Shardings of a tree of parameters, abstract or concrete; the large ones are known by their names."""
+        axes = partition.parameter_axes
+        return jax.tree_util.tree_map_with_path(lambda path, x: self.resolve(x.shape, axes(path, x.ndim)), tree)
+
+    def state(self, state: Any) -> Any:
+        """Shardings of a `TrainState`: what the optimiser keeps of a parameter in its shape follows the parameter."""
+        params = self.params(state.params)
+        known = {path: leaf.shape for path, leaf in jax.tree_util.tree_leaves_with_path(state.params)}
+        placed = dict(jax.tree_util.tree_leaves_with_path(params))
+
+        def follow(path, leaf):
+            for start in range(len(path)):
+                if known.get(path[start:]) == leaf.shape:
+                    return placed[path[start:]]
+            return self.whole
+
+        return state.replace(params=params, opt_state=jax.tree_util.tree_map_with_path(follow, state.opt_state))
+
+    def batch(self, tree: Any) -> Any:
+        """Shardings of arrays of rows, B first; in trunks and caches behind the axis of stacked layers, key heads split too."""
+
+        def one(path, x):
+            names = [str(getattr(key, "name", getattr(key, "key", ""))) for key in path]
+            if "cache" in names:
+                logical = (None, "batch", None, "kv_heads")
+            elif "layers" in names:
+                logical = (None, "batch", "kv_heads") if "blocks" in names else ("batch", "kv_heads")
+            else:
+                logical = ("batch",)
+            return self.resolve(x.shape, logical)
+
+        return jax.tree_util.tree_map_with_path(one, tree)
+
+    def split(self, tree: Any) -> Any:
+        """Puts arrays of rows, B first, on the devices.
+
+        Raises:
+          InputError: the devices do not divide B.
+        """
+        for leaf in jax.tree.leaves(tree):
+            self.check_rows(leaf.shape[0], "a batch")
+        return jax.device_put(tree, self.batch(tree))
+
+    def check_rows(self, rows: int, what: str) -> None:
+        """Raises InputError, naming `what`, where B rows cannot be split evenly."""
+        if rows % self.batch_shards:
+            raise InputError(f"{what} of {rows} cannot be split over {self.batch_shards} devices; choose a multiple")
+
+    def constraints(self):
+        """A context in which a program is traced: `partition.constrain` then splits by this layout."""
+        return partition.constraints(self.resolve)
 
 
 def use_devices(config: MeshConfig) -> None:
@@ -19,43 +128,98 @@ def use_devices(config: MeshConfig) -> None:
     jax.config.update("jax_num_cpu_devices", config.cpu_devices)
 
 
-def make_mesh() -> Mesh:
-    """All devices on one axis, `data`."""
-    return Mesh(np.array(jax.devices()), ("data",))
+def make_layout(config: MeshConfig | None = None, devices: Any = None) -> Layout:
+    """The layout of parameters and updates.
 
-
-def replicate(mesh: Mesh, tree: Any) -> Any:
-    """Puts a whole copy on every device."""
-    return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
-
-
-def split(mesh: Mesh, tree: Any) -> Any:
-    """Splits every array's first axis, B, over the devices.
+    Args:
+      config: the mesh; None for the default one, data parallel.
+      devices: None for all that JAX sees; those of a TPU topology description lay out a slice that is not there.
 
     Raises:
-      InputError: the devices do not divide B.
+      InputError: the devices cannot be arranged as `config` says.
     """
-    for leaf in jax.tree.leaves(tree):
-        if leaf.shape[0] % mesh.size:
-            raise InputError(f"a batch of {leaf.shape[0]} cannot be split over {mesh.size} devices; choose a multiple")
-    return jax.device_put(tree, NamedSharding(mesh, PartitionSpec("data")))
+    config, devices = config or MeshConfig(), list(jax.devices() if devices is None else devices)
+    count, tensor, slices = len(devices), config.tensor, config.slices
+    if count % (tensor * slices):
+        raise InputError(f"config.mesh: {count} devices cannot be arranged in slices={slices} and tensor={tensor}")
+    inner = count // (slices * tensor)
+    shape = (count, 1, 1) if config.strategy == "data" else (slices, inner, tensor)
+    if slices > 1 and hasattr(devices[0], "slice_index"):
+        arranged = mesh_utils.create_hybrid_device_mesh(
+            (1, inner, tensor), (slices, 1, 1), devices, allow_split_physical_axes=True
+        )
+    else:
+        arranged = mesh_utils.create_device_mesh(shape, devices, allow_split_physical_axes=True)
+    return Layout(Mesh(np.asarray(arranged).reshape(shape), AXES), config.strategy)
 
 
-def place_slots(mesh: Mesh, slots: Any) -> Any:
-    """Splits the state of decoding over the devices by rows, B: the first axis, or the one behind a stack of layers.
+def rollout_layout(layout: Layout, config: MeshConfig) -> Layout:
+    """The layout of sampling, on the same mesh."""
+    return layout if config.rollout == "same" else dataclasses.replace(layout, table=config.rollout)
 
-    Raises:
-      InputError: the devices do not divide B.
+
+def check_batches(config: Config, layout: Layout) -> None:
+    """Raises InputError naming the first batch size that the devices do not divide."""
+    for stage in ("sft", "rejection", "rft", "rl", "meta_rm"):
+        if stage in config.stages:
+            chosen = getattr(config, stage)
+            layout.check_rows(chosen.batch_size // getattr(chosen, "accumulate", 1), f"config.{stage}.batch_size: a batch")
+
+
+class Program:
+    """A jitted function with explicit shardings of arguments and results, compiled once per layout and shapes.
+
+    Arguments are positional, everything static is a keyword. Without a layout the function runs where its arguments are.
     """
-    B = slots.done.shape[0]
-    if B % mesh.size:
-        raise InputError(f"{B} rows cannot be split over {mesh.size} devices; choose a multiple")
 
-    def put(stacked: bool):
-        spec = PartitionSpec(None, "data") if stacked else PartitionSpec("data")
-        return lambda tree: jax.device_put(tree, NamedSharding(mesh, spec))
+    def __init__(
+        self,
+        function: Callable,
+        takes: tuple[str, ...],
+        gives: Callable[..., Any],
+        donate: tuple[int, ...] = (),
+    ):
+        """Wraps `function`.
 
-    layers = {group: put(group == "blocks")(stack) for group, stack in slots.trunk.layers.items()}
-    placed = put(False)(slots.replace(trunk=None, cache=None))
-    trunk = slots.trunk.replace(layers=layers, lengths=put(False)(slots.trunk.lengths))
-    return placed.replace(trunk=trunk, cache=put(True)(slots.cache))
+        Args:
+          function: `function(*arguments, **static)`, pure.
+          takes: for each argument what it is: `params`, `state`, `batch` (methods of `Layout`) or `whole`.
+          gives: called with the layout, the arguments and the static values by name; returns the shardings of the results,
+            or of whole branches of their tree.
+          donate: arguments whose memory the results may take.
+        """
+        self._function, self._takes, self._gives, self._donate = function, takes, gives, donate
+        self._jitted: dict[Any, Callable] = {}
+        self.__doc__ = function.__doc__
+
+    def __call__(self, *args: Any, layout: Layout | None = None, **static: Any) -> Any:
+        """Calls the function."""
+        return self._program(args, layout, static)(*args)
+
+    def lower(self, *args: Any, layout: Layout | None = None, **static: Any) -> jax.stages.Lowered:
+        """Lowers it for arguments of which shapes and dtypes are enough."""
+        return self._program(args, layout, static).lower(*args)
+
+    def _program(self, args: tuple, layout: Layout | None, static: dict[str, Any]) -> Callable:
+        leaves, structure = jax.tree.flatten(args)
+        shapes = None if layout is None else (structure, tuple(np.shape(leaf) for leaf in leaves))
+        key = (layout, tuple(sorted(static.items())), shapes)
+        if key not in self._jitted:
+            self._jitted[key] = self._make(args, layout, static)
+        return self._jitted[key]
+
+    def _make(self, args: tuple, layout: Layout | None, static: dict[str, Any]) -> Callable:
+        if layout is None:
+            return jax.jit(lambda *args: self._function(*args, **static), donate_argnums=self._donate)
+        given = tuple(
+            jax.tree.map(lambda _: layout.whole, arg) if role == "whole" else getattr(layout, role)(arg)
+            for role, arg in zip(self._takes, args, strict=True)
+        )
+
+        def traced(*args):
+            with layout.constraints():
+                return self._function(*args, **static)
+
+        traced.__name__ = self._function.__name__
+        results = self._gives(layout, *args, **static)
+        return jax.jit(traced, in_shardings=given, out_shardings=results, donate_argnums=self._donate)

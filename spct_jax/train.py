@@ -36,13 +36,16 @@ def prepare(config: Config, workdir: pathlib.Path) -> Run:
     _claim(workdir, config)
     dataset = load_dataset(config)
     tokenizer = load_tokenizer(config, dataset, workdir / "tokenizer.model")
+    layout = sharding.make_layout(config.mesh)
+    sharding.check_batches(config, layout)
     run = Run(
         config=config,
         workdir=workdir,
         dataset=dataset,
         prompter=Prompter(config.prompt, tokenizer),
         model=architecture(config, tokenizer),
-        mesh=sharding.make_mesh(),
+        layout=layout,
+        rollout_layout=sharding.rollout_layout(layout, config.mesh),
     )
     run = drop_misfits(run)
     files.write_json(workdir / "data.json", {name: dataclasses.asdict(r) for name, r in run.dataset.reports.items()})

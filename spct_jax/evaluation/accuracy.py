@@ -62,10 +62,10 @@ def _run_pass(
     target, partial = path.with_name(path.name + ".jsonl"), path.with_name(path.name + ".partial.jsonl")
     if target.exists():
         return
-    config, meta = run.config.evaluation, None
+    config, layout, meta = run.config.evaluation, run.rollout_layout, None
     if k > 1 and "meta_rm" in run.config.stages:
-        meta = run.params_of("meta_rm"), run.model, run.prompter
-    judge = Judge(run.mesh, run.params_of(policy), run.model, run.prompter, meta)
+        meta = run.params_of("meta_rm", layout=layout), run.model, run.prompter
+    judge = Judge(layout, run.params_of(policy, layout=layout), run.model, run.prompter, meta)
     keep_text = {c.id for c in comparisons[: config.texts]}
     # A single draw is not worth programs of its own for shorter prompts.
     largest = (run.limits.max_prompt, run.limits.max_completion)
@@ -73,8 +73,8 @@ def _run_pass(
         k=k, k_meta=k if meta else 0, temperature=temperature, seed=run.config.seed, order=config.order,
         buckets=(largest,) if k == 1 else (*config.buckets, largest),
     )  # fmt: skip
-    rows = config.slots // options.branches // run.mesh.size * run.mesh.size
-    options = dataclasses.replace(options, batch_size=max(rows, run.mesh.size))
+    rows = config.slots // options.branches // layout.batch_shards * layout.batch_shards
+    options = dataclasses.replace(options, batch_size=max(rows, layout.batch_shards))
     counted = 0
     with files.Appended(partial) as file:
         left = comparisons[file.lines :]

@@ -4,8 +4,6 @@ import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from jax.sharding import Mesh
-
 from spct_jax import sharding
 from spct_jax.config import PromptConfig
 from spct_jax.data.comparison import Comparison
@@ -16,6 +14,7 @@ from spct_jax.models import checkpoints
 from spct_jax.models.sizes import ModelConfig
 from spct_jax.sampling.engine import Usage
 from spct_jax.sampling.rollouts import Prompter
+from spct_jax.sharding import Layout
 
 
 class Judge:
@@ -23,22 +22,22 @@ class Judge:
 
     def __init__(
         self,
-        mesh: Mesh,
+        layout: Layout,
         params: Any,
         config: ModelConfig,
         prompter: Prompter,
         meta: tuple[Any, ModelConfig, Prompter] | None = None,
     ):
-        """Takes models that are on the mesh already; see `load`.
+        """Takes models that are on the devices already; see `load`.
 
         Args:
-          mesh: the devices.
+          layout: how parameters and rows are split over the devices.
           params: the policy's parameters.
           config: its architecture.
           prompter: its templates and tokenizer.
           meta: the meta RM's parameters, architecture, and templates and tokenizer.
         """
-        self.mesh, self.params, self.config, self.prompter, self.meta = mesh, params, config, prompter, meta
+        self.layout, self.params, self.config, self.prompter, self.meta = layout, params, config, prompter, meta
         self.usage = Usage()
         """What the last stream, or this one so far, made of its decode slots."""
 
@@ -47,7 +46,7 @@ class Judge:
         cls,
         checkpoint: str,
         meta_checkpoint: str | None = None,
-        mesh: Mesh | None = None,
+        mesh: Layout | None = None,
         prompt: PromptConfig | None = None,
     ) -> "Judge":
         """Loads a judge.
@@ -55,21 +54,21 @@ class Judge:
         Args:
           checkpoint: model directory of this library or of Hugging Face's layout.
           meta_checkpoint: that of a meta RM.
-          mesh: the devices; None for all of them.
+          mesh: how parameters and rows are split over the devices; None: rows over all of them, `sharding.make_layout()`.
           prompt: templates; None for those the checkpoint was trained with, where it says so, else the default ones.
 
         Raises:
           InputError: a directory is not such a checkpoint.
         """
-        mesh = mesh or sharding.make_mesh()
+        layout = mesh or sharding.make_layout()
 
         def read(directory, kind):
-            model = checkpoints.load(directory, kind=kind)
+            model = checkpoints.load(directory, kind=kind, place=layout.params)
             templates = prompt or checkpoints.read_prompt(directory)
-            return sharding.replicate(mesh, model.params), model.config, Prompter(templates, model.tokenizer)
+            return model.params, model.config, Prompter(templates, model.tokenizer)
 
         meta = read(meta_checkpoint, "meta_rm") if meta_checkpoint else None
-        return cls(mesh, *read(checkpoint, "policy"), meta=meta)
+        return cls(layout, *read(checkpoint, "policy"), meta=meta)
 
     def score(self, comparisons: Sequence[Comparison], **options) -> list[Verdict]:
         """Verdicts on comparisons, in their order; `options` are the fields of `Options`.

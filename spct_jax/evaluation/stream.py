@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, NamedTuple
 import jax
 import numpy as np
 
-from spct_jax import sharding
 from spct_jax.data import batches
 from spct_jax.data.batches import Groups
 from spct_jax.data.comparison import Comparison
@@ -239,11 +238,11 @@ class Stream:
     def _make_engine(self, shape: tuple[int, int]) -> Engine:
         judge, options = self.judge, self.options
         sampler = Sampler(options.temperature, self.prompter.tokenizer.stop_ids, options.top_k, options.top_p)
-        devices = judge.mesh.size
+        devices = judge.layout.batch_shards
         rows = -(-options.batch_size // devices) * devices
         prefill_rows = devices * max(1, PREFILL_TOKENS // (shape[0] * devices))
         size = Shape(*shape, rows=rows, branches=options.branches, trunks=options.trunks, prefill_rows=min(prefill_rows, rows))
-        self.engines[shape] = Engine(judge.mesh, judge.params, judge.config, size, sampler, self.usage)
+        self.engines[shape] = Engine(judge.layout, judge.params, judge.config, size, sampler, self.usage)
         return self.engines[shape]
 
     def _digest(self, completion: Finished) -> None:
@@ -304,7 +303,7 @@ class Stream:
 
     def _reading_rows(self, shape: tuple[int, int, int]) -> int:
         max_prompt, group_size, max_completion = shape
-        devices = self.judge.mesh.size
+        devices = self.judge.layout.batch_shards
         return max(1, READ_TOKENS // (max_prompt + group_size * max_completion) // devices) * devices
 
     def _pack(self, shape: tuple[int, int, int], batch: list, rows: int) -> Groups:
@@ -319,8 +318,8 @@ class Stream:
         )
 
     def _meta_rewards(self, batch: list, groups: Groups) -> None:
-        params, config, _ = self.judge.meta
-        rewards = np.asarray(meta_rm.score_critiques(params, config=config, groups=sharding.split(self.judge.mesh, groups)))
+        (params, config, _), layout = self.judge.meta, self.judge.layout
+        rewards = np.asarray(meta_rm.score_critiques(params, layout.split(groups), layout=layout, config=config))
         for (task, _, samples), row in zip(batch, rewards, strict=False):
             for sample, reward in zip(samples, row, strict=False):
                 task.samples[sample] = dataclasses.replace(task.samples[sample], meta=float(reward))
@@ -339,8 +338,9 @@ class Stream:
         for b, g, task, sample in chosen:
             n = task.comparison.n
             positions[b, g], candidates[b, g, :n] = token_prob.locate(self.prompter.tokenizer, task.tokens[sample], n)
-        split = sharding.split(judge.mesh, (groups, positions, candidates))
-        weights = np.asarray(token_prob.choice_probabilities(judge.params, *split, config=judge.config))
+        rows = judge.layout.split((groups, positions, candidates))
+        weights = token_prob.choice_probabilities(judge.params, *rows, layout=judge.layout, config=judge.config)
+        weights = np.asarray(weights)
         for b, g, task, sample in chosen:
             known = candidates[b, g, : task.comparison.n] != token_prob.ABSENT
             if known.all():  # else the vote stays what it was, whole

@@ -4,7 +4,6 @@ Where its critique ends in the number of a response, the model gave a probabilit
 they weight the vote (after "generative verifiers", Zhang et al. 2025, as the paper's baseline has it).
 """
 
-import functools
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -16,6 +15,7 @@ from spct_jax import models
 from spct_jax.data.batches import Groups
 from spct_jax.data.tokenizer import Tokenizer
 from spct_jax.models.sizes import ModelConfig
+from spct_jax.sharding import Program
 
 _LAST_NUMBER = re.compile(r"\\boxed\s*\{\s*([0-9]+)")
 ABSENT = -1
@@ -43,8 +43,7 @@ def locate(tokenizer: Tokenizer, tokens: Sequence[int], n: int) -> tuple[int, li
     return position, [ABSENT if id is None else id for id in found]
 
 
-@functools.partial(jax.jit, static_argnames="config")
-def choice_probabilities(
+def _choice_probabilities(
     params: Any, groups: Groups, positions: jax.Array, candidates: jax.Array, *, config: ModelConfig
 ) -> jax.Array:
     """Probabilities of the candidate tokens at one position of every completion, among each other.
@@ -64,3 +63,8 @@ def choice_probabilities(
     at = jnp.take_along_axis(hidden, positions[..., None, None], axis=2)[:, :, 0]
     logits = jnp.take_along_axis(models.unembed(params, config, at), jnp.maximum(candidates, 0), axis=-1)
     return jax.nn.softmax(logits, axis=-1, where=candidates != ABSENT)
+
+
+choice_probabilities = Program(
+    _choice_probabilities, ("params", "batch", "batch", "batch"), lambda layout, *_, **__: layout.sharding("batch")
+)

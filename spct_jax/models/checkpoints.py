@@ -10,6 +10,7 @@ Training stages write this layout. Wherever a checkpoint is asked for, this one 
 import dataclasses
 import os
 import pathlib
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -77,13 +78,18 @@ def abstract_params(config: ModelConfig, kind: str) -> Any:
     return {"model": model, "head": jax.eval_shape(lambda: heads.init_score_head(config, key))}
 
 
-def load(directory: str | os.PathLike, *, kind: str = "policy", dtype: str | None = None) -> Model:
+Place = Callable[[Any], Any]
+"""From a tree of abstract parameters to their shardings, `sharding.Layout.params` for one."""
+
+
+def load(directory: str | os.PathLike, *, kind: str = "policy", dtype: str | None = None, place: Place | None = None) -> Model:
     """Loads a model directory of ours (its newest parameters) or of Hugging Face's layout.
 
     Args:
       directory: the model.
       kind: `policy` or `meta_rm`; what the directory must hold.
       dtype: of parameters and activations. None: as stored, but float32 for Hugging Face's files where JAX runs on CPU.
+      place: where the parameters go, each part of a parameter straight to its device; None for the first device.
 
     Raises:
       InputError: the directory is no checkpoint, is of another kind, or a leaf differs from what its description says.
@@ -95,7 +101,7 @@ def load(directory: str | os.PathLike, *, kind: str = "policy", dtype: str | Non
     found = hf_config.read_config(directory / "config.json", "float32")[1] if is_hf else read_card(directory)[1]
     if found != kind:
         raise InputError(f"{directory}: holds a {found} checkpoint, not a {kind} one")
-    return _load_hf(directory, dtype) if is_hf else _load_ours(directory, dtype)
+    return _load_hf(directory, dtype, place) if is_hf else _load_ours(directory, dtype, place)
 
 
 def save(directory: str | os.PathLike, model: Model) -> None:
@@ -133,15 +139,18 @@ def read_prompt(directory: str | os.PathLike) -> PromptConfig:
         raise InputError(f"{directory}: model.json names no templates we know ({error})") from None
 
 
-def _load_hf(directory: pathlib.Path, dtype: str | None) -> Model:
+def _load_hf(directory: pathlib.Path, dtype: str | None, place: Place | None) -> Model:
     if dtype is None and jax.default_backend() == "cpu":
         dtype = "float32"
     tokenizer = read_tokenizer(directory)
-    params, config, kind = hf_weights.read_weights(directory, dtype=dtype, num_tokens=tokenizer.vocab_size)
+    shardings = None
+    if place is not None:
+        shardings = place(abstract_params(*hf_config.read_config(directory / "config.json", "float32")))
+    params, config, kind = hf_weights.read_weights(directory, dtype=dtype, num_tokens=tokenizer.vocab_size, shardings=shardings)
     return Model(params=params, config=config, tokenizer=tokenizer, kind=kind, step=0)
 
 
-def _load_ours(directory: pathlib.Path, dtype: str | None) -> Model:
+def _load_ours(directory: pathlib.Path, dtype: str | None, place: Place | None) -> Model:
     config, kind = read_card(directory)
     if not (directory / "checkpoints").is_dir():
         raise InputError(f"{directory}: not a checkpoint (it has no 'checkpoints' folder)")
@@ -154,8 +163,11 @@ def _load_ours(directory: pathlib.Path, dtype: str | None) -> Model:
         dtypes = {name: leaf.dtype for name, leaf in _named_leaves(stored)}
         # Not the devices it was written from, which may be others or more than there are here.
         here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+        shardings = jax.tree.map(lambda _: here, expected) if place is None else place(expected)
         target = jax.tree_util.tree_map_with_path(
-            lambda path, leaf: jax.ShapeDtypeStruct(leaf.shape, dtype or dtypes[_name(path)], sharding=here), expected
+            lambda path, leaf, where: jax.ShapeDtypeStruct(leaf.shape, dtype or dtypes[_name(path)], sharding=where),
+            expected,
+            shardings,
         )
         restored = checkpoints.restore(step, args=ocp.args.Composite(params=ocp.args.StandardRestore(target)))
     config = dataclasses.replace(config, dtype=dtype or config.dtype)
@@ -179,6 +191,8 @@ def read_card(directory: str | os.PathLike) -> tuple[ModelConfig, str]:
         kind = card.pop("kind")
         card.pop("stop_ids", None)
         card.pop("prompt", None)
+        if isinstance(card.get("remat"), bool):  # as it was written before there were policies
+            card["remat"] = "full" if card["remat"] else "none"
         config = ModelConfig(**{k: tuple(v) if isinstance(v, list) else v for k, v in card.items()})
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise InputError(f"{path}: not a model description ({error})") from None

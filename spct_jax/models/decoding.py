@@ -107,7 +107,7 @@ def decode(
             on_recent = attention.one_query_on_branch(q, jnp.swapaxes(new_k, -1, -2), new_v, visible, cap)
             return attention.merge(on_trunk, on_past, on_recent)[..., None, :], rows
 
-        x, rows = gemma.Block(config).apply({"params": block}, x, ropes[kind], attend)
+        x, rows = gemma.apply_block(config, block, x, ropes[kind], attend)
         return (x, recent | {group: recent[group] | {name: rows}}), None
 
     layers = gemma.beside(trunk.layers, gemma.stacks(config, params))

@@ -28,7 +28,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from spct_jax.models import attention
+from spct_jax.models import attention, partition
 from spct_jax.models.sizes import ModelConfig
 
 UNROLLED_REPEATS = 2
@@ -87,6 +87,9 @@ class Attention(nn.Module):
             q, k = RMSNorm(c.norm_eps, name="q_norm")(q), RMSNorm(c.norm_eps, name="k_norm")(k)
         q, k, v = (y.astype(x.dtype) for y in (attention.rope(q, rope) * c.query_scale, attention.rope(k, rope), v))
         q = q.reshape(*q.shape[:-3], c.num_kv_heads, M, *q.shape[-2:])
+        rows = ("batch", *(None,) * (k.ndim - 4))
+        q = partition.constrain(q, *rows, "kv_heads", "heads_per_kv")
+        k, v = (partition.constrain(y, *rows, "kv_heads") for y in (k, v))
         encoded, report = attend(q, k, v)
         encoded = encoded.astype(x.dtype).reshape(*x.shape[:-2], c.num_heads, x.shape[-2], c.head_dim)
         out = w("out", (c.num_heads, c.head_dim, c.width), c.num_heads * c.head_dim)
@@ -182,6 +185,10 @@ def init(config: ModelConfig, key: jax.Array) -> Params:
     return params
 
 
+_REMAT = {"full": None, "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable}
+"""What is kept by each `ModelConfig.remat` besides a block's input."""
+
+
 def run_layers(config: ModelConfig, body: Callable, carry: Any, layers: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
     """Runs `body(kind, group, name, carry, index, layer) -> (carry, out)` over the stack, scanning over repeats.
 
@@ -193,7 +200,7 @@ def run_layers(config: ModelConfig, body: Callable, carry: Any, layers: dict[str
         outs = {}
         for i, kind in enumerate(kinds):
             step = functools.partial(body, kind, group, str(i))
-            step = jax.checkpoint(step) if config.remat else step
+            step = jax.checkpoint(step, policy=_REMAT[config.remat]) if config.remat != "none" else step
             carry, outs[str(i)] = step(carry, index, layers[str(i)])
         return carry, outs
 
@@ -218,12 +225,20 @@ def stacks(config: ModelConfig, tree: dict[str, Any]) -> dict[str, Any]:
     return {group: tree[group] for group in ("blocks", "remainder") if group in tree}
 
 
+def apply_block(config: ModelConfig, layer: Params, x: jax.Array, rope: Any, attend: Callable) -> tuple[jax.Array, Any]:
+    """`Block` with the parameters of one layer, which are gathered only here, where they are needed."""
+    layer = partition.gather(layer, config.dtype)
+    x, report = Block(config).apply({"params": layer}, x, rope, attend)
+    return partition.constrain(x, "batch"), report
+
+
 def embed(params: Params, config: ModelConfig, tokens: jax.Array) -> jax.Array:
     """What enters the first layer: Int[..] to Float32[.. D]."""
     dtype = jnp.dtype(config.dtype)
     # The root of D is rounded to the weights' dtype, as Gemma was trained.
     scale = jnp.asarray(config.width**0.5, dtype).astype(jnp.float32)
-    return params["embedder"]["input_embedding"][tokens].astype(jnp.float32) * scale
+    table = partition.gather({"input_embedding": params["embedder"]["input_embedding"]}, dtype)["input_embedding"]
+    return partition.constrain(table[tokens].astype(jnp.float32) * scale, "batch")
 
 
 def rope_tables(config: ModelConfig, positions: jax.Array) -> dict[str, tuple[jax.Array, jax.Array]]:
@@ -254,7 +269,7 @@ def _forward(params: Params, config: ModelConfig, tokens: jax.Array, lengths: ja
             out = attention.attend_trunk(q, k, v, lengths, window, config.attn_softcap)
             return out, (k[:, :, kept], v[:, :, kept])
 
-        return Block(config).apply({"params": layer}, x, ropes[kind], attend)
+        return apply_block(config, layer, x, ropes[kind], attend)
 
     return run_layers(config, body, embed(params, config, tokens), stacks(config, params))
 
@@ -301,7 +316,7 @@ def extend(params: Params, config: ModelConfig, trunk: Trunk, tokens: jax.Array)
             )
             return attention.attend_branch(q, (trunk_k, trunk_v), (k, v), masks, config.attn_softcap), None
 
-        return Block(config).apply({"params": block}, x, ropes[kind], attend)
+        return apply_block(config, block, x, ropes[kind], attend)
 
     x, _ = run_layers(config, body, embed(params, config, tokens), beside(trunk.layers, stacks(config, params)))
     return final_norm(params, config, x)
@@ -322,8 +337,19 @@ def unembed(params: Params, config: ModelConfig, hidden: jax.Array) -> jax.Array
 
     Rows of the table that are no tokens get `PADDING_LOGIT`.
     """
-    table = params["embedder"]["input_embedding" if config.tied else "output_embedding"].astype(hidden.dtype)
+    return unembed_with(output_table(params, config), config, hidden)
+
+
+def output_table(params: Params, config: ModelConfig) -> jax.Array:
+    """The table of the logits, [V D] in the model's dtype, gathered as `unembed_with` needs it."""
+    name = "input_embedding" if config.tied else "output_embedding"
+    return partition.gather({name: params["embedder"][name]}, config.dtype)[name]
+
+
+def unembed_with(table: jax.Array, config: ModelConfig, hidden: jax.Array) -> jax.Array:
+    """`unembed` with the table at hand, for loops over parts of the hidden states."""
     logits = jnp.einsum("...D,VD->...V", hidden, table, preferred_element_type=jnp.float32)
+    logits = partition.constrain(logits, "batch", *(None,) * (logits.ndim - 2), "vocab")
     logits = attention.softcap(logits, config.final_softcap)
     if config.num_tokens in (0, config.vocab_size):
         return logits

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from spct_jax.models import gemma
+from spct_jax.models import gemma, partition
 from spct_jax.models.sizes import ModelConfig
 
 
@@ -37,9 +37,10 @@ def token_logprobs(
       Float32[B G T], or a pair of them with the entropies second.
     """
     hidden = gemma.extend(params, config, trunk, inputs)
+    table = gemma.output_table(params, config)
 
     def one_chunk(hidden, targets):
-        scaled = gemma.unembed(params, config, hidden) / temperature
+        scaled = gemma.unembed_with(table, config, partition.constrain(hidden, "batch")) / temperature
         norm = jax.nn.logsumexp(scaled, axis=-1)
         logprobs = jnp.take_along_axis(scaled, targets[..., None], axis=-1)[..., 0] - norm
         if not with_entropy:

@@ -11,6 +11,7 @@ from spct_jax.errors import InputError
 
 _KINDS = ("local", "global")
 _DTYPES = ("float32", "bfloat16", "float16")
+_REMATS = ("none", "full", "dots")
 
 
 @dataclasses.dataclass(unsafe_hash=True, kw_only=True)
@@ -60,8 +61,9 @@ class ModelConfig:
     """Added to the mean square in every RMSNorm."""
     dtype: str = "float32"
     """Activations; norms, softmax and logits are float32 whatever it is."""
-    remat: bool = False
-    """Recompute each block in the backward pass instead of keeping its activations."""
+    remat: str = "none"
+    """What of each block is computed again in the backward pass instead of kept: `none`; `full`, all but the block's input;
+    `dots`, all but its input and its products with weights."""
 
     def __post_init__(self):
         for field in (
@@ -93,6 +95,8 @@ class ModelConfig:
             raise InputError(f"model.pattern must be a non-empty tuple of 'local' and 'global', got {self.pattern!r}")
         if self.dtype not in _DTYPES:
             raise InputError(f"model.dtype must be one of {', '.join(_DTYPES)}, got {self.dtype!r}")
+        if self.remat not in _REMATS:
+            raise InputError(f"model.remat must be one of {', '.join(_REMATS)}, got {self.remat!r}")
 
     @property
     def repeats(self) -> int:
@@ -144,7 +148,7 @@ def gemma2_2b() -> ModelConfig:
         attn_softcap=50.0,
         final_softcap=30.0,
         dtype="bfloat16",
-        remat=True,
+        remat="full",
     )
 
 
@@ -185,7 +189,7 @@ def gemma3_1b() -> ModelConfig:
         query_scale=256**-0.5,
         qk_norm=True,
         dtype="bfloat16",
-        remat=True,
+        remat="full",
     )
 
 

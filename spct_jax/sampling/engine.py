@@ -18,12 +18,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
 
-from spct_jax import models, sharding
+from spct_jax import models
 from spct_jax.data import batches
+from spct_jax.models import partition
 from spct_jax.models.sizes import ModelConfig
 from spct_jax.sampling.generate import CHUNK, UNROLLED_LAYERS, Completions, Slots, check_truncation, run_chunk
+from spct_jax.sharding import Layout, Program
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,7 +113,7 @@ class Engine:
 
     def __init__(
         self,
-        mesh: Mesh,
+        layout: Layout,
         params: Any,
         config: ModelConfig,
         shape: Shape,
@@ -122,8 +123,8 @@ class Engine:
         """Puts empty slots on the devices.
 
         Args:
-          mesh: where the rows are split over.
-          params: the model's parameters, on the mesh.
+          layout: how parameters and rows are split.
+          params: the model's parameters, in that layout.
           config: the architecture.
           shape: what to compile for.
           sampler: how tokens are drawn.
@@ -133,11 +134,11 @@ class Engine:
           InputError: truncation out of range, or rows that the devices do not divide.
         """
         check_truncation(sampler.top_k, sampler.top_p)
-        self.shape, self.sampler, self._mesh = shape, sampler, mesh
-        if config.num_layers <= UNROLLED_LAYERS:
-            params, config = models.unrolled(params, config)
-        self._params, self._config = params, config
-        self._slots = _empty(mesh, config, shape)
+        self.shape, self.sampler, self._layout = shape, sampler, layout
+        layout.check_rows(shape.rows, "a number of rows")
+        params, self._config = _prepared(params, config)
+        self._params = jax.device_put(params, layout.params(params))
+        self._slots = _empty(layout, self._config, shape)
         self._queue: collections.deque[Request] = collections.deque()
         self._live: dict[int, Request] = {}
         self._ready: tuple[models.Trunk, list[Request]] | None = None
@@ -172,9 +173,10 @@ class Engine:
         self._refill()
         self._slots, self._launched = _chunk(
             self._params,
-            self._config,
             self._slots,
-            jnp.float32(self.sampler.temperature),
+            np.float32(self.sampler.temperature),
+            layout=self._layout,
+            config=self._config,
             limit=self.shape.max_new_tokens,
             stop_ids=self.sampler.stop_ids,
             top_k=self.sampler.top_k,
@@ -268,15 +270,19 @@ class Engine:
         # Filled up from the left, so that the last of the batch is the last of the queue.
         prompts = [[0]] * (size - len(chosen)) + [r.prompt for r in chosen]
         tokens, lengths, _ = batches.pack_prompts(prompts, self.shape.max_prompt)
-        self._ready = _prefill(self._params, self._config, *sharding.split(self._mesh, (tokens, lengths))), chosen
+        self._ready = self._read_prompts(tokens, lengths), chosen
         self.usage.prefills += len(chosen)
+
+    def _read_prompts(self, tokens: np.ndarray, lengths: np.ndarray) -> models.Trunk:
+        rows = self._layout.split((tokens, lengths))
+        return _prefill(self._params, *rows, layout=self._layout, config=self._config)
 
     def _insert(self, admitted: list) -> None:
         if not admitted:
             return
         places = np.full((3, self.shape.prefill_rows), self.shape.rows, np.int32)
         places[:, : len(admitted)] = np.transpose(admitted)
-        self._slots = _insert(self._slots, self._ready[0], *sharding.replicate(self._mesh, tuple(places)))
+        self._slots = _insert(self._slots, self._ready[0], *places, layout=self._layout)
         admitted.clear()
 
     def _begin(self, begun: list) -> None:
@@ -286,10 +292,23 @@ class Engine:
         for b, g, branch, u in begun:
             fresh[b, g], place[b, g], sample[b, g] = True, u, branch.sample
             last[b, g], keys[b, g] = branch.request.prompt[-1], branch.request.key
-        self._slots = _begin(self._slots, *sharding.split(self._mesh, (fresh, place, keys, sample, last)))
+        self._slots = _begin(self._slots, fresh, place, keys, sample, last, layout=self._layout)
 
 
-def _empty(mesh: Mesh, config: ModelConfig, shape: Shape) -> Slots:
+def _prepared(params: Any, config: ModelConfig) -> tuple[Any, ModelConfig]:
+    """Parameters and architecture as the programs read them: in the model's dtype, short stacks unrolled."""
+    params = partition.cast(params, config.dtype)
+    return models.unrolled(params, config) if config.num_layers <= UNROLLED_LAYERS else (params, config)
+
+
+def _empty(layout: Layout, config: ModelConfig, shape: Shape) -> Slots:
+    """Slots in which nothing runs, made where they belong."""
+    make = functools.partial(empty_slots, config, shape)
+    return jax.jit(make, out_shardings=layout.batch(jax.eval_shape(make)))()
+
+
+def empty_slots(config: ModelConfig, shape: Shape) -> Slots:
+    """Slots in which nothing runs."""
     B, G, U = shape.rows, shape.branches, shape.trunks
     K, H = config.num_kv_heads, config.head_dim
 
@@ -304,7 +323,7 @@ def _empty(mesh: Mesh, config: ModelConfig, shape: Shape) -> Slots:
     if config.remainder:
         layers["remainder"] = {str(i): rows_of(kind, ()) for i, kind in enumerate(config.remainder)}
     keys = jax.random.wrap_key_data(jnp.zeros((B, G, *jax.random.key_data(jax.random.key(0)).shape), jnp.uint32))
-    slots = Slots(
+    return Slots(
         trunk=models.Trunk(layers=layers, lengths=jnp.zeros((B, U), jnp.int32)),
         cache=models.init_cache(config, B, G, shape.max_new_tokens, shape.chunk),
         place=jnp.zeros((B, G), jnp.int32),
@@ -313,19 +332,36 @@ def _empty(mesh: Mesh, config: ModelConfig, shape: Shape) -> Slots:
         lengths=jnp.zeros((B, G), jnp.int32),
         done=jnp.ones((B, G), bool),
     )
-    return sharding.place_slots(mesh, slots)
 
 
-_prefill = jax.jit(models.prefill, static_argnames="config")
+def _prefill_trunks(params: Any, tokens: jax.Array, lengths: jax.Array, *, config: ModelConfig) -> models.Trunk:
+    return models.prefill(params, config, tokens, lengths)
 
 
-@functools.partial(jax.jit, static_argnames=("config", "stop_ids", "top_k", "top_p"), donate_argnames="slots")
-def _chunk(params, config, slots, temperature, *, limit, stop_ids, top_k, top_p):
+def _trunk_shardings(layout: Layout, *args, config: ModelConfig) -> models.Trunk:
+    return layout.batch(jax.eval_shape(functools.partial(_prefill_trunks, config=config), *args))
+
+
+_prefill = Program(_prefill_trunks, ("params", "batch", "batch"), _trunk_shardings)
+
+
+def _draw_chunk(params, slots, temperature, *, config, limit, stop_ids, top_k, top_p):
     return run_chunk(params, config, slots, temperature, limit, stop_ids=stop_ids, top_k=top_k, top_p=top_p)
 
 
-@functools.partial(jax.jit, donate_argnames="slots")
-def _insert(slots: Slots, trunks: models.Trunk, rows: jax.Array, places: jax.Array, sources: jax.Array) -> Slots:
+def _same_slots(layout: Layout, slots: Slots, *_) -> Slots:
+    return layout.batch(slots)
+
+
+_chunk = Program(
+    _draw_chunk,
+    ("params", "batch", "whole"),
+    lambda layout, params, slots, *_, **__: (layout.batch(slots), layout.sharding("batch")),
+    donate=(1,),
+)
+
+
+def _insert_trunks(slots: Slots, trunks: models.Trunk, rows: jax.Array, places: jax.Array, sources: jax.Array) -> Slots:
     """Puts trunk sources[i] into place places[i] of row rows[i]; a row that does not exist is passed over."""
     U = slots.trunk.lengths.shape[1]
 
@@ -343,8 +379,10 @@ def _insert(slots: Slots, trunks: models.Trunk, rows: jax.Array, places: jax.Arr
     return slots.replace(trunk=models.Trunk(layers=layers, lengths=lengths))
 
 
-@functools.partial(jax.jit, donate_argnames="slots")
-def _begin(slots: Slots, fresh, place, keys, sample, last) -> Slots:
+_insert = Program(_insert_trunks, ("batch", "batch", "whole", "whole", "whole"), _same_slots, donate=(0,))
+
+
+def _begin_branches(slots: Slots, fresh, place, keys, sample, last) -> Slots:
     """Begins a branch wherever `fresh`; every argument is [B G ..]."""
     drawn = jax.vmap(jax.vmap(jax.random.fold_in))(jax.random.wrap_key_data(keys), sample)
     return slots.replace(
@@ -354,3 +392,6 @@ def _begin(slots: Slots, fresh, place, keys, sample, last) -> Slots:
         lengths=jnp.where(fresh, 0, slots.lengths),
         done=slots.done & ~fresh,
     )
+
+
+_begin = Program(_begin_branches, ("batch",) * 6, _same_slots, donate=(0,))

@@ -6,7 +6,6 @@ prompts beside it change nothing in a completion. Letters as in `spct_jax.models
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 
 import flax
@@ -17,6 +16,8 @@ from jax import lax
 
 from spct_jax import models
 from spct_jax.errors import InputError
+from spct_jax.models import partition
+from spct_jax.sharding import Program
 
 UNROLLED_LAYERS = 8
 """Stacks up to this deep are decoded without a scan over layers."""
@@ -197,19 +198,18 @@ def _nothing(B: int, G: int, T: int) -> Completions:
     )
 
 
-@functools.partial(jax.jit, static_argnames=("config", "max_new_tokens", "stop_ids", "top_k", "top_p", "chunk"))
-def draw(
+def _draw(
     params: models.Params,
-    config: models.ModelConfig,
     trunk_tokens: jax.Array,
     trunk_lengths: jax.Array,
     last_tokens: jax.Array,
     keys: jax.Array,
+    active: jax.Array | None,
     temperature: jax.Array | float,
     *,
+    config: models.ModelConfig,
     max_new_tokens: int,
     stop_ids: tuple[int, ...],
-    active: jax.Array | None = None,
     top_k: int = 0,
     top_p: float = 1.0,
     chunk: int = CHUNK,
@@ -218,15 +218,15 @@ def draw(
 
     Args:
       params: the model's parameters.
-      config: the architecture.
       trunk_tokens: Int[B P], the prompts without their last token, right-aligned.
       trunk_lengths: Int[B], tokens in each trunk, 0 to P.
       last_tokens: Int[B], the last token of each prompt.
       keys: [B G], from `branch_keys`.
+      active: Bool[B G]; branches that are not come back empty; None for all.
       temperature: divides the capped logits; 0 is greedy.
+      config: the architecture.
       max_new_tokens: T, where completions are cut.
       stop_ids: terminators; the one that ends a completion is part of it.
-      active: Bool[B G]; branches that are not come back empty.
       top_k: draw from the top_k likeliest tokens only; 0 for all.
       top_p: draw from the likeliest tokens that together have this probability; 1 for all.
       chunk: C, tokens between two moves of the caches; changes nothing in a completion but the order of sums.
@@ -235,6 +235,7 @@ def draw(
       The `Completions`.
     """
     B, G = keys.shape
+    params = partition.cast(params, config.dtype)
     temperature = jnp.asarray(temperature, jnp.float32)
     if config.num_layers <= UNROLLED_LAYERS:
         params, config = models.unrolled(params, config)
@@ -272,6 +273,9 @@ def draw(
     out = _nothing(B, G, -(-max_new_tokens // chunk) * chunk)
     _, _, out = lax.while_loop(lambda s: ~s[1].done.all(), next_chunk, (jnp.int32(0), slots, out))
     return out.replace(tokens=out.tokens[..., :max_new_tokens], logprobs=out.logprobs[..., :max_new_tokens])
+
+
+draw = Program(_draw, ("params", *("batch",) * 5, "whole"), lambda layout, *_, **__: layout.sharding("batch"))
 
 
 def bucket_of(length: int) -> int:
@@ -337,12 +341,13 @@ def generate(
         parts.append(
             draw(
                 params,
-                config,
                 trunk_tokens,
                 np.array([len(prompts[i]) - 1 for i in rows], np.int32),
                 np.array([prompts[i][-1] for i in rows], np.int32),
                 keys[rows],
+                None,
                 temperature,
+                config=config,
                 max_new_tokens=max_new_tokens,
                 stop_ids=tuple(stop_ids),
                 top_k=top_k,

@@ -11,14 +11,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
 
-from spct_jax import sharding
 from spct_jax.data import batches
 from spct_jax.data.comparison import Comparison
 from spct_jax.grm import orders
+from spct_jax.models import partition
 from spct_jax.models.sizes import ModelConfig
 from spct_jax.sampling.generate import Completions, branch_keys, draw
+from spct_jax.sharding import Layout, Program
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,8 +48,23 @@ def sample_keys(key: jax.Array, comparisons: Sequence[Comparison], samples: int 
     return _fold(key, hashes, samples)
 
 
+def _cast(params: Any, *, config: ModelConfig, rollout: Layout) -> Any:
+    return partition.cast(params, config.dtype)
+
+
+reshard = Program(_cast, ("params",), lambda layout, params, *, config, rollout: rollout.params(params))
+"""From the parameters of an update to those that completions are drawn with: in the model's dtype, in the rollout's layout."""
+
+
+def place_params(params: Any, *, layout: Layout, rollout: Layout, config: ModelConfig) -> Any:
+    """Parameters as the sampler reads them, from where the updates have them; the very same arrays where nothing differs."""
+    if layout == rollout and config.dtype == "float32":
+        return params
+    return reshard(params, layout=layout, config=config, rollout=rollout)
+
+
 def draw_rows(
-    mesh: Mesh,
+    layout: Layout,
     params: Any,
     config: ModelConfig,
     prompts: Sequence[Sequence[int]],
@@ -63,7 +78,14 @@ def draw_rows(
     """One call of the sampler on up to `rows` prompts, padded to exactly `rows`; NumPy arrays come back, padding off.
 
     Args:
+      layout: of the rollout.
+      params: from `place_params`.
+      config: the architecture.
+      prompts: token ids.
       keys: one per branch, [B G].
+      rows: B, a multiple of the parts that the layout splits rows into.
+      temperature: 0 is greedy.
+      limits: shapes and terminators.
       active: Bool[B G], which branches are wanted (default all).
     """
     count, group_size = keys.shape[:2]
@@ -72,18 +94,14 @@ def draw_rows(
     active = np.ones((count, group_size), bool) if active is None else active
     active = np.concatenate([active, np.zeros((spare, group_size), bool)])
     keys = jnp.concatenate([keys, jnp.broadcast_to(keys[:1], (spare, group_size))]) if spare else keys
-    tokens, lengths, last, keys, active = sharding.split(mesh, (tokens, lengths, last, keys, active))
     out = draw(
         params,
-        config,
-        tokens,
-        lengths,
-        last,
-        keys,
+        *layout.split((tokens, lengths, last, keys, active)),
         temperature,
+        layout=layout,
+        config=config,
         max_new_tokens=limits.max_completion,
         stop_ids=limits.stop_ids,
-        active=active,
     )
     return jax.tree.map(lambda x: np.asarray(x)[:count], out)
 

@@ -1,6 +1,5 @@
 """Rule-based online RL with GRPO (paper Eq. 11 and 15), every group on one trunk."""
 
-import functools
 from typing import Any
 
 import jax
@@ -8,7 +7,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from spct_jax import sharding
 from spct_jax.data import batches
 from spct_jax.data.batches import Groups
 from spct_jax.data.comparison import Comparison
@@ -16,6 +14,7 @@ from spct_jax.grm import orders, rewards
 from spct_jax.models.sizes import ModelConfig
 from spct_jax.sampling import grouped, rollouts
 from spct_jax.sampling.rollouts import Rollout
+from spct_jax.sharding import Program
 from spct_jax.training import loop
 from spct_jax.training.run import Run
 from spct_jax.training.scoring import completion_mask, group_logprobs
@@ -48,6 +47,7 @@ def grpo_loss(
     beta: float,
     clip: float,
     temperature: float,
+    parts: int = 1,
 ) -> tuple[jax.Array, tuple[loop.Metrics, jax.Array]]:
     """Negative Eq. 15: clipped surrogate minus beta times the k3 estimate of KL, mean over a sequence, then sequences.
 
@@ -57,6 +57,10 @@ def grpo_loss(
         rollout, when policy and old policy are the same and the ratio is 1 by construction.
       ref_logprobs: Float32[B G T] under the fixed reference policy, at the rollout temperature.
       sampler_logprobs: Float32[B G T] as the sampler reported them; how far the trainer's differ is reported.
+      beta: weight of the KL estimate.
+      clip: how far from 1 the ratio counts.
+      temperature: of the rollout.
+      parts: of how many equal parts of a batch these groups are one; the losses of the parts add up.
 
     Returns:
       (loss, (metrics, the policy's log-probabilities Float32[B G T])).
@@ -70,13 +74,13 @@ def grpo_loss(
     log_ref_ratio = ref_logprobs - logprobs
     kl = jnp.exp(log_ref_ratio) - log_ref_ratio - 1
     per_sequence = ((surrogate - beta * kl) * mask).sum(-1) / jnp.maximum(mask.sum(-1), 1)
-    loss = -per_sequence.mean()
+    loss = -per_sequence.mean() / parts
 
     tokens, sequences = mask.sum(), float(mask.shape[0] * mask.shape[1])
     clipped = (jnp.abs(ratio - 1) > clip) & (jnp.sign(ratio - 1) == jnp.sign(gain))
     drift = jnp.where(mask > 0, jnp.abs(jnp.exp(logprobs - sampler_logprobs) - 1), 0)
     metrics = {
-        "loss": (loss * sequences, sequences),
+        "loss": (loss * parts * sequences, sequences),
         "kl": ((kl * mask).sum(), tokens),
         "entropy": ((entropy * mask).sum(), tokens),
         "clip_fraction": ((clipped * mask).sum(), tokens),
@@ -88,61 +92,89 @@ def grpo_loss(
     return loss, (metrics, logprobs)
 
 
-@functools.partial(jax.jit, static_argnames=("config", "optimizer"), donate_argnames="state")
-def grpo_step(
+def grpo_gradients(
+    params: Any,
+    groups: Groups,
+    advantages: jax.Array,
+    old_logprobs: jax.Array | None,
+    ref_logprobs: jax.Array,
+    sampler_logprobs: jax.Array,
+    settings: dict[str, Any],
+    *,
+    config: ModelConfig,
+    accumulate: int = 1,
+) -> tuple[Any, loop.Metrics, jax.Array]:
+    """Gradients of `grpo_loss`, its metrics and the log-probabilities; `settings` are `beta`, `clip` and `temperature`."""
+
+    def loss(params, rows):
+        return grpo_loss(params, config, *rows, **settings, parts=accumulate)
+
+    batch = (groups, advantages, old_logprobs, ref_logprobs, sampler_logprobs)
+    return loop.gradients(loss, params, batch, accumulate)
+
+
+def _step(
     state: loop.TrainState,
     groups: Groups,
     advantages: jax.Array,
     old_logprobs: jax.Array | None,
     ref_logprobs: jax.Array,
     sampler_logprobs: jax.Array,
+    settings: dict[str, Any],
     *,
-    beta: float,
-    clip: float,
-    temperature: float,
     config: ModelConfig,
     optimizer: optax.GradientTransformation,
+    accumulate: int = 1,
 ) -> tuple[loop.TrainState, loop.Metrics, jax.Array]:
-    """One update; returns (state, metrics, the log-probabilities before it). Arguments as of `grpo_loss`."""
-    (_, (metrics, logprobs)), gradients = jax.value_and_grad(grpo_loss, has_aux=True)(
+    """One update; returns (state, metrics, the log-probabilities before it). Arguments as of `grpo_gradients`."""
+    gradients, metrics, logprobs = grpo_gradients(
         state.params,
-        config,
         groups,
         advantages,
         old_logprobs,
         ref_logprobs,
         sampler_logprobs,
-        beta=beta,
-        clip=clip,
-        temperature=temperature,
+        settings,
+        config=config,
+        accumulate=accumulate,
     )
-    metrics["gradient_norm"] = (optax.tree.norm(gradients), 1.0)
     return loop.apply_gradients(state, gradients, optimizer), metrics, logprobs
 
 
-@functools.partial(jax.jit, static_argnames="config")
-def reference_logprobs(params: Any, groups: Groups, *, config: ModelConfig, temperature: float) -> jax.Array:
+GRPO_BATCH = ("batch", "batch", "batch", "batch", "batch", "whole")
+"""What the arguments of an update are, behind the state."""
+
+grpo_step = Program(
+    _step,
+    ("state", *GRPO_BATCH),
+    lambda layout, state, *_, **__: (layout.state(state), layout.whole, layout.sharding("batch")),
+    donate=(0,),
+)
+
+
+def _reference(params: Any, groups: Groups, temperature: float, *, config: ModelConfig) -> jax.Array:
     """Float32[B G T] under the reference policy."""
     return group_logprobs(params, config, groups, temperature)[0]
+
+
+reference_logprobs = Program(_reference, ("params", "batch", "whole"), lambda layout, *_, **__: layout.sharding("batch"))
 
 
 def run_rl(run: Run) -> dict[str, float]:
     """GRPO from the RFT policy (or the cold start, where RFT is not among the stages), which stays the reference."""
     config = run.config.rl
     optimizer = loop.make_optimizer(config.optimizer, config.steps * config.updates_per_rollout)
-    reference = run.params_of(run.policy_before("rl"))
+    before = run.policy_before("rl")
+    reference = run.params_of(before, dtype=config.ref_dtype)
     comparisons = run.dataset.train
-
-    def make_state():
-        params = jax.tree.map(jnp.copy, reference)
-        return loop.TrainState(params=params, opt_state=optimizer.init(params))
+    settings = {"beta": config.kl_beta, "clip": config.clip, "temperature": config.temperature}
 
     def update(state, step):
         batch = [comparisons[i] for i in batches.order(run.config.seed, "rl", len(comparisons), step, config.batch_size)]
         groups, sampler_logprobs, drawn = roll_out(run, state.params, batch, step)
         given = np.array([[rewards.reward(s, c.scores) for s in r.scores] for c, r in zip(batch, drawn, strict=True)])
-        advantages = sharding.split(run.mesh, group_advantages(given))
-        ref_logprobs = reference_logprobs(reference, groups, config=run.model, temperature=config.temperature)
+        advantages = run.layout.split(group_advantages(given))
+        ref_logprobs = reference_logprobs(reference, groups, config.temperature, layout=run.layout, config=run.model)
         old_logprobs, metrics = None, {}
         for _ in range(config.updates_per_rollout):
             state, new, logprobs = grpo_step(
@@ -152,13 +184,13 @@ def run_rl(run: Run) -> dict[str, float]:
                 old_logprobs,
                 ref_logprobs,
                 sampler_logprobs,
-                beta=config.kl_beta,
-                clip=config.clip,
-                temperature=config.temperature,
+                settings,
+                layout=run.layout,
                 config=run.model,
                 optimizer=optimizer,
+                accumulate=config.accumulate,
             )
-            metrics = {k: (metrics[k][0] + s, metrics[k][1] + c) if metrics else (s, c) for k, (s, c) in new.items()}
+            metrics = loop.add_metrics(metrics, new) if metrics else new
             old_logprobs = logprobs if old_logprobs is None else old_logprobs
         metrics |= {
             "reward": (given.sum(), given.size),
@@ -169,7 +201,7 @@ def run_rl(run: Run) -> dict[str, float]:
         return state, metrics, [c.id for c in batch]
 
     run.describe("rl", "policy")
-    _, summary = loop.fit(run, "rl", make_state, update, config.steps)
+    _, summary = loop.fit(run, "rl", lambda: run.params_of(before), optimizer, update, config.steps)
     return summary
 
 
@@ -184,9 +216,16 @@ def roll_out(run: Run, params: Any, batch: list[Comparison], step: int) -> tuple
     prompts = [run.prompter.encode(c, o) for c, o in zip(batch, seen, strict=True)]
     keys = grouped.sample_keys(run.key("rl", step), batch, config.group_size)
     out = grouped.draw_rows(
-        run.mesh, params, run.model, prompts, keys, rows=len(batch), temperature=config.temperature, limits=run.limits
+        run.rollout_layout,
+        grouped.place_params(params, layout=run.layout, rollout=run.rollout_layout, config=run.model),
+        run.model,
+        prompts,
+        keys,
+        rows=len(batch),
+        temperature=config.temperature,
+        limits=run.limits,
     )
     drawn = [run.prompter.read(c, o, tokens) for c, o, tokens in zip(batch, seen, grouped.token_lists(out), strict=True)]
     rollouts.write(run.workdir / "rl" / "rollouts" / f"{step:06d}.jsonl", drawn)
     groups = run.pack(prompts, [r.completions for r in drawn], config.group_size)
-    return groups, sharding.split(run.mesh, out.logprobs), drawn
+    return groups, run.layout.split(out.logprobs), drawn

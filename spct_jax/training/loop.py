@@ -1,7 +1,9 @@
 """What all training stages share: the optimiser, and a loop that saves, resumes, measures and stops on a bad loss."""
 
 import contextlib
+import functools
 import math
+import operator
 import pathlib
 import time
 from collections.abc import Callable, Sequence
@@ -9,14 +11,16 @@ from typing import Any
 
 import flax.struct
 import jax
+import jax.numpy as jnp
 import optax
 import optax.contrib
 import orbax.checkpoint as ocp
 import tqdm
+from jax import lax
 
-from spct_jax import sharding
 from spct_jax.config import OptimizerConfig
-from spct_jax.models import checkpoints
+from spct_jax.models import checkpoints, partition
+from spct_jax.sharding import Layout
 from spct_jax.training.run import Run
 from spct_jax.training.writers import MetricWriter
 
@@ -37,7 +41,7 @@ class BadLossError(RuntimeError):
 
 
 def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransformation:
-    """Adam or Muon with linear warm-up, plateau and linear decay, and global-norm clipping."""
+    """Adam, Muon or Adafactor with linear warm-up, plateau and linear decay, and global-norm clipping."""
     decay = max(round(steps * config.decay_fraction), 1)
     warmup = max(min(config.warmup_steps, steps - decay), 1)
 
@@ -53,6 +57,12 @@ def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransfo
             adam_b2=config.b2,
             weight_decay=config.weight_decay,
             muon_weight_dimension_numbers=_matrices,
+        )
+    elif config.name == "adafactor":
+        update = optax.adafactor(
+            schedule(config.learning_rate),
+            multiply_by_parameter_scale=False,
+            weight_decay_rate=config.weight_decay or None,
         )
     else:
         update = optax.adamw(schedule(config.learning_rate), b1=config.b1, b2=config.b2, weight_decay=config.weight_decay)
@@ -79,10 +89,73 @@ def _matrices(params: Any) -> Any:
     return jax.tree_util.tree_map_with_path(axes, params)
 
 
+def abstract_state(layout: Layout | None, params: Any, optimizer: optax.GradientTransformation) -> TrainState:
+    """Shapes, dtypes and, given a layout, shardings of the state that begins with parameters of these shapes."""
+    state = jax.eval_shape(lambda p: TrainState(params=p, opt_state=optimizer.init(p)), params)
+    if layout is None:
+        return state
+    return jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), state, layout.state(state))
+
+
+def make_state(layout: Layout, params: Any, optimizer: optax.GradientTransformation) -> TrainState:
+    """The state that begins with `params`, its optimiser's part made where it belongs."""
+    where = layout.state(jax.eval_shape(lambda p: TrainState(params=p, opt_state=optimizer.init(p)), params))
+    return TrainState(params=params, opt_state=jax.jit(optimizer.init, out_shardings=where.opt_state)(params))
+
+
 def apply_gradients(state: TrainState, gradients: Any, optimizer: optax.GradientTransformation) -> TrainState:
     """One optimiser step."""
     updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
     return TrainState(params=optax.apply_updates(state.params, updates), opt_state=opt_state)
+
+
+LARGEST = ("sampler_drift",)
+"""Metrics whose sum is the largest value, over one count."""
+
+
+def add_metrics(a: Metrics, b: Metrics) -> Metrics:
+    """The metrics of two parts together."""
+
+    def one(name):
+        combine = jnp.maximum if name in LARGEST else operator.add
+        return tuple(combine(x, y) for x, y in zip(a[name], b[name], strict=True))
+
+    return {name: one(name) for name in a}
+
+
+def gradients(loss: Callable, params: Any, batch: Any, parts: int = 1) -> tuple[Any, Metrics, Any]:
+    """Gradients of a loss over a batch, taken of one part of the rows after the other where `parts` is more than 1.
+
+    Args:
+      loss: `loss(params, batch) -> (loss, (metrics, per_row))`; the losses of the parts add up to the loss of the whole.
+      params: what it is differentiated by.
+      batch: a tree of arrays of rows, B first.
+      parts: divides B.
+
+    Returns:
+      (gradients in the parameters' dtype, split as the parameters are, the metrics, per_row of all rows).
+    """
+    grad = jax.grad(loss, has_aux=True)
+    if parts == 1:
+        total, (metrics, per_row) = grad(params, batch)
+    else:
+
+        def split(x):
+            # Part p takes rows p, p + parts, ..: rows stay on the device that has them.
+            x = jnp.moveaxis(x.reshape(-1, parts, *x.shape[1:]), 1, 0)
+            return partition.constrain(x, None, "batch")
+
+        def step(total, rows):
+            part, (metrics, per_row) = grad(params, rows)
+            return partition.constrain_params(jax.tree.map(jnp.add, total, part)), (metrics, per_row)
+
+        zeros = partition.constrain_params(jax.tree.map(jnp.zeros_like, params))
+        total, (each, per_row) = lax.scan(step, zeros, jax.tree.map(split, batch))
+        rows = [jax.tree.map(lambda x, p=p: x[p], each) for p in range(parts)]
+        metrics = functools.reduce(add_metrics, rows)
+        per_row = jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1).reshape(-1, *x.shape[2:]), per_row)
+    metrics["gradient_norm"] = (optax.tree.norm(total), 1.0)
+    return partition.constrain_params(total), metrics, per_row
 
 
 def mean(metrics: Metrics) -> dict[str, float]:
@@ -124,12 +197,14 @@ class Stopwatch:
 def fit(
     run: Run,
     stage: str,
-    make_state: Callable[[], TrainState],
+    make_params: Callable[[], Any],
+    optimizer: optax.GradientTransformation,
     update: Callable[[TrainState, int], tuple[TrainState, Metrics, Sequence[str]]],
     steps: int,
 ) -> tuple[TrainState, dict[str, float]]:
     """Runs `update(state, step)` for every step not yet done and returns the last state and a summary.
 
+    `make_params` gives the first parameters, where `run.layout` wants them; the state takes them over.
     A checkpoint is written every `checkpoint.every_steps` steps and after the last; a restarted run goes on from the newest.
     `update` is a function of (state, step) only, so the continued run is the run that was never stopped. It returns the
     ids of the records in its batch, named should the loss not be finite. The metric "tokens" counts, others are averaged.
@@ -141,11 +216,13 @@ def fit(
     with contextlib.ExitStack() as stack:
         manager = stack.enter_context(checkpoints.manager(directory, keep=saving.keep))
         first = manager.latest_step() or 0
-        state = jax.eval_shape(make_state) if first else make_state()
         progress: dict[str, float] = {}
         if first:
-            state, progress = _restore(manager, first, state, directory)
-        state = sharding.replicate(run.mesh, state)
+            kind = "meta_rm" if stage == "meta_rm" else "policy"
+            target = abstract_state(run.layout, checkpoints.abstract_params(run.model, kind), optimizer)
+            state, progress = _restore(manager, first, target, directory)
+        else:
+            state = make_state(run.layout, make_params(), optimizer)
         watch, tokens = Stopwatch(progress), progress.get("tokens", 0.0)
         writer = stack.enter_context(MetricWriter(directory, first))
         bar = stack.enter_context(tqdm.tqdm(range(first, steps), stage, steps, initial=first, unit="step"))

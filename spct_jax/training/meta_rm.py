@@ -4,7 +4,6 @@ Trained with binary cross-entropy on Eq. 10 correctness, on the unhinted rejecti
 from the RL policy's parameters. The critiques of one prompt are branches of one trunk here too.
 """
 
-import functools
 from typing import Any
 
 import jax
@@ -12,12 +11,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from spct_jax import models, sharding
+from spct_jax import models
 from spct_jax.data import batches
 from spct_jax.data.batches import Groups
 from spct_jax.models import heads
 from spct_jax.models.sizes import ModelConfig
 from spct_jax.sampling import rollouts
+from spct_jax.sharding import Program
 from spct_jax.training import loop, rejection
 from spct_jax.training.run import Run
 
@@ -35,26 +35,60 @@ def meta_rewards(params: Any, config: ModelConfig, groups: Groups) -> jax.Array:
     return heads.score(params["head"], last)
 
 
-score_critiques = jax.jit(meta_rewards, static_argnames="config")
+def _score(params: Any, groups: Groups, *, config: ModelConfig) -> jax.Array:
+    return meta_rewards(params, config, groups)
 
 
-def meta_loss(params: Any, config: ModelConfig, groups: Groups, labels: jax.Array) -> tuple[jax.Array, loop.Metrics]:
-    """Binary cross-entropy of correctness labels Float32[B G], mean over critiques; empty ones do not count."""
+score_critiques = Program(_score, ("params", "batch"), lambda layout, *_, **__: layout.sharding("batch"))
+
+
+def meta_loss(
+    params: Any, config: ModelConfig, groups: Groups, labels: jax.Array, total: jax.Array | None = None
+) -> tuple[jax.Array, loop.Metrics]:
+    """Binary cross-entropy of correctness labels Float32[B G], mean over critiques; empty ones do not count.
+
+    `total` is the number of critiques of the whole batch, where `groups` are a part of it.
+    """
     logits = meta_rewards(params, config, groups)
     present = (groups.lengths > 0).astype(jnp.float32)
     count = present.sum()
-    loss = (optax.sigmoid_binary_cross_entropy(logits, labels) * present).sum() / count
+    total = count if total is None else total
+    loss = (optax.sigmoid_binary_cross_entropy(logits, labels) * present).sum() / total
     right = ((logits > 0) == (labels > 0.5)) * present
     tokens = groups.lengths.sum().astype(jnp.float32)
-    return loss, {"loss": (loss * count, count), "accuracy": (right.sum(), count), "tokens": (tokens, 1.0)}
+    return loss, {"loss": (loss * total, count), "accuracy": (right.sum(), count), "tokens": (tokens, 1.0)}
 
 
-@functools.partial(jax.jit, static_argnames=("config", "optimizer"), donate_argnames="state")
-def meta_step(state: loop.TrainState, groups, labels, *, config: ModelConfig, optimizer: optax.GradientTransformation):
+def meta_gradients(
+    params: Any, groups: Groups, labels: jax.Array, *, config: ModelConfig, accumulate: int = 1
+) -> tuple[Any, loop.Metrics]:
+    """Gradients of `meta_loss` and its metrics, in `accumulate` parts."""
+    total = (groups.lengths > 0).astype(jnp.float32).sum()
+
+    def loss(params, rows):
+        value, metrics = meta_loss(params, config, *rows, total)
+        return value, (metrics, None)
+
+    return loop.gradients(loss, params, (groups, labels), accumulate)[:2]
+
+
+def _step(
+    state: loop.TrainState,
+    groups: Groups,
+    labels: jax.Array,
+    *,
+    config: ModelConfig,
+    optimizer: optax.GradientTransformation,
+    accumulate: int = 1,
+) -> tuple[loop.TrainState, loop.Metrics]:
     """One update; returns (state, metrics)."""
-    (_, metrics), gradients = jax.value_and_grad(meta_loss, has_aux=True)(state.params, config, groups, labels)
-    metrics["gradient_norm"] = (optax.tree.norm(gradients), 1.0)
+    gradients, metrics = meta_gradients(state.params, groups, labels, config=config, accumulate=accumulate)
     return loop.apply_gradients(state, gradients, optimizer), metrics
+
+
+meta_step = Program(
+    _step, ("state", "batch", "batch"), lambda layout, state, *_, **__: (layout.state(state), layout.whole), donate=(0,)
+)
 
 
 def run_meta_rm(run: Run) -> dict[str, float]:
@@ -64,12 +98,10 @@ def run_meta_rm(run: Run) -> dict[str, float]:
     examples = _examples(run)
     group_size = max(len(completions) for _, _, completions, _ in examples)
 
-    def make_state():
-        params = {
-            "model": run.params_of(run.policy_before("meta_rm")),
-            "head": heads.init_score_head(run.model, run.key("meta_rm")),
-        }
-        return loop.TrainState(params=params, opt_state=optimizer.init(params))
+    def make_params():
+        head = heads.init_score_head(run.model, run.key("meta_rm"))
+        head = jax.device_put(head, run.layout.params(head))
+        return {"model": run.params_of(run.policy_before("meta_rm")), "head": head}
 
     def update(state, step):
         chosen = batches.order(run.config.seed, "meta_rm", len(examples), step, config.batch_size)
@@ -78,11 +110,19 @@ def run_meta_rm(run: Run) -> dict[str, float]:
         for row, values in zip(labels, right, strict=True):
             row[: len(values)] = values
         groups = run.pack(prompts, completions, group_size)
-        state, metrics = meta_step(state, groups, sharding.split(run.mesh, labels), config=run.model, optimizer=optimizer)
+        state, metrics = meta_step(
+            state,
+            groups,
+            run.layout.split(labels),
+            layout=run.layout,
+            config=run.model,
+            optimizer=optimizer,
+            accumulate=config.accumulate,
+        )
         return state, metrics, ids
 
     run.describe("meta_rm", "meta_rm")
-    _, summary = loop.fit(run, "meta_rm", make_state, update, config.steps)
+    _, summary = loop.fit(run, "meta_rm", make_params, optimizer, update, config.steps)
     critiques = sum(len(completions) for _, _, completions, _ in examples)
     return {**summary, "critiques": critiques, "correct": sum(sum(right) for *_, right in examples)}
 

@@ -37,7 +37,8 @@ def run_rejection(run: Run) -> dict[str, float]:
     earlier = files.read_json(progress) if progress.exists() else {}
     watch, tokens = loop.Stopwatch(earlier), earlier.get("tokens", 0)
     comparisons = run.dataset.train[: config.problems or None]
-    params = run.params_of(run.policy_before("rejection"))
+    stored = run.params_of(run.policy_before("rejection"), layout=run.rollout_layout)
+    params = grouped.place_params(stored, layout=run.rollout_layout, rollout=run.rollout_layout, config=run.model)
     starts = range(0, len(comparisons), config.batch_size)
     for start in tqdm.tqdm(starts, "rejection", unit="batch"):
         batch = comparisons[start : start + config.batch_size]
@@ -110,7 +111,7 @@ def _draw(run: Run, params, batch, *, hinted: bool) -> list[Rollout]:
     samples = 1 if hinted else config.samples
     seen = [orders.random_order(c.n, run.config.seed, c.id, 0) for c in batch]
     out = grouped.draw_rows(
-        run.mesh,
+        run.rollout_layout,
         params,
         run.model,
         [run.prompter.encode(c, o, hinted=hinted) for c, o in zip(batch, seen, strict=True)],

@@ -8,9 +8,8 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import jax
-from jax.sharding import Mesh
 
-from spct_jax import models, sharding
+from spct_jax import models
 from spct_jax.config import Config
 from spct_jax.data import batches, toy
 from spct_jax.data.batches import Groups
@@ -23,6 +22,7 @@ from spct_jax.models import checkpoints
 from spct_jax.models.sizes import ModelConfig
 from spct_jax.sampling.grouped import Limits
 from spct_jax.sampling.rollouts import Prompter
+from spct_jax.sharding import Layout
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +47,8 @@ class Run:
     dataset: Dataset
     prompter: Prompter
     model: ModelConfig
-    mesh: Mesh
+    layout: Layout
+    rollout_layout: Layout
 
     @property
     def limits(self) -> Limits:
@@ -70,14 +71,15 @@ class Run:
 
     def initial_params(self) -> Any:
         """Parameters that the first training stage starts from."""
-        if not self.config.init_checkpoint:
-            return models.init(self.model, self.key("init"))
-        return checkpoints.load(self.config.init_checkpoint, dtype="float32").params
+        if self.config.init_checkpoint:
+            return checkpoints.load(self.config.init_checkpoint, dtype="float32", place=self.layout.params).params
+        init, key = functools.partial(models.init, self.model), self.key("init")
+        return jax.jit(init, out_shardings=self.layout.params(jax.eval_shape(init, key)))(key)
 
-    def params_of(self, stage: str) -> Any:
-        """Parameters a finished stage left, on every device."""
+    def params_of(self, stage: str, *, layout: Layout | None = None, dtype: str | None = None) -> Any:
+        """Parameters a finished stage left, where updates (or another layout) want them, by default in the stored dtype."""
         kind = "meta_rm" if stage == "meta_rm" else "policy"
-        return sharding.replicate(self.mesh, checkpoints.load(self.workdir / stage, kind=kind).params)
+        return checkpoints.load(self.workdir / stage, kind=kind, dtype=dtype, place=(layout or self.layout).params).params
 
     def policy_before(self, stage: str) -> str:
         """The last stage before `stage` that trains the policy."""
@@ -96,7 +98,7 @@ class Run:
         return len(self.prompter.encode(comparison, shown, hinted=comparison.n > 1)) <= longest
 
     def pack(self, token_prompts: Sequence, completions: Sequence, group_size: int) -> Groups:
-        """Packs groups to the run's shapes and splits them over the mesh."""
+        """Packs groups to the run's shapes and splits them over the devices."""
         groups = batches.pack(
             token_prompts,
             completions,
@@ -104,7 +106,7 @@ class Run:
             max_completion=self.limits.max_completion,
             group_size=group_size,
         )
-        return sharding.split(self.mesh, groups)
+        return self.layout.split(groups)
 
     def encode_demonstrations(self, demonstrations: Iterable[Demonstration]) -> tuple[list, dict[str, int]]:
         """Examples (id, prompt tokens, completions' tokens) of those that fit, and how many did not and why."""

@@ -1,6 +1,5 @@
 """Supervised fine-tuning on completions that share prompts: the cold start, and RFT on what rejection sampling kept."""
 
-import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -11,6 +10,7 @@ from spct_jax.data import batches
 from spct_jax.data.batches import Groups
 from spct_jax.errors import InputError
 from spct_jax.models.sizes import ModelConfig
+from spct_jax.sharding import Program
 from spct_jax.training import loop, rejection
 from spct_jax.training.run import Run
 from spct_jax.training.scoring import completion_mask, group_logprobs
@@ -19,21 +19,41 @@ Example = tuple[str, Sequence[int], Sequence[Sequence[int]]]
 """(id, prompt tokens, completions' tokens)."""
 
 
-def sft_loss(params: Any, config: ModelConfig, groups: Groups) -> tuple[jax.Array, loop.Metrics]:
-    """Mean negative log-likelihood of the completion tokens; the terminator counts, prompts and padding do not."""
+def sft_loss(
+    params: Any, config: ModelConfig, groups: Groups, total: jax.Array | None = None
+) -> tuple[jax.Array, loop.Metrics]:
+    """Mean negative log-likelihood of the completion tokens; the terminator counts, prompts and padding do not.
+
+    `total` is the number of tokens of the whole batch, where `groups` are a part of it.
+    """
     logprobs, entropy = group_logprobs(params, config, groups)
     mask = completion_mask(groups)
     tokens = mask.sum()
-    loss = -(logprobs * mask).sum() / tokens
-    return loss, {"loss": (loss * tokens, tokens), "entropy": ((entropy * mask).sum(), tokens), "tokens": (tokens, 1.0)}
+    total = tokens if total is None else total
+    loss = -(logprobs * mask).sum() / total
+    return loss, {"loss": (loss * total, tokens), "entropy": ((entropy * mask).sum(), tokens), "tokens": (tokens, 1.0)}
 
 
-@functools.partial(jax.jit, static_argnames=("config", "optimizer"), donate_argnames="state")
-def sft_step(state: loop.TrainState, groups: Groups, *, config: ModelConfig, optimizer: optax.GradientTransformation):
+def sft_gradients(params: Any, groups: Groups, *, config: ModelConfig, accumulate: int = 1) -> tuple[Any, loop.Metrics]:
+    """Gradients of `sft_loss` and its metrics, in `accumulate` parts."""
+    total = completion_mask(groups).sum()
+
+    def loss(params, groups):
+        value, metrics = sft_loss(params, config, groups, total)
+        return value, (metrics, None)
+
+    return loop.gradients(loss, params, groups, accumulate)[:2]
+
+
+def _step(
+    state: loop.TrainState, groups: Groups, *, config: ModelConfig, optimizer: optax.GradientTransformation, accumulate: int = 1
+) -> tuple[loop.TrainState, loop.Metrics]:
     """One update; returns (state, metrics)."""
-    (_, metrics), gradients = jax.value_and_grad(sft_loss, has_aux=True)(state.params, config, groups)
-    metrics["gradient_norm"] = (optax.tree.norm(gradients), 1.0)
+    gradients, metrics = sft_gradients(state.params, groups, config=config, accumulate=accumulate)
     return loop.apply_gradients(state, gradients, optimizer), metrics
+
+
+sft_step = Program(_step, ("state", "batch"), lambda layout, state, *_, **__: (layout.state(state), layout.whole), donate=(0,))
 
 
 def train(
@@ -44,23 +64,22 @@ def train(
     *,
     steps: int,
     group_size: int,
+    accumulate: int,
     optimizer_config,
 ) -> dict[str, float]:
     """Runs `steps` updates on the examples `draw_batch(step)` gives; returns the stage's summary."""
     optimizer = loop.make_optimizer(optimizer_config, steps)
 
-    def make_state():
-        params = make_params()
-        return loop.TrainState(params=params, opt_state=optimizer.init(params))
-
     def update(state, step):
         ids, prompts, completions = zip(*draw_batch(step), strict=True)
         groups = run.pack(prompts, completions, group_size)
-        state, metrics = sft_step(state, groups, config=run.model, optimizer=optimizer)
+        state, metrics = sft_step(
+            state, groups, layout=run.layout, config=run.model, optimizer=optimizer, accumulate=accumulate
+        )
         return state, metrics, ids
 
     run.describe(stage, "policy")
-    _, summary = loop.fit(run, stage, make_state, update, steps)
+    _, summary = loop.fit(run, stage, make_params, optimizer, update, steps)
     return summary
 
 
@@ -79,6 +98,7 @@ def run_sft(run: Run) -> dict[str, float]:
         draw_batch,
         steps=config.steps,
         group_size=max(len(e[2]) for e in examples),
+        accumulate=config.accumulate,
         optimizer_config=config.optimizer,
     )
     return {
@@ -109,6 +129,7 @@ def run_rft(run: Run) -> dict[str, float]:
         draw_batch,
         steps=config.steps,
         group_size=max(len(completions) for _, _, completions in retained),
+        accumulate=config.accumulate,
         optimizer_config=config.optimizer,
     )
     return {**summary, "data": {"read": len(retained), "used": len(retained), "skipped": {}}}

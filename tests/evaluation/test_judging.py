@@ -43,12 +43,12 @@ def tokenizer():
 
 @functools.cache
 def judge(devices=1):
-    mesh = jax.sharding.Mesh(np.array(jax.devices()[:devices]), ("data",))
+    layout = sharding.make_layout(devices=jax.devices()[:devices])
     config = dataclasses.replace(sizes.toy(tokenizer().vocab_size), num_layers=2, final_softcap=5.0)
-    params = sharding.replicate(mesh, jax.jit(models.init, static_argnums=0)(config, jax.random.key(0)))
+    params = jax.device_put(jax.jit(models.init, static_argnums=0)(config, jax.random.key(0)), layout.whole)
     prompter = Prompter(PromptConfig(), tokenizer())
-    meta = {"model": params, "head": sharding.replicate(mesh, models.init_score_head(config, jax.random.key(1)))}
-    return Judge(mesh, params, config, prompter, meta=(meta, config, prompter))
+    meta = {"model": params, "head": jax.device_put(models.init_score_head(config, jax.random.key(1)), layout.whole)}
+    return Judge(layout, params, config, prompter, meta=(meta, config, prompter))
 
 
 @functools.cache
@@ -152,7 +152,7 @@ def test_options_out_of_range_are_refused(change, message):
 
 
 def test_k_meta_needs_a_meta_rm():
-    plain = Judge(judge().mesh, judge().params, judge().config, judge().prompter)
+    plain = Judge(judge().layout, judge().params, judge().config, judge().prompter)
     with pytest.raises(InputError, match="needs a meta RM"):
         plain.score(comparisons()[:1], **OPTIONS, k_meta=2)
 
@@ -160,19 +160,19 @@ def test_k_meta_needs_a_meta_rm():
 def test_a_judge_is_loaded_with_the_templates_it_was_trained_with(tmp_path):
     one = judge()
     checkpoints.save(tmp_path / "model", checkpoints.Model(one.params, one.config, tokenizer(), "policy", 0))
-    assert spct_jax.Judge.load(tmp_path / "model", mesh=one.mesh).prompter.template.name == "default"
+    assert spct_jax.Judge.load(tmp_path / "model", mesh=one.layout).prompter.template.name == "default"
     checkpoints.describe(tmp_path / "model", one.config, tokenizer(), prompt=PromptConfig(template="short_no_principles"))
-    loaded = spct_jax.Judge.load(tmp_path / "model", mesh=one.mesh)
+    loaded = spct_jax.Judge.load(tmp_path / "model", mesh=one.layout)
     assert loaded.prompter.template.name == "short_no_principles" and loaded.prompter.meta.name == "short_meta"
     with pytest.raises(InputError, match="holds a policy checkpoint, not a meta_rm one"):
-        spct_jax.Judge.load(tmp_path / "model", tmp_path / "model", mesh=one.mesh)
+        spct_jax.Judge.load(tmp_path / "model", tmp_path / "model", mesh=one.layout)
 
 
 def test_a_hugging_face_directory_judges_alike(tmp_path):
     one = judge()
     checkpoints.save(tmp_path / "model", checkpoints.Model(one.params, one.config, tokenizer(), "policy", 0))
     convert.convert(tmp_path / "model", tmp_path / "hf", "hf", dtype=None)
-    loaded = spct_jax.Judge.load(tmp_path / "hf", mesh=one.mesh, prompt=PromptConfig())
+    loaded = spct_jax.Judge.load(tmp_path / "hf", mesh=one.layout, prompt=PromptConfig())
     got = loaded.score(comparisons()[:4], **OPTIONS)
     assert [[s.text for s in v.samples] for v in got] == [[s.text for s in v.samples] for v in verdicts()[:4]]
 

@@ -133,7 +133,7 @@ def test_unrolled_stack_and_remat_change_nothing(config):
     flat_trunk = jax.jit(models.prefill, static_argnums=1)(flat_params, flat_config, tokens[:, 0], jnp.array([6, 4]))
     assert flat_config.repeats == 1 and not flat_config.remainder
     np.testing.assert_allclose(extend(flat_params, flat_config, flat_trunk, tokens), want, atol=1e-5)
-    remat = extend(params, dataclasses.replace(config, remat=True), trunk, tokens)
+    remat = extend(params, dataclasses.replace(config, remat="full"), trunk, tokens)
     np.testing.assert_allclose(remat, want, atol=1e-5)
 
 

@@ -110,11 +110,11 @@ def test_a_sparse_gemma3_config_takes_the_published_defaults(tmp_path):
     whole = {"architectures": ["Gemma3ForConditionalGeneration"], "model_type": "gemma3", "text_config": text}
     path.write_text(json.dumps(whole))
     found, _ = hf_config.read_config(path, "bfloat16")
-    assert vars(found) | {"remat": True} == vars(models.get("gemma3_4b"))
+    assert vars(found) | {"remat": "full"} == vars(models.get("gemma3_4b"))
 
 
 def test_parameters_go_to_the_devices_they_are_asked_for():
-    mesh = sharding.make_mesh()
+    mesh = sharding.make_layout().mesh
     _, config = models.load_hf(FIXTURES / "gemma2_tiny")
     shapes = jax.eval_shape(lambda: models.init(config, jax.random.key(0)))
     spec = jax.tree.map(

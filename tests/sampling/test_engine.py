@@ -22,8 +22,8 @@ SAMPLES = 5
 
 
 @functools.cache
-def params(mesh):
-    return sharding.replicate(mesh, jax.jit(models.init, static_argnums=0)(CONFIG, jax.random.key(0)))
+def params(layout):
+    return jax.device_put(jax.jit(models.init, static_argnums=0)(CONFIG, jax.random.key(0)), layout.whole)
 
 
 def key_data(key):
@@ -36,8 +36,8 @@ def requests(chosen=range(len(PROMPTS)), samples=SAMPLES):
 
 
 def engine(shape=SHAPE, sampler=Sampler(1.0, (1,)), devices=1):
-    mesh = jax.sharding.Mesh(np.array(jax.devices()[:devices]), ("data",))
-    return Engine(mesh, params(mesh), CONFIG, shape, sampler)
+    layout = sharding.make_layout(devices=jax.devices()[:devices])
+    return Engine(layout, params(layout), CONFIG, shape, sampler)
 
 
 def drawn(made, wanted):
@@ -52,7 +52,7 @@ def all_completions():
 def test_completions_are_those_of_the_plain_sampler():
     for i, prompt in enumerate(PROMPTS):
         key = jax.random.fold_in(jax.random.key(7), i)
-        out = sampling.generate(params(engine()._mesh), CONFIG, [prompt], key[None], num_samples=SAMPLES, max_new_tokens=50)
+        out = sampling.generate(params(engine()._layout), CONFIG, [prompt], key[None], num_samples=SAMPLES, max_new_tokens=50)
         for s in range(SAMPLES):
             tokens, logprobs = all_completions()[i, s]
             length = int(out.lengths[0, s])
@@ -105,13 +105,13 @@ class DryDevice:
         for name, program in (programs | {"_chunk": self.chunk}).items():
             monkeypatch.setattr(engine_module, name, program)
 
-    def empty(self, *_):
+    def empty(self, *_, **__):
         return types.SimpleNamespace(done=self.left == 0)
 
-    def prefill(self, *_):
+    def prefill(self, *_, **__):
         return None
 
-    def begin(self, slots, fresh, place, keys, sample, last):
+    def begin(self, slots, fresh, place, keys, sample, last, **_):
         fresh, keys, sample = map(np.asarray, (fresh, keys, sample))
         self.left[fresh] = self.lengths[keys[..., 0], sample][fresh]
         return self.empty()

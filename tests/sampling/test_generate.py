@@ -99,9 +99,9 @@ def test_stop_set_only_cuts_completions():
     assert (free.lengths == 24).all()
 
 
-def draw(trunks, lengths, last, keys, temperature=1.0, **changes):
+def draw(trunks, lengths, last, keys, temperature=1.0, active=None, **changes):
     options = {"max_new_tokens": 12, "stop_ids": (1,)} | changes
-    return sampling.draw(params(), CONFIG, trunks, lengths, last, keys, temperature, **options)
+    return sampling.draw(params(), trunks, lengths, last, keys, active, temperature, config=CONFIG, **options)
 
 
 def batch(B, G=4):

@@ -111,9 +111,7 @@ def step(params, groups, updates, learning_rate=0.05):
             old,
             reference,
             reference,
-            beta=0.0,
-            clip=0.2,
-            temperature=1.0,
+            {"beta": 0.0, "clip": 0.2, "temperature": 1.0},
             config=CONFIG,
             optimizer=optimizer,
         )
@@ -148,7 +146,7 @@ def test_trainer_and_sampler_agree(params, temperature):
     prompts = [rng.integers(6, 64, n).tolist() for n in (12, 7, 3)]
     tokens, lengths, last = batches.pack_prompts(prompts, P)
     keys = branch_keys(jax.random.split(jax.random.key(3), 3), jnp.tile(jnp.arange(G), (3, 1)))
-    out = draw(params, CONFIG, tokens, lengths, last, keys, temperature, max_new_tokens=T, stop_ids=(1, 5))
+    out = draw(params, tokens, lengths, last, keys, None, temperature, config=CONFIG, max_new_tokens=T, stop_ids=(1, 5))
     drawn = [
         [t[:n].tolist() for t, n in zip(group, ns, strict=True)]
         for group, ns in zip(np.asarray(out.tokens), np.asarray(out.lengths), strict=True)

@@ -1,0 +1,103 @@
+"""Where arrays may be split, in the model's own words: logical axes, without a mesh.
+
+`spct_jax.sharding` says which mesh axes they stand for and switches `constrain` on while a program is traced; anywhere else
+it does nothing. Constraints stand outside of vmaps, where every axis of an array is in sight.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+PARAMETER_AXES: dict[str, tuple[str | None, ...]] = {
+    "input_embedding": ("vocab", "embed"),
+    "output_embedding": ("vocab", "embed"),
+    "q": ("embed", "heads", None),
+    "k": ("embed", "kv_heads", None),
+    "v": ("embed", "kv_heads", None),
+    "out": ("heads", None, "embed"),
+    "gate": ("embed", "ffw"),
+    "up": ("embed", "ffw"),
+    "down": ("ffw", "embed"),
+}
+"""Logical axes of the large parameters by leaf name, behind the axis of stacked layers; all others are whole everywhere."""
+
+Resolve = Callable[[tuple[int, ...], tuple[str | None, ...]], jax.sharding.Sharding]
+
+_RESOLVE: contextvars.ContextVar[Resolve | None] = contextvars.ContextVar("resolve", default=None)
+
+
+@contextlib.contextmanager
+def constraints(resolve: Resolve):
+    """Lets `constrain` use `resolve(shape, logical axes)` inside."""
+    token = _RESOLVE.set(resolve)
+    try:
+        yield
+    finally:
+        _RESOLVE.reset(token)
+
+
+def constrain(x: jax.Array, *logical: str | None) -> jax.Array:
+    """x, split along the named axes; the axes behind the last name are whole."""
+    resolve = _RESOLVE.get()
+    return x if resolve is None else lax.with_sharding_constraint(x, resolve(x.shape, logical))
+
+
+def parameter_axes(path: tuple, ndim: int) -> tuple[str | None, ...]:
+    """Logical axes of a parameter with `ndim` axes at a path of its tree."""
+    name = str(getattr(path[-1], "key", path[-1])) if path else ""
+    axes = PARAMETER_AXES.get(name, ())
+    return (None,) * (ndim - len(axes)) + axes if len(axes) <= ndim else ()
+
+
+def constrain_params(tree: Any) -> Any:
+    """A tree like the parameters (gradients, say), split as they are."""
+    return jax.tree_util.tree_map_with_path(lambda path, x: constrain(x, *parameter_axes(path, x.ndim)), tree)
+
+
+def gather(tree: Any, dtype: Any) -> Any:
+    """Parameters as they enter the arithmetic: the large ones in `dtype`, then whole along D.
+
+    Cast before they are gathered, half the bytes travel where `dtype` is bfloat16. Gradients leave split again, summed over
+    the batch on the way.
+    """
+
+    def one(path, x):
+        axes = parameter_axes(path, x.ndim)
+        return _gather(x.astype(dtype), axes) if any(axes) else x
+
+    return jax.tree_util.tree_map_with_path(one, tree)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
+def _gather(x: jax.Array, axes: tuple[str | None, ...]) -> jax.Array:
+    return constrain(x, *(None if axis == "embed" else axis for axis in axes))
+
+
+def _gather_forward(x, axes):
+    return _gather(x, axes), None
+
+
+def _gather_backward(axes, _, gradient):
+    # The transpose of a constraint is the same constraint: gradients would be summed whole on every device.
+    return (constrain(gradient, *axes),)
+
+
+_gather.defvjp(_gather_forward, _gather_backward)
+
+
+def cast(tree: Any, dtype: Any) -> Any:
+    """Parameters with the large ones in `dtype`, once for programs that read them many times."""
+    dtype = jnp.dtype(dtype)
+
+    def one(path, x):
+        return x.astype(dtype) if any(parameter_axes(path, x.ndim)) else x
+
+    return jax.tree_util.tree_map_with_path(one, tree)
