@@ -220,7 +220,7 @@ def fit(
         if first:
             kind = "meta_rm" if stage == "meta_rm" else "policy"
             target = abstract_state(run.layout, checkpoints.abstract_params(run.model, kind), optimizer)
-            state, progress = _restore(manager, first, target, directory)
+            state, progress = restore(manager, first, target, directory)
         else:
             state = make_state(run.layout, make_params(), optimizer)
         watch, tokens = Stopwatch(progress), progress.get("tokens", 0.0)
@@ -236,13 +236,14 @@ def fit(
             done = step + 1
             if done % saving.every_steps == 0 or done == steps:
                 writer.flush()
-                _save(manager, done, state, {**watch.read(), "tokens": tokens})
+                save(manager, done, state, {**watch.read(), "tokens": tokens})
     summary = {**watch.read(), "steps": steps, "tokens": tokens}
     busy = max(summary["seconds"] - summary["compile_seconds"], 1e-9)
     return state, {**summary, "tokens_per_second": tokens / busy}
 
 
-def _save(manager: ocp.CheckpointManager, step: int, state: TrainState, progress: dict[str, float]) -> None:
+def save(manager: ocp.CheckpointManager, step: int, state: TrainState, progress: dict[str, float]) -> None:
+    """Writes a checkpoint of a step."""
     manager.save(
         step,
         args=ocp.args.Composite(
@@ -253,7 +254,14 @@ def _save(manager: ocp.CheckpointManager, step: int, state: TrainState, progress
     )
 
 
-def _restore(manager, step: int, target: TrainState, directory: pathlib.Path) -> tuple[TrainState, dict[str, float]]:
+def restore(
+    manager: ocp.CheckpointManager, step: int, target: TrainState, directory: pathlib.Path
+) -> tuple[TrainState, dict[str, float]]:
+    """The state and progress of a step, every part of a leaf read where `target` (see `abstract_state`) wants it.
+
+    Raises:
+      InputError: a parameter is missing, unexpected, or of another shape.
+    """
     checkpoints.check_tree(manager.item_metadata(step)["params"], target.params, directory)
     restored = manager.restore(
         step,

@@ -1,0 +1,217 @@
+"""What one update comes to under a layout, for tests that compare layouts; run as a program, it compares several and reports.
+
+python tests/sharded.py DIRECTORY        writes DIRECTORY/report.json
+"""
+
+import dataclasses
+import functools
+import json
+import pathlib
+import sys
+
+import jax
+import numpy as np
+import optax
+
+from spct_jax import models, sharding
+from spct_jax.config import MeshConfig, OptimizerConfig
+from spct_jax.data import batches
+from spct_jax.models import checkpoints, heads, sizes
+from spct_jax.sampling import grouped
+from spct_jax.sampling.generate import branch_keys
+from spct_jax.training import grpo, loop, meta_rm, sft
+
+B, G, P, T = 16, 4, 24, 40
+STAGES = ("sft", "rl", "meta_rm")
+OPTIMIZERS = {"sgd": optax.sgd(0.1), "adam": loop.make_optimizer(OptimizerConfig(warmup_steps=1), 10)}
+SETTINGS = {"beta": 0.08, "clip": 0.2, "temperature": 0.7}
+ACCUMULATE = {"multislice": 4}
+"""Parts that a mesh's updates are computed in, where not in one; one device always takes the batch as a whole."""
+MESHES = {
+    "data": MeshConfig(),
+    "fsdp": MeshConfig(strategy="fsdp"),
+    "fsdp_tensor": MeshConfig(strategy="fsdp_tensor", tensor=2),
+    "multislice": MeshConfig(strategy="multislice", slices=2, tensor=2),
+}
+
+
+def config_of(stage: str) -> sizes.ModelConfig:
+    """Three layers of one kind, scanned over; RL's are global, the others local. Two key heads for four heads."""
+    return dataclasses.replace(
+        sizes.toy(64),
+        num_layers=3,
+        pattern=("global",) if stage == "rl" else ("local",),
+        width=32,
+        num_heads=4,
+        num_kv_heads=2,
+        head_dim=8,
+        ffw_width=64,
+        window=12,
+    )
+
+
+def groups_of(rows: int = B) -> batches.Groups:
+    """Random prompts and completions of random lengths."""
+    rng = np.random.default_rng(0)
+    prompts = [rng.integers(6, 64, rng.integers(4, P)).tolist() for _ in range(rows)]
+    completions = [[rng.integers(1, 64, rng.integers(2, T)).tolist() for _ in range(G)] for _ in range(rows)]
+    return batches.pack(prompts, completions, max_prompt=P, max_completion=T, group_size=G)
+
+
+@functools.cache
+def params_of(stage: str):
+    """Host parameters of a stage."""
+    params = jax.jit(functools.partial(models.init, config_of(stage)))(jax.random.key(0))
+    if stage == "meta_rm":
+        params = {"model": params, "head": heads.init_score_head(config_of(stage), jax.random.key(1))}
+    return jax.tree.map(np.asarray, params)
+
+
+def batch_of(stage: str) -> tuple:
+    """Host arrays that the stage's update reads, every one with B rows first."""
+    rng, groups = np.random.default_rng(1), groups_of()
+    if stage == "sft":
+        return (groups,)
+    if stage == "meta_rm":
+        return groups, rng.integers(0, 2, (B, G)).astype(np.float32)
+    # About what the model says of random tokens, so that some ratios are clipped and some are not.
+    logprobs = [(-4.2 + 0.2 * rng.standard_normal((B, G, T))).astype(np.float32) for _ in range(3)]
+    return groups, rng.standard_normal((B, G)).astype(np.float32), *logprobs
+
+
+def _update(params, batch, *, stage: str, accumulate: int):
+    """(gradients, metrics, {"sgd": state, "adam": state} after one step each)."""
+    config = config_of(stage)
+    if stage == "rl":
+        gradients, metrics, _ = grpo.grpo_gradients(params, *batch, SETTINGS, config=config, accumulate=accumulate)
+    else:
+        function = sft.sft_gradients if stage == "sft" else meta_rm.meta_gradients
+        gradients, metrics = function(params, *batch, config=config, accumulate=accumulate)
+
+    def after(optimizer):
+        state = loop.TrainState(params=params, opt_state=optimizer.init(params))
+        return loop.apply_gradients(state, gradients, optimizer)
+
+    return gradients, metrics, {name: after(optimizer) for name, optimizer in OPTIMIZERS.items()}
+
+
+def _placed(layout: sharding.Layout, params, *_, **__):
+    states = {name: layout.state(loop.abstract_state(None, params, optimizer)) for name, optimizer in OPTIMIZERS.items()}
+    return layout.params(params), layout.whole, states
+
+
+update = sharding.Program(_update, ("params", "batch"), _placed)
+
+
+def compute(stage: str, layout: sharding.Layout, accumulate: int = 1):
+    """What `_update` returns for a stage, on the layout's devices; the metrics hold the loss."""
+    params = params_of(stage)
+    params = jax.device_put(params, layout.params(params))
+    return update(params, layout.split(batch_of(stage)), layout=layout, stage=stage, accumulate=accumulate)
+
+
+def worst(got, want) -> float:
+    """The largest ||d|| / ||g|| over the leaves."""
+
+    def gap(a, b):
+        a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
+        return float(np.linalg.norm(a - b) / max(np.linalg.norm(b), 1e-30))
+
+    return max(jax.tree.leaves(jax.tree.map(gap, got, want)))
+
+
+def totals(metrics: loop.Metrics) -> dict[str, float]:
+    """What a step reports: means, and how many tokens there were."""
+    return loop.mean(metrics) | {"tokens": metrics["tokens"][0]}
+
+
+def largest_share(tree) -> float:
+    """Of all leaves of more than 1,000 numbers, the largest share of one that a single device holds."""
+    big = [leaf for leaf in jax.tree.leaves(tree) if leaf.size > 1000]
+    return max(leaf.addressable_shards[0].data.size / leaf.size for leaf in big)
+
+
+def score(params, groups, layout: sharding.Layout) -> np.ndarray:
+    """Log-probabilities of given completions."""
+    params = jax.device_put(params, layout.params(params))
+    return np.asarray(grpo.reference_logprobs(params, layout.split(groups), 1.0, layout=layout, config=config_of("rl")))
+
+
+def round_trips(directory: pathlib.Path) -> dict:
+    """A state saved on eight devices and read on other meshes: whether it is the same to the bit, and a device's share."""
+    optimizer, first = OPTIMIZERS["adam"], sharding.make_layout(MESHES["fsdp_tensor"])
+    params = params_of("sft")
+    placed = jax.device_put(params, first.params(params))
+    state = loop.make_state(first, placed, optimizer)
+    # Moments that are not all zero.
+    state = jax.jit(lambda s: loop.apply_gradients(s, s.params, optimizer), out_shardings=first.state(state))(state)
+    with checkpoints.manager(directory, keep=1) as manager:
+        loop.save(manager, 1, state, {"tokens": 1.0})
+    report = {}
+    for name, mesh, count in (("fsdp", "fsdp", 4), ("multislice", "multislice", 8), ("one device", "data", 1)):
+        layout = sharding.make_layout(MESHES[mesh], jax.devices()[:count])
+        target = loop.abstract_state(layout, params, optimizer)
+        with checkpoints.manager(directory) as manager:
+            restored, _ = loop.restore(manager, 1, target, directory)
+        same = jax.tree.map(lambda a, b: bool((np.asarray(a) == np.asarray(b)).all()), restored, state)
+        where = jax.tree.map(lambda a, b: a.sharding == b.sharding, restored, target)
+        report[name] = {"same": all(jax.tree.leaves((same, where))), "share": largest_share(restored)}
+    return report
+
+
+def compare() -> dict:
+    """Every stage on every mesh against one device."""
+    alone = sharding.make_layout(devices=jax.devices()[:1])
+    report = {}
+    for stage in STAGES:
+        want, want_metrics, want_states = compute(stage, alone)
+        for name, mesh in MESHES.items():
+            layout = sharding.make_layout(mesh)
+            gradients, metrics, states = compute(stage, layout, ACCUMULATE.get(name, 1))
+            report[f"{stage} {name}"] = {
+                "gradients": worst(gradients, want),
+                "metrics": worst(totals(metrics), totals(want_metrics)),
+                "sgd": worst(states["sgd"].params, want_states["sgd"].params),
+                "adam": worst(states["adam"].opt_state, want_states["adam"].opt_state),
+                "share": largest_share((gradients, states)),
+            }
+    return report
+
+
+def compare_scores() -> dict:
+    """Given completions' log-probabilities in every layout, rollouts' own too: how far they are from one device's."""
+    alone, report = sharding.make_layout(devices=jax.devices()[:1]), {}
+    params, groups = params_of("rl"), groups_of()
+    want = score(params, groups, alone)
+    for name, mesh in MESHES.items():
+        report[name] = float(np.abs(score(params, groups, sharding.make_layout(mesh)) - want).max())
+
+    # Drawn on eight devices, in the update's layout and in the rollout's own, and scored on one.
+    config, mesh = config_of("rl"), MESHES["fsdp_tensor"]
+    update = sharding.make_layout(mesh)
+    placed = jax.device_put(params, update.params(params))
+    rng = np.random.default_rng(2)
+    prompts = [rng.integers(6, 64, rng.integers(4, P)).tolist() for _ in range(8)]
+    keys = branch_keys(jax.random.split(jax.random.key(3), 8), np.tile(np.arange(G), (8, 1)))
+    for rollout in ("same", "tensor"):
+        layout = sharding.rollout_layout(update, dataclasses.replace(mesh, rollout=rollout))
+        moved = grouped.place_params(placed, layout=update, rollout=layout, config=config)
+        out = grouped.draw_rows(
+            layout, moved, config, prompts, keys, rows=8, temperature=1.0, limits=grouped.Limits(P, T, (1,))
+        )
+        groups = batches.pack(prompts, grouped.token_lists(out), max_prompt=P, max_completion=T, group_size=G)
+        inside = np.arange(T) < groups.lengths[..., None]
+        report[f"drawn, {rollout}"] = float(np.abs(score(params, groups, alone) - out.logprobs)[inside].max())
+    return report
+
+
+def main(directory: str) -> None:
+    """Writes the report."""
+    sharding.use_devices(MeshConfig(cpu_devices=8))
+    path = pathlib.Path(directory)
+    report = {"updates": compare(), "scores": compare_scores(), "restored": round_trips(path)}
+    (path / "report.json").write_text(json.dumps(report))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
