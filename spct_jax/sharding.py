@@ -89,19 +89,9 @@ class Layout:
         return state.replace(params=params, opt_state=jax.tree_util.tree_map_with_path(follow, state.opt_state))
 
     def batch(self, tree: Any) -> Any:
-        """Shardings of arrays of rows, B first; in trunks and caches behind the axis of stacked layers, key heads split too."""
-
-        def one(path, x):
-            names = [str(getattr(key, "name", getattr(key, "key", ""))) for key in path]
-            if "cache" in names:
-                logical = (None, "batch", None, "kv_heads")
-            elif "layers" in names:
-                logical = (None, "batch", "kv_heads") if "blocks" in names else ("batch", "kv_heads")
-            else:
-                logical = ("batch",)
-            return self.resolve(x.shape, logical)
-
-        return jax.tree_util.tree_map_with_path(one, tree)
+        """Shardings of a tree of arrays of rows, trunks and caches among them."""
+        axes = partition.row_axes
+        return jax.tree_util.tree_map_with_path(lambda path, x: self.resolve(x.shape, axes(path)), tree)
 
     def split(self, tree: Any) -> Any:
         """Puts arrays of rows, B first, on the devices.

@@ -12,6 +12,7 @@ from spct_jax.evaluation.stream import Options, Stream
 from spct_jax.evaluation.verdicts import Verdict
 from spct_jax.models import checkpoints
 from spct_jax.models.sizes import ModelConfig
+from spct_jax.sampling import grouped
 from spct_jax.sampling.engine import Usage
 from spct_jax.sampling.rollouts import Prompter
 from spct_jax.sharding import Layout
@@ -37,7 +38,8 @@ class Judge:
           prompter: its templates and tokenizer.
           meta: the meta RM's parameters, architecture, and templates and tokenizer.
         """
-        self.layout, self.params, self.config, self.prompter, self.meta = layout, params, config, prompter, meta
+        self.layout, self.config, self.prompter, self.meta = layout, config, prompter, meta
+        self.params = grouped.place_params(params, layout=layout, rollout=layout, config=config)
         self.usage = Usage()
         """What the last stream, or this one so far, made of its decode slots."""
 

@@ -85,6 +85,7 @@ def decode(
     place = jnp.zeros_like(base) if place is None else place
     times, places = base + column, lengths.shape[1]
     own = jnp.take_along_axis(lengths, place, axis=1)
+    longest = jnp.max(base)  # once for all layers: where rows are split, every device has to hear of it
     ropes = gemma.rope_tables(config, (own + times)[..., None])
 
     def body(kind, group, name, carry, index, layer):
@@ -102,7 +103,7 @@ def decode(
             q = q[..., 0, :]
             visible = attention.place_mask(own, place, places, trunk_k.shape[-2] // places, times, window)
             on_trunk = attention.one_query_on_trunk(q, trunk_k, trunk_v, visible, cap)
-            on_past = _attend_past(q, past_k, past_v, index, base, times, window, cap)
+            on_past = _attend_past(q, past_k, past_v, index, base, longest, times, window, cap)
             visible = attention.causal_mask(column + jnp.zeros_like(base), jnp.arange(new_k.shape[-2]), window)
             on_recent = attention.one_query_on_branch(q, jnp.swapaxes(new_k, -1, -2), new_v, visible, cap)
             return attention.merge(on_trunk, on_past, on_recent)[..., None, :], rows
@@ -116,8 +117,8 @@ def decode(
     return gemma.final_norm(params, config, x)[:, :, 0], cache.replace(recent=recent)
 
 
-def _attend_past(q, past_k, past_v, index, base, times, window, cap) -> attention.Partial:
-    """Attention of q [B G K M H] to the whole chunks of row `index`, in as many blocks as the longest branch fills."""
+def _attend_past(q, past_k, past_v, index, base, longest, times, window, cap) -> attention.Partial:
+    """Attention of q [B G K M H] to the whole chunks of row `index`, in as many blocks as `longest` columns fill."""
     B, G, K, M, H = q.shape
     S = past_k.shape[-1]
     block = min(PAST_BLOCK, S)
@@ -135,7 +136,7 @@ def _attend_past(q, past_k, past_v, index, base, times, window, cap) -> attentio
         jnp.full((B, G, K, M), 0.0 if 0 < cap <= 60 else attention.MASKED),
         jnp.zeros((B, G, K, M), jnp.float32),
     )
-    return lax.fori_loop(0, -(-jnp.max(base) // block), one_block, nothing)
+    return lax.fori_loop(0, -(-longest // block), one_block, nothing)
 
 
 def flush(cache: Cache, base: jax.Array) -> Cache:

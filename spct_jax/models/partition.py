@@ -62,6 +62,21 @@ def constrain_params(tree: Any) -> Any:
     return jax.tree_util.tree_map_with_path(lambda path, x: constrain(x, *parameter_axes(path, x.ndim)), tree)
 
 
+def row_axes(path: tuple) -> tuple[str | None, ...]:
+    """Logical axes of an array of rows at a path of its tree: B first, but behind stacked layers in trunks and caches."""
+    names = [str(getattr(key, "name", getattr(key, "key", ""))) for key in path]
+    if "cache" in names:
+        return (None, "batch", None, "kv_heads")
+    if "layers" in names:
+        return (None, "batch", "kv_heads") if "blocks" in names else ("batch", "kv_heads")
+    return ("batch",)
+
+
+def constrain_rows(tree: Any) -> Any:
+    """A tree of arrays of rows, split by them."""
+    return jax.tree_util.tree_map_with_path(lambda path, x: constrain(x, *row_axes(path)), tree)
+
+
 def gather(tree: Any, dtype: Any) -> Any:
     """Parameters as they enter the arithmetic: the large ones in `dtype`, then whole along D.
 

@@ -248,6 +248,7 @@ def _draw(
         lengths=jnp.zeros((B, G), jnp.int32),
         done=jnp.zeros((B, G), bool) if active is None else ~active,
     )
+    slots = partition.constrain_rows(slots)
 
     def next_chunk(state):
         base, slots, out = state
