@@ -12,6 +12,7 @@ import time
 import pytest
 
 from spct_jax import train
+from spct_jax.config import MeshConfig
 from spct_jax.errors import InputError
 
 EXPERIMENTS = pathlib.Path(__file__).parents[2] / "experiments"
@@ -70,6 +71,8 @@ def test_another_config_in_the_same_workdir_is_refused(micro_config, tmp_path):
     train.train(micro_config, tmp_path)
     with pytest.raises(InputError, match="sft differs"):
         train.train(dataclasses.replace(micro_config, sft=dataclasses.replace(micro_config.sft, steps=3)), tmp_path)
+    # Another mesh is no other run.
+    train.train(dataclasses.replace(micro_config, mesh=MeshConfig(strategy="fsdp")), tmp_path)
 
 
 @pytest.mark.parametrize(
