@@ -86,7 +86,8 @@ def gather(tree: Any, dtype: Any) -> Any:
 
     def one(path, x):
         axes = parameter_axes(path, x.ndim)
-        return _gather(x.astype(dtype), axes) if any(axes) else x
+        # Held where it was while it is cast, or the cast would be done, too, where all of it is.
+        return _gather(constrain(x.astype(dtype), *axes), axes) if any(axes) else x
 
     return jax.tree_util.tree_map_with_path(one, tree)
 

@@ -1,5 +1,6 @@
 import dataclasses
 import functools
+import json
 
 import jax
 import jax.numpy as jnp
@@ -7,7 +8,8 @@ import numpy as np
 import pytest
 
 from spct_jax import models
-from spct_jax.models import attention, gemma, sizes
+from spct_jax.errors import InputError
+from spct_jax.models import attention, checkpoints, gemma, sizes
 
 CONFIG = dataclasses.replace(sizes.toy(97), num_heads=4, num_kv_heads=2, head_dim=16, ffw_width=192, query_scale=0.25, window=8)
 GEMMA3 = dataclasses.replace(
@@ -153,3 +155,13 @@ def test_score_head_maps_hidden_states_to_scalars():
     got = models.score(head, hidden)
     assert head["score"].shape == (64,) and got.dtype == jnp.float32
     np.testing.assert_allclose(got, np.asarray(hidden, np.float32) @ np.asarray(head["score"]), rtol=1e-4, atol=1e-5)
+
+
+def test_model_descriptions_of_old_say_whether_to_remat(tmp_path):
+    """`remat` was a bool once."""
+    card = {"kind": "policy", **dataclasses.asdict(sizes.toy()), "pattern": ["local", "global"]}
+    for stored, meant in ((True, "full"), (False, "none"), ("dots", "dots")):
+        (tmp_path / "model.json").write_text(json.dumps(card | {"remat": stored}))
+        assert checkpoints.read_card(tmp_path)[0].remat == meant
+    with pytest.raises(InputError, match="model.remat must be one of none, full, dots"):
+        dataclasses.replace(sizes.toy(), remat="half")
