@@ -105,7 +105,8 @@ def test_a_run_starts_from_a_hugging_face_directory(source, micro_config, tmp_pa
     tokenizer = runs.load_tokenizer(micro_config, None, tmp_path / "unused")
     found = runs.architecture(micro_config, tokenizer)
     assert (found.width, found.num_tokens, found.dtype) == (64, tokenizer.vocab_size, "float32")
-    run = runs.Run(micro_config, tmp_path, None, None, found, None)
+    layout = sharding.make_layout()
+    run = runs.Run(micro_config, tmp_path, None, None, found, layout, layout)
     params, _ = models.load_hf(source)
     assert jax.tree.all(jax.tree.map(np.array_equal, run.initial_params(), params))
 
