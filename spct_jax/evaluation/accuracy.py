@@ -11,7 +11,7 @@ import tqdm
 
 from spct_jax import files
 from spct_jax.data.comparison import Comparison
-from spct_jax.data.sources import write_jsonl
+from spct_jax.data.sources import read_jsonl, write_jsonl
 from spct_jax.errors import InputError
 from spct_jax.evaluation.judging import Judge
 from spct_jax.evaluation.stream import Options, Stream
@@ -21,7 +21,7 @@ from spct_jax.training.run import Run
 
 POLICIES = ("sft", "rft", "rl")
 PROGRESS_EVERY = 64
-"""Problems between two notes of the time and the tokens spent."""
+"""Problems between two notes of the time spent."""
 
 
 def run_evaluation(run: Run) -> dict[str, float]:
@@ -35,7 +35,7 @@ def run_evaluation(run: Run) -> dict[str, float]:
     write_jsonl(directory / "problems.jsonl", (_problem(c) for c in comparisons))
     progress = directory / "progress.json"
     earlier = files.read_json(progress) if progress.exists() else {}
-    watch, tokens = loop.Stopwatch(earlier), earlier.get("tokens", 0)
+    watch = loop.Stopwatch(earlier)
 
     policies = [s for s in POLICIES if s in run.config.stages]
     passes = [(f"{p}_greedy", p, 1, 0.0) for p in policies]
@@ -43,10 +43,16 @@ def run_evaluation(run: Run) -> dict[str, float]:
         passes.append((f"{policies[-1]}_sampled", policies[-1], max(config.k), config.temperature))
         passes += [(f"{policies[-1]}_sampled_T{t}", policies[-1], max(config.k), t) for t in config.compare_temperatures]
     for name, policy, k, temperature in passes:
-        for new in _run_pass(run, directory / name, comparisons, policy, k, temperature):
-            tokens += new
-            files.write_json(progress, {**watch.read(), "tokens": tokens})
+        for _ in _run_pass(run, directory / name, comparisons, policy, k, temperature):
+            files.write_json(progress, watch.read())
     timing = watch.read()
+    # Of the verdicts that were kept: what a killed run draws again does not count twice.
+    tokens = sum(
+        sample["tokens"]
+        for name, *_ in passes
+        for _, record in read_jsonl(directory / f"{name}.jsonl")
+        for sample in record["samples"]
+    )
     busy = max(timing["seconds"] - timing["compile_seconds"], 1e-9)
     return {**timing, "steps": len(passes), "tokens": tokens, "tokens_per_second": tokens / busy}
 
@@ -57,8 +63,8 @@ def _problem(c: Comparison) -> dict:
 
 def _run_pass(
     run: Run, path: pathlib.Path, comparisons: Sequence[Comparison], policy: str, k: int, temperature: float
-) -> Iterator[int]:
-    """Draws and scores k verdicts of every comparison; yields, now and then, how many tokens have been drawn since."""
+) -> Iterator[None]:
+    """Draws and scores k verdicts of every comparison; yields now and then."""
     target, partial = path.with_name(path.name + ".jsonl"), path.with_name(path.name + ".partial.jsonl")
     if target.exists():
         return
@@ -75,7 +81,6 @@ def _run_pass(
     )  # fmt: skip
     rows = config.slots // options.branches // layout.batch_shards * layout.batch_shards
     options = dataclasses.replace(options, batch_size=max(rows, layout.batch_shards))
-    counted = 0
     with files.Appended(partial) as file:
         left = comparisons[file.lines :]
         outcomes = Stream(judge, options).run(left)
@@ -85,8 +90,7 @@ def _run_pass(
                 raise InputError(f"evaluate: {comparison.id!r}: {verdict}")
             file.write(_record(comparison, verdict, comparison.id in keep_text))
             if number % PROGRESS_EVERY == 0 or number == len(left) - 1:
-                yield judge.usage.tokens - counted
-                counted = judge.usage.tokens
+                yield
     partial.replace(target)
 
 

@@ -248,7 +248,7 @@ class Stream:
     def _digest(self, completion: Finished) -> None:
         task, order = completion.request.tag
         text, scores = self._read(task.comparison, order, completion)
-        task.samples[completion.sample] = Sample(order, scores, None, text)
+        task.samples[completion.sample] = Sample(order, scores, None, text, len(completion.tokens))
         if self.reads:
             task.tokens[completion.sample] = completion.tokens
         if len(task.samples) < task.planned:

@@ -24,6 +24,8 @@ class Sample:
     meta: float | None
     """The meta RM's reward."""
     text: str
+    tokens: int = 0
+    """Length of the completion, terminator included."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,6 +48,7 @@ def to_json(verdict: Verdict) -> dict[str, Any]:
     """The JSON object of a verdict; a meta reward that is not finite becomes null, which JSON has a word for."""
     record = dataclasses.asdict(verdict)
     for sample in record["samples"]:
+        del sample["tokens"]
         if sample["meta"] is not None and not math.isfinite(sample["meta"]):
             sample["meta"] = None
     fields = ("id", "scores", "best", "k", "valid", "samples")

@@ -35,7 +35,7 @@ def run_rejection(run: Run) -> dict[str, float]:
     directory.mkdir(exist_ok=True)
     progress = directory / "progress.json"
     earlier = files.read_json(progress) if progress.exists() else {}
-    watch, tokens = loop.Stopwatch(earlier), earlier.get("tokens", 0)
+    watch = loop.Stopwatch(earlier)
     comparisons = run.dataset.train[: config.problems or None]
     stored = run.params_of(run.policy_before("rejection"), layout=run.rollout_layout)
     params = grouped.place_params(stored, layout=run.rollout_layout, rollout=run.rollout_layout, config=run.model)
@@ -47,11 +47,11 @@ def run_rejection(run: Run) -> dict[str, float]:
             if path.exists():
                 continue
             drawn = _draw(run, params, [c for c in batch if c.n > 1] if hinted else batch, hinted=hinted)
-            tokens += sum(len(c) for r in drawn for c in r.completions)
             rollouts.write(path, drawn)
-            files.write_json(progress, {**watch.read(), "tokens": tokens})
+            files.write_json(progress, watch.read())
 
     counts = {
+        "tokens": 0,
         "draws": 0,
         "correct": 0,
         "malformed": 0,
@@ -63,6 +63,7 @@ def run_rejection(run: Run) -> dict[str, float]:
     for _, plain, told in _drawn(run):
         unhinted = correct(run, plain)
         kept, kept_hinted = retain(unhinted, correct(run, told) if told else [], drop_too_easy=config.drop_too_easy)
+        counts["tokens"] += sum(len(c) for r in (plain, told) if r for c in r.completions)
         counts["draws"] += len(unhinted)
         counts["correct"] += sum(unhinted)
         counts["malformed"] += sum(s is None for s in plain.scores)
@@ -72,7 +73,7 @@ def run_rejection(run: Run) -> dict[str, float]:
         counts["comparisons_kept"] += bool(kept or kept_hinted)
     timing = watch.read()
     busy = max(timing["seconds"] - timing["compile_seconds"], 1e-9)
-    return {**timing, "steps": len(starts), "tokens": tokens, "tokens_per_second": tokens / busy, **counts}
+    return {**timing, "steps": len(starts), "tokens_per_second": counts["tokens"] / busy, **counts}
 
 
 def retained_examples(run: Run) -> list[tuple[str, list[int], list[tuple[int, ...]]]]:
