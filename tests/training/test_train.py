@@ -59,6 +59,16 @@ def test_every_stage_runs_and_a_second_start_does_nothing_again(micro_config, tm
     assert again == made
     assert before == {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*") if p.is_file() and p.parent != tmp_path}
 
+    # Killed in the midst of the votes, it draws the rest; what it counts is what an undisturbed run counts.
+    (tmp_path / "evaluate" / "summary.json").unlink()
+    done = tmp_path / "evaluate" / "rl_sampled.jsonl"
+    first = done.read_text().splitlines(keepends=True)[:3]
+    done.unlink()
+    done.with_name("rl_sampled.partial.jsonl").write_text("".join(first))
+    resumed = train.train(micro_config, tmp_path)
+    assert resumed["accuracy"] == made["accuracy"]
+    assert resumed["stages"]["evaluate"]["tokens"] == made["stages"]["evaluate"]["tokens"] > 0
+
 
 def test_rft_says_when_nothing_was_retained(micro_config, tmp_path):
     micro_config.stages = ("sft", "rejection", "rft")
