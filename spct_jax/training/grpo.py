@@ -114,30 +114,10 @@ def grpo_gradients(
 
 
 def _step(
-    state: loop.TrainState,
-    groups: Groups,
-    advantages: jax.Array,
-    old_logprobs: jax.Array | None,
-    ref_logprobs: jax.Array,
-    sampler_logprobs: jax.Array,
-    settings: dict[str, Any],
-    *,
-    config: ModelConfig,
-    optimizer: optax.GradientTransformation,
-    accumulate: int = 1,
+    state: loop.TrainState, *rollout: Any, config: ModelConfig, optimizer: optax.GradientTransformation, accumulate: int = 1
 ) -> tuple[loop.TrainState, loop.Metrics, jax.Array]:
-    """One update; returns (state, metrics, the log-probabilities before it). Arguments as of `grpo_gradients`."""
-    gradients, metrics, logprobs = grpo_gradients(
-        state.params,
-        groups,
-        advantages,
-        old_logprobs,
-        ref_logprobs,
-        sampler_logprobs,
-        settings,
-        config=config,
-        accumulate=accumulate,
-    )
+    """One update; returns (state, metrics, the log-probabilities before it); `rollout` is what `grpo_gradients` takes, from groups on."""
+    gradients, metrics, logprobs = grpo_gradients(state.params, *rollout, config=config, accumulate=accumulate)
     return loop.apply_gradients(state, gradients, optimizer), metrics, logprobs
 
 
