@@ -116,7 +116,11 @@ def grpo_gradients(
 def _step(
     state: loop.TrainState, *rollout: Any, config: ModelConfig, optimizer: optax.GradientTransformation, accumulate: int = 1
 ) -> tuple[loop.TrainState, loop.Metrics, jax.Array]:
-    """One update; returns (state, metrics, the log-probabilities before it); `rollout` is what `grpo_gradients` takes, from groups on."""
+    """One update on a `rollout`, the arguments of `grpo_gradients` from groups on.
+
+    Returns:
+      (state, metrics, the log-probabilities before it).
+    """
     gradients, metrics, logprobs = grpo_gradients(state.params, *rollout, config=config, accumulate=accumulate)
     return loop.apply_gradients(state, gradients, optimizer), metrics, logprobs
 
