@@ -172,7 +172,7 @@ class RFTConfig:
 class RLConfig:
     """Rule-based GRPO (paper Eq. 11 and 15)."""
 
-    steps: int = 18
+    steps: int = 14
     batch_size: int = 32
     """Prompts per step."""
     group_size: int = 4

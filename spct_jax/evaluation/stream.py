@@ -142,7 +142,7 @@ class Stream:
         self.backlog: dict[tuple[int, int], list[Request]] = {}
         self.open: collections.Counter[tuple[int, int]] = collections.Counter()
         self.reads = bool(options.k_meta) or options.mode == "token_prob"
-        self.unread: dict[tuple[int, int, int], list[tuple[_Task, tuple[int, ...], list[int]]]] = {}
+        self.unread: dict[tuple[int, int, int], list[tuple[_Task, tuple[int, ...], list[list[int]]]]] = {}
         self.window = max(16, 16 * options.batch_size * options.branches // options.k)
         self.usage = judge.usage = Usage()
 
@@ -276,16 +276,23 @@ class Stream:
         return text, parse.unshuffle([int(place == choice) for place in range(comparison.n)], order)
 
     def _queue_reading(self, task: _Task) -> None:
-        """Queues each order's critiques to be read on one trunk, in the shape that their own lengths ask for."""
-        by_order: dict[tuple[int, ...], list[int]] = {}
+        """Queues each order's critiques to be read on one trunk, in the shape that their own number and lengths ask for.
+
+        Samples that came out the same, token for token, are one critique and read once.
+        """
+        by_order: dict[tuple[int, ...], dict[tuple[int, ...], list[int]]] = {}
         for sample in range(task.planned):
-            by_order.setdefault(task.samples[sample].order, []).append(sample)
+            critiques = by_order.setdefault(task.samples[sample].order, {})
+            critiques.setdefault(tuple(task.tokens[sample]), []).append(sample)
         task.unread = len(by_order)
-        for order, samples in by_order.items():
+        for order, critiques in by_order.items():
             max_prompt, max_completion = self._shape(task)
-            longest = bucket_of(max(len(task.tokens[s]) for s in samples))
-            shape = (max_prompt, 1 << (len(samples) - 1).bit_length(), min(longest, max_completion))
-            self.unread.setdefault(shape, []).append((task, order, samples))
+            longest = bucket_of(max(map(len, critiques)))
+            # Few programs: powers of four, and less than four only where fewer samples were drawn.
+            most = max(len(critiques), min(sum(map(len, critiques.values())), 4))
+            group_size = 1 << 2 * -(-(most - 1).bit_length() // 2)
+            shape = (max_prompt, group_size, min(longest, max_completion))
+            self.unread.setdefault(shape, []).append((task, order, list(critiques.values())))
         self._read_batches(fill=True)
 
     def _read_batches(self, fill: bool) -> None:
@@ -311,7 +318,7 @@ class Stream:
         spare = rows - len(batch)
         return batches.pack(
             [task.prepared.readers[order] for task, order, _ in batch] + [[0]] * spare,
-            [[task.tokens[s] for s in samples] for task, _, samples in batch] + [[]] * spare,
+            [[task.tokens[same[0]] for same in critiques] for task, _, critiques in batch] + [[]] * spare,
             max_prompt=max_prompt,
             max_completion=max_completion,
             group_size=group_size,
@@ -320,33 +327,35 @@ class Stream:
     def _meta_rewards(self, batch: list, groups: Groups) -> None:
         (params, config, _), layout = self.judge.meta, self.judge.layout
         rewards = np.asarray(meta_rm.score_critiques(params, layout.split(groups), layout=layout, config=config))
-        for (task, _, samples), row in zip(batch, rewards, strict=False):
-            for sample, reward in zip(samples, row, strict=False):
-                task.samples[sample] = dataclasses.replace(task.samples[sample], meta=float(reward))
+        for (task, _, critiques), row in zip(batch, rewards, strict=False):
+            for same, reward in zip(critiques, row, strict=False):
+                for sample in same:
+                    task.samples[sample] = dataclasses.replace(task.samples[sample], meta=float(reward))
 
     def _choice_probabilities(self, batch: list, groups: Groups) -> None:
         judge, most = self.judge, max(task.comparison.n for task, _, _ in batch)
         positions = np.zeros(groups.lengths.shape, np.int32)
         candidates = np.zeros((*positions.shape, bucket_of(most)), np.int32)
         chosen = [
-            (b, g, task, sample)
-            for b, (task, _, samples) in enumerate(batch)
-            for g, sample in enumerate(samples)
-            if task.samples[sample].scores is not None
+            (b, g, task, same)
+            for b, (task, _, critiques) in enumerate(batch)
+            for g, same in enumerate(critiques)
+            if task.samples[same[0]].scores is not None
         ]
         candidates[:] = token_prob.ABSENT
-        for b, g, task, sample in chosen:
+        for b, g, task, same in chosen:
             n = task.comparison.n
-            positions[b, g], candidates[b, g, :n] = token_prob.locate(self.prompter.tokenizer, task.tokens[sample], n)
+            positions[b, g], candidates[b, g, :n] = token_prob.locate(self.prompter.tokenizer, task.tokens[same[0]], n)
         rows = judge.layout.split((groups, positions, candidates))
         weights = token_prob.choice_probabilities(judge.params, *rows, layout=judge.layout, config=judge.config)
         weights = np.asarray(weights)
-        for b, g, task, sample in chosen:
+        for b, g, task, same in chosen:
             known = candidates[b, g, : task.comparison.n] != token_prob.ABSENT
             if known.all():  # else the vote stays what it was, whole
-                order = task.samples[sample].order
+                order = task.samples[same[0]].order
                 scores = parse.unshuffle([round(float(w), 6) for w in weights[b, g, : len(order)]], order)
-                task.samples[sample] = dataclasses.replace(task.samples[sample], scores=scores)
+                for sample in same:
+                    task.samples[sample] = dataclasses.replace(task.samples[sample], scores=scores)
 
     def _conclude(self, task: _Task) -> None:
         samples = tuple(task.samples[s] for s in range(task.planned))
