@@ -6,7 +6,7 @@ import os
 import pathlib
 import shutil
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, BinaryIO
 
 from spct_jax.errors import InputError
 
@@ -61,6 +61,18 @@ def new_directory(directory: str | os.PathLike) -> Iterator[pathlib.Path]:
     scratch.replace(target)
 
 
+def whole_lines(file: BinaryIO) -> Iterator[bytes]:
+    """The lines of a file from its start; what a killed writer left of a last one is cut off when it is come to."""
+    whole = 0
+    file.seek(0)
+    for text in file:
+        if not text.endswith(b"\n"):
+            file.truncate(whole)
+            return
+        yield text
+        whole += len(text)
+
+
 class Appended:
     """JSON lines that grow; what a killed writer left of a last line is cut off when they are opened again.
 
@@ -71,12 +83,7 @@ class Appended:
     def __init__(self, path: str | os.PathLike):
         """Opens or creates the file."""
         self._file = open(path, "a+b")
-        self._file.seek(0)
-        whole, self.lines = 0, 0
-        for text in self._file:
-            if text.endswith(b"\n"):
-                whole, self.lines = whole + len(text), self.lines + 1
-        self._file.truncate(whole)
+        self.lines = sum(1 for _ in whole_lines(self._file))
 
     def write(self, record: Any) -> None:
         """Appends one line."""

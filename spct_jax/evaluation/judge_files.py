@@ -232,18 +232,13 @@ def _tally(summary: Summary, line: Line, record: Mapping[str, Any]) -> None:
 
 def _resume(file: BinaryIO, source: str, target: str, lines: Iterator[Line], summary: Summary) -> int:
     """Counts the whole lines of the output, each checked against the input's, and cuts off what follows them."""
-    done = whole = 0
-    file.seek(0)
-    for text in file:
-        if not text.endswith(b"\n"):
-            file.truncate(whole)
-            break
+    done = 0
+    for text in files.whole_lines(file):
         line = next(lines, None)
         if line is None:
             raise InputError(f"{target}:{done + 1}: {source} has no such line; is this the output of another input?")
         _tally(summary, line, _answer(text, target, line))
         done += 1
-        whole += len(text)
     return done
 
 
@@ -304,10 +299,10 @@ def _opened(target: str) -> Iterator[BinaryIO]:
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InputError(f"{target}: another run is writing it") from None
-        except OSError:
-            pass  # a file system without locks
+        except OSError as error:
+            # A file system without locks is written without one.
+            if isinstance(error, BlockingIOError):
+                raise InputError(f"{target}: another run is writing it") from None
         yield file
 
 

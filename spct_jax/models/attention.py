@@ -117,12 +117,23 @@ def partial(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array, cap: floa
 def _weights(scores: jax.Array, mask: jax.Array, cap: float) -> tuple[jax.Array, jax.Array]:
     """(exp(scores - peak) where visible, the peak [..] of each row of scores [.. S])."""
     scores = jnp.where(mask, softcap(scores, cap), MASKED)
-    if 0 < cap <= 60:
-        # Capped scores can neither overflow exp nor underflow it, so the pass over them for a maximum is saved.
-        peak = jnp.zeros(scores.shape[:-1], jnp.float32)
-    else:
+    if _needs_peak(cap):
         peak = lax.stop_gradient(jnp.max(scores, axis=-1, initial=MASKED))
+    else:
+        peak = jnp.zeros(scores.shape[:-1], jnp.float32)
     return jnp.exp(scores - peak[..., None]), peak
+
+
+def _needs_peak(cap: float) -> bool:
+    """Whether exp needs its scores shifted: small capped ones neither over- nor underflow, and save the pass for a maximum."""
+    return not 0 < cap <= 60
+
+
+def nothing(shape: tuple[int, ...], cap: float) -> Partial:
+    """Attention of queries of this shape [.. H] over no key at all, under that soft cap; what `combine` starts from."""
+    rows = shape[:-1]
+    peak = jnp.full(rows, MASKED if _needs_peak(cap) else 0.0, jnp.float32)
+    return Partial(jnp.zeros(shape, jnp.float32), peak, jnp.zeros(rows, jnp.float32))
 
 
 def combine(*parts: Partial) -> Partial:

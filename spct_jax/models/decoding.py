@@ -119,7 +119,7 @@ def decode(
 
 def _attend_past(q, past_k, past_v, index, base, longest, times, window, cap) -> attention.Partial:
     """Attention of q [B G K M H] to the whole chunks of row `index`, in as many blocks as `longest` columns fill."""
-    B, G, K, M, H = q.shape
+    B, G, K, _, H = q.shape
     S = past_k.shape[-1]
     block = min(PAST_BLOCK, S)
 
@@ -131,12 +131,7 @@ def _attend_past(q, past_k, past_v, index, base, longest, times, window, cap) ->
         visible = (columns < base[..., None]) & attention.causal_mask(times, columns, window)
         return attention.combine(part, attention.one_query_on_branch(q, k, v, visible, cap))
 
-    nothing = attention.Partial(
-        jnp.zeros(q.shape, jnp.float32),
-        jnp.full((B, G, K, M), 0.0 if 0 < cap <= 60 else attention.MASKED),
-        jnp.zeros((B, G, K, M), jnp.float32),
-    )
-    return lax.fori_loop(0, -(-longest // block), one_block, nothing)
+    return lax.fori_loop(0, -(-longest // block), one_block, attention.nothing(q.shape, cap))
 
 
 def flush(cache: Cache, base: jax.Array) -> Cache:

@@ -21,7 +21,8 @@ import numpy as np
 
 from spct_jax import models
 from spct_jax.data import batches
-from spct_jax.models import partition
+from spct_jax.errors import InputError
+from spct_jax.models import decoding, partition
 from spct_jax.models.sizes import ModelConfig
 from spct_jax.sampling.generate import CHUNK, UNROLLED_LAYERS, Completions, Slots, check_truncation, run_chunk
 from spct_jax.sharding import Layout, Program
@@ -45,7 +46,11 @@ class Shape:
     prefill_rows: int = 4
     """Prompts that are read at once; a multiple of the devices."""
     chunk: int = CHUNK
-    """C, tokens between two looks at which branches have ended."""
+    """C, tokens between two looks at which branches have ended; whole chunks fill a block of the cache's past."""
+
+    def __post_init__(self):
+        if self.chunk < 1 or decoding.PAST_BLOCK % self.chunk:
+            raise InputError(f"chunk is {self.chunk}; it must divide {decoding.PAST_BLOCK}, the columns of a block")
 
 
 @dataclasses.dataclass(frozen=True)

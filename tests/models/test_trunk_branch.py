@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from spct_jax import models
-from spct_jax.models import sizes
+from spct_jax.models import attention, sizes
 
 V, P, G, T = 97, 24, 3, 13
 WINDOW = 8
@@ -114,3 +114,16 @@ def test_branches_do_not_see_each_other():
     want = branched(params, config, trunks, lengths, inputs, targets)[0]
     other = inputs.at[:, 1:].set((inputs[:, 1:] + 1) % V)
     np.testing.assert_array_equal(branched(params, config, trunks, lengths, other, targets)[0][:, 0], want[:, 0])
+
+
+@pytest.mark.parametrize("cap", [0.0, 50.0, 80.0])
+def test_attention_over_nothing_changes_no_bit_of_what_it_is_combined_with(cap):
+    rng = np.random.default_rng(0)
+    # Scores far below zero: a peak of 0 would underflow where nothing caps them.
+    q, k, v = (rng.standard_normal(shape, np.float32) for shape in ((2, 3, 5, 8), (2, 7, 8), (2, 7, 8)))
+    k -= 100 * q[:, 0, 0, None] * (cap == 0)
+    part = attention.partial(q, k, v, np.ones((5, 7), bool), cap)
+    nothing = attention.nothing(q.shape, cap)
+    assert float(np.abs(nothing.out).max()) == float(np.abs(nothing.sum).max()) == 0
+    for got, want in zip(attention.combine(nothing, part), part, strict=True):
+        np.testing.assert_array_equal(got, want)

@@ -80,6 +80,12 @@ def test_rows_are_split_over_devices():
         engine(dataclasses.replace(SHAPE, rows=3), devices=2)
 
 
+@pytest.mark.parametrize("chunk", [0, 12, 64])
+def test_a_chunk_that_does_not_divide_a_block_of_the_past_is_refused(chunk):
+    with pytest.raises(InputError, match=f"chunk is {chunk}; it must divide 32"):
+        dataclasses.replace(SHAPE, chunk=chunk)
+
+
 @pytest.mark.parametrize("between", [[], range(8)])
 def test_a_request_that_comes_again_finds_its_trunk_unless_others_took_the_place(between):
     shape = dataclasses.replace(SHAPE, rows=1)
