@@ -39,7 +39,8 @@ def token_logprobs(
     hidden = gemma.extend(params, config, trunk, inputs)
     table = gemma.output_table(params, config)
 
-    def one_chunk(hidden, targets):
+    def one_chunk(whole, hidden, targets):
+        table, temperature = whole
         scaled = gemma.unembed_with(table, config, partition.constrain(hidden, "batch")) / temperature
         norm = jax.nn.logsumexp(scaled, axis=-1)
         logprobs = jnp.take_along_axis(scaled, targets[..., None], axis=-1)[..., 0] - norm
@@ -49,7 +50,7 @@ def token_logprobs(
 
     T = inputs.shape[-1]
     if T <= time_chunk:
-        return one_chunk(hidden, targets)
+        return one_chunk((table, temperature), hidden, targets)
     chunks = -(-T // time_chunk)
     spare = chunks * time_chunk - T
 
@@ -60,5 +61,9 @@ def token_logprobs(
     def join(x):
         return jnp.moveaxis(x, 0, 2).reshape(*x.shape[1:3], chunks * time_chunk)[:, :, :T]
 
-    out = lax.map(lambda chunk: jax.checkpoint(one_chunk)(*chunk), (split(hidden), split(targets)))
-    return jax.tree.map(join, out)
+    def all_chunks(whole, hidden, targets):
+        out = lax.map(lambda chunk: jax.checkpoint(one_chunk)(whole, *chunk), (split(hidden), split(targets)))
+        return jax.tree.map(join, out)
+
+    whole = (table, jnp.asarray(temperature, jnp.float32))
+    return partition.over_rows(all_chunks, whole, hidden, targets)

@@ -15,6 +15,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.sharding import PartitionSpec
 
 PARAMETER_AXES: dict[str, tuple[str | None, ...]] = {
     "input_embedding": ("vocab", "embed"),
@@ -107,6 +108,37 @@ def _gather_backward(axes, _, gradient):
 
 
 _gather.defvjp(_gather_forward, _gather_backward)
+
+
+def over_rows(function: Callable, whole: Any, *rows: jax.Array) -> Any:
+    """`function(whole, *rows)`, every device at work on its own rows alone; of arrays with B first, to arrays with B first.
+
+    Inside a loop over parts of the rows, the gradient of `whole` would be summed over the devices once per part; here it is
+    summed once, when the loop is over.
+    """
+    resolve = _RESOLVE.get()
+    where = None if resolve is None else resolve(rows[0].shape, ("batch",))
+    if where is None or not where.spec:
+        return function(whole, *rows)
+    split = PartitionSpec(where.spec[0])
+    axes = {where.spec[0]} if isinstance(where.spec[0], str) else set(where.spec[0])
+
+    def inside(shape, logical):
+        # The rows are split already, and what is left to split is said without the mesh.
+        return resolve(shape, tuple(None if axis == "batch" else axis for axis in logical)).spec
+
+    def shard(whole, *rows):
+        with constraints(inside):
+            return function(whole, *rows)
+
+    return jax.shard_map(
+        shard,
+        mesh=where.mesh,
+        in_specs=(PartitionSpec(), *(split for _ in rows)),
+        out_specs=split,
+        axis_names=axes,
+        check_vma=False,
+    )(whole, *rows)
 
 
 def cast(tree: Any, dtype: Any) -> Any:

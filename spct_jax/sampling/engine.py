@@ -400,3 +400,32 @@ def _begin_branches(slots: Slots, fresh, place, keys, sample, last) -> Slots:
 
 
 _begin = Program(_begin_branches, ("batch",) * 6, _same_slots, donate=(0,))
+
+
+def lowered(layout: Layout, params: Any, config: ModelConfig, shape: Shape, sampler: Sampler) -> dict[str, jax.stages.Lowered]:
+    """The engine's two large programs, `prefill` and `decode`, lowered for parameters of which shapes are enough."""
+    made: list[ModelConfig] = []
+
+    def prepared(params):
+        params, config_ = _prepared(params, config)
+        made.append(config_)
+        return params
+
+    params = jax.eval_shape(prepared, params)
+    slots = jax.eval_shape(functools.partial(empty_slots, made[0], shape))
+    tokens = jax.ShapeDtypeStruct((shape.prefill_rows, shape.max_prompt - 1), jnp.int32)
+    lengths = jax.ShapeDtypeStruct((shape.prefill_rows,), jnp.int32)
+    return {
+        "prefill": _prefill.lower(params, tokens, lengths, layout=layout, config=made[0]),
+        "decode": _chunk.lower(
+            params,
+            slots,
+            jax.ShapeDtypeStruct((), jnp.float32),
+            layout=layout,
+            config=made[0],
+            limit=shape.max_new_tokens,
+            stop_ids=sampler.stop_ids,
+            top_k=sampler.top_k,
+            top_p=sampler.top_p,
+        ),
+    }

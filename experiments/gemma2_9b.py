@@ -1,0 +1,22 @@
+"""SPCT on Gemma-2 9B with the paper's settings, laid out for v6e:4x4.
+
+What: all stages from a pretrained checkpoint; prompt 4,096, completion 1,024, groups of 4.
+Hardware: one slice v6e:4x4.
+
+    python -m spct_jax.plan --config=experiments/gemma2_9b.py --topology=v6e:4x4
+    python -m spct_jax.train --config=experiments/gemma2_9b.py --workdir=DIR --config.init_checkpoint=CHECKPOINT --config.data.train=..
+
+"""
+
+from spct_jax import config as config_lib
+from spct_jax.models import sizes
+
+
+def get_config() -> config_lib.Config:
+    """The experiment."""
+    config = config_lib.paper(sizes.get("gemma2_9b"))
+    config.mesh = config_lib.MeshConfig(strategy="fsdp_tensor", tensor=4, rollout="tensor")
+    config.rl.accumulate = config.meta_rm.accumulate = 32
+    config.rft.accumulate = 8 * config.rl.accumulate
+    config.sft.accumulate = 2 * config.rl.accumulate
+    return config

@@ -1,0 +1,22 @@
+"""SPCT on Gemma-3 27B with the paper's settings, laid out for v5p:4x4x4.
+
+What: all stages from a pretrained checkpoint; prompt 4,096, completion 1,024, groups of 4.
+Hardware: one slice v5p:4x4x4.
+
+    python -m spct_jax.plan --config=experiments/gemma3_27b.py --topology=v5p:4x4x4
+    python -m spct_jax.train --config=experiments/gemma3_27b.py --workdir=DIR --config.init_checkpoint=CHECKPOINT --config.data.train=..
+
+"""
+
+from spct_jax import config as config_lib
+from spct_jax.models import sizes
+
+
+def get_config() -> config_lib.Config:
+    """The experiment."""
+    config = config_lib.paper(sizes.get("gemma3_27b"))
+    config.mesh = config_lib.MeshConfig(strategy="fsdp_tensor", tensor=4, rollout="tensor")
+    config.rl.accumulate = config.meta_rm.accumulate = 8
+    config.rft.accumulate = 8 * config.rl.accumulate
+    config.sft.accumulate = 2 * config.rl.accumulate
+    return config

@@ -1,0 +1,99 @@
+"""Compiles every program of an experiment for a TPU slice that need not be there, and says what each would take.
+
+    python -m spct_jax.plan --config=experiments/gemma2_2b.py --topology=v5e:4x4 [--json=FILE] [--programs=grpo,decode]
+    python -m spct_jax.plan --config=experiments/gemma2_2b.py --topology=v5e:4x4 --search
+
+Needs the TPU compiler, `pip install -e '.[plan]'`, and no TPU. Times are lower bounds (the busiest resource at its published
+peak), not predictions. `--config.mesh.slices=N` plans N slices of the topology.
+"""
+
+import pathlib
+
+import jax
+import tqdm
+from absl import flags
+
+from spct_jax import cli, files
+from spct_jax.config import Config, validate
+from spct_jax.errors import InputError
+from spct_jax.planning import hardware, programs, report, search
+from spct_jax.planning.hardware import GIB, Chip
+
+COMPILED_CANDIDATES = 3
+
+
+def plan(config: Config, topology: str, cache: pathlib.Path, only: list[str] | None = None) -> dict[str, dict]:
+    """Figures of every program, or of those named; see `planning.report.measure`.
+
+    Raises:
+      InputError: the topology, a program's name or the experiment's mesh is wrong.
+    """
+    chip, devices = hardware.parse_topology(topology), hardware.slice_devices(topology, config.mesh.slices)
+    planned = programs.programs(config, devices)
+    unknown = [name for name in only or () if name not in planned]
+    if unknown:
+        raise InputError(f"--programs: no program {unknown[0]!r}; there are {', '.join(planned)}")
+    bar = tqdm.tqdm([name for name in planned if not only or name in only], unit="program")
+    results = {}
+    for name in bar:
+        bar.set_description(f"compiling {name}")
+        results[name] = report.measure(planned[name], topology, devices, chip, cache)
+    return results
+
+
+def suggest(config: Config, program: str, topology: str, cache: pathlib.Path, say=print) -> None:
+    """Tries what could make a program fit, in order, until one does."""
+    devices = hardware.slice_devices(topology, config.mesh.slices)
+    for change, changed in search.remedies(config, program, len(devices)):
+        result = plan(changed, topology, cache, [program])[program]
+        over = (result["peak"] + result["beside"] - result["limit"]) / GIB
+        say(f"{program} with {change}: " + ("fits" if result["fits"] else f"still {over:.2f} GiB too much"))
+        if result["fits"]:
+            return
+    say(f"{program}: nothing in the configuration makes it fit; take a larger slice")
+
+
+def rank(config: Config, topology: str, chip: Chip, cache: pathlib.Path, say=print) -> None:
+    """Prints meshes and micro-batches for the GRPO update by the analytic model and compiles the best few."""
+    devices = hardware.slice_devices(topology, config.mesh.slices)
+    found = search.candidates(config, chip, len(devices))
+    if not found:
+        raise InputError(f"--search: no mesh of {topology} holds this experiment by the analytic model")
+    for number, candidate in enumerate(found[:10]):
+        line = f"tensor {candidate.tensor:2} accumulate {candidate.accumulate:3}: about {candidate.memory / GIB:.1f} GiB, "
+        line += f"{candidate.seconds:.2f} s"
+        if number < COMPILED_CANDIDATES:
+            result = plan(search.with_candidate(config, candidate), topology, cache, ["grpo"])["grpo"]
+            whole = (result["peak"] + result["beside"]) / GIB
+            time = f", at least {result['lower_bound']:.2f} s by {result['bound']}" if "bound" in result else ""
+            line += f"; compiled: {whole:.1f} GiB{time}, {'fits' if result['fits'] else 'does not fit'}"
+        say(line)
+
+
+def main(_) -> None:
+    """Entry of `python -m spct_jax.plan`."""
+    config, topology = flags.FLAGS.config, TOPOLOGY.value
+    validate(config)
+    chip, cache = hardware.parse_topology(topology), pathlib.Path(CACHE.value).expanduser()
+    hardware.prepare(chip)
+    jax.config.update("jax_platforms", "cpu")
+    if SEARCH.value:
+        rank(config, topology, chip, cache)
+        return
+    results = plan(config, topology, cache, PROGRAMS.value)
+    chips = len(hardware.slice_devices(topology, config.mesh.slices)) // chip.devices_per_chip
+    if JSON.value:
+        files.write(JSON.value, report.as_json(config, topology, chips, results))
+    print(report.tables(config, topology, chips, chip, results))
+    for name, result in results.items():
+        if not result["fits"]:
+            suggest(config, name, topology, cache)
+
+
+if __name__ == "__main__":
+    TOPOLOGY = flags.DEFINE_string("topology", None, "Slice, such as v5p:4x4x4, v5e:4x4, v6e:4x4, tpu7x:2x2x1.", required=True)
+    JSON = flags.DEFINE_string("json", "", "File to write the plan to, as JSON.")
+    PROGRAMS = flags.DEFINE_list("programs", [], "Only these programs.")
+    SEARCH = flags.DEFINE_bool("search", False, "Rank meshes and micro-batches instead, and compile the best three.")
+    CACHE = flags.DEFINE_string("cache", "~/.cache/spct_jax/plan", "Where figures of compiled programs are kept.")
+    cli.run(main, with_config=True)

@@ -1,0 +1,66 @@
+"""The arithmetic of every program by hand, to hold against what the compiler made of it.
+
+Conventions: a multiplication with its addition is two operations; only matrix products count. Attention of a trunk counts the
+blocks that are computed (`attention.query_blocks`), which is more than the causal half and less than the square; a branch
+attends to its whole trunk and, masked, to all of its own tokens. Padding counts, it is computed. Decoding counts one token of
+every branch; a branch's attention to its own cache is element-wise and no product. With `remat="full"` a layer's products are
+done twice before and twice as much again in the backward pass (4 times the forward), those of trunk attention once more,
+since its scores are never kept (5); the logits are computed twice and differentiated (4).
+"""
+
+from spct_jax.models import attention
+from spct_jax.models.gemma import window_of
+from spct_jax.models.sizes import ModelConfig
+
+_LAYER = {"none": 3, "dots": 3, "full": 4}
+_ATTENTION = {"none": 3, "dots": 4, "full": 4}
+
+
+def _linear(c: ModelConfig) -> float:
+    """Projections of one layer, per token."""
+    return 4.0 * c.width * c.head_dim * (c.num_heads + c.num_kv_heads) + 6.0 * c.width * c.ffw_width
+
+
+def _trunk_attention(c: ModelConfig, trunk: int) -> float:
+    """All layers, one trunk of so many slots."""
+    pairs = 0
+    for kind in c.layer_kinds:
+        pairs += sum(
+            (last - start) * (last - first) for start, last, first in attention.query_blocks(trunk, window_of(c, kind))
+        )
+    return 4.0 * c.num_heads * c.head_dim * pairs
+
+
+def _branch_attention(c: ModelConfig, trunk: int, own: int) -> float:
+    """All layers, one token of a branch: trunk slots and its own."""
+    slots = sum(min(trunk, window_of(c, kind) or trunk) + own for kind in c.layer_kinds)
+    return 4.0 * c.num_heads * c.head_dim * slots
+
+
+def _unembed(c: ModelConfig) -> float:
+    return 2.0 * c.vocab_size * c.width
+
+
+def prefill(c: ModelConfig, rows: int, trunk: int) -> float:
+    """B trunks of P slots."""
+    return rows * (_trunk_linear(c, trunk) + _trunk_attention(c, trunk))
+
+
+def decode(c: ModelConfig, branches: int, trunk_slots: int) -> float:
+    """One token of every branch; `trunk_slots` are those of all trunks in a row."""
+    return branches * (c.num_layers * _linear(c) + _branch_attention(c, trunk_slots, 0) + _unembed(c))
+
+
+def forward(c: ModelConfig, rows: int, group: int, trunk: int, time: int, *, logits: bool = True) -> float:
+    """Trunks and their whole branches, with or without logits."""
+    each = c.num_layers * _linear(c) + _branch_attention(c, trunk, time) + (_unembed(c) if logits else 0)
+    return prefill(c, rows, trunk) + rows * group * time * each
+
+
+def update(c: ModelConfig, rows: int, group: int, trunk: int, time: int, *, logits: bool = True) -> float:
+    """Gradients of trunks and branches."""
+    inner = _ATTENTION[c.remat] + (trunk > attention.QUERY_BLOCK)
+    linear = _trunk_linear(c, trunk) + group * time * c.num_layers * _linear(c)
+    total = _LAYER[c.remat] * rows * linear + inner * rows * _trunk_attention(c, trunk)
+    total += _ATTENTION[c.remat] * rows * group * time * _branch_attention(c, trunk, time)
+    return total + (4 * _unembed(c) * rows * group * time if logits else 0)

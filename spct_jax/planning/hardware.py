@@ -1,0 +1,89 @@
+"""TPU chips, in published figures, and slices of them that need not be there."""
+
+import dataclasses
+import importlib.util
+import os
+import re
+
+from spct_jax.errors import InputError
+
+
+@dataclasses.dataclass(frozen=True)
+class Chip:
+    """One device as JAX counts them, in bytes, seconds and floating-point operations."""
+
+    kind: str
+    """`device_kind` of its devices."""
+    flops: float
+    """Peak bfloat16 operations per second."""
+    hbm: int
+    """Memory that the compiler may use, bytes."""
+    hbm_bandwidth: float
+    """Bytes per second."""
+    ici_bandwidth: float
+    """Bytes per second that leave over all links inside a slice, one way."""
+    dcn_bandwidth: float
+    """Bytes per second that leave for other slices."""
+    devices_per_chip: int = 1
+    environment: tuple[tuple[str, str], ...] = ()
+    """What the compiler wants to be told."""
+
+
+GIB = 1 << 30
+
+CHIPS = {
+    "v5e": Chip("TPU v5 lite", 197e12, int(15.75 * GIB), 0.81e12, 4 * 45e9, 3.125e9),
+    "v5p": Chip("TPU v5", 459e12, int(95.74 * GIB), 2.765e12, 6 * 90e9, 6.25e9),
+    # At full effort its compiler takes six times as long for the same peak of memory.
+    "v6e": Chip(
+        "TPU v6 lite", 918e12, int(31.25 * GIB), 1.64e12, 4 * 90e9, 12.5e9, environment=(("JAX_OPTIMIZATION_LEVEL", "O1"),)
+    ),
+    # A chip shows as two devices, each with half of everything.
+    "tpu7x": Chip("TPU7x", 1153.5e12, int(94.75 * GIB), 3.69e12, 3 * 90e9, 6.25e9, devices_per_chip=2),
+}
+"""Peak rates and bandwidths as published; usable memory as the compiler states it when a program is too large."""
+
+
+def chip_of(kind: str) -> Chip | None:
+    """The chip whose devices call themselves `kind`; None for a CPU, a GPU or a chip without published figures here."""
+    return next((chip for chip in CHIPS.values() if chip.kind == kind), None)
+
+
+def parse_topology(name: str) -> Chip:
+    """The chip of a topology such as `v5p:4x4x4`.
+
+    Raises:
+      InputError: it is not one of ours.
+    """
+    found = re.fullmatch(r"(\w+):(\d+x\d+(?:x\d+)?)", name)
+    if not found or found[1] not in CHIPS:
+        raise InputError(f"--topology={name}: expected CHIP:AxB or CHIP:AxBxC with CHIP one of {', '.join(CHIPS)}")
+    return CHIPS[found[1]]
+
+
+def prepare(chip: Chip) -> None:
+    """Sets what the TPU compiler reads from the environment; must come before JAX is first used.
+
+    Raises:
+      InputError: there is no TPU compiler here.
+    """
+    if importlib.util.find_spec("libtpu") is None:
+        raise InputError("planning needs the TPU compiler: pip install -e '.[plan]'")
+    silence = {"TPU_SKIP_MDS_QUERY": "1", "TPU_ACCELERATOR_TYPE": "v5litepod-4", "TPU_WORKER_HOSTNAMES": "localhost"}
+    for name, value in (silence | {"TPU_WORKER_ID": "0", "JAX_PLATFORMS": "cpu"} | dict(chip.environment)).items():
+        os.environ.setdefault(name, value)
+
+
+def slice_devices(name: str, slices: int) -> list:
+    """The devices of a topology, which are descriptions only.
+
+    Raises:
+      InputError: the compiler knows no such slice.
+    """
+    from jax.experimental import topologies
+
+    options = {"num_slices": slices} if slices > 1 else {}
+    try:
+        return list(topologies.get_topology_desc(platform="tpu", topology_name=name, **options).devices)
+    except Exception as error:
+        raise InputError(f"--topology={name}: the compiler knows no such slice ({str(error).splitlines()[0]})") from None

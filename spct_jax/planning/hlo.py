@@ -1,0 +1,358 @@
+"""What a compiled program does, read from its text: arithmetic, memory traffic and collectives, loops multiplied out.
+
+XLA's own count takes every loop body once. Here a loop counts as often as its condition says; a loop that ends on data
+(decoding until all branches are done) counts once, so its figures are per token. Of a conditional the dearer branch counts.
+"""
+
+import dataclasses
+import functools
+import math
+import re
+
+COLLECTIVES = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute", "send")
+_BYTES = {
+    "pred": 1,
+    "s8": 1,
+    "u8": 1,
+    "s16": 2,
+    "u16": 2,
+    "bf16": 2,
+    "f16": 2,
+    "s32": 4,
+    "u32": 4,
+    "f32": 4,
+    "s64": 8,
+    "u64": 8,
+}
+_BYTES |= {"f64": 8, "s4": 1, "u4": 1, "f8e4m3fn": 1, "f8e5m2": 1}
+_NO_TRAFFIC = {
+    "parameter", "constant", "tuple", "get-tuple-element", "bitcast", "while", "conditional", "call", "after-all", "iota",
+    "partition-id", "replica-id", "opt-barrier", "custom-call",
+}  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class Shape:
+    """An array in a program."""
+
+    dtype: str
+    dims: tuple[int, ...]
+    in_hbm: bool
+    """Whether it is in the chip's main memory, not in its scratch memory."""
+
+    @property
+    def bytes(self) -> int:
+        """Size without padding."""
+        return _BYTES.get(self.dtype, 4) * math.prod(self.dims)
+
+
+@dataclasses.dataclass(frozen=True)
+class Instruction:
+    """One line of a computation."""
+
+    name: str
+    shapes: tuple[Shape, ...]
+    opcode: str
+    operands: tuple[str, ...]
+    text: str
+    """Everything behind the operands."""
+    argument: str
+    """What stands between the parentheses."""
+
+    def called(self, attribute: str) -> str | None:
+        """The computation that an attribute names."""
+        found = re.search(rf"\b{attribute}=%?([\w.\-]+)", self.text)
+        return found[1] if found else None
+
+
+@dataclasses.dataclass
+class Cost:
+    """Per device and execution."""
+
+    flops: float = 0.0
+    """Multiplications and additions of matrix products."""
+    bytes: float = 0.0
+    """Read from and written to main memory, fused work counted once."""
+    collectives: dict[str, tuple[float, float]] = dataclasses.field(default_factory=dict)
+    """Kind -> (how many, bytes that a device sends, as rings do it)."""
+
+    @property
+    def sent(self) -> float:
+        """Bytes that a device sends in all collectives."""
+        return sum(size for _, size in self.collectives.values())
+
+    def add(self, other: "Cost", times: float = 1) -> None:
+        """Adds `times` the cost of something else."""
+        self.flops += times * other.flops
+        self.bytes += times * other.bytes
+        for kind, (count, size) in other.collectives.items():
+            seen = self.collectives.get(kind, (0.0, 0.0))
+            self.collectives[kind] = (seen[0] + times * count, seen[1] + times * size)
+
+
+class Module:
+    """A program's computations."""
+
+    def __init__(self, text: str):
+        """Parses the text of a compiled program."""
+        self.computations: dict[str, list[Instruction]] = {}
+        self.entry, lines = "", None
+        for line in text.splitlines():
+            header = re.match(r"(ENTRY )?%?([\w.\-]+) \(.*\) -> .*\{$", line)
+            if header:
+                lines = self.computations[header[2]] = []
+                self.entry = header[2] if header[1] else self.entry
+            elif line.startswith("}"):
+                lines = None
+            elif lines is not None and (parsed := _parse(line)) is not None:
+                lines.append(parsed)
+        self._seen: set[str] = set()
+
+    def cost(self) -> Cost:
+        """The cost of the whole program."""
+        self._seen = set()
+        return self._cost(self.entry)
+
+    @functools.cached_property
+    def _names(self) -> dict[str, dict[str, Instruction]]:
+        return {name: {i.name: i for i in body} for name, body in self.computations.items()}
+
+    def _cost(self, computation: str) -> Cost:
+        total = Cost()
+        for instruction in self.computations[computation]:
+            self._add(total, computation, instruction)
+        return total
+
+    def _add(self, total: Cost, computation: str, instruction: Instruction) -> None:
+        opcode = instruction.opcode
+        if opcode == "while":
+            total.add(self._cost(instruction.called("body")), self.trips(computation, instruction) or 1)
+        elif opcode == "conditional":
+            branches = re.search(r"branch_computations=\{([^}]*)\}", instruction.text)
+            names = re.findall(r"%?([\w.\-]+)", branches[1]) if branches else []
+            names += [c for c in map(instruction.called, ("true_computation", "false_computation")) if c]
+            total.add(max((self._cost(name) for name in names), key=lambda c: (c.flops, c.bytes), default=Cost()))
+        elif opcode == "call" or opcode.endswith("-start") and instruction.called("calls"):
+            total.add(self._cost(instruction.called("to_apply") or instruction.called("calls")))
+        elif opcode == "fusion":
+            inside = self._cost(instruction.called("calls"))
+            total.add(dataclasses.replace(inside, bytes=self._fusion_bytes(computation, instruction)))
+        else:
+            if opcode in ("dot", "convolution"):
+                operands = [self._shapes(computation, name)[0] for name in instruction.operands[:2]]
+                total.flops += (_dot_flops if opcode == "dot" else _convolution_flops)(instruction, *operands)
+            elif opcode.removesuffix("-start") in COLLECTIVES:
+                self._add_collective(total, computation, instruction)
+            if opcode not in _NO_TRAFFIC and not opcode.endswith("-done"):
+                total.bytes += self._plain_bytes(computation, instruction)
+
+    def _shapes(self, computation: str, name: str) -> tuple[Shape, ...]:
+        return self._names[computation][name].shapes
+
+    def trips(self, computation: str, loop: Instruction) -> int | None:
+        """How often a loop runs, counting from 0 as the scans of JAX do; None where that depends on data."""
+        known = re.search(r"known_trip_count[^\d]*(\d+)", loop.text)
+        if known:
+            return int(known[1])
+        condition, body = loop.called("condition"), loop.called("body")
+        test = self.computations[condition][-1]
+        given = [self._names[condition][name] for name in test.operands]
+        if test.opcode == "fusion":
+            inside = self.computations[test.called("calls")]
+            limits = [self._constant(test.called("calls"), i.name) for i in inside if i.opcode == "constant"]
+            compares = inside[-1]
+        else:
+            limits, compares = [], test
+        if compares.opcode != "compare" or "direction=LT" not in compares.text:
+            return None
+        limits = [x for x in (*limits, *(self._constant(condition, i.name) for i in given)) if x is not None]
+        counters = [found[1] for i in given if i.opcode == "get-tuple-element" and (found := re.search(r"index=(\d+)", i.text))]
+        if len(limits) != 1 or len(counters) != 1:
+            return None
+        root = self.computations[body][-1]
+        step = self._growth(body, root.operands[int(counters[0])])
+        return -(-limits[0] // step) if step else None
+
+    def _constant(self, computation: str, name: str) -> int | None:
+        instruction = self._names[computation].get(name)
+        while instruction is not None and instruction.opcode in ("copy", "bitcast", "convert"):
+            instruction = self._names[computation].get(instruction.operands[0])
+        if instruction is None or instruction.opcode != "constant" or not re.fullmatch(r"-?\d+", instruction.argument):
+            return None
+        return int(instruction.argument)
+
+    def _growth(self, computation: str, name: str) -> int:
+        """What is added to a loop's counter in its body, over all the copies of an unrolled one."""
+        instruction, output = self._names[computation][name], 0
+        if instruction.opcode == "get-tuple-element" and self._names[computation][instruction.operands[0]].opcode == "fusion":
+            output = int(re.search(r"index=(\d+)", instruction.text)[1])
+            instruction = self._names[computation][instruction.operands[0]]
+        if instruction.opcode == "add":
+            first, second = instruction.operands
+            amount = self._constant(computation, second)
+            if amount is None:
+                first, amount = second, self._constant(computation, first) or 0
+            return amount + self._growth(computation, first)
+        if instruction.opcode in ("copy", "bitcast"):
+            return self._growth(computation, instruction.operands[0])
+        if instruction.opcode == "fusion":
+            inside = instruction.called("calls")
+            root = self.computations[inside][-1]
+            start = root.operands[output] if root.opcode == "tuple" else root.name
+            outer = sum(self._growth(computation, o) for o in instruction.operands if not self._shapes(computation, o)[0].dims)
+            return outer + self._growth(inside, start)
+        return 0
+
+    def _add_collective(self, total: Cost, computation: str, instruction: Instruction) -> None:
+        channel = re.search(r"channel_id=(\d+)", instruction.text)
+        # The start and the end of an asynchronous collective may both hold a copy of it.
+        key = f"{instruction.opcode.removesuffix('-start')}/{channel[1]}" if channel else f"{computation}/{instruction.name}"
+        if key in self._seen:
+            return
+        self._seen.add(key)
+        kind = instruction.opcode.removesuffix("-start")
+        given = sum(s.bytes for name in instruction.operands for s in self._shapes(computation, name))
+        group = _group_size(instruction.text)
+        share = (group - 1) / group if group > 1 else 0.0
+        size = {
+            "all-gather": given * (group - 1),
+            "all-reduce": 2 * given * share,
+            "reduce-scatter": given * share,
+            "all-to-all": given * share,
+        }.get(kind, given)
+        total.add(Cost(collectives={kind: (1.0, float(size))}))
+
+    def _plain_bytes(self, computation: str, instruction: Instruction) -> float:
+        given = [s for name in instruction.operands for s in self._shapes(computation, name)]
+        made = instruction.shapes[:1] if instruction.opcode.endswith("-start") else instruction.shapes
+        if instruction.opcode in ("dynamic-slice", "slice", "gather"):
+            given = list(made)
+        elif instruction.opcode in ("dynamic-update-slice", "scatter"):
+            given = made = self._shapes(computation, instruction.operands[1 if instruction.opcode != "scatter" else 2])
+        return sum(s.bytes for s in (*given, *made) if s.in_hbm)
+
+    def _fusion_bytes(self, computation: str, fusion: Instruction) -> float:
+        """Operands and results, but of arrays that are only sliced or updated in place, the parts that are."""
+        inside = fusion.called("calls")
+        body, names = self.computations[inside], self._names[inside]
+        users: dict[str, list[Instruction]] = {}
+        for instruction in body:
+            for name in instruction.operands:
+                users.setdefault(name, []).append(instruction)
+        parameters = {int(i.argument): i for i in body if i.opcode == "parameter"}
+        updated, total = set(), 0.0
+        for number, name in enumerate(fusion.operands):
+            parameter = parameters.get(number)
+            for shape in self._shapes(computation, name):
+                if not shape.in_hbm:
+                    continue
+                uses = users.get(parameter.name, []) if parameter else []
+                if uses and all(
+                    u.opcode in ("dynamic-slice", "slice", "gather") and u.operands[0] == parameter.name for u in uses
+                ):
+                    total += sum(min(u.shapes[0].bytes, shape.bytes) for u in uses)
+                elif uses and all(u.opcode == "dynamic-update-slice" and u.operands[0] == parameter.name for u in uses):
+                    total += sum(names[u.operands[1]].shapes[0].bytes for u in uses)
+                    updated.add(shape.dims)
+                else:
+                    total += shape.bytes
+        return total + sum(s.bytes for s in fusion.shapes if s.in_hbm and s.dims not in updated)
+
+
+_ARRAY = re.compile(r"(\w+)\[([\d,]*)\](?:\{([^}]*)\})?")
+
+
+def _array_shapes(text: str) -> tuple[Shape, ...]:
+    return tuple(
+        Shape(dtype, tuple(int(d) for d in dims.split(",") if d), not re.search(r"S\([1-9]\)", layout or ""))
+        for dtype, dims, layout in _ARRAY.findall(text)
+    )
+
+
+def _balanced(text: str, start: int) -> int:
+    """Where the parenthesis at `start` closes."""
+    depth = 0
+    for position in range(start, len(text)):
+        depth += (text[position] == "(") - (text[position] == ")")
+        if not depth:
+            return position
+    return len(text) - 1
+
+
+def _parse(line: str) -> Instruction | None:
+    head = re.match(r"\s*(?:ROOT )?%?([\w.\-]+) = ", line)
+    if not head:
+        return None
+    start = head.end()
+    stop = _balanced(line, start) + 1 if line[start] == "(" else line.find(" ", start)
+    opcode = re.match(r" ([\w\-]+)\(", line[stop:])
+    if not opcode:
+        return None
+    opens = stop + opcode.end() - 1
+    closes = _balanced(line, opens)
+    argument = line[opens + 1 : closes]
+    return Instruction(
+        name=head[1],
+        shapes=_array_shapes(line[start:stop]),
+        opcode=opcode[1],
+        operands=tuple(re.findall(r"%([\w.\-]+)", argument)),
+        text=line[closes + 1 :],
+        argument=argument,
+    )
+
+
+def _group_size(text: str) -> int:
+    """Devices that take part in one collective."""
+    named = re.search(r"replica_groups=mesh\[([^\]]*)\]\s*\{([^}]*)\}", text)
+    if named:
+        sizes = dict(re.findall(r"'(\w+)'=(\d+)", named[1]))
+        return math.prod(int(sizes[axis]) for axis in re.findall(r"'(\w+)'", named[2]))
+    tiled = re.search(r"replica_groups=\[(\d+),(\d+)\]<=", text)
+    if tiled:
+        return int(tiled[2])
+    listed = re.search(r"replica_groups=\{\{([\d,]*)\}", text)
+    return len(listed[1].split(",")) if listed else 1
+
+
+def _dot_flops(instruction: Instruction, lhs: Shape, rhs: Shape) -> float:
+    contracted = re.search(r"lhs_contracting_dims=\{([\d,]*)\}", instruction.text)
+    inner = math.prod(lhs.dims[int(d)] for d in contracted[1].split(",") if d) if contracted else 1
+    return 2.0 * math.prod(instruction.shapes[0].dims) * inner
+
+
+def _convolution_flops(instruction: Instruction, lhs: Shape, rhs: Shape) -> float:
+    """Products with real inputs only: TPUs write batches of matrix products as convolutions over padded, dilated axes."""
+    labels = re.search(r"dim_labels=(\w+)_(\w+)->(\w+)", instruction.text)
+    out = instruction.shapes[0]
+    window = re.search(r"window=\{([^}]*)\}", instruction.text)
+    fields = dict(re.findall(r"(\w+)=(\S+)", window[1])) if window else {}
+    axes = sorted(label for label in labels[2] if label.isdigit())
+    sizes = [int(x) for x in fields["size"].split("x")] if "size" in fields else [1] * len(axes)
+
+    def field(name: str, default: str) -> list[str]:
+        return fields[name].split("x") if name in fields else [default] * len(axes)
+
+    pairs = 1
+    for i, axis in enumerate(axes):
+        stride, dilate, spread = (int(field(n, "1")[i]) for n in ("stride", "lhs_dilate", "rhs_dilate"))
+        low = int(field("pad", "0_0")[i].split("_")[0])
+        length, count = lhs.dims[labels[1].index(axis)], out.dims[labels[3].index(axis)]
+        pairs *= _real_pairs(count, sizes[i], stride, low, dilate, spread, length)
+    features = out.dims[labels[3].index("f")] * out.dims[labels[3].index("b")]
+    return 2.0 * pairs * features * rhs.dims[labels[2].index("i")]
+
+
+@functools.lru_cache(maxsize=4096)
+def _real_pairs(count: int, size: int, stride: int, low: int, dilate: int, spread: int, length: int) -> int:
+    """(output, kernel) positions of one axis that meet an element of the input, not padding nor a hole."""
+    pairs = 0
+    for kernel in range(size):
+        first = kernel * spread - low
+        # first + stride * o must be a multiple of `dilate` within [0, (length - 1) * dilate].
+        if dilate == 1:
+            begin, end = max(0, -(first // stride)), (length - 1 - first) // stride
+            pairs += max(0, min(count - 1, end) - begin + 1)
+        else:
+            places = (first + stride * o for o in range(count))
+            pairs += sum(0 <= p <= (length - 1) * dilate and p % dilate == 0 for p in places)
+    return pairs

@@ -1,0 +1,157 @@
+"""From a compiled program to figures, and from figures to the tables of a plan."""
+
+import dataclasses
+import hashlib
+import json
+import pathlib
+import re
+import time
+from typing import Any
+
+import jax
+
+from spct_jax import files
+from spct_jax.config import Config
+from spct_jax.planning import hlo
+from spct_jax.planning.hardware import GIB, Chip
+from spct_jax.planning.programs import Planned
+
+PER_TOKEN = ("decode", "rollout")
+"""Programs with a loop that ends on data: their figures are of one step of it (and of the prefill before it)."""
+
+
+def measure(planned: Planned, topology: str, devices: list, chip: Chip, cache: pathlib.Path) -> dict[str, Any]:
+    """Compiles a program, or takes what the same program gave before, and holds it against the chip.
+
+    Returns:
+      `fits`, and in bytes per device `peak`, `beside` (held while it runs), `limit`; if the compiler could fit it `flops`,
+      `flops_by_hand`, `bytes`, `collectives` and `sent` per device, and `seconds`, the least time each resource takes.
+    """
+    lowered = planned.lower()
+    key = "\n".join((lowered.as_text(), topology, str(len(devices)), jax.__version__, str(chip), hlo_version()))
+    path = cache / f"{hashlib.sha256(key.encode()).hexdigest()}.json"
+    found = files.read_json(path) if path.exists() else _compile(lowered)
+    if not path.exists():
+        cache.mkdir(parents=True, exist_ok=True)
+        files.write_json(path, found)
+    result = dict(found, beside=planned.beside, limit=chip.hbm, tokens=planned.tokens)
+    result["fits"] = found["peak"] + planned.beside <= chip.hbm
+    if "flops" not in found:
+        return result | {"fits": False}
+    dcn = found["collectives"].get("send", (0, 0))[1]
+    seconds = {
+        "compute": found["flops"] / chip.flops,
+        "memory": found["bytes"] / chip.hbm_bandwidth,
+        "links": (found["sent"] - dcn) / chip.ici_bandwidth,
+        "network": dcn / chip.dcn_bandwidth,
+    }
+    return result | {
+        "flops_by_hand": planned.flops / len(devices),
+        "seconds": seconds,
+        "bound": max(seconds, key=seconds.get),
+        "lower_bound": max(seconds.values()),
+    }
+
+
+def hlo_version() -> str:
+    """Changes when the reading of programs does, so that nothing older is taken from a cache."""
+    return hashlib.sha256(pathlib.Path(hlo.__file__).read_bytes()).hexdigest()
+
+
+def _compile(lowered: jax.stages.Lowered) -> dict[str, Any]:
+    start = time.perf_counter()
+    try:
+        compiled = lowered.compile()
+    except jax.errors.JaxRuntimeError as error:
+        needed = re.search(r"Used ([\d.]+)([GM]) of", str(error))
+        if needed is None:
+            raise
+        unit = GIB if needed[2] == "G" else GIB >> 10
+        return {"peak": int(float(needed[1]) * unit), "compile_seconds": time.perf_counter() - start}
+    cost = hlo.Module(compiled.as_text()).cost()
+    return {
+        "peak": compiled.memory_analysis().peak_memory_in_bytes,
+        "flops": cost.flops,
+        "bytes": cost.bytes,
+        "collectives": cost.collectives,
+        "sent": cost.sent,
+        "compile_seconds": time.perf_counter() - start,
+    }
+
+
+def step(config: Config, results: dict[str, dict]) -> dict[str, float]:
+    """A step of RL and the paper's schedule, if every program took its least time and all ran one after the other.
+
+    Returns {} where a program that counts is missing or does not fit.
+    """
+    wanted = ("reshard", "prefill", "decode", "reference", "grpo", "sft", "meta_rm")
+    if any("lower_bound" not in results.get(name, {}) for name in wanted):
+        return {}
+    least = {name: results[name]["lower_bound"] for name in wanted}
+    rl, time_ = config.rl, config.data.max_completion
+    prompts = rl.batch_size * (config.data.max_prompt - 1) / results["prefill"]["tokens"]
+    rollout = least["reshard"] + prompts * least["prefill"] + time_ * least["decode"]
+    seconds = rollout + least["reference"] + rl.updates_per_rollout * least["grpo"]
+    return {
+        "rollout_seconds": rollout,
+        "seconds": seconds,
+        "completion_tokens": rl.batch_size * rl.group_size * time_,
+        "rl_hours": rl.steps * seconds / 3600,
+        "rft_hours": config.rft.steps * least["sft"] / 3600,
+        "meta_rm_hours": config.meta_rm.steps * least["meta_rm"] / 3600,
+    }
+
+
+def tables(config: Config, topology: str, chips: int, chip: Chip, results: dict[str, dict]) -> str:
+    """The plan as Markdown."""
+    mesh = config.mesh
+    lines = [
+        f"{topology}, {mesh.slices} slice{'s' * (mesh.slices > 1)} of {chips // mesh.slices} chips; strategy {mesh.strategy}, "
+        f"tensor {mesh.tensor}, rollout {mesh.rollout}; remat {config.model.remat}; prompt {config.data.max_prompt}, "
+        f"completion {config.data.max_completion}, group {config.rl.group_size}, {config.rl.batch_size} prompts a step, "
+        f"accumulate {config.rl.accumulate} (RL), {config.rft.accumulate} (RFT), {config.meta_rm.accumulate} (meta RM).",
+        "",
+        f"| program | peak GiB of {chip.hbm / GIB:.2f} | beside it | TFLOP | by hand | GB moved | GB sent | least ms | bound by |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | --- |",
+    ]
+    for name, r in results.items():
+        memory = f"{r['peak'] / GIB:.2f} | {r['beside'] / GIB:.2f}"
+        if "flops" not in r:
+            lines.append(f"| {name} | {memory} | | | | | | **does not fit** |")
+            continue
+        hand = f"{r['flops'] / r['flops_by_hand']:.3f}" if r["flops_by_hand"] else ""
+        label = name + (" (a token)" if name == "decode" else " (prefill and a token)" if name == "rollout" else "")
+        bound = r["bound"] if r["fits"] else f"**{(r['peak'] + r['beside'] - r['limit']) / GIB:.2f} GiB too much**"
+        lines.append(
+            f"| {label} | {memory} | {r['flops'] / 1e12:.3f} | {hand} | {r['bytes'] / 1e9:.1f} | {r['sent'] / 1e9:.2f} | "
+            f"{1e3 * r['lower_bound']:.1f} | {bound} |"
+        )
+    lines += ["", "Collectives per device and execution, count and GB sent:", ""]
+    for name, r in results.items():
+        found = [f"{kind} {count:.0f} ({size / 1e9:.2f})" for kind, (count, size) in r.get("collectives", {}).items()]
+        lines.append(f"- {name}: {', '.join(found) or 'none'}")
+    whole = step(config, results)
+    if whole:
+        hours = {name: chips * whole[f"{name}_hours"] for name in ("rft", "rl", "meta_rm")}
+        lines += [
+            "",
+            f"A step of RL takes at least {whole['seconds']:.1f} s, {whole['rollout_seconds']:.1f} s of it the rollout: at most "
+            f"{whole['completion_tokens'] / whole['seconds'] / chips:.0f} completion tokens/s/chip. The schedule ({config.rft.steps} "
+            f"steps of RFT, {config.rl.steps} of RL, {config.meta_rm.steps} of the meta RM) takes at least "
+            f"{hours['rft']:.0f} + {hours['rl']:.0f} + {hours['meta_rm']:.0f} = {sum(hours.values()):.0f} chip-hours.",
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def as_json(config: Config, topology: str, chips: int, results: dict[str, dict]) -> str:
+    """The plan for programs."""
+    plan = {
+        "topology": topology,
+        "slices": config.mesh.slices,
+        "chips": chips,
+        "fits": all(r["fits"] for r in results.values()),
+        "programs": results,
+        "step": step(config, results),
+        "config": dataclasses.asdict(config),
+    }
+    return json.dumps(plan, indent=2) + "\n"

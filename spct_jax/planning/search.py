@@ -1,0 +1,107 @@
+"""Which mesh and which micro-batches: what would make a program fit, and a ranking by an analytic model."""
+
+import copy
+import dataclasses
+from collections.abc import Iterator
+
+from spct_jax.config import Config
+from spct_jax.planning import count
+from spct_jax.planning.hardware import Chip
+
+STAGE_OF = {"grpo": "rl", "sft": "rft", "meta_rm": "meta_rm"}
+
+
+def remedies(config: Config, program: str, devices: int) -> Iterator[tuple[str, Config]]:
+    """(what was changed, the configuration) of what may make a program fit, each beside the ones before it.
+
+    Smaller parts of a batch first, which cost least, then what is kept of the forward pass, the reference's dtype, the
+    optimiser's memory, and last another mesh; where completions are drawn, fewer prompts at once and the mesh.
+    """
+    changed, config = [], copy.deepcopy(config)
+
+    def change(path: str, value):
+        owner = config
+        *parents, name = path.split(".")
+        for parent in parents:
+            owner = getattr(owner, parent)
+        setattr(owner, name, value)
+        text = f"--config.{path}={value}"
+        changed[:] = [c for c in changed if not c.startswith(f"--config.{path}=")] + [text]
+        return " ".join(changed), copy.deepcopy(config)
+
+    if program in STAGE_OF:
+        stage = STAGE_OF[program]
+        chosen = getattr(config, stage)
+        while chosen.batch_size % (2 * chosen.accumulate) == 0 and (
+            chosen.batch_size // (2 * chosen.accumulate) % (devices // config.mesh.tensor) == 0
+        ):
+            yield change(f"{stage}.accumulate", 2 * chosen.accumulate)
+        if config.model.remat != "full":
+            config.model = dataclasses.replace(config.model, remat="full")
+            yield change("model.remat", "full")
+        if stage == "rl" and config.rl.ref_dtype != "bfloat16":
+            yield change("rl.ref_dtype", "bfloat16")
+        if chosen.optimizer.name == "adam":
+            yield change(f"{stage}.optimizer.name", "adafactor")
+    else:
+        while config.rl.batch_size % 2 == 0 and config.rl.batch_size // 2 % (devices // config.mesh.tensor) == 0:
+            yield change("rl.batch_size", config.rl.batch_size // 2)
+    if config.mesh.strategy in ("fsdp", "fsdp_tensor"):
+        if config.mesh.strategy == "fsdp":
+            change("mesh.strategy", "fsdp_tensor")
+        while devices % (2 * config.mesh.tensor) == 0 and config.model.num_kv_heads % (2 * config.mesh.tensor) == 0:
+            yield change("mesh.tensor", 2 * config.mesh.tensor)
+
+
+@dataclasses.dataclass(frozen=True)
+class Candidate:
+    """A mesh and micro-batches for the GRPO update, with what the model below expects of them."""
+
+    tensor: int
+    accumulate: int
+    memory: float
+    """Bytes per device."""
+    seconds: float
+    """Per update."""
+
+
+def candidates(config: Config, chip: Chip, devices: int) -> list[Candidate]:
+    """All that fit by the analytic model, fastest first.
+
+    Time is that of arithmetic plus that of links: every part of a batch gathers the parameters of a layer twice in the model's
+    dtype and scatters their gradient once for trunk and once for branches in float32, and `tensor` devices sum four
+    activations per layer and pass. Memory is parameters, Adam's moments and gradients in float32, the reference, one
+    activation per layer and token, and the scores and logits of one piece.
+    """
+    model, rl, data = config.model, config.rl, config.data
+    layer = model.width * (2 * model.head_dim * (model.num_heads + model.num_kv_heads) + 3 * model.ffw_width)
+    params = model.num_layers * layer + model.vocab_size * model.width
+    tokens = data.max_prompt + rl.group_size * data.max_completion
+    flops = count.update(model, rl.batch_size, rl.group_size, data.max_prompt - 1, data.max_completion)
+    found = []
+    for tensor in (1, 2, 4, 8, 16):
+        shards = devices // tensor
+        if devices % tensor or model.num_kv_heads % tensor:
+            continue
+        for accumulate in range(1, rl.batch_size // shards + 1):
+            if rl.batch_size % (accumulate * shards):
+                continue
+            rows = rl.batch_size // (accumulate * shards)
+            reference = {"float32": 4, "bfloat16": 2}[rl.ref_dtype]
+            memory = params * (16 + reference) / devices + 4.0 * rows * tokens * model.width * model.num_layers
+            memory += 12.0 * rows * tokens * model.ffw_width / tensor + 4.0 * model.vocab_size * model.width / tensor
+            memory += 12.0 * rows * rl.group_size * 32 * model.vocab_size / tensor
+            gathered = accumulate * params / tensor * (2 * 2 + 2 * 4) * (shards - 1) / shards
+            summed = accumulate * rows * tokens * model.width * 4 * model.num_layers * 8 * (tensor - 1) / tensor
+            seconds = flops / devices / chip.flops + (gathered + summed) / chip.ici_bandwidth
+            if memory <= chip.hbm:
+                found.append(Candidate(tensor, accumulate, memory, seconds))
+    return sorted(found, key=lambda c: c.seconds)
+
+
+def with_candidate(config: Config, candidate: Candidate) -> Config:
+    """The experiment on that mesh."""
+    config = copy.deepcopy(config)
+    config.mesh.strategy, config.mesh.tensor = ("fsdp_tensor" if candidate.tensor > 1 else "fsdp"), candidate.tensor
+    config.rl.accumulate = candidate.accumulate
+    return config
