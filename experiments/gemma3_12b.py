@@ -4,7 +4,7 @@ What: all stages from a pretrained checkpoint; prompt 4,096, completion 1,024, g
 Hardware: one slice v6e:8x8.
 
     python -m spct_jax.plan --config=experiments/gemma3_12b.py --topology=v6e:8x8
-    python -m spct_jax.train --config=experiments/gemma3_12b.py --workdir=DIR --config.init_checkpoint=CHECKPOINT --config.data.train=..
+    python -m spct_jax.train --config=experiments/gemma3_12b.py --workdir=DIR --config.init_checkpoint=CHECKPOINT
 
 """
 

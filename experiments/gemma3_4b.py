@@ -4,7 +4,7 @@ What: all stages from a pretrained checkpoint; prompt 4,096, completion 1,024, g
 Hardware: one slice v5e:4x4.
 
     python -m spct_jax.plan --config=experiments/gemma3_4b.py --topology=v5e:4x4
-    python -m spct_jax.train --config=experiments/gemma3_4b.py --workdir=DIR --config.init_checkpoint=CHECKPOINT --config.data.train=..
+    python -m spct_jax.train --config=experiments/gemma3_4b.py --workdir=DIR --config.init_checkpoint=CHECKPOINT
 
 """
 

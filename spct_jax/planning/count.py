@@ -21,13 +21,18 @@ def _linear(c: ModelConfig) -> float:
     return 4.0 * c.width * c.head_dim * (c.num_heads + c.num_kv_heads) + 6.0 * c.width * c.ffw_width
 
 
+def _trunk_linear(c: ModelConfig, trunk: int) -> float:
+    """All layers, one trunk: of the last layer branches want keys and values only, but a scan runs all of every layer."""
+    whole = c.num_layers * _linear(c)
+    return trunk * (whole - _linear(c) + 4.0 * c.width * c.head_dim * c.num_kv_heads if c.remainder else whole)
+
+
 def _trunk_attention(c: ModelConfig, trunk: int) -> float:
-    """All layers, one trunk of so many slots."""
+    """All layers, the last one only where it is in a scan, one trunk of so many slots."""
     pairs = 0
-    for kind in c.layer_kinds:
-        pairs += sum(
-            (last - start) * (last - first) for start, last, first in attention.query_blocks(trunk, window_of(c, kind))
-        )
+    for kind in c.layer_kinds[:-1] if c.remainder else c.layer_kinds:
+        blocks = attention.query_blocks(trunk, window_of(c, kind))
+        pairs += sum((last - start) * (last - first) for start, last, first in blocks)
     return 4.0 * c.num_heads * c.head_dim * pairs
 
 

@@ -111,7 +111,7 @@ def tables(config: Config, topology: str, chips: int, chip: Chip, results: dict[
         f"completion {config.data.max_completion}, group {config.rl.group_size}, {config.rl.batch_size} prompts a step, "
         f"accumulate {config.rl.accumulate} (RL), {config.rft.accumulate} (RFT), {config.meta_rm.accumulate} (meta RM).",
         "",
-        f"| program | peak GiB of {chip.hbm / GIB:.2f} | beside it | TFLOP | by hand | GB moved | GB sent | least ms | bound by |",
+        f"| program | peak GiB of {chip.hbm / GIB:.2f} | beside | TFLOP | by hand | GB moved | GB sent | least ms | bound by |",
         "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | --- |",
     ]
     for name, r in results.items():
@@ -133,12 +133,13 @@ def tables(config: Config, topology: str, chips: int, chip: Chip, results: dict[
     whole = step(config, results)
     if whole:
         hours = {name: chips * whole[f"{name}_hours"] for name in ("rft", "rl", "meta_rm")}
+        rate = whole["completion_tokens"] / whole["seconds"] / chips
         lines += [
             "",
-            f"A step of RL takes at least {whole['seconds']:.1f} s, {whole['rollout_seconds']:.1f} s of it the rollout: at most "
-            f"{whole['completion_tokens'] / whole['seconds'] / chips:.0f} completion tokens/s/chip. The schedule ({config.rft.steps} "
-            f"steps of RFT, {config.rl.steps} of RL, {config.meta_rm.steps} of the meta RM) takes at least "
-            f"{hours['rft']:.0f} + {hours['rl']:.0f} + {hours['meta_rm']:.0f} = {sum(hours.values()):.0f} chip-hours.",
+            f"A step of RL takes at least {whole['seconds']:.1f} s, {whole['rollout_seconds']:.1f} s of it the rollout: "
+            f"at most {rate:.0f} completion tokens/s/chip. The schedule ({config.rft.steps} steps of RFT, "
+            f"{config.rl.steps} of RL, {config.meta_rm.steps} of the meta RM) takes at least {hours['rft']:.0f} + "
+            f"{hours['rl']:.0f} + {hours['meta_rm']:.0f} = {sum(hours.values()):.0f} chip-hours.",
         ]
     return "\n".join(lines) + "\n"
 
