@@ -1,0 +1,156 @@
+import dataclasses
+import textwrap
+
+import jax
+import jax.numpy as jnp
+import pytest
+from jax import lax
+
+from spct_jax.config import OptimizerConfig
+from spct_jax.models import sizes
+from spct_jax.models.checkpoints import abstract_params
+from spct_jax.planning import count, hlo, programs
+from spct_jax.training import grpo, loop, sft
+
+
+def test_a_scan_counts_as_often_as_it_runs():
+    def f(x, w):
+        return lax.scan(lambda x, w: (jnp.tanh(x @ w), None), x, w)[0]
+
+    compiled = jax.jit(f).lower(jnp.zeros((16, 32)), jnp.zeros((7, 32, 32))).compile()
+    assert hlo.Module(compiled.as_text()).cost().flops == 7 * 2 * 16 * 32 * 32
+
+
+def test_a_loop_that_ends_on_data_counts_once():
+    def f(x, w):
+        return lax.while_loop(lambda s: (s[0] < 5) & (s[1].sum() < 9), lambda s: (s[0] + 1, s[1] @ w), (0, x))[1]
+
+    compiled = jax.jit(f).lower(jnp.zeros((16, 32)), jnp.zeros((32, 32))).compile()
+    assert hlo.Module(compiled.as_text()).cost().flops == 2 * 16 * 32 * 32
+
+
+def program(body: str) -> hlo.Module:
+    return hlo.Module(textwrap.dedent(body))
+
+
+def test_a_batch_of_products_written_as_a_convolution_counts_real_inputs_only():
+    module = program("""
+        ENTRY %main (a: bf16[4,32,128], b: bf16[4,256,128]) -> f32[4,32,256] {
+          %a = bf16[4,32,128]{2,1,0} parameter(0)
+          %b = bf16[4,256,128]{2,1,0} parameter(1)
+          ROOT %c = f32[4,32,256]{2,1,0} convolution(%a, %b), window={size=4 stride=3 lhs_dilate=4}, dim_labels=0bf_0oi->0bf
+        }
+        """)
+    assert module.cost().flops == 2 * 4 * 32 * 256 * 128
+
+
+def test_window_fields_go_by_the_number_of_the_axis_not_by_its_place_in_the_kernel():
+    module = program("""
+        ENTRY %main (a: bf16[4,1024,2304,1], b: bf16[4,256,2304,1]) -> f32[4,1024,4,256] {
+          %a = bf16[4,1024,2304,1]{2,1,0,3} parameter(0)
+          %b = bf16[4,256,2304,1]{2,1,0,3} parameter(1)
+          ROOT %c = f32[4,1024,4,256]{3,2,1,0} convolution(%a, %b), window={size=1x4 pad=0_0x3_3 rhs_reversal=0x1}, dim_labels=0bf1_1oi0->0b1f
+        }
+        """)  # noqa: E501
+    assert module.cost().flops == 2 * 4 * 1024 * 2304 * 4 * 256
+
+
+UNROLLED = """
+    %body (s: (s32[], f32[8,8])) -> (s32[], f32[8,8]) {
+      %s = (s32[], f32[8,8]{1,0}) parameter(0)
+      %i = s32[]{:T(128)} get-tuple-element(%s), index=0
+      %x = f32[8,8]{1,0} get-tuple-element(%s), index=1
+      %one = s32[]{:T(128)} constant(1)
+      %j = s32[]{:T(128)} add(%i, %one)
+      %k = s32[]{:T(128)} add(%j, %one)
+      %y = f32[8,8]{1,0} dot(%x, %x), lhs_contracting_dims={1}, rhs_contracting_dims={0}
+      %z = f32[8,8]{1,0} dot(%y, %y), lhs_contracting_dims={1}, rhs_contracting_dims={0}
+      ROOT %out = (s32[], f32[8,8]{1,0}) tuple(%k, %z)
+    }
+
+    %condition (s: (s32[], f32[8,8])) -> pred[] {
+      %s = (s32[], f32[8,8]{1,0}) parameter(0)
+      %i = s32[] get-tuple-element(%s), index=0
+      %limit = s32[] constant(8)
+      ROOT %more = pred[] compare(%i, %limit), direction=LT
+    }
+
+    ENTRY %main (x: f32[8,8]) -> f32[8,8] {
+      %x = f32[8,8]{1,0} parameter(0)
+      %zero = s32[] constant(0)
+      %start = (s32[], f32[8,8]{1,0}) tuple(%zero, %x)
+      %end = (s32[], f32[8,8]{1,0}) while(%start), condition=%condition, body=%body
+      ROOT %out = f32[8,8]{1,0} get-tuple-element(%end), index=1
+    }
+    """
+
+
+def test_an_unrolled_loop_runs_fewer_times():
+    assert program(UNROLLED).cost().flops == 4 * 2 * 2 * 8**3
+
+
+COLLECTIVE = """
+    %start (p: bf16[8,64]) -> bf16[128,64] {
+      %p = bf16[8,64]{1,0} parameter(0)
+      ROOT %g = bf16[128,64]{1,0} all-gather(%p), channel_id=3, replica_groups=mesh['axis_0'=16,'axis_1'=4] {'axis_0'}
+    }
+
+    %done (p: bf16[8,64]) -> bf16[128,64] {
+      %p = bf16[8,64]{1,0} parameter(0)
+      ROOT %g = bf16[128,64]{1,0} all-gather(%p), channel_id=3, replica_groups=mesh['axis_0'=16,'axis_1'=4] {'axis_0'}
+    }
+
+    ENTRY %main (a: bf16[8,64], b: f32[100]) -> f32[100] {
+      %a = bf16[8,64]{1,0} parameter(0)
+      %b = f32[100]{0} parameter(1)
+      %s = bf16[128,64]{1,0} fusion(%a), kind=kCustom, calls=%start
+      %d = bf16[128,64]{1,0} fusion(%a), kind=kCustom, calls=%done
+      ROOT %r = f32[100]{0} all-reduce(%b), channel_id=4, replica_groups=[16,4]<=[64], to_apply=%add
+    }
+    """
+
+
+def test_collectives_count_once_and_in_bytes_that_a_ring_sends():
+    cost = program(COLLECTIVE).cost()
+    assert cost.collectives == {"all-gather": (1, 15 * 8 * 64 * 2), "all-reduce": (1, 2 * 400 * 3 / 4)}
+
+
+SLICED = """
+    %inside (p: f32[46,1000], i: s32[]) -> f32[1,1000] {
+      %p = f32[46,1000]{1,0} parameter(0)
+      %i = s32[] parameter(1)
+      %z = s32[] constant(0)
+      ROOT %d = f32[1,1000]{1,0} dynamic-slice(%p, %i, %z), dynamic_slice_sizes={1,1000}
+    }
+
+    ENTRY %main (p: f32[46,1000], i: s32[]) -> f32[1,1000] {
+      %p = f32[46,1000]{1,0} parameter(0)
+      %i = s32[]{:T(128)S(6)} parameter(1)
+      ROOT %f = f32[1,1000]{1,0:T(1,128)S(1)} fusion(%p, %i), kind=kLoop, calls=%inside
+    }
+    """
+
+
+def test_of_a_stack_that_is_sliced_only_the_slice_is_read_and_scratch_memory_is_free():
+    assert program(SLICED).cost().bytes == 4000
+
+
+MODEL = dataclasses.replace(sizes.toy(512), num_layers=6, width=128, ffw_width=256, window=64, remat="full")
+
+
+@pytest.mark.parametrize("program", ["sft", "reference"])
+@pytest.mark.parametrize("layers", [6, 7])
+def test_the_count_by_hand_is_what_is_compiled(program, layers):
+    B, G, P, T = 2, 4, 320, 64
+    model = dataclasses.replace(MODEL, num_layers=layers)
+    params, groups = abstract_params(model, "policy"), programs._groups(B, G, P, T)
+    if program == "sft":
+        optimizer = loop.make_optimizer(OptimizerConfig(), 10)
+        state = loop.abstract_state(None, params, optimizer)
+        lowered = sft.sft_step.lower(state, groups, config=model, optimizer=optimizer)
+        expected = count.update(model, B, G, P, T)
+    else:
+        lowered = grpo.reference_logprobs.lower(params, groups, jax.ShapeDtypeStruct((), jnp.float32), config=model)
+        expected = count.forward(model, B, G, P, T)
+    found = hlo.Module(lowered.compile().as_text()).cost().flops
+    assert found == pytest.approx(expected, rel=0.01)
