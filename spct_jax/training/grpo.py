@@ -68,7 +68,8 @@ def grpo_loss(
     logprobs, entropy = group_logprobs(params, config, groups, temperature)
     old = jax.lax.stop_gradient(logprobs) if old_logprobs is None else old_logprobs
     mask = completion_mask(groups)
-    ratio = jnp.exp(logprobs - old)
+    log_ratio = logprobs - old
+    ratio = jnp.exp(log_ratio)
     gain = advantages[..., None]
     surrogate = jnp.minimum(ratio * gain, jnp.clip(ratio, 1 - clip, 1 + clip) * gain)
     log_ref_ratio = ref_logprobs - logprobs
@@ -85,6 +86,8 @@ def grpo_loss(
         "entropy": ((entropy * mask).sum(), tokens),
         "clip_fraction": ((clipped * mask).sum(), tokens),
         "ratio_mean": ((ratio * mask).sum(), tokens),
+        "ratio_p95": loop.p95(log_ratio, mask),
+        "ratio_max": ((ratio * mask).max(), 1.0),
         "sampler_drift": (drift.max(), 1.0) if old_logprobs is None else (0.0, 0.0),
         "length": (tokens, sequences),
         "tokens": (tokens, 1.0),

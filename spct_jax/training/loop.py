@@ -12,6 +12,7 @@ from typing import Any
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 import optax.contrib
 import orbax.checkpoint as ocp
@@ -109,8 +110,21 @@ def apply_gradients(state: TrainState, gradients: Any, optimizer: optax.Gradient
     return TrainState(params=optax.apply_updates(state.params, updates), opt_state=opt_state)
 
 
-LARGEST = ("sampler_drift",)
+LARGEST = ("sampler_drift", "ratio_max")
 """Metrics whose sum is the largest value, over one count."""
+
+P95_EDGES = np.exp(np.arange(-64, 194) / 100)
+"""Values that a 95th percentile is told apart by: one per cent from 0.53 to 6.9."""
+
+
+def p95(logs: jax.Array, mask: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The metric of the 95th percentile of exp(`logs`) where `mask`, of the same shape, is 1; its name ends in "_p95".
+
+    Its sum is a histogram, how many values lie behind the edge before and up to each of `P95_EDGES` (those beyond are counted
+    at the ends), so that parts of a batch add up to what the batch is. The edge it is read as is at most 1 % too high.
+    """
+    place = jnp.clip(jnp.ceil(logs * 100).astype(jnp.int32) + 64, 0, len(P95_EDGES) - 1)
+    return jnp.zeros(len(P95_EDGES)).at[place.ravel()].add(mask.ravel()), mask.sum()
 
 
 def add_metrics(a: Metrics, b: Metrics) -> Metrics:
@@ -160,7 +174,15 @@ def gradients(loss: Callable, params: Any, batch: Any, parts: int = 1) -> tuple[
 
 def mean(metrics: Metrics) -> dict[str, float]:
     """Host floats of (sum, count) pairs; an empty count gives 0."""
-    return {k: float(s) / max(float(c), 1e-9) if float(c) else 0.0 for k, (s, c) in jax.device_get(metrics).items()}
+
+    def one(name, total, count):
+        if not count:
+            return 0.0
+        if name.endswith("_p95"):
+            return float(P95_EDGES[np.searchsorted(np.cumsum(total, dtype=np.float64), 0.95 * count)])
+        return float(total) / float(count)
+
+    return {name: one(name, *pair) for name, pair in jax.device_get(metrics).items()}
 
 
 class CompileClock:

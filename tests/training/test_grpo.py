@@ -122,8 +122,23 @@ def step(params, groups, updates, learning_rate=0.05):
 
 def test_two_updates_per_rollout_see_the_clip_act(params, groups):
     first, second = (metrics for metrics, _ in step(params, groups, updates=2))
-    assert first["clip_fraction"] == 0 and first["ratio_mean"] == 1
+    assert first["clip_fraction"] == 0 and first["ratio_mean"] == first["ratio_p95"] == first["ratio_max"] == 1
     assert second["clip_fraction"] > 0
+
+
+def test_ratio_metrics_are_those_of_the_tokens_and_the_same_in_parts(params, groups):
+    rng = np.random.default_rng(4)
+    logprobs, inside = np.asarray(group_logprobs(params, CONFIG, groups)[0]), np.asarray(completion_mask(groups)) > 0
+    old = (logprobs - rng.normal(0, 0.4, logprobs.shape)).astype(np.float32)
+    old[~inside] = logprobs[~inside] - 30  # what padding holds must not count
+    ratio = np.exp(logprobs - old, dtype=np.float64)[inside]
+    batch = (groups, jnp.ones((2, G)), jnp.asarray(old), jnp.asarray(logprobs), jnp.asarray(logprobs))
+    settings = {"beta": 0.0, "clip": 0.2, "temperature": 1.0}
+    for parts in (1, 2):
+        got = loop.mean(grpo.grpo_gradients(params, *batch, settings, config=CONFIG, accumulate=parts)[1])
+        exact = np.sort(ratio)[int(np.ceil(0.95 * ratio.size)) - 1]
+        assert exact * 0.999999 <= got["ratio_p95"] <= exact * 1.0101
+        np.testing.assert_allclose([got["ratio_mean"], got["ratio_max"]], [ratio.mean(), ratio.max()], rtol=1e-5)
 
 
 def test_clipped_tokens_get_no_gradient(params, groups):
