@@ -259,6 +259,8 @@ class Config:
     meta_rm: MetaRMConfig = dataclasses.field(default_factory=MetaRMConfig)
     evaluation: EvaluationConfig = dataclasses.field(default_factory=EvaluationConfig)
     checkpoint: CheckpointConfig = dataclasses.field(default_factory=CheckpointConfig)
+    profile_steps: tuple[int, int] = (0, 0)
+    """(start, stop): a profiler trace of these steps of every training stage, in `workdir/profile/STAGE`; none where equal."""
 
 
 def tiny() -> Config:
@@ -317,6 +319,8 @@ def validate(config: Config) -> None:
             raise InputError(f"config.{stage}.accumulate: {parts} parts do not divide batch_size={batch_size}")
     if config.rl.ref_dtype not in REFERENCE_DTYPES:
         raise InputError(f"config.rl.ref_dtype: {config.rl.ref_dtype!r} is none of {', '.join(REFERENCE_DTYPES)}")
+    if len(config.profile_steps) != 2 or not 0 <= config.profile_steps[0] <= config.profile_steps[1]:
+        raise InputError(f"config.profile_steps: {config.profile_steps} is not (start, stop) with 0 <= start <= stop")
     _validate_mesh(config.mesh)
     for bucket in config.evaluation.buckets:
         if len(bucket) != 2 or bucket[0] > config.data.max_prompt or bucket[1] > config.data.max_completion:

@@ -65,14 +65,14 @@ def train(config: Config, workdir: pathlib.Path) -> dict:
 
 
 def _claim(workdir: pathlib.Path, config: Config) -> None:
-    """Writes the configuration on the first start, compares it on every later one; the mesh may be another each time."""
+    """Writes the configuration on the first start, compares it on every later one; mesh and profile may be others each time."""
     path = workdir / "config.json"
     wanted = json.loads(json.dumps(dataclasses.asdict(config)))
     if not path.exists():
         files.write_json(path, wanted)
         return
     found = files.read_json(path)
-    for field in sorted((wanted.keys() | found.keys()) - {"mesh"}):
+    for field in sorted((wanted.keys() | found.keys()) - {"mesh", "profile_steps"}):
         if wanted.get(field) != found.get(field):
             raise InputError(f"{workdir}: holds a run with another config ({field} differs); choose another --workdir")
 

@@ -16,7 +16,7 @@ from spct_jax.errors import InputError
 from spct_jax.evaluation.judging import Judge
 from spct_jax.evaluation.stream import Options, Stream
 from spct_jax.evaluation.verdicts import Verdict
-from spct_jax.training import loop
+from spct_jax.training import meter
 from spct_jax.training.run import Run
 
 POLICIES = ("sft", "rft", "rl")
@@ -35,7 +35,7 @@ def run_evaluation(run: Run) -> dict[str, float]:
     write_jsonl(directory / "problems.jsonl", (_problem(c) for c in comparisons))
     progress = directory / "progress.json"
     earlier = files.read_json(progress) if progress.exists() else {}
-    watch = loop.Stopwatch(earlier)
+    watch = meter.Stopwatch(earlier)
 
     policies = [s for s in POLICIES if s in run.config.stages]
     passes = [(f"{p}_greedy", p, 1, 0.0) for p in policies]

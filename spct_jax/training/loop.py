@@ -5,7 +5,6 @@ import functools
 import math
 import operator
 import pathlib
-import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -22,6 +21,7 @@ from jax import lax
 from spct_jax.config import OptimizerConfig
 from spct_jax.models import checkpoints, partition
 from spct_jax.sharding import Layout
+from spct_jax.training import meter
 from spct_jax.training.run import Run
 from spct_jax.training.writers import MetricWriter
 
@@ -185,37 +185,6 @@ def mean(metrics: Metrics) -> dict[str, float]:
     return {name: one(name, *pair) for name, pair in jax.device_get(metrics).items()}
 
 
-class CompileClock:
-    """Seconds this process has spent tracing and compiling."""
-
-    def __init__(self):
-        self.seconds = 0.0
-        jax.monitoring.register_event_duration_secs_listener(self._listen)
-
-    def _listen(self, event: str, duration: float, **_) -> None:
-        if event.startswith("/jax/core/compile/"):
-            self.seconds += duration
-
-
-CLOCK = CompileClock()
-
-
-class Stopwatch:
-    """Seconds of a stage and the part spent compiling, accumulated over restarts."""
-
-    def __init__(self, earlier: dict[str, float] | None = None):
-        earlier = earlier or {}
-        self._seconds, self._compile = earlier.get("seconds", 0.0), earlier.get("compile_seconds", 0.0)
-        self._start, self._compile_start = time.perf_counter(), CLOCK.seconds
-
-    def read(self) -> dict[str, float]:
-        """{"seconds", "compile_seconds"} so far."""
-        return {
-            "seconds": self._seconds + time.perf_counter() - self._start,
-            "compile_seconds": self._compile + CLOCK.seconds - self._compile_start,
-        }
-
-
 def fit(
     run: Run,
     stage: str,
@@ -245,23 +214,27 @@ def fit(
             state, progress = restore(manager, first, target, directory)
         else:
             state = make_state(run.layout, make_params(), optimizer)
-        watch, tokens = Stopwatch(progress), progress.get("tokens", 0.0)
+        watch, tokens = meter.Stopwatch(progress), progress.get("tokens", 0.0)
         writer = stack.enter_context(MetricWriter(directory, first))
+        profiler = stack.enter_context(meter.Profiler(run.workdir / "profile" / stage, run.config.profile_steps))
         bar = stack.enter_context(tqdm.tqdm(range(first, steps), stage, steps, initial=first, unit="step"))
         for step in bar:
+            profiler.before(step)
+            begun = watch.read()
             state, metrics, ids = update(state, step)
-            tokens += float(metrics["tokens"][0])
+            new = float(metrics["tokens"][0])
+            tokens += new
             values = mean({k: v for k, v in metrics.items() if k != "tokens"})
             _check_finite(values, stage, step, ids)
-            writer.write(step, values)
+            cost = {"tokens_per_second": meter.speed(new, begun, watch.read()), **meter.memory()}
+            writer.write(step, values | cost)
             bar.set_postfix({k: f"{v:.3f}" for k, v in values.items() if k in ("loss", "reward", "accuracy")}, refresh=False)
             done = step + 1
             if done % saving.every_steps == 0 or done == steps:
                 writer.flush()
                 save(manager, done, state, {**watch.read(), "tokens": tokens})
     summary = {**watch.read(), "steps": steps, "tokens": tokens}
-    busy = max(summary["seconds"] - summary["compile_seconds"], 1e-9)
-    return state, {**summary, "tokens_per_second": tokens / busy}
+    return state, {**summary, "tokens_per_second": meter.speed(tokens, {"seconds": 0.0, "compile_seconds": 0.0}, summary)}
 
 
 def save(manager: ocp.CheckpointManager, step: int, state: TrainState, progress: dict[str, float]) -> None:

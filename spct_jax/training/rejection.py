@@ -11,7 +11,7 @@ from spct_jax import files
 from spct_jax.grm import orders, rewards
 from spct_jax.sampling import grouped, rollouts
 from spct_jax.sampling.rollouts import Rollout
-from spct_jax.training import loop
+from spct_jax.training import meter
 from spct_jax.training.run import Run
 
 
@@ -35,7 +35,7 @@ def run_rejection(run: Run) -> dict[str, float]:
     directory.mkdir(exist_ok=True)
     progress = directory / "progress.json"
     earlier = files.read_json(progress) if progress.exists() else {}
-    watch = loop.Stopwatch(earlier)
+    watch = meter.Stopwatch(earlier)
     comparisons = run.dataset.train[: config.problems or None]
     stored = run.params_of(run.policy_before("rejection"), layout=run.rollout_layout)
     params = grouped.place_params(stored, layout=run.rollout_layout, rollout=run.rollout_layout, config=run.model)

@@ -78,10 +78,11 @@ def test_rft_says_when_nothing_was_retained(micro_config, tmp_path):
 
 def test_another_config_in_the_same_workdir_is_refused(micro_config, tmp_path):
     micro_config.stages = ("sft",)
-    train.train(micro_config, tmp_path)
+    train.train(dataclasses.replace(micro_config, profile_steps=(1, 2)), tmp_path)
+    assert list((tmp_path / "profile" / "sft").rglob("*.xplane.pb"))
     with pytest.raises(InputError, match="sft differs"):
         train.train(dataclasses.replace(micro_config, sft=dataclasses.replace(micro_config.sft, steps=3)), tmp_path)
-    # Another mesh is no other run.
+    # Another mesh is no other run, nor is one without a profile.
     train.train(dataclasses.replace(micro_config, mesh=MeshConfig(strategy="fsdp")), tmp_path)
 
 
@@ -95,6 +96,7 @@ def test_another_config_in_the_same_workdir_is_refused(micro_config, tmp_path):
         (["--config.stages=('rl', 'sft')"], "not in the order"),
         (["--config.init_checkpoint=/"], "not a checkpoint"),
         (["--config.data.train=/dev/null"], "holds no comparisons"),
+        (["--config.profile_steps=(3, 1)"], "config.profile_steps: (3, 1)"),
         (["surplus"], "unexpected argument 'surplus'"),
     ],
 )

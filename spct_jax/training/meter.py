@@ -1,0 +1,82 @@
+"""What a training step costs: its speed, the devices' memory, and a profiler trace of chosen steps."""
+
+import pathlib
+import time
+from collections.abc import Sequence
+
+import jax
+
+
+class CompileClock:
+    """Seconds this process has spent tracing and compiling."""
+
+    def __init__(self):
+        self.seconds = 0.0
+        jax.monitoring.register_event_duration_secs_listener(self._listen)
+
+    def _listen(self, event: str, duration: float, **_) -> None:
+        if event.startswith("/jax/core/compile/"):
+            self.seconds += duration
+
+
+CLOCK = CompileClock()
+
+
+class Stopwatch:
+    """Seconds of a stage and the part spent compiling, accumulated over restarts."""
+
+    def __init__(self, earlier: dict[str, float] | None = None):
+        earlier = earlier or {}
+        self._seconds, self._compile = earlier.get("seconds", 0.0), earlier.get("compile_seconds", 0.0)
+        self._start, self._compile_start = time.perf_counter(), CLOCK.seconds
+
+    def read(self) -> dict[str, float]:
+        """{"seconds", "compile_seconds"} so far."""
+        return {
+            "seconds": self._seconds + time.perf_counter() - self._start,
+            "compile_seconds": self._compile + CLOCK.seconds - self._compile_start,
+        }
+
+
+def speed(tokens: float, before: dict[str, float], after: dict[str, float]) -> float:
+    """Tokens per second between two readings of a `Stopwatch`, time spent compiling left out."""
+    busy = (after["seconds"] - before["seconds"]) - (after["compile_seconds"] - before["compile_seconds"])
+    return tokens / max(busy, 1e-9)
+
+
+def memory(devices: Sequence[jax.Device] | None = None) -> dict[str, float]:
+    """Bytes in use and at most in use so far on the fullest device of this process; nothing where a device does not say."""
+    stats = [d.memory_stats() or {} for d in (jax.local_devices() if devices is None else devices)]
+    names = {"device_memory_bytes": "bytes_in_use", "device_memory_peak_bytes": "peak_bytes_in_use"}
+    return {ours: float(max(s[theirs] for s in stats)) for ours, theirs in names.items() if all(theirs in s for s in stats)}
+
+
+class Profiler:
+    """A trace of the steps [start, stop) of a stage, for TensorBoard or Perfetto; a context around a stage's loop.
+
+    Args:
+      directory: where the trace goes.
+      steps: (start, stop); no trace where they are equal.
+    """
+
+    def __init__(self, directory: pathlib.Path, steps: tuple[int, int]):
+        self._directory, (self._start, self._stop), self._tracing = directory, steps, False
+
+    def before(self, step: int) -> None:
+        """Starts or ends the trace as the step's place demands."""
+        if self._tracing and step >= self._stop:
+            self._end()
+        elif not self._tracing and self._start <= step < self._stop:
+            jax.profiler.start_trace(self._directory)
+            self._tracing = True
+
+    def _end(self) -> None:
+        self._tracing = False
+        jax.profiler.stop_trace()
+
+    def __enter__(self) -> "Profiler":
+        return self
+
+    def __exit__(self, *exception) -> None:
+        if self._tracing:
+            self._end()
