@@ -26,6 +26,9 @@ MOST_BLOCKS = 4
 QUERY_ROWS = 32
 """Queries of a block whose scores exist at once."""
 
+BRANCH_SCORES = 2**18
+"""Scores per trunk and head that exist at once when whole branches attend; they are not kept for the backward pass."""
+
 
 class Partial(NamedTuple):
     """Attention over some of the keys, before the division by the sum of weights; float32.
@@ -209,7 +212,7 @@ def attend_branch(
     masks: tuple[jax.Array, jax.Array],
     cap: float,
 ) -> jax.Array:
-    """Attention of whole branches to their trunk and to themselves.
+    """Attention of whole branches to their trunk and to themselves, a few times of all branches after the other if it is much.
 
     Args:
       q: [B G K M T H].
@@ -221,14 +224,31 @@ def attend_branch(
     Returns:
       Float32[B G K M T H].
     """
+    (B, G, K, M, T, H), S = q.shape, trunk[0].shape[-2]
+
+    def rows(q, trunk_visible, branch_visible):
+        # M outside of G: where query heads are split over devices, the rows of the product are split alike.
+        folded = jnp.moveaxis(q, 1, 3).reshape(B, K, -1, H)
+        scores = jnp.einsum("BKRH,BKSH->BKRS", folded, trunk[0], preferred_element_type=jnp.float32)
+        weights, peak = _weights(scores.reshape(B, K, M, G, -1, S), trunk_visible[:, None, None, None], cap)
+        out = weights.reshape(scores.shape).astype(trunk[1].dtype)
+        out = jnp.einsum("BKRS,BKSH->BKRH", out, trunk[1], preferred_element_type=jnp.float32)
+        on_trunk = Partial(out.reshape(*peak.shape, H), peak, jnp.sum(weights, axis=-1))
+        on_trunk = Partial(*(jnp.moveaxis(x, 3, 1) for x in on_trunk))
+        return merge(on_trunk, partial(q, *branch, branch_visible, cap))
+
+    longest = max(BRANCH_SCORES // (G * (S + T)), 1)
+    piece = max(t for t in range(1, min(longest, T) + 1) if T % t == 0)
+    if piece == T:
+        return rows(q, *masks)
     trunk_visible, branch_visible = masks
-
-    def one_branch(q, k, v, trunk, trunk_visible):
-        return merge(partial(q, *trunk, trunk_visible, cap), partial(q, k, v, branch_visible, cap))
-
-    # Mapped over B outside G, every array keeps its order of axes; G outside B would copy the branches' keys.
-    branches = jax.vmap(one_branch, in_axes=(0, 0, 0, None, None))
-    return jax.vmap(branches)(q, *branch, trunk, trunk_visible)
+    pieces = (
+        jnp.moveaxis(q.reshape(B, G, K, M, -1, piece, H), 4, 0),
+        jnp.moveaxis(trunk_visible.reshape(B, -1, piece, S), 1, 0),
+        branch_visible.reshape(-1, piece, T),
+    )
+    out = lax.map(lambda x: jax.checkpoint(rows)(*x), pieces)
+    return jnp.moveaxis(out, 0, 4).reshape(q.shape)
 
 
 def one_query_on_trunk(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array, cap: float) -> Partial:

@@ -1,0 +1,153 @@
+"""GRPO with the trunk shared against the same step with every prompt repeated: equal gradients, then times and memory.
+
+Both sides are our own step, with the same remat and attention. The repeated side has one completion per trunk, at the
+fastest of several micro-batches. The promise is by arithmetic: products with weights, attention as causal half, logits of the
+completions; forward and backward multiply both sides alike. Times are medians of interleaved pairs, the optimiser included.
+
+    python experiments/bench_grpo.py --repeats=3
+"""
+
+import dataclasses
+import functools
+import statistics
+import time
+
+import jax
+import numpy as np
+import optax
+from absl import app, flags
+
+from spct_jax import models
+from spct_jax.data.batches import Groups
+from spct_jax.models import sizes
+from spct_jax.training import grpo, loop
+
+MODEL = dataclasses.replace(
+    sizes.toy(512),
+    num_layers=4,
+    width=512,
+    num_heads=8,
+    num_kv_heads=4,
+    head_dim=64,
+    ffw_width=2048,
+    window=4096,
+    query_scale=64**-0.5,
+    remat="full",
+)
+SETTINGS = {"beta": 0.08, "clip": 0.2, "temperature": 1.0}
+CASES = {"short": (2, 1024, 256, 4, 0.85), "long": (1, 2048, 256, 16, 0.75)}
+"""B, prompt, completion, G, share of the promise aimed at."""
+ROWS = (1, 2, 4)
+"""Micro-batches of the repeated side, in completions."""
+
+
+def arithmetic(config: models.ModelConfig, prompt: int, completion: int, group: int) -> tuple[float, float]:
+    """Operations of a forward pass over one group: (prompt repeated, trunk shared)."""
+    heads = config.num_heads * config.head_dim
+    weights = config.width * (2 * heads + 2 * config.num_kv_heads * config.head_dim + 3 * config.ffw_width)
+    logits = 2 * config.width * config.vocab_size * completion * group
+
+    def cost(tokens, pairs):
+        return config.num_layers * (2 * weights * tokens + 4 * heads * pairs) + logits
+
+    whole = prompt + completion
+    own = group * (completion * prompt + completion**2 / 2)
+    repeated = cost(group * whole, group * whole**2 / 2)
+    return repeated, cost(prompt + group * completion, prompt**2 / 2 + own)
+
+
+def make_batch(params, batch: int, prompt: int, completion: int, group: int) -> tuple:
+    """Arguments of an update: full lengths, old and reference policies near the policy, so that few ratios are clipped."""
+    rng = np.random.default_rng(0)
+    groups = Groups(
+        trunk_tokens=rng.integers(0, MODEL.vocab_size, (batch, prompt - 1), np.int32),
+        trunk_lengths=np.full(batch, prompt - 1, np.int32),
+        inputs=np.repeat(rng.integers(0, MODEL.vocab_size, (batch, 1, completion + 1), np.int32), group, 1),
+        lengths=np.full((batch, group), completion, np.int32),
+    )
+    groups.inputs[:, :, 1:] = rng.integers(0, MODEL.vocab_size, (batch, group, completion))
+    policy = np.asarray(grpo.reference_logprobs(params, groups, 1.0, config=MODEL))
+    near = [policy + 0.1 * rng.standard_normal(policy.shape, np.float32) for _ in range(2)]
+    return groups, grpo.group_advantages(rng.integers(0, 2, (batch, group))), *near, policy
+
+
+def repeat_prompts(batch: tuple) -> tuple:
+    """The same update with one completion per trunk."""
+    groups, *rest = batch
+    G = groups.lengths.shape[1]
+    apart = Groups(
+        trunk_tokens=np.repeat(groups.trunk_tokens, G, 0),
+        trunk_lengths=np.repeat(groups.trunk_lengths, G, 0),
+        inputs=groups.inputs.reshape(-1, 1, groups.inputs.shape[-1]),
+        lengths=groups.lengths.reshape(-1, 1),
+    )
+    return apart, *(x.reshape(-1, 1, *x.shape[2:]) for x in rest)
+
+
+class Side:
+    """One way to compute the update, compiled."""
+
+    def __init__(self, params, batch: tuple, accumulate: int):
+        optimizer = optax.adam(1e-6)
+        params = jax.tree.map(np.array, params)
+        self._state, self._batch, self.accumulate = loop.TrainState(params, optimizer.init(params)), batch, accumulate
+        lowered = grpo.grpo_step.lower(self._state, *batch, SETTINGS, config=MODEL, optimizer=optimizer, accumulate=accumulate)
+        self._step = lowered.compile()
+        self.peak = self._step.memory_analysis().peak_memory_in_bytes / 2**20
+
+    def seconds(self) -> float:
+        """One step."""
+        start = time.perf_counter()
+        self._state, _, _ = jax.block_until_ready(self._step(self._state, *self._batch, SETTINGS))
+        return time.perf_counter() - start
+
+    def gradients(self, params):
+        """(gradients, loss) of the same batch."""
+        function = jax.jit(functools.partial(grpo.grpo_gradients, config=MODEL, accumulate=self.accumulate))
+        gradients, metrics, _ = function(params, *self._batch, SETTINGS)
+        return gradients, loop.mean(metrics)["loss"]
+
+
+def compare(name: str, params) -> None:
+    """Prints one case."""
+    batch_size, prompt, completion, group, target = CASES[name]
+    print(f"\nprompt {prompt}, completion {completion}, group {group}, {batch_size} prompts")
+    batch = make_batch(params, batch_size, prompt, completion, group)
+    apart = repeat_prompts(batch)
+    shared = Side(params, batch, 1)
+    tried = []
+    for rows in (r for r in ROWS if r <= batch_size * group):
+        side = Side(params, apart, batch_size * group // rows)
+        side.seconds()
+        tried.append((side.seconds(), rows, side))
+        print(f"  repeated, {rows} completions at a time: {tried[-1][0]:.2f} s, peak {side.peak:.0f} MiB", flush=True)
+    _, rows, repeated = min(tried, key=lambda t: t[0])
+    (ours, our_loss), (theirs, their_loss) = shared.gradients(params), repeated.gradients(params)
+    gaps = jax.tree.map(lambda a, b: float(np.linalg.norm(a - b) / np.linalg.norm(b)), ours, theirs)
+    gap, loss_gap = max(jax.tree.leaves(gaps)), abs(our_loss / their_loss - 1)
+    print(f"  loss {our_loss:.7f}, relative difference {loss_gap:.1e}; gradients: worst leaf {gap:.1e} (both at most 1e-5)")
+    if max(gap, loss_gap) > 1e-5:
+        raise SystemExit("the two steps are not the same")
+    shared.seconds()
+    pairs = [(repeated.seconds(), shared.seconds()) for _ in range(REPEATS.value)]
+    slow, fast = (statistics.median(times) for times in zip(*pairs, strict=True))
+    ratio = statistics.median(a / b for a, b in pairs)
+    promise = np.divide(*arithmetic(MODEL, prompt, completion, group))
+    print(
+        f"  repeated ({rows} at a time) {slow:.2f} s, shared {fast:.2f} s, ratios {', '.join(f'{a / b:.2f}' for a, b in pairs)}"
+    )
+    print(f"  promise {promise:.2f} x, measured {ratio:.2f} x: {ratio / promise:.0%} of it (target {target:.0%})")
+    print(f"  peak memory: repeated {repeated.peak:.0f} MiB, shared {shared.peak:.0f} MiB", flush=True)
+
+
+def main(_) -> None:
+    """Runs the chosen cases."""
+    params = jax.jit(models.init, static_argnums=0)(MODEL, jax.random.key(0))
+    for name in ONLY.value:
+        compare(name, params)
+
+
+if __name__ == "__main__":
+    REPEATS = flags.DEFINE_integer("repeats", 3, "Interleaved pairs of steps.", lower_bound=1)
+    ONLY = flags.DEFINE_list("cases", list(CASES), f"Which of {', '.join(CASES)}.")
+    app.run(main)
