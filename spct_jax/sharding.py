@@ -8,6 +8,7 @@ axes an earlier axis of the same array has taken.
 
 import dataclasses
 import math
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -115,6 +116,9 @@ class Layout:
 
 def use_devices(config: MeshConfig) -> None:
     """Splits the host's CPU into devices where the CPU is what JAX runs on; must come before JAX is first used."""
+    # A device that waits for another one for 40 s ends the process; on a busy machine that is no reason to.
+    patience = "--xla_cpu_collective_call_terminate_timeout_seconds=600"
+    os.environ["XLA_FLAGS"] = f"{patience} {os.environ.get('XLA_FLAGS', '')}"
     jax.config.update("jax_num_cpu_devices", config.cpu_devices)
 
 

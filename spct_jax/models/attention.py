@@ -237,11 +237,10 @@ def attend_branch(
         on_trunk = Partial(*(jnp.moveaxis(x, 3, 1) for x in on_trunk))
         return merge(on_trunk, partial(q, *branch, branch_visible, cap))
 
-    longest = max(BRANCH_SCORES // (G * (S + T)), 1)
-    piece = max(t for t in range(1, min(longest, T) + 1) if T % t == 0)
+    piece = branch_piece(G, S, T)
     if piece == T:
         return rows(q, *masks)
-    trunk_visible, branch_visible = masks
+    trunk_visible, branch_visible = jnp.broadcast_to(masks[0], (B, T, S)), masks[1]
     pieces = (
         jnp.moveaxis(q.reshape(B, G, K, M, -1, piece, H), 4, 0),
         jnp.moveaxis(trunk_visible.reshape(B, -1, piece, S), 1, 0),
@@ -249,6 +248,12 @@ def attend_branch(
     )
     out = lax.map(lambda x: jax.checkpoint(rows)(*x), pieces)
     return jnp.moveaxis(out, 0, 4).reshape(q.shape)
+
+
+def branch_piece(num_branches: int, trunk_slots: int, length: int) -> int:
+    """Times of G whole branches of `length` tokens that attend at once; all of them where that is not much."""
+    longest = max(BRANCH_SCORES // (num_branches * (trunk_slots + length)), 1)
+    return max(t for t in range(1, min(longest, length) + 1) if length % t == 0)
 
 
 def one_query_on_trunk(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array, cap: float) -> Partial:

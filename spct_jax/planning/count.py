@@ -4,7 +4,7 @@ Conventions: a multiplication with its addition is two operations; only matrix p
 blocks that are computed (`attention.query_blocks`), which is more than the causal half and less than the square; a branch
 attends to its whole trunk and, masked, to all of its own tokens. Padding counts, it is computed. Decoding counts one token of
 every branch; a branch's attention to its own cache is element-wise and no product. With `remat="full"` a layer's products are
-done twice before and twice as much again in the backward pass (4 times the forward), those of trunk attention once more,
+done twice before and twice as much again in the backward pass (4 times the forward), those of attention in pieces once more,
 since its scores are never kept (5); the logits are computed twice and differentiated (4).
 """
 
@@ -64,8 +64,16 @@ def forward(c: ModelConfig, rows: int, group: int, trunk: int, time: int, *, log
 
 def update(c: ModelConfig, rows: int, group: int, trunk: int, time: int, *, logits: bool = True) -> float:
     """Gradients of trunks and branches."""
-    inner = _ATTENTION[c.remat] + (trunk > attention.QUERY_BLOCK)
     linear = _trunk_linear(c, trunk) + group * time * c.num_layers * _linear(c)
-    total = _LAYER[c.remat] * rows * linear + inner * rows * _trunk_attention(c, trunk)
-    total += _ATTENTION[c.remat] * rows * group * time * _branch_attention(c, trunk, time)
-    return total + (4 * _unembed(c) * rows * group * time if logits else 0)
+    kept = _ATTENTION[c.remat]
+    on_trunk = (kept + (trunk > attention.QUERY_BLOCK)) * _trunk_attention(c, trunk)
+    on_branches = (
+        group
+        * time
+        * sum(
+            (kept + (attention.branch_piece(group, slots, time) < time)) * 4.0 * c.num_heads * c.head_dim * (slots + time)
+            for slots in (min(trunk, window_of(c, kind) or trunk) for kind in c.layer_kinds)
+        )
+    )
+    unembed = 4 * _unembed(c) * group * time if logits else 0
+    return rows * (_LAYER[c.remat] * linear + on_trunk + on_branches + unembed)

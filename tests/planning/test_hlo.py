@@ -7,7 +7,7 @@ import pytest
 from jax import lax
 
 from spct_jax.config import OptimizerConfig
-from spct_jax.models import sizes
+from spct_jax.models import attention, sizes
 from spct_jax.models.checkpoints import abstract_params
 from spct_jax.planning import count, hlo, programs
 from spct_jax.training import grpo, loop, sft
@@ -140,7 +140,10 @@ MODEL = dataclasses.replace(sizes.toy(512), num_layers=6, width=128, ffw_width=2
 
 @pytest.mark.parametrize("program", ["sft", "reference"])
 @pytest.mark.parametrize("layers", [6, 7])
-def test_the_count_by_hand_is_what_is_compiled(program, layers):
+@pytest.mark.parametrize("scores", [2**18, 2**14])
+def test_the_count_by_hand_is_what_is_compiled(program, layers, scores, monkeypatch):
+    monkeypatch.setattr(attention, "BRANCH_SCORES", scores)
+    jax.clear_caches()
     B, G, P, T = 2, 4, 320, 64
     model = dataclasses.replace(MODEL, num_layers=layers)
     params, groups = abstract_params(model, "policy"), programs._groups(B, G, P, T)
