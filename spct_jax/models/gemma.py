@@ -28,7 +28,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from spct_jax.models import attention, partition
+from spct_jax.models import attention, partition, splash
 from spct_jax.models.sizes import ModelConfig
 
 UNROLLED_REPEATS = 2
@@ -260,13 +260,15 @@ def _forward(params: Params, config: ModelConfig, tokens: jax.Array, lengths: ja
     P = tokens.shape[-1]
     positions = jnp.maximum(jnp.arange(P) - (P - lengths[:, None]), 0)
     ropes = rope_tables(config, positions)
+    by_kernel = config.attention == "splash" and partition.platform() == "tpu"
+    attend_trunk = splash.attend_trunk if by_kernel else attention.attend_trunk
 
     def body(kind, group, name, x, index, layer):
         window = window_of(config, kind)
 
         def attend(q, k, v):
             kept = slice(max(P - window, 0), None) if window else slice(None)
-            out = attention.attend_trunk(q, k, v, lengths, window, config.attn_softcap)
+            out = attend_trunk(q, k, v, lengths, window, config.attn_softcap)
             return out, (k[:, :, kept], v[:, :, kept])
 
         return apply_block(config, layer, x, ropes[kind], attend)

@@ -51,6 +51,25 @@ def constrain(x: jax.Array, *logical: str | None) -> jax.Array:
     return x if resolve is None else lax.with_sharding_constraint(x, resolve(x.shape, logical))
 
 
+def platform() -> str:
+    """What the program being traced is for: the kind of the layout's devices, or of those JAX runs on."""
+    resolve = _RESOLVE.get()
+    return jax.default_backend() if resolve is None else resolve((), ()).mesh.devices.flat[0].platform
+
+
+def on_each_device(function: Callable, logical: tuple[tuple[str | None, ...], ...], *arrays: jax.Array) -> jax.Array:
+    """`function(*arrays)` on every device's part of the arrays, split along the named axes; the result is split as the first.
+
+    For kernels that the compiler cannot split; without a layout the function is just called.
+    """
+    resolve = _RESOLVE.get()
+    if resolve is None:
+        return function(*arrays)
+    where = [resolve(x.shape, axes) for x, axes in zip(arrays, logical, strict=True)]
+    specs = tuple(w.spec for w in where)
+    return jax.shard_map(function, mesh=where[0].mesh, in_specs=specs, out_specs=specs[0], check_vma=False)(*arrays)
+
+
 def parameter_axes(path: tuple, ndim: int) -> tuple[str | None, ...]:
     """Logical axes of a parameter with `ndim` axes at a path of its tree."""
     name = str(getattr(path[-1], "key", path[-1])) if path else ""

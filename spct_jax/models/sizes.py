@@ -12,6 +12,7 @@ from spct_jax.errors import InputError
 _KINDS = ("local", "global")
 _DTYPES = ("float32", "bfloat16", "float16")
 _REMATS = ("none", "full", "dots")
+_ATTENTIONS = ("xla", "splash")
 
 
 @dataclasses.dataclass(unsafe_hash=True, kw_only=True)
@@ -64,6 +65,9 @@ class ModelConfig:
     remat: str = "none"
     """What of each block is computed again in the backward pass instead of kept: `none`; `full`, all but the block's input;
     `dots`, all but its input and its products with weights."""
+    attention: str = "xla"
+    """Within trunks: `xla`, or `splash`, the Pallas kernel, on TPUs (other devices compute the same by XLA); `head_dim` must
+    then be a multiple of 128."""
 
     def __post_init__(self):
         for field in (
@@ -97,6 +101,10 @@ class ModelConfig:
             raise InputError(f"model.dtype must be one of {', '.join(_DTYPES)}, got {self.dtype!r}")
         if self.remat not in _REMATS:
             raise InputError(f"model.remat must be one of {', '.join(_REMATS)}, got {self.remat!r}")
+        if self.attention not in _ATTENTIONS:
+            raise InputError(f"model.attention must be one of {', '.join(_ATTENTIONS)}, got {self.attention!r}")
+        if self.attention == "splash" and self.head_dim % 128:
+            raise InputError(f"model.attention='splash' needs model.head_dim to be a multiple of 128, got {self.head_dim}")
 
     @property
     def repeats(self) -> int:

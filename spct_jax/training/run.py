@@ -201,6 +201,7 @@ def architecture(config: Config, tokenizer: Tokenizer) -> ModelConfig:
         num_tokens=tokenizer.vocab_size if tokenizer.vocab_size != found.vocab_size else 0,
         dtype=config.model.dtype,
         remat=config.model.remat,
+        attention=config.model.attention,
     )
 
 

@@ -1,0 +1,76 @@
+"""Attention within trunks by the Pallas kernel for TPUs (splash attention); `attention.attend_trunk` is the reference."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from jax.experimental.pallas.ops.tpu import splash_attention as splash
+
+from spct_jax.models import partition
+
+LANES = 128
+"""Trunks are padded to a multiple of this; a head dim must be one."""
+
+
+def attend_trunk(
+    q: jax.Array,
+    k: jax.Array,
+    v: jax.Array,
+    lengths: jax.Array,
+    window: int | None,
+    cap: float,
+    *,
+    interpret: bool = False,
+) -> jax.Array:
+    """Causal attention within right-aligned trunks, every device on its own rows and heads.
+
+    Args:
+      q: [B K M P H], already scaled; H a multiple of 128 on a TPU.
+      k: [B K P H].
+      v: [B K P H].
+      lengths: Int[B], tokens in each trunk.
+      window: keys a query sees, itself included; None for all.
+      cap: soft cap on the scores, 0 for none.
+      interpret: run the kernel's arithmetic by XLA, on any device.
+
+    Returns:
+      Float32[B K M P H]; padding slots hold finite numbers without meaning.
+    """
+    P = q.shape[-2]
+    spare = -P % LANES
+    slots = jnp.arange(P + spare)
+    # Padding is a segment of its own: its queries see themselves, so that no row of the kernel is empty.
+    segments = (slots >= P + spare - lengths[:, None]).astype(jnp.int32)
+
+    def local(q, k, v, segments):
+        q, k, v = (jnp.pad(x, [(0, 0)] * (x.ndim - 2) + [(spare, 0), (0, 0)]) for x in (q, k, v))
+        B, K, M, T, H = q.shape
+        kernel = _kernel(K * M, T, window, cap, interpret)
+        out = jax.vmap(lambda q, k, v, s: kernel(q, k, v, segment_ids=splash.SegmentIds(s, s)))(
+            q.reshape(B, K * M, T, H), k, v, segments
+        )
+        return out.reshape(q.shape)[..., spare:, :].astype(jnp.float32)
+
+    keys = ("batch", "kv_heads")
+    return partition.on_each_device(local, ((*keys, "heads_per_kv"), keys, keys, ("batch",)), q, k, v, segments)
+
+
+def _kernel(heads: int, T: int, window: int | None, cap: float, interpret: bool):
+    mask = splash.CausalMask((T, T)) if window is None else splash.LocalMask((T, T), (window - 1, 0), 0)
+    block = next(b for b in (512, 256, LANES) if T % b == 0)
+    sizes = splash.BlockSizes(
+        block_q=block,
+        block_kv=block,
+        block_kv_compute=block,
+        block_q_dkv=block,
+        block_kv_dkv=block,
+        block_kv_dkv_compute=block,
+        block_q_dq=block,
+        block_kv_dq=block,
+    )
+    return splash.make_splash_mha_single_device(
+        splash.MultiHeadMask([mask] * heads),
+        block_sizes=sizes,
+        attn_logits_soft_cap=cap or None,
+        interpret=interpret,
+    )

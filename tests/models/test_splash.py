@@ -1,0 +1,83 @@
+"""The TPU kernel within trunks against the XLA reference, interpreted here; compiled for a slice where libtpu is installed."""
+
+import dataclasses
+import importlib.util
+import os
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from spct_jax import sharding
+from spct_jax.config import MeshConfig
+from spct_jax.errors import InputError
+from spct_jax.models import attention, sizes, splash
+
+B, K, M, P, H = 2, 2, 2, 250, 128
+
+
+@pytest.mark.parametrize(("window", "cap", "strategy"), [(None, 50.0, None), (100, 5.0, None), (None, 0.0, "fsdp_tensor")])
+def test_the_kernel_is_the_reference_with_gradients(window, cap, strategy):
+    """To 1e-5 of the norm; one trunk is short, and no block divides P. Sharded: rows over two devices, heads over two."""
+    shapes = [(B, K, M, P, H), (B, K, P, H), (B, K, P, H)]
+    data = [jax.random.normal(jax.random.key(i), shape) * H**-0.25 for i, shape in enumerate(shapes)]
+    lengths = jnp.array([P, 131])
+    real = (jnp.arange(P) >= P - lengths[:, None])[:, None, None, :, None]
+    layout = strategy and sharding.make_layout(MeshConfig(strategy=strategy, tensor=2), jax.devices()[:4])
+
+    def of(attend, **options):
+        def loss(q, k, v):
+            out = jnp.where(real, attend(q, k, v, lengths, window, cap, **options), 0)
+            return jnp.sin(out).sum(), out
+
+        return jax.jit(jax.grad(loss, argnums=(0, 1, 2), has_aux=True))
+
+    want = of(attention.attend_trunk)(*data)
+    if layout:
+        with layout.constraints():
+            got = of(splash.attend_trunk, interpret=True)(*data)
+    else:
+        got = of(splash.attend_trunk, interpret=True)(*data)
+    for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
+        assert np.linalg.norm(a - b) <= 1e-5 * np.linalg.norm(b)
+
+
+def test_head_dims_the_kernel_cannot_take_are_named():
+    with pytest.raises(InputError, match="model.head_dim to be a multiple of 128, got 32"):
+        dataclasses.replace(sizes.toy(), attention="splash")
+
+
+COMPILE = """
+import dataclasses, jax, numpy as np
+from jax.experimental import topologies
+from spct_jax import models, sharding
+from spct_jax.config import MeshConfig
+from spct_jax.data.batches import Groups
+from spct_jax.models import sizes
+from spct_jax.training import sft
+config = dataclasses.replace(sizes.toy(512), num_heads=4, num_kv_heads=2, head_dim=128, remat="full", attention="splash")
+devices = topologies.get_topology_desc(platform="tpu", topology_name="v5e:2x2").devices
+layout = sharding.make_layout(MeshConfig(strategy="fsdp_tensor", tensor=2), devices)
+ints = lambda *shape: jax.ShapeDtypeStruct(shape, np.int32)
+groups = Groups(trunk_tokens=ints(4, 255), trunk_lengths=ints(4), inputs=ints(4, 2, 17), lengths=ints(4, 2))
+params = jax.eval_shape(lambda: models.init(config, jax.random.key(0)))
+step = sharding.Program(sft.sft_gradients, ("params", "batch"), lambda layout, p, *_, **__: (layout.params(p), layout.whole))
+text = step.lower(params, groups, layout=layout, config=config).compile().as_text()
+print("kernels", text.count("tpu_custom_call"))
+"""
+
+
+@pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="libtpu is not installed")
+def test_a_sharded_step_with_the_kernel_compiles_for_a_slice():
+    env = os.environ | {
+        "JAX_PLATFORMS": "cpu",
+        "TPU_SKIP_MDS_QUERY": "1",
+        "TPU_WORKER_HOSTNAMES": "localhost",
+        "TPU_WORKER_ID": "0",
+    }
+    done = subprocess.run([sys.executable, "-c", COMPILE], capture_output=True, text=True, timeout=500, env=env)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert int(done.stdout.split()[-1]) > 0
