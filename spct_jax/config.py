@@ -185,6 +185,8 @@ class RLConfig:
     updates_per_rollout: int = 1
     accumulate: int = 1
     """As of `SFTConfig`."""
+    rollout_parts: int = 1
+    """Completions are drawn in so many equal parts of the prompts, one after the other, to save the memory of caches."""
     ref_dtype: str = "float32"
     """Of the frozen reference policy's parameters: `float32`, or `bfloat16` for half the memory."""
     optimizer: OptimizerConfig = dataclasses.field(default_factory=lambda: OptimizerConfig(learning_rate=1.5e-4))
@@ -317,6 +319,9 @@ def validate(config: Config) -> None:
         batch_size, parts = getattr(config, stage).batch_size, getattr(config, stage).accumulate
         if parts < 1 or batch_size % parts:
             raise InputError(f"config.{stage}.accumulate: {parts} parts do not divide batch_size={batch_size}")
+    if config.rl.rollout_parts < 1 or config.rl.batch_size % config.rl.rollout_parts:
+        parts, batch_size = config.rl.rollout_parts, config.rl.batch_size
+        raise InputError(f"config.rl.rollout_parts: {parts} parts do not divide batch_size={batch_size}")
     if config.rl.ref_dtype not in REFERENCE_DTYPES:
         raise InputError(f"config.rl.ref_dtype: {config.rl.ref_dtype!r} is none of {', '.join(REFERENCE_DTYPES)}")
     if len(config.profile_steps) != 2 or not 0 <= config.profile_steps[0] <= config.profile_steps[1]:

@@ -158,6 +158,8 @@ def check_batches(config: Config, layout: Layout) -> None:
         if stage in config.stages:
             chosen = getattr(config, stage)
             layout.check_rows(chosen.batch_size // getattr(chosen, "accumulate", 1), f"config.{stage}.batch_size: a batch")
+    if "rl" in config.stages:
+        layout.check_rows(config.rl.batch_size // config.rl.rollout_parts, "config.rl.rollout_parts: a part")
 
 
 class Program:

@@ -61,6 +61,7 @@ def programs(config: Config, devices: list) -> dict[str, Planned]:
     rollout = sharding.rollout_layout(layout, config.mesh)
     model, data, rl = config.model, config.data, config.rl
     trunk, time, G = data.max_prompt - 1, data.max_completion, rl.group_size
+    drawn = rl.batch_size // rl.rollout_parts
     params = checkpoints.abstract_params(model, "policy")
     drawn_with = jax.eval_shape(lambda p: partition.cast(p, model.dtype), params)
     reference = jax.tree.map(lambda x: _struct(x.shape, rl.ref_dtype), params)
@@ -75,16 +76,16 @@ def programs(config: Config, devices: list) -> dict[str, Planned]:
     learner = state("policy", adam)
     state_bytes = bytes_per_device(learner, layout.state(learner))
     beside = state_bytes + held(reference, layout)
-    keys = _struct((rl.batch_size, G), jax.eval_shape(lambda: jax.random.key(0)).dtype)
-    prompts = (_struct((rl.batch_size, trunk), jnp.int32), *(_struct((rl.batch_size,), jnp.int32),) * 2)
+    keys = _struct((drawn, G), jax.eval_shape(lambda: jax.random.key(0)).dtype)
+    prompts = (_struct((drawn, trunk), jnp.int32), *(_struct((drawn,), jnp.int32),) * 2)
     stops = (1, 107)
     shape = engine.Shape(
         max_prompt=data.max_prompt,
         max_new_tokens=time,
-        rows=rl.batch_size,
+        rows=drawn,
         branches=G,
         trunks=1,
-        prefill_rows=_prefill_rows(rollout, data.max_prompt, rl.batch_size),
+        prefill_rows=_prefill_rows(rollout, data.max_prompt, drawn),
     )
 
     def engine_program(name: str):
@@ -92,7 +93,7 @@ def programs(config: Config, devices: list) -> dict[str, Planned]:
 
     def rollout_program():
         return draw.lower(
-            drawn_with, *prompts, keys, _struct((rl.batch_size, G), bool), _struct((), jnp.float32),
+            drawn_with, *prompts, keys, _struct((drawn, G), bool), _struct((), jnp.float32),
             layout=rollout, config=model, max_new_tokens=time, stop_ids=stops,
         )  # fmt: skip
 
@@ -119,11 +120,11 @@ def programs(config: Config, devices: list) -> dict[str, Planned]:
         "prefill": Planned(
             engine_program("prefill"), count.prefill(model, shape.prefill_rows, trunk), shape.prefill_rows * trunk, beside
         ),
-        "decode": Planned(engine_program("decode"), count.decode(model, rl.batch_size * G, trunk), rl.batch_size * G, beside),
+        "decode": Planned(engine_program("decode"), count.decode(model, drawn * G, trunk), drawn * G, beside),
         "rollout": Planned(
             rollout_program,
-            count.prefill(model, rl.batch_size, trunk) + count.decode(model, rl.batch_size * G, trunk),
-            rl.batch_size * G,
+            count.prefill(model, drawn, trunk) + count.decode(model, drawn * G, trunk),
+            drawn * G,
             beside,
         ),
         "reference": Planned(

@@ -63,7 +63,7 @@ def _compile(lowered: jax.stages.Lowered) -> dict[str, Any]:
     try:
         compiled = lowered.compile()
     except jax.errors.JaxRuntimeError as error:
-        needed = re.search(r"Used ([\d.]+)([GM]) of", str(error))
+        needed = re.search(r"(?:Used |temporaries \()([\d.]+)([GM])", str(error))
         if needed is None:
             raise
         unit = GIB if needed[2] == "G" else GIB >> 10
@@ -90,7 +90,7 @@ def step(config: Config, results: dict[str, dict]) -> dict[str, float]:
     least = {name: results[name]["lower_bound"] for name in wanted}
     rl, time_ = config.rl, config.data.max_completion
     prompts = rl.batch_size * (config.data.max_prompt - 1) / results["prefill"]["tokens"]
-    rollout = least["reshard"] + prompts * least["prefill"] + time_ * least["decode"]
+    rollout = least["reshard"] + prompts * least["prefill"] + rl.rollout_parts * time_ * least["decode"]
     seconds = rollout + least["reference"] + rl.updates_per_rollout * least["grpo"]
     return {
         "rollout_seconds": rollout,
@@ -109,7 +109,7 @@ def tables(config: Config, topology: str, chips: int, chip: Chip, results: dict[
         f"{topology}, {mesh.slices} slice{'s' * (mesh.slices > 1)} of {chips // mesh.slices} chips; strategy {mesh.strategy}, "
         f"tensor {mesh.tensor}, rollout {mesh.rollout}; remat {config.model.remat}; prompt {config.data.max_prompt}, "
         f"completion {config.data.max_completion}, group {config.rl.group_size}, {config.rl.batch_size} prompts a step, "
-        f"accumulate {config.rl.accumulate} (RL), {config.rft.accumulate} (RFT), {config.meta_rm.accumulate} (meta RM).",
+        f"drawn in {config.rl.rollout_parts}, accumulate {config.rl.accumulate} (RL), {config.rft.accumulate} (RFT), {config.meta_rm.accumulate} (meta RM).",
         "",
         f"| program | peak GiB of {chip.hbm / GIB:.2f} | beside | TFLOP | by hand | GB moved | GB sent | least ms | bound by |",
         "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | --- |",

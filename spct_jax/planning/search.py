@@ -15,7 +15,7 @@ def remedies(config: Config, program: str, devices: int) -> Iterator[tuple[str, 
     """(what was changed, the configuration) of what may make a program fit, each beside the ones before it.
 
     Smaller parts of a batch first, which cost least, then what is kept of the forward pass, the reference's dtype, the
-    optimiser's memory, and last another mesh; where completions are drawn, fewer prompts at once and the mesh.
+    optimiser's memory, and last another mesh; where completions are drawn, fewer prompts at once and then the mesh.
     """
     changed, config = [], copy.deepcopy(config)
 
@@ -44,8 +44,9 @@ def remedies(config: Config, program: str, devices: int) -> Iterator[tuple[str, 
         if chosen.optimizer.name == "adam":
             yield change(f"{stage}.optimizer.name", "adafactor")
     else:
-        while config.rl.batch_size % 2 == 0 and config.rl.batch_size // 2 % (devices // config.mesh.tensor) == 0:
-            yield change("rl.batch_size", config.rl.batch_size // 2)
+        rl, shards = config.rl, devices // config.mesh.tensor
+        while rl.batch_size % (2 * rl.rollout_parts) == 0 and rl.batch_size // (2 * rl.rollout_parts) % shards == 0:
+            yield change("rl.rollout_parts", 2 * rl.rollout_parts)
     if config.mesh.strategy in ("fsdp", "fsdp_tensor"):
         if config.mesh.strategy == "fsdp":
             change("mesh.strategy", "fsdp_tensor")

@@ -202,16 +202,22 @@ def roll_out(run: Run, params: Any, batch: list[Comparison], step: int) -> tuple
     seen = [orders.random_order(c.n, run.config.seed, c.id, step) for c in batch]
     prompts = [run.prompter.encode(c, o) for c, o in zip(batch, seen, strict=True)]
     keys = grouped.sample_keys(run.key("rl", step), batch, config.group_size)
-    out = grouped.draw_rows(
-        run.rollout_layout,
-        grouped.place_params(params, layout=run.layout, rollout=run.rollout_layout, config=run.model),
-        run.model,
-        prompts,
-        keys,
-        rows=len(batch),
-        temperature=config.temperature,
-        limits=run.limits,
-    )
+    placed = grouped.place_params(params, layout=run.layout, rollout=run.rollout_layout, config=run.model)
+    rows = len(batch) // config.rollout_parts
+    parts = [
+        grouped.draw_rows(
+            run.rollout_layout,
+            placed,
+            run.model,
+            prompts[start : start + rows],
+            keys[start : start + rows],
+            rows=rows,
+            temperature=config.temperature,
+            limits=run.limits,
+        )
+        for start in range(0, len(batch), rows)
+    ]
+    out = jax.tree.map(lambda *each: np.concatenate(each), *parts)
     drawn = [run.prompter.read(c, o, tokens) for c, o, tokens in zip(batch, seen, grouped.token_lists(out), strict=True)]
     rollouts.write(run.workdir / "rl" / "rollouts" / f"{step:06d}.jsonl", drawn)
     groups = run.pack(prompts, [r.completions for r in drawn], config.group_size)
