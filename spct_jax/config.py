@@ -92,6 +92,8 @@ class MeshConfig:
     rollout: str = "same"
     """Where the parameters are while completions are drawn: `same`, or `tensor`, whole but for what `tensor` splits, so that
     no step of decoding gathers them."""
+    heartbeat_seconds: int = 100
+    """Of several processes, one that is silent for so long is given up and the others end."""
 
 
 @dataclasses.dataclass
@@ -236,6 +238,8 @@ class CheckpointConfig:
     """When state is saved."""
 
     every_steps: int = 20
+    every_minutes: float = 0.0
+    """Also when so many minutes have passed since the last one; 0: by steps only."""
     keep: int = 2
 
 

@@ -8,11 +8,14 @@ import shutil
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
+from spct_jax import distributed
 from spct_jax.errors import InputError
 
 
 def write(path: str | os.PathLike, content: str | bytes) -> None:
-    """Writes a file so that it is either the old one or the whole new one."""
+    """Writes a file so that it is either the old one or the whole new one; of several processes only the first does."""
+    if not distributed.is_first():
+        return
     scratch = pathlib.Path(f"{path}.partial")
     scratch.write_bytes(content.encode() if isinstance(content, str) else content)
     scratch.replace(path)
@@ -76,14 +79,17 @@ def whole_lines(file: BinaryIO) -> Iterator[bytes]:
 class Appended:
     """JSON lines that grow; what a killed writer left of a last line is cut off when they are opened again.
 
+    Of several processes the first one writes.
+
     Attributes:
       lines: whole lines that were there when it was opened.
     """
 
     def __init__(self, path: str | os.PathLike):
         """Opens or creates the file."""
-        self._file = open(path, "a+b")
-        self.lines = sum(1 for _ in whole_lines(self._file))
+        first = distributed.is_first()
+        self._file = open(path if first else os.devnull, "a+b")
+        self.lines = distributed.agree(sum(1 for _ in whole_lines(self._file)) if first else 0)
 
     def write(self, record: Any) -> None:
         """Appends one line."""

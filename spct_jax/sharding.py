@@ -17,6 +17,7 @@ import numpy as np
 from jax.experimental import mesh_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from spct_jax import distributed
 from spct_jax.config import Config, MeshConfig
 from spct_jax.errors import InputError
 from spct_jax.models import partition
@@ -102,7 +103,7 @@ class Layout:
         """
         for leaf in jax.tree.leaves(tree):
             self.check_rows(leaf.shape[0], "a batch")
-        return jax.device_put(tree, self.batch(tree))
+        return distributed.put(tree, self.batch(tree))
 
     def check_rows(self, rows: int, what: str) -> None:
         """Raises InputError, naming `what`, where B rows cannot be split evenly."""

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from absl import flags
 
-from spct_jax import cli, files, sharding
+from spct_jax import cli, distributed, files, sharding
 from spct_jax.config import Config, validate
 from spct_jax.errors import InputError
 from spct_jax.evaluation import accuracy, report
@@ -57,22 +57,25 @@ def train(config: Config, workdir: pathlib.Path) -> dict:
     run = prepare(config, workdir)
     for stage in config.stages:
         summary = workdir / stage / "summary.json"
-        if summary.exists():
+        if distributed.agree(summary.exists()):
             continue
         (workdir / stage).mkdir(exist_ok=True)
         files.write_json(summary, STAGES[stage](run))
-    return report.write_report(workdir)
+        distributed.barrier(f"end of {stage}")
+    return report.write_report(workdir) if distributed.is_first() else {}
 
 
 def _claim(workdir: pathlib.Path, config: Config) -> None:
-    """Writes the configuration on the first start, compares it on every later one; mesh and profile may be others each time."""
+    """Writes the configuration on the first start, compares it on every later one; what does not change the results may
+    be another each time.
+    """
     path = workdir / "config.json"
     wanted = json.loads(json.dumps(dataclasses.asdict(config)))
-    if not path.exists():
+    if not distributed.agree(path.exists()):
         files.write_json(path, wanted)
         return
     found = files.read_json(path)
-    for field in sorted((wanted.keys() | found.keys()) - {"mesh", "profile_steps"}):
+    for field in sorted((wanted.keys() | found.keys()) - {"mesh", "checkpoint", "profile_steps"}):
         if wanted.get(field) != found.get(field):
             raise InputError(f"{workdir}: holds a run with another config ({field} differs); choose another --workdir")
 
@@ -81,7 +84,15 @@ def main(_) -> None:
     """Entry of `python -m spct_jax.train`."""
     config, workdir = flags.FLAGS.config, pathlib.Path(WORKDIR.value)
     sharding.use_devices(config.mesh)
+    distributed.initialize(COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value, config.mesh.heartbeat_seconds)
+    distributed.PREEMPTION.listen()
+    distributed.end_together(lambda: _train_and_print(config, workdir))
+
+
+def _train_and_print(config: Config, workdir: pathlib.Path) -> None:
     made = train(config, workdir)
+    if not distributed.is_first():
+        return
     for policy, figures in made["accuracy"].items():
         print(policy, "  ".join(f"{name} {value:.3f}" for name, value in figures.items()))
     print(f"report: {workdir / 'report.md'}")
@@ -89,4 +100,7 @@ def main(_) -> None:
 
 if __name__ == "__main__":
     WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the run; an interrupted run goes on in it.", required=True)
+    COORDINATOR = flags.DEFINE_string("coordinator", "", "HOST:PORT of the first of several processes; a TPU pod needs none.")
+    NUM_PROCESSES = flags.DEFINE_integer("num_processes", 1, "How many processes there are.")
+    PROCESS_ID = flags.DEFINE_integer("process_id", 0, "Which of them this is, from 0.")
     cli.run(main, with_config=True)

@@ -1,19 +1,22 @@
 """What one update comes to under a layout, for tests that compare layouts; run as a program, it compares several and reports.
 
-python tests/sharded.py DIRECTORY        writes DIRECTORY/report.json
+python tests/sharded.py DIRECTORY                                                 one process of eight devices
+python launch/local.py -- python tests/sharded.py DIRECTORY [--stages=rl]         two of four
+
+Writes DIRECTORY/report.json.
 """
 
+import argparse
 import dataclasses
 import functools
 import json
 import pathlib
-import sys
 
 import jax
 import numpy as np
 import optax
 
-from spct_jax import models, sharding
+from spct_jax import distributed, files, models, sharding
 from spct_jax.config import MeshConfig, OptimizerConfig
 from spct_jax.data import batches
 from spct_jax.models import checkpoints, heads, sizes
@@ -106,7 +109,7 @@ update = sharding.Program(_update, ("params", "batch"), _placed)
 def compute(stage: str, layout: sharding.Layout, accumulate: int = 1):
     """What `_update` returns for a stage, on the layout's devices; the metrics hold the loss."""
     params = params_of(stage)
-    params = jax.device_put(params, layout.params(params))
+    params = distributed.put(params, layout.params(params))
     return update(params, layout.split(batch_of(stage)), layout=layout, stage=stage, accumulate=accumulate)
 
 
@@ -117,7 +120,7 @@ def worst(got, want) -> float:
         a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
         return float(np.linalg.norm(a - b) / max(np.linalg.norm(b), 1e-30))
 
-    return max(jax.tree.leaves(jax.tree.map(gap, got, want)))
+    return max(jax.tree.leaves(jax.tree.map(gap, distributed.fetch(got), distributed.fetch(want))))
 
 
 def totals(metrics: loop.Metrics) -> dict[str, float]:
@@ -133,8 +136,9 @@ def largest_share(tree) -> float:
 
 def score(params, groups, layout: sharding.Layout) -> np.ndarray:
     """Log-probabilities of given completions."""
-    params = jax.device_put(params, layout.params(params))
-    return np.asarray(grpo.reference_logprobs(params, layout.split(groups), 1.0, layout=layout, config=config_of("rl")))
+    params = distributed.put(params, layout.params(params))
+    found = grpo.reference_logprobs(params, layout.split(groups), 1.0, layout=layout, config=config_of("rl"))
+    return distributed.fetch(found)
 
 
 def round_trips(directory: pathlib.Path) -> dict:
@@ -159,11 +163,11 @@ def round_trips(directory: pathlib.Path) -> dict:
     return report
 
 
-def compare() -> dict:
-    """Every stage on every mesh against one device."""
-    alone = sharding.make_layout(devices=jax.devices()[:1])
+def compare(stages: list[str]) -> dict:
+    """Stages on every mesh against one device."""
+    alone = sharding.make_layout(devices=jax.local_devices()[:1])
     report = {}
-    for stage in STAGES:
+    for stage in stages:
         want, want_metrics, want_states = compute(stage, alone)
         for name, mesh in MESHES.items():
             layout = sharding.make_layout(mesh)
@@ -180,7 +184,7 @@ def compare() -> dict:
 
 def compare_scores() -> dict:
     """Given completions' log-probabilities in every layout, rollouts' own too: how far they are from one device's."""
-    alone, report = sharding.make_layout(devices=jax.devices()[:1]), {}
+    alone, report = sharding.make_layout(devices=jax.local_devices()[:1]), {}
     params, groups = params_of("rl"), groups_of()
     want = score(params, groups, alone)
     for name, mesh in MESHES.items():
@@ -189,7 +193,7 @@ def compare_scores() -> dict:
     # Drawn on eight devices, in the update's layout and in the rollout's own, and scored on one.
     config, mesh = config_of("rl"), MESHES["fsdp_tensor"]
     update = sharding.make_layout(mesh)
-    placed = jax.device_put(params, update.params(params))
+    placed = distributed.put(params, update.params(params))
     rng = np.random.default_rng(2)
     prompts = [rng.integers(6, 64, rng.integers(4, P)).tolist() for _ in range(8)]
     keys = branch_keys(jax.random.split(jax.random.key(3), 8), np.tile(np.arange(G), (8, 1)))
@@ -205,13 +209,22 @@ def compare_scores() -> dict:
     return report
 
 
-def main(directory: str) -> None:
+def main() -> None:
     """Writes the report."""
-    sharding.use_devices(MeshConfig(cpu_devices=8))
-    path = pathlib.Path(directory)
-    report = {"updates": compare(), "scores": compare_scores(), "restored": round_trips(path)}
-    (path / "report.json").write_text(json.dumps(report))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("directory", type=pathlib.Path)
+    parser.add_argument("--stages", default=",".join(STAGES))
+    parser.add_argument("--coordinator", default="")
+    parser.add_argument("--num_processes", type=int, default=1)
+    parser.add_argument("--process_id", type=int, default=0)
+    flags = parser.parse_args()
+    sharding.use_devices(MeshConfig(cpu_devices=8 // flags.num_processes))
+    distributed.initialize(flags.coordinator, flags.num_processes, flags.process_id)
+    report = {"updates": compare(flags.stages.split(",")), "scores": compare_scores()}
+    if flags.num_processes == 1:
+        report["restored"] = round_trips(flags.directory)
+    files.write_json(flags.directory / "report.json", report)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main()

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 
 import tqdm
 
-from spct_jax import files
+from spct_jax import distributed, files
 from spct_jax.data.comparison import Comparison
 from spct_jax.data.sources import read_jsonl, write_jsonl
 from spct_jax.errors import InputError
@@ -32,7 +32,8 @@ def run_evaluation(run: Run) -> dict[str, float]:
     comparisons = getattr(run.dataset, config.split)[: config.problems or None]
     if not comparisons:
         raise InputError(f"evaluate: the {config.split} split is empty (set config.data.{config.split})")
-    write_jsonl(directory / "problems.jsonl", (_problem(c) for c in comparisons))
+    if distributed.is_first():
+        write_jsonl(directory / "problems.jsonl", (_problem(c) for c in comparisons))
     progress = directory / "progress.json"
     earlier = files.read_json(progress) if progress.exists() else {}
     watch = meter.Stopwatch(earlier)
@@ -45,6 +46,7 @@ def run_evaluation(run: Run) -> dict[str, float]:
     for name, policy, k, temperature in passes:
         for _ in _run_pass(run, directory / name, comparisons, policy, k, temperature):
             files.write_json(progress, watch.read())
+            distributed.PREEMPTION.check()
     timing = watch.read()
     # Of the verdicts that were kept: what a killed run draws again does not count twice.
     tokens = sum(
@@ -66,7 +68,7 @@ def _run_pass(
 ) -> Iterator[None]:
     """Draws and scores k verdicts of every comparison; yields now and then."""
     target, partial = path.with_name(path.name + ".jsonl"), path.with_name(path.name + ".partial.jsonl")
-    if target.exists():
+    if distributed.agree(target.exists()):
         return
     config, layout, meta = run.config.evaluation, run.rollout_layout, None
     if k > 1 and "meta_rm" in run.config.stages:
@@ -84,14 +86,18 @@ def _run_pass(
     with files.Appended(partial) as file:
         left = comparisons[file.lines :]
         outcomes = Stream(judge, options).run(left)
-        bar = tqdm.tqdm(outcomes, path.name, len(comparisons), initial=file.lines, unit="problem")
+        bar = tqdm.tqdm(
+            outcomes, path.name, len(comparisons), initial=file.lines, unit="problem", disable=not distributed.is_first()
+        )
         for number, (comparison, verdict) in enumerate(zip(left, bar, strict=True)):
             if isinstance(verdict, InputError):
                 raise InputError(f"evaluate: {comparison.id!r}: {verdict}")
             file.write(_record(comparison, verdict, comparison.id in keep_text))
             if number % PROGRESS_EVERY == 0 or number == len(left) - 1:
                 yield
-    partial.replace(target)
+    if distributed.is_first():
+        partial.replace(target)
+    distributed.barrier(path.name)
 
 
 def _record(comparison: Comparison, verdict: Verdict, keep_text: bool) -> dict:

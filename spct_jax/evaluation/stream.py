@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import jax
 import numpy as np
 
+from spct_jax import distributed
 from spct_jax.data import batches
 from spct_jax.data.batches import Groups
 from spct_jax.data.comparison import Comparison
@@ -326,7 +327,7 @@ class Stream:
 
     def _meta_rewards(self, batch: list, groups: Groups) -> None:
         (params, config, _), layout = self.judge.meta, self.judge.layout
-        rewards = np.asarray(meta_rm.score_critiques(params, layout.split(groups), layout=layout, config=config))
+        rewards = distributed.fetch(meta_rm.score_critiques(params, layout.split(groups), layout=layout, config=config))
         for (task, _, critiques), row in zip(batch, rewards, strict=False):
             for same, reward in zip(critiques, row, strict=False):
                 for sample in same:
@@ -348,7 +349,7 @@ class Stream:
             positions[b, g], candidates[b, g, :n] = token_prob.locate(self.prompter.tokenizer, task.tokens[same[0]], n)
         rows = judge.layout.split((groups, positions, candidates))
         weights = token_prob.choice_probabilities(judge.params, *rows, layout=judge.layout, config=judge.config)
-        weights = np.asarray(weights)
+        weights = distributed.fetch(weights)
         for b, g, task, same in chosen:
             known = candidates[b, g, : task.comparison.n] != token_prob.ABSENT
             if known.all():  # else the vote stays what it was, whole

@@ -162,7 +162,7 @@ def _load_ours(directory: pathlib.Path, dtype: str | None, place: Place | None) 
         check_tree(stored, expected, directory)
         dtypes = {name: leaf.dtype for name, leaf in _named_leaves(stored)}
         # Not the devices it was written from, which may be others or more than there are here.
-        here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+        here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
         shardings = jax.tree.map(lambda _: here, expected) if place is None else place(expected)
         target = jax.tree_util.tree_map_with_path(
             lambda path, leaf, where: jax.ShapeDtypeStruct(leaf.shape, dtype or dtypes[_name(path)], sharding=where),

@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from spct_jax import models
+from spct_jax import distributed, models
 from spct_jax.data import batches
 from spct_jax.errors import InputError
 from spct_jax.models import decoding, partition
@@ -190,7 +190,7 @@ class Engine:
 
     def collect(self) -> list[Finished]:
         """Waits for the chunk and returns the completions that ended in it."""
-        drawn, done = jax.device_get((self._launched, self._slots.done))
+        drawn, done = distributed.fetch((self._launched, self._slots.done))
         finished = []
         for (b, g), (branch, _) in list(self._running.items()):
             length = drawn.lengths[b, g]
@@ -297,7 +297,8 @@ class Engine:
         for b, g, branch, u in begun:
             fresh[b, g], place[b, g], sample[b, g] = True, u, branch.sample
             last[b, g], keys[b, g] = branch.request.prompt[-1], branch.request.key
-        self._slots = _begin(self._slots, fresh, place, keys, sample, last, layout=self._layout)
+        rows = self._layout.split((fresh, place, keys, sample, last))
+        self._slots = _begin(self._slots, *rows, layout=self._layout)
 
 
 def _prepared(params: Any, config: ModelConfig) -> tuple[Any, ModelConfig]:

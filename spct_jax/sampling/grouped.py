@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from spct_jax import distributed
 from spct_jax.data import batches
 from spct_jax.data.comparison import Comparison
 from spct_jax.grm import orders
@@ -103,7 +104,7 @@ def draw_rows(
         max_new_tokens=limits.max_completion,
         stop_ids=limits.stop_ids,
     )
-    return jax.tree.map(lambda x: np.asarray(x)[:count], out)
+    return jax.tree.map(lambda x: x[:count], distributed.fetch(out))
 
 
 def token_lists(out: Completions) -> list[list[list[int]]]:

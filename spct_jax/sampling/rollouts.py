@@ -5,6 +5,7 @@ import os
 import pathlib
 from collections.abc import Iterable, Sequence
 
+from spct_jax import distributed
 from spct_jax.config import PromptConfig
 from spct_jax.data.comparison import Comparison
 from spct_jax.data.sources import read_jsonl, write_jsonl
@@ -65,7 +66,9 @@ class Prompter:
 
 
 def write(path: str | os.PathLike, rollouts: Iterable[Rollout]) -> None:
-    """Writes rollouts as JSON lines, all or nothing."""
+    """Writes rollouts as JSON lines, all or nothing; of several processes the first does."""
+    if not distributed.is_first():
+        return
     pathlib.Path(path).parent.mkdir(parents=True, exist_ok=True)
     write_jsonl(path, (dataclasses.asdict(r) for r in rollouts))
 

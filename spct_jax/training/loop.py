@@ -5,6 +5,7 @@ import functools
 import math
 import operator
 import pathlib
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -18,6 +19,7 @@ import orbax.checkpoint as ocp
 import tqdm
 from jax import lax
 
+from spct_jax import distributed
 from spct_jax.config import OptimizerConfig
 from spct_jax.models import checkpoints, partition
 from spct_jax.sharding import Layout
@@ -196,12 +198,14 @@ def fit(
     """Runs `update(state, step)` for every step not yet done and returns the last state and a summary.
 
     `make_params` gives the first parameters, where `run.layout` wants them; the state takes them over.
-    A checkpoint is written every `checkpoint.every_steps` steps and after the last; a restarted run goes on from the newest.
+    A checkpoint is written every `checkpoint.every_steps` steps, after `checkpoint.every_minutes`, on SIGTERM and after the
+    last step; a restarted run goes on from the newest.
     `update` is a function of (state, step) only, so the continued run is the run that was never stopped. It returns the
     ids of the records in its batch, named should the loss not be finite. The metric "tokens" counts, others are averaged.
 
     Raises:
       BadLossError: a metric is NaN or infinite; nothing of that step is saved.
+      distributed.StoppedError: SIGTERM came; the last step is saved.
     """
     directory, saving = run.workdir / stage, run.config.checkpoint
     with contextlib.ExitStack() as stack:
@@ -215,9 +219,11 @@ def fit(
         else:
             state = make_state(run.layout, make_params(), optimizer)
         watch, tokens = meter.Stopwatch(progress), progress.get("tokens", 0.0)
-        writer = stack.enter_context(MetricWriter(directory, first))
+        leads = distributed.is_first()
+        writer = stack.enter_context(MetricWriter(directory, first)) if leads else None
         profiler = stack.enter_context(meter.Profiler(run.workdir / "profile" / stage, run.config.profile_steps))
-        bar = stack.enter_context(tqdm.tqdm(range(first, steps), stage, steps, initial=first, unit="step"))
+        bar = stack.enter_context(tqdm.tqdm(range(first, steps), stage, steps, initial=first, unit="step", disable=not leads))
+        saved = time.monotonic()
         for step in bar:
             profiler.before(step)
             begun = watch.read()
@@ -227,12 +233,18 @@ def fit(
             values = mean({k: v for k, v in metrics.items() if k != "tokens"})
             _check_finite(values, stage, step, ids)
             cost = {"tokens_per_second": meter.speed(new, begun, watch.read()), **meter.memory()}
-            writer.write(step, values | cost)
+            if writer is not None:
+                writer.write(step, values | cost)
             bar.set_postfix({k: f"{v:.3f}" for k, v in values.items() if k in ("loss", "reward", "accuracy")}, refresh=False)
-            done = step + 1
-            if done % saving.every_steps == 0 or done == steps:
-                writer.flush()
+            done, stopping = step + 1, distributed.PREEMPTION.asked()
+            late = saving.every_minutes and distributed.agree(time.monotonic() - saved > 60 * saving.every_minutes)
+            if done % saving.every_steps == 0 or done == steps or stopping or late:
+                if writer is not None:
+                    writer.flush()
                 save(manager, done, state, {**watch.read(), "tokens": tokens})
+                saved = time.monotonic()
+            if stopping:
+                raise distributed.StoppedError
     summary = {**watch.read(), "steps": steps, "tokens": tokens}
     return state, {**summary, "tokens_per_second": meter.speed(tokens, {"seconds": 0.0, "compile_seconds": 0.0}, summary)}
 

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from spct_jax import models
+from spct_jax import distributed, models
 from spct_jax.data import batches
 from spct_jax.data.batches import Groups
 from spct_jax.models import heads
@@ -100,7 +100,7 @@ def run_meta_rm(run: Run) -> dict[str, float]:
 
     def make_params():
         head = heads.init_score_head(run.model, run.key("meta_rm"))
-        head = jax.device_put(head, run.layout.params(head))
+        head = distributed.put(head, run.layout.params(head))
         return {"model": run.params_of(run.policy_before("meta_rm")), "head": head}
 
     def update(state, step):

@@ -7,7 +7,7 @@ a target for the prompt without the hint, so all kept draws of a comparison shar
 
 import tqdm
 
-from spct_jax import files
+from spct_jax import distributed, files
 from spct_jax.grm import orders, rewards
 from spct_jax.sampling import grouped, rollouts
 from spct_jax.sampling.rollouts import Rollout
@@ -40,15 +40,17 @@ def run_rejection(run: Run) -> dict[str, float]:
     stored = run.params_of(run.policy_before("rejection"), layout=run.rollout_layout)
     params = grouped.place_params(stored, layout=run.rollout_layout, rollout=run.rollout_layout, config=run.model)
     starts = range(0, len(comparisons), config.batch_size)
-    for start in tqdm.tqdm(starts, "rejection", unit="batch"):
+    for start in tqdm.tqdm(starts, "rejection", unit="batch", disable=not distributed.is_first()):
         batch = comparisons[start : start + config.batch_size]
         for hinted in (False, True) if config.hinted else (False,):
             path = _part(run, hinted, start)
-            if path.exists():
+            if distributed.agree(path.exists()):
                 continue
             drawn = _draw(run, params, [c for c in batch if c.n > 1] if hinted else batch, hinted=hinted)
             rollouts.write(path, drawn)
             files.write_json(progress, watch.read())
+        distributed.PREEMPTION.check()
+    distributed.barrier("rejection")
 
     counts = {
         "tokens": 0,

@@ -8,8 +8,9 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import jax
+import numpy as np
 
-from spct_jax import models
+from spct_jax import distributed, models
 from spct_jax.config import Config
 from spct_jax.data import batches, toy
 from spct_jax.data.batches import Groups
@@ -73,8 +74,12 @@ class Run:
         """Parameters that the first training stage starts from."""
         if self.config.init_checkpoint:
             return checkpoints.load(self.config.init_checkpoint, dtype="float32", place=self.layout.params).params
-        init, key = functools.partial(models.init, self.model), self.key("init")
-        return jax.jit(init, out_shardings=self.layout.params(jax.eval_shape(init, key)))(key)
+
+        def init(data):
+            return models.init(self.model, jax.random.wrap_key_data(data))
+
+        data = np.asarray(jax.random.key_data(self.key("init")))
+        return jax.jit(init, out_shardings=self.layout.params(jax.eval_shape(init, data)))(data)
 
     def params_of(self, stage: str, *, layout: Layout | None = None, dtype: str | None = None) -> Any:
         """Parameters a finished stage left, where updates (or another layout) want them, by default in the stored dtype."""
@@ -90,7 +95,8 @@ class Run:
 
     def describe(self, stage: str, kind: str) -> None:
         """Makes the stage's directory a model directory."""
-        checkpoints.describe(self.workdir / stage, self.model, self.prompter.tokenizer, kind, self.config.prompt)
+        if distributed.is_first():
+            checkpoints.describe(self.workdir / stage, self.model, self.prompter.tokenizer, kind, self.config.prompt)
 
     def fits(self, comparison: Comparison) -> bool:
         """Whether the comparison's prompt, with a hint where it can have one, is within the limit."""
@@ -214,9 +220,10 @@ def load_tokenizer(config: Config, dataset: Dataset, path: pathlib.Path) -> Toke
         return Tokenizer.load(config.data.tokenizer)
     if config.init_checkpoint:
         return checkpoints.read_tokenizer(config.init_checkpoint)
-    if not path.exists():
+    if not path.exists() and distributed.is_first():
         shown = [*dataset.demonstrations, *dataset.general]
         texts = [turn.content for d in shown for turn in d.turns] + [c for d in shown for c in d.completions]
         trained = train_tokenizer(texts, vocab_size=config.data.vocab_size)
         trained.save(path)
+    distributed.barrier("tokenizer")
     return Tokenizer.load(path)

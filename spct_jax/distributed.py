@@ -1,0 +1,158 @@
+"""Several processes as one run: how they find each other, agree, and end together.
+
+Every process runs the same program on the same records and computes with its own devices. What is decided by the outside
+world (files that are there, the clock, a signal) is decided by the first process, or by any, for all of them; files are
+written by the first process, checkpoints by all together.
+"""
+
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from spct_jax.errors import InputError
+
+PREEMPTED = 75
+"""Exit status of a run that was told to stop and can go on: the system's EX_TEMPFAIL."""
+
+
+class StoppedError(Exception):
+    """SIGTERM came; everything done so far is on disk."""
+
+
+def initialize(coordinator: str = "", num_processes: int = 1, process_id: int = 0, heartbeat_seconds: int = 100) -> None:
+    """Joins the processes of a run; must come before JAX is first used. Alone it does nothing.
+
+    A TPU pod's processes know of each other; others are told.
+
+    Args:
+      coordinator: HOST:PORT of the first process, the same for all.
+      num_processes: how many there are.
+      process_id: which of them this is, from 0.
+      heartbeat_seconds: a process silent for so long is given up, and all others end with an error.
+
+    Raises:
+      InputError: the three do not go together.
+    """
+    if not coordinator and (num_processes, process_id) != (1, 0):
+        raise InputError("--num_processes and --process_id need --coordinator=HOST:PORT")
+    if not 0 <= process_id < num_processes:
+        raise InputError(f"--process_id={process_id}: not one of {num_processes} processes")
+    patience = {"heartbeat_timeout_seconds": heartbeat_seconds, "shutdown_timeout_seconds": 3 * heartbeat_seconds}
+    if coordinator:
+        jax.config.update("jax_cpu_collectives_implementation", "gloo")
+        jax.distributed.initialize(coordinator, num_processes, process_id, **patience)
+    elif "," in os.environ.get("TPU_WORKER_HOSTNAMES", ""):
+        jax.distributed.initialize(**patience)
+
+
+def several() -> bool:
+    """Whether there are other processes."""
+    return jax.distributed.is_initialized() and jax.process_count() > 1
+
+
+def is_first() -> bool:
+    """Whether this process writes files, logs and progress."""
+    return not several() or jax.process_index() == 0
+
+
+def barrier(name: str) -> None:
+    """Waits for all processes: what the first one wrote before is there for the others after."""
+    if several():
+        multihost_utils.sync_global_devices(name)
+
+
+def agree(value: int) -> int:
+    """The first process's value."""
+    return int(multihost_utils.broadcast_one_to_all(np.int64(value))) if several() else value
+
+
+def any_process(value: bool) -> bool:
+    """Whether it holds on any process."""
+    return bool(np.any(multihost_utils.process_allgather(np.bool_(value)))) if several() else value
+
+
+def fetch(tree: Any) -> Any:
+    """NumPy arrays, whole on every process, of arrays that may be split over all of them."""
+
+    def one(x):
+        if isinstance(x, jax.Array) and not (x.is_fully_addressable or x.is_fully_replicated):
+            return multihost_utils.process_allgather(x, tiled=True)
+        return np.asarray(x)
+
+    return jax.tree.map(one, jax.device_get(tree) if not several() else tree)
+
+
+def put(tree: Any, shardings: Any) -> Any:
+    """Arrays that every process has whole, on the devices of all; a process copies its own devices' parts only."""
+    if not several():
+        return jax.device_put(tree, shardings)
+
+    def one(x, where):
+        if isinstance(x, jax.Array) and jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key):
+            return jax.random.wrap_key_data(one(jax.random.key_data(x), where))
+        x = np.asarray(x)
+        return jax.make_array_from_callback(x.shape, where, lambda part: x[part])
+
+    return jax.tree.map(one, tree, shardings)
+
+
+class Preemption:
+    """Notes a SIGTERM, so that a stage can stop where nothing is lost."""
+
+    def __init__(self):
+        self._asked = False
+
+    def listen(self) -> None:
+        """From now on SIGTERM is noted and no longer ends the process; a second one does."""
+        signal.signal(signal.SIGTERM, self._note)
+
+    def _note(self, *_) -> None:
+        self._asked = True
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+    def asked(self) -> bool:
+        """Whether any process was told to stop; all must ask at the same place."""
+        return any_process(self._asked)
+
+    def check(self) -> None:
+        """Raises StoppedError where it was."""
+        if self.asked():
+            raise StoppedError
+
+
+PREEMPTION = Preemption()
+
+
+def end_together(main: Callable[[], None]) -> None:
+    """Runs `main`; an error of one of several processes ends it at once, so that the others notice.
+
+    A process that waits for the others to say goodbye would hang as long as they wait for its part of a sum.
+    """
+    try:
+        main()
+    except StoppedError:
+        print("stopped on SIGTERM; the same command goes on from here", file=sys.stderr, flush=True)
+        _leave(PREEMPTED)
+    except (Exception, SystemExit) as error:
+        if not several():
+            raise
+        if isinstance(error, InputError):
+            print(f"error: {error}", file=sys.stderr)
+        else:
+            traceback.print_exc()
+        sys.stderr.flush()
+        os._exit(2 if isinstance(error, InputError) else 1)
+
+
+def _leave(status: int) -> None:
+    if several():
+        sys.stdout.flush()
+        os._exit(status)
+    sys.exit(status)
