@@ -1,15 +1,18 @@
 """Kills a training run with SIGKILL at random moments, restarts it each time, and compares it with an undisturbed run.
 
     python experiments/kill_test.py --workdir=runs/kill --kills=10 --output=docs/results/kill_test.md
+    python experiments/kill_test.py --workdir=runs/kill --kills=20 --processes=2 --life=30 --output=docs/results/kill_pod.md
 
 Both runs must end with bitwise the same parameters in every stage and, times and throughput aside, the same report. The
-lives between kills are drawn uniformly, so that together they last about as long as the undisturbed run. Fields of the
+lives between kills are drawn uniformly, so that together they last about as long as the undisturbed run, or `--life` seconds
+each on average. With several processes one of them or all are killed, and `launch/local.py` starts them again. Fields of the
 experiment are set as for training: `--config.sft.steps=40`. On two CPU cores the default takes two to three times the tiny
 experiment.
 """
 
 import hashlib
 import json
+import os
 import pathlib
 import random
 import signal
@@ -28,9 +31,19 @@ from spct_jax.models import checkpoints
 TIMES = {"seconds", "compile_seconds", "tokens_per_second"}
 
 
+LAUNCHER = pathlib.Path(__file__).parents[1] / "launch" / "local.py"
+
+
 def command(workdir: pathlib.Path, overrides: list[str]) -> list[str]:
     """The training command under test."""
-    return [sys.executable, "-m", "spct_jax.train", f"--workdir={workdir}", *overrides]
+    train = [sys.executable, "-m", "spct_jax.train", f"--workdir={workdir}", *overrides]
+    count = PROCESSES.value
+    return train if count == 1 else [sys.executable, str(LAUNCHER), f"--processes={count}", "--", *train]
+
+
+def children(pid: int) -> list[int]:
+    """Processes that a process has started."""
+    return [int(child) for child in pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 def run_to_end(workdir: pathlib.Path, overrides: list[str]) -> float:
@@ -41,13 +54,13 @@ def run_to_end(workdir: pathlib.Path, overrides: list[str]) -> float:
     return time.monotonic() - start
 
 
-def run_killed(workdir: pathlib.Path, overrides: list[str], kills: int, duration: float, seed: int) -> list[str]:
+def run_killed(workdir: pathlib.Path, overrides: list[str], kills: int, life: float, seed: int) -> list[str]:
     """Runs training, killing it `kills` times; returns a line per kill saying how long it had lived and where it was."""
     rng = random.Random(seed)
     lines = []
     with open(workdir.with_suffix(".log"), "ab") as log:
         while len(lines) < kills:
-            moment = rng.uniform(0, 2 * duration / kills)
+            moment = rng.uniform(0, 2 * life)
             process = subprocess.Popen(command(workdir, overrides), stdout=log, stderr=log)
             try:
                 process.wait(moment)
@@ -58,6 +71,33 @@ def run_killed(workdir: pathlib.Path, overrides: list[str], kills: int, duration
             lines.append(f"killed after {moment:.1f} s, {progress(workdir)}")
             print(lines[-1], flush=True)
         subprocess.run(command(workdir, overrides), check=True, stdout=log, stderr=log)
+    return lines
+
+
+def run_pod_killed(workdir: pathlib.Path, overrides: list[str], kills: int, life: float, seed: int) -> list[str]:
+    """As `run_killed`, but the processes are killed below the launcher, which must bring the run to its end by itself."""
+    rng = random.Random(seed)
+    lines = []
+    with open(workdir.with_suffix(".log"), "ab") as log:
+        launcher = subprocess.Popen(command(workdir, overrides), stdout=log, stderr=log)
+        while len(lines) < kills:
+            before = set(children(launcher.pid))
+            moment = rng.uniform(0, 2 * life)
+            try:
+                launcher.wait(moment)
+                raise InputError(f"the run ended before kill {len(lines) + 1}; use fewer kills or a longer run")
+            except subprocess.TimeoutExpired:
+                pass
+            running = children(launcher.pid)
+            victims = running if rng.random() < 0.5 else [rng.choice(running)]
+            for victim in victims:
+                os.kill(victim, signal.SIGKILL)
+            lines.append(f"killed {len(victims)} of {len(running)} after {moment:.1f} s, {progress(workdir)}")
+            print(lines[-1], flush=True)
+            while launcher.poll() is None and (set(children(launcher.pid)) & (before | set(running))):
+                time.sleep(0.1)
+        if launcher.wait():
+            raise InputError(f"the run ended with status {launcher.returncode}; see {workdir.with_suffix('.log')}")
     return lines
 
 
@@ -120,13 +160,15 @@ def main(_) -> None:
     overrides = [a for a in OVERRIDES if a.startswith(("--config.", "--config="))]
     duration = run_to_end(calm, overrides)
     print(f"undisturbed: {duration:.0f} s", flush=True)
-    lines = run_killed(killed, overrides, kills, duration, SEED.value)
+    life = LIFE.value or duration / kills
+    run = run_killed if PROCESSES.value == 1 else run_pod_killed
+    lines = run(killed, overrides, kills, life, SEED.value)
     wrong = compare(calm, killed)
     verdict = "bitwise the same parameters in every stage, and the same report figures" if not wrong else "; ".join(wrong)
     report = [
         f"# Killed {kills} times, restarted {kills} times",
         "",
-        f"Command: `python experiments/kill_test.py --kills={kills} --seed={SEED.value} {' '.join(overrides)}`",
+        f"Command: `python experiments/kill_test.py {' '.join(a for a in OVERRIDES if not a.startswith('--workdir'))}`",
         "",
         f"Undisturbed run: {duration:.0f} s. Result: {verdict}.",
         "",
@@ -145,6 +187,8 @@ if __name__ == "__main__":
     WORKDIR = flags.DEFINE_string("workdir", None, "Where both runs go.", required=True)
     KILLS = flags.DEFINE_integer("kills", 10, "How often the second run is killed.", lower_bound=1)
     SEED = flags.DEFINE_integer("seed", 0, "Seed of the moments.")
+    PROCESSES = flags.DEFINE_integer("processes", 1, "Processes of the run.", lower_bound=1)
+    LIFE = flags.DEFINE_float("life", 0.0, "Seconds between kills on average; 0: as the undisturbed run's time allows.")
     OUTPUT = flags.DEFINE_string("output", "kill_test.md", "Where the result is written.")
     OVERRIDES = sys.argv[1:]
     cli.run(main, with_config=True)

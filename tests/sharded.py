@@ -9,7 +9,6 @@ Writes DIRECTORY/report.json.
 import argparse
 import dataclasses
 import functools
-import json
 import pathlib
 
 import jax

@@ -4,6 +4,7 @@ import collections
 import dataclasses
 import json
 import os
+import pathlib
 import subprocess
 import sys
 
@@ -166,3 +167,25 @@ def test_a_batch_that_the_devices_do_not_divide_is_named():
         sharding.check_batches(config, sharding.make_layout())
     with pytest.raises(InputError, match="2 devices cannot be arranged in slices=1 and tensor=3"):
         sharding.make_layout(MeshConfig(strategy="fsdp_tensor", tensor=3))
+
+
+@pytest.fixture(scope="module")
+def pod_report(tmp_path_factory):
+    """What `sharded.py` reports of two processes of four devices each."""
+    directory = tmp_path_factory.mktemp("pod")
+    launcher = pathlib.Path(sharded.__file__).parents[1] / "launch" / "local.py"
+    command = [sys.executable, launcher, "--restarts=0", "--", sys.executable, sharded.__file__, directory, "--stages=rl"]
+    flags = {"XLA_FLAGS": "--xla_backend_optimization_level=0"}
+    subprocess.run(command, check=True, env=os.environ | flags, timeout=600)
+    return json.loads((directory / "report.json").read_text())
+
+
+@pytest.mark.parametrize("mesh", sharded.MESHES)
+def test_an_update_of_two_processes_is_that_of_one_device(pod_report, mesh):
+    found = pod_report["updates"][f"rl {mesh}"]
+    for what in ("metrics", "gradients", "sgd", "adam"):
+        assert found[what] <= 1e-5, what
+
+
+def test_two_processes_score_and_draw_as_one_device(pod_report):
+    assert len(pod_report["scores"]) == 6 and max(pod_report["scores"].values()) <= 1e-4
