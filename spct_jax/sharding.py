@@ -139,7 +139,7 @@ def make_layout(config: MeshConfig | None = None, devices: Any = None) -> Layout
         raise InputError(f"config.mesh: {count} devices cannot be arranged in slices={slices} and tensor={tensor}")
     inner = count // (slices * tensor)
     shape = (count, 1, 1) if config.strategy == "data" else (slices, inner, tensor)
-    if slices > 1 and hasattr(devices[0], "slice_index"):
+    if slices > 1 and devices[0].platform == "tpu":
         arranged = mesh_utils.create_hybrid_device_mesh(
             (1, inner, tensor), (slices, 1, 1), devices, allow_split_physical_axes=True
         )
