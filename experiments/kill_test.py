@@ -34,11 +34,10 @@ TIMES = {"seconds", "compile_seconds", "tokens_per_second"}
 LAUNCHER = pathlib.Path(__file__).parents[1] / "launch" / "local.py"
 
 
-def command(workdir: pathlib.Path, overrides: list[str]) -> list[str]:
+def command(workdir: pathlib.Path, overrides: list[str], processes: int = 1) -> list[str]:
     """The training command under test."""
     train = [sys.executable, "-m", "spct_jax.train", f"--workdir={workdir}", *overrides]
-    count = PROCESSES.value
-    return train if count == 1 else [sys.executable, str(LAUNCHER), f"--processes={count}", "--", *train]
+    return train if processes == 1 else [sys.executable, str(LAUNCHER), f"--processes={processes}", "--", *train]
 
 
 def children(pid: int) -> list[int]:
@@ -46,11 +45,11 @@ def children(pid: int) -> list[int]:
     return [int(child) for child in pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
-def run_to_end(workdir: pathlib.Path, overrides: list[str]) -> float:
+def run_to_end(workdir: pathlib.Path, overrides: list[str], processes: int = 1) -> float:
     """Runs training undisturbed; returns its seconds."""
     start = time.monotonic()
     with open(workdir.with_suffix(".log"), "ab") as log:
-        subprocess.run(command(workdir, overrides), check=True, stdout=log, stderr=log)
+        subprocess.run(command(workdir, overrides, processes), check=True, stdout=log, stderr=log)
     return time.monotonic() - start
 
 
@@ -74,12 +73,14 @@ def run_killed(workdir: pathlib.Path, overrides: list[str], kills: int, life: fl
     return lines
 
 
-def run_pod_killed(workdir: pathlib.Path, overrides: list[str], kills: int, life: float, seed: int) -> list[str]:
+def run_pod_killed(
+    workdir: pathlib.Path, overrides: list[str], kills: int, life: float, seed: int, processes: int
+) -> list[str]:
     """As `run_killed`, but the processes are killed below the launcher, which must bring the run to its end by itself."""
     rng = random.Random(seed)
     lines = []
     with open(workdir.with_suffix(".log"), "ab") as log:
-        launcher = subprocess.Popen(command(workdir, overrides), stdout=log, stderr=log)
+        launcher = subprocess.Popen(command(workdir, overrides, processes), stdout=log, stderr=log)
         while len(lines) < kills:
             before = set(children(launcher.pid))
             moment = rng.uniform(0, 2 * life)
@@ -158,11 +159,13 @@ def main(_) -> None:
         if directory.exists():
             raise InputError(f"{directory} exists; choose another --workdir")
     overrides = [a for a in OVERRIDES if a.startswith(("--config.", "--config="))]
-    duration = run_to_end(calm, overrides)
+    duration = run_to_end(calm, overrides, PROCESSES.value)
     print(f"undisturbed: {duration:.0f} s", flush=True)
     life = LIFE.value or duration / kills
-    run = run_killed if PROCESSES.value == 1 else run_pod_killed
-    lines = run(killed, overrides, kills, life, SEED.value)
+    if PROCESSES.value == 1:
+        lines = run_killed(killed, overrides, kills, life, SEED.value)
+    else:
+        lines = run_pod_killed(killed, overrides, kills, life, SEED.value, PROCESSES.value)
     wrong = compare(calm, killed)
     verdict = "bitwise the same parameters in every stage, and the same report figures" if not wrong else "; ".join(wrong)
     report = [

@@ -1,7 +1,7 @@
 """What one update comes to under a layout, for tests that compare layouts; run as a program, it compares several and reports.
 
 python tests/sharded.py DIRECTORY                                                 one process of eight devices
-python launch/local.py -- python tests/sharded.py DIRECTORY [--stages=rl]         two of four
+python launch/local.py -- python tests/sharded.py DIRECTORY         two of four
 
 Writes DIRECTORY/report.json.
 """
@@ -162,11 +162,11 @@ def round_trips(directory: pathlib.Path) -> dict:
     return report
 
 
-def compare(stages: list[str]) -> dict:
-    """Stages on every mesh against one device."""
+def compare() -> dict:
+    """Every stage on every mesh against one device."""
     alone = sharding.make_layout(devices=jax.local_devices()[:1])
     report = {}
-    for stage in stages:
+    for stage in STAGES:
         want, want_metrics, want_states = compute(stage, alone)
         for name, mesh in MESHES.items():
             layout = sharding.make_layout(mesh)
@@ -212,14 +212,13 @@ def main() -> None:
     """Writes the report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("directory", type=pathlib.Path)
-    parser.add_argument("--stages", default=",".join(STAGES))
     parser.add_argument("--coordinator", default="")
     parser.add_argument("--num_processes", type=int, default=1)
     parser.add_argument("--process_id", type=int, default=0)
     flags = parser.parse_args()
     sharding.use_devices(MeshConfig(cpu_devices=8 // flags.num_processes))
     distributed.initialize(flags.coordinator, flags.num_processes, flags.process_id)
-    report = {"updates": compare(flags.stages.split(",")), "scores": compare_scores()}
+    report = {"updates": compare(), "scores": compare_scores()}
     if flags.num_processes == 1:
         report["restored"] = round_trips(flags.directory)
     files.write_json(flags.directory / "report.json", report)

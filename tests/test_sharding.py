@@ -174,15 +174,16 @@ def pod_report(tmp_path_factory):
     """What `sharded.py` reports of two processes of four devices each."""
     directory = tmp_path_factory.mktemp("pod")
     launcher = pathlib.Path(sharded.__file__).parents[1] / "launch" / "local.py"
-    command = [sys.executable, launcher, "--restarts=0", "--", sys.executable, sharded.__file__, directory, "--stages=rl"]
+    command = [sys.executable, launcher, "--restarts=0", "--", sys.executable, sharded.__file__, directory]
     flags = {"XLA_FLAGS": "--xla_backend_optimization_level=0"}
     subprocess.run(command, check=True, env=os.environ | flags, timeout=600)
     return json.loads((directory / "report.json").read_text())
 
 
+@pytest.mark.parametrize("stage", sharded.STAGES)
 @pytest.mark.parametrize("mesh", sharded.MESHES)
-def test_an_update_of_two_processes_is_that_of_one_device(pod_report, mesh):
-    found = pod_report["updates"][f"rl {mesh}"]
+def test_an_update_of_two_processes_is_that_of_one_device(pod_report, stage, mesh):
+    found = pod_report["updates"][f"{stage} {mesh}"]
     for what in ("metrics", "gradients", "sgd", "adam"):
         assert found[what] <= 1e-5, what
 

@@ -56,8 +56,12 @@ def describe(
 
 
 def manager(directory: str | os.PathLike, keep: int | None = None) -> ocp.CheckpointManager:
-    """The Orbax manager of a model directory; saves are atomic, a torn one is never listed."""
-    options = ocp.CheckpointManagerOptions(max_to_keep=keep, enable_async_checkpointing=False, create=keep is not None)
+    """The Orbax manager of a model directory; saves are atomic, a torn one is never listed.
+
+    With `keep`, for writing: a save copies the state and goes on beside the devices' work.
+    """
+    writes = keep is not None
+    options = ocp.CheckpointManagerOptions(max_to_keep=keep, enable_async_checkpointing=writes, create=writes)
     return ocp.CheckpointManager(
         pathlib.Path(directory).absolute() / "checkpoints",
         options=options,

@@ -5,6 +5,7 @@ import functools
 import math
 import operator
 import pathlib
+import sys
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -21,6 +22,7 @@ from jax import lax
 
 from spct_jax import distributed
 from spct_jax.config import OptimizerConfig
+from spct_jax.errors import InputError
 from spct_jax.models import checkpoints, partition
 from spct_jax.sharding import Layout
 from spct_jax.training import meter
@@ -210,13 +212,10 @@ def fit(
     directory, saving = run.workdir / stage, run.config.checkpoint
     with contextlib.ExitStack() as stack:
         manager = stack.enter_context(checkpoints.manager(directory, keep=saving.keep))
-        first = manager.latest_step() or 0
-        progress: dict[str, float] = {}
-        if first:
-            kind = "meta_rm" if stage == "meta_rm" else "policy"
-            target = abstract_state(run.layout, checkpoints.abstract_params(run.model, kind), optimizer)
-            state, progress = restore(manager, first, target, directory)
-        else:
+        kind = "meta_rm" if stage == "meta_rm" else "policy"
+        target = abstract_state(run.layout, checkpoints.abstract_params(run.model, kind), optimizer)
+        first, state, progress = restore_newest(manager, target, directory)
+        if state is None:
             state = make_state(run.layout, make_params(), optimizer)
         watch, tokens = meter.Stopwatch(progress), progress.get("tokens", 0.0)
         leads = distributed.is_first()
@@ -249,8 +248,21 @@ def fit(
     return state, {**summary, "tokens_per_second": meter.speed(tokens, {"seconds": 0.0, "compile_seconds": 0.0}, summary)}
 
 
+@jax.jit
+def fingerprint(state: TrainState) -> jax.Array:
+    """A number that changes when a bit of the state does, and not with the mesh."""
+
+    def one(number, leaf):
+        unsigned = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32}[leaf.dtype.itemsize]
+        bits = lax.bitcast_convert_type(leaf, unsigned).astype(jnp.uint32)
+        return (2 * number + 1) * jnp.sum(bits, dtype=jnp.uint32)
+
+    return functools.reduce(operator.add, [one(i, leaf) for i, leaf in enumerate(jax.tree.leaves(state))])
+
+
 def save(manager: ocp.CheckpointManager, step: int, state: TrainState, progress: dict[str, float]) -> None:
-    """Writes a checkpoint of a step."""
+    """Writes a checkpoint of a step, with what tells a damaged one from a whole one."""
+    progress = progress | {"fingerprint": int(fingerprint(state))}
     manager.save(
         step,
         args=ocp.args.Composite(
@@ -259,6 +271,31 @@ def save(manager: ocp.CheckpointManager, step: int, state: TrainState, progress:
             progress=ocp.args.JsonSave(progress),
         ),
     )
+
+
+def restore_newest(
+    manager: ocp.CheckpointManager, target: TrainState, directory: pathlib.Path
+) -> tuple[int, TrainState | None, dict[str, float]]:
+    """(step, state, progress) of the newest checkpoint that is whole, (0, None, {}) if there is none.
+
+    A damaged one is reported and deleted, so that its step can be saved again.
+
+    Raises:
+      InputError: a parameter is missing, unexpected, or of another shape.
+    """
+    for step in sorted(manager.all_steps(), reverse=True):
+        try:
+            state, progress = restore(manager, step, target, directory)
+            if int(fingerprint(state)) == progress.pop("fingerprint", None):
+                return step, state, progress
+            damage = "its bits are not those that were saved"
+        except InputError:
+            raise
+        except (ValueError, OSError, KeyError) as error:
+            damage = str(error).partition("\n")[0]
+        print(f"{directory}: checkpoint {step} is damaged ({damage}); going back to an earlier one", file=sys.stderr)
+        manager.delete(step)
+    return 0, None, {}
 
 
 def restore(

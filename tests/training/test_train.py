@@ -128,3 +128,19 @@ def test_killed_and_restarted_it_ends_bitwise_the_same(tmp_path):
     assert set(kill_test.digests(calm)) == {"sft", "rl"}
     assert kill_test.compare(calm, killed) == []
     assert json.loads((killed / "rl" / "summary.json").read_text())["steps"] == 2
+
+
+def test_a_damaged_checkpoint_is_passed_over_and_the_run_ends_as_if_it_had_been_whole(micro_config, tmp_path):
+    micro_config.stages, micro_config.sft.steps, micro_config.checkpoint.every_steps = ("sft",), 3, 1
+    calm, damaged = tmp_path / "calm", tmp_path / "damaged"
+    train.train(micro_config, calm)
+    train.train(micro_config, damaged)
+    (damaged / "sft" / "summary.json").unlink()
+    last = damaged / "sft" / "checkpoints" / "3" / "params"
+    largest = max((p for p in last.rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
+    content = bytearray(largest.read_bytes())
+    content[len(content) // 2 : len(content) // 2 + 64] = bytes(64)
+    largest.write_bytes(content)
+    train.train(micro_config, damaged)
+    digests = load_experiment("kill_test").digests
+    assert digests(damaged) == digests(calm)
