@@ -291,7 +291,7 @@ def restore_newest(
             damage = "its bits are not those that were saved"
         except InputError:
             raise
-        except (ValueError, OSError, KeyError) as error:
+        except Exception as error:  # Orbax raises Exception itself for files that cannot be read
             damage = str(error).partition("\n")[0]
         print(f"{directory}: checkpoint {step} is damaged ({damage}); going back to an earlier one", file=sys.stderr)
         manager.delete(step)
