@@ -39,6 +39,23 @@ def test_an_experiment_is_of_the_size_it_is_named_after_and_names_a_slice_that_i
         assert chosen.batch_size // chosen.accumulate % shards == 0, stage
 
 
+@pytest.mark.parametrize("path", [p for p in EXPERIMENTS if "Plan:" in p.read_text()], ids=lambda p: p.stem)
+def test_the_header_of_a_planned_experiment_is_what_its_plan_says(path):
+    most, limit, update, seconds, hours = re.search(
+        r"Plan: at most (\S+) of (\S+) GiB per chip, (\S+) in the GRPO update; a step of RL takes at least (\S+) s,\n"
+        r"the paper's schedule at least (\S+) chip-hours.",
+        path.read_text(),
+    ).groups()
+    page = (path.parents[1] / "docs" / "plan.md").read_text()
+    plan = page[page.index(f"`python -m spct_jax.plan --config=experiments/{path.name}") :].partition("chip-hours.")[0]
+    memory = re.findall(r"^\| [^|]+ \| ([\d.]+) \| ([\d.]+) \|", plan, re.MULTILINE)
+    assert len(memory) == 8 and max(float(peak) + float(beside) for peak, beside in memory) == pytest.approx(
+        float(most), abs=0.011
+    )
+    assert f"peak GiB of {limit} |" in plan and f"| grpo | {update} |" in plan
+    assert f"takes at least {seconds} s" in plan and plan.rstrip().endswith(f"= {hours.replace(',', '')}")
+
+
 @pytest.mark.parametrize("name", ["v5p", "v5p:4", "h100:2x2", "v5p:4x4x4x4"])
 def test_a_wrong_topology_is_named(name):
     with pytest.raises(InputError, match=re.escape(name)):
