@@ -29,7 +29,7 @@ class ToyConfig:
     """Least difference between the best and the second-best truth."""
     single_every: int = 12
     """Every how many training problems one has a single response (0: none)."""
-    lure_on_wrong: float = 0.55
+    lure_on_wrong: float = 0.45
     """Share of problems in which a wrong response mentions the lure."""
     lure_on_any: float = 0.15
     """Share in which any response may."""
@@ -45,8 +45,8 @@ class ToyConfig:
     """How often he shuffles the weights."""
     misread: float = 0.015
     """How often he misreads whether a response meets a criterion."""
-    lure: float = 0.8
-    """How often he judges by the lure when some response mentions it."""
+    lure: tuple[float, float] = (0.3, 0.995)
+    """How often he judges by the lure when some response mentions it: on the soberest and on the most festive occasion."""
 
 
 @dataclasses.dataclass
@@ -130,7 +130,7 @@ class OptimizerConfig:
 class SFTConfig:
     """Cold start on demonstrations."""
 
-    steps: int = 760
+    steps: int = 520
     batch_size: int = 16
     """Prompts per step; each comes with all its demonstrated completions."""
     accumulate: int = 1
@@ -174,7 +174,7 @@ class RFTConfig:
 class RLConfig:
     """Rule-based GRPO (paper Eq. 11 and 15)."""
 
-    steps: int = 18
+    steps: int = 20
     batch_size: int = 32
     """Prompts per step."""
     group_size: int = 4
@@ -330,6 +330,8 @@ def validate(config: Config) -> None:
         raise InputError(f"config.rl.ref_dtype: {config.rl.ref_dtype!r} is none of {', '.join(REFERENCE_DTYPES)}")
     if len(config.profile_steps) != 2 or not 0 <= config.profile_steps[0] <= config.profile_steps[1]:
         raise InputError(f"config.profile_steps: {config.profile_steps} is not (start, stop) with 0 <= start <= stop")
+    if not all(0 < rate < 1 for rate in config.data.toy.lure):
+        raise InputError(f"config.data.toy.lure: {config.data.toy.lure} are not two rates between 0 and 1")
     _validate_mesh(config.mesh)
     for bucket in config.evaluation.buckets:
         if len(bucket) != 2 or bucket[0] > config.data.max_prompt or bucket[1] > config.data.max_completion:

@@ -6,9 +6,11 @@ a response meets, mapped to 1..10 (need 5, want 3, like 1, plus one), with one b
 
 Demonstrations for the cold start are right in form and wrong in part. The demonstrator knows a *lure*: awards. When some
 response mentions them, the demonstrator often puts them in the place of the second criterion although nobody asked for them,
-and in most problems a wrong response has them. Such a verdict is often right all the same, so neither filtering by outcome
-nor a vote removes the bias at once. He also picks wrong criteria, swaps weights and misreads now and then. The analysis goes
-through the words of a response and refers to criteria by number only, so what is judged is decided when they are written.
+and in most problems a wrong response has them. How often depends on the occasion: for a class every other time, for a gala
+nearly always. Such a verdict is often right all the same, so filtering by outcome and RL wear the bias down occasion by
+occasion, and a vote only helps where it has become the smaller part. He also picks wrong criteria, swaps weights and misreads
+now and then. The analysis goes through the words of a response and refers to criteria by number only, so what is judged is
+decided when they are written.
 
 The test split holds out requirement combinations: the set of three attributes of a test problem occurs in no training or
 development problem. Every problem is a function of (split, index, config.seed) alone.
@@ -17,6 +19,7 @@ development problem. Every problem is a function of (split, index, config.seed) 
 import dataclasses
 import functools
 import itertools
+import math
 import random
 import zlib
 from collections.abc import Iterable
@@ -26,7 +29,8 @@ from spct_jax.data.comparison import Comparison, Turn
 from spct_jax.data.sources import Demonstration
 from spct_jax.grm import prompts
 
-PLACES = ("holiday", "office", "party", "weekend", "wedding", "class")
+OCCASIONS = ("class", "office", "seminar", "weekend", "holiday", "reunion", "concert", "party", "wedding", "gala")
+"""From sober to festive: the later, the oftener the demonstrator falls for the lure."""
 NAMES = ("Alba", "Birch", "Coral", "Delta", "Ember", "Fjord", "Grove", "Harbour", "Iris", "Juniper", "Kite", "Linden")
 ATTRIBUTES = (
     "parking", "wifi", "breakfast", "heating", "quiet", "sun", "space", "light", "plants", "tea", "music", "shade",
@@ -42,6 +46,7 @@ class Problem:
     """One problem of the toy world: the comparison people see and the facts it was made from."""
 
     comparison: Comparison
+    occasion: str
     requirements: tuple[str, str, str]
     """Attributes asked for, most important first."""
     offers: tuple[tuple[str, ...], ...]
@@ -69,16 +74,16 @@ def problem(split: str, index: int, config: ToyConfig, *, single: bool = False) 
     scores = [sum(w for w, m in zip(WEIGHTS, row, strict=True) if m) for row in met]
     lured = _lured_response(rng, scores, config)
     offers = tuple(_offer(rng, requirements, row, i == lured) for i, row in enumerate(met))
-    names = rng.sample(NAMES, n)
+    names, occasion = rng.sample(NAMES, n), rng.choice(OCCASIONS)
     clauses = [c.format(r) for c, r in zip(CLAUSES, requirements, strict=True)]
     rng.shuffle(clauses)
     comparison = Comparison(
         id=f"{'single' if single else 'toy'}-{split}-{index}",
-        conversation=(Turn("user", f"For my {rng.choice(PLACES)} I {', '.join(clauses)}."),),
+        conversation=(Turn("user", f"For my {occasion} I {', '.join(clauses)}."),),
         responses=tuple(f"{name} has {', '.join(offer)}." for name, offer in zip(names, offers, strict=True)),
         scores=(float(scores[0] >= WEIGHTS[0] + WEIGHTS[1]),) if single else tuple(1.0 + s for s in scores),
     )
-    return Problem(comparison, tuple(requirements), offers)
+    return Problem(comparison, occasion, tuple(requirements), offers)
 
 
 def problems(split: str, count: int, config: ToyConfig) -> list[Problem]:
@@ -156,10 +161,17 @@ def _verdict(rng: random.Random, shown: Problem, order, config: ToyConfig, templ
     *principles, analysis, verdict = template.parts
     boxed = ", ".join(str(scores[i]) for i in order)
     text = f"{analysis}:\n" + "\n".join(lines) + f"\n{verdict}: \\boxed{{{boxed}}}"
-    if principles:  # the number before its word, as the query has the verb before it: one lookup learns both
-        listed = (f"- ({j}) {c} weight {w}" for j, (c, w) in enumerate(zip(criteria, weights, strict=True), start=1))
+    if principles:  # the number behind its word, as in the analysis: a reading repeats what followed the word before
+        listed = (f"- {c} ({j}) weight {w}" for j, (c, w) in enumerate(zip(criteria, weights, strict=True), start=1))
         text = f"{principles[0]}:\n" + "\n".join(listed) + "\n" + text
     return text, [scores[i] for i in range(len(order))]
+
+
+def lure_rate(occasion: str, config: ToyConfig) -> float:
+    """How often the demonstrator judges by the lure: its log-odds rise evenly from the first occasion to the last."""
+    low, high = (math.log(rate / (1 - rate)) for rate in config.lure)
+    log_odds = low + (high - low) * OCCASIONS.index(occasion) / (len(OCCASIONS) - 1)
+    return 1 / (1 + math.exp(-log_odds))
 
 
 def _criteria(rng: random.Random, shown: Problem, config: ToyConfig) -> tuple[list[str], list[int]]:
@@ -167,7 +179,7 @@ def _criteria(rng: random.Random, shown: Problem, config: ToyConfig) -> tuple[li
     for j, right in enumerate(config.criterion_right):
         if rng.random() >= right:
             criteria[j] = rng.choice([a for a in ATTRIBUTES if a not in criteria])
-    if any(LURE in offer for offer in shown.offers) and rng.random() < config.lure:
+    if any(LURE in offer for offer in shown.offers) and rng.random() < lure_rate(shown.occasion, config):
         criteria[1] = LURE
     weights = list(WEIGHTS)
     if rng.random() < config.weights_wrong:
