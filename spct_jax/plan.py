@@ -13,11 +13,11 @@ import jax
 import tqdm
 from absl import flags
 
-from spct_jax import cli, files
+from spct_jax import cli, files, hardware
 from spct_jax.config import Config, validate
 from spct_jax.errors import InputError
-from spct_jax.planning import hardware, programs, report, search
-from spct_jax.planning.hardware import GIB, Chip
+from spct_jax.hardware import GIB, Chip
+from spct_jax.planning import programs, report, search
 
 COMPILED_CANDIDATES = 3
 

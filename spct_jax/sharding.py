@@ -115,6 +115,12 @@ class Layout:
         return partition.constraints(self.resolve)
 
 
+def bytes_per_device(tree: Any, shardings: Any) -> int:
+    """What a device holds of a tree of arrays, abstract or concrete."""
+    sizes = jax.tree.map(lambda x, s: math.prod(s.shard_shape(x.shape)) * x.dtype.itemsize, tree, shardings)
+    return sum(jax.tree.leaves(sizes))
+
+
 def use_devices(config: MeshConfig) -> None:
     """Splits the host's CPU into devices where the CPU is what JAX runs on; must come before JAX is first used."""
     # A device that waits for another one for 40 s ends the process; on a busy machine that is no reason to.

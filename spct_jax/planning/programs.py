@@ -6,13 +6,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from spct_jax import sharding
 from spct_jax.config import Config
 from spct_jax.data.batches import Groups
-from spct_jax.models import checkpoints, partition
-from spct_jax.planning import count
+from spct_jax.models import checkpoints, count, partition
 from spct_jax.sampling import engine, grouped
 from spct_jax.sampling.generate import draw
 from spct_jax.sharding import Layout
@@ -44,12 +42,6 @@ def _groups(rows: int, group: int, trunk: int, time: int) -> Groups:
     return Groups(*(_struct(shape, jnp.int32) for shape in integers))
 
 
-def bytes_per_device(tree: Any, shardings: Any) -> int:
-    """What a device holds of a tree of abstract arrays."""
-    sizes = jax.tree.map(lambda x, s: int(np.prod(s.shard_shape(x.shape))) * x.dtype.itemsize, tree, shardings)
-    return sum(jax.tree.leaves(sizes))
-
-
 def programs(config: Config, devices: list) -> dict[str, Planned]:
     """The programs of an experiment by name, in the order in which a step of RL runs them.
 
@@ -70,11 +62,11 @@ def programs(config: Config, devices: list) -> dict[str, Planned]:
         return loop.abstract_state(layout, checkpoints.abstract_params(model, kind), optimizer)
 
     def held(tree, where: Layout):
-        return bytes_per_device(tree, where.params(tree))
+        return sharding.bytes_per_device(tree, where.params(tree))
 
     adam = loop.make_optimizer(rl.optimizer, rl.steps)
     learner = state("policy", adam)
-    state_bytes = bytes_per_device(learner, layout.state(learner))
+    state_bytes = sharding.bytes_per_device(learner, layout.state(learner))
     beside = state_bytes + held(reference, layout)
     keys = _struct((drawn, G), jax.eval_shape(lambda: jax.random.key(0)).dtype)
     prompts = (_struct((drawn, trunk), jnp.int32), *(_struct((drawn,), jnp.int32),) * 2)

@@ -12,8 +12,8 @@ import jax
 
 from spct_jax import files
 from spct_jax.config import Config
+from spct_jax.hardware import GIB, Chip
 from spct_jax.planning import hlo
-from spct_jax.planning.hardware import GIB, Chip
 from spct_jax.planning.programs import Planned
 
 PER_TOKEN = ("decode", "rollout")

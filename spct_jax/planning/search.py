@@ -5,8 +5,8 @@ import dataclasses
 from collections.abc import Iterator
 
 from spct_jax.config import Config
-from spct_jax.planning import count
-from spct_jax.planning.hardware import Chip
+from spct_jax.hardware import Chip
+from spct_jax.models import count
 
 STAGE_OF = {"grpo": "rl", "sft": "rft", "meta_rm": "meta_rm"}
 

@@ -11,11 +11,12 @@ from spct_jax.data import batches
 from spct_jax.data.batches import Groups
 from spct_jax.data.comparison import Comparison
 from spct_jax.grm import orders, rewards
+from spct_jax.models import count, partition
 from spct_jax.models.sizes import ModelConfig
 from spct_jax.sampling import grouped, rollouts
 from spct_jax.sampling.rollouts import Rollout
-from spct_jax.sharding import Program
-from spct_jax.training import loop
+from spct_jax.sharding import Program, bytes_per_device
+from spct_jax.training import loop, meter
 from spct_jax.training.run import Run
 from spct_jax.training.scoring import completion_mask, group_logprobs
 
@@ -154,6 +155,8 @@ def run_rl(run: Run) -> dict[str, float]:
     before = run.policy_before("rl")
     reference = run.params_of(before, dtype=config.ref_dtype)
     comparisons = run.dataset.train
+    drawn_with = jax.eval_shape(lambda p: partition.cast(p, run.model.dtype), reference)
+    read = bytes_per_device(drawn_with, run.rollout_layout.params(drawn_with))
     settings = {"beta": config.kl_beta, "clip": config.clip, "temperature": config.temperature}
 
     def update(state, step):
@@ -184,12 +187,31 @@ def run_rl(run: Run) -> dict[str, float]:
             "accuracy": ((given > 0).sum(), given.size),
             "malformed": (sum(s is None for r in drawn for s in r.scores), given.size),
             "zero_spread": ((given.min(1) == given.max(1)).sum(), len(batch)),
+            "least_seconds": (least_seconds(run, drawn, read), 1.0),
         }
         return state, metrics, [c.id for c in batch]
 
     run.describe("rl", "policy")
     _, summary = loop.fit(run, "rl", lambda: run.params_of(before), optimizer, update, config.steps)
     return summary
+
+
+def least_seconds(run: Run, drawn: list[Rollout], read: int) -> float:
+    """The least time of a step that drew these, 0 where it is not known: rollout, reference and updates one after the other.
+
+    Every token of a part of the rollouts, up to its longest completion, reads the parameters, `read` bytes per device, once.
+    """
+    config, model, trunk = run.config.rl, run.model, run.limits.max_prompt - 1
+    rows, G = len(drawn) // config.rollout_parts, config.group_size
+    lengths = [max(map(len, r.completions)) for r in drawn]
+    tokens = sum(max(lengths[start : start + rows]) for start in range(0, len(drawn), rows))
+    shape = len(drawn), G, trunk, run.limits.max_completion
+    return (
+        meter.least_seconds(run.rollout_layout, count.prefill(model, len(drawn), trunk))
+        + tokens * meter.least_seconds(run.rollout_layout, count.decode(model, rows * G, trunk), read)
+        + meter.least_seconds(run.layout, count.forward(model, *shape))
+        + config.updates_per_rollout * meter.least_seconds(run.layout, count.update(model, *shape))
+    )
 
 
 def roll_out(run: Run, params: Any, batch: list[Comparison], step: int) -> tuple[Groups, jax.Array, list[Rollout]]:

@@ -203,7 +203,8 @@ def fit(
     A checkpoint is written every `checkpoint.every_steps` steps, after `checkpoint.every_minutes`, on SIGTERM and after the
     last step; a restarted run goes on from the newest.
     `update` is a function of (state, step) only, so the continued run is the run that was never stopped. It returns the
-    ids of the records in its batch, named should the loss not be finite. The metric "tokens" counts, others are averaged.
+    ids of the records in its batch, named should the loss not be finite. The metric "tokens" counts, "least_seconds" is how
+    long the step must take (0: not known), others are averaged.
 
     Raises:
       BadLossError: a metric is NaN or infinite; nothing of that step is saved.
@@ -227,11 +228,11 @@ def fit(
             profiler.before(step)
             begun = watch.read()
             state, metrics, ids = update(state, step)
-            new = float(metrics["tokens"][0])
+            new, least = (float(metrics.pop(name)[0]) for name in ("tokens", "least_seconds"))
             tokens += new
-            values = mean({k: v for k, v in metrics.items() if k != "tokens"})
+            values = mean(metrics)
             _check_finite(values, stage, step, ids)
-            cost = {"tokens_per_second": meter.speed(new, begun, watch.read()), **meter.memory()}
+            cost = meter.cost(new, least, begun, watch.read())
             if writer is not None:
                 writer.write(step, values | cost)
             bar.set_postfix({k: f"{v:.3f}" for k, v in values.items() if k in ("loss", "reward", "accuracy")}, refresh=False)

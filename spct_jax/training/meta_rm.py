@@ -14,11 +14,11 @@ import optax
 from spct_jax import distributed, models
 from spct_jax.data import batches
 from spct_jax.data.batches import Groups
-from spct_jax.models import heads
+from spct_jax.models import count, heads
 from spct_jax.models.sizes import ModelConfig
 from spct_jax.sampling import rollouts
 from spct_jax.sharding import Program
-from spct_jax.training import loop, rejection
+from spct_jax.training import loop, meter, rejection
 from spct_jax.training.run import Run
 
 
@@ -119,6 +119,9 @@ def run_meta_rm(run: Run) -> dict[str, float]:
             optimizer=optimizer,
             accumulate=config.accumulate,
         )
+        trunk, time = run.limits.max_prompt - 1, run.limits.max_completion
+        flops = count.update(run.model, len(chosen), group_size, trunk, time + 1, logits=False)
+        metrics["least_seconds"] = (meter.least_seconds(run.layout, flops), 1.0)
         return state, metrics, ids
 
     run.describe("meta_rm", "meta_rm")

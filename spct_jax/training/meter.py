@@ -6,6 +6,9 @@ from collections.abc import Sequence
 
 import jax
 
+from spct_jax import hardware
+from spct_jax.sharding import Layout
+
 
 class CompileClock:
     """Seconds this process has spent tracing and compiling."""
@@ -38,10 +41,28 @@ class Stopwatch:
         }
 
 
-def speed(tokens: float, before: dict[str, float], after: dict[str, float]) -> float:
-    """Tokens per second between two readings of a `Stopwatch`, time spent compiling left out."""
+def speed(amount: float, before: dict[str, float], after: dict[str, float]) -> float:
+    """So much, of tokens for one, per second between two readings of a `Stopwatch`, time spent compiling left out."""
     busy = (after["seconds"] - before["seconds"]) - (after["compile_seconds"] - before["compile_seconds"])
-    return tokens / max(busy, 1e-9)
+    return amount / max(busy, 1e-9)
+
+
+def cost(tokens: float, least: float, before: dict[str, float], after: dict[str, float]) -> dict[str, float]:
+    """What a step of so many tokens cost; `least` is how long it must take, in seconds, or 0 where that is not known."""
+    fraction = {"roofline_fraction": speed(least, before, after)} if least else {}
+    return {"tokens_per_second": speed(tokens, before, after), **fraction, **memory()}
+
+
+def least_seconds(layout: Layout, flops: float, read: float = 0.0) -> float:
+    """The least time of a program on the devices of `layout` at their published peaks; 0 where those are not known.
+
+    Args:
+      layout: where it runs.
+      flops: floating-point operations, on all devices together (`models.count`).
+      read: bytes that a device must read from its memory.
+    """
+    chip = hardware.chip_of(layout.mesh.devices.flat[0].device_kind)
+    return max(flops / layout.mesh.size / chip.flops, read / chip.hbm_bandwidth) if chip else 0.0
 
 
 def memory(devices: Sequence[jax.Device] | None = None) -> dict[str, float]:

@@ -9,9 +9,10 @@ import optax
 from spct_jax.data import batches
 from spct_jax.data.batches import Groups
 from spct_jax.errors import InputError
+from spct_jax.models import count
 from spct_jax.models.sizes import ModelConfig
 from spct_jax.sharding import Program
-from spct_jax.training import loop, rejection
+from spct_jax.training import loop, meter, rejection
 from spct_jax.training.run import Run
 from spct_jax.training.scoring import completion_mask, group_logprobs
 
@@ -76,6 +77,8 @@ def train(
         state, metrics = sft_step(
             state, groups, layout=run.layout, config=run.model, optimizer=optimizer, accumulate=accumulate
         )
+        flops = count.update(run.model, len(ids), group_size, run.limits.max_prompt - 1, run.limits.max_completion)
+        metrics["least_seconds"] = (meter.least_seconds(run.layout, flops), 1.0)
         return state, metrics, ids
 
     run.describe(stage, "policy")

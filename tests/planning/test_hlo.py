@@ -7,9 +7,9 @@ import pytest
 from jax import lax
 
 from spct_jax.config import OptimizerConfig
-from spct_jax.models import attention, sizes
+from spct_jax.models import attention, count, sizes
 from spct_jax.models.checkpoints import abstract_params
-from spct_jax.planning import count, hlo, programs
+from spct_jax.planning import hlo, programs
 from spct_jax.training import grpo, loop, sft
 
 

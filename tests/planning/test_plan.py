@@ -8,10 +8,11 @@ import sys
 import pytest
 
 from spct_jax import config as config_lib
+from spct_jax import hardware
 from spct_jax.config import MeshConfig
 from spct_jax.errors import InputError
 from spct_jax.models import sizes
-from spct_jax.planning import hardware, search
+from spct_jax.planning import search
 
 EXPERIMENTS = sorted((pathlib.Path(__file__).parents[2] / "experiments").glob("gemma*.py"))
 

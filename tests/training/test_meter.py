@@ -1,8 +1,15 @@
 """Speed, memory and traces of training steps."""
 
+import dataclasses
+import json
+
+import jax
 import pytest
 
-from spct_jax.training import meter
+from spct_jax import hardware, sharding, train
+from spct_jax.models import checkpoints, count
+from spct_jax.sampling import rollouts
+from spct_jax.training import meter, writers
 
 
 class Device:
@@ -21,6 +28,42 @@ def test_memory_is_of_the_fullest_device_and_absent_where_unknown():
     known = [Device({"bytes_in_use": 3, "peak_bytes_in_use": 9}), Device({"bytes_in_use": 5, "peak_bytes_in_use": 7})]
     assert meter.memory(known) == {"device_memory_bytes": 5.0, "device_memory_peak_bytes": 9.0}
     assert meter.memory([*known, Device(None)]) == {}
+
+
+@pytest.fixture
+def known_chip(monkeypatch):
+    """The host's CPU passes for a chip of two operations and a byte a second."""
+    chip = dataclasses.replace(hardware.CHIPS["v5e"], kind=jax.devices()[0].device_kind, flops=2.0, hbm_bandwidth=1.0)
+    monkeypatch.setitem(hardware.CHIPS, "fake", chip)
+
+
+def test_the_least_time_is_that_of_the_busier_resource(known_chip):
+    layout = sharding.make_layout()
+    assert layout.mesh.size == 2
+    assert [meter.least_seconds(layout, flops, read) for flops, read in ((12, 0), (12, 2), (12, 5))] == [3, 3, 5]
+
+
+def test_nothing_is_said_of_devices_without_published_peaks():
+    assert meter.least_seconds(sharding.make_layout(), 1e9, 1e9) == 0
+
+
+def test_steps_say_how_near_the_roofline_they_are(known_chip, micro_config, tmp_path):
+    """A step's least time, by way of its tokens per second; RL's has a rollout, whose decoding reads the parameters."""
+    micro_config.stages = ("sft", "rl")
+    train.train(micro_config, tmp_path)
+    model, trunk, time = checkpoints.read_architecture(tmp_path / "sft"), 103, 84
+    steps = {stage: writers.read_metrics(tmp_path / stage / "metrics.jsonl") for stage in micro_config.stages}
+    ratio = {stage: [row["roofline_fraction"] / row["tokens_per_second"] for row in rows] for stage, rows in steps.items()}
+    tokens = sum(count.update(model, 8, 2, trunk, time) / 4 / r for r in ratio["sft"])
+    assert tokens == pytest.approx(json.loads((tmp_path / "sft" / "summary.json").read_text())["tokens"])
+    read = 4 * sum(leaf.size for leaf in jax.tree.leaves(checkpoints.abstract_params(model, "policy")))
+    assert len(steps["rl"]) == 2
+    for step, found in enumerate(ratio["rl"]):
+        drawn = rollouts.read(tmp_path / "rl" / "rollouts" / f"{step:06d}.jsonl")
+        lengths = [len(c) for r in drawn for c in r.completions]
+        work = [count.prefill(model, 8, trunk), count.forward(model, 8, 4, trunk, time), count.update(model, 8, 4, trunk, time)]
+        decode = max(count.decode(model, 8 * 4, trunk) / 4, read)
+        assert found * sum(lengths) == pytest.approx(sum(work) / 4 + max(lengths) * decode)
 
 
 @pytest.mark.parametrize(

@@ -1,13 +1,11 @@
 """The whole pipeline in miniature: every stage runs, bad input is one line, a killed run ends as if it had not been."""
 
 import dataclasses
-import importlib.util
+import importlib
 import json
 import pathlib
-import signal
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -31,11 +29,9 @@ MICRO = [
 ]
 
 
-def load_experiment(name):
-    spec = importlib.util.spec_from_file_location(name, EXPERIMENTS / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def load_experiment(name, monkeypatch):
+    monkeypatch.syspath_prepend(EXPERIMENTS)
+    return importlib.import_module(name)
 
 
 def command(*arguments):
@@ -113,24 +109,25 @@ def test_a_comparison_without_one_best_response_is_named(tmp_path):
     assert done.returncode == 2 and f"{path}:1: no unique best response" in done.stderr
 
 
-def test_killed_and_restarted_it_ends_bitwise_the_same(tmp_path):
-    kill_test = load_experiment("kill_test")
+def test_killed_and_restarted_it_ends_bitwise_the_same(tmp_path, monkeypatch):
+    kill_test = load_experiment("kill_test", monkeypatch)
     calm, killed = tmp_path / "calm", tmp_path / "killed"
-    kill_test.run_to_end(calm, MICRO)
-    process = subprocess.Popen(kill_test.command(killed, MICRO), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 240
-    while not list(killed.glob("rl/checkpoints/1")) and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert not (killed / "report.json").exists(), "the run was over before it could be killed"
-    kill_test.run_to_end(killed, MICRO)
+    kill_test.kills.run_undisturbed(calm, MICRO, kill_test.kills.Mesh())
+    with kill_test.kills.Pod(killed, MICRO, [kill_test.kills.Mesh()]) as pod:
+        pod.begin()
+        for _ in pod.looks():
+            if (killed / "rl" / "checkpoints" / "1").exists():
+                break
+        pod.kill(pod.pids)
+        assert not (killed / "report.json").exists(), "the run was over before it could be killed"
+        pod.begin()
+        pod.end()
     assert set(kill_test.digests(calm)) == {"sft", "rl"}
     assert kill_test.compare(calm, killed) == []
     assert json.loads((killed / "rl" / "summary.json").read_text())["steps"] == 2
 
 
-def test_a_damaged_checkpoint_is_passed_over_and_the_run_ends_as_if_it_had_been_whole(micro_config, tmp_path):
+def test_a_damaged_checkpoint_is_passed_over_and_the_run_ends_as_if_it_had_been_whole(micro_config, tmp_path, monkeypatch):
     micro_config.stages, micro_config.sft.steps, micro_config.checkpoint.every_steps = ("sft",), 3, 1
     calm, damaged = tmp_path / "calm", tmp_path / "damaged"
     train.train(micro_config, calm)
@@ -142,5 +139,5 @@ def test_a_damaged_checkpoint_is_passed_over_and_the_run_ends_as_if_it_had_been_
     content[len(content) // 2 : len(content) // 2 + 64] = bytes(64)
     largest.write_bytes(content)
     train.train(micro_config, damaged)
-    digests = load_experiment("kill_test").digests
+    digests = load_experiment("kill_test", monkeypatch).digests
     assert digests(damaged) == digests(calm)
