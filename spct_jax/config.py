@@ -10,7 +10,7 @@ from spct_jax.models import sizes
 
 OPTIMIZERS = ("adam", "muon", "adafactor")
 REFERENCE_DTYPES = ("float32", "bfloat16")
-STRATEGIES = ("data", "fsdp", "fsdp_tensor", "multislice")
+STRATEGIES = ("data", "fsdp", "tensor", "fsdp_tensor", "multislice")
 STAGES = ("sft", "rejection", "rft", "rl", "meta_rm", "evaluate")
 
 
@@ -84,9 +84,9 @@ class MeshConfig:
     """Devices that the host's CPU is split into when there is no accelerator; about as many as cores is fastest."""
     strategy: str = "data"
     """How parameters, optimiser state and rows are split over the devices. `data`: rows only. `fsdp`: parameters too, along
-    their width. `fsdp_tensor`: heads, feed-forward and vocabulary besides. `multislice`: as `fsdp_tensor` in each slice."""
+    their width. `tensor`: heads, feed-forward and vocabulary. `fsdp_tensor`: both. `multislice`: both in each slice."""
     tensor: int = 1
-    """Devices that share the heads of a layer; more than 1 for `fsdp_tensor` and `multislice` only."""
+    """Devices that share the heads of a layer; more than 1 for `tensor`, `fsdp_tensor` and `multislice` only."""
     slices: int = 1
     """Slices of the pod, each with a copy of the parameters; more than 1 for `multislice` only."""
     rollout: str = "same"
@@ -332,7 +332,7 @@ def validate(config: Config) -> None:
         raise InputError(f"config.profile_steps: {config.profile_steps} is not (start, stop) with 0 <= start <= stop")
     if not all(0 < rate < 1 for rate in config.data.toy.lure):
         raise InputError(f"config.data.toy.lure: {config.data.toy.lure} are not two rates between 0 and 1")
-    _validate_mesh(config.mesh)
+    check_mesh(config.mesh)
     for bucket in config.evaluation.buckets:
         if len(bucket) != 2 or bucket[0] > config.data.max_prompt or bucket[1] > config.data.max_completion:
             raise InputError(
@@ -343,12 +343,13 @@ def validate(config: Config) -> None:
         raise InputError(f"config.stages: {', '.join(config.stages)} is not in the order {', '.join(STAGES)}")
 
 
-def _validate_mesh(mesh: MeshConfig) -> None:
+def check_mesh(mesh: MeshConfig, prefix: str = "config.mesh.") -> None:
+    """Checks a mesh; raises InputError naming the field, with what stands before it on the command line."""
     if mesh.strategy not in STRATEGIES:
-        raise InputError(f"config.mesh.strategy: {mesh.strategy!r} is none of {', '.join(STRATEGIES)}")
+        raise InputError(f"{prefix}strategy: {mesh.strategy!r} is none of {', '.join(STRATEGIES)}")
     if mesh.rollout not in ("same", "tensor"):
-        raise InputError(f"config.mesh.rollout: {mesh.rollout!r} is neither 'same' nor 'tensor'")
-    for field, strategies in (("tensor", ("fsdp_tensor", "multislice")), ("slices", ("multislice",))):
+        raise InputError(f"{prefix}rollout: {mesh.rollout!r} is neither 'same' nor 'tensor'")
+    for field, strategies in (("tensor", ("tensor", "fsdp_tensor", "multislice")), ("slices", ("multislice",))):
         value = getattr(mesh, field)
         if value < 1 or value > 1 and mesh.strategy not in strategies:
-            raise InputError(f"config.mesh.{field}: {value} does not go with strategy={mesh.strategy!r}")
+            raise InputError(f"{prefix}{field}: {value} does not go with strategy={mesh.strategy!r}")

@@ -12,18 +12,25 @@ from typing import Any
 from absl import flags
 
 from spct_jax import cli, sharding
-from spct_jax.config import MeshConfig, PromptConfig
+from spct_jax.config import STRATEGIES, MeshConfig, PromptConfig, check_mesh
 from spct_jax.errors import InputError
 from spct_jax.evaluation import judge_files, verdicts
 from spct_jax.evaluation.judging import Judge
 from spct_jax.evaluation.stream import MODES, Options
 
 
+def read_layout() -> sharding.Layout:
+    """The devices as the flags arrange them; the first use of JAX."""
+    mesh = MeshConfig(cpu_devices=CPU_DEVICES.value, strategy=STRATEGY.value, tensor=TENSOR.value)
+    check_mesh(mesh, "--")
+    sharding.use_devices(mesh)
+    return sharding.make_layout(mesh)
+
+
 def load() -> Judge:
     """The judge that the flags name."""
-    sharding.use_devices(MeshConfig(cpu_devices=CPU_DEVICES.value))
     templates = PromptConfig(*[TEMPLATE.value] * 4) if TEMPLATE.value else None
-    return Judge.load(CHECKPOINT.value, META_CHECKPOINT.value, prompt=templates)
+    return Judge.load(CHECKPOINT.value, META_CHECKPOINT.value, mesh=read_layout(), prompt=templates)
 
 
 def read_options() -> dict[str, Any]:
@@ -42,7 +49,7 @@ def read_options() -> dict[str, Any]:
 
 
 def settings_of(options: dict[str, Any]) -> dict[str, Any]:
-    """What a verdict depends on; the batch size changes the speed and no more than the last bits."""
+    """What a verdict depends on; batch size and devices change the speed and no more than the last bits."""
     where = {flag.name: flag.value and os.path.realpath(flag.value) for flag in (CHECKPOINT, META_CHECKPOINT)}
     where |= {TEMPLATE.name: TEMPLATE.value}
     return where | {name: value for name, value in options.items() if name != BATCH_SIZE.name}
@@ -111,6 +118,10 @@ if __name__ == "__main__":
     CPU_DEVICES = flags.DEFINE_integer(
         "cpu_devices", 1, "Devices to split the CPU into, where there is nothing else.", lower_bound=1
     )
+    STRATEGY = flags.DEFINE_enum(
+        "strategy", "data", [s for s in STRATEGIES if s != "multislice"], "What is split over the devices; see docs/judge.md."
+    )
+    TENSOR = flags.DEFINE_integer("tensor", 1, "Devices that share the heads of a layer.", lower_bound=1)
     ON_BAD = flags.DEFINE_enum("on_bad", "fatal", ("skip", "fatal"), "What a bad line does: leave an error record, or stop.")
     EXPLAIN = flags.DEFINE_string("explain", None, "Id or line number: tell this one verdict in full, write nothing.")
     cli.run(main)

@@ -30,9 +30,9 @@ _SPLIT_BY_TENSOR = {axis: ("tensor",) for axis in ("heads", "kv_heads", "heads_p
 TABLES: dict[str, dict[str, tuple[str, ...]]] = {
     "data": _ROWS,
     "fsdp": _ROWS | {"embed": ("fsdp",)},
+    "tensor": _ROWS | _SPLIT_BY_TENSOR,
     "fsdp_tensor": _ROWS | {"embed": ("fsdp",)} | _SPLIT_BY_TENSOR,
     "multislice": _ROWS | {"embed": ("fsdp",)} | _SPLIT_BY_TENSOR,
-    "tensor": _ROWS | _SPLIT_BY_TENSOR,
 }
 """Strategy -> logical axis -> mesh axes. In a multi-slice pod only gradients cross slices, which are copies along `data`."""
 
@@ -142,7 +142,7 @@ def make_layout(config: MeshConfig | None = None, devices: Any = None) -> Layout
     config, devices = config or MeshConfig(), list(jax.devices() if devices is None else devices)
     count, tensor, slices = len(devices), config.tensor, config.slices
     if count % (tensor * slices):
-        raise InputError(f"config.mesh: {count} devices cannot be arranged in slices={slices} and tensor={tensor}")
+        raise InputError(f"{count} devices cannot be arranged in slices={slices} and tensor={tensor}")
     inner = count // (slices * tensor)
     shape = (count, 1, 1) if config.strategy == "data" else (slices, inner, tensor)
     if slices > 1 and devices[0].platform == "tpu":

@@ -32,6 +32,7 @@ ACCUMULATE = {"multislice": 4}
 MESHES = {
     "data": MeshConfig(),
     "fsdp": MeshConfig(strategy="fsdp"),
+    "tensor": MeshConfig(strategy="tensor", tensor=2),
     "fsdp_tensor": MeshConfig(strategy="fsdp_tensor", tensor=2),
     "multislice": MeshConfig(strategy="multislice", slices=2, tensor=2),
 }

@@ -2,6 +2,10 @@
 
 import dataclasses
 import functools
+import json
+import os
+import subprocess
+import sys
 
 import jax
 import numpy as np
@@ -250,3 +254,34 @@ def test_two_devices_give_the_same_critiques():
     got = judge(2).score(comparisons(), **OPTIONS)
     same = [a.text == b.text for v, w in zip(got, verdicts(), strict=True) for a, b in zip(v.samples, w.samples, strict=True)]
     assert np.mean(same) >= 0.99
+
+
+def run_command(directory, output, *flags):
+    """`python -m spct_jax.judge` on eight virtual devices: its exit status, the texts it wrote, what it said went wrong."""
+    command = [sys.executable, "-m", "spct_jax.judge", f"--checkpoint={directory}/model", f"--input={directory}/in.jsonl"]
+    command += [f"--output={directory}/{output}", "--cpu_devices=8", "--k=2", "--temperature=0", "--max_new_tokens=24", *flags]
+    environment = os.environ | {"XLA_FLAGS": "--xla_backend_optimization_level=0"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    lines = (directory / output).read_text().splitlines()
+    return done.returncode, [[s["text"] for s in json.loads(line)["samples"]] for line in lines], done.stderr
+
+
+def test_the_command_gives_the_same_greedy_verdicts_on_any_mesh(tmp_path):
+    """Heads, feed-forward and vocabulary split in two, parameters along their width besides, rows over the rest."""
+    # A fresh model repeats its last token, whatever it has read; this one does not.
+    config, rng = dataclasses.replace(judge().config, num_heads=4, num_kv_heads=2, tied=False), np.random.default_rng(0)
+    fresh = jax.jit(models.init, static_argnums=0)(config, jax.random.key(0))
+    params = jax.tree.map(lambda x: x + rng.normal(0, 0.1, x.shape).astype(x.dtype), fresh)
+    checkpoints.save(tmp_path / "model", checkpoints.Model(params, config, tokenizer(), "policy", 0))
+    shown = [{"id": c.id, "query": c.query, "responses": c.responses} for c in comparisons()[:6]]
+    (tmp_path / "in.jsonl").write_text("".join(json.dumps(record) + "\n" for record in shown))
+    code, want, error = run_command(tmp_path, "whole.jsonl")
+    assert code == 0 and len(want) == 6 and len({text for texts in want for text in texts}) > 6, error
+    for flags in (["--strategy=tensor", "--tensor=2"], ["--strategy=fsdp_tensor", "--tensor=2"]):
+        code, got, error = run_command(tmp_path, f"{'_'.join(flags)}.jsonl", *flags)
+        assert code == 0 and got == want, (flags, error)
+    for flags, message in (
+        (["--strategy=tensor", "--tensor=3"], "error: 8 devices cannot be arranged in slices=1 and tensor=3\n"),
+        (["--tensor=2"], "error: --tensor: 2 does not go with strategy='data'\n"),
+    ):
+        assert run_command(tmp_path, "none.jsonl", *flags) == (2, [], message)
