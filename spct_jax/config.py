@@ -216,8 +216,8 @@ class EvaluationConfig:
     problems: int = 1500
     """How many of the split are evaluated (0: all)."""
     k: tuple[int, ...] = (1, 8, 32)
-    temperature: float = 0.7
-    """Sampling temperature of every vote; chosen on the development split."""
+    temperature: float = 1.0
+    """Sampling temperature of every vote; chosen on the development split, see docs/choices.md."""
     compare_temperatures: tuple[float, ...] = ()
     """Other temperatures to report beside it (the paper's is 0.5)."""
     order: str = "balanced"
