@@ -4,8 +4,10 @@ import re
 
 import pytest
 
+from spct_jax import config as configs
 from spct_jax.config import ToyConfig
 from spct_jax.data import toy
+from spct_jax.errors import InputError
 from spct_jax.grm import parse, prompts
 
 CONFIG = ToyConfig(demonstrations=400)
@@ -83,3 +85,24 @@ def test_hinted_demonstrations_arrive_at_the_answer():
         for completion in shown.completions:
             scores = parse.parse(completion, text.count("[Response "))
             assert all(scores[place - 1] > s for i, s in enumerate(scores) if i != place - 1)
+
+
+def test_the_demonstrator_falls_for_the_lure_the_oftener_the_more_festive_the_occasion():
+    rates = [toy.lure_rate(occasion, CONFIG) for occasion in toy.OCCASIONS]
+    assert rates == sorted(rates) and (rates[0], rates[-1]) == pytest.approx(CONFIG.lure)
+    template, single = prompts.load_template("short"), prompts.load_template("short_single")
+    fell = {occasion: [] for occasion in toy.OCCASIONS}
+    for shown in toy.demonstrations(ToyConfig(demonstrations=4000, demonstration_mix=(1, 0, 0)), template, single):
+        text = shown.turns[-1].content
+        if toy.LURE in text:
+            occasion = re.search(r"For my (\w+)", text)[1]
+            fell[occasion] += [f"{toy.LURE} (2)" in c.split("Analysis")[0] for c in shown.completions]
+    for occasion, rate in zip(toy.OCCASIONS, rates, strict=True):
+        assert sum(fell[occasion]) / len(fell[occasion]) == pytest.approx(rate, abs=0.08), occasion
+
+
+def test_a_lure_that_is_no_rate_is_refused():
+    config = configs.tiny()
+    config.data.toy.lure = (0.3, 1.0)
+    with pytest.raises(InputError, match="config.data.toy.lure"):
+        configs.validate(config)
