@@ -174,7 +174,7 @@ class RFTConfig:
 class RLConfig:
     """Rule-based GRPO (paper Eq. 11 and 15)."""
 
-    steps: int = 20
+    steps: int = 24
     batch_size: int = 32
     """Prompts per step."""
     group_size: int = 4
