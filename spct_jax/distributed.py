@@ -6,6 +6,7 @@ written by the first process, checkpoints by all together.
 """
 
 import os
+import pickle
 import signal
 import sys
 import traceback
@@ -62,6 +63,11 @@ def is_first() -> bool:
     return not several() or jax.process_index() == 0
 
 
+def place() -> tuple[int, int]:
+    """(number of this process, from 0; how many there are)."""
+    return (jax.process_index(), jax.process_count()) if several() else (0, 1)
+
+
 def barrier(name: str) -> None:
     """Waits for all processes: what the first one wrote before is there for the others after."""
     if several():
@@ -78,6 +84,19 @@ def any_process(value: bool) -> bool:
     return bool(np.any(multihost_utils.process_allgather(np.bool_(value)))) if several() else value
 
 
+def gather(value: Any) -> list[Any]:
+    """The values of all processes in order, on all of them; whatever can be pickled."""
+    if not several():
+        return [value]
+    mine = np.frombuffer(pickle.dumps(value), np.uint8)
+    sizes = multihost_utils.process_allgather(np.int64(mine.size))
+    # A power of two, so that few programs are compiled.
+    padded = np.zeros(1 << int(sizes.max() - 1).bit_length(), np.uint8)
+    padded[: mine.size] = mine
+    rows = multihost_utils.process_allgather(padded)
+    return [pickle.loads(row[:size].tobytes()) for row, size in zip(rows, sizes, strict=True)]
+
+
 def fetch(tree: Any) -> Any:
     """NumPy arrays, whole on every process, of arrays that may be split over all of them."""
 
@@ -90,7 +109,7 @@ def fetch(tree: Any) -> Any:
 
 
 def put(tree: Any, shardings: Any) -> Any:
-    """Arrays that every process has whole, on the devices of all; a process copies its own devices' parts only."""
+    """Arrays on the devices of all processes; each copies its own devices' parts only and may have anything in the others."""
     if not several():
         return jax.device_put(tree, shardings)
 

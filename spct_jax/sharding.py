@@ -96,7 +96,7 @@ class Layout:
         return jax.tree_util.tree_map_with_path(lambda path, x: self.resolve(x.shape, axes(path)), tree)
 
     def split(self, tree: Any) -> Any:
-        """Puts arrays of rows, B first, on the devices.
+        """Puts arrays of rows, B first, on the devices; of rows that are not local (`local_rows`) the content does not matter.
 
         Raises:
           InputError: the devices do not divide B.
@@ -104,6 +104,11 @@ class Layout:
         for leaf in jax.tree.leaves(tree):
             self.check_rows(leaf.shape[0], "a batch")
         return distributed.put(tree, self.batch(tree))
+
+    def local_rows(self, rows: int) -> list[int]:
+        """Which of B rows are on devices of this process, in order; others may hold some of them too."""
+        parts = self.sharding("batch").addressable_devices_indices_map((rows,)).values()
+        return sorted({row for (part,) in parts for row in range(rows)[part]})
 
     def check_rows(self, rows: int, what: str) -> None:
         """Raises InputError, naming `what`, where B rows cannot be split evenly."""

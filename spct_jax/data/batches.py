@@ -4,13 +4,25 @@ A *group* is one prompt and the completions that share it. Its trunk is the prom
 starts with that token, so that each completion token is predicted from a branch position.
 """
 
+import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import flax.struct
 import numpy as np
 
 from spct_jax.errors import InputError
+
+
+@dataclasses.dataclass(frozen=True)
+class Example:
+    """A prompt with its completions, whose tokens are made where they are wanted."""
+
+    id: str
+    size: int
+    """Number of completions."""
+    tokens: Callable[[], tuple[Sequence[int], Sequence[Sequence[int]]]]
+    """Gives the prompt's tokens and those of each completion."""
 
 
 @flax.struct.dataclass

@@ -5,10 +5,9 @@ import json
 import os
 import re
 import zlib
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeVar
+from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
 from spct_jax import files
 from spct_jax.data.comparison import Comparison, Turn, as_texts, as_turns, from_json
@@ -30,7 +29,7 @@ class ReadReport:
 
     read: int = 0
     used: int = 0
-    skipped: dict[str, int] = field(default_factory=Counter)
+    skipped: dict[str, int] = field(default_factory=dict)
 
     def skip(self, reason: str) -> None:
         """Counts one line left out; details in parentheses at the end of a reason are not part of it."""
@@ -58,6 +57,21 @@ class Demonstration:
         object.__setattr__(self, "completions", as_texts(self.completions, "completions", "completion"))
 
 
+@dataclass(frozen=True)
+class Kind(Generic[T]):
+    """What the lines of a file are made into.
+
+    Attributes:
+        name: what they are, in a word.
+        make: `make(record, where, line)` gives one of them, or raises InputError, '<where>: ...'.
+        check: raises InputError, '<where>: ...', for one that is whole but will not do.
+    """
+
+    name: str
+    make: Callable[[dict[str, Any], str, int], T]
+    check: Callable[[T, str], None] = lambda *_: None
+
+
 def read_comparisons(
     path: str | os.PathLike, *, on_bad: OnBad = "fatal", need_best: bool = False
 ) -> tuple[list[Comparison], ReadReport]:
@@ -71,19 +85,7 @@ def read_comparisons(
     Raises:
         InputError: naming file and line; or the file, when it is missing or damaged or gives no comparison.
     """
-    lines_by_id: dict[str, int] = {}
-
-    def convert(record: dict[str, Any], line: int) -> Comparison:
-        where = f"{path}:{line}"
-        comparison = from_json(record, where, line)
-        if comparison.id in lines_by_id:
-            raise InputError(f"{where}: duplicate id ({comparison.id!r}, first on line {lines_by_id[comparison.id]})")
-        if need_best:
-            _check_best(comparison, where)
-        lines_by_id[comparison.id] = line
-        return comparison
-
-    return _read(path, convert, on_bad, "comparisons")
+    return _read(path, DECIDED if need_best else COMPARISONS, on_bad)
 
 
 def read_demonstrations(path: str | os.PathLike, on_bad: OnBad = "fatal") -> tuple[list[Demonstration], ReadReport]:
@@ -91,17 +93,64 @@ def read_demonstrations(path: str | os.PathLike, on_bad: OnBad = "fatal") -> tup
 
     Arguments and errors are those of `read_comparisons`.
     """
+    return _read(path, DEMONSTRATIONS, on_bad)
 
-    def convert(record: dict[str, Any], line: int) -> Demonstration:
-        try:
-            for key in ("turns", "completions"):
-                if key not in record:
-                    raise InputError(f"missing field {key!r}")
-            return Demonstration(record["turns"], record["completions"])
-        except InputError as error:
-            raise InputError(f"{path}:{line}: {error}") from None
 
-    return _read(path, convert, on_bad, "demonstrations")
+def read_line(text: bytes, kind: Kind[T], path: str | os.PathLike, line: int) -> tuple[T | None, str]:
+    """(what is on a line, or None; what is wrong with it, or nothing). One that is whole but will not do comes with both."""
+    where = f"{path}:{line}"
+    try:
+        made = kind.make(parse_line(text, where), where, line)
+    except InputError as error:
+        return None, str(error)
+    try:
+        kind.check(made, where)
+    except InputError as error:
+        return made, str(error)
+    return made, ""
+
+
+class Entry(NamedTuple):
+    """A line of a file that is not blank."""
+
+    line: int
+    id: str | None
+    """Must be the first of its name in the file; None where there is none."""
+    error: str
+    """What is wrong with it by itself, if anything."""
+    value: Any
+    """What to keep of it."""
+
+
+def settle(path: str | os.PathLike, entries: Iterable[Entry], name: str, on_bad: OnBad) -> tuple[list[Any], ReadReport]:
+    """The values of a file's good lines, and what became of all of them.
+
+    Args:
+        path: the file.
+        entries: its lines, in order.
+        name: what they are, in a word.
+        on_bad: as of `read_comparisons`.
+
+    Raises:
+        InputError: naming file and line, or the file when nothing is left.
+    """
+    _check_on_bad(on_bad)
+    values, report, lines_by_id = [], ReadReport(), {}
+    for line, identifier, error, value in entries:
+        report.read += 1
+        where = f"{path}:{line}"
+        if identifier is not None and identifier in lines_by_id:
+            error = f"{where}: duplicate id ({identifier!r}, first on line {lines_by_id[identifier]})"
+        if error:
+            _drop(InputError(error), where, on_bad, report)
+        else:
+            lines_by_id[identifier] = line
+            values.append(value)
+    report.used = len(values)
+    if not values:
+        reasons = "; ".join(f"{count} skipped: {reason}" for reason, count in report.skipped.items())
+        raise InputError(f"{path}: holds no {name}" + (f" ({reasons})" if reasons else ""))
+    return values, report
 
 
 def read_lines(path: str | os.PathLike) -> Iterator[tuple[int, bytes]]:
@@ -150,8 +199,7 @@ def read_jsonl(
     Raises:
         InputError: naming file and line, or the file when it cannot be read.
     """
-    if on_bad not in ("fatal", "skip"):
-        raise InputError(f"on_bad is {on_bad!r}, but must be 'fatal' or 'skip'")
+    _check_on_bad(on_bad)
     report = ReadReport() if report is None else report
     for line, text in read_lines(path):
         if not text.strip():
@@ -172,20 +220,19 @@ def write_jsonl(path: str | os.PathLike, records: Iterable[Mapping[str, Any]]) -
     files.write(path, gzip.compress(text, mtime=0) if str(path).endswith(".gz") else text)
 
 
-def _read(
-    path: str | os.PathLike, convert: Callable[[dict[str, Any], int], T], on_bad: OnBad, what: str
-) -> tuple[list[T], ReadReport]:
-    records, report = [], ReadReport()
-    for line, record in read_jsonl(path, on_bad, report):
-        try:
-            records.append(convert(record, line))
-        except InputError as error:
-            _drop(error, f"{path}:{line}", on_bad, report)
-    report.used = len(records)
-    if not records:
-        reasons = "; ".join(f"{count} skipped: {reason}" for reason, count in report.skipped.items())
-        raise InputError(f"{path}: holds no {what}" + (f" ({reasons})" if reasons else ""))
-    return records, report
+def _read(path: str | os.PathLike, kind: Kind[T], on_bad: OnBad) -> tuple[list[T], ReadReport]:
+    def entries() -> Iterator[Entry]:
+        for line, text in read_lines(path):
+            if text.strip():
+                made, error = read_line(text, kind, path, line)
+                yield Entry(line, getattr(made, "id", None), error, made)
+
+    return settle(path, entries(), kind.name, on_bad)
+
+
+def _check_on_bad(on_bad: str) -> None:
+    if on_bad not in ("fatal", "skip"):
+        raise InputError(f"on_bad is {on_bad!r}, but must be 'fatal' or 'skip'")
 
 
 def _drop(error: InputError, where: str, on_bad: OnBad, report: ReadReport) -> None:
@@ -201,3 +248,19 @@ def _check_best(comparison: Comparison, where: str) -> None:
         raise InputError(f"{where}: no unique best response ({max(comparison.scores):g} is the top score of several)")
     if comparison.n == 1 and comparison.scores[0] not in (0, 1):
         raise InputError(f"{where}: score of a single response is not 0 or 1 ({comparison.scores[0]:g})")
+
+
+def _demonstration(record: dict[str, Any], where: str, _: int) -> Demonstration:
+    try:
+        for key in ("turns", "completions"):
+            if key not in record:
+                raise InputError(f"missing field {key!r}")
+        return Demonstration(record["turns"], record["completions"])
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from None
+
+
+COMPARISONS = Kind("comparisons", from_json)
+DECIDED = Kind("comparisons", from_json, _check_best)
+"""With one best response each."""
+DEMONSTRATIONS = Kind("demonstrations", _demonstration)

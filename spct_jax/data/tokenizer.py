@@ -34,6 +34,7 @@ class Tokenizer:
         bos_id, eos_id, pad_id, start_of_turn_id, end_of_turn_id: ids of the control pieces of those names.
         stop_ids: eos_id, end_of_turn_id and what else the model stops at; any of them ends a completion.
         control_ids: ids that no text of a user encodes to and that `decode` drops.
+        model_proto: the content of its `.model` file.
         replaced_surrogates: how many lone surrogates `encode` has replaced by U+FFFD so far.
     """
 
@@ -56,7 +57,7 @@ class Tokenizer:
             raise InputError("not a SentencePiece model (it has no pieces)")
         if not proto.trainer_spec.byte_fallback:
             raise InputError("the SentencePiece model has no byte fallback, so it cannot encode every text")
-        self._model_proto = model_proto
+        self.model_proto = model_proto
         self._ids = {piece.piece: index for index, piece in enumerate(proto.pieces)}
         self.vocab_size = len(proto.pieces)
         self.control_ids = frozenset(index for index, piece in enumerate(proto.pieces) if _is_control(piece))
@@ -84,7 +85,7 @@ class Tokenizer:
 
     def save(self, path: str | os.PathLike) -> None:
         """Writes the `.model` file, whole or not at all."""
-        files.write(path, self._model_proto)
+        files.write(path, self.model_proto)
 
     def encode(self, text: str) -> list[int]:
         """Ids of a user's text, without BOS; never a control id.

@@ -14,7 +14,6 @@ import numpy as np
 
 from spct_jax import distributed
 from spct_jax.data import batches
-from spct_jax.data.comparison import Comparison
 from spct_jax.grm import orders
 from spct_jax.models import partition
 from spct_jax.models.sizes import ModelConfig
@@ -37,15 +36,17 @@ def _fold(key: jax.Array, hashes: jax.Array, samples: jax.Array) -> jax.Array:
     return branch_keys(comparison_keys, samples)
 
 
-def sample_keys(key: jax.Array, comparisons: Sequence[Comparison], samples: int | np.ndarray) -> jax.Array:
+def sample_keys(key: jax.Array, ids: Sequence[str], samples: int | np.ndarray) -> jax.Array:
     """Keys [B G]: `key` folded with each comparison's id, then with the sample's number.
 
     Args:
+      key: of the step.
+      ids: of the comparisons.
       samples: G for samples 0..G-1, or their numbers Int[B G].
     """
-    hashes = np.array([orders.stable_hash(c.id) for c in comparisons], np.uint32)
+    hashes = np.array([orders.stable_hash(i) for i in ids], np.uint32)
     if isinstance(samples, int):
-        samples = np.tile(np.arange(samples), (len(comparisons), 1))
+        samples = np.tile(np.arange(samples), (len(ids), 1))
     return _fold(key, hashes, samples)
 
 

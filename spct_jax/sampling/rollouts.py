@@ -1,6 +1,7 @@
 """Completions and what they say: from a comparison to a prompt's tokens, from drawn tokens back to scores."""
 
 import dataclasses
+import hashlib
 import os
 import pathlib
 from collections.abc import Iterable, Sequence
@@ -25,10 +26,16 @@ class Rollout:
     texts: tuple[str, ...]
     scores: tuple[tuple[int, ...] | None, ...]
     """Per completion its scores in input order, None where the text does not parse."""
+    truth: tuple[float, ...] | None
+    """The comparison's own scores."""
 
 
 class Prompter:
-    """The text contract of a run: which template a comparison gets, its tokens, and how a verdict is read."""
+    """The text contract of a run: which template a comparison gets, its tokens, and how a verdict is read.
+
+    Attributes:
+      digest: changes when a template or the tokenizer does.
+    """
 
     def __init__(self, config: PromptConfig, tokenizer: Tokenizer):
         self.tokenizer = tokenizer
@@ -36,6 +43,8 @@ class Prompter:
         self.single = prompts.load_template(config.single_template)
         self.meta = prompts.load_template(config.meta_template)
         self.choice = prompts.load_template(config.choice_template)
+        templates = repr((self.template, self.single, self.meta, self.choice)).encode("utf-8", "surrogatepass")
+        self.digest = hashlib.blake2b(templates + tokenizer.model_proto, digest_size=8).hexdigest()
 
     def template_of(self, comparison: Comparison) -> prompts.Template:
         """The 0/1 template for a single response whose truth is 0 or 1, the run's template otherwise."""
@@ -62,7 +71,7 @@ class Prompter:
         texts = tuple(self.tokenizer.decode(tokens) for tokens in completions)
         shown = [parse.parse(text, comparison.n, low=template.low, high=template.high) for text in texts]
         scores = tuple(None if s is None else tuple(parse.unshuffle(s, order)) for s in shown)
-        return Rollout(comparison.id, tuple(order), completions, texts, scores)
+        return Rollout(comparison.id, tuple(order), completions, texts, scores, comparison.scores)
 
 
 def write(path: str | os.PathLike, rollouts: Iterable[Rollout]) -> None:
@@ -70,7 +79,7 @@ def write(path: str | os.PathLike, rollouts: Iterable[Rollout]) -> None:
     if not distributed.is_first():
         return
     pathlib.Path(path).parent.mkdir(parents=True, exist_ok=True)
-    write_jsonl(path, (dataclasses.asdict(r) for r in rollouts))
+    write_jsonl(path, (vars(r) for r in rollouts))
 
 
 def read(path: str | os.PathLike) -> list[Rollout]:

@@ -1,5 +1,6 @@
 """Rule-based online RL with GRPO (paper Eq. 11 and 15), every group on one trunk."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -8,15 +9,14 @@ import numpy as np
 import optax
 
 from spct_jax.data import batches
-from spct_jax.data.batches import Groups
-from spct_jax.data.comparison import Comparison
-from spct_jax.grm import orders, rewards
+from spct_jax.data.batches import Example, Groups
+from spct_jax.grm import rewards
 from spct_jax.models import count, partition
 from spct_jax.models.sizes import ModelConfig
 from spct_jax.sampling import grouped, rollouts
 from spct_jax.sampling.rollouts import Rollout
 from spct_jax.sharding import Program, bytes_per_device
-from spct_jax.training import loop, meter
+from spct_jax.training import drawing, loop, meter
 from spct_jax.training.run import Run
 from spct_jax.training.scoring import completion_mask, group_logprobs
 
@@ -154,15 +154,13 @@ def run_rl(run: Run) -> dict[str, float]:
     optimizer = loop.make_optimizer(config.optimizer, config.steps * config.updates_per_rollout)
     before = run.policy_before("rl")
     reference = run.params_of(before, dtype=config.ref_dtype)
-    comparisons = run.dataset.train
     drawn_with = jax.eval_shape(lambda p: partition.cast(p, run.model.dtype), reference)
     read = bytes_per_device(drawn_with, run.rollout_layout.params(drawn_with))
     settings = {"beta": config.kl_beta, "clip": config.clip, "temperature": config.temperature}
 
     def update(state, step):
-        batch = [comparisons[i] for i in batches.order(run.config.seed, "rl", len(comparisons), step, config.batch_size)]
-        groups, sampler_logprobs, drawn = roll_out(run, state.params, batch, step)
-        given = np.array([[rewards.reward(s, c.scores) for s in r.scores] for c, r in zip(batch, drawn, strict=True)])
+        groups, sampler_logprobs, drawn = roll_out(run, state.params, step)
+        given = np.array([[rewards.reward(s, r.truth) for s in r.scores] for r in drawn])
         advantages = run.layout.split(group_advantages(given))
         ref_logprobs = reference_logprobs(reference, groups, config.temperature, layout=run.layout, config=run.model)
         old_logprobs, metrics = None, {}
@@ -186,10 +184,10 @@ def run_rl(run: Run) -> dict[str, float]:
             "reward": (given.sum(), given.size),
             "accuracy": ((given > 0).sum(), given.size),
             "malformed": (sum(s is None for r in drawn for s in r.scores), given.size),
-            "zero_spread": ((given.min(1) == given.max(1)).sum(), len(batch)),
+            "zero_spread": ((given.min(1) == given.max(1)).sum(), len(drawn)),
             "least_seconds": (least_seconds(run, drawn, read), 1.0),
         }
-        return state, metrics, [c.id for c in batch]
+        return state, metrics, [r.id for r in drawn]
 
     run.describe("rl", "policy")
     _, summary = loop.fit(run, "rl", lambda: run.params_of(before), optimizer, update, config.steps)
@@ -214,33 +212,37 @@ def least_seconds(run: Run, drawn: list[Rollout], read: int) -> float:
     )
 
 
-def roll_out(run: Run, params: Any, batch: list[Comparison], step: int) -> tuple[Groups, jax.Array, list[Rollout]]:
-    """Draws one group per comparison in an order of its own and logs the rollouts of the step.
+def batch_of(run: Run, step: int) -> list[int]:
+    """Numbers of the training comparisons of a step."""
+    return batches.order(run.config.seed, "rl", len(run.dataset.train), step, run.config.rl.batch_size)
+
+
+def roll_out(run: Run, params: Any, step: int) -> tuple[Groups, jax.Array, list[Rollout]]:
+    """Draws one group per comparison of a step in an order of its own and logs the rollouts.
 
     Returns:
       (packed groups, the sampler's log-probabilities Float32[B G T], the rollouts).
     """
     config = run.config.rl
-    seen = [orders.random_order(c.n, run.config.seed, c.id, step) for c in batch]
-    prompts = [run.prompter.encode(c, o) for c, o in zip(batch, seen, strict=True)]
-    keys = grouped.sample_keys(run.key("rl", step), batch, config.group_size)
-    placed = grouped.place_params(params, layout=run.layout, rollout=run.rollout_layout, config=run.model)
-    rows = len(batch) // config.rollout_parts
-    parts = [
-        grouped.draw_rows(
-            run.rollout_layout,
-            placed,
-            run.model,
-            prompts[start : start + rows],
-            keys[start : start + rows],
-            rows=rows,
-            temperature=config.temperature,
-            limits=run.limits,
-        )
-        for start in range(0, len(batch), rows)
-    ]
-    out = jax.tree.map(lambda *each: np.concatenate(each), *parts)
-    drawn = [run.prompter.read(c, o, tokens) for c, o, tokens in zip(batch, seen, grouped.token_lists(out), strict=True)]
+    prompts, drawn, logprobs = drawing.draw(
+        run,
+        grouped.place_params(params, layout=run.layout, rollout=run.rollout_layout, config=run.model),
+        batch_of(run, step),
+        run.key("rl", step),
+        samples=config.group_size,
+        rows=config.batch_size // config.rollout_parts,
+        temperature=config.temperature,
+        index=step,
+    )
     rollouts.write(run.workdir / "rl" / "rollouts" / f"{step:06d}.jsonl", drawn)
-    groups = run.pack(prompts, [r.completions for r in drawn], config.group_size)
-    return groups, run.layout.split(out.logprobs), drawn
+
+    def example(prompt, rollout):
+        return Example(rollout.id, len(rollout.completions), lambda: (prompt, rollout.completions))
+
+    groups = run.pack([*map(example, prompts, drawn)], config.group_size)
+    return groups, run.layout.split(logprobs), drawn
+
+
+def read_rollouts(run: Run, step: int) -> Iterator[tuple[int, Rollout]]:
+    """(number of the comparison, its rollout) of a step that is done."""
+    return zip(batch_of(run, step), rollouts.read(run.workdir / "rl" / "rollouts" / f"{step:06d}.jsonl"), strict=True)

@@ -4,6 +4,7 @@ Trained with binary cross-entropy on Eq. 10 correctness, on the unhinted rejecti
 from the RL policy's parameters. The critiques of one prompt are branches of one trunk here too.
 """
 
+import functools
 from typing import Any
 
 import jax
@@ -13,12 +14,11 @@ import optax
 
 from spct_jax import distributed, models
 from spct_jax.data import batches
-from spct_jax.data.batches import Groups
+from spct_jax.data.batches import Example, Groups
 from spct_jax.models import count, heads
 from spct_jax.models.sizes import ModelConfig
-from spct_jax.sampling import rollouts
 from spct_jax.sharding import Program
-from spct_jax.training import loop, meter, rejection
+from spct_jax.training import grpo, loop, meter, rejection
 from spct_jax.training.run import Run
 
 
@@ -96,7 +96,7 @@ def run_meta_rm(run: Run) -> dict[str, float]:
     config = run.config.meta_rm
     optimizer = loop.make_optimizer(config.optimizer, config.steps)
     examples = _examples(run)
-    group_size = max(len(completions) for _, _, completions, _ in examples)
+    group_size = max(example.size for example, _ in examples)
 
     def make_params():
         head = heads.init_score_head(run.model, run.key("meta_rm"))
@@ -105,11 +105,11 @@ def run_meta_rm(run: Run) -> dict[str, float]:
 
     def update(state, step):
         chosen = batches.order(run.config.seed, "meta_rm", len(examples), step, config.batch_size)
-        ids, prompts, completions, right = zip(*(examples[i] for i in chosen), strict=True)
+        rows, right = zip(*(examples[i] for i in chosen), strict=True)
         labels = np.zeros((len(chosen), group_size), np.float32)
         for row, values in zip(labels, right, strict=True):
             row[: len(values)] = values
-        groups = run.pack(prompts, completions, group_size)
+        groups = run.pack(rows, group_size)
         state, metrics = meta_step(
             state,
             groups,
@@ -122,28 +122,26 @@ def run_meta_rm(run: Run) -> dict[str, float]:
         trunk, time = run.limits.max_prompt - 1, run.limits.max_completion
         flops = count.update(run.model, len(chosen), group_size, trunk, time + 1, logits=False)
         metrics["least_seconds"] = (meter.least_seconds(run.layout, flops), 1.0)
-        return state, metrics, ids
+        return state, metrics, [row.id for row in rows]
 
     run.describe("meta_rm", "meta_rm")
     _, summary = loop.fit(run, "meta_rm", make_params, optimizer, update, config.steps)
-    critiques = sum(len(completions) for _, _, completions, _ in examples)
-    return {**summary, "critiques": critiques, "correct": sum(sum(right) for *_, right in examples)}
+    counts = {"critiques": sum(e.size for e, _ in examples), "correct": sum(sum(right) for _, right in examples)}
+    return summary | counts
 
 
-def _examples(run: Run) -> list[tuple]:
-    """(id, meta prompt tokens, critiques' tokens, their correctness) of every group drawn so far."""
+def _examples(run: Run) -> list[tuple[Example, list[bool]]]:
+    """(meta prompt and critiques, which of them are correct) of every group drawn so far."""
     groups = []
     if "rejection" in run.config.stages:
         groups += rejection.unhinted_draws(run)
     if "rl" in run.config.stages:
         for step in range(run.config.rl.steps):
-            groups += rollouts.read(run.workdir / "rl" / "rollouts" / f"{step:06d}.jsonl")
+            groups += grpo.read_rollouts(run, step)
+
+    def tokens(number, rollout):
+        return run.prompter.encode_meta(run.dataset.train[number], rollout.order), rollout.completions
+
     return [
-        (
-            r.id,
-            run.prompter.encode_meta(run.comparison(r.id), r.order),
-            r.completions,
-            rejection.correct(run, r),
-        )
-        for r in groups
+        (Example(r.id, len(r.completions), functools.partial(tokens, number, r)), rejection.correct(r)) for number, r in groups
     ]

@@ -5,20 +5,24 @@ is correct (Eq. 10); a comparison all of whose unhinted draws are correct is too
 a target for the prompt without the hint, so all kept draws of a comparison share one prompt.
 """
 
+import functools
+from collections.abc import Iterator, Sequence
+from typing import Any
+
 import tqdm
 
 from spct_jax import distributed, files
-from spct_jax.grm import orders, rewards
+from spct_jax.data.batches import Example
+from spct_jax.grm import rewards
 from spct_jax.sampling import grouped, rollouts
 from spct_jax.sampling.rollouts import Rollout
-from spct_jax.training import meter
+from spct_jax.training import drawing, meter
 from spct_jax.training.run import Run
 
 
-def correct(run: Run, rollout: Rollout) -> list[bool]:
+def correct(rollout: Rollout) -> list[bool]:
     """Eq. 10 for each completion of a rollout."""
-    truth = run.comparison(rollout.id).scores
-    return [rewards.is_correct(s, truth) for s in rollout.scores]
+    return [rewards.is_correct(s, rollout.truth) for s in rollout.scores]
 
 
 def retain(unhinted: list[bool], hinted: list[bool], *, drop_too_easy: bool) -> tuple[list[int], list[int]]:
@@ -36,18 +40,15 @@ def run_rejection(run: Run) -> dict[str, float]:
     progress = directory / "progress.json"
     earlier = files.read_json(progress) if progress.exists() else {}
     watch = meter.Stopwatch(earlier)
-    comparisons = run.dataset.train[: config.problems or None]
     stored = run.params_of(run.policy_before("rejection"), layout=run.rollout_layout)
     params = grouped.place_params(stored, layout=run.rollout_layout, rollout=run.rollout_layout, config=run.model)
-    starts = range(0, len(comparisons), config.batch_size)
-    for start in tqdm.tqdm(starts, "rejection", unit="batch", disable=not distributed.is_first()):
-        batch = comparisons[start : start + config.batch_size]
+    parts = list(_batches(run))
+    for start, numbers in tqdm.tqdm(parts, "rejection", unit="batch", disable=not distributed.is_first()):
         for hinted in (False, True) if config.hinted else (False,):
             path = _part(run, hinted, start)
             if distributed.agree(path.exists()):
                 continue
-            drawn = _draw(run, params, [c for c in batch if c.n > 1] if hinted else batch, hinted=hinted)
-            rollouts.write(path, drawn)
+            rollouts.write(path, _draw(run, params, numbers, hinted=hinted))
             files.write_json(progress, watch.read())
         distributed.PREEMPTION.check()
     distributed.barrier("rejection")
@@ -63,8 +64,8 @@ def run_rejection(run: Run) -> dict[str, float]:
         "comparisons_kept": 0,
     }
     for _, plain, told in _drawn(run):
-        unhinted = correct(run, plain)
-        kept, kept_hinted = retain(unhinted, correct(run, told) if told else [], drop_too_easy=config.drop_too_easy)
+        unhinted = correct(plain)
+        kept, kept_hinted = retain(unhinted, correct(told) if told else [], drop_too_easy=config.drop_too_easy)
         counts["tokens"] += sum(len(c) for r in (plain, told) if r for c in r.completions)
         counts["draws"] += len(unhinted)
         counts["correct"] += sum(unhinted)
@@ -75,55 +76,57 @@ def run_rejection(run: Run) -> dict[str, float]:
         counts["comparisons_kept"] += bool(kept or kept_hinted)
     timing = watch.read()
     busy = max(timing["seconds"] - timing["compile_seconds"], 1e-9)
-    return {**timing, "steps": len(starts), "tokens_per_second": counts["tokens"] / busy, **counts}
+    return {**timing, "steps": len(parts), "tokens_per_second": counts["tokens"] / busy, **counts}
 
 
-def retained_examples(run: Run) -> list[tuple[str, list[int], list[tuple[int, ...]]]]:
-    """RFT examples (id, prompt tokens without the hint, kept completions), one per comparison that keeps any."""
+def retained_examples(run: Run) -> list[Example]:
+    """RFT examples, prompts without the hint, one per comparison that keeps any of its completions."""
     examples = []
-    for comparison, plain, told in _drawn(run):
+    for number, plain, told in _drawn(run):
         kept, kept_hinted = retain(
-            correct(run, plain),
-            correct(run, told) if told else [],
-            drop_too_easy=run.config.rejection.drop_too_easy,
+            correct(plain), correct(told) if told else [], drop_too_easy=run.config.rejection.drop_too_easy
         )
         completions = [plain.completions[i] for i in kept] + [told.completions[i] for i in kept_hinted]
         if completions:
-            examples.append((comparison.id, run.prompter.encode(comparison, plain.order), completions))
+            tokens = functools.partial(_tokens, run, number, plain.order, completions)
+            examples.append(Example(plain.id, len(completions), tokens))
     return examples
 
 
-def unhinted_draws(run: Run) -> list[Rollout]:
-    """All draws without a hint, correct or not: the meta RM learns from both."""
-    return [plain for _, plain, _ in _drawn(run)]
+def _tokens(run: Run, number: int, order: Sequence[int], completions: list) -> tuple[list[int], list]:
+    return run.prompter.encode(run.dataset.train[number], order), completions
 
 
-def _drawn(run: Run):
-    """(comparison, its unhinted rollout, its hinted rollout or None); a single response has nothing to hint at."""
+def unhinted_draws(run: Run) -> list[tuple[int, Rollout]]:
+    """(number of the comparison, its draws without a hint), correct or not: the meta RM learns from both."""
+    return [(number, plain) for number, plain, _ in _drawn(run)]
+
+
+def _batches(run: Run) -> Iterator[tuple[int, list[int]]]:
+    """(first number, numbers) of the comparisons that are drawn on together."""
     config = run.config.rejection
-    comparisons = run.dataset.train[: config.problems or None]
-    for start in range(0, len(comparisons), config.batch_size):
-        batch = comparisons[start : start + config.batch_size]
-        told = {r.id: r for r in rollouts.read(_part(run, True, start))} if config.hinted else {}
-        for comparison, plain in zip(batch, rollouts.read(_part(run, False, start)), strict=True):
-            yield comparison, plain, told.get(comparison.id)
+    count = min(config.problems or len(run.dataset.train), len(run.dataset.train))
+    for start in range(0, count, config.batch_size):
+        yield start, list(range(start, min(start + config.batch_size, count)))
 
 
-def _draw(run: Run, params, batch, *, hinted: bool) -> list[Rollout]:
+def _drawn(run: Run) -> Iterator[tuple[int, Rollout, Rollout | None]]:
+    """(number of a comparison, its unhinted rollout, its hinted one); a single response has nothing to hint at."""
+    for start, numbers in _batches(run):
+        told = {r.id: r for r in rollouts.read(_part(run, True, start))} if run.config.rejection.hinted else {}
+        for number, plain in zip(numbers, rollouts.read(_part(run, False, start)), strict=True):
+            yield number, plain, told.get(plain.id)
+
+
+def _draw(run: Run, params: Any, numbers: list[int], *, hinted: bool) -> list[Rollout]:
     config = run.config.rejection
-    samples = 1 if hinted else config.samples
-    seen = [orders.random_order(c.n, run.config.seed, c.id, 0) for c in batch]
-    out = grouped.draw_rows(
-        run.rollout_layout,
-        params,
-        run.model,
-        [run.prompter.encode(c, o, hinted=hinted) for c, o in zip(batch, seen, strict=True)],
-        grouped.sample_keys(run.key("rejection", int(hinted)), batch, samples),
-        rows=config.batch_size,
-        temperature=config.temperature,
-        limits=run.limits,
-    )
-    return [run.prompter.read(c, o, tokens) for c, o, tokens in zip(batch, seen, grouped.token_lists(out), strict=True)]
+    if hinted:
+        numbers = [number for number in numbers if run.dataset.responses[number] > 1]
+    if not numbers:
+        return []
+    key, samples = run.key("rejection", int(hinted)), 1 if hinted else config.samples
+    limits = {"rows": config.batch_size, "temperature": config.temperature}
+    return drawing.draw(run, params, numbers, key, samples=samples, hinted=hinted, **limits)[1]
 
 
 def _part(run: Run, hinted: bool, start: int):

@@ -2,9 +2,10 @@
 
 import dataclasses
 import functools
+import operator
 import pathlib
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -12,10 +13,11 @@ import numpy as np
 
 from spct_jax import distributed, models
 from spct_jax.config import Config
-from spct_jax.data import batches, toy
-from spct_jax.data.batches import Groups
+from spct_jax.data import batches, index, toy
+from spct_jax.data.batches import Example, Groups
 from spct_jax.data.comparison import Comparison
-from spct_jax.data.sources import Demonstration, ReadReport, read_comparisons, read_demonstrations
+from spct_jax.data.index import Records
+from spct_jax.data.sources import DECIDED, DEMONSTRATIONS, Demonstration, Kind, ReadReport
 from spct_jax.data.tokenizer import Tokenizer, train_tokenizer
 from spct_jax.errors import InputError
 from spct_jax.grm import prompts
@@ -30,13 +32,15 @@ from spct_jax.sharding import Layout
 class Dataset:
     """All records of a run."""
 
-    train: list[Comparison]
-    development: list[Comparison]
-    test: list[Comparison]
-    demonstrations: list[Demonstration]
-    general: list[Demonstration]
+    train: Records[Comparison]
+    development: Records[Comparison]
+    test: Records[Comparison]
+    demonstrations: Records[Demonstration]
+    general: Records[Demonstration]
     reports: dict[str, ReadReport]
     """Per file or split: records read, used, skipped and why."""
+    responses: np.ndarray | None = None
+    """How many each training comparison has, once misfits are dropped."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,14 +60,6 @@ class Run:
         """Shapes of every program."""
         data = self.config.data
         return Limits(data.max_prompt, data.max_completion, self.prompter.tokenizer.stop_ids)
-
-    @functools.cached_property
-    def _by_id(self) -> dict[str, Comparison]:
-        return {c.id: c for c in self.dataset.train}
-
-    def comparison(self, identifier: str) -> Comparison:
-        """A training comparison by id."""
-        return self._by_id[identifier]
 
     def key(self, stage: str, step: int = 0) -> jax.Array:
         """The key of a step of a stage."""
@@ -103,37 +99,52 @@ class Run:
         shown, longest = range(comparison.n), self.config.data.max_prompt
         return len(self.prompter.encode(comparison, shown, hinted=comparison.n > 1)) <= longest
 
-    def pack(self, token_prompts: Sequence, completions: Sequence, group_size: int) -> Groups:
-        """Packs groups to the run's shapes and splits them over the devices."""
+    def pack(self, examples: Sequence[Example], group_size: int) -> Groups:
+        """Packs groups to the run's shapes, on the devices of all processes; each makes the tokens of its own rows only."""
+        tokens: list = [((0,), ())] * len(examples)
+        for row in self.layout.local_rows(len(examples)):
+            tokens[row] = examples[row].tokens()
         groups = batches.pack(
-            token_prompts,
-            completions,
+            *zip(*tokens, strict=True),
             max_prompt=self.limits.max_prompt,
             max_completion=self.limits.max_completion,
             group_size=group_size,
         )
         return self.layout.split(groups)
 
-    def encode_demonstrations(self, demonstrations: Iterable[Demonstration]) -> tuple[list, dict[str, int]]:
-        """Examples (id, prompt tokens, completions' tokens) of those that fit, and how many did not and why."""
+    def survey(self, name: str, measure: Callable[[Any], int]) -> np.ndarray:
+        """Int32 of every record of a part of the dataset; `measure` is a function of the record, its prompt and the limits."""
+        data = self.config.data
+        stamp = f"{self.prompter.digest} {data.max_prompt} {data.max_completion}"
+        return index.survey(getattr(self.dataset, name), measure, self.workdir / "data" / f"{name}.survey", stamp)
+
+    def demonstrations(self, *names: str) -> tuple[Records[Example], int, dict[str, int]]:
+        """Those of these parts of the dataset that fit: (examples, completions of the largest, how many do not and why)."""
         data, tokenizer = self.config.data, self.prompter.tokenizer
-        examples, skipped = [], {}
-        for i, shown in enumerate(demonstrations):
-            prompt = tokenizer.encode_turns(shown.turns)
-            completions = [tokenizer.encode_completion(c) for c in shown.completions]
-            long = len(prompt) > data.max_prompt, any(len(c) > data.max_completion for c in completions)
-            if any(long):
-                reason = "prompt too long" if long[0] else "completion too long"
-                skipped[reason] = skipped.get(reason, 0) + 1
-                continue
-            examples.append((f"demonstration {i}", prompt, completions))
-        if not examples:
-            raise InputError(f"no demonstration can be used ({skipped or 'there are none'})")
-        return examples, skipped
+        shown = functools.reduce(operator.add, (getattr(self.dataset, name) for name in names))
+        reasons = {"prompt too long": 0, "completion too long": -1}
+
+        def tokens(demonstration):
+            return tokenizer.encode_turns(demonstration.turns), [*map(tokenizer.encode_completion, demonstration.completions)]
+
+        def measure(demonstration):
+            prompt, completions = tokens(demonstration)
+            if len(prompt) > data.max_prompt:
+                return reasons["prompt too long"]
+            return len(completions) if max(map(len, completions)) <= data.max_completion else reasons["completion too long"]
+
+        sizes = np.concatenate([self.survey(name, measure) for name in names])
+        examples = Records(
+            lambda i: Example(f"demonstration {i}", int(sizes[i]), lambda: tokens(shown[i])), np.flatnonzero(sizes > 0)
+        )
+        skipped = {reason: int((sizes == code).sum()) for reason, code in reasons.items() if (sizes == code).any()}
+        return examples, int(sizes.max(initial=0)), skipped
 
 
-def load_dataset(config: Config) -> Dataset:
-    """Reads the files the config names; the toy world stands in for what it does not.
+def load_dataset(config: Config, directory: pathlib.Path) -> Dataset:
+    """Finds the records of the files the config names; the toy world stands in for what it does not.
+
+    `directory` keeps where they lie.
 
     Raises:
       InputError: a file is missing or empty, or holds a bad line while `data.on_bad` is `fatal`.
@@ -142,21 +153,16 @@ def load_dataset(config: Config) -> Dataset:
     if not data.train:
         return _toy_dataset(config)
 
-    def read(reader, path, **options):
+    def find(name: str, kind: Kind) -> Records:
+        path = getattr(data, name)
         if not path:
-            return []
-        records, report = reader(path, on_bad=data.on_bad, **options)
-        reports[path] = report
+            return Records.of([])
+        records, reports[path] = index.index_file(path, kind, on_bad=data.on_bad, directory=directory, name=name)
         return records
 
-    return Dataset(
-        train=read(read_comparisons, data.train, need_best=True),
-        development=read(read_comparisons, data.development, need_best=True),
-        test=read(read_comparisons, data.test, need_best=True),
-        demonstrations=read(read_demonstrations, data.demonstrations),
-        general=read(read_demonstrations, data.general),
-        reports=reports,
-    )
+    comparisons = {name: find(name, DECIDED) for name in toy.SPLITS}
+    demonstrations = {name: find(name, DEMONSTRATIONS) for name in ("demonstrations", "general")}
+    return Dataset(**comparisons, **demonstrations, reports=reports)
 
 
 def _toy_dataset(config: Config) -> Dataset:
@@ -164,9 +170,9 @@ def _toy_dataset(config: Config) -> Dataset:
     template, single = prompts.load_template(names.template), prompts.load_template(names.single_template)
     splits = {s: [p.comparison for p in toy.problems(s, getattr(world, s), world)] for s in toy.SPLITS}
     return Dataset(
-        **splits,
-        demonstrations=toy.demonstrations(world, template, single),
-        general=toy.general_instructions(world),
+        **{name: Records.of(split) for name, split in splits.items()},
+        demonstrations=Records.of(toy.demonstrations(world, template, single)),
+        general=Records.of(toy.general_instructions(world)),
         reports={name: ReadReport(len(split), len(split)) for name, split in splits.items()},
     )
 
@@ -181,12 +187,15 @@ def drop_misfits(run: Run) -> Run:
     reports = dict(run.dataset.reports)
     for split in toy.SPLITS:
         comparisons, name = getattr(run.dataset, split), getattr(data, split) or split
-        fits = [run.fits(c) for c in comparisons]
-        kept[split] = [c for c, fit in zip(comparisons, fits, strict=True) if fit]
-        if all(fits):
+        responses = run.survey(split, lambda c: c.n if run.fits(c) else 0)
+        fits = responses > 0
+        kept[split] = comparisons[np.flatnonzero(fits)]
+        if split == "train":
+            kept["responses"] = responses[fits]
+        if fits.all():
             continue
-        if data.on_bad == "fatal":
-            first = comparisons[fits.index(False)].id
+        if data.on_bad == "fatal" or not fits.any():
+            first = comparisons[int(np.argmin(fits))].id
             raise InputError(f"{name}: prompt of {first!r} is longer than data.max_prompt ({data.max_prompt} tokens)")
         reports[name] = dataclasses.replace(reports[name], used=len(kept[split]), skipped=dict(reports[name].skipped))
         reports[name].skipped["prompt too long"] = len(comparisons) - len(kept[split])

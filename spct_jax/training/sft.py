@@ -1,13 +1,13 @@
 """Supervised fine-tuning on completions that share prompts: the cold start, and RFT on what rejection sampling kept."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import optax
 
 from spct_jax.data import batches
-from spct_jax.data.batches import Groups
+from spct_jax.data.batches import Example, Groups
 from spct_jax.errors import InputError
 from spct_jax.models import count
 from spct_jax.models.sizes import ModelConfig
@@ -15,9 +15,6 @@ from spct_jax.sharding import Program
 from spct_jax.training import loop, meter, rejection
 from spct_jax.training.run import Run
 from spct_jax.training.scoring import completion_mask, group_logprobs
-
-Example = tuple[str, Sequence[int], Sequence[Sequence[int]]]
-"""(id, prompt tokens, completions' tokens)."""
 
 
 def sft_loss(
@@ -72,14 +69,14 @@ def train(
     optimizer = loop.make_optimizer(optimizer_config, steps)
 
     def update(state, step):
-        ids, prompts, completions = zip(*draw_batch(step), strict=True)
-        groups = run.pack(prompts, completions, group_size)
+        examples = draw_batch(step)
+        groups = run.pack(examples, group_size)
         state, metrics = sft_step(
             state, groups, layout=run.layout, config=run.model, optimizer=optimizer, accumulate=accumulate
         )
-        flops = count.update(run.model, len(ids), group_size, run.limits.max_prompt - 1, run.limits.max_completion)
+        flops = count.update(run.model, len(examples), group_size, run.limits.max_prompt - 1, run.limits.max_completion)
         metrics["least_seconds"] = (meter.least_seconds(run.layout, flops), 1.0)
-        return state, metrics, ids
+        return state, metrics, [e.id for e in examples]
 
     run.describe(stage, "policy")
     _, summary = loop.fit(run, stage, make_params, optimizer, update, steps)
@@ -89,7 +86,9 @@ def train(
 def run_sft(run: Run) -> dict[str, float]:
     """Cold start: demonstrations of judging and general instructions, shuffled together."""
     config = run.config.sft
-    examples, skipped = run.encode_demonstrations([*run.dataset.demonstrations, *run.dataset.general])
+    examples, group_size, skipped = run.demonstrations("demonstrations", "general")
+    if not examples:
+        raise InputError(f"no demonstration can be used ({skipped or 'there are none'})")
 
     def draw_batch(step):
         return [examples[i] for i in batches.order(run.config.seed, "sft", len(examples), step, config.batch_size)]
@@ -100,7 +99,7 @@ def run_sft(run: Run) -> dict[str, float]:
         run.initial_params,
         draw_batch,
         steps=config.steps,
-        group_size=max(len(e[2]) for e in examples),
+        group_size=group_size,
         accumulate=config.accumulate,
         optimizer_config=config.optimizer,
     )
@@ -116,7 +115,7 @@ def run_rft(run: Run) -> dict[str, float]:
     retained = rejection.retained_examples(run)
     if not retained:
         raise InputError("rft: rejection sampling kept no draw; train the cold start (config.sft) longer")
-    general, _ = run.encode_demonstrations(run.dataset.general)
+    general, *_ = run.demonstrations("general")
     num_general = round(config.batch_size * config.general_fraction) if general else 0
 
     def draw_batch(step):
@@ -131,7 +130,7 @@ def run_rft(run: Run) -> dict[str, float]:
         lambda: run.params_of("sft"),
         draw_batch,
         steps=config.steps,
-        group_size=max(len(completions) for _, _, completions in retained),
+        group_size=max(e.size for e in retained),
         accumulate=config.accumulate,
         optimizer_config=config.optimizer,
     )

@@ -178,7 +178,7 @@ def test_training_gives_words_and_fixed_ids(trained):
     assert (trained.start_of_turn_id, trained.end_of_turn_id) == (4, 5)
     assert len(trained.encode("The quiet hotel has a pool.\n")) == 8
     assert len(trained.encode_turns([Turn("user", "The")])) == 10
-    assert train_tokenizer(CORPUS, vocab_size=500)._model_proto == trained._model_proto
+    assert train_tokenizer(CORPUS, vocab_size=500).model_proto == trained.model_proto
 
 
 def test_training_reads_long_and_odd_texts():

@@ -1,6 +1,7 @@
 """The whole pipeline in miniature: every stage runs, bad input is one line, a killed run ends as if it had not been."""
 
 import dataclasses
+import functools
 import importlib
 import json
 import pathlib
@@ -11,6 +12,7 @@ import pytest
 
 from spct_jax import train
 from spct_jax.config import MeshConfig
+from spct_jax.data.batches import Example
 from spct_jax.errors import InputError
 
 EXPERIMENTS = pathlib.Path(__file__).parents[2] / "experiments"
@@ -43,7 +45,10 @@ def test_every_stage_runs_and_a_second_start_does_nothing_again(micro_config, tm
     from spct_jax.training import rejection
 
     def first_draws(run):
-        return [(c.id, run.prompter.encode(c, r.order), r.completions[:1]) for c, r, _ in rejection._drawn(run)]
+        return [
+            Example(r.id, 1, functools.partial(rejection._tokens, run, number, r.order, r.completions[:1]))
+            for number, r, _ in rejection._drawn(run)
+        ]
 
     monkeypatch.setattr(rejection, "retained_examples", first_draws)
     made = train.train(micro_config, tmp_path)

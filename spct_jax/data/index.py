@@ -1,0 +1,177 @@
+"""Records that are read when they are asked for: where they lie in a file is found once, by all processes together.
+
+Every process looks through its own part of a file; what all of them found is settled in the order of the lines, so that it does
+not depend on how many there are, and kept in the run's directory.
+"""
+
+import io
+import itertools
+import json
+import os
+import pathlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
+
+import numpy as np
+
+from spct_jax import distributed, files
+from spct_jax.data.sources import Entry, Kind, OnBad, ReadReport, read_line, read_lines, settle
+from spct_jax.errors import InputError
+
+T = TypeVar("T")
+
+
+class Records(Sequence[T]):
+    """A sequence whose records are made when they are asked for, and not kept."""
+
+    def __init__(self, make: Callable[[int], T], numbers: Sequence[int] | np.ndarray, stamp: str = ""):
+        """Of the records `make(number)`, those with these numbers.
+
+        Args:
+            make: gives a record.
+            numbers: which ones, in order.
+            stamp: changes when what the records are made from does.
+        """
+        self._make, self._numbers, self.stamp = make, np.asarray(numbers, np.int64), stamp
+
+    @classmethod
+    def of(cls, records: Sequence[T]) -> "Records[T]":
+        """Records that are there already."""
+        return cls(records.__getitem__, range(len(records)))
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    def __getitem__(self, index):
+        if isinstance(index, slice | np.ndarray):
+            return Records(self._make, self._numbers[index], self.stamp)
+        return self._make(int(self._numbers[index]))
+
+    def __add__(self, other: "Records[T]") -> "Records[T]":
+        count = len(self)
+        return Records(lambda i: self[i] if i < count else other[i - count], range(count + len(other)))
+
+
+def index_file(
+    path: str | os.PathLike, kind: Kind[T], *, on_bad: OnBad, directory: pathlib.Path, name: str
+) -> tuple[Records[T], ReadReport]:
+    """The records of a .jsonl or .jsonl.gz file, and what became of its lines, as `sources.read_comparisons` has them.
+
+    `directory/name.index` holds where they are, and a gzipped file is unpacked beside it; both are made anew when the file has
+    changed. All processes must call this.
+
+    Raises:
+        InputError: naming file and line; or the file, when it is missing or damaged or gives no record.
+    """
+    stamp, plain = _stamp(path), directory / f"{name}.jsonl" if str(path).endswith(".gz") else pathlib.Path(path)
+    found = _kept(directory / f"{name}.index", stamp, lambda: _find(path, plain, kind, on_bad))
+    lines, offsets, file = found["lines"], found["offsets"], open(plain, "rb")
+
+    def make(number: int) -> T:
+        file.seek(offsets[number])
+        record, error = read_line(file.readline(), kind, path, int(lines[number]))
+        if error:
+            raise InputError(error)
+        return record
+
+    return Records(make, range(len(lines)), stamp), ReadReport(**json.loads(str(found["report"])))
+
+
+def survey(records: Records[T], measure: Callable[[T], int], kept: pathlib.Path, stamp: str) -> np.ndarray:
+    """Int32 of every record, each process measuring its part of them; kept in a file until `stamp` or the records change.
+
+    Raises:
+        InputError: `measure` did, on any process.
+    """
+
+    def find() -> dict[str, np.ndarray]:
+        index, count = distributed.place()
+        part = records[len(records) * index // count : len(records) * (index + 1) // count]
+        parts = _together(lambda: [measure(record) for record in part])
+        return {"found": np.array([*itertools.chain.from_iterable(parts)], np.int32)}
+
+    return _kept(kept, f"{records.stamp} {stamp}", find)["found"]
+
+
+def _find(path: str | os.PathLike, plain: pathlib.Path, kind: Kind, on_bad: OnBad) -> dict[str, np.ndarray]:
+    """Where the records are, this process looking through its part of the lines."""
+    if plain != pathlib.Path(path):
+        _together(lambda: _unpack(path, plain) if distributed.is_first() else None)
+    (index, count), size = distributed.place(), plain.stat().st_size
+    begin, end = size * index // count, size * (index + 1) // count
+    before = distributed.gather(sum(1 for _ in lines_between(plain, begin, end)))[:index]
+    entries = distributed.gather(look_through(path, plain, kind, on_bad, begin, end, sum(before) + 1))
+    values, report = settle(path, itertools.chain.from_iterable(entries), kind.name, on_bad)
+    lines, offsets = np.array(values, np.int64).T
+    return {"lines": lines, "offsets": offsets, "report": np.array(json.dumps(vars(report)))}
+
+
+def look_through(
+    path: str | os.PathLike, plain: pathlib.Path, kind: Kind, on_bad: OnBad, begin: int, end: int, first_line: int
+) -> list[Entry]:
+    """What is on the lines that begin in [begin, end) bytes, the first of which is `first_line` of the file.
+
+    An entry's value is its line and the byte it begins at. Where a bad line is fatal nothing behind it counts.
+    """
+    entries = []
+    for line, (offset, text) in enumerate(lines_between(plain, begin, end), first_line):
+        if text.strip():
+            record, error = read_line(text, kind, path, line)
+            entries.append(Entry(line, getattr(record, "id", None), error, (line, offset)))
+            if error and on_bad == "fatal":
+                break
+    return entries
+
+
+def lines_between(plain: pathlib.Path, begin: int, end: int) -> Iterator[tuple[int, bytes]]:
+    """(first byte, line) of the lines of a file that begin in [begin, end)."""
+    with open(plain, "rb") as file:
+        if begin:
+            file.seek(begin - 1)
+            file.readline()
+        while (offset := file.tell()) < end and (text := file.readline()):
+            yield offset, text
+
+
+def _unpack(path: str | os.PathLike, plain: pathlib.Path) -> None:
+    partial = plain.with_name(f"{plain.name}.partial")
+    with open(partial, "wb") as file:
+        file.writelines(text for _, text in read_lines(path))
+    partial.replace(plain)
+
+
+def _stamp(path: str | os.PathLike) -> str:
+    try:
+        with open(path, "rb") as file:
+            found = os.fstat(file.fileno())
+    except OSError as error:
+        raise InputError(f"{path}: cannot read the file ({error.strerror})") from None
+    return f"{found.st_size} {found.st_mtime_ns}"
+
+
+def _together(work: Callable[[], T]) -> list[T]:
+    """What `work` gives on every process; the first InputError of any is raised on all."""
+    try:
+        value, error = work(), None
+    except InputError as raised:
+        value, error = None, raised
+    parts = distributed.gather((value, error))
+    for _, error in parts:
+        if error is not None:
+            raise error
+    return [value for value, _ in parts]
+
+
+def _kept(path: pathlib.Path, stamp: str, find: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """The arrays at `path` where they bear this stamp; else those that `find` gives, now kept there."""
+    if path.exists():
+        with np.load(path) as stored:
+            found = dict(stored)
+    else:
+        found = {"stamp": None}
+    if distributed.any_process(str(found["stamp"]) != stamp):
+        found = find()
+        content = io.BytesIO()
+        np.savez(content, stamp=np.array(stamp), **found)
+        files.write(path, content.getvalue())
+    return found

@@ -1,0 +1,169 @@
+"""Records by offset: found in parts as in one piece, read when asked for, looked for again only when the file has changed."""
+
+import gzip
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import parsed
+import pytest
+
+from spct_jax.data import index
+from spct_jax.data.index import Records
+from spct_jax.data.sources import DECIDED, read_comparisons, settle
+from spct_jax.errors import InputError
+
+
+def record(**change):
+    return {"query": "q", "responses": ["a", "b"], "scores": [1, 2]} | change
+
+
+def content(*records):
+    return b"".join(json.dumps(item).encode() + b"\n" for item in records)
+
+
+GOOD = content(record(id="x"), record(), record(query="\u00fc" * 30)) + b"\n  \n" + content(record(id="7"))
+BAD = [
+    GOOD + content(record(id="x", scores=[1, 1]), record(scores=[1, 1]), record(id="2")) + b"{\n" + content(record(id="y")),
+    content(record(id="5"), record(scores=[1, 1])) + GOOD + b'{"query": "no newline"',
+    b"\n{\n" + GOOD,
+]
+
+
+@pytest.mark.parametrize("on_bad", ["skip", "fatal"])
+@pytest.mark.parametrize("text", [GOOD, *BAD])
+@pytest.mark.parametrize("count", [1, 2, 3, 8, 1000])
+def test_parts_of_a_file_together_are_the_file(tmp_path, text, on_bad, count):
+    """Parts that end within a line or hold none; errors and reports are those of a single reader."""
+    path = tmp_path / "x.jsonl"
+    path.write_bytes(text)
+
+    def parts():
+        ends, line = [len(text) * i // count for i in range(count + 1)], 1
+        for begin, end in zip(ends, ends[1:], strict=False):
+            yield from index.look_through(path, path, DECIDED, on_bad, begin, end, line)
+            line += sum(1 for _ in index.lines_between(path, begin, end))
+
+    try:
+        comparisons, want = read_comparisons(path, on_bad=on_bad, need_best=True)
+    except InputError as error:
+        with pytest.raises(InputError) as raised:
+            settle(path, parts(), "comparisons", on_bad)
+        assert str(raised.value) == str(error)
+        return
+    places, report = settle(path, parts(), "comparisons", on_bad)
+    assert report == want
+    lines = text.split(b"\n")
+    assert [DECIDED.make(json.loads(lines[line - 1]), "", line) for line, _ in places] == comparisons
+    assert all(text[offset:].startswith(lines[line - 1]) for line, offset in places)
+
+
+def find(path, directory, on_bad="skip"):
+    return index.index_file(path, DECIDED, on_bad=on_bad, directory=directory, name="train")
+
+
+@pytest.mark.parametrize("name", ["x.jsonl", "x.jsonl.gz"])
+def test_records_are_those_of_the_file(tmp_path, name):
+    path = tmp_path / name
+    path.write_bytes(gzip.compress(BAD[0]) if name.endswith("gz") else BAD[0])
+    (tmp_path / "data").mkdir()
+    for _ in range(2):
+        records, report = find(path, tmp_path / "data")
+        assert (list(records), report) == read_comparisons(path, on_bad="skip", need_best=True)
+    with pytest.raises(InputError, match=rf"{name}:7: duplicate id .'x', first on line 1"):
+        (tmp_path / "data" / "train.index").unlink()
+        find(path, tmp_path / "data", "fatal")
+
+
+def test_a_file_is_looked_through_once_until_it_changes(tmp_path, monkeypatch):
+    path, looked = tmp_path / "x.jsonl", []
+    path.write_bytes(GOOD)
+    look_through = index.look_through
+    monkeypatch.setattr(index, "look_through", lambda *arguments: looked.append(1) or look_through(*arguments))
+    assert len(find(path, tmp_path)[0]) == len(find(path, tmp_path)[0]) == 4
+    assert len(looked) == 1
+    path.write_bytes(GOOD + content(record(id="new")))
+    assert len(find(path, tmp_path)[0]) == 5
+
+
+def test_what_cannot_be_read_is_named(tmp_path):
+    path = tmp_path / "x.jsonl"
+    with pytest.raises(InputError, match="x.jsonl: cannot read the file .No such file"):
+        find(path, tmp_path)
+    path.write_bytes(GOOD)
+    records, _ = find(path, tmp_path)
+    path.write_bytes(b" " * 10 + GOOD)
+    with pytest.raises(InputError, match="x.jsonl:2: "):
+        records[1]
+    broken = tmp_path / "x.jsonl.gz"
+    broken.write_bytes(gzip.compress(os.urandom(3000))[:-200])
+    with pytest.raises(InputError, match=r"x.jsonl.gz:\d+: damaged or truncated gzip"):
+        find(broken, tmp_path)
+
+
+def test_records_are_a_sequence():
+    made = []
+    records = Records(lambda i: made.append(i) or i * i, [3, 1, 4, 1, 5])
+    assert len(records) == 5 and not made
+    assert list(records[1:4]) == [1, 16, 1] and records[-1] == 25
+    assert list(records[np.array([2, 0])]) == [16, 9]
+    assert list(records + Records.of("ab")) == [9, 1, 16, 1, 25, "a", "b"]
+    with pytest.raises(IndexError):
+        records[5]
+
+
+def test_a_survey_is_kept_until_something_changes(tmp_path):
+    asked = []
+
+    def measure(value):
+        asked.append(value)
+        return value + 1
+
+    def survey(numbers, stamp):
+        records = Records(lambda i: i, numbers, stamp=str(numbers))
+        return index.survey(records, measure, tmp_path / "x.survey", stamp).tolist()
+
+    assert survey([1, 2], "a") == survey([1, 2], "a") == [2, 3] and asked == [1, 2]
+    assert survey([1, 2], "b") == [2, 3] and len(asked) == 4
+    assert survey([7], "b") == [8]
+
+
+@pytest.fixture(scope="module")
+def two_processes(tmp_path_factory):
+    """What `parsed.py` reports of two processes, and how many lines their files have."""
+    directory = tmp_path_factory.mktemp("parsed")
+    query, long = {"query": "which is longer?", "scores": [1, 2]}, " ".join(["word"] * 400)
+    note = {"note": "-" * len(long)}
+    comparisons = [query | note | {"responses": [f"a {i}", f"a longer one, {i}"]} for i in range(9)]
+    shown = [note | {"turns": [{"role": "user", "content": f"say {i}"}], "completions": [f"said {i}", "no"]} for i in range(9)]
+    for name in ("train", "development", "test"):
+        (directory / f"{name}.jsonl").write_bytes(content(*comparisons, query | {"responses": [long, "b"]}) + b"{\n")
+    for name in ("demonstrations", "general"):
+        (directory / f"{name}.jsonl").write_bytes(content(*shown, shown[0] | {"note": "", "completions": [long]}) + b"{\n")
+    launcher = pathlib.Path(parsed.__file__).parents[1] / "launch" / "local.py"
+    subprocess.run([sys.executable, launcher, "--restarts=0", "--", sys.executable, parsed.__file__, directory], check=True)
+    return [json.loads((directory / f"parsed-{i}.json").read_text()) for i in range(2)], directory
+
+
+def test_two_processes_parse_every_line_once_and_then_only_those_of_their_rows(two_processes):
+    (one, other), _ = two_processes
+    every = sorted(f"{name}:{line}" for name in parsed.FILES for line in range(1, 12))
+    good = [line for line in every if not line.endswith(":11")]
+    for phase, want in (("index", every), ("survey", good), ("rl", sorted(one["wanted"]))):
+        assert sorted(one["lines"][phase] + other["lines"][phase]) == want, phase
+        assert abs(len(one["lines"][phase]) - len(other["lines"][phase])) <= len(want) // 5, phase
+    assert len(one["lines"]["sft"]) == len(other["lines"]["sft"]) == parsed.B // 2
+    assert not set(one["lines"]["sft"]) & set(other["lines"]["sft"])
+    assert "tokenizer" in one["lines"] and "tokenizer" not in other["lines"]
+
+
+def test_what_two_processes_make_of_their_parts_is_whole(two_processes):
+    reports, directory = two_processes
+    for report in reports:
+        assert report["restart"] and report["batch"] and report["drawn"]
+        assert report["skipped"] == {"completion too long": 2}
+    read = json.loads((directory / "run" / "data.json").read_text())
+    assert read[str(directory / "train.jsonl")] == {"read": 11, "used": 9, "skipped": {"not JSON": 1, "prompt too long": 1}}

@@ -1,0 +1,99 @@
+"""Which lines of its files a process of a run parses, and when: for a test that counts them.
+
+python launch/local.py -- python tests/parsed.py DIRECTORY
+
+DIRECTORY holds the files; every process writes DIRECTORY/parsed-PROCESS.json.
+"""
+
+import argparse
+import collections
+import copy
+import json
+import pathlib
+
+import numpy as np
+
+from spct_jax import config as config_lib
+from spct_jax import distributed, sharding, train
+from spct_jax.data import batches, index
+from spct_jax.sampling import grouped
+from spct_jax.sampling.generate import Completions
+from spct_jax.training import drawing
+
+B, G = 4, 2
+FILES = ("train", "development", "test", "demonstrations", "general")
+
+phase = ""
+lines = collections.defaultdict(list)
+"""Phase -> what was parsed in it, file:line."""
+
+
+def during(name, function):
+    """The function, what it parses counted under a name."""
+
+    def counted(*args, **kwargs):
+        global phase
+        phase = name
+        return function(*args, **kwargs)
+
+    return counted
+
+
+def _read_line(text, kind, path, line, read_line=index.read_line):
+    lines[phase].append(f"{pathlib.Path(path).stem}:{line}")
+    return read_line(text, kind, path, line)
+
+
+def _draw_rows(layout, params, config, prompts, keys, **_):
+    """In place of the sampler: completions of one token, whose number is the length of the prompt."""
+    tokens = np.tile(np.array([len(p) for p in prompts], np.int32)[:, None, None], (1, G, 1))
+    whole = distributed.fetch(layout.split(tokens))
+    return Completions(tokens=whole, lengths=np.ones(whole.shape[:2], np.int32), logprobs=np.zeros(whole.shape, np.float32))
+
+
+def main() -> None:
+    """Prepares a run, makes a batch of each kind, and prepares it again."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("directory", type=pathlib.Path)
+    parser.add_argument("--coordinator", default="")
+    parser.add_argument("--num_processes", type=int, default=1)
+    parser.add_argument("--process_id", type=int, default=0)
+    flags = parser.parse_args()
+    config = config_lib.tiny()
+    config.mesh.cpu_devices, config.data.on_bad = 1, "skip"
+    config.data.vocab_size, config.data.max_prompt = 400, 300
+    for name in FILES:
+        setattr(config.data, name, str(flags.directory / f"{name}.jsonl"))
+    sharding.use_devices(config.mesh)
+    distributed.initialize(flags.coordinator, flags.num_processes, flags.process_id)
+
+    index.read_line, grouped.draw_rows = _read_line, _draw_rows
+    for name, when in (("load_dataset", "index"), ("load_tokenizer", "tokenizer"), ("drop_misfits", "survey")):
+        setattr(train, name, during(when, getattr(train, name)))
+    run = train.prepare(config, flags.directory / "run")
+    examples, size, skipped = run.demonstrations("demonstrations", "general")
+    chosen = [examples[i] for i in batches.order(0, "sft", len(examples), 0, B)]
+    groups = distributed.fetch(during("sft", run.pack)(chosen, size))
+    numbers = batches.order(0, "rl", len(run.dataset.train), 0, B)
+    prompts, drawn, _ = during("rl", drawing.draw)(run, None, numbers, run.key("rl"), samples=G, rows=B, temperature=1.0)
+
+    before = copy.deepcopy(lines)
+    again = train.prepare(config, flags.directory / "run")
+    again.demonstrations("demonstrations", "general")
+    report = {"lines": before, "restart": before == lines, "skipped": skipped}
+    # From here on everything is read, to hold what was made of parts against it.
+    limits = {"max_prompt": config.data.max_prompt, "max_completion": config.data.max_completion, "group_size": size}
+    whole = batches.pack(*zip(*(e.tokens() for e in chosen), strict=True), **limits)
+    report["batch"] = all((np.asarray(a) == b).all() for a, b in zip(vars(groups).values(), vars(whole).values(), strict=True))
+    shown = [run.dataset.train[number] for number in numbers]
+    report["drawn"] = (
+        [r.id for r in drawn] == [c.id for c in shown]
+        and [r.truth for r in drawn] == [c.scores for c in shown]
+        and [[list(c) for c in r.completions] for r in drawn] == [[[len(p)]] * G for p in prompts]
+    )
+    report["wanted"] = [f"train:{c.id}" for c in shown]
+    (flags.directory / f"parsed-{flags.process_id}.json").write_text(json.dumps(report))
+
+
+if __name__ == "__main__":
+    main()
