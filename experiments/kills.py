@@ -200,9 +200,12 @@ class Pod:
             self._launcher.wait()
 
     def end(self) -> None:
-        """Lets it live to the end of the run; InputError where that is a bad one."""
+        """Lets it live to the end of the run; InputError where that is a bad one, or it died more often than it was killed."""
         if self._launcher.wait():
             raise InputError(f"the run ended with status {self._launcher.returncode}; see {self.log}")
+        died, killed = self.log.read_text(errors="replace").count("launch: a process ended"), self._lives - 1
+        if died > killed:
+            raise InputError(f"the run was killed {killed} times and died {died - killed} more; see {self.log}")
 
 
 def run_killed(

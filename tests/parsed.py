@@ -75,7 +75,8 @@ def main() -> None:
     chosen = [examples[i] for i in batches.order(0, "sft", len(examples), 0, B)]
     groups = distributed.fetch(during("sft", run.pack)(chosen, size))
     numbers = batches.order(0, "rl", len(run.dataset.train), 0, B)
-    prompts, drawn, _ = during("rl", drawing.draw)(run, None, numbers, run.key("rl"), samples=G, rows=B, temperature=1.0)
+    # In two parts, each of which has rows of both processes.
+    prompts, drawn, _ = during("rl", drawing.draw)(run, None, numbers, run.key("rl"), samples=G, rows=B // 2, temperature=1.0)
 
     before = copy.deepcopy(lines)
     again = train.prepare(config, flags.directory / "run")
