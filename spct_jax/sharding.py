@@ -9,7 +9,9 @@ axes an earlier axis of the same array has taken.
 import dataclasses
 import math
 import os
+import time
 from collections.abc import Callable
+from concurrent import futures
 from typing import Any
 
 import jax
@@ -23,6 +25,8 @@ from spct_jax.errors import InputError
 from spct_jax.models import partition
 
 AXES = ("data", "fsdp", "tensor")
+WAITED = "/spct_jax/compile/waited"
+"""JAX's monitoring hears under this name how long a call waited for a program that another thread compiles."""
 
 _ROWS = {"batch": ("data", "fsdp")}
 _SPLIT_BY_TENSOR = {axis: ("tensor",) for axis in ("heads", "kv_heads", "heads_per_kv", "ffw", "vocab")}
@@ -198,20 +202,39 @@ class Program:
         """
         self._function, self._takes, self._gives, self._donate = function, takes, gives, donate
         self._jitted: dict[Any, Callable] = {}
+        self._ahead: dict[Any, futures.Future] = {}
         self.__doc__ = function.__doc__
 
     def __call__(self, *args: Any, layout: Layout | None = None, **static: Any) -> Any:
         """Calls the function."""
-        return self._program(args, layout, static)(*args)
+        key = self._key(args, layout, static)
+        ahead = self._ahead.get(key)
+        if ahead is None or ahead.cancelled():
+            return self._program(key, args, layout, static)(*args)
+        return _waited_for(ahead)(*args)
+
+    def compile_ahead(self, pool: futures.Executor, *args: Any, layout: Layout, **static: Any) -> bool:
+        """Has it compiled in `pool` for arguments of these shapes and dtypes, unless it is already; whether it was not.
+
+        A call with such arguments waits for it.
+        """
+        key = self._key(args, layout, static)
+        if key in self._jitted:
+            return False
+        program = self._program(key, args, layout, static)
+        self._ahead[key] = pool.submit(lambda: program.lower(*args).compile())
+        return True
 
     def lower(self, *args: Any, layout: Layout | None = None, **static: Any) -> jax.stages.Lowered:
         """Lowers it for arguments of which shapes and dtypes are enough."""
-        return self._program(args, layout, static).lower(*args)
+        return self._program(self._key(args, layout, static), args, layout, static).lower(*args)
 
-    def _program(self, args: tuple, layout: Layout | None, static: dict[str, Any]) -> Callable:
+    def _key(self, args: tuple, layout: Layout | None, static: dict[str, Any]) -> Any:
         leaves, structure = jax.tree.flatten(args)
-        shapes = None if layout is None else (structure, tuple(np.shape(leaf) for leaf in leaves))
-        key = (layout, tuple(sorted(static.items())), shapes)
+        shapes = None if layout is None else (structure, *((np.shape(x), getattr(x, "dtype", None)) for x in leaves))
+        return layout, tuple(sorted(static.items())), shapes
+
+    def _program(self, key: Any, args: tuple, layout: Layout | None, static: dict[str, Any]) -> Callable:
         if key not in self._jitted:
             self._jitted[key] = self._make(args, layout, static)
         return self._jitted[key]
@@ -231,3 +254,12 @@ class Program:
         traced.__name__ = self._function.__name__
         results = self._gives(layout, *args, **static)
         return jax.jit(traced, in_shardings=given, out_shardings=results, donate_argnums=self._donate)
+
+
+def _waited_for(ahead: futures.Future) -> Callable:
+    """A program that is compiled in another thread; the time that this one waits for it counts as its compiling."""
+    if not ahead.done():
+        start = time.perf_counter()
+        futures.wait([ahead])
+        jax.monitoring.record_event_duration_secs(WAITED, time.perf_counter() - start)
+    return ahead.result()

@@ -318,7 +318,7 @@ def test_reads_no_further_ahead_than_the_judge_asks(tmp_path, target):
 def test_a_judge_that_skips_or_swaps_is_found_out(tmp_path, target, answers):
     class Sloppy(Judge):
         def stream(self, comparisons, *, k):
-            return iter(answers(list(super().stream(comparisons, k=k))))
+            yield from answers(list(super().stream(comparisons, k=k)))
 
     with pytest.raises(RuntimeError):
         run(write(tmp_path / "in.jsonl", GOOD), target, Sloppy())

@@ -205,17 +205,18 @@ def _outcomes(
 
     # A stream ends before the input does only where nothing more may be read before what waits is written.
     for first in lines:
-        for outcome in judge.stream(comparisons(first), **options):
-            yield from errors()
-            line = waiting.popleft()
-            if isinstance(outcome, InputError):
-                if on_bad == "fatal":
-                    raise InputError(f"{line.where}: {outcome}")
-                yield line, line.failed(str(outcome))
-            elif outcome.id != line.id:
-                raise RuntimeError(f"the judge answered {outcome.id!r} where {line.id!r} was next")
-            else:
-                yield line, verdicts.to_json(outcome)
+        with contextlib.closing(judge.stream(comparisons(first), **options)) as outcomes:
+            for outcome in outcomes:
+                yield from errors()
+                line = waiting.popleft()
+                if isinstance(outcome, InputError):
+                    if on_bad == "fatal":
+                        raise InputError(f"{line.where}: {outcome}")
+                    yield line, line.failed(str(outcome))
+                elif outcome.id != line.id:
+                    raise RuntimeError(f"the judge answered {outcome.id!r} where {line.id!r} was next")
+                else:
+                    yield line, verdicts.to_json(outcome)
         yield from errors()
         if waiting:
             raise RuntimeError(f"the judge left {waiting[0].id!r} unanswered")

@@ -14,6 +14,7 @@ from spct_jax.models import checkpoints
 from spct_jax.models.sizes import ModelConfig
 from spct_jax.sampling import grouped
 from spct_jax.sampling.engine import Usage
+from spct_jax.sampling.programs import Sampler, Shape
 from spct_jax.sampling.rollouts import Prompter
 from spct_jax.sharding import Layout
 
@@ -40,6 +41,8 @@ class Judge:
         """
         self.layout, self.config, self.prompter, self.meta = layout, config, prompter, meta
         self.params = grouped.place_params(params, layout=layout, rollout=layout, config=config)
+        self.shapes: set[tuple[Shape, Sampler]] = set()
+        """Those whose programs are compiled, or being so."""
         self.usage = Usage()
         """What the last stream, or this one so far, made of its decode slots."""
 

@@ -6,14 +6,17 @@ one trunk per order there too.
 """
 
 import collections
+import contextlib
 import dataclasses
 import itertools
+import sys
 from collections.abc import Iterable, Iterator
 from concurrent import futures
 from typing import TYPE_CHECKING, NamedTuple
 
 import jax
 import numpy as np
+import tqdm
 
 from spct_jax import distributed
 from spct_jax.data import batches
@@ -23,8 +26,10 @@ from spct_jax.errors import InputError
 from spct_jax.evaluation import adaptive, token_prob
 from spct_jax.evaluation.verdicts import Sample, Verdict
 from spct_jax.grm import orders, parse, voting
-from spct_jax.sampling.engine import Engine, Finished, Request, Sampler, Shape, Usage
+from spct_jax.sampling import programs
+from spct_jax.sampling.engine import Engine, Finished, Request, Usage
 from spct_jax.sampling.generate import bucket_of
+from spct_jax.sampling.programs import Sampler, Shape
 from spct_jax.training import meta_rm
 
 if TYPE_CHECKING:
@@ -59,7 +64,7 @@ class Options:
     max_prompt: int = 8192
     """Tokens of the longest prompt; a longer one has no verdict."""
     batch_size: int = 16
-    """Rows decoded at once, rounded up to a multiple of the devices; see `sampling.engine.Shape`."""
+    """Rows decoded at once, rounded up to a multiple of the devices; see `sampling.programs.Shape`."""
     top_k: int = 0
     top_p: float = 1.0
     mode: str = "scores"
@@ -131,6 +136,16 @@ class _Task:
     outcome: Verdict | InputError | None = None
 
 
+@contextlib.contextmanager
+def _thread() -> Iterator[futures.Executor]:
+    """A thread; what it has not begun when it is left is dropped."""
+    pool = futures.ThreadPoolExecutor(1)
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
 class Stream:
     """One pass over a sequence of comparisons."""
 
@@ -142,6 +157,7 @@ class Stream:
         self.engines: dict[tuple[int, int], Engine] = {}
         self.backlog: dict[tuple[int, int], list[Request]] = {}
         self.open: collections.Counter[tuple[int, int]] = collections.Counter()
+        self.sampler = Sampler(options.temperature, self.prompter.tokenizer.stop_ids, options.top_k, options.top_p)
         self.reads = bool(options.k_meta) or options.mode == "token_prob"
         self.unread: dict[tuple[int, int, int], list[tuple[_Task, tuple[int, ...], list[list[int]]]]] = {}
         self.window = max(16, 16 * options.batch_size * options.branches // options.k)
@@ -151,8 +167,8 @@ class Stream:
         """One outcome per comparison, in their order."""
         tasks: collections.deque[_Task] = collections.deque()
         finished: list[Finished] = []
-        with futures.ThreadPoolExecutor(1) as worker:
-            # Prompts are written and tokenised beside the devices' work.
+        # Prompts are written and tokenised, and the programs of further shapes compiled, beside the devices' work.
+        with _thread() as worker, _thread() as compiler:
             coming = self._prepared(comparisons, worker)
             while True:
                 for task in itertools.islice(coming, self.window - len(tasks)):
@@ -160,6 +176,7 @@ class Stream:
                     self._submit(task)
                 if not tasks:
                     return
+                self._compile_ahead(compiler)
                 while tasks and tasks[0].outcome is not None:
                     yield tasks.popleft().outcome
                 engine = self._next_engine()
@@ -236,14 +253,27 @@ class Stream:
         busy = [engine for engine in self.engines.values() if engine.pending]
         return max(busy, key=lambda engine: min(engine.pending, engine.capacity), default=None)
 
-    def _make_engine(self, shape: tuple[int, int]) -> Engine:
-        judge, options = self.judge, self.options
-        sampler = Sampler(options.temperature, self.prompter.tokenizer.stop_ids, options.top_k, options.top_p)
-        devices = judge.layout.batch_shards
+    def _compile_ahead(self, pool: futures.Executor) -> None:
+        """Has the programs of the shapes that wait compiled, in the order in which they will be drawn."""
+        judge, new = self.judge, []
+        for shape in self.backlog:
+            size = self._size(shape)
+            if (size, self.sampler) not in judge.shapes:
+                judge.shapes.add((size, self.sampler))
+                if programs.compile_ahead(pool, judge.layout, judge.params, judge.config, size, self.sampler):
+                    new.append(f"{size.max_prompt:,}")
+        if new and distributed.is_first():
+            tqdm.tqdm.write(f"compiling for prompts of up to {' / '.join(new)} tokens", file=sys.stderr)
+
+    def _size(self, shape: tuple[int, int]) -> Shape:
+        options, devices = self.options, self.judge.layout.batch_shards
         rows = -(-options.batch_size // devices) * devices
         prefill_rows = devices * max(1, PREFILL_TOKENS // (shape[0] * devices))
-        size = Shape(*shape, rows=rows, branches=options.branches, trunks=options.trunks, prefill_rows=min(prefill_rows, rows))
-        self.engines[shape] = Engine(judge.layout, judge.params, judge.config, size, sampler, self.usage)
+        return Shape(*shape, rows=rows, branches=options.branches, trunks=options.trunks, prefill_rows=min(prefill_rows, rows))
+
+    def _make_engine(self, shape: tuple[int, int]) -> Engine:
+        judge = self.judge
+        self.engines[shape] = Engine(judge.layout, judge.params, judge.config, self._size(shape), self.sampler, self.usage)
         return self.engines[shape]
 
     def _digest(self, completion: Finished) -> None:

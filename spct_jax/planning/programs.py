@@ -11,8 +11,9 @@ from spct_jax import sharding
 from spct_jax.config import Config
 from spct_jax.data.batches import Groups
 from spct_jax.models import checkpoints, count, partition
-from spct_jax.sampling import engine, grouped
+from spct_jax.sampling import grouped
 from spct_jax.sampling.generate import draw
+from spct_jax.sampling.programs import Sampler, Shape, lowered
 from spct_jax.sharding import Layout
 from spct_jax.training import grpo, loop, meta_rm, sft
 
@@ -71,7 +72,7 @@ def programs(config: Config, devices: list) -> dict[str, Planned]:
     keys = _struct((drawn, G), jax.eval_shape(lambda: jax.random.key(0)).dtype)
     prompts = (_struct((drawn, trunk), jnp.int32), *(_struct((drawn,), jnp.int32),) * 2)
     stops = (1, 107)
-    shape = engine.Shape(
+    shape = Shape(
         max_prompt=data.max_prompt,
         max_new_tokens=time,
         rows=drawn,
@@ -81,7 +82,7 @@ def programs(config: Config, devices: list) -> dict[str, Planned]:
     )
 
     def engine_program(name: str):
-        return lambda: engine.lowered(rollout, drawn_with, model, shape, engine.Sampler(rl.temperature, stops))[name]
+        return lambda: lowered(rollout, drawn_with, model, shape, Sampler(rl.temperature, stops))[name]
 
     def rollout_program():
         return draw.lower(

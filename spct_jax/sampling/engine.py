@@ -10,57 +10,20 @@ the same columns in the same order wherever a branch stands and whenever it bega
 
 import collections
 import dataclasses
-import functools
 import itertools
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from spct_jax import distributed, models
 from spct_jax.data import batches
-from spct_jax.errors import InputError
-from spct_jax.models import decoding, partition
 from spct_jax.models.sizes import ModelConfig
-from spct_jax.sampling.generate import CHUNK, UNROLLED_LAYERS, Completions, Slots, check_truncation, run_chunk
-from spct_jax.sharding import Layout, Program
-
-
-@dataclasses.dataclass(frozen=True)
-class Shape:
-    """What an engine's programs are compiled for."""
-
-    max_prompt: int
-    """Tokens of the longest prompt."""
-    max_new_tokens: int
-    """T, where completions are cut."""
-    rows: int
-    """B."""
-    branches: int = 4
-    """G, branches that a row decodes at once."""
-    trunks: int = 2
-    """U, trunks that a row holds. The next prompt's samples fill the slots that the stragglers of the last one leave; a single
-    trunk leaves a third or more of the slots idle, each further one costs its share of trunk attention."""
-    prefill_rows: int = 4
-    """Prompts that are read at once; a multiple of the devices."""
-    chunk: int = CHUNK
-    """C, tokens between two looks at which branches have ended; whole chunks fill a block of the cache's past."""
-
-    def __post_init__(self):
-        if self.chunk < 1 or decoding.PAST_BLOCK % self.chunk:
-            raise InputError(f"chunk is {self.chunk}; it must divide {decoding.PAST_BLOCK}, the columns of a block")
-
-
-@dataclasses.dataclass(frozen=True)
-class Sampler:
-    """How tokens are drawn."""
-
-    temperature: float
-    stop_ids: tuple[int, ...]
-    top_k: int = 0
-    top_p: float = 1.0
+from spct_jax.sampling import programs
+from spct_jax.sampling.generate import Completions, check_truncation
+from spct_jax.sampling.programs import Sampler, Shape
+from spct_jax.sharding import Layout
 
 
 @dataclasses.dataclass
@@ -141,9 +104,9 @@ class Engine:
         check_truncation(sampler.top_k, sampler.top_p)
         self.shape, self.sampler, self._layout = shape, sampler, layout
         layout.check_rows(shape.rows, "a number of rows")
-        params, self._config = _prepared(params, config)
+        params, self._config = programs.prepared(params, config)
         self._params = jax.device_put(params, layout.params(params))
-        self._slots = _empty(layout, self._config, shape)
+        self._slots = programs.empty(layout=layout, config=self._config, shape=shape)
         self._queue: collections.deque[Request] = collections.deque()
         self._live: dict[int, Request] = {}
         self._ready: tuple[models.Trunk, list[Request]] | None = None
@@ -176,7 +139,7 @@ class Engine:
     def launch(self) -> None:
         """Fills idle slots and starts a chunk; the devices work on it while the caller does something else."""
         self._refill()
-        self._slots, self._launched = _chunk(
+        self._slots, self._launched = programs.chunk(
             self._params,
             self._slots,
             np.float32(self.sampler.temperature),
@@ -280,14 +243,14 @@ class Engine:
 
     def _read_prompts(self, tokens: np.ndarray, lengths: np.ndarray) -> models.Trunk:
         rows = self._layout.split((tokens, lengths))
-        return _prefill(self._params, *rows, layout=self._layout, config=self._config)
+        return programs.prefill(self._params, *rows, layout=self._layout, config=self._config)
 
     def _insert(self, admitted: list) -> None:
         if not admitted:
             return
         places = np.full((3, self.shape.prefill_rows), self.shape.rows, np.int32)
         places[:, : len(admitted)] = np.transpose(admitted)
-        self._slots = _insert(self._slots, self._ready[0], *places, layout=self._layout)
+        self._slots = programs.insert(self._slots, self._ready[0], *places, layout=self._layout)
         admitted.clear()
 
     def _begin(self, begun: list) -> None:
@@ -298,135 +261,4 @@ class Engine:
             fresh[b, g], place[b, g], sample[b, g] = True, u, branch.sample
             last[b, g], keys[b, g] = branch.request.prompt[-1], branch.request.key
         rows = self._layout.split((fresh, place, keys, sample, last))
-        self._slots = _begin(self._slots, *rows, layout=self._layout)
-
-
-def _prepared(params: Any, config: ModelConfig) -> tuple[Any, ModelConfig]:
-    """Parameters and architecture as the programs read them: in the model's dtype, short stacks unrolled."""
-    params = partition.cast(params, config.dtype)
-    return models.unrolled(params, config) if config.num_layers <= UNROLLED_LAYERS else (params, config)
-
-
-def _empty(layout: Layout, config: ModelConfig, shape: Shape) -> Slots:
-    """Slots in which nothing runs, made where they belong."""
-    make = functools.partial(empty_slots, config, shape)
-    return jax.jit(make, out_shardings=layout.batch(jax.eval_shape(make)))()
-
-
-def empty_slots(config: ModelConfig, shape: Shape) -> Slots:
-    """Slots in which nothing runs."""
-    B, G, U = shape.rows, shape.branches, shape.trunks
-    K, H = config.num_kv_heads, config.head_dim
-
-    def rows_of(kind: str, repeats: tuple[int, ...]):
-        S = shape.max_prompt - 1 if kind == "global" else min(shape.max_prompt - 1, config.window)
-        empty = jnp.zeros((*repeats, B, K, U * S, H), config.dtype)
-        return empty, empty.copy()
-
-    layers = {}
-    if config.repeats:
-        layers["blocks"] = {str(i): rows_of(kind, (config.repeats,)) for i, kind in enumerate(config.pattern)}
-    if config.remainder:
-        layers["remainder"] = {str(i): rows_of(kind, ()) for i, kind in enumerate(config.remainder)}
-    keys = jax.random.wrap_key_data(jnp.zeros((B, G, *jax.random.key_data(jax.random.key(0)).shape), jnp.uint32))
-    return Slots(
-        trunk=models.Trunk(layers=layers, lengths=jnp.zeros((B, U), jnp.int32)),
-        cache=models.init_cache(config, B, G, shape.max_new_tokens, shape.chunk),
-        place=jnp.zeros((B, G), jnp.int32),
-        keys=keys,
-        last=jnp.zeros((B, G), jnp.int32),
-        lengths=jnp.zeros((B, G), jnp.int32),
-        done=jnp.ones((B, G), bool),
-    )
-
-
-def _prefill_trunks(params: Any, tokens: jax.Array, lengths: jax.Array, *, config: ModelConfig) -> models.Trunk:
-    return models.prefill(params, config, tokens, lengths)
-
-
-def _trunk_shardings(layout: Layout, *args, config: ModelConfig) -> models.Trunk:
-    return layout.batch(jax.eval_shape(functools.partial(_prefill_trunks, config=config), *args))
-
-
-_prefill = Program(_prefill_trunks, ("params", "batch", "batch"), _trunk_shardings)
-
-
-def _draw_chunk(params, slots, temperature, *, config, limit, stop_ids, top_k, top_p):
-    return run_chunk(params, config, slots, temperature, limit, stop_ids=stop_ids, top_k=top_k, top_p=top_p)
-
-
-def _same_slots(layout: Layout, slots: Slots, *_) -> Slots:
-    return layout.batch(slots)
-
-
-_chunk = Program(
-    _draw_chunk,
-    ("params", "batch", "whole"),
-    lambda layout, params, slots, *_, **__: (layout.batch(slots), layout.sharding("batch")),
-    donate=(1,),
-)
-
-
-def _insert_trunks(slots: Slots, trunks: models.Trunk, rows: jax.Array, places: jax.Array, sources: jax.Array) -> Slots:
-    """Puts trunk sources[i] into place places[i] of row rows[i]; a row that does not exist is passed over."""
-    U = slots.trunk.lengths.shape[1]
-
-    def one(held, new):
-        # [.. B K U*S H] and [.. b K S H]; scanned layers have an axis R before them.
-        *lead, B, K, _, H = held.shape
-        split = held.reshape(*lead, B, K, U, -1, H)
-        at = (*(slice(None),) * len(lead), rows, slice(None), places)
-        # Indices before and after a slice put the indexed axis first.
-        values = jnp.moveaxis(jnp.take(new, sources, axis=len(lead), mode="clip"), len(lead), 0)
-        return split.at[at].set(values, mode="drop").reshape(held.shape)
-
-    lengths = slots.trunk.lengths.at[rows, places].set(jnp.take(trunks.lengths, sources, mode="clip"), mode="drop")
-    layers = jax.tree.map(one, slots.trunk.layers, trunks.layers)
-    return slots.replace(trunk=models.Trunk(layers=layers, lengths=lengths))
-
-
-_insert = Program(_insert_trunks, ("batch", "batch", "whole", "whole", "whole"), _same_slots, donate=(0,))
-
-
-def _begin_branches(slots: Slots, fresh, place, keys, sample, last) -> Slots:
-    """Begins a branch wherever `fresh`; every argument is [B G ..]."""
-    drawn = jax.vmap(jax.vmap(jax.random.fold_in))(jax.random.wrap_key_data(keys), sample)
-    return slots.replace(
-        place=jnp.where(fresh, place, slots.place),
-        keys=jnp.where(fresh, drawn, slots.keys),
-        last=jnp.where(fresh, last, slots.last),
-        lengths=jnp.where(fresh, 0, slots.lengths),
-        done=slots.done & ~fresh,
-    )
-
-
-_begin = Program(_begin_branches, ("batch",) * 6, _same_slots, donate=(0,))
-
-
-def lowered(layout: Layout, params: Any, config: ModelConfig, shape: Shape, sampler: Sampler) -> dict[str, jax.stages.Lowered]:
-    """The engine's two large programs, `prefill` and `decode`, lowered for parameters of which shapes are enough."""
-    made: list[ModelConfig] = []
-
-    def prepared(params):
-        params, config_ = _prepared(params, config)
-        made.append(config_)
-        return params
-
-    params = jax.eval_shape(prepared, params)
-    slots = jax.eval_shape(functools.partial(empty_slots, made[0], shape))
-    tokens = jax.ShapeDtypeStruct((shape.prefill_rows, shape.max_prompt - 1), jnp.int32)
-    lengths = jax.ShapeDtypeStruct((shape.prefill_rows,), jnp.int32)
-    return {
-        "prefill": _prefill.lower(params, tokens, lengths, layout=layout, config=made[0]),
-        "decode": _chunk.lower(
-            params,
-            slots,
-            jax.ShapeDtypeStruct((), jnp.float32),
-            layout=layout,
-            config=made[0],
-            limit=shape.max_new_tokens,
-            stop_ids=sampler.stop_ids,
-            top_k=sampler.top_k,
-            top_p=sampler.top_p,
-        ),
-    }
+        self._slots = programs.begin(self._slots, *rows, layout=self._layout)

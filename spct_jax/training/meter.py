@@ -1,24 +1,26 @@
 """What a training step costs: its speed, the devices' memory, and a profiler trace of chosen steps."""
 
 import pathlib
+import threading
 import time
 from collections.abc import Sequence
 
 import jax
 
 from spct_jax import hardware
-from spct_jax.sharding import Layout
+from spct_jax.sharding import WAITED, Layout
 
 
 class CompileClock:
-    """Seconds this process has spent tracing and compiling."""
+    """Seconds the main thread has spent tracing and compiling, or waiting for threads that do."""
 
     def __init__(self):
         self.seconds = 0.0
         jax.monitoring.register_event_duration_secs_listener(self._listen)
 
     def _listen(self, event: str, duration: float, **_) -> None:
-        if event.startswith("/jax/core/compile/"):
+        in_main = threading.current_thread() is threading.main_thread()
+        if event == WAITED or (in_main and event.startswith("/jax/core/compile/")):
             self.seconds += duration
 
 

@@ -285,3 +285,18 @@ def test_the_command_gives_the_same_greedy_verdicts_on_any_mesh(tmp_path):
         (["--tensor=2"], "error: --tensor: 2 does not go with strategy='data'\n"),
     ):
         assert run_command(tmp_path, "none.jsonl", *flags) == (2, [], message)
+
+
+def test_the_shapes_that_can_be_known_are_compiled_before_the_first_verdict(capfd):
+    """All in the order in which they come, said in one line, and once only."""
+    one = Judge(judge().layout, judge().params, judge().config, judge().prompter)
+    long = [
+        dataclasses.replace(c, id=f"{c.id}-long", responses=(*c.responses[1:], "Alba has wifi. " * 40)) for c in comparisons()
+    ]
+    mixed = [c for pair in zip(comparisons(), long, strict=True) for c in pair][:8]
+    options = OPTIONS | {"batch_size": 3}
+    first = next(one.stream(mixed, **options))
+    lengths = sorted(shape.max_prompt for shape, _ in one.shapes)
+    assert len(lengths) >= 2 and f"compiling for prompts of up to {lengths[0]}" in capfd.readouterr().err
+    assert one.score(mixed, **options)[0] == first
+    assert len(one.shapes) == len(lengths) and "compiling" not in capfd.readouterr().err

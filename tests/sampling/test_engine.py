@@ -3,7 +3,9 @@
 import collections
 import dataclasses
 import functools
+import threading
 import types
+from concurrent import futures
 
 import jax
 import numpy as np
@@ -12,7 +14,7 @@ import pytest
 from spct_jax import models, sampling, sharding
 from spct_jax.errors import InputError
 from spct_jax.models import sizes
-from spct_jax.sampling import engine as engine_module
+from spct_jax.sampling import programs
 from spct_jax.sampling.engine import Engine, Request, Sampler, Shape
 
 CONFIG = dataclasses.replace(sizes.toy(40), num_layers=3, window=8)
@@ -70,6 +72,34 @@ def test_no_bit_depends_on_order_company_or_refills():
     assert few == {key: value for key, value in want.items() if key[1] < 2}
 
 
+def test_programs_compiled_ahead_are_those_that_an_engine_calls():
+    """Nothing is left to compile at the first call, and the completions are the same to the bit."""
+    shape, sampler = dataclasses.replace(SHAPE, rows=5, prefill_rows=3), Sampler(1.0, (1,))
+    layout = sharding.make_layout(devices=jax.devices()[:1])
+    with futures.ThreadPoolExecutor(1) as pool:
+        assert programs.compile_ahead(pool, layout, params(layout), CONFIG, shape, sampler)
+        got = drawn(engine(shape), requests())
+        assert not programs.compile_ahead(pool, layout, params(layout), CONFIG, shape, sampler)
+    every = (programs.prefill, programs.chunk, programs.insert, programs.begin)
+    assert [len(program._ahead) for program in every] == [1] * 4
+    assert not any(program._jitted[key]._cache_size() for program in every for key in program._ahead)
+    for program in every:
+        program._ahead.clear()
+    assert drawn(engine(shape), requests()) == got
+    assert all(any(jitted._cache_size() for jitted in program._jitted.values()) for program in every)
+
+
+def test_a_program_whose_compilation_was_dropped_is_compiled_when_it_is_called():
+    layout, release = sharding.make_layout(devices=jax.devices()[:1]), threading.Event()
+    double = sharding.Program(lambda x: 2 * x, ("whole",), lambda layout, *_: layout.whole)
+    pool = futures.ThreadPoolExecutor(1)
+    pool.submit(release.wait)
+    assert double.compile_ahead(pool, jax.ShapeDtypeStruct((3,), np.float32), layout=layout)
+    pool.shutdown(wait=False, cancel_futures=True)
+    assert double(np.ones(3, np.float32), layout=layout).tolist() == [2, 2, 2]
+    release.set()
+
+
 def test_rows_are_split_over_devices():
     got, want = drawn(engine(devices=2), requests()), all_completions()
     assert got.keys() == want.keys()
@@ -107,9 +137,9 @@ class DryDevice:
     def __init__(self, monkeypatch, shape, lengths):
         self.lengths, self.shape = lengths, shape
         self.left = np.zeros((shape.rows, shape.branches), int)
-        programs = {"_empty": self.empty, "_prefill": self.prefill, "_insert": self.empty, "_begin": self.begin}
-        for name, program in (programs | {"_chunk": self.chunk}).items():
-            monkeypatch.setattr(engine_module, name, program)
+        stand_ins = {"empty": self.empty, "prefill": self.prefill, "insert": self.empty, "begin": self.begin}
+        for name, program in (stand_ins | {"chunk": self.chunk}).items():
+            monkeypatch.setattr(programs, name, program)
 
     def empty(self, *_, **__):
         return types.SimpleNamespace(done=self.left == 0)
