@@ -42,7 +42,9 @@ class Prompter(rollouts.Prompter):
 def tokenizer():
     shown = toy.demonstrations(WORLD, prompts.load_template("short"), prompts.load_template("short_single"))
     texts = [turn.content for d in shown for turn in d.turns] + [c for d in shown for c in d.completions]
-    return train_tokenizer([*texts, "Best Response: \\boxed{1}", "\\boxed{2}", "\\boxed{3}", "\\boxed{4}"], vocab_size=600)
+    # Often enough that every number with its brace is a piece, whatever else the world says.
+    choices = [f"Best Response: \\boxed{{{number}}}" for number in range(1, 5)] * 50
+    return train_tokenizer([*texts, *choices], vocab_size=600)
 
 
 @functools.cache
@@ -271,7 +273,7 @@ def test_the_command_gives_the_same_greedy_verdicts_on_any_mesh(tmp_path):
     # A fresh model repeats its last token, whatever it has read; this one does not.
     config, rng = dataclasses.replace(judge().config, num_heads=4, num_kv_heads=2, tied=False), np.random.default_rng(0)
     fresh = jax.jit(models.init, static_argnums=0)(config, jax.random.key(0))
-    params = jax.tree.map(lambda x: x + rng.normal(0, 0.1, x.shape).astype(x.dtype), fresh)
+    params = jax.tree.map(lambda x: x + rng.normal(0, 0.2, x.shape).astype(x.dtype), fresh)
     checkpoints.save(tmp_path / "model", checkpoints.Model(params, config, tokenizer(), "policy", 0))
     shown = [{"id": c.id, "query": c.query, "responses": c.responses} for c in comparisons()[:6]]
     (tmp_path / "in.jsonl").write_text("".join(json.dumps(record) + "\n" for record in shown))
