@@ -66,7 +66,7 @@ def test_axes_are_left_whole_where_the_devices_do_not_divide_them():
     assert layout.resolve((4, 2, 2), ("batch", "kv_heads", "heads_per_kv")).spec == PartitionSpec(None, ("tensor",))
     assert layout.resolve((4, 1, 2), ("batch", "kv_heads", "heads_per_kv")).spec == PartitionSpec(None, None, ("tensor",))
     assert layout.resolve((3, 5), ("heads", "ffw")).spec == PartitionSpec()
-    params = checkpoints.abstract_params(sizes.toy(64), "policy")
+    params = checkpoints.abstract_params(dataclasses.replace(sizes.toy(64), num_heads=2, num_kv_heads=1), "policy")
     specs = jax.tree.map(lambda s: s.spec, layout.params(params))["blocks"]["0"]["attn"]
     assert specs["q"] == PartitionSpec(None, None, ("tensor",)) and specs["k"] == PartitionSpec()
 
