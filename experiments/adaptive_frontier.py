@@ -21,8 +21,8 @@ from spct_jax.config import MeshConfig
 from spct_jax.data.comparison import from_json
 from spct_jax.evaluation import adaptive, figures, metrics
 from spct_jax.evaluation.judging import Judge
+from spct_jax.evaluation.options import Options
 from spct_jax.evaluation.plots import BLUE, GREY, VERMILLION
-from spct_jax.evaluation.stream import Options
 from spct_jax.grm import voting
 
 RATES = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2)

@@ -16,7 +16,7 @@ from spct_jax.config import STRATEGIES, MeshConfig, PromptConfig, check_mesh
 from spct_jax.errors import InputError
 from spct_jax.evaluation import judge_files, verdicts
 from spct_jax.evaluation.judging import Judge
-from spct_jax.evaluation.stream import MODES, Options
+from spct_jax.evaluation.options import MODES, Options
 
 
 def read_layout() -> sharding.Layout:

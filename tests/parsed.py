@@ -5,13 +5,13 @@ python launch/local.py -- python tests/parsed.py DIRECTORY
 DIRECTORY holds the files; every process writes DIRECTORY/parsed-PROCESS.json.
 """
 
-import argparse
 import collections
 import copy
 import json
 import pathlib
 
 import numpy as np
+import sharded
 
 from spct_jax import config as config_lib
 from spct_jax import distributed, sharding, train
@@ -53,12 +53,7 @@ def _draw_rows(layout, params, config, prompts, keys, **_):
 
 def main() -> None:
     """Prepares a run, makes a batch of each kind, and prepares it again."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("directory", type=pathlib.Path)
-    parser.add_argument("--coordinator", default="")
-    parser.add_argument("--num_processes", type=int, default=1)
-    parser.add_argument("--process_id", type=int, default=0)
-    flags = parser.parse_args()
+    flags = sharded.read_flags(__doc__)
     config = config_lib.tiny()
     config.mesh.cpu_devices, config.data.on_bad = 1, "skip"
     config.data.vocab_size, config.data.max_prompt = 400, 300

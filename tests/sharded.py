@@ -209,14 +209,19 @@ def compare_scores() -> dict:
     return report
 
 
-def main() -> None:
-    """Writes the report."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def read_flags(description: str) -> argparse.Namespace:
+    """A directory, and the flags that `launch/local.py` gives to each process."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("directory", type=pathlib.Path)
     parser.add_argument("--coordinator", default="")
     parser.add_argument("--num_processes", type=int, default=1)
     parser.add_argument("--process_id", type=int, default=0)
-    flags = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Writes the report."""
+    flags = read_flags(__doc__)
     sharding.use_devices(MeshConfig(cpu_devices=8 // flags.num_processes))
     distributed.initialize(flags.coordinator, flags.num_processes, flags.process_id)
     report = {"updates": compare(), "scores": compare_scores()}

@@ -14,7 +14,8 @@ from spct_jax.data.comparison import Comparison
 from spct_jax.data.sources import read_jsonl, write_jsonl
 from spct_jax.errors import InputError
 from spct_jax.evaluation.judging import Judge
-from spct_jax.evaluation.stream import Options, Stream
+from spct_jax.evaluation.options import Options
+from spct_jax.evaluation.stream import Stream
 from spct_jax.evaluation.verdicts import Verdict
 from spct_jax.training import meter
 from spct_jax.training.run import Run

@@ -8,7 +8,8 @@ from spct_jax import sharding
 from spct_jax.config import PromptConfig
 from spct_jax.data.comparison import Comparison
 from spct_jax.errors import InputError
-from spct_jax.evaluation.stream import Options, Stream
+from spct_jax.evaluation.options import Options
+from spct_jax.evaluation.stream import Stream
 from spct_jax.evaluation.verdicts import Verdict
 from spct_jax.models import checkpoints
 from spct_jax.models.sizes import ModelConfig

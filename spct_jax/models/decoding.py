@@ -9,6 +9,7 @@ the same order, whatever the other branches are at. Letters as in `spct_jax.mode
 from __future__ import annotations
 
 import functools
+import itertools
 from typing import Any
 
 import flax
@@ -20,7 +21,7 @@ from spct_jax.models import attention, gemma
 from spct_jax.models.sizes import ModelConfig
 
 PAST_BLOCK = 32
-"""Columns of the past that are always attended to; more of them only as far as some branch has reached, see `prefixes`."""
+"""Columns of the past that are always attended to; more of them only as far as some branch has reached, see `segments`."""
 
 
 @flax.struct.dataclass
@@ -119,31 +120,33 @@ def decode(
 
 
 def _attend_past(q, past_k, past_v, index, base, longest, times, window, cap) -> attention.Partial:
-    """Attention of q [B G K M H] to the whole chunks of row `index`: to the first of `prefixes` that holds `longest` columns.
+    """Attention of q [B G K M H] to the whole chunks of row `index`, segment by segment as far as `longest` columns reach.
 
-    Each length is a branch of its own with slices known to the compiler; XLA's CPU backend takes eight times as long over
-    slices whose place a loop decides. Columns beyond a branch's own add zeros, so the length changes no bit.
+    A segment's slices are known to the compiler: XLA's CPU backend takes eight times as long over slices whose place a loop
+    decides. Its code is the same whether or not later ones are read, and one that is not read would add nothing, so no bit
+    of a branch depends on how long the others are.
     """
-    _, B, G, K, H, most = past_k.shape
-    lengths = prefixes(most)
+    _, B, G, K, H, columns = past_k.shape
 
-    def attend(columns):
-        k = lax.dynamic_slice(past_k, (index, 0, 0, 0, 0, 0), (1, B, G, K, H, columns))[0]
-        v = lax.dynamic_slice(past_v, (index, 0, 0, 0, 0, 0), (1, B, G, K, columns, H))[0]
-        places = jnp.arange(columns)
+    def attend(part, start, stop):
+        k = lax.dynamic_slice(past_k, (index, 0, 0, 0, 0, start), (1, B, G, K, H, stop - start))[0]
+        v = lax.dynamic_slice(past_v, (index, 0, 0, 0, start, 0), (1, B, G, K, stop - start, H))[0]
+        places = jnp.arange(start, stop)
         visible = (places < base[..., None]) & attention.causal_mask(times, places, window)
-        return attention.one_query_on_branch(q, k, v, visible, cap)
+        return attention.combine(part, attention.one_query_on_branch(q, k, v, visible, cap))
 
-    choices = [lambda: attention.nothing(q.shape, cap), *(functools.partial(attend, columns) for columns in lengths)]
-    return lax.switch(jnp.sum(longest > jnp.array([0, *lengths[:-1]])), choices)
+    part = attention.nothing(q.shape, cap)
+    for start, stop in segments(columns):
+        part = lax.cond(longest > start, functools.partial(attend, start=start, stop=stop), lambda part: part, part)
+    return part
 
 
-def prefixes(columns: int) -> list[int]:
-    """Columns of the past that can be attended to: one block, and twice as many each time, up to all of them."""
-    lengths = [min(PAST_BLOCK, columns)]
-    while lengths[-1] < columns:
-        lengths.append(min(2 * lengths[-1], columns))
-    return lengths
+def segments(columns: int) -> list[tuple[int, int]]:
+    """(first, one past the last) columns of the past that are read together: one block, then each time as many as before it."""
+    stops = [0, min(PAST_BLOCK, columns)]
+    while stops[-1] < columns:
+        stops.append(min(2 * stops[-1], columns))
+    return list(itertools.pairwise(stops))
 
 
 def flush(cache: Cache, base: jax.Array) -> Cache:

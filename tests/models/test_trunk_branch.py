@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from spct_jax import models
-from spct_jax.models import attention, sizes
+from spct_jax.models import attention, decoding, sizes
 
 V, P, G, T = 97, 24, 3, 13
 WINDOW = 8
@@ -127,3 +127,26 @@ def test_attention_over_nothing_changes_no_bit_of_what_it_is_combined_with(cap):
     assert float(np.abs(nothing.out).max()) == float(np.abs(nothing.sum).max()) == 0
     for got, want in zip(attention.combine(nothing, part), part, strict=True):
         np.testing.assert_array_equal(got, want)
+
+
+@pytest.mark.parametrize("cap", [0.0, 50.0])
+def test_how_much_of_the_past_is_read_changes_no_bit(cap):
+    """Branches have up to 20 columns; the longest one beside them decides how many are read."""
+    rng, S = np.random.default_rng(0), 160
+    q, k, v = (rng.standard_normal(s, np.float32) for s in ((2, 3, 2, 2, 16), (1, 2, 3, 2, 16, S), (1, 2, 3, 2, S, 16)))
+    base = rng.integers(1, 21, (2, 3)).astype(np.int32)
+    assert decoding.segments(S) == [(0, 32), (32, 64), (64, 128), (128, 160)] and decoding.segments(24) == [(0, 24)]
+
+    @jax.jit
+    def attend(longest):
+        return decoding._attend_past(q, k, v, 0, base, longest, base, None, cap)
+
+    first, *others = (attend(longest) for longest in (20, 33, 65, 129))
+    for other in others:
+        jax.tree.map(np.testing.assert_array_equal, other, first)
+    scores = np.einsum("BGKMH,BGKHS->BGKMS", q, k[0])
+    scores = cap * np.tanh(scores / cap) if cap else scores
+    weights = np.exp(scores) * (np.arange(S) < base[:, :, None, None, None])
+    want = np.einsum("BGKMS,BGKSH->BGKMH", weights, v[0]) / weights.sum(-1, keepdims=True)
+    np.testing.assert_allclose(attention.merge(first), want, rtol=2e-5, atol=2e-6)
+    assert not float(np.abs(attend(0).sum).max())
