@@ -1,11 +1,11 @@
 """Fixtures shared by all tests; JAX sees two CPU devices, as the tiny experiment does."""
 
-import jax
 import pytest
 
 from spct_jax import config as config_lib
+from spct_jax import sharding
 
-jax.config.update("jax_num_cpu_devices", 2)
+sharding.use_devices(config_lib.MeshConfig(cpu_devices=2))
 
 
 @pytest.fixture
