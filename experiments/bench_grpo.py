@@ -18,7 +18,8 @@ import numpy as np
 import optax
 from absl import app, flags
 
-from spct_jax import models
+from spct_jax import models, sharding
+from spct_jax.config import MeshConfig
 from spct_jax.data.batches import Groups
 from spct_jax.models import sizes
 from spct_jax.training import grpo, loop
@@ -145,6 +146,7 @@ def compare(name: str, params) -> None:
 
 def main(_) -> None:
     """Runs the chosen cases."""
+    sharding.use_devices(MeshConfig(cpu_devices=1))
     params = jax.jit(models.init, static_argnums=0)(MODEL, jax.random.key(0))
     for name in ONLY.value:
         compare(name, params)

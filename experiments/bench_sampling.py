@@ -29,7 +29,8 @@ from rival_samplers import RIVALS
 from sampler_comparison import COMPLETION, MOST, WAYS, against, make_prompts, model_config, peak_memory, progress, sampler
 from sampling_report import ORDERS, SAMPLES, figure, markdown, ratio_table
 
-from spct_jax import models
+from spct_jax import models, sharding
+from spct_jax.config import MeshConfig
 
 LENGTHS = (128, 512, 2048, 4096)
 LONG_COMPLETION = 256
@@ -103,6 +104,7 @@ def main() -> int:
     if unknown := set(ways) - set(WAYS):
         parser.error(f"--against takes {', '.join(WAYS)}, not {', '.join(sorted(unknown))}")
 
+    sharding.use_devices(MeshConfig(cpu_devices=1))
     flags.output.mkdir(parents=True, exist_ok=True)
     path = flags.output / "bench_sampling.json"
     results = json.loads(path.read_text()) if path.exists() else {"lengths": {}}

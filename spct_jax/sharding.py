@@ -147,7 +147,7 @@ def _keep_memory() -> None:
     """Has the C library keep what JAX's CPU backend frees, where it is glibc; after the first thread it is too late.
 
     The backend allocates every buffer of every call anew. Left alone, glibc hands large ones back to the system, and to get
-    cleared pages for the next ones takes a quarter of a small model's update.
+    cleared pages for the next ones takes a fifth of the tiny experiment's updates.
     """
     if platform.libc_ver()[0] != "glibc":
         return

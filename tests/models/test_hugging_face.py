@@ -56,6 +56,18 @@ def test_scores_of_a_classifier_are_those_of_transformers():
         models.load_hf(FIXTURES / "gemma2_classifier")
 
 
+@pytest.mark.parametrize("name", ["gemma2_tiny", "gemma3_tiny"])
+def test_bfloat16_disagrees_at_random_positions_less_than_transformers(name):
+    """Of these 1,792 positions transformers 5.12 in bfloat16 keeps 97.6 % (Gemma-2) and 97.3 % (Gemma-3), the same weights
+    rounded to bfloat16 and computed with in float32 99.0 %.
+    """
+    (half, config), (full, full_config) = (models.load_hf(FIXTURES / name, dtype=dtype) for dtype in ("bfloat16", "float32"))
+    ids = np.random.default_rng(0).integers(3, config.vocab_size, (64, 28))
+    ids[:, 0] = 2
+    same = logits(half, config, ids).argmax(-1) == logits(full, full_config, ids).argmax(-1)
+    assert same.mean() > 0.976
+
+
 @pytest.mark.parametrize(("name", "agreeing"), [("gemma2_tiny", 56), ("gemma3_tiny", 55)])
 def test_bfloat16_picks_the_same_tokens(name, agreeing):
     """Gemma-3's remaining position has a gap of 0.004; rounding only its weights to bfloat16 already turns two of 56."""
