@@ -72,8 +72,8 @@ def decode(
     Args:
       params: parameters, see `spct_jax.models.gemma`.
       config: the architecture.
-      trunk: B rows of trunks, from `prefill` with the same parameters; with lengths Int[B U], U trunks stand in a row,
-        one after the other along S.
+      trunk: B rows of trunks, from `prefill` with the same parameters; with lengths Int[B U], keys and values are
+        [B K U S H], U trunks to a row.
       tokens: Int[B G]; the first one of a branch is its prompt's last token.
       cache: what the branches have read so far.
       base: Int[B G], tokens that a branch has in the past; a multiple of C.
@@ -95,6 +95,7 @@ def decode(
         block, (trunk_k, trunk_v) = layer
         window, cap = gemma.window_of(config, kind), config.attn_softcap
         past_k, past_v = cache.past[group][name]
+        trunk_k, trunk_v = (x.reshape(*x.shape[:2], places, *x.shape[-2:]) for x in (trunk_k, trunk_v))
 
         def attend(q, k, v):
             at = (index, 0, 0, 0, column, 0)
@@ -103,8 +104,8 @@ def decode(
             )
             new_k, new_v = (lax.dynamic_index_in_dim(stack, index, keepdims=False) for stack in rows)
             q = q[..., 0, :]
-            visible = attention.place_mask(own, place, places, trunk_k.shape[-2] // places, times, window)
-            on_trunk = attention.one_query_on_trunk(q, trunk_k, trunk_v, visible, cap)
+            visible = attention.place_mask(own, place, places, trunk_k.shape[-2], times, window)
+            on_trunk = attention.one_query_on_trunks(q, trunk_k, trunk_v, visible, cap)
             on_past = _attend_past(q, past_k, past_v, index, base, longest, times, window, cap)
             visible = attention.causal_mask(column + jnp.zeros_like(base), jnp.arange(new_k.shape[-2]), window)
             on_recent = attention.one_query_on_branch(q, jnp.swapaxes(new_k, -1, -2), new_v, visible, cap)

@@ -15,4 +15,5 @@ def init_score_head(config: ModelConfig, key: jax.Array) -> dict[str, jax.Array]
 
 def score(head: dict[str, jax.Array], hidden: jax.Array) -> jax.Array:
     """The head's logit for each hidden state [.. D]: Float32[..]."""
-    return jnp.einsum("...D,D->...", hidden.astype(jnp.float32), head["score"].astype(jnp.float32))
+    # Not a matrix product: XLA's CPU backend adds up some rows of a matrix times a vector in another order than others.
+    return jnp.sum(hidden.astype(jnp.float32) * head["score"].astype(jnp.float32), axis=-1)

@@ -70,7 +70,7 @@ def empty_slots(*, config: ModelConfig, shape: Shape) -> Slots:
 
     def rows_of(kind: str, repeats: tuple[int, ...]):
         S = shape.max_prompt - 1 if kind == "global" else min(shape.max_prompt - 1, config.window)
-        empty = jnp.zeros((*repeats, B, K, U * S, H), config.dtype)
+        empty = jnp.zeros((*repeats, B, K, U, S, H), config.dtype)
         return empty, empty.copy()
 
     layers = {}
@@ -122,16 +122,14 @@ chunk = Program(
 
 def _insert_trunks(slots: Slots, trunks: models.Trunk, rows: jax.Array, places: jax.Array, sources: jax.Array) -> Slots:
     """Puts trunk sources[i] into place places[i] of row rows[i]; a row that does not exist is passed over."""
-    U = slots.trunk.lengths.shape[1]
 
     def one(held, new):
-        # [.. B K U*S H] and [.. b K S H]; scanned layers have an axis R before them.
-        *lead, B, K, _, H = held.shape
-        split = held.reshape(*lead, B, K, U, -1, H)
-        at = (*(slice(None),) * len(lead), rows, slice(None), places)
+        # [.. B K U S H] and [.. b K S H]; scanned layers have an axis R before them.
+        lead = held.ndim - 5
+        at = (*(slice(None),) * lead, rows, slice(None), places)
         # Indices before and after a slice put the indexed axis first.
-        values = jnp.moveaxis(jnp.take(new, sources, axis=len(lead), mode="clip"), len(lead), 0)
-        return split.at[at].set(values, mode="drop").reshape(held.shape)
+        values = jnp.moveaxis(jnp.take(new, sources, axis=lead, mode="clip"), lead, 0)
+        return held.at[at].set(values, mode="drop")
 
     lengths = slots.trunk.lengths.at[rows, places].set(jnp.take(trunks.lengths, sources, mode="clip"), mode="drop")
     layers = jax.tree.map(one, slots.trunk.layers, trunks.layers)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 
 from spct_jax import models
-from spct_jax.models import attention, decoding, sizes
+from spct_jax.models import attention, decoding, heads, sizes
 
 V, P, G, T = 97, 24, 3, 13
 WINDOW = 8
@@ -150,3 +151,32 @@ def test_how_much_of_the_past_is_read_changes_no_bit(cap):
     want = np.einsum("BGKMS,BGKSH->BGKMH", weights, v[0]) / weights.sum(-1, keepdims=True)
     np.testing.assert_allclose(attention.merge(first), want, rtol=2e-5, atol=2e-6)
     assert not float(np.abs(attend(0).sum).max())
+
+
+@pytest.mark.parametrize("cap", [0.0, 50.0])
+@pytest.mark.parametrize("slots", [67, 79, 103])
+def test_where_a_trunk_stands_in_its_row_changes_no_bit(slots, cap):
+    """Every row has the same three trunks, in another order each; what the branches see of theirs is the same."""
+    B, G, K, M, U, H = 6, 4, 2, 2, 3, 16
+    rng = np.random.default_rng(0)
+    q, k, v = (rng.standard_normal(s, np.float32) for s in ((1, G, K, M, H), (1, K, U, slots, H), (1, K, U, slots, H)))
+    orders = np.array(list(itertools.permutations(range(U))))
+    place = np.argsort(orders, axis=1)[:, [0, 1, 2, 1]]
+    lengths = np.broadcast_to(np.array([slots, 11, slots // 2, 11]), (B, G))
+    visible = attention.place_mask(lengths, place, U, slots, np.zeros((B, G), np.int32), None)
+
+    @jax.jit
+    def attend(k, v):
+        return attention.one_query_on_trunks(jnp.broadcast_to(q, (B, *q.shape[1:])), k, v, visible, cap)
+
+    part = attend(*(np.stack([x[0][:, order] for order in orders]) for x in (k, v)))
+    for x in map(np.asarray, part):
+        np.testing.assert_array_equal(x, np.broadcast_to(x[:1], x.shape))
+
+
+def test_a_score_depends_on_no_other_row():
+    hidden, weights = (np.random.default_rng(0).standard_normal(shape, np.float32) for shape in ((163, 1, 64), (64,)))
+    order = np.random.default_rng(1).permutation(len(hidden))
+    score = jax.jit(lambda hidden: heads.score({"score": weights}, hidden))
+    np.testing.assert_array_equal(score(hidden[order]), np.asarray(score(hidden))[order])
+    np.testing.assert_allclose(score(hidden), hidden @ weights, atol=1e-5)
