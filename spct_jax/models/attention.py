@@ -279,8 +279,8 @@ def one_query_on_trunks(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Arra
     weights, peak = _weights(scores.reshape(B, K, U, G, M, -1), visible, cap)
     out = jnp.einsum("BKURS,BKUSH->BKURH", weights.reshape(scores.shape).astype(v.dtype), v, preferred_element_type=jnp.float32)
     parts = Partial(out.reshape(B, K, U, G, M, H), peak, jnp.sum(weights, axis=-1))
-    part = combine(*(jax.tree.map(lambda x: x[:, :, u], parts) for u in range(U)))
-    return jax.tree.map(lambda x: jnp.moveaxis(x, 1, 2), part)
+    part = combine(*(Partial(*(x[:, :, u] for x in parts)) for u in range(U)))
+    return Partial(*(jnp.moveaxis(x, 1, 2) for x in part))
 
 
 def one_query_on_branch(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array, cap: float) -> Partial:
