@@ -70,7 +70,10 @@ def prepare(chip: Chip) -> None:
     if importlib.util.find_spec("libtpu") is None:
         raise InputError("planning needs the TPU compiler: pip install -e '.[plan]'")
     silence = {"TPU_SKIP_MDS_QUERY": "1", "TPU_ACCELERATOR_TYPE": "v5litepod-4", "TPU_WORKER_HOSTNAMES": "localhost"}
-    for name, value in (silence | {"TPU_WORKER_ID": "0", "JAX_PLATFORMS": "cpu"} | dict(chip.environment)).items():
+    silence |= {"TPU_WORKER_ID": "0"}
+    # No chip is touched: another process may have the library, and the chips.
+    needed = {"JAX_PLATFORMS": "cpu", "ALLOW_MULTIPLE_LIBTPU_LOAD": "1"}
+    for name, value in (silence | needed | dict(chip.environment)).items():
         os.environ.setdefault(name, value)
 
 

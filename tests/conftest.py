@@ -1,10 +1,13 @@
-"""Fixtures shared by all tests; JAX sees two CPU devices, as the tiny experiment does."""
+"""Fixtures shared by all tests; JAX sees two CPU devices, as the tiny experiment does, also where the TPU compiler is installed."""
+
+import os
 
 import pytest
 
 from spct_jax import config as config_lib
 from spct_jax import sharding
 
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
 sharding.use_devices(config_lib.MeshConfig(cpu_devices=2))
 
 

@@ -94,7 +94,7 @@ def test_a_wrong_topology_ends_with_one_line():
 
 @pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="needs the TPU compiler (pip install -e '.[plan]')")
 def test_a_small_experiment_is_planned(tmp_path):
-    small = ["--config.data.max_prompt=128", "--config.data.max_completion=64", "--config.mesh.strategy=fsdp"]
+    small = ["--config.model.num_layers=12", "--config.mesh.strategy=fsdp"]
     done = run_plan("--topology=v5e:2x2", *small, f"--json={tmp_path / 'plan.json'}", f"--cache={tmp_path}")
     assert done.returncode == 0, done.stderr
     plan = json.loads((tmp_path / "plan.json").read_text())
