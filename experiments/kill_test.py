@@ -11,9 +11,9 @@ checkpoint be found damaged, or a life go on from a step before the last finishe
 
 Every kill takes one process or all of them, at any moment, in the midst of a save, or in the midst of a rollout, all drawn
 from --seed (`kills.py`). The lives are drawn uniformly, so that together they last about two thirds of the undisturbed run, or
-`--life` seconds each on average; what a kill is aimed at makes them longer, and finished evaluation is not done again. Fields of
-the experiment are set as for training: `--config.sft.steps=40`. On two CPU cores the default takes two to three times the tiny
-experiment.
+`--life` seconds each on average; what a kill is aimed at makes them longer, and finished evaluation is not done again. Fields
+of the experiment are set as for training: `--config.sft.steps=40`. On two CPU cores the default takes two to three times the
+tiny experiment.
 """
 
 import hashlib

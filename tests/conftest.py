@@ -1,4 +1,4 @@
-"""Fixtures shared by all tests; JAX sees two CPU devices, as the tiny experiment does, also where the TPU compiler is installed."""
+"""Fixtures shared by all tests; JAX sees two CPU devices, as the tiny experiment does, whatever else is installed."""
 
 import os
 
