@@ -3,7 +3,8 @@
     python launch/local.py --processes=2 -- python -m spct_jax.train --workdir=DIR --config.mesh.cpu_devices=4
 
 Every process gets --coordinator, --num_processes and --process_id behind its own flags. The exit status is that of the run:
-0; 2 where the input is wrong, which no restart mends; 75 where it was told to stop (SIGTERM here is passed on to all).
+0; 2 where the input is wrong or a loss is not finite, which no restart mends; 75 where it was told to stop (SIGTERM here is
+passed on to all).
 """
 
 import argparse
@@ -13,7 +14,9 @@ import subprocess
 import sys
 import time
 
-FINAL = (2, 75)
+STOPPED = 75
+"""Exit status of a run that was told to stop and can go on."""
+FINAL = (2, STOPPED)
 """Exit statuses that a restart would not change."""
 
 
@@ -58,8 +61,11 @@ def main() -> int:
         parser.error("needs --processes of at least 1 and, behind --, a command")
 
     processes: list[subprocess.Popen] = []
+    stopping = False
 
     def pass_on(number, _):
+        nonlocal stopping
+        stopping = True
         for process in processes:
             process.send_signal(number)
 
@@ -69,6 +75,8 @@ def main() -> int:
         status = wait(processes, flags.grace)
         if status in (0, *FINAL):
             return status
+        if stopping:  # a process that still imports its libraries does not listen yet, and dies of the signal
+            return STOPPED
         print(f"launch: a process ended with status {status}; restart {life + 1} of {flags.restarts}", file=sys.stderr)
     return status if status > 0 else 1
 

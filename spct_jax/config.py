@@ -12,6 +12,10 @@ OPTIMIZERS = ("adam", "muon", "adafactor")
 REFERENCE_DTYPES = ("float32", "bfloat16")
 STRATEGIES = ("data", "fsdp", "tensor", "fsdp_tensor", "multislice")
 STAGES = ("sft", "rejection", "rft", "rl", "meta_rm", "evaluate")
+POLICIES = ("sft", "rft", "rl")
+"""The stages that train the policy."""
+NEEDS = {"rft": ("rejection",), "meta_rm": ("rejection", "rl")}
+"""Stages that learn from what others have drawn, one of them at least."""
 
 
 @dataclasses.dataclass
@@ -341,6 +345,18 @@ def validate(config: Config) -> None:
             )
     if list(config.stages) != [s for s in STAGES if s in config.stages]:
         raise InputError(f"config.stages: {', '.join(config.stages)} is not in the order {', '.join(STAGES)}")
+    first = next((s for s in config.stages if s != "evaluate"), "sft")
+    if first != "sft" and not config.init_checkpoint:
+        raise InputError(f"config.stages: {first} needs a policy; put sft before it or set config.init_checkpoint")
+    for stage, sources in NEEDS.items():
+        if stage in config.stages and not set(sources) & set(config.stages):
+            raise InputError(f"config.stages: {stage} learns from what {' or '.join(sources)} draws; put that before it")
+    if config.evaluation.split not in ("train", "development", "test"):
+        raise InputError(f"config.evaluation.split: {config.evaluation.split!r} is none of train, development, test")
+    if config.evaluation.order not in ("balanced", "random"):
+        raise InputError(f"config.evaluation.order: {config.evaluation.order!r} is neither 'balanced' nor 'random'")
+    if config.checkpoint.every_steps < 1:
+        raise InputError(f"config.checkpoint.every_steps: {config.checkpoint.every_steps} is not at least 1")
 
 
 def check_mesh(mesh: MeshConfig, prefix: str = "config.mesh.") -> None:

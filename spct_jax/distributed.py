@@ -5,6 +5,8 @@ world (files that are there, the clock, a signal) is decided by the first proces
 written by the first process, checkpoints by all together.
 """
 
+import glob
+import importlib.util
 import os
 import pickle
 import signal
@@ -30,7 +32,7 @@ class StoppedError(Exception):
 def initialize(coordinator: str = "", num_processes: int = 1, process_id: int = 0, heartbeat_seconds: int = 100) -> None:
     """Joins the processes of a run; must come before JAX is first used. Alone it does nothing.
 
-    A TPU pod's processes know of each other; others are told.
+    The processes of a TPU slice, or of several, find each other; others are told.
 
     Args:
       coordinator: HOST:PORT of the first process, the same for all.
@@ -49,8 +51,20 @@ def initialize(coordinator: str = "", num_processes: int = 1, process_id: int = 
     if coordinator:
         jax.config.update("jax_cpu_collectives_implementation", "gloo")
         jax.distributed.initialize(coordinator, num_processes, process_id, **patience)
-    elif "," in os.environ.get("TPU_WORKER_HOSTNAMES", ""):
-        jax.distributed.initialize(**patience)
+    elif _has_tpu():
+        try:
+            jax.distributed.initialize(**patience)
+        except ValueError as error:
+            # Chips in a machine of no cluster that JAX knows (a notebook's, say): it is alone.
+            if "coordinator_address" not in str(error):
+                raise
+
+
+def _has_tpu() -> bool:
+    """Whether JAX will run on TPU chips of this machine."""
+    chips = glob.glob("/dev/accel[0-9]*") or glob.glob("/dev/vfio/[0-9]*")
+    wanted = os.environ.get("JAX_PLATFORMS") or "tpu"
+    return bool(chips) and "tpu" in wanted and importlib.util.find_spec("libtpu") is not None
 
 
 def several() -> bool:

@@ -29,7 +29,8 @@ def read_layout() -> sharding.Layout:
 
 def load() -> Judge:
     """The judge that the flags name."""
-    templates = PromptConfig(*[TEMPLATE.value] * 4) if TEMPLATE.value else None
+    policys = TEMPLATE.value or ""
+    templates = PromptConfig(template=policys, single_template=policys, meta_template="", choice_template=policys)
     return Judge.load(CHECKPOINT.value, META_CHECKPOINT.value, mesh=read_layout(), prompt=templates)
 
 

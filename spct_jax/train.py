@@ -32,13 +32,13 @@ def prepare(config: Config, workdir: pathlib.Path) -> Run:
       InputError: the configuration or a file is wrong, or `workdir` holds a run of another configuration.
     """
     validate(config)
+    layout = sharding.make_layout(config.mesh)
+    sharding.check_batches(config, layout)
     workdir.mkdir(parents=True, exist_ok=True)
     _claim(workdir, config)
     (workdir / "data").mkdir(exist_ok=True)
     dataset = load_dataset(config, workdir / "data")
     tokenizer = load_tokenizer(config, dataset, workdir / "tokenizer.model")
-    layout = sharding.make_layout(config.mesh)
-    sharding.check_batches(config, layout)
     run = Run(
         config=config,
         workdir=workdir,
@@ -68,17 +68,20 @@ def train(config: Config, workdir: pathlib.Path) -> dict:
 
 def _claim(workdir: pathlib.Path, config: Config) -> None:
     """Writes the configuration on the first start, compares it on every later one; what does not change the results may
-    be another each time.
+    be another each time. Until a stage has begun all of it may, as after a slip.
     """
-    path = workdir / "config.json"
+    path, tokenizer = workdir / "config.json", workdir / "tokenizer.model"
     wanted = json.loads(json.dumps(dataclasses.asdict(config)))
-    if not distributed.agree(path.exists()):
-        files.write_json(path, wanted)
+    found = files.read_json(path) if distributed.agree(path.exists()) else {}
+    differ = sorted((wanted.keys() | found.keys()) - {"mesh", "checkpoint", "profile_steps"})
+    differ = [field for field in differ if wanted.get(field) != found.get(field)]
+    if not differ:
         return
-    found = files.read_json(path)
-    for field in sorted((wanted.keys() | found.keys()) - {"mesh", "checkpoint", "profile_steps"}):
-        if wanted.get(field) != found.get(field):
-            raise InputError(f"{workdir}: holds a run with another config ({field} differs); choose another --workdir")
+    if distributed.agree(any((workdir / stage).exists() for stage in STAGES)):
+        raise InputError(f"{workdir}: holds a run with another config ({differ[0]} differs); choose another --workdir")
+    files.write_json(path, wanted)
+    if distributed.is_first():
+        tokenizer.unlink(missing_ok=True)
 
 
 def main(_) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 import tqdm
 
 from spct_jax import distributed, files
+from spct_jax.config import POLICIES
 from spct_jax.data.comparison import Comparison
 from spct_jax.data.sources import read_jsonl, write_jsonl
 from spct_jax.errors import InputError
@@ -20,7 +21,6 @@ from spct_jax.evaluation.verdicts import Verdict
 from spct_jax.training import meter
 from spct_jax.training.run import Run
 
-POLICIES = ("sft", "rft", "rl")
 PROGRESS_EVERY = 64
 """Problems between two notes of the time spent."""
 
@@ -73,8 +73,8 @@ def _run_pass(
         return
     config, layout, meta = run.config.evaluation, run.rollout_layout, None
     if k > 1 and "meta_rm" in run.config.stages:
-        meta = run.params_of("meta_rm", layout=layout), run.model, run.prompter
-    judge = Judge(layout, run.params_of(policy, layout=layout), run.model, run.prompter, meta)
+        meta = run.to_draw_with(run.params_of("meta_rm")), run.model, run.prompter
+    judge = Judge(layout, run.to_draw_with(run.params_of(policy)), run.model, run.prompter, meta)
     keep_text = {c.id for c in comparisons[: config.texts]}
     # A single draw is not worth programs of its own for shorter prompts.
     largest = (run.limits.max_prompt, run.limits.max_completion)

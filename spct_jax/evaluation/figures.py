@@ -13,11 +13,11 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from spct_jax.config import STAGES
 from spct_jax.errors import InputError
 from spct_jax.evaluation import metrics
 from spct_jax.training.writers import read_metrics
 
-STAGES = ("sft", "rejection", "rft", "rl", "meta_rm", "evaluate")
 Tallies = dict[str, dict[str, metrics.Tally]]
 
 

@@ -19,6 +19,9 @@ from spct_jax.sampling.programs import Sampler, Shape
 from spct_jax.sampling.rollouts import Prompter
 from spct_jax.sharding import Layout
 
+DEFAULT_PROMPT = PromptConfig("default", "single", "meta", "judge")
+"""Templates of a checkpoint that names none."""
+
 
 class Judge:
     """A generative reward model, perhaps with a meta reward model, ready to judge."""
@@ -61,7 +64,8 @@ class Judge:
           checkpoint: model directory of this library or of Hugging Face's layout.
           meta_checkpoint: that of a meta RM.
           mesh: how parameters and rows are split over the devices; None: rows over all of them, `sharding.make_layout()`.
-          prompt: templates; None for those the checkpoint was trained with, where it says so, else the default ones.
+          prompt: templates; one without a name, or None for all, is that which the checkpoint was trained with, where it says
+            so, else the default one.
 
         Raises:
           InputError: a directory is not such a checkpoint.
@@ -70,7 +74,8 @@ class Judge:
 
         def read(directory, kind):
             model = checkpoints.load(directory, kind=kind, place=layout.params)
-            templates = prompt or checkpoints.read_prompt(directory)
+            asked = {role: name for role, name in vars(prompt).items() if name} if prompt else {}
+            templates = dataclasses.replace(model.prompt or DEFAULT_PROMPT, **asked)
             return model.params, model.config, Prompter(templates, model.tokenizer)
 
         meta = read(meta_checkpoint, "meta_rm") if meta_checkpoint else None

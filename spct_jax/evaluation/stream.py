@@ -38,8 +38,6 @@ if TYPE_CHECKING:
 
 MAX_ENGINES = 3
 """Shapes whose slots are on the devices at once."""
-PREFILL_TOKENS = 4096
-"""About how many tokens of prompts are read at once."""
 READ_TOKENS = 32768
 """About how many tokens of prompts and critiques are read at once."""
 PREPARED = 64
@@ -201,8 +199,8 @@ class Stream:
     def _size(self, shape: tuple[int, int]) -> Shape:
         options, devices = self.options, self.judge.layout.batch_shards
         rows = -(-options.batch_size // devices) * devices
-        prefill_rows = devices * max(1, PREFILL_TOKENS // (shape[0] * devices))
-        return Shape(*shape, rows=rows, branches=options.branches, trunks=options.trunks, prefill_rows=min(prefill_rows, rows))
+        prefill_rows = programs.prefill_rows(shape[0], rows, devices)
+        return Shape(*shape, rows=rows, branches=options.branches, trunks=options.trunks, prefill_rows=prefill_rows)
 
     def _make_engine(self, shape: tuple[int, int]) -> Engine:
         judge = self.judge

@@ -36,6 +36,8 @@ class Model:
     tokenizer: Tokenizer
     kind: str
     step: int
+    prompt: PromptConfig | None = None
+    """The templates it was trained with, where that is known."""
 
 
 def describe(
@@ -111,7 +113,7 @@ def load(directory: str | os.PathLike, *, kind: str = "policy", dtype: str | Non
 def save(directory: str | os.PathLike, model: Model) -> None:
     """Writes a model directory of ours, whole or not at all; InputError if it holds something already."""
     with files.new_directory(directory) as scratch:
-        describe(scratch, model.config, model.tokenizer, model.kind)
+        describe(scratch, model.config, model.tokenizer, model.kind, model.prompt)
         with manager(scratch, keep=1) as checkpoints:
             checkpoints.save(model.step, args=ocp.args.Composite(params=ocp.args.StandardSave(model.params)))
             checkpoints.wait_until_finished()
@@ -130,15 +132,14 @@ def read_tokenizer(directory: str | os.PathLike) -> Tokenizer:
     return Tokenizer.load(directory / "tokenizer.model", stops if isinstance(stops, list) else [stops])
 
 
-def read_prompt(directory: str | os.PathLike) -> PromptConfig:
-    """The templates a model directory was trained with, or the default ones where it does not say."""
-    default = PromptConfig("default", "single", "meta", "judge")
+def _read_prompt(directory: str | os.PathLike) -> PromptConfig | None:
+    """The templates a model directory was trained with, None where it does not say."""
     if hf_weights.is_hf_directory(directory):
-        return default
+        return None
     read_card(directory)
-    named = files.read_json(pathlib.Path(directory) / "model.json").get("prompt", {})
+    named = files.read_json(pathlib.Path(directory) / "model.json").get("prompt")
     try:
-        return dataclasses.replace(default, **named)
+        return None if named is None else PromptConfig(**named)
     except TypeError as error:
         raise InputError(f"{directory}: model.json names no templates we know ({error})") from None
 
@@ -175,7 +176,7 @@ def _load_ours(directory: pathlib.Path, dtype: str | None, place: Place | None) 
         )
         restored = checkpoints.restore(step, args=ocp.args.Composite(params=ocp.args.StandardRestore(target)))
     config = dataclasses.replace(config, dtype=dtype or config.dtype)
-    return Model(restored["params"], config, read_tokenizer(directory), kind, step)
+    return Model(restored["params"], config, read_tokenizer(directory), kind, step, _read_prompt(directory))
 
 
 def read_architecture(directory: str | os.PathLike) -> ModelConfig:

@@ -13,12 +13,9 @@ from spct_jax.data.batches import Groups
 from spct_jax.models import checkpoints, count, partition
 from spct_jax.sampling import grouped
 from spct_jax.sampling.generate import draw
-from spct_jax.sampling.programs import Sampler, Shape, lowered
+from spct_jax.sampling.programs import Sampler, Shape, lowered, prefill_rows
 from spct_jax.sharding import Layout
 from spct_jax.training import grpo, loop, meta_rm, sft
-
-PREFILL_TOKENS = 32768
-"""About how many tokens of prompts the judge's engine reads at once."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,7 +75,7 @@ def programs(config: Config, devices: list) -> dict[str, Planned]:
         rows=drawn,
         branches=G,
         trunks=1,
-        prefill_rows=_prefill_rows(rollout, data.max_prompt, drawn),
+        prefill_rows=prefill_rows(data.max_prompt, drawn, rollout.batch_shards),
     )
 
     def engine_program(name: str):
@@ -147,8 +144,3 @@ def programs(config: Config, devices: list) -> dict[str, Planned]:
             sizes["meta_rm"] * G * time,
         ),
     }  # fmt: skip
-
-
-def _prefill_rows(layout: Layout, max_prompt: int, rows: int) -> int:
-    devices = layout.batch_shards
-    return min(devices * max(1, PREFILL_TOKENS // (max_prompt * devices)), rows)

@@ -60,7 +60,8 @@ reshard = Program(_cast, ("params",), lambda layout, params, *, config, rollout:
 
 def place_params(params: Any, *, layout: Layout, rollout: Layout, config: ModelConfig) -> Any:
     """Parameters as the sampler reads them, from where the updates have them; the very same arrays where nothing differs."""
-    if layout == rollout and config.dtype == "float32":
+    cast = jax.eval_shape(lambda params: partition.cast(params, config.dtype), params)
+    if layout == rollout and jax.tree.all(jax.tree.map(lambda x, y: x.dtype == y.dtype, params, cast)):
         return params
     return reshard(params, layout=layout, config=config, rollout=rollout)
 

@@ -21,6 +21,9 @@ from spct_jax.models.sizes import ModelConfig
 from spct_jax.sampling.generate import CHUNK, UNROLLED_LAYERS, Slots, run_chunk
 from spct_jax.sharding import Layout, Program
 
+PREFILL_TOKENS = 4096
+"""About how many tokens of prompts an engine reads at once."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Shape:
@@ -55,6 +58,11 @@ class Sampler:
     stop_ids: tuple[int, ...]
     top_k: int = 0
     top_p: float = 1.0
+
+
+def prefill_rows(max_prompt: int, rows: int, devices: int) -> int:
+    """How many prompts an engine with so many rows reads at once: about `PREFILL_TOKENS`, and a multiple of the devices."""
+    return min(devices * max(1, PREFILL_TOKENS // (max_prompt * devices)), rows)
 
 
 def prepared(params: Any, config: ModelConfig) -> tuple[Any, ModelConfig]:

@@ -29,7 +29,7 @@ def draw(
 
     Args:
       run: the run.
-      params: from `grouped.place_params`.
+      params: from `Run.to_draw_with`.
       numbers: of the comparisons, B.
       key: of the draw.
       samples: G, completions of each.

@@ -13,7 +13,7 @@ from spct_jax.data.batches import Example, Groups
 from spct_jax.grm import rewards
 from spct_jax.models import count, partition
 from spct_jax.models.sizes import ModelConfig
-from spct_jax.sampling import grouped, rollouts
+from spct_jax.sampling import rollouts
 from spct_jax.sampling.rollouts import Rollout
 from spct_jax.sharding import Program, bytes_per_device
 from spct_jax.training import drawing, loop, meter
@@ -152,8 +152,7 @@ def run_rl(run: Run) -> dict[str, float]:
     """GRPO from the RFT policy (or the cold start, where RFT is not among the stages), which stays the reference."""
     config = run.config.rl
     optimizer = loop.make_optimizer(config.optimizer, config.steps * config.updates_per_rollout)
-    before = run.policy_before("rl")
-    reference = run.params_of(before, dtype=config.ref_dtype)
+    reference = run.policy_before("rl", config.ref_dtype)
     drawn_with = jax.eval_shape(lambda p: partition.cast(p, run.model.dtype), reference)
     read = bytes_per_device(drawn_with, run.rollout_layout.params(drawn_with))
     settings = {"beta": config.kl_beta, "clip": config.clip, "temperature": config.temperature}
@@ -190,7 +189,7 @@ def run_rl(run: Run) -> dict[str, float]:
         return state, metrics, [r.id for r in drawn]
 
     run.describe("rl", "policy")
-    _, summary = loop.fit(run, "rl", lambda: run.params_of(before), optimizer, update, config.steps)
+    _, summary = loop.fit(run, "rl", lambda: run.policy_before("rl"), optimizer, update, config.steps)
     return summary
 
 
@@ -226,7 +225,7 @@ def roll_out(run: Run, params: Any, step: int) -> tuple[Groups, jax.Array, list[
     config = run.config.rl
     prompts, drawn, logprobs = drawing.draw(
         run,
-        grouped.place_params(params, layout=run.layout, rollout=run.rollout_layout, config=run.model),
+        run.to_draw_with(params),
         batch_of(run, step),
         run.key("rl", step),
         samples=config.group_size,

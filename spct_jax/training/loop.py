@@ -41,18 +41,23 @@ class TrainState:
     opt_state: Any
 
 
-class BadLossError(RuntimeError):
-    """A loss or gradient was not finite."""
+class BadLossError(InputError):
+    """A loss or gradient was not finite. The same command would come to it again: batches follow from the configuration."""
+
+
+def make_schedule(config: OptimizerConfig, peak: float, steps: int) -> optax.Schedule:
+    """Linear warm-up to `peak`, plateau, and linear decay to a tenth of it; decay that would begin in the warm-up begins after it."""
+    warmup = max(min(config.warmup_steps, steps - 1), 1)
+    decay = max(min(round(steps * config.decay_fraction), steps - warmup), 1)
+    rise, fall = optax.linear_schedule(peak / warmup, peak, warmup - 1), optax.linear_schedule(peak, peak / 10, decay)
+    return optax.join_schedules([rise, fall], [steps - decay])
 
 
 def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransformation:
-    """Adam, Muon or Adafactor with linear warm-up, plateau and linear decay, and global-norm clipping."""
-    decay = max(round(steps * config.decay_fraction), 1)
-    warmup = max(min(config.warmup_steps, steps - decay), 1)
+    """Adam, Muon or Adafactor on `make_schedule`, and global-norm clipping."""
 
     def schedule(peak: float) -> optax.Schedule:
-        rise, fall = optax.linear_schedule(peak / warmup, peak, warmup - 1), optax.linear_schedule(peak, peak / 10, decay)
-        return optax.join_schedules([rise, fall], [steps - decay])
+        return make_schedule(config, peak, steps)
 
     if config.name == "muon":
         update = optax.contrib.muon(
@@ -277,25 +282,32 @@ def save(manager: ocp.CheckpointManager, step: int, state: TrainState, progress:
 def restore_newest(
     manager: ocp.CheckpointManager, target: TrainState, directory: pathlib.Path
 ) -> tuple[int, TrainState | None, dict[str, float]]:
-    """(step, state, progress) of the newest checkpoint that is whole, (0, None, {}) if there is none.
+    """(step, state, progress) of the newest checkpoint that is whole, (0, None, {}) if there are none at all.
 
-    A damaged one is reported and deleted, so that its step can be saved again.
+    Damaged ones are reported and, once an earlier one is read, deleted, so that their steps can be saved again.
 
     Raises:
-      InputError: a parameter is missing, unexpected, or of another shape.
+      InputError: a parameter is missing, unexpected, or of another shape, or there are checkpoints and none is whole.
     """
+    damaged = []
     for step in sorted(manager.all_steps(), reverse=True):
+        damage = ""
         try:
             state, progress = restore(manager, step, target, directory)
-            if int(fingerprint(state)) == progress.pop("fingerprint", None):
-                return step, state, progress
-            damage = "its bits are not those that were saved"
+            if int(fingerprint(state)) != progress.pop("fingerprint", None):
+                damage = "its bits are not those that were saved"
         except InputError:
             raise
         except Exception as error:  # Orbax raises Exception itself for files that cannot be read
             damage = str(error).partition("\n")[0]
-        print(f"{directory}: checkpoint {step} is damaged ({damage}); going back to an earlier one", file=sys.stderr)
-        manager.delete(step)
+        if not distributed.any_process(bool(damage)):
+            for later in damaged:
+                manager.delete(later)
+            return step, state, progress
+        damaged.append(step)
+        print(f"{directory}: checkpoint {step} is damaged ({damage or 'says another process'})", file=sys.stderr)
+    if damaged:
+        raise InputError(f"{directory}: no checkpoint is whole; to train this stage from its start, remove the directory")
     return 0, None, {}
 
 

@@ -101,7 +101,7 @@ def run_meta_rm(run: Run) -> dict[str, float]:
     def make_params():
         head = heads.init_score_head(run.model, run.key("meta_rm"))
         head = distributed.put(head, run.layout.params(head))
-        return {"model": run.params_of(run.policy_before("meta_rm")), "head": head}
+        return {"model": run.policy_before("meta_rm"), "head": head}
 
     def update(state, step):
         chosen = batches.order(run.config.seed, "meta_rm", len(examples), step, config.batch_size)

@@ -14,7 +14,7 @@ import tqdm
 from spct_jax import distributed, files
 from spct_jax.data.batches import Example
 from spct_jax.grm import rewards
-from spct_jax.sampling import grouped, rollouts
+from spct_jax.sampling import rollouts
 from spct_jax.sampling.rollouts import Rollout
 from spct_jax.training import drawing, meter
 from spct_jax.training.run import Run
@@ -40,8 +40,7 @@ def run_rejection(run: Run) -> dict[str, float]:
     progress = directory / "progress.json"
     earlier = files.read_json(progress) if progress.exists() else {}
     watch = meter.Stopwatch(earlier)
-    stored = run.params_of(run.policy_before("rejection"), layout=run.rollout_layout)
-    params = grouped.place_params(stored, layout=run.rollout_layout, rollout=run.rollout_layout, config=run.model)
+    params = run.to_draw_with(run.policy_before("rejection"))
     parts = list(_batches(run))
     for start, numbers in tqdm.tqdm(parts, "rejection", unit="batch", disable=not distributed.is_first()):
         for hinted in (False, True) if config.hinted else (False,):

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from spct_jax import distributed, models
-from spct_jax.config import Config
+from spct_jax.config import POLICIES, Config
 from spct_jax.data import batches, index, toy
 from spct_jax.data.batches import Example, Groups
 from spct_jax.data.comparison import Comparison
@@ -23,6 +23,7 @@ from spct_jax.errors import InputError
 from spct_jax.grm import prompts
 from spct_jax.models import checkpoints
 from spct_jax.models.sizes import ModelConfig
+from spct_jax.sampling import grouped
 from spct_jax.sampling.grouped import Limits
 from spct_jax.sampling.rollouts import Prompter
 from spct_jax.sharding import Layout
@@ -66,10 +67,10 @@ class Run:
         stage_key = jax.random.fold_in(jax.random.key(self.config.seed), zlib.crc32(stage.encode()))
         return jax.random.fold_in(stage_key, step)
 
-    def initial_params(self) -> Any:
-        """Parameters that the first training stage starts from."""
+    def initial_params(self, dtype: str = "float32") -> Any:
+        """Parameters that the first training stage starts from; `dtype` is that of an initial checkpoint's."""
         if self.config.init_checkpoint:
-            return checkpoints.load(self.config.init_checkpoint, dtype="float32", place=self.layout.params).params
+            return checkpoints.load(self.config.init_checkpoint, dtype=dtype, place=self.layout.params).params
 
         def init(data):
             return models.init(self.model, jax.random.wrap_key_data(data))
@@ -77,17 +78,19 @@ class Run:
         data = np.asarray(jax.random.key_data(self.key("init")))
         return jax.jit(init, out_shardings=self.layout.params(jax.eval_shape(init, data)))(data)
 
-    def params_of(self, stage: str, *, layout: Layout | None = None, dtype: str | None = None) -> Any:
-        """Parameters a finished stage left, where updates (or another layout) want them, by default in the stored dtype."""
+    def params_of(self, stage: str, dtype: str | None = None) -> Any:
+        """Parameters a finished stage left, where updates want them, by default in the stored dtype."""
         kind = "meta_rm" if stage == "meta_rm" else "policy"
-        return checkpoints.load(self.workdir / stage, kind=kind, dtype=dtype, place=(layout or self.layout).params).params
+        return checkpoints.load(self.workdir / stage, kind=kind, dtype=dtype, place=self.layout.params).params
 
-    def policy_before(self, stage: str) -> str:
-        """The last stage before `stage` that trains the policy."""
-        earlier = [s for s in self.config.stages[: self.config.stages.index(stage)] if s in ("sft", "rft", "rl")]
-        if not earlier:
-            raise InputError(f"config.stages: {stage} needs a policy; put sft, rft or rl before it")
-        return earlier[-1]
+    def policy_before(self, stage: str, dtype: str = "float32") -> Any:
+        """The policy's parameters where a stage begins: those of the last stage before it that trains one, or initial ones."""
+        earlier = [s for s in self.config.stages[: self.config.stages.index(stage)] if s in POLICIES]
+        return self.params_of(earlier[-1], dtype) if earlier else self.initial_params(dtype)
+
+    def to_draw_with(self, params: Any) -> Any:
+        """Parameters that completions are drawn with or read by, from where updates have them."""
+        return grouped.place_params(params, layout=self.layout, rollout=self.rollout_layout, config=self.model)
 
     def describe(self, stage: str, kind: str) -> None:
         """Makes the stage's directory a model directory."""
@@ -96,8 +99,8 @@ class Run:
 
     def fits(self, comparison: Comparison) -> bool:
         """Whether the comparison's prompt, with a hint where it can have one, is within the limit."""
-        shown, longest = range(comparison.n), self.config.data.max_prompt
-        return len(self.prompter.encode(comparison, shown, hinted=comparison.n > 1)) <= longest
+        hinted = comparison.n > 1 and self.config.rejection.hinted and "rejection" in self.config.stages
+        return len(self.prompter.encode(comparison, range(comparison.n), hinted=hinted)) <= self.config.data.max_prompt
 
     def pack(self, examples: Sequence[Example], group_size: int) -> Groups:
         """Packs groups to the run's shapes, on the devices of all processes; each makes the tokens of its own rows only."""

@@ -96,7 +96,7 @@ def run_sft(run: Run) -> dict[str, float]:
     summary = train(
         run,
         "sft",
-        run.initial_params,
+        lambda: run.policy_before("sft"),
         draw_batch,
         steps=config.steps,
         group_size=group_size,
@@ -127,7 +127,7 @@ def run_rft(run: Run) -> dict[str, float]:
     summary = train(
         run,
         "rft",
-        lambda: run.params_of("sft"),
+        lambda: run.policy_before("rft"),
         draw_batch,
         steps=config.steps,
         group_size=max(e.size for e in retained),

@@ -170,6 +170,10 @@ def test_a_judge_is_loaded_with_the_templates_it_was_trained_with(tmp_path):
     checkpoints.describe(tmp_path / "model", one.config, tokenizer(), prompt=PromptConfig(template="short_no_principles"))
     loaded = spct_jax.Judge.load(tmp_path / "model", mesh=one.layout)
     assert loaded.prompter.template.name == "short_no_principles" and loaded.prompter.meta.name == "short_meta"
+    convert.convert(tmp_path / "model", tmp_path / "copy", "orbax", dtype=None)
+    asked = PromptConfig(template="default", single_template="", meta_template="", choice_template="")
+    loaded = spct_jax.Judge.load(tmp_path / "copy", mesh=one.layout, prompt=asked)
+    assert loaded.prompter.template.name == "default" and loaded.prompter.meta.name == "short_meta"
     with pytest.raises(InputError, match="holds a policy checkpoint, not a meta_rm one"):
         spct_jax.Judge.load(tmp_path / "model", tmp_path / "model", mesh=one.layout)
 

@@ -8,6 +8,8 @@ import pathlib
 import subprocess
 import sys
 
+import jax
+import numpy as np
 import pytest
 
 from spct_jax import train
@@ -87,6 +89,27 @@ def test_another_config_in_the_same_workdir_is_refused(micro_config, tmp_path):
     train.train(dataclasses.replace(micro_config, mesh=MeshConfig(strategy="fsdp")), tmp_path)
 
 
+def test_a_slip_before_the_first_stage_claims_nothing(micro_config, tmp_path):
+    micro_config.stages, slip = ("sft",), dataclasses.replace(micro_config)
+    slip.data = dataclasses.replace(micro_config.data, train=str(tmp_path / "trian.jsonl"), vocab_size=500)
+    with pytest.raises(InputError, match=r"trian\.jsonl"):
+        train.train(slip, tmp_path / "run")
+    train.train(micro_config, tmp_path / "run")
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["data"]["vocab_size"] == micro_config.data.vocab_size
+
+
+def test_a_run_may_start_from_a_checkpoint_at_any_stage(micro_config, tmp_path):
+    micro_config.stages = ("sft",)
+    train.train(micro_config, tmp_path / "first")
+    micro_config.stages, micro_config.init_checkpoint = ("rl", "meta_rm", "evaluate"), str(tmp_path / "first" / "sft")
+    made = train.train(micro_config, tmp_path / "second")
+    assert set(made["stages"]) == set(micro_config.stages) and set(made["accuracy"]) == {"rl"}
+    run = train.prepare(micro_config, tmp_path / "second")
+    assert jax.tree.all(jax.tree.map(np.array_equal, run.policy_before("rl"), run.initial_params()))
+    first = json.loads((tmp_path / "second" / "rl" / "metrics.jsonl").read_text().splitlines()[0])
+    assert first["kl"] == 0.0
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
@@ -98,6 +121,7 @@ def test_another_config_in_the_same_workdir_is_refused(micro_config, tmp_path):
         (["--config.init_checkpoint=/"], "not a checkpoint"),
         (["--config.data.train=/dev/null"], "holds no comparisons"),
         (["--config.profile_steps=(3, 1)"], "config.profile_steps: (3, 1)"),
+        (["--config.evaluation.split=validation"], "config.evaluation.split: 'validation'"),
         (["surplus"], "unexpected argument 'surplus'"),
     ],
 )
