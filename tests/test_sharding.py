@@ -151,7 +151,7 @@ def test_adafactor_moves_every_parameter_that_has_a_gradient():
         (lambda c: setattr(c.rl, "accumulate", 5), "config.rl.accumulate: 5 parts do not divide batch_size=32"),
         (lambda c: setattr(c.rl, "ref_dtype", "int8"), "config.rl.ref_dtype"),
         (lambda c: setattr(c.sft.optimizer, "name", "lion"), "config.sft.optimizer.name"),
-        (lambda c: setattr(c, "stages", ("rejection", "rft")), "rejection needs a policy; put sft before it or set config.init"),
+        (lambda c: setattr(c, "stages", ("rejection", "rft")), "rejection needs a policy; put sft before it or set"),
         (lambda c: setattr(c, "stages", ("sft", "rft")), "rft learns from what rejection draws"),
         (lambda c: setattr(c, "stages", ("sft", "meta_rm")), "meta_rm learns from what rejection or rl draws"),
         (lambda c: setattr(c.evaluation, "order", "sorted"), "config.evaluation.order: 'sorted'"),

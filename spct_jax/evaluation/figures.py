@@ -5,7 +5,6 @@ it is not the run's own, a temperature (`rl`, `rl@T0.5`); a *measure* a way of j
 """
 
 import dataclasses
-import json
 import os
 import pathlib
 import re
@@ -13,6 +12,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from spct_jax import files
 from spct_jax.config import STAGES
 from spct_jax.errors import InputError
 from spct_jax.evaluation import metrics
@@ -57,8 +57,8 @@ def read_run(workdir: str | os.PathLike) -> Run:
             samples.setdefault(label, {})[name[2]] = read_metrics(path)
     problems = workdir / "evaluate" / "problems.jsonl"
     return Run(
-        config=_read_json(workdir / "config.json"),
-        stages={stage: _read_json(path) for stage, path in summaries.items() if path.exists()},
+        config=files.read_json(workdir / "config.json"),
+        stages={stage: files.read_json(path) for stage, path in summaries.items() if path.exists()},
         curves={stage: read_metrics(path) for stage, path in curves.items() if path.exists()},
         samples={label: samples[label] for label in sorted(samples, key=_label_order)},
         problems={row["id"]: row for row in read_metrics(problems)} if problems.exists() else {},
@@ -106,8 +106,6 @@ def figures(run: Run) -> dict:
         "paired": {label: pairs for label, measures in asked.items() if (pairs := _pairs(measures))},
         "by_k": {label: curve for label, measures in table.items() if (curve := _curve(measures))},
     }
-    if any("seen" in problem for problem in run.problems.values()):
-        report["combinations"] = _by_combination(run, asked)
     if single := _single(run):
         report["single"] = single
     return report
@@ -124,9 +122,9 @@ def _accuracies(table: Tallies) -> dict:
 
 
 def _pairs(measures: Mapping[str, metrics.Tally]) -> dict:
-    votes = sorted((name for name in measures if name.startswith("vote@")), key=_k)
+    votes = sorted((name for name in measures if name.startswith("vote@")), key=metrics.votes)
     wanted = list(zip(votes[1:], votes[:-1], strict=True))
-    wanted += [(name, f"vote@{_k(name)}") for name in measures if name.startswith("meta@")]
+    wanted += [(name, f"vote@{metrics.votes(name)}") for name in measures if name.startswith("meta@")]
     pairs = {}
     for more, less in wanted:
         difference = metrics.paired_bootstrap(measures[more].credit, measures[less].credit)
@@ -136,7 +134,7 @@ def _pairs(measures: Mapping[str, metrics.Tally]) -> dict:
 
 def _curve(measures: Mapping[str, metrics.Tally]) -> dict:
     """Accuracy by k; one vote has nothing to choose from, so the guided curve starts where the plain one does."""
-    ks = sorted(_k(name) for name in measures if name.startswith("vote@"))
+    ks = sorted(metrics.votes(name) for name in measures if name.startswith("vote@"))
     if len(ks) < 2:
         return {}
     lines = {"vote": [measures[f"vote@{k}"] for k in ks]}
@@ -147,21 +145,6 @@ def _curve(measures: Mapping[str, metrics.Tally]) -> dict:
         curve[kind] = [tally.accuracy for tally in line]
         curve[f"{kind}_interval"] = [list(metrics.bootstrap_interval(tally.credit)) for tally in line]
     return curve
-
-
-def _by_combination(run: Run, table: Tallies) -> dict:
-    groups = {}
-    for name, seen in (("seen", True), ("unseen", False)):
-        part: Tallies = {}
-        for label, measures in table.items():
-            for measure, tally in measures.items():
-                rows = run.rows(label, "greedy" if measure == "greedy" else "sampled")
-                chosen = np.array([run.problems.get(row["id"], {}).get("seen") is seen for row in rows])
-                if chosen.any():
-                    part.setdefault(label, {})[measure] = metrics.Tally(tally.credit[chosen], tally.tied[chosen])
-        count = sum(run.problems.get(row["id"], {}).get("seen") is seen for row in _first_rows(run))
-        groups[name] = {"problems": count, **_accuracies(part)}
-    return groups
 
 
 def _single(run: Run) -> dict:
@@ -182,7 +165,7 @@ def _single(run: Run) -> dict:
 def _asked(table: Tallies, ks: Sequence[int]) -> Tallies:
     """The measures the configuration names; the other powers of two are for the curve only."""
     return {
-        label: {name: tally for name, tally in measures.items() if name == "greedy" or _k(name) in ks}
+        label: {name: tally for name, tally in measures.items() if name == "greedy" or metrics.votes(name) in ks}
         for label, measures in table.items()
     }
 
@@ -200,14 +183,3 @@ def _first_rows(run: Run) -> list[dict]:
 def _label_order(label: str) -> tuple:
     stage = label.partition("@")[0]
     return (STAGES.index(stage) if stage in STAGES else len(STAGES), label)
-
-
-def _k(measure: str) -> int:
-    return int(measure.partition("@")[2])
-
-
-def _read_json(path: pathlib.Path) -> dict:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise InputError(f"{path}:{error.lineno}: not JSON: {error.msg}") from None

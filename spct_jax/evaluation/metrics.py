@@ -70,6 +70,11 @@ def vote(row: Mapping, k: int, k_meta: int | None = None) -> tuple | None:
     return voting.guided_vote(samples, meta, k_meta, row["n"])
 
 
+def votes(measure: str) -> int:
+    """How many samples `vote@k` or `meta@k` looks at, k."""
+    return int(measure.partition("@")[2])
+
+
 def guided_votes(k: int, fraction: float = 0.5) -> int:
     """How many of k samples a meta-guided vote keeps: the fraction rounded down, at least one."""
     return max(1, int(k * fraction))

@@ -13,6 +13,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from spct_jax.evaluation import metrics
+
 BLUE, VERMILLION, GREEN, PURPLE, GREY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#6B6B6B"
 STAGE_NAMES = {
     "sft": "Cold start",
@@ -67,7 +69,7 @@ def accuracy_by_stage(
         for label in accuracy:
             votes = [measure for measure in accuracy[label] if measure.startswith(f"{kind}@")]
             if votes and "@T" not in label:
-                bars.append((label, max(votes, key=_votes), colour))
+                bars.append((label, max(votes, key=metrics.votes), colour))
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(1.6 + 1.05 * len(bars), 3.6), layout="constrained")
         axes = figure.subplots()
@@ -198,10 +200,6 @@ def runs_by_measure(measures: Mapping[str, Mapping[str, float]]) -> bytes:
         axes.set_title("Every run, and the mean over runs (bar)")
         axes.legend(frameon=False, loc="best")
         return _png(figure)
-
-
-def _votes(measure: str) -> int:
-    return int(measure.partition("@")[2])
 
 
 def _measure(name: str) -> str:

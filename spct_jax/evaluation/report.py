@@ -120,9 +120,6 @@ def _other_section(report: Mapping) -> str:
     labels = list(report["malformed_rate"])
     rows = [[plots.label_name(label), *(percent(rates.get(label)) for rates in columns.values())] for label in labels]
     parts = ["## Ties, malformed verdicts, agreement, %", table(["model", *columns], rows)] if rows else []
-    for name, group in report.get("combinations", {}).items():
-        parts += [f"## Requirement combinations {name} in training: {group['problems']:,} problems"]
-        parts += [_accuracy_table(group)] if group["accuracy"] else []
     if single := report.get("single"):
         parts += [f"## A single response, right or wrong: {single['problems']:,} problems", _accuracy_table(single)]
     return "\n\n".join(parts)

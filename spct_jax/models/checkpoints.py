@@ -23,8 +23,6 @@ from spct_jax.errors import InputError
 from spct_jax.models import gemma, heads, hf_config, hf_weights
 from spct_jax.models.sizes import ModelConfig
 
-KINDS = ("policy", "meta_rm")
-
 
 @dataclasses.dataclass(frozen=True)
 class Model:

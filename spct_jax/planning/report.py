@@ -16,7 +16,6 @@ from spct_jax.hardware import GIB, Chip
 from spct_jax.planning import hlo
 from spct_jax.planning.programs import Planned
 
-PER_TOKEN = ("decode", "rollout")
 """Programs with a loop that ends on data: their figures are of one step of it (and of the prefill before it)."""
 
 

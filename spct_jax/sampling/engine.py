@@ -235,6 +235,9 @@ class Engine:
             chosen = list(itertools.islice(waiting.values(), size))
         if not chosen:
             return
+        if self._ready:
+            # XLA's CPU backend holds 32 programs at most, and where they exchange data, more of them can wait for each other.
+            jax.block_until_ready(self._ready[0])
         # Filled up from the left, so that the last of the batch is the last of the queue.
         prompts = [[0]] * (size - len(chosen)) + [r.prompt for r in chosen]
         tokens, lengths, _ = batches.pack_prompts(prompts, self.shape.max_prompt)

@@ -36,18 +36,10 @@ def _fold(key: jax.Array, hashes: jax.Array, samples: jax.Array) -> jax.Array:
     return branch_keys(comparison_keys, samples)
 
 
-def sample_keys(key: jax.Array, ids: Sequence[str], samples: int | np.ndarray) -> jax.Array:
-    """Keys [B G]: `key` folded with each comparison's id, then with the sample's number.
-
-    Args:
-      key: of the step.
-      ids: of the comparisons.
-      samples: G for samples 0..G-1, or their numbers Int[B G].
-    """
+def sample_keys(key: jax.Array, ids: Sequence[str], samples: int) -> jax.Array:
+    """Keys [B G] of G samples of each comparison: `key` folded with its id, then with the sample's number."""
     hashes = np.array([orders.stable_hash(i) for i in ids], np.uint32)
-    if isinstance(samples, int):
-        samples = np.tile(np.arange(samples), (len(ids), 1))
-    return _fold(key, hashes, samples)
+    return _fold(key, hashes, np.tile(np.arange(samples), (len(ids), 1)))
 
 
 def _cast(params: Any, *, config: ModelConfig, rollout: Layout) -> Any:
@@ -76,7 +68,6 @@ def draw_rows(
     rows: int,
     temperature: float,
     limits: Limits,
-    active: np.ndarray | None = None,
 ) -> Completions:
     """One call of the sampler on up to `rows` prompts, padded to exactly `rows`; NumPy arrays come back, padding off.
 
@@ -89,13 +80,11 @@ def draw_rows(
       rows: B, a multiple of the parts that the layout splits rows into.
       temperature: 0 is greedy.
       limits: shapes and terminators.
-      active: Bool[B G], which branches are wanted (default all).
     """
     count, group_size = keys.shape[:2]
     spare = rows - count
     tokens, lengths, last = batches.pack_prompts([*prompts, *[[0]] * spare], limits.max_prompt)
-    active = np.ones((count, group_size), bool) if active is None else active
-    active = np.concatenate([active, np.zeros((spare, group_size), bool)])
+    active = np.broadcast_to(np.arange(rows)[:, None] < count, (rows, group_size))
     keys = jnp.concatenate([keys, jnp.broadcast_to(keys[:1], (spare, group_size))]) if spare else keys
     out = draw(
         params,

@@ -189,7 +189,7 @@ def run_rl(run: Run) -> dict[str, float]:
         return state, metrics, [r.id for r in drawn]
 
     run.describe("rl", "policy")
-    _, summary = loop.fit(run, "rl", lambda: run.policy_before("rl"), optimizer, update, config.steps)
+    summary = loop.fit(run, "rl", lambda: run.policy_before("rl"), optimizer, update, config.steps)
     return summary
 
 

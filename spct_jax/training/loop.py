@@ -46,7 +46,7 @@ class BadLossError(InputError):
 
 
 def make_schedule(config: OptimizerConfig, peak: float, steps: int) -> optax.Schedule:
-    """Linear warm-up to `peak`, plateau, and linear decay to a tenth of it; decay that would begin in the warm-up begins after it."""
+    """Linear warm-up to `peak`, plateau, and linear decay to a tenth of it, which takes no step from the warm-up."""
     warmup = max(min(config.warmup_steps, steps - 1), 1)
     decay = max(min(round(steps * config.decay_fraction), steps - warmup), 1)
     rise, fall = optax.linear_schedule(peak / warmup, peak, warmup - 1), optax.linear_schedule(peak, peak / 10, decay)
@@ -201,8 +201,8 @@ def fit(
     optimizer: optax.GradientTransformation,
     update: Callable[[TrainState, int], tuple[TrainState, Metrics, Sequence[str]]],
     steps: int,
-) -> tuple[TrainState, dict[str, float]]:
-    """Runs `update(state, step)` for every step not yet done and returns the last state and a summary.
+) -> dict[str, float]:
+    """Runs `update(state, step)` for every step not yet done and returns a summary; the state is in the last checkpoint.
 
     `make_params` gives the first parameters, where `run.layout` wants them; the state takes them over.
     A checkpoint is written every `checkpoint.every_steps` steps, after `checkpoint.every_minutes`, on SIGTERM and after the
@@ -251,7 +251,7 @@ def fit(
             if stopping:
                 raise distributed.StoppedError
     summary = {**watch.read(), "steps": steps, "tokens": tokens}
-    return state, {**summary, "tokens_per_second": meter.speed(tokens, {"seconds": 0.0, "compile_seconds": 0.0}, summary)}
+    return {**summary, "tokens_per_second": meter.speed(tokens, {"seconds": 0.0, "compile_seconds": 0.0}, summary)}
 
 
 @jax.jit

@@ -125,7 +125,7 @@ def run_meta_rm(run: Run) -> dict[str, float]:
         return state, metrics, [row.id for row in rows]
 
     run.describe("meta_rm", "meta_rm")
-    _, summary = loop.fit(run, "meta_rm", make_params, optimizer, update, config.steps)
+    summary = loop.fit(run, "meta_rm", make_params, optimizer, update, config.steps)
     counts = {"critiques": sum(e.size for e, _ in examples), "correct": sum(sum(right) for _, right in examples)}
     return summary | counts
 

@@ -79,7 +79,7 @@ def train(
         return state, metrics, [e.id for e in examples]
 
     run.describe(stage, "policy")
-    _, summary = loop.fit(run, stage, make_params, optimizer, update, steps)
+    summary = loop.fit(run, stage, make_params, optimizer, update, steps)
     return summary
 
 

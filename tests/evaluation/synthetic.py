@@ -39,7 +39,6 @@ def _problem(index: int, rng: np.random.Generator) -> dict:
         "query": f"Which bag suits trip {index}? It must be light.",
         "responses": [f"Bag {i} of trip {index} is sturdy." for i in range(n)],
         "scores": scores,
-        "seen": bool(index % 3),
     }
 
 

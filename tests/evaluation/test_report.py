@@ -37,17 +37,16 @@ def test_schema(workdir, written):
 
 
 def test_figures_by_hand(tmp_path):
-    def problem(name, best, seen, *scores):
+    def problem(name, best, *scores):
         samples = [{"order": [0, 1], "scores": s, "meta": None, "text": None} for s in scores]
         return {"id": name, "n": 2, "best": best, "single": False, "samples": samples}, {
             "id": name,
             "query": "?",
             "responses": ["a", "b"],
             "scores": [9, 1],
-            "seen": seen,
         }
 
-    judged = [problem("a", 0, True, [9, 1]), problem("b", 1, True, [5, 5]), problem("c", 0, False, None)]
+    judged = [problem("a", 0, [9, 1]), problem("b", 1, [5, 5]), problem("c", 0, None)]
     (tmp_path / "evaluate").mkdir()
     (tmp_path / "config.json").write_text('{"seed": 3}')
     for name, index in (("sft_greedy", 0), ("problems", 1)):
@@ -58,15 +57,7 @@ def test_figures_by_hand(tmp_path):
     assert result["tie_rate"] == {"sft": {"greedy": pytest.approx(1 / 3)}}
     assert result["malformed_rate"] == {"sft": {"greedy": pytest.approx(1 / 3)}}
     assert result["chance"] == 0.5 and result["paired"] == result["by_k"] == {}
-    assert result["combinations"]["seen"]["accuracy"]["sft"]["greedy"] == 0.75
-    assert result["combinations"]["unseen"]["problems"] == 1
     assert not (tmp_path / "accuracy_by_k.png").exists()
-
-
-def test_combinations_are_parts_of_the_whole(written):
-    parts = written["combinations"].values()
-    whole = sum(part["problems"] * part["accuracy"]["rl"]["vote@32"] for part in parts)
-    assert whole / written["problems"] == pytest.approx(written["accuracy"]["rl"]["vote@32"])
 
 
 def test_the_same_files_give_the_same_bytes(workdir, written):

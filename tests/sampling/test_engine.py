@@ -205,3 +205,17 @@ def test_truncation_keeps_the_likeliest_tokens():
     assert drawn(engine(sampler=Sampler(1.0, (1,), top_k=40, top_p=1.0)), requests()) == free
     with pytest.raises(InputError, match="top_p"):
         engine(sampler=Sampler(1.0, (1,), top_p=0.0))
+
+
+def test_no_prompts_are_read_before_those_before_them_have_been(monkeypatch):
+    """Else as many programs would be under way at once as there are batches of prompts in all rows."""
+    read, trunks = programs.prefill, []
+
+    def prefill(*args, **static):
+        assert not trunks or all(x.is_ready() for x in jax.tree.leaves(trunks[-1]))
+        trunks.append(read(*args, **static))
+        return trunks[-1]
+
+    monkeypatch.setattr(programs, "prefill", prefill)
+    made = engine(dataclasses.replace(SHAPE, rows=32, branches=1, trunks=1), devices=2)
+    assert len(made.run(requests([*range(11)] * 3, samples=1))) == 33 and len(trunks) > 10
