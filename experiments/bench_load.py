@@ -74,6 +74,8 @@ def main() -> int:
     parser.add_argument("--gigabytes", type=float, default=3.0)
     parser.add_argument("--directory", type=pathlib.Path, help="Scratch space; default: a temporary directory.")
     flags = parser.parse_args()
+    if flags.directory:
+        flags.directory.mkdir(parents=True, exist_ok=True)
     directory = pathlib.Path(tempfile.mkdtemp(dir=flags.directory))
     try:
         largest = write(directory, size_of(flags.gigabytes))

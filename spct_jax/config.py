@@ -68,7 +68,7 @@ class DataConfig:
     general: str = ""
     """JSONL of general-instruction demonstrations."""
     tokenizer: str = ""
-    """SentencePiece model; empty: one is trained on the demonstrations and training comparisons."""
+    """SentencePiece model; empty: that of `init_checkpoint`, or one that is trained on all demonstrations."""
     vocab_size: int = 640
     """Size of a tokenizer that the run trains itself."""
     on_bad: str = "fatal"

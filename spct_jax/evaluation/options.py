@@ -51,6 +51,8 @@ class Options:
             raise InputError(f"order is {self.order!r}; balanced or random")
         if self.mode not in MODES:
             raise InputError(f"mode is {self.mode!r}; one of {', '.join(MODES)}")
+        if self.adaptive and self.mode == "token_prob":
+            raise InputError("adaptive and mode='token_prob' exclude each other: votes are weighted when all are drawn")
         if self.adaptive and self.k_meta:
             raise InputError("adaptive and k_meta exclude each other: which samples the meta RM keeps is known at the end only")
 

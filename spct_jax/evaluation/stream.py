@@ -1,70 +1,41 @@
 """One pass of a judge over a stream of comparisons: prompts made ahead, engines fed, critiques read, verdicts in order.
 
 A verdict depends on its own comparison, the comparison's id, the seed and the table of shapes, never on its neighbours: see
-`sampling.engine`. Critiques that another model reads (meta rewards) or that are read once more (TokenProb) are branches of
-one trunk per order there too.
+`sampling.engine`, and `evaluation.reading` for what is read of the critiques afterwards.
 """
 
 import collections
 import contextlib
-import dataclasses
 import itertools
 import sys
 from collections.abc import Iterable, Iterator
 from concurrent import futures
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import jax
 import numpy as np
 import tqdm
 
 from spct_jax import distributed
-from spct_jax.data import batches
-from spct_jax.data.batches import Groups
 from spct_jax.data.comparison import Comparison
 from spct_jax.errors import InputError
-from spct_jax.evaluation import adaptive, token_prob
+from spct_jax.evaluation import adaptive
 from spct_jax.evaluation.options import Options
+from spct_jax.evaluation.reading import Reader
+from spct_jax.evaluation.task import Prepared, Task
 from spct_jax.evaluation.verdicts import Sample, Verdict
 from spct_jax.grm import orders, parse, voting
 from spct_jax.sampling import programs
 from spct_jax.sampling.engine import Engine, Finished, Request, Usage
-from spct_jax.sampling.generate import bucket_of
 from spct_jax.sampling.programs import Sampler, Shape
-from spct_jax.training import meta_rm
 
 if TYPE_CHECKING:
     from spct_jax.evaluation.judging import Judge
 
 MAX_ENGINES = 3
 """Shapes whose slots are on the devices at once."""
-READ_TOKENS = 32768
-"""About how many tokens of prompts and critiques are read at once."""
 PREPARED = 64
 """Comparisons whose prompts are made ahead of need."""
-
-
-class _Prepared(NamedTuple):
-    """A comparison's prompts, per order: those that critiques are drawn for, and those of the model that reads critiques."""
-
-    prompts: dict[tuple[int, ...], list[int]]
-    readers: dict[tuple[int, ...], list[int]]
-
-
-@dataclasses.dataclass(eq=False)
-class _Task:
-    """A comparison on its way to a verdict."""
-
-    comparison: Comparison
-    prepared: _Prepared
-    planned: int
-    """Samples asked for so far."""
-    requests: list[Request] = dataclasses.field(default_factory=list)
-    samples: dict[int, Sample] = dataclasses.field(default_factory=dict)
-    tokens: dict[int, list[int]] = dataclasses.field(default_factory=dict)
-    unread: int = 0
-    """Orders whose critiques are yet to be read."""
-    outcome: Verdict | InputError | None = None
 
 
 @contextlib.contextmanager
@@ -90,13 +61,13 @@ class Stream:
         self.open: collections.Counter[tuple[int, int]] = collections.Counter()
         self.sampler = Sampler(options.temperature, self.prompter.tokenizer.stop_ids, options.top_k, options.top_p)
         self.reads = bool(options.k_meta) or options.mode == "token_prob"
-        self.unread: dict[tuple[int, int, int], list[tuple[_Task, tuple[int, ...], list[list[int]]]]] = {}
+        self.reader = Reader(judge, options, self._conclude)
         self.window = max(16, 16 * options.batch_size * options.branches // options.k)
         self.usage = judge.usage = Usage()
 
     def run(self, comparisons: Iterable[Comparison]) -> Iterator[Verdict | InputError]:
         """One outcome per comparison, in their order."""
-        tasks: collections.deque[_Task] = collections.deque()
+        tasks: collections.deque[Task] = collections.deque()
         finished: list[Finished] = []
         # Prompts are written and tokenised, and the programs of further shapes compiled, beside the devices' work.
         with _thread() as worker, _thread() as compiler:
@@ -118,9 +89,9 @@ class Stream:
                     self._digest(completion)
                 finished = engine.collect() if engine is not None else []
                 if engine is None or (tasks[0].unread and len(tasks) >= self.window):
-                    self._read_batches(fill=False)
+                    self.reader.read(fill=False)
 
-    def _prepared(self, comparisons: Iterable[Comparison], worker: futures.Executor) -> Iterator[_Task]:
+    def _prepared(self, comparisons: Iterable[Comparison], worker: futures.Executor) -> Iterator[Task]:
         ahead: collections.deque[tuple[Comparison, futures.Future]] = collections.deque()
         for comparison in comparisons:
             ahead.append((comparison, worker.submit(self._prepare, comparison)))
@@ -129,29 +100,29 @@ class Stream:
         while ahead:
             yield self._task(*ahead.popleft())
 
-    def _task(self, comparison: Comparison, prepared: futures.Future) -> _Task:
-        task = _Task(comparison, prepared.result(), 0)
+    def _task(self, comparison: Comparison, prepared: futures.Future) -> Task:
+        task = Task(comparison, prepared.result(), 0)
         try:
             self._shape(task)
         except InputError as error:
             task.outcome = error
         return task
 
-    def _prepare(self, comparison: Comparison) -> _Prepared:
+    def _prepare(self, comparison: Comparison) -> Prepared:
         encode = self.prompter.encode if self.options.mode == "scores" else self.prompter.encode_choice
         shown = dict.fromkeys(self._order(comparison, s) for s in range(self.options.k))
         prompts = {order: encode(comparison, order) for order in shown}
         if not self.options.k_meta:
-            return _Prepared(prompts, prompts)
-        return _Prepared(prompts, {order: self.judge.meta[2].encode_meta(comparison, order) for order in shown})
+            return Prepared(prompts, prompts)
+        return Prepared(prompts, {order: self.judge.meta[2].encode_meta(comparison, order) for order in shown})
 
     def _order(self, comparison: Comparison, sample: int) -> tuple[int, ...]:
         return orders.sample_order(comparison.n, self.options.order, self.options.seed, comparison.id, sample)
 
-    def _shape(self, task: _Task) -> tuple[int, int]:
-        return self.options.shape_of(max(len(p) for prompts in task.prepared for p in prompts.values()))
+    def _shape(self, task: Task) -> tuple[int, int]:
+        return self.options.shape_of(task.longest_prompt)
 
-    def _submit(self, task: _Task) -> None:
+    def _submit(self, task: Task) -> None:
         if task.outcome is not None:
             return
         options, comparison = self.options, task.comparison
@@ -162,7 +133,7 @@ class Stream:
         self.open[self._shape(task)] += 1
         self._ask(task, options.rounds * comparison.n if options.adaptive else options.k)
 
-    def _ask(self, task: _Task, count: int) -> None:
+    def _ask(self, task: Task, count: int) -> None:
         """Asks for `count` more samples, k in all at most."""
         until = min(task.planned + count, self.options.k)
         by_order = {request.tag[1]: request for request in task.requests}
@@ -222,7 +193,7 @@ class Stream:
                 return
         self.open[self._shape(task)] -= 1
         if self.reads:
-            self._queue_reading(task)
+            self.reader.queue(task)
         else:
             self._conclude(task)
 
@@ -237,89 +208,7 @@ class Stream:
             return text, None
         return text, parse.unshuffle([int(place == choice) for place in range(comparison.n)], order)
 
-    def _queue_reading(self, task: _Task) -> None:
-        """Queues each order's critiques to be read on one trunk, in the shape that their own number and lengths ask for.
-
-        Samples that came out the same, token for token, are one critique and read once.
-        """
-        by_order: dict[tuple[int, ...], dict[tuple[int, ...], list[int]]] = {}
-        for sample in range(task.planned):
-            critiques = by_order.setdefault(task.samples[sample].order, {})
-            critiques.setdefault(tuple(task.tokens[sample]), []).append(sample)
-        task.unread = len(by_order)
-        for order, critiques in by_order.items():
-            max_prompt, max_completion = self._shape(task)
-            longest = bucket_of(max(map(len, critiques)))
-            # Few programs: powers of four, and less than four only where fewer samples were drawn.
-            most = max(len(critiques), min(sum(map(len, critiques.values())), 4))
-            group_size = 1 << 2 * -(-(most - 1).bit_length() // 2)
-            shape = (max_prompt, group_size, min(longest, max_completion))
-            self.unread.setdefault(shape, []).append((task, order, list(critiques.values())))
-        self._read_batches(fill=True)
-
-    def _read_batches(self, fill: bool) -> None:
-        """Reads critiques in batches of one shape: full batches only, or all that wait."""
-        for shape, waiting in self.unread.items():
-            rows = self._reading_rows(shape)
-            while len(waiting) >= (rows if fill else 1):
-                batch = [waiting.pop(0) for _ in range(min(rows, len(waiting)))]
-                read = self._meta_rewards if self.options.k_meta else self._choice_probabilities
-                read(batch, self._pack(shape, batch, rows))
-                for task, _, _ in batch:
-                    task.unread -= 1
-                    if not task.unread:
-                        self._conclude(task)
-
-    def _reading_rows(self, shape: tuple[int, int, int]) -> int:
-        max_prompt, group_size, max_completion = shape
-        devices = self.judge.layout.batch_shards
-        return max(1, READ_TOKENS // (max_prompt + group_size * max_completion) // devices) * devices
-
-    def _pack(self, shape: tuple[int, int, int], batch: list, rows: int) -> Groups:
-        max_prompt, group_size, max_completion = shape
-        spare = rows - len(batch)
-        return batches.pack(
-            [task.prepared.readers[order] for task, order, _ in batch] + [[0]] * spare,
-            [[task.tokens[same[0]] for same in critiques] for task, _, critiques in batch] + [[]] * spare,
-            max_prompt=max_prompt,
-            max_completion=max_completion,
-            group_size=group_size,
-        )
-
-    def _meta_rewards(self, batch: list, groups: Groups) -> None:
-        (params, config, _), layout = self.judge.meta, self.judge.layout
-        rewards = distributed.fetch(meta_rm.score_critiques(params, layout.split(groups), layout=layout, config=config))
-        for (task, _, critiques), row in zip(batch, rewards, strict=False):
-            for same, reward in zip(critiques, row, strict=False):
-                for sample in same:
-                    task.samples[sample] = dataclasses.replace(task.samples[sample], meta=float(reward))
-
-    def _choice_probabilities(self, batch: list, groups: Groups) -> None:
-        judge, most = self.judge, max(task.comparison.n for task, _, _ in batch)
-        positions = np.zeros(groups.lengths.shape, np.int32)
-        candidates = np.zeros((*positions.shape, bucket_of(most)), np.int32)
-        chosen = [
-            (b, g, task, same)
-            for b, (task, _, critiques) in enumerate(batch)
-            for g, same in enumerate(critiques)
-            if task.samples[same[0]].scores is not None
-        ]
-        candidates[:] = token_prob.ABSENT
-        for b, g, task, same in chosen:
-            n = task.comparison.n
-            positions[b, g], candidates[b, g, :n] = token_prob.locate(self.prompter.tokenizer, task.tokens[same[0]], n)
-        rows = judge.layout.split((groups, positions, candidates))
-        weights = token_prob.choice_probabilities(judge.params, *rows, layout=judge.layout, config=judge.config)
-        weights = distributed.fetch(weights)
-        for b, g, task, same in chosen:
-            known = candidates[b, g, : task.comparison.n] != token_prob.ABSENT
-            if known.all():  # else the vote stays what it was, whole
-                order = task.samples[same[0]].order
-                scores = parse.unshuffle([round(float(w), 6) for w in weights[b, g, : len(order)]], order)
-                for sample in same:
-                    task.samples[sample] = dataclasses.replace(task.samples[sample], scores=scores)
-
-    def _conclude(self, task: _Task) -> None:
+    def _conclude(self, task: Task) -> None:
         samples = tuple(task.samples[s] for s in range(task.planned))
         scores = [sample.scores for sample in samples]
         n = task.comparison.n

@@ -1,7 +1,7 @@
 """Model sizes: one dataclass and one function of literal numbers per size.
 
 The numbers are those of the published Gemma-2 and Gemma-3 text models. A fork adds a size by adding a function to
-`SIZES`. This module imports nothing heavy, so that configurations can be read without JAX.
+`SIZES`. This module does not use JAX, so that configurations are made before it is set up.
 """
 
 import dataclasses

@@ -115,7 +115,7 @@ def run_rft(run: Run) -> dict[str, float]:
     retained = rejection.retained_examples(run)
     if not retained:
         raise InputError("rft: rejection sampling kept no draw; train the cold start (config.sft) longer")
-    general, *_ = run.demonstrations("general")
+    general, largest, skipped = run.demonstrations("general")
     num_general = round(config.batch_size * config.general_fraction) if general else 0
 
     def draw_batch(step):
@@ -130,8 +130,9 @@ def run_rft(run: Run) -> dict[str, float]:
         lambda: run.policy_before("rft"),
         draw_batch,
         steps=config.steps,
-        group_size=max(e.size for e in retained),
+        group_size=max(*(e.size for e in retained), largest if num_general else 0),
         accumulate=config.accumulate,
         optimizer_config=config.optimizer,
     )
-    return {**summary, "data": {"read": len(retained), "used": len(retained), "skipped": {}}}
+    used = len(retained) + len(general)
+    return {**summary, "data": {"read": used + sum(skipped.values()), "used": used, "skipped": skipped}}

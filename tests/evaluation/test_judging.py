@@ -149,6 +149,7 @@ def test_a_prompt_that_does_not_fit_is_an_error_in_its_place():
         ({"order": "alphabetical"}, "balanced or random"),
         ({"mode": "guess"}, "one of scores, choice, token_prob"),
         ({"adaptive": 0.1, "k_meta": 2}, "exclude each other"),
+        ({"adaptive": 0.1, "mode": "token_prob"}, "exclude each other"),
         ({"adaptive": 1.5}, "adaptive"),
     ],
 )
