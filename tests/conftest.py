@@ -1,13 +1,24 @@
 """Fixtures shared by all tests; JAX sees two CPU devices, as the tiny experiment does, whatever else is installed."""
 
 import os
+import tempfile
 
+import jax
 import pytest
 
 from spct_jax import config as config_lib
 from spct_jax import sharding
 
-os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# What one process of the tests compiles the others find; a third of the time goes into it otherwise.
+COMPILED = tempfile.TemporaryDirectory(prefix="spct_jax_tests_")
+SETTINGS = {
+    "jax_platforms": os.environ.get("JAX_PLATFORMS", "cpu"),
+    "jax_compilation_cache_dir": COMPILED.name,
+    "jax_persistent_cache_min_compile_time_secs": 0.0,
+}
+for name, value in SETTINGS.items():  # here, and in the processes that tests start
+    jax.config.update(name, value)
+    os.environ[name.upper()] = str(value)
 sharding.use_devices(config_lib.MeshConfig(cpu_devices=2))
 
 
