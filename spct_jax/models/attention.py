@@ -70,32 +70,12 @@ def trunk_mask(lengths: jax.Array, num_slots: int, times: jax.Array, window: int
     Args:
       lengths: Int[B], tokens in each trunk; trunks are right-aligned, so slot j of S stands at time j - S.
       num_slots: S, slots kept.
-      times: Int[T], branch times; the token after the trunk has time 0.
+      times: Int[T] or Int[B T], branch times; the token after the trunk has time 0.
       window: keys a query sees, itself included; None for all.
     """
     slots = jnp.arange(num_slots) - num_slots
     seen = slots >= -lengths[:, None, None]
-    return seen & (True if window is None else times[:, None] - slots < window)
-
-
-def place_mask(
-    lengths: jax.Array, place: jax.Array, num_places: int, num_slots: int, times: jax.Array, window: int | None
-) -> jax.Array:
-    """Which slots of a row with U trunks, S each, one token of every branch sees: Bool[B G U S].
-
-    Args:
-      lengths: Int[B G], tokens in the branch's own trunk.
-      place: Int[B G], which of the U it is.
-      num_places: U.
-      num_slots: S.
-      times: Int[B G], the token's branch time.
-      window: keys a query sees, itself included; None for all.
-    """
-    slots = jnp.arange(num_slots) - num_slots
-    seen = slots >= -lengths[..., None]
-    seen &= True if window is None else times[..., None] - slots < window
-    mine = place[..., None] == jnp.arange(num_places)
-    return mine[..., None] & seen[..., None, :]
+    return seen & (True if window is None else times[..., None] - slots < window)
 
 
 def causal_mask(times: jax.Array, key_times: jax.Array, window: int | None) -> jax.Array:
@@ -256,30 +236,25 @@ def branch_piece(num_branches: int, trunk_slots: int, length: int) -> int:
     return max(t for t in range(1, min(longest, length) + 1) if length % t == 0)
 
 
-def one_query_on_trunks(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array, cap: float) -> Partial:
-    """Attention of one query of each branch to the trunks of its row, as one matrix product per trunk over the branches.
-
-    One product over all trunks would add up a branch's keys in an order that depends on where in the row its trunk stands;
-    the sums over single trunks do not, and those of trunks that are not the branch's own change no bit.
+def one_query_on_trunk(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array, cap: float) -> Partial:
+    """Attention of one query of each branch to a trunk of its row, as one matrix product over the branches.
 
     Args:
       q: [B G K M H].
-      k: [B K U S H].
-      v: [B K U S H].
-      mask: Bool[B G U S], from `place_mask`.
+      k: [B K S H].
+      v: [B K S H].
+      mask: Bool[B G S].
       cap: soft cap on the scores.
 
     Returns:
       The `Partial` with axes [B G K M], without T.
     """
-    (B, G, K, M, H), U = q.shape, k.shape[2]
-    rows = jnp.broadcast_to(jnp.moveaxis(q, 1, 2).reshape(B, K, 1, G * M, H), (B, K, U, G * M, H))
-    scores = jnp.einsum("BKURH,BKUSH->BKURS", rows, k, preferred_element_type=jnp.float32)
-    visible = jnp.moveaxis(mask, 1, 2)[:, None, :, :, None]
-    weights, peak = _weights(scores.reshape(B, K, U, G, M, -1), visible, cap)
-    out = jnp.einsum("BKURS,BKUSH->BKURH", weights.reshape(scores.shape).astype(v.dtype), v, preferred_element_type=jnp.float32)
-    parts = Partial(out.reshape(B, K, U, G, M, H), peak, jnp.sum(weights, axis=-1))
-    part = combine(*(Partial(*(x[:, :, u] for x in parts)) for u in range(U)))
+    B, G, K, M, H = q.shape
+    rows = jnp.moveaxis(q, 1, 2).reshape(B, K, G * M, H)
+    scores = jnp.einsum("BKRH,BKSH->BKRS", rows, k, preferred_element_type=jnp.float32)
+    weights, peak = _weights(scores.reshape(B, K, G, M, -1), mask[:, None, :, None, :], cap)
+    out = jnp.einsum("BKRS,BKSH->BKRH", weights.reshape(scores.shape).astype(v.dtype), v, preferred_element_type=jnp.float32)
+    part = Partial(out.reshape(B, K, G, M, H), peak, jnp.sum(weights, axis=-1))
     return Partial(*(jnp.moveaxis(x, 1, 2) for x in part))
 
 

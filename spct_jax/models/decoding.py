@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+from collections.abc import Sequence
 from typing import Any
 
 import flax
@@ -60,7 +61,7 @@ def init_cache(config: ModelConfig, num_trunks: int, num_branches: int, max_len:
 def decode(
     params: gemma.Params,
     config: ModelConfig,
-    trunk: gemma.Trunk,
+    trunks: Sequence[gemma.Trunk],
     tokens: jax.Array,
     cache: Cache,
     base: jax.Array,
@@ -72,8 +73,7 @@ def decode(
     Args:
       params: parameters, see `spct_jax.models.gemma`.
       config: the architecture.
-      trunk: B rows of trunks, from `prefill` with the same parameters; with lengths Int[B U], keys and values are
-        [B K U S H], U trunks to a row.
+      trunks: U of B rows each, from `prefill` with the same parameters: row b of the branches has row b of each.
       tokens: Int[B G]; the first one of a branch is its prompt's last token.
       cache: what the branches have read so far.
       base: Int[B G], tokens that a branch has in the past; a multiple of C.
@@ -83,19 +83,17 @@ def decode(
     Returns:
       ([B G D] after the final norm, the cache with the token's keys and values in it).
     """
-    lengths = trunk.lengths.reshape(trunk.lengths.shape[0], -1)
     place = jnp.zeros_like(base) if place is None else place
-    times, places = base + column, lengths.shape[1]
-    own = jnp.take_along_axis(lengths, place, axis=1)
+    times = base + column
+    own = jnp.take_along_axis(jnp.stack([trunk.lengths for trunk in trunks], axis=1), place, axis=1)
     longest = jnp.max(base)  # once for all layers: where rows are split, every device has to hear of it
     ropes = gemma.rope_tables(config, (own + times)[..., None])
 
     def body(kind, group, name, carry, index, layer):
         x, recent = carry
-        block, (trunk_k, trunk_v) = layer
+        block, on_layer = layer
         window, cap = gemma.window_of(config, kind), config.attn_softcap
         past_k, past_v = cache.past[group][name]
-        trunk_k, trunk_v = (x.reshape(*x.shape[:2], places, *x.shape[-2:]) for x in (trunk_k, trunk_v))
 
         def attend(q, k, v):
             at = (index, 0, 0, 0, column, 0)
@@ -104,17 +102,22 @@ def decode(
             )
             new_k, new_v = (lax.dynamic_index_in_dim(stack, index, keepdims=False) for stack in rows)
             q = q[..., 0, :]
-            visible = attention.place_mask(own, place, places, trunk_k.shape[-2], times, window)
-            on_trunk = attention.one_query_on_trunks(q, trunk_k, trunk_v, visible, cap)
+            # Trunk by trunk: a sum over all would depend in its last bits on where in the row a branch's own one stands.
+            on_trunks = []
+            for u, (trunk, (trunk_k, trunk_v)) in enumerate(zip(trunks, on_layer, strict=True)):
+                visible = attention.trunk_mask(trunk.lengths, trunk_k.shape[-2], times, window) & (place == u)[..., None]
+                on_trunks.append(attention.one_query_on_trunk(q, trunk_k, trunk_v, visible, cap))
             on_past = _attend_past(q, past_k, past_v, index, base, longest, times, window, cap)
             visible = attention.causal_mask(column + jnp.zeros_like(base), jnp.arange(new_k.shape[-2]), window)
             on_recent = attention.one_query_on_branch(q, jnp.swapaxes(new_k, -1, -2), new_v, visible, cap)
-            return attention.merge(on_trunk, on_past, on_recent)[..., None, :], rows
+            return attention.merge(*on_trunks, on_past, on_recent)[..., None, :], rows
 
         x, rows = gemma.apply_block(config, block, x, ropes[kind], attend)
         return (x, recent | {group: recent[group] | {name: rows}}), None
 
-    layers = gemma.beside(trunk.layers, gemma.stacks(config, params))
+    stacks = gemma.stacks(config, params)
+    held = {group: {name: tuple(t.layers[group][name] for t in trunks) for name in stack} for group, stack in stacks.items()}
+    layers = gemma.beside(held, stacks)
     x = gemma.embed(params, config, tokens[..., None])
     (x, recent), _ = gemma.run_layers(config, body, (x, cache.recent), layers)
     return gemma.final_norm(params, config, x)[:, :, 0], cache.replace(recent=recent)

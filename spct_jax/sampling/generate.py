@@ -118,7 +118,7 @@ class Slots:
     """B rows of G branches that are being drawn.
 
     Attributes:
-      trunk: the trunks of every row; see `models.decoding` for rows with several.
+      trunks: U of them in every row; see `models.decode`.
       cache: what the branches have written.
       place: Int32[B G], which trunk of its row a branch belongs to.
       keys: [B G], one per branch.
@@ -127,7 +127,7 @@ class Slots:
       done: Bool[B G], whether the branch has ended or there is none.
     """
 
-    trunk: models.Trunk
+    trunks: tuple[models.Trunk, ...]
     cache: models.Cache
     place: jax.Array
     keys: jax.Array
@@ -172,7 +172,7 @@ def run_chunk(
     def step(state):
         column, last, done, cache, out = state
         times = past + column
-        hidden, cache = models.decode(params, config, slots.trunk, last, cache, past, column, slots.place)
+        hidden, cache = models.decode(params, config, slots.trunks, last, cache, past, column, slots.place)
         logits = models.unembed(params, config, hidden)
         token, logprob = _sample(logits, slots.keys, times, temperature, top_k, top_p)
         token, logprob = jnp.where(done, 0, token), jnp.where(done, 0.0, logprob)
@@ -240,7 +240,7 @@ def _draw(
     if config.num_layers <= UNROLLED_LAYERS:
         params, config = models.unrolled(params, config)
     slots = Slots(
-        trunk=models.prefill(params, config, trunk_tokens, trunk_lengths),
+        trunks=(models.prefill(params, config, trunk_tokens, trunk_lengths),),
         cache=models.init_cache(config, B, G, max_new_tokens, chunk),
         place=jnp.zeros((B, G), jnp.int32),
         keys=keys,

@@ -73,22 +73,25 @@ def prepared(params: Any, config: ModelConfig) -> tuple[Any, ModelConfig]:
 
 def empty_slots(*, config: ModelConfig, shape: Shape) -> Slots:
     """Slots in which nothing runs."""
-    B, G, U = shape.rows, shape.branches, shape.trunks
+    B, G = shape.rows, shape.branches
     K, H = config.num_kv_heads, config.head_dim
 
     def rows_of(kind: str, repeats: tuple[int, ...]):
         S = shape.max_prompt - 1 if kind == "global" else min(shape.max_prompt - 1, config.window)
-        empty = jnp.zeros((*repeats, B, K, U, S, H), config.dtype)
+        empty = jnp.zeros((*repeats, B, K, S, H), config.dtype)
         return empty, empty.copy()
 
-    layers = {}
-    if config.repeats:
-        layers["blocks"] = {str(i): rows_of(kind, (config.repeats,)) for i, kind in enumerate(config.pattern)}
-    if config.remainder:
-        layers["remainder"] = {str(i): rows_of(kind, ()) for i, kind in enumerate(config.remainder)}
+    def trunk():
+        layers = {}
+        if config.repeats:
+            layers["blocks"] = {str(i): rows_of(kind, (config.repeats,)) for i, kind in enumerate(config.pattern)}
+        if config.remainder:
+            layers["remainder"] = {str(i): rows_of(kind, ()) for i, kind in enumerate(config.remainder)}
+        return models.Trunk(layers=layers, lengths=jnp.zeros(B, jnp.int32))
+
     keys = jax.random.wrap_key_data(jnp.zeros((B, G, *jax.random.key_data(jax.random.key(0)).shape), jnp.uint32))
     return Slots(
-        trunk=models.Trunk(layers=layers, lengths=jnp.zeros((B, U), jnp.int32)),
+        trunks=tuple(trunk() for _ in range(shape.trunks)),
         cache=models.init_cache(config, B, G, shape.max_new_tokens, shape.chunk),
         place=jnp.zeros((B, G), jnp.int32),
         keys=keys,
@@ -131,17 +134,18 @@ chunk = Program(
 def _insert_trunks(slots: Slots, trunks: models.Trunk, rows: jax.Array, places: jax.Array, sources: jax.Array) -> Slots:
     """Puts trunk sources[i] into place places[i] of row rows[i]; a row that does not exist is passed over."""
 
-    def one(held, new):
-        # [.. B K U S H] and [.. b K S H]; scanned layers have an axis R before them.
-        lead = held.ndim - 5
-        at = (*(slice(None),) * lead, rows, slice(None), places)
-        # Indices before and after a slice put the indexed axis first.
-        values = jnp.moveaxis(jnp.take(new, sources, axis=lead, mode="clip"), lead, 0)
-        return held.at[at].set(values, mode="drop")
+    def into(u: int, held: models.Trunk) -> models.Trunk:
+        at = jnp.where(places == u, rows, len(held.lengths))
 
-    lengths = slots.trunk.lengths.at[rows, places].set(jnp.take(trunks.lengths, sources, mode="clip"), mode="drop")
-    layers = jax.tree.map(one, slots.trunk.layers, trunks.layers)
-    return slots.replace(trunk=models.Trunk(layers=layers, lengths=lengths))
+        def one(held, new):
+            lead = held.ndim - 4  # [.. B K S H]: scanned layers have an axis R before the others
+            new = jnp.take(new, sources, axis=lead, mode="clip")
+            return held.at[(*(slice(None),) * lead, at)].set(new, mode="drop")
+
+        lengths = held.lengths.at[at].set(jnp.take(trunks.lengths, sources, mode="clip"), mode="drop")
+        return models.Trunk(layers=jax.tree.map(one, held.layers, trunks.layers), lengths=lengths)
+
+    return slots.replace(trunks=tuple(into(u, held) for u, held in enumerate(slots.trunks)))
 
 
 insert = Program(_insert_trunks, ("batch", "batch", "whole", "whole", "whole"), _same_slots, donate=(0,))

@@ -96,21 +96,21 @@ def test_one_query_in_parts_equals_attention_to_all_keys_at_once(cap):
     B, G, K, M, H, S, U = 2, 3, 2, 2, 8, 7, 2
     keys = jax.random.split(jax.random.key(0), 5)
     q = jax.random.normal(keys[0], (B, G, K, M, H))
-    trunk_k, trunk_v = (jax.random.normal(key, (B, K, U, S, H)) for key in keys[1:3])
+    trunk_k, trunk_v = (jax.random.normal(key, (U, B, K, S, H)) for key in keys[1:3])
     own_k, own_v = (jax.random.normal(key, (B, G, K, 5, H)) for key in keys[3:])
-    lengths, place, times = jnp.array([[7, 3, 0], [2, 2, 6]]), jnp.array([[0, 1, 1], [1, 0, 0]]), jnp.array([[0, 2, 4]] * B)
-    on_trunk = attention.place_mask(lengths, place, U, S, times, 6)
+    lengths, place, times = jnp.array([[7, 3], [2, 6]]), jnp.array([[0, 1, 1], [1, 0, 0]]), jnp.array([[0, 2, 4]] * B)
+    visible = [attention.trunk_mask(lengths[:, u], S, times, 6) & (place == u)[..., None] for u in range(U)]
     on_own = attention.causal_mask(times, jnp.arange(5), 6)
     got = attention.merge(
-        attention.one_query_on_trunks(q, trunk_k, trunk_v, on_trunk, cap),
+        *(attention.one_query_on_trunk(q, trunk_k[u], trunk_v[u], visible[u], cap) for u in range(U)),
         attention.one_query_on_branch(q, jnp.swapaxes(own_k, -1, -2), own_v, on_own, cap),
     )
     for b, g in np.ndindex(B, G):
         u, time = int(place[b, g]), int(times[b, g])
-        trunk_times = range(max(-int(lengths[b, g]), time - 5), 0)
+        trunk_times = range(max(-int(lengths[b, u]), time - 5), 0)
         chosen = [S + t for t in trunk_times]
-        k = jnp.concatenate([trunk_k[b][:, u, chosen], own_k[b, g][:, : time + 1]], axis=1)
-        v = jnp.concatenate([trunk_v[b][:, u, chosen], own_v[b, g][:, : time + 1]], axis=1)
+        k = jnp.concatenate([trunk_k[u, b][:, chosen], own_k[b, g][:, : time + 1]], axis=1)
+        v = jnp.concatenate([trunk_v[u, b][:, chosen], own_v[b, g][:, : time + 1]], axis=1)
         weights = jax.nn.softmax(attention.softcap(jnp.einsum("KMH,KSH->KMS", q[b, g], k), cap), axis=-1)
         np.testing.assert_allclose(got[b, g], jnp.einsum("KMS,KSH->KMH", weights, v), rtol=1e-5, atol=1e-5)
 

@@ -186,7 +186,7 @@ def test_logits_through_the_cache_one_token_at_a_time(checkpoint, split):
     cache = models.init_cache(config, 2, 1, 28, 4)
     for t in range(27 - split):
         base = jnp.full((2, 1), t // 4 * 4)
-        hidden, cache = decode(params, config, trunk, ids[jnp.arange(2), lengths + t][:, None], cache, base, t % 4)
+        hidden, cache = decode(params, config, (trunk,), ids[jnp.arange(2), lengths + t][:, None], cache, base, t % 4)
         cache = models.flush(cache, base) if t % 4 == 3 else cache
         got = models.unembed(params, config, hidden[:, 0])
         want = reference["logits"][np.arange(2), np.asarray(lengths) + t]

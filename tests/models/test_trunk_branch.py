@@ -88,7 +88,7 @@ def test_decoding_one_token_at_a_time_equals_extending_in_one_go(name):
         cache = models.init_cache(config, len(LENGTHS), G, T + 2, chunk)
         for t in range(T):
             base = jnp.full((len(LENGTHS), G), t // chunk * chunk)
-            hidden, cache = step(params, config, trunk, inputs[..., t], cache, base, t % chunk)
+            hidden, cache = step(params, config, (trunk,), inputs[..., t], cache, base, t % chunk)
             np.testing.assert_allclose(hidden, want[:, :, t], atol=2e-5)
             cache = models.flush(cache, base) if t % chunk == chunk - 1 else cache
 
@@ -153,25 +153,33 @@ def test_how_much_of_the_past_is_read_changes_no_bit(cap):
     assert not float(np.abs(attend(0).sum).max())
 
 
-@pytest.mark.parametrize("cap", [0.0, 50.0])
+@pytest.mark.parametrize("name", CONFIGS)
 @pytest.mark.parametrize("slots", [67, 79, 103])
-def test_where_a_trunk_stands_in_its_row_changes_no_bit(slots, cap):
-    """Every row has the same three trunks, in another order each; what the branches see of theirs is the same."""
-    B, G, K, M, U, H = 6, 4, 2, 2, 3, 16
-    rng = np.random.default_rng(0)
-    q, k, v = (rng.standard_normal(s, np.float32) for s in ((1, G, K, M, H), (1, K, U, slots, H), (1, K, U, slots, H)))
-    orders = np.array(list(itertools.permutations(range(U))))
-    place = np.argsort(orders, axis=1)[:, [0, 1, 2, 1]]
-    lengths = np.broadcast_to(np.array([slots, 11, slots // 2, 11]), (B, G))
-    visible = attention.place_mask(lengths, place, U, slots, np.zeros((B, G), np.int32), None)
+def test_where_a_trunk_stands_in_its_row_changes_no_bit(slots, name):
+    """Every row has the same three trunks, in another order each; every branch reads on from its own."""
+    config, params, *_ = setup(name)
+    tokens = jax.random.randint(jax.random.key(4), (3, slots), 0, V)
+    own = jax.jit(models.prefill, static_argnames="config")(params, config, tokens, jnp.array([slots, 11, slots // 2]))
+    orders = np.array(list(itertools.permutations(range(3))))
+    place = jnp.array(np.argsort(orders, axis=1)[:, [0, 1, 2, 1]])
 
-    @jax.jit
-    def attend(k, v):
-        return attention.one_query_on_trunks(jnp.broadcast_to(q, (B, *q.shape[1:])), k, v, visible, cap)
+    def row_of(order):
+        layers = {
+            group: jax.tree.map(lambda x, axis=int(group == "blocks"): jnp.take(x, order, axis=axis), stack)
+            for group, stack in own.layers.items()
+        }
+        return models.Trunk(layers=layers, lengths=own.lengths[order])
 
-    part = attend(*(np.stack([x[0][:, order] for order in orders]) for x in (k, v)))
-    for x in map(np.asarray, part):
-        np.testing.assert_array_equal(x, np.broadcast_to(x[:1], x.shape))
+    cache = models.init_cache(config, *place.shape, 8, 8)
+    last = jnp.broadcast_to(jnp.array([5, 6, 7, 8]), place.shape)
+    trunks = tuple(row_of(order) for order in orders.T)
+    step = jax.jit(models.decode, static_argnames="config")
+    hidden, _ = step(params, config, trunks, last, cache, jnp.zeros_like(place), 0, place)
+    np.testing.assert_array_equal(hidden, np.broadcast_to(hidden[:1], hidden.shape))
+    alone = models.Trunk(layers=row_of(np.array([1])).layers, lengths=own.lengths[1:2])
+    cache = models.init_cache(config, 1, 1, 8, 8)
+    want, _ = step(params, config, (alone,), last[:1, 1:2], cache, jnp.zeros((1, 1), int), 0)
+    np.testing.assert_allclose(hidden[0, 1], want[0, 0], atol=2e-5)
 
 
 def test_a_score_depends_on_no_other_row():
