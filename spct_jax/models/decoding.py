@@ -130,17 +130,17 @@ def _attend_past(q, past_k, past_v, index, base, longest, times, window, cap) ->
     decides. Its code is the same whether or not later ones are read, and one that is not read would add nothing, so no bit
     of a branch depends on how long the others are.
     """
-    _, B, G, K, H, columns = past_k.shape
+    # Out of the stack before any condition: XLA for TPU copies what a branch of one takes, and that would be the whole stack.
+    past_k, past_v = (lax.dynamic_index_in_dim(stack, index, keepdims=False) for stack in (past_k, past_v))
 
     def attend(part, start, stop):
-        k = lax.dynamic_slice(past_k, (index, 0, 0, 0, 0, start), (1, B, G, K, H, stop - start))[0]
-        v = lax.dynamic_slice(past_v, (index, 0, 0, 0, start, 0), (1, B, G, K, stop - start, H))[0]
+        k, v = past_k[..., start:stop], past_v[..., start:stop, :]
         places = jnp.arange(start, stop)
         visible = (places < base[..., None]) & attention.causal_mask(times, places, window)
         return attention.combine(part, attention.one_query_on_branch(q, k, v, visible, cap))
 
     part = attention.nothing(q.shape, cap)
-    for start, stop in segments(columns):
+    for start, stop in segments(past_k.shape[-1]):
         part = lax.cond(longest > start, functools.partial(attend, start=start, stop=stop), lambda part: part, part)
     return part
 
