@@ -130,12 +130,9 @@ def read_tokenizer(directory: str | os.PathLike) -> Tokenizer:
     return Tokenizer.load(directory / "tokenizer.model", stops if isinstance(stops, list) else [stops])
 
 
-def _read_prompt(directory: str | os.PathLike) -> PromptConfig | None:
-    """The templates a model directory was trained with, None where it does not say."""
-    if hf_weights.is_hf_directory(directory):
-        return None
-    read_card(directory)
-    named = files.read_json(pathlib.Path(directory) / "model.json").get("prompt")
+def _read_prompt(directory: pathlib.Path) -> PromptConfig | None:
+    """The templates a model directory of ours was trained with, None where it does not say."""
+    named = files.read_json(directory / "model.json").get("prompt")
     try:
         return None if named is None else PromptConfig(**named)
     except TypeError as error:

@@ -189,8 +189,7 @@ def run_rl(run: Run) -> dict[str, float]:
         return state, metrics, [r.id for r in drawn]
 
     run.describe("rl", "policy")
-    summary = loop.fit(run, "rl", lambda: run.policy_before("rl"), optimizer, update, config.steps)
-    return summary
+    return loop.fit(run, "rl", lambda: run.policy_before("rl"), optimizer, update, config.steps)
 
 
 def least_seconds(run: Run, drawn: list[Rollout], read: int) -> float:

@@ -24,7 +24,6 @@ from spct_jax.grm import prompts
 from spct_jax.models import checkpoints
 from spct_jax.models.sizes import ModelConfig
 from spct_jax.sampling import grouped
-from spct_jax.sampling.grouped import Limits
 from spct_jax.sampling.rollouts import Prompter
 from spct_jax.sharding import Layout
 
@@ -57,10 +56,10 @@ class Run:
     rollout_layout: Layout
 
     @property
-    def limits(self) -> Limits:
+    def limits(self) -> grouped.Limits:
         """Shapes of every program."""
         data = self.config.data
-        return Limits(data.max_prompt, data.max_completion, self.prompter.tokenizer.stop_ids)
+        return grouped.Limits(data.max_prompt, data.max_completion, self.prompter.tokenizer.stop_ids)
 
     def key(self, stage: str, step: int = 0) -> jax.Array:
         """The key of a step of a stage."""

@@ -79,8 +79,7 @@ def train(
         return state, metrics, [e.id for e in examples]
 
     run.describe(stage, "policy")
-    summary = loop.fit(run, stage, make_params, optimizer, update, steps)
-    return summary
+    return loop.fit(run, stage, make_params, optimizer, update, steps)
 
 
 def run_sft(run: Run) -> dict[str, float]:

@@ -176,9 +176,8 @@ def test_where_a_trunk_stands_in_its_row_changes_no_bit(slots, name):
     step = jax.jit(models.decode, static_argnames="config")
     hidden, _ = step(params, config, trunks, last, cache, jnp.zeros_like(place), 0, place)
     np.testing.assert_array_equal(hidden, np.broadcast_to(hidden[:1], hidden.shape))
-    alone = models.Trunk(layers=row_of(np.array([1])).layers, lengths=own.lengths[1:2])
     cache = models.init_cache(config, 1, 1, 8, 8)
-    want, _ = step(params, config, (alone,), last[:1, 1:2], cache, jnp.zeros((1, 1), int), 0)
+    want, _ = step(params, config, (row_of(np.array([1])),), last[:1, 1:2], cache, jnp.zeros((1, 1), int), 0)
     np.testing.assert_allclose(hidden[0, 1], want[0, 0], atol=2e-5)
 
 
