@@ -30,7 +30,7 @@ class Cache:
     """Keys and values that branches have written, {'blocks': {'0': (k, v)}, ...} as the parameters.
 
     Attributes:
-      past: pairs of [R B G K H S] and [R B G K S H], R = 1 in the remainder; whole chunks.
+      past: for each of `segments` a pair of [R B G K H S] and [R B G K S H], R = 1 in the remainder; whole chunks.
       recent: pairs of [R B G K C H]; the chunk at hand.
     """
 
@@ -44,18 +44,24 @@ def init_cache(config: ModelConfig, num_trunks: int, num_branches: int, max_len:
     S = -(-max_len // block) * block
     K, H = config.num_kv_heads, config.head_dim
 
-    def empty(*shapes):
-        def pair(rows):
-            return tuple(jnp.zeros((rows, num_trunks, num_branches, K, *shape), config.dtype) for shape in shapes)
+    def empty(rows, *shape):
+        return jnp.zeros((rows, num_trunks, num_branches, K, *shape), config.dtype)
 
-        stacks = {}
+    def past(rows):
+        return tuple((empty(rows, H, stop - start), empty(rows, stop - start, H)) for start, stop in segments(S))
+
+    def recent(rows):
+        return empty(rows, chunk, H), empty(rows, chunk, H)
+
+    def stacks(layer):
+        found = {}
         if config.repeats:
-            stacks["blocks"] = {str(i): pair(config.repeats) for i in range(len(config.pattern))}
+            found["blocks"] = {str(i): layer(config.repeats) for i in range(len(config.pattern))}
         if config.remainder:
-            stacks["remainder"] = {str(i): pair(1) for i in range(len(config.remainder))}
-        return stacks
+            found["remainder"] = {str(i): layer(1) for i in range(len(config.remainder))}
+        return found
 
-    return Cache(past=empty((H, S), (S, H)), recent=empty((chunk, H), (chunk, H)))
+    return Cache(past=stacks(past), recent=stacks(recent))
 
 
 def decode(
@@ -93,7 +99,8 @@ def decode(
         x, recent = carry
         block, on_layer = layer
         window, cap = gemma.window_of(config, kind), config.attn_softcap
-        past_k, past_v = cache.past[group][name]
+        # Out of the stack before any condition: XLA for TPU copies what a branch of one takes, which would be the whole stack.
+        past = jax.tree.map(lambda stack: lax.dynamic_index_in_dim(stack, index, keepdims=False), cache.past[group][name])
 
         def attend(q, k, v):
             at = (index, 0, 0, 0, column, 0)
@@ -107,7 +114,7 @@ def decode(
             for u, (trunk, (trunk_k, trunk_v)) in enumerate(zip(trunks, on_layer, strict=True)):
                 visible = attention.trunk_mask(trunk.lengths, trunk_k.shape[-2], times, window) & (place == u)[..., None]
                 on_trunks.append(attention.one_query_on_trunk(q, trunk_k, trunk_v, visible, cap))
-            on_past = _attend_past(q, past_k, past_v, index, base, longest, times, window, cap)
+            on_past = _attend_past(q, past, base, longest, times, window, cap)
             visible = attention.causal_mask(column + jnp.zeros_like(base), jnp.arange(new_k.shape[-2]), window)
             on_recent = attention.one_query_on_branch(q, jnp.swapaxes(new_k, -1, -2), new_v, visible, cap)
             return attention.merge(*on_trunks, on_past, on_recent)[..., None, :], rows
@@ -123,25 +130,22 @@ def decode(
     return gemma.final_norm(params, config, x)[:, :, 0], cache.replace(recent=recent)
 
 
-def _attend_past(q, past_k, past_v, index, base, longest, times, window, cap) -> attention.Partial:
-    """Attention of q [B G K M H] to the whole chunks of row `index`, segment by segment as far as `longest` columns reach.
+def _attend_past(q, past, base, longest, times, window, cap) -> attention.Partial:
+    """Attention of q [B G K M H] to whole chunks, segment by segment as far as `longest` columns reach.
 
-    A segment's slices are known to the compiler: XLA's CPU backend takes eight times as long over slices whose place a loop
-    decides. Its code is the same whether or not later ones are read, and one that is not read would add nothing, so no bit
-    of a branch depends on how long the others are.
+    Segments are arrays of their own: XLA's CPU backend takes eight times as long over slices whose place a loop decides, and
+    copies those whose place is fixed. The code of one is the same whether or not later ones are read, and one that is not
+    read would add nothing, so no bit of a branch depends on how long the others are.
     """
-    # Out of the stack before any condition: XLA for TPU copies what a branch of one takes, and that would be the whole stack.
-    past_k, past_v = (lax.dynamic_index_in_dim(stack, index, keepdims=False) for stack in (past_k, past_v))
 
-    def attend(part, start, stop):
-        k, v = past_k[..., start:stop], past_v[..., start:stop, :]
-        places = jnp.arange(start, stop)
+    def attend(part, k, v, places):
         visible = (places < base[..., None]) & attention.causal_mask(times, places, window)
         return attention.combine(part, attention.one_query_on_branch(q, k, v, visible, cap))
 
     part = attention.nothing(q.shape, cap)
-    for start, stop in segments(past_k.shape[-1]):
-        part = lax.cond(longest > start, functools.partial(attend, start=start, stop=stop), lambda part: part, part)
+    for (start, stop), (k, v) in zip(segments(sum(v.shape[-2] for _, v in past)), past, strict=True):
+        read = functools.partial(attend, k=k, v=v, places=jnp.arange(start, stop))
+        part = lax.cond(longest > start, read, lambda part: part, part)
     return part
 
 
@@ -157,12 +161,12 @@ def flush(cache: Cache, base: jax.Array) -> Cache:
     """Moves a full chunk into the past, at columns base [B G] on, or at the same ones of all branches if base is one number."""
 
     def one_layer(past, recent):
-        (past_k, past_v), (k, v) = past, recent
-        k = jnp.swapaxes(k, -1, -2)
-        if base.ndim == 0:
-            past_k = lax.dynamic_update_slice_in_dim(past_k, k, base, axis=-1)
-            return past_k, lax.dynamic_update_slice_in_dim(past_v, v, base, axis=-2)
-        return _put(past_k, k, base, -1), _put(past_v, v, base, -2)
+        k, v = recent
+        k, start, written = jnp.swapaxes(k, -1, -2), 0, []
+        for past_k, past_v in past:
+            written.append((_put(past_k, k, base - start, -1), _put(past_v, v, base - start, -2)))
+            start += past_v.shape[-2]
+        return tuple(written)
 
     past = {
         group: {name: one_layer(cache.past[group][name], new) for name, new in stack.items()}
@@ -171,14 +175,18 @@ def flush(cache: Cache, base: jax.Array) -> Cache:
     return cache.replace(past=past)
 
 
-def _put(past: jax.Array, chunk: jax.Array, base: jax.Array, axis: int) -> jax.Array:
-    """Writes chunk [R B G K ..] into past along `axis`, at base [B G]."""
-    C, shape = chunk.shape[axis], past.shape
-    axis += past.ndim
-    split = past.reshape(*shape[:axis], shape[axis] // C, C, *shape[axis + 1 :])
-    B, G = base.shape
-    b, g = jnp.arange(B)[:, None], jnp.arange(G)[None]
-    where = (slice(None), b, g, *(slice(None),) * (axis - 3), base // C)
-    # Indices before and after a slice put the indexed axes first.
-    values = jnp.moveaxis(chunk, 0, 2)
+def _put(segment: jax.Array, chunk: jax.Array, base: jax.Array, axis: int) -> jax.Array:
+    """Writes chunk [R B G K ..] into a segment along `axis`, at base [B G] or one for all; nothing where that is outside."""
+    C, shape = chunk.shape[axis], segment.shape
+    axis += segment.ndim
+    split = segment.reshape(*shape[:axis], shape[axis] // C, C, *shape[axis + 1 :])
+    # An index below zero would count from the end.
+    at = jnp.where(base < 0, shape[axis], base) // C
+    if base.ndim == 0:
+        where, values = (slice(None),) * axis + (at,), chunk
+    else:
+        B, G = base.shape
+        where = (slice(None), jnp.arange(B)[:, None], jnp.arange(G), *(slice(None),) * (axis - 3), at)
+        # Indices before and after a slice put the indexed axes first.
+        values = jnp.moveaxis(chunk, 0, 2)
     return split.at[where].set(values, unique_indices=True, mode="drop").reshape(shape)

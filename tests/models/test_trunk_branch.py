@@ -134,23 +134,42 @@ def test_attention_over_nothing_changes_no_bit_of_what_it_is_combined_with(cap):
 def test_how_much_of_the_past_is_read_changes_no_bit(cap):
     """Branches have up to 20 columns; the longest one beside them decides how many are read."""
     rng, S = np.random.default_rng(0), 160
-    q, k, v = (rng.standard_normal(s, np.float32) for s in ((2, 3, 2, 2, 16), (1, 2, 3, 2, 16, S), (1, 2, 3, 2, S, 16)))
+    q, k, v = (rng.standard_normal(s, np.float32) for s in ((2, 3, 2, 2, 16), (2, 3, 2, 16, S), (2, 3, 2, S, 16)))
     base = rng.integers(1, 21, (2, 3)).astype(np.int32)
     assert decoding.segments(S) == [(0, 32), (32, 64), (64, 128), (128, 160)] and decoding.segments(24) == [(0, 24)]
+    past = [(k[..., start:stop], v[..., start:stop, :]) for start, stop in decoding.segments(S)]
 
     @jax.jit
     def attend(longest):
-        return decoding._attend_past(q, k, v, 0, base, longest, base, None, cap)
+        return decoding._attend_past(q, past, base, longest, base, None, cap)
 
     first, *others = (attend(longest) for longest in (20, 33, 65, 129))
     for other in others:
         jax.tree.map(np.testing.assert_array_equal, other, first)
-    scores = np.einsum("BGKMH,BGKHS->BGKMS", q, k[0])
+    scores = np.einsum("BGKMH,BGKHS->BGKMS", q, k)
     scores = cap * np.tanh(scores / cap) if cap else scores
     weights = np.exp(scores) * (np.arange(S) < base[:, :, None, None, None])
-    want = np.einsum("BGKMS,BGKSH->BGKMH", weights, v[0]) / weights.sum(-1, keepdims=True)
+    want = np.einsum("BGKMS,BGKSH->BGKMH", weights, v) / weights.sum(-1, keepdims=True)
     np.testing.assert_allclose(attention.merge(first), want, rtol=2e-5, atol=2e-6)
     assert not float(np.abs(attend(0).sum).max())
+
+
+@pytest.mark.parametrize("alike", [False, True])
+def test_a_chunk_goes_where_it_belongs_in_the_past_and_nowhere_else(alike):
+    config, rng, C = CONFIGS["gemma2"], np.random.default_rng(0), 8
+    cache = models.init_cache(config, 2, 3, 100, C)
+    cache = jax.tree.map(lambda x: jnp.asarray(rng.standard_normal(x.shape, np.float32)), cache)
+    base = np.full((2, 3), 72) if alike else np.array([[0, 24, 32], [56, 64, 120]])
+    flushed = models.flush(cache, jnp.int32(72) if alike else jnp.asarray(base))
+    for name, (k, v) in cache.recent["blocks"].items():
+        for new, number, axis in ((np.swapaxes(k, -1, -2), 0, -1), (v, 1, -2)):
+            want, got = (
+                np.moveaxis(np.concatenate([pair[number] for pair in c.past["blocks"][name]], axis), axis, 3).copy()
+                for c in (cache, flushed)
+            )
+            for b, g in np.ndindex(2, 3):
+                want[:, b, g, base[b, g] : base[b, g] + C] = np.moveaxis(new, axis, 3)[:, b, g]
+            np.testing.assert_array_equal(got, want)
 
 
 @pytest.mark.parametrize("name", CONFIGS)
