@@ -95,5 +95,5 @@ if __name__ == "__main__":
     JSON = flags.DEFINE_string("json", "", "File to write the plan to, as JSON.")
     PROGRAMS = flags.DEFINE_list("programs", [], "Only these programs.")
     SEARCH = flags.DEFINE_bool("search", False, "Rank meshes and micro-batches instead, and compile the best three.")
-    CACHE = flags.DEFINE_string("cache", "~/.cache/spct_jax/plan", "Where figures of compiled programs are kept.")
+    CACHE = flags.DEFINE_string("cache", "~/.cache/spct_jax/plan", "Where compiled programs are kept, as text.")
     cli.run(main, with_config=True)

@@ -30,6 +30,10 @@ _NO_TRAFFIC = {
     "partition-id", "replica-id", "opt-barrier", "custom-call",
 }  # fmt: skip
 
+_SLICES = ("dynamic-slice", "slice", "gather")
+_UPDATES = {"dynamic-update-slice": 1, "scatter": 2}
+"""What changes a part of its first operand in place -> the operand that is the part."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Shape:
@@ -225,38 +229,61 @@ class Module:
     def _plain_bytes(self, computation: str, instruction: Instruction) -> float:
         given = [s for name in instruction.operands for s in self._shapes(computation, name)]
         made = instruction.shapes[:1] if instruction.opcode.endswith("-start") else instruction.shapes
-        if instruction.opcode in ("dynamic-slice", "slice", "gather"):
+        if instruction.opcode in _SLICES:
             given = list(made)
-        elif instruction.opcode in ("dynamic-update-slice", "scatter"):
-            given = made = self._shapes(computation, instruction.operands[1 if instruction.opcode != "scatter" else 2])
+        elif instruction.opcode in _UPDATES:
+            given = made = self._shapes(computation, instruction.operands[_UPDATES[instruction.opcode]])
         return sum(s.bytes for s in (*given, *made) if s.in_hbm)
 
     def _fusion_bytes(self, computation: str, fusion: Instruction) -> float:
         """Operands and results, but of arrays that are only sliced or updated in place, the parts that are."""
         inside = fusion.called("calls")
-        body, names = self.computations[inside], self._names[inside]
-        users: dict[str, list[Instruction]] = {}
-        for instruction in body:
-            for name in instruction.operands:
-                users.setdefault(name, []).append(instruction)
-        parameters = {int(i.argument): i for i in body if i.opcode == "parameter"}
         updated, total = set(), 0.0
         for number, name in enumerate(fusion.operands):
-            parameter = parameters.get(number)
             for shape in self._shapes(computation, name):
-                if not shape.in_hbm:
-                    continue
-                uses = users.get(parameter.name, []) if parameter else []
-                if uses and all(
-                    u.opcode in ("dynamic-slice", "slice", "gather") and u.operands[0] == parameter.name for u in uses
-                ):
-                    total += sum(min(u.shapes[0].bytes, shape.bytes) for u in uses)
-                elif uses and all(u.opcode == "dynamic-update-slice" and u.operands[0] == parameter.name for u in uses):
-                    total += sum(names[u.operands[1]].shapes[0].bytes for u in uses)
+                parts = self._parts(inside, self._parameters[inside][number])
+                if shape.in_hbm:
+                    total += min(sum(size for _, size in parts), shape.bytes) if parts else shape.bytes
+                if parts and all(opcode in _UPDATES for opcode, _ in parts):
                     updated.add(shape.dims)
-                else:
-                    total += shape.bytes
         return total + sum(s.bytes for s in fusion.shapes if s.in_hbm and s.dims not in updated)
+
+    def _parts(self, computation: str, name: str) -> list[tuple[str, int]]:
+        """What of an array is sliced or updated: opcode and bytes; empty where any use takes all of it."""
+        parts = []
+        for user in self._users[computation].get(name, ()):
+            place = user.operands.index(name)
+            if user.opcode in _SLICES and place == 0:
+                found = [(user.opcode, user.shapes[0].bytes)]
+            elif user.opcode in _UPDATES and place == 0:
+                found = [(user.opcode, self._shapes(computation, user.operands[_UPDATES[user.opcode]])[0].bytes)]
+            elif user.opcode == "bitcast":
+                found = self._parts(computation, user.name)
+            elif user.opcode == "fusion":
+                inside = user.called("calls")
+                found = self._parts(inside, self._parameters[inside][place])
+            else:
+                found = []
+            if not found:
+                return []
+            parts += found
+        return parts
+
+    @functools.cached_property
+    def _parameters(self) -> dict[str, dict[int, str]]:
+        return {
+            name: {int(i.argument): i.name for i in body if i.opcode == "parameter"} for name, body in self.computations.items()
+        }
+
+    @functools.cached_property
+    def _users(self) -> dict[str, dict[str, list[Instruction]]]:
+        users: dict[str, dict[str, list[Instruction]]] = {}
+        for name, body in self.computations.items():
+            found = users[name] = {}
+            for instruction in body:
+                for operand in dict.fromkeys(instruction.operands):
+                    found.setdefault(operand, []).append(instruction)
+        return users
 
 
 _ARRAY = re.compile(r"(\w+)\[([\d,]*)\](?:\{([^}]*)\})?")

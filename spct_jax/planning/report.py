@@ -1,6 +1,7 @@
 """From a compiled program to figures, and from figures to the tables of a plan."""
 
 import dataclasses
+import gzip
 import hashlib
 import json
 import pathlib
@@ -16,8 +17,6 @@ from spct_jax.hardware import GIB, Chip
 from spct_jax.planning import hlo
 from spct_jax.planning.programs import Planned
 
-"""Programs with a loop that ends on data: their figures are of one step of it (and of the prefill before it)."""
-
 
 def measure(planned: Planned, topology: str, devices: list, chip: Chip, cache: pathlib.Path) -> dict[str, Any]:
     """Compiles a program, or takes what the same program gave before, and holds it against the chip.
@@ -27,37 +26,42 @@ def measure(planned: Planned, topology: str, devices: list, chip: Chip, cache: p
       `flops_by_hand`, `bytes`, `collectives` and `sent` per device, and `seconds`, the least time each resource takes.
     """
     lowered = planned.lower()
-    key = "\n".join((lowered.as_text(), topology, str(len(devices)), jax.__version__, str(chip), hlo_version()))
-    path = cache / f"{hashlib.sha256(key.encode()).hexdigest()}.json"
-    found = files.read_json(path) if path.exists() else _compile(lowered)
-    if not path.exists():
+    key = "\n".join((lowered.as_text(), topology, str(len(devices)), jax.__version__, str(chip)))
+    path = cache / f"{hashlib.sha256(key.encode()).hexdigest()}.json.gz"
+    if path.exists():
+        compiled = json.loads(gzip.decompress(path.read_bytes()))
+    else:
+        compiled = _compile(lowered)
         cache.mkdir(parents=True, exist_ok=True)
-        files.write_json(path, found)
-    result = dict(found, beside=planned.beside, limit=chip.hbm, tokens=planned.tokens)
-    result["fits"] = found["peak"] + planned.beside <= chip.hbm
-    if "flops" not in found:
+        files.write(path, gzip.compress(json.dumps(compiled).encode()))
+    peak, text = compiled["peak"], compiled["text"]
+    result = {"peak": peak, "beside": planned.beside, "limit": chip.hbm, "tokens": planned.tokens}
+    if not text:
         return result | {"fits": False}
-    dcn = found["collectives"].get("send", (0, 0))[1]
+    cost = hlo.Module(text).cost()
+    dcn = cost.collectives.get("send", (0, 0))[1]
     seconds = {
-        "compute": found["flops"] / chip.flops,
-        "memory": found["bytes"] / chip.hbm_bandwidth,
-        "links": (found["sent"] - dcn) / chip.ici_bandwidth,
+        "compute": cost.flops / chip.flops,
+        "memory": cost.bytes / chip.hbm_bandwidth,
+        "links": (cost.sent - dcn) / chip.ici_bandwidth,
         "network": dcn / chip.dcn_bandwidth,
     }
     return result | {
+        "fits": peak + planned.beside <= chip.hbm,
+        "compile_seconds": compiled["seconds"],
+        "flops": cost.flops,
         "flops_by_hand": planned.flops / len(devices),
+        "bytes": cost.bytes,
+        "collectives": cost.collectives,
+        "sent": cost.sent,
         "seconds": seconds,
         "bound": max(seconds, key=seconds.get),
         "lower_bound": max(seconds.values()),
     }
 
 
-def hlo_version() -> str:
-    """Changes when the reading of programs does, so that nothing older is taken from a cache."""
-    return hashlib.sha256(pathlib.Path(hlo.__file__).read_bytes()).hexdigest()
-
-
 def _compile(lowered: jax.stages.Lowered) -> dict[str, Any]:
+    """Peak bytes per device, seconds of compilation, and the program's text, empty where it does not fit."""
     start = time.perf_counter()
     try:
         compiled = lowered.compile()
@@ -66,16 +70,10 @@ def _compile(lowered: jax.stages.Lowered) -> dict[str, Any]:
         if needed is None:
             raise
         unit = GIB if needed[2] == "G" else GIB >> 10
-        return {"peak": int(float(needed[1]) * unit), "compile_seconds": time.perf_counter() - start}
-    cost = hlo.Module(compiled.as_text()).cost()
-    return {
-        "peak": compiled.memory_analysis().peak_memory_in_bytes,
-        "flops": cost.flops,
-        "bytes": cost.bytes,
-        "collectives": cost.collectives,
-        "sent": cost.sent,
-        "compile_seconds": time.perf_counter() - start,
-    }
+        peak, text = int(float(needed[1]) * unit), ""
+    else:
+        peak, text = compiled.memory_analysis().peak_memory_in_bytes, compiled.as_text()
+    return {"peak": peak, "seconds": time.perf_counter() - start, "text": text}
 
 
 def step(config: Config, results: dict[str, dict]) -> dict[str, float]:

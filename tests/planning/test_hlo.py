@@ -135,6 +135,42 @@ def test_of_a_stack_that_is_sliced_only_the_slice_is_read_and_scratch_memory_is_
     assert program(SLICED).cost().bytes == 4000
 
 
+NESTED = """
+    %slices (p: bf16[13,64,32], i: s32[]) -> bf16[64,32,1] {
+      %p = bf16[13,64,32]{2,1,0} parameter(0)
+      %i = s32[] parameter(1)
+      %z = s32[] constant(0)
+      %d = bf16[1,64,32]{2,1,0} dynamic-slice(%p, %i, %z, %z), dynamic_slice_sizes={1,64,32}
+      ROOT %b = bf16[64,32,1]{1,0,2} bitcast(%d)
+    }
+
+    %inside (i: s32[], x: bf16[8,64], p: bf16[13,64,32]) -> f32[8,32] {
+      %i = s32[] parameter(0)
+      %x = bf16[8,64]{1,0} parameter(1)
+      %p = bf16[13,64,32]{2,1,0} parameter(2)
+      %q = bf16[13,64,32]{2,1,0} bitcast(%p)
+      %w = bf16[64,32,1]{1,0,2} fusion(%q, %i), kind=kLoop, calls=%slices
+      ROOT %c = f32[8,32]{1,0} convolution(%x, %w), window={size=1}, dim_labels=bf_io0->bf
+    }
+
+    ENTRY %main (p: bf16[13,64,32], x: bf16[8,64], i: s32[]) -> f32[8,32] {
+      %p = bf16[13,64,32]{2,1,0} parameter(0)
+      %x = bf16[8,64]{1,0} parameter(1)
+      %i = s32[]{:T(128)S(6)} parameter(2)
+      ROOT %f = f32[8,32]{1,0} fusion(%i, %x, %p), kind=kOutput, calls=%inside
+    }
+    """
+
+
+def test_a_slice_is_seen_through_fusions_within_a_fusion():
+    module = hlo.Module(textwrap.dedent(NESTED))
+    (fusion,) = (i for i in module.computations["main"] if i.opcode == "fusion")
+    assert module._fusion_bytes("main", fusion) == 2 * 64 * 32 + 2 * 8 * 64 + 4 * 8 * 32
+    whole = NESTED.replace("fusion(%q, %i), kind=kLoop, calls=%slices", "reduce(%q, %i), dimensions={0}, to_apply=%add")
+    module = hlo.Module(textwrap.dedent(whole))
+    assert module._fusion_bytes("main", fusion) == 2 * 13 * 64 * 32 + 2 * 8 * 64 + 4 * 8 * 32
+
+
 MODEL = dataclasses.replace(sizes.toy(512), num_layers=6, width=128, ffw_width=256, window=64, remat="full")
 
 
