@@ -48,7 +48,9 @@ def rope_tables(positions: jax.Array, head_dim: int, base: float, scale: float =
     """Sines and cosines, both Float32[.. T H/2], of Int[.. T] positions divided by `scale`."""
     timescale = base ** (jnp.arange(0, head_dim, 2, dtype=jnp.float32) / head_dim)
     angles = positions[..., None].astype(jnp.float32) / timescale / scale
-    return jnp.sin(angles), jnp.cos(angles)
+    # By a loop, out of which XLA fuses nothing: on CPUs they would be taken again in every use, for every head and layer.
+    sin, cos = lax.map(lambda i: lax.switch(i, (jnp.sin, jnp.cos), angles), jnp.arange(2))
+    return sin, cos
 
 
 def rope(x: jax.Array, tables: tuple[jax.Array, jax.Array]) -> jax.Array:
