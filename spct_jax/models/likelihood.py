@@ -18,7 +18,6 @@ def token_logprobs(
     targets: jax.Array,
     *,
     temperature: jax.Array | float = 1.0,
-    time_chunk: int = 32,
     with_entropy: bool = False,
 ) -> jax.Array | tuple[jax.Array, jax.Array]:
     """Log-probabilities of the branches' targets under softmax(logits / temperature).
@@ -30,7 +29,6 @@ def token_logprobs(
       inputs: Int[B G T], [prompt's last token, c_0, .., c_{T-2}].
       targets: Int[B G T], [c_0, .., c_{T-1}].
       temperature: divides the capped logits; positive.
-      time_chunk: tokens of time whose logits exist at once, in the backward pass too.
       with_entropy: also return the entropy of every distribution.
 
     Returns:
@@ -48,18 +46,18 @@ def token_logprobs(
             return logprobs
         return logprobs, norm - jnp.sum(jnp.exp(scaled - norm[..., None]) * scaled, axis=-1)
 
-    T = inputs.shape[-1]
-    if T <= time_chunk:
+    T, size = inputs.shape[-1], config.time_chunk
+    if T <= size:
         return one_chunk((table, temperature), hidden, targets)
-    chunks = -(-T // time_chunk)
-    spare = chunks * time_chunk - T
+    chunks = -(-T // size)
+    spare = chunks * size - T
 
     def split(x):
         x = jnp.pad(x, [(0, spare) if axis == 2 else (0, 0) for axis in range(x.ndim)])
-        return jnp.moveaxis(x.reshape(*x.shape[:2], chunks, time_chunk, *x.shape[3:]), 2, 0)
+        return jnp.moveaxis(x.reshape(*x.shape[:2], chunks, size, *x.shape[3:]), 2, 0)
 
     def join(x):
-        return jnp.moveaxis(x, 0, 2).reshape(*x.shape[1:3], chunks * time_chunk)[:, :, :T]
+        return jnp.moveaxis(x, 0, 2).reshape(*x.shape[1:3], chunks * size)[:, :, :T]
 
     def all_chunks(whole, hidden, targets):
         out = lax.map(lambda chunk: jax.checkpoint(one_chunk)(whole, *chunk), (split(hidden), split(targets)))

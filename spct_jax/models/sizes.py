@@ -65,6 +65,9 @@ class ModelConfig:
     remat: str = "none"
     """What of each block is computed again in the backward pass instead of kept: `none`; `full`, all but the block's input;
     `dots`, all but its input and its products with weights."""
+    time_chunk: int = 32
+    """Times of all branches whose logits exist at once, in the backward pass too. The output table is read, and its gradient
+    read and written, once per chunk: with few branches on a chip, more times at once move fewer bytes."""
     attention: str = "xla"
     """Within trunks: `xla`, or `splash`, the Pallas kernel, on TPUs (other devices compute the same by XLA); `head_dim` must
     then be a multiple of 128."""
@@ -101,6 +104,8 @@ class ModelConfig:
             raise InputError(f"model.dtype must be one of {', '.join(_DTYPES)}, got {self.dtype!r}")
         if self.remat not in _REMATS:
             raise InputError(f"model.remat must be one of {', '.join(_REMATS)}, got {self.remat!r}")
+        if self.time_chunk < 1:
+            raise InputError(f"model.time_chunk must be at least 1, got {self.time_chunk}")
         if self.attention not in _ATTENTIONS:
             raise InputError(f"model.attention must be one of {', '.join(_ATTENTIONS)}, got {self.attention!r}")
         if self.attention == "splash" and self.head_dim % 128:
@@ -157,6 +162,7 @@ def gemma2_2b() -> ModelConfig:
         final_softcap=30.0,
         dtype="bfloat16",
         remat="full",
+        time_chunk=128,
     )
 
 
@@ -198,6 +204,7 @@ def gemma3_1b() -> ModelConfig:
         qk_norm=True,
         dtype="bfloat16",
         remat="full",
+        time_chunk=128,
     )
 
 

@@ -33,6 +33,7 @@ _NO_TRAFFIC = {
 _SLICES = ("dynamic-slice", "slice", "gather")
 _UPDATES = {"dynamic-update-slice": 1, "scatter": 2}
 """What changes a part of its first operand in place -> the operand that is the part."""
+_HANDED_ON = ("tuple", 0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,13 +122,14 @@ class Module:
     def _names(self) -> dict[str, dict[str, Instruction]]:
         return {name: {i.name: i for i in body} for name, body in self.computations.items()}
 
-    def _cost(self, computation: str) -> Cost:
+    def _cost(self, computation: str, fused: bool = False) -> Cost:
+        """The cost of one computation; of a fused one, whose values stay on the chip, no bytes but those of collectives."""
         total = Cost()
         for instruction in self.computations[computation]:
-            self._add(total, computation, instruction)
+            self._add(total, computation, instruction, fused)
         return total
 
-    def _add(self, total: Cost, computation: str, instruction: Instruction) -> None:
+    def _add(self, total: Cost, computation: str, instruction: Instruction, fused: bool) -> None:
         opcode = instruction.opcode
         if opcode == "while":
             total.add(self._cost(instruction.called("body")), self.trips(computation, instruction) or 1)
@@ -139,15 +141,15 @@ class Module:
         elif opcode == "call" or opcode.endswith("-start") and instruction.called("calls"):
             total.add(self._cost(instruction.called("to_apply") or instruction.called("calls")))
         elif opcode == "fusion":
-            inside = self._cost(instruction.called("calls"))
-            total.add(dataclasses.replace(inside, bytes=self._fusion_bytes(computation, instruction)))
+            total.add(self._cost(instruction.called("calls"), fused=True))
+            total.bytes += 0 if fused else self._fusion_bytes(computation, instruction)
+        elif opcode.removesuffix("-start") in COLLECTIVES:
+            self._add_collective(total, computation, instruction)
         else:
             if opcode in ("dot", "convolution"):
                 operands = [self._shapes(computation, name)[0] for name in instruction.operands[:2]]
                 total.flops += (_dot_flops if opcode == "dot" else _convolution_flops)(instruction, *operands)
-            elif opcode.removesuffix("-start") in COLLECTIVES:
-                self._add_collective(total, computation, instruction)
-            if opcode not in _NO_TRAFFIC and not opcode.endswith("-done"):
+            if not fused and opcode not in _NO_TRAFFIC and not opcode.endswith("-done"):
                 total.bytes += self._plain_bytes(computation, instruction)
 
     def _shapes(self, computation: str, name: str) -> tuple[Shape, ...]:
@@ -224,7 +226,7 @@ class Module:
             "reduce-scatter": given * share,
             "all-to-all": given * share,
         }.get(kind, given)
-        total.add(Cost(collectives={kind: (1.0, float(size))}))
+        total.add(Cost(bytes=self._plain_bytes(computation, instruction), collectives={kind: (1.0, float(size))}))
 
     def _plain_bytes(self, computation: str, instruction: Instruction) -> float:
         given = [s for name in instruction.operands for s in self._shapes(computation, name)]
@@ -236,21 +238,30 @@ class Module:
         return sum(s.bytes for s in (*given, *made) if s.in_hbm)
 
     def _fusion_bytes(self, computation: str, fusion: Instruction) -> float:
-        """Operands and results, but of arrays that are only sliced or updated in place, the parts that are."""
+        """Operands and results, but of arrays that are only sliced or updated in place, the parts that are.
+
+        What is handed through, as by fusions among whose work a collective goes on, costs nothing.
+        """
         inside = fusion.called("calls")
         updated, total = set(), 0.0
         for number, name in enumerate(fusion.operands):
             for shape in self._shapes(computation, name):
                 parts = self._parts(inside, self._parameters[inside][number])
                 if shape.in_hbm:
-                    total += min(sum(size for _, size in parts), shape.bytes) if parts else shape.bytes
-                if parts and all(opcode in _UPDATES for opcode, _ in parts):
+                    total += shape.bytes if parts is None else min(sum(size for _, size in parts), shape.bytes)
+                if {opcode for opcode, _ in parts or ()} - {_HANDED_ON[0]} <= set(_UPDATES) and parts:
                     updated.add(shape.dims)
-        return total + sum(s.bytes for s in fusion.shapes if s.in_hbm and s.dims not in updated)
+        root = self.computations[inside][-1]
+        made = [self._names[inside][name] for name in root.operands] if root.opcode == "tuple" else [root]
+        return total + sum(
+            shape.bytes
+            for shape, source in zip(fusion.shapes, (i for i in made for _ in i.shapes), strict=True)
+            if shape.in_hbm and shape.dims not in updated and source.opcode not in ("parameter", *COLLECTIVES)
+        )
 
-    def _parts(self, computation: str, name: str) -> list[tuple[str, int]]:
-        """What of an array is sliced or updated: opcode and bytes; empty where any use takes all of it."""
-        parts = []
+    def _parts(self, computation: str, name: str) -> list[tuple[str, int]] | None:
+        """What of an array is sliced, updated or handed on, opcode and bytes; None where any use takes all of it."""
+        parts = [_HANDED_ON] if name == self.computations[computation][-1].name else []
         for user in self._users[computation].get(name, ()):
             place = user.operands.index(name)
             if user.opcode in _SLICES and place == 0:
@@ -262,10 +273,15 @@ class Module:
             elif user.opcode == "fusion":
                 inside = user.called("calls")
                 found = self._parts(inside, self._parameters[inside][place])
+                if found and _HANDED_ON in found:
+                    rest = self._parts(computation, user.name)
+                    found = None if rest is None else [part for part in found if part != _HANDED_ON] + rest
+            elif user.opcode in ("tuple", *COLLECTIVES):
+                found = [_HANDED_ON]
             else:
-                found = []
-            if not found:
-                return []
+                found = None
+            if found is None:
+                return None
             parts += found
         return parts
 

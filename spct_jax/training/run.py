@@ -218,6 +218,7 @@ def architecture(config: Config, tokenizer: Tokenizer) -> ModelConfig:
         num_tokens=tokenizer.vocab_size if tokenizer.vocab_size != found.vocab_size else 0,
         dtype=config.model.dtype,
         remat=config.model.remat,
+        time_chunk=config.model.time_chunk,
         attention=config.model.attention,
     )
 

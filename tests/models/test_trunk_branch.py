@@ -33,10 +33,9 @@ def setup(name):
 
 @functools.partial(jax.jit, static_argnames=("config", "time_chunk"))
 def branched(params, config, trunks, lengths, inputs, targets, temperature=1.0, time_chunk=32):
+    config = dataclasses.replace(config, time_chunk=time_chunk)
     trunk = models.prefill(params, config, trunks, lengths)
-    return models.token_logprobs(
-        params, config, trunk, inputs, targets, temperature=temperature, time_chunk=time_chunk, with_entropy=True
-    )
+    return models.token_logprobs(params, config, trunk, inputs, targets, temperature=temperature, with_entropy=True)
 
 
 @functools.partial(jax.jit, static_argnames="config")

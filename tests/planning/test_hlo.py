@@ -171,6 +171,37 @@ def test_a_slice_is_seen_through_fusions_within_a_fusion():
     assert module._fusion_bytes("main", fusion) == 2 * 13 * 64 * 32 + 2 * 8 * 64 + 4 * 8 * 32
 
 
+HANDED_ON = """
+    %same (p: f32[9,9]) -> f32[9,9] {
+      %p = f32[9,9]{1,0} parameter(0)
+      ROOT %b = f32[9,9]{1,0} bitcast(%p)
+    }
+
+    %gathering (p: f32[10,100], g: f32[40,100], x: f32[9,9]) -> (f32[9,9], f32[10,100], f32[40,100]) {
+      %p = f32[10,100]{1,0} parameter(0)
+      %g = f32[40,100]{1,0} parameter(1)
+      %x = f32[9,9]{1,0} parameter(2)
+      %y = f32[9,9]{1,0} fusion(%x), kind=kLoop, calls=%same
+      %n = f32[9,9]{1,0} negate(%y)
+      %a = f32[40,100]{1,0} all-gather(%p), channel_id=7, replica_groups=[4,4]<=[16], dimensions={0}
+      ROOT %t = (f32[9,9]{1,0}, f32[10,100]{1,0}, f32[40,100]{1,0}) tuple(%n, %p, %a)
+    }
+
+    ENTRY %main (p: f32[10,100], g: f32[40,100], x: f32[9,9]) -> (f32[9,9], f32[10,100], f32[40,100]) {
+      %p = f32[10,100]{1,0} parameter(0)
+      %g = f32[40,100]{1,0} parameter(1)
+      %x = f32[9,9]{1,0} parameter(2)
+      ROOT %f = (f32[9,9]{1,0}, f32[10,100]{1,0}, f32[40,100]{1,0}) fusion(%p, %g, %x), kind=kOutput, calls=%gathering
+    }
+    """
+
+
+def test_a_collective_among_other_work_moves_its_bytes_once_and_what_is_handed_on_none():
+    cost = program(HANDED_ON).cost()
+    assert cost.bytes == 2 * 4 * 9 * 9 + 4 * (10 + 40) * 100
+    assert cost.collectives == {"all-gather": (1, 3 * 4 * 10 * 100)}
+
+
 MODEL = dataclasses.replace(sizes.toy(512), num_layers=6, width=128, ffw_width=256, window=64, remat="full")
 
 
