@@ -104,7 +104,8 @@ def tables(config: Config, topology: str, chips: int, chip: Chip, results: dict[
     mesh = config.mesh
     lines = [
         f"{topology}, {mesh.slices} slice{'s' * (mesh.slices > 1)} of {chips // mesh.slices} chips; strategy {mesh.strategy}, "
-        f"tensor {mesh.tensor}, rollout {mesh.rollout}; remat {config.model.remat}; prompt {config.data.max_prompt}, "
+        f"tensor {mesh.tensor}, rollout {mesh.rollout}; remat {config.model.remat}, {config.model.time_chunk} "
+        f"times of logits at once; prompt {config.data.max_prompt}, "
         f"completion {config.data.max_completion}, group {config.rl.group_size}, {config.rl.batch_size} prompts a step, "
         f"drawn in {config.rl.rollout_parts}, accumulate {config.rl.accumulate} (RL), {config.rft.accumulate} (RFT), "
         f"{config.meta_rm.accumulate} (meta RM).",

@@ -14,8 +14,9 @@ STAGE_OF = {"grpo": "rl", "sft": "rft", "meta_rm": "meta_rm"}
 def remedies(config: Config, program: str, devices: int) -> Iterator[tuple[str, Config]]:
     """(what was changed, the configuration) of what may make a program fit, each beside the ones before it.
 
-    Smaller parts of a batch first, which cost least, then what is kept of the forward pass, the reference's dtype, the
-    optimiser's memory, and last another mesh; where completions are drawn, fewer prompts at once and then the mesh.
+    Smaller parts of a batch first, which cost least, then fewer logits at once, what is kept of the forward pass, the
+    reference's dtype, the optimiser's memory, and last another mesh; where completions are drawn, fewer prompts at once and
+    then the mesh.
     """
     changed, config = [], copy.deepcopy(config)
 
@@ -36,9 +37,9 @@ def remedies(config: Config, program: str, devices: int) -> Iterator[tuple[str, 
             chosen.batch_size // (2 * chosen.accumulate) % (devices // config.mesh.tensor) == 0
         ):
             yield change(f"{stage}.accumulate", 2 * chosen.accumulate)
-        if config.model.remat != "full":
-            config.model = dataclasses.replace(config.model, remat="full")
-            yield change("model.remat", "full")
+        for field, value in (("time_chunk", min(32, config.model.time_chunk)), ("remat", "full")):
+            if getattr(config.model, field) != value:
+                yield change(f"model.{field}", value)
         if stage == "rl" and config.rl.ref_dtype != "bfloat16":
             yield change("rl.ref_dtype", "bfloat16")
         if chosen.optimizer.name == "adam":
@@ -91,7 +92,7 @@ def candidates(config: Config, chip: Chip, devices: int) -> list[Candidate]:
             reference = {"float32": 4, "bfloat16": 2}[rl.ref_dtype]
             memory = params * (16 + reference) / devices + 4.0 * rows * tokens * model.width * model.num_layers
             memory += 12.0 * rows * tokens * model.ffw_width / tensor + 4.0 * model.vocab_size * model.width / tensor
-            memory += 12.0 * rows * rl.group_size * 32 * model.vocab_size / tensor
+            memory += 12.0 * rows * rl.group_size * model.time_chunk * model.vocab_size / tensor
             gathered = accumulate * params / tensor * (2 * 2 + 2 * 4) * (shards - 1) / shards
             summed = accumulate * rows * tokens * model.width * 4 * model.num_layers * 8 * (tensor - 1) / tensor
             seconds = flops / devices / chip.flops + (gathered + summed) / chip.ici_bandwidth

@@ -70,8 +70,9 @@ def test_what_may_make_an_update_fit_is_tried_in_order_each_beside_the_ones_befo
     config.rl.ref_dtype = "float32"
     texts = [text for text, _ in search.remedies(config, "grpo", 16)]
     assert texts[:2] == ["--config.rl.accumulate=2", "--config.rl.accumulate=4"]
-    assert texts[2].endswith("--config.rl.ref_dtype=bfloat16") and texts[3].endswith("--config.rl.optimizer.name=adafactor")
-    assert texts[4].endswith("--config.mesh.strategy=fsdp_tensor --config.mesh.tensor=2")
+    assert texts[2].endswith("--config.model.time_chunk=32")
+    assert texts[3].endswith("--config.rl.ref_dtype=bfloat16") and texts[4].endswith("--config.rl.optimizer.name=adafactor")
+    assert texts[5].endswith("--config.mesh.strategy=fsdp_tensor --config.mesh.tensor=2")
     assert config.rl.accumulate == 1
 
 
