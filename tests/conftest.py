@@ -1,5 +1,6 @@
 """Fixtures shared by all tests; JAX sees two CPU devices, as the tiny experiment does, whatever else is installed."""
 
+import importlib.util
 import os
 import tempfile
 
@@ -20,6 +21,14 @@ for name, value in SETTINGS.items():  # here, and in the processes that tests st
     jax.config.update(name, value)
     os.environ[name.upper()] = str(value)
 sharding.use_devices(config_lib.MeshConfig(cpu_devices=2))
+
+
+def pytest_collection_modifyitems(items):
+    """Skips what needs the TPU compiler where there is none."""
+    if importlib.util.find_spec("libtpu") is None:
+        for item in items:
+            if item.get_closest_marker("tpu_compiler"):
+                item.add_marker(pytest.mark.skip(reason="needs the TPU compiler (pip install -e '.[plan]')"))
 
 
 @pytest.fixture

@@ -93,7 +93,7 @@ def test_a_wrong_topology_ends_with_one_line():
     assert done.returncode == 2 and done.stderr.count("\n") == 1 and "--topology=v9:2x2" in done.stderr
 
 
-@pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="needs the TPU compiler (pip install -e '.[plan]')")
+@pytest.mark.tpu_compiler
 def test_a_small_experiment_is_planned(tmp_path):
     small = ["--config.model.num_layers=12", "--config.mesh.strategy=fsdp"]
     done = run_plan("--topology=v5e:2x2", *small, f"--json={tmp_path / 'plan.json'}", f"--cache={tmp_path}")
