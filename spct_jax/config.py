@@ -351,6 +351,11 @@ def validate(config: Config) -> None:
     for stage, sources in NEEDS.items():
         if stage in config.stages and not set(sources) & set(config.stages):
             raise InputError(f"config.stages: {stage} learns from what {' or '.join(sources)} draws; put that before it")
+    if "evaluate" in config.stages and not set(POLICIES) & set(config.stages):
+        raise InputError(
+            f"config.stages: evaluate judges with what {', '.join(POLICIES)} trained in this run; put one of them before it, "
+            "or judge with a finished model by python -m spct_jax.judge"
+        )
     if config.evaluation.split not in ("train", "development", "test"):
         raise InputError(f"config.evaluation.split: {config.evaluation.split!r} is none of train, development, test")
     if config.evaluation.order not in ("balanced", "random"):
