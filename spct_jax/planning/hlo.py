@@ -1,7 +1,7 @@
 """What a compiled program does, read from its text: arithmetic, memory traffic and collectives, loops multiplied out.
 
-XLA's own count takes every loop body once. Here a loop counts as often as its condition says; a loop that ends on data
-(decoding until all branches are done) counts once, so its figures are per token. Of a conditional the dearer branch counts.
+XLA's own count takes every loop body once. Here a loop counts as often as its condition says, and one that ends on data
+(decoding until all branches are done) as often as the caller says. Of a conditional the dearer branch counts.
 """
 
 import dataclasses
@@ -112,11 +112,14 @@ class Module:
             elif lines is not None and (parsed := _parse(line)) is not None:
                 lines.append(parsed)
         self._seen: set[str] = set()
+        self._steps = 1
 
-    def cost(self) -> Cost:
-        """The cost of the whole program."""
-        self._seen = set()
-        return self._cost(self.entry)
+    def cost(self, steps: int = 1) -> Cost:
+        """The cost of the whole program per step, where loops that end on data take so many."""
+        self._seen, self._steps = set(), steps
+        total = Cost()
+        total.add(self._cost(self.entry), 1 / steps)
+        return total
 
     @functools.cached_property
     def _names(self) -> dict[str, dict[str, Instruction]]:
@@ -132,7 +135,7 @@ class Module:
     def _add(self, total: Cost, computation: str, instruction: Instruction, fused: bool) -> None:
         opcode = instruction.opcode
         if opcode == "while":
-            total.add(self._cost(instruction.called("body")), self.trips(computation, instruction) or 1)
+            total.add(self._cost(instruction.called("body")), self.trips(computation, instruction) or self._steps)
         elif opcode == "conditional":
             branches = re.search(r"branch_computations=\{([^}]*)\}", instruction.text)
             names = re.findall(r"%?([\w.\-]+)", branches[1]) if branches else []

@@ -29,6 +29,8 @@ class Planned:
     """Tokens that one execution reads, draws or learns from; of a decoding program, in one step."""
     beside: int = 0
     """Bytes per device of what else is held while it runs."""
+    steps: int = 1
+    """Tokens of every branch that one execution draws; figures are per token."""
 
 
 def _struct(shape: tuple[int, ...], dtype: Any) -> jax.ShapeDtypeStruct:
@@ -110,7 +112,9 @@ def programs(config: Config, devices: list) -> dict[str, Planned]:
         "prefill": Planned(
             engine_program("prefill"), count.prefill(model, shape.prefill_rows, trunk), shape.prefill_rows * trunk, beside
         ),
-        "decode": Planned(engine_program("decode"), count.decode(model, drawn * G, trunk), drawn * G, beside),
+        "decode": Planned(
+            engine_program("decode"), count.decode(model, drawn * G, trunk), drawn * G, beside, shape.chunk
+        ),
         "rollout": Planned(
             rollout_program,
             count.prefill(model, drawn, trunk) + count.decode(model, drawn * G, trunk),

@@ -38,7 +38,7 @@ def measure(planned: Planned, topology: str, devices: list, chip: Chip, cache: p
     result = {"peak": peak, "beside": planned.beside, "limit": chip.hbm, "tokens": planned.tokens}
     if not text:
         return result | {"fits": False}
-    cost = hlo.Module(text).cost()
+    cost = hlo.Module(text).cost(planned.steps)
     dcn = cost.collectives.get("send", (0, 0))[1]
     seconds = {
         "compute": cost.flops / chip.flops,

@@ -21,12 +21,14 @@ def test_a_scan_counts_as_often_as_it_runs():
     assert hlo.Module(compiled.as_text()).cost().flops == 7 * 2 * 16 * 32 * 32
 
 
-def test_a_loop_that_ends_on_data_counts_once():
+def test_a_loop_that_ends_on_data_counts_as_often_as_is_said_and_the_rest_is_spread_over_its_steps():
     def f(x, w):
-        return lax.while_loop(lambda s: (s[0] < 5) & (s[1].sum() < 9), lambda s: (s[0] + 1, s[1] @ w), (0, x))[1]
+        return lax.while_loop(lambda s: (s[0] < 5) & (s[1].sum() < 9), lambda s: (s[0] + 1, s[1] @ w), (0, x @ w))[1]
 
     compiled = jax.jit(f).lower(jnp.zeros((16, 32)), jnp.zeros((32, 32))).compile()
-    assert hlo.Module(compiled.as_text()).cost().flops == 2 * 16 * 32 * 32
+    once = 2 * 16 * 32 * 32
+    assert hlo.Module(compiled.as_text()).cost().flops == 2 * once
+    assert hlo.Module(compiled.as_text()).cost(steps=4).flops == once * 5 / 4
 
 
 def program(body: str) -> hlo.Module:
