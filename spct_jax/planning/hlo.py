@@ -252,7 +252,8 @@ class Module:
                 parts = self._parts(inside, self._parameters[inside][number])
                 if shape.in_hbm:
                     total += shape.bytes if parts is None else min(sum(size for _, size in parts), shape.bytes)
-                if {opcode for opcode, _ in parts or ()} - {_HANDED_ON[0]} <= set(_UPDATES) and parts:
+                changed = {opcode for opcode, _ in parts or ()} - {_HANDED_ON[0]}
+                if changed and changed <= set(_UPDATES):
                     updated.add(shape.dims)
         root = self.computations[inside][-1]
         made = [self._names[inside][name] for name in root.operands] if root.opcode == "tuple" else [root]
