@@ -261,11 +261,11 @@ def one_query_on_trunk(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array
 
 
 def one_query_on_branch(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array, cap: float) -> Partial:
-    """Attention of one query of each branch to keys of its own, by multiplying and adding: no two queries share a key.
+    """Attention of one query of each branch to keys of its own, as one small matrix product per branch and key head.
 
     Args:
       q: [B G K M H].
-      k: [B G K H S], time last: the sum over H then runs along whole vectors.
+      k: [B G K H S], time last, as the product over H reads it.
       v: [B G K S H].
       mask: Bool[B G S].
       cap: soft cap on the scores.
@@ -273,8 +273,7 @@ def one_query_on_branch(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Arra
     Returns:
       The `Partial` with axes [B G K M], without T.
     """
-    f32 = jnp.float32
-    scores = jnp.sum(q[..., :, None].astype(f32) * k[:, :, :, None].astype(f32), axis=-2)
+    scores = jnp.einsum("BGKMH,BGKHS->BGKMS", q, k, preferred_element_type=jnp.float32)
     weights, peak = _weights(scores, mask[:, :, None, None], cap)
-    out = jnp.sum(weights[..., :, None] * v[:, :, :, None].astype(f32), axis=-2)
+    out = jnp.einsum("BGKMS,BGKSH->BGKMH", weights.astype(v.dtype), v, preferred_element_type=jnp.float32)
     return Partial(out, peak, jnp.sum(weights, axis=-1))

@@ -3,9 +3,9 @@
 Conventions: a multiplication with its addition is two operations; only matrix products count. Attention of a trunk counts the
 blocks that are computed (`attention.query_blocks`), which is more than the causal half and less than the square; a branch
 attends to its whole trunk and, masked, to all of its own tokens. Padding counts, it is computed. Decoding counts one token of
-every branch; a branch's attention to its own cache is element-wise and no product. With `remat="full"` a layer's products are
-done twice before and twice as much again in the backward pass (4 times the forward), those of attention in pieces once more,
-since its scores are never kept (5); the logits are computed twice and differentiated (4).
+every branch and as many columns of its own cache as the caller says; compiled, all of the cache counts. With `remat="full"` a
+layer's products are done twice before and twice as much again in the backward pass (4 times the forward), those of attention in
+pieces once more, since its scores are never kept (5); the logits are computed twice and differentiated (4).
 """
 
 from spct_jax.models import attention
@@ -51,9 +51,9 @@ def prefill(c: ModelConfig, rows: int, trunk: int) -> float:
     return rows * (_trunk_linear(c, trunk) + _trunk_attention(c, trunk))
 
 
-def decode(c: ModelConfig, branches: int, trunk_slots: int) -> float:
-    """One token of every branch; `trunk_slots` are those of all trunks in a row."""
-    return branches * (c.num_layers * _linear(c) + _branch_attention(c, trunk_slots, 0) + _unembed(c))
+def decode(c: ModelConfig, branches: int, trunk_slots: int, own: int = 0) -> float:
+    """One token of every branch; `trunk_slots` are those of all trunks in a row, `own` columns of its own cache."""
+    return branches * (c.num_layers * _linear(c) + _branch_attention(c, trunk_slots, own) + _unembed(c))
 
 
 def forward(c: ModelConfig, rows: int, group: int, trunk: int, time: int, *, logits: bool = True) -> float:

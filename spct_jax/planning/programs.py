@@ -80,6 +80,8 @@ def programs(config: Config, devices: list) -> dict[str, Planned]:
         prefill_rows=prefill_rows(data.max_prompt, drawn, rollout.batch_shards),
     )
 
+    decode = count.decode(model, drawn * G, trunk, time + shape.chunk)
+
     def engine_program(name: str):
         return lambda: lowered(rollout, drawn_with, model, shape, Sampler(rl.temperature, stops))[name]
 
@@ -113,11 +115,11 @@ def programs(config: Config, devices: list) -> dict[str, Planned]:
             engine_program("prefill"), count.prefill(model, shape.prefill_rows, trunk), shape.prefill_rows * trunk, beside
         ),
         "decode": Planned(
-            engine_program("decode"), count.decode(model, drawn * G, trunk), drawn * G, beside, shape.chunk
+            engine_program("decode"), decode, drawn * G, beside, shape.chunk
         ),
         "rollout": Planned(
             rollout_program,
-            count.prefill(model, drawn, trunk) + count.decode(model, drawn * G, trunk),
+            count.prefill(model, drawn, trunk) + decode,
             drawn * G,
             beside,
         ),
