@@ -42,6 +42,7 @@ class Completions:
     logprobs: jax.Array
 
 
+@jax.jit
 def branch_keys(keys: jax.Array, samples: jax.Array) -> jax.Array:
     """Keys of samples Int[B G] of B prompts with `keys` [B]: fold_in(key_b, s), [B G]."""
     return jax.vmap(jax.vmap(jax.random.fold_in, in_axes=(None, 0)))(keys, samples)
@@ -356,6 +357,8 @@ def generate(
             )
         )
         order.extend(rows.tolist())
+    if len(parts) == 1:
+        return parts[0]
     back = np.argsort(order)
     return jax.tree.map(lambda *leaves: jnp.concatenate(leaves)[back], *parts)
 
