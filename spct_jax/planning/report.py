@@ -127,7 +127,7 @@ def tables(config: Config, topology: str, chips: int, chip: Chip, results: dict[
         )
     lines += ["", "Collectives per device and execution, count and GB sent:", ""]
     for name, r in results.items():
-        found = [f"{kind} {count:.0f} ({size / 1e9:.2f})" for kind, (count, size) in r.get("collectives", {}).items()]
+        found = [f"{kind} {count:.10g} ({size / 1e9:.2f})" for kind, (count, size) in r.get("collectives", {}).items()]
         lines.append(f"- {name}: {', '.join(found) or 'none'}")
     whole = step(config, results)
     if whole:
