@@ -15,8 +15,8 @@ def remedies(config: Config, program: str, devices: int) -> Iterator[tuple[str, 
     """(what was changed, the configuration) of what may make a program fit, each beside the ones before it.
 
     Smaller parts of a batch first, which cost least, then fewer logits at once, what is kept of the forward pass, the
-    reference's dtype, the optimiser's memory, and last another mesh; where completions are drawn, fewer prompts at once and
-    then the mesh.
+    reference's dtype, the optimiser's memory, and last another mesh; where completions are drawn, fewer prompts at once, where
+    they are scored, fewer logits, and then the mesh.
     """
     changed, config = [], copy.deepcopy(config)
 
@@ -44,6 +44,9 @@ def remedies(config: Config, program: str, devices: int) -> Iterator[tuple[str, 
             yield change("rl.ref_dtype", "bfloat16")
         if chosen.optimizer.name == "adam":
             yield change(f"{stage}.optimizer.name", "adafactor")
+    elif program == "reference":
+        if config.model.time_chunk > 32:
+            yield change("model.time_chunk", 32)
     else:
         rl, shards = config.rl, devices // config.mesh.tensor
         while rl.batch_size % (2 * rl.rollout_parts) == 0 and rl.batch_size // (2 * rl.rollout_parts) % shards == 0:
