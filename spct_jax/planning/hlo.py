@@ -9,22 +9,10 @@ import functools
 import math
 import re
 
+from spct_jax.planning import hlo_text
+from spct_jax.planning.hlo_text import Instruction, Shape
+
 COLLECTIVES = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute", "send")
-_BYTES = {
-    "pred": 1,
-    "s8": 1,
-    "u8": 1,
-    "s16": 2,
-    "u16": 2,
-    "bf16": 2,
-    "f16": 2,
-    "s32": 4,
-    "u32": 4,
-    "f32": 4,
-    "s64": 8,
-    "u64": 8,
-}
-_BYTES |= {"f64": 8, "s4": 1, "u4": 1, "f8e4m3fn": 1, "f8e5m2": 1}
 _NO_TRAFFIC = {
     "parameter", "constant", "tuple", "get-tuple-element", "bitcast", "while", "conditional", "call", "after-all", "iota",
     "partition-id", "replica-id", "opt-barrier", "custom-call",
@@ -34,40 +22,6 @@ _SLICES = ("dynamic-slice", "slice", "gather")
 _UPDATES = {"dynamic-update-slice": 1, "scatter": 2}
 """What changes a part of its first operand in place -> the operand that is the part."""
 _HANDED_ON = ("tuple", 0)
-
-
-@dataclasses.dataclass(frozen=True)
-class Shape:
-    """An array in a program."""
-
-    dtype: str
-    dims: tuple[int, ...]
-    in_hbm: bool
-    """Whether it is in the chip's main memory, not in its scratch memory."""
-
-    @property
-    def bytes(self) -> int:
-        """Size without padding."""
-        return _BYTES.get(self.dtype, 4) * math.prod(self.dims)
-
-
-@dataclasses.dataclass(frozen=True)
-class Instruction:
-    """One line of a computation."""
-
-    name: str
-    shapes: tuple[Shape, ...]
-    opcode: str
-    operands: tuple[str, ...]
-    text: str
-    """Everything behind the operands."""
-    argument: str
-    """What stands between the parentheses."""
-
-    def called(self, attribute: str) -> str | None:
-        """The computation that an attribute names."""
-        found = re.search(rf"\b{attribute}=%?([\w.\-]+)", self.text)
-        return found[1] if found else None
 
 
 @dataclasses.dataclass
@@ -100,17 +54,7 @@ class Module:
 
     def __init__(self, text: str):
         """Parses the text of a compiled program."""
-        self.computations: dict[str, list[Instruction]] = {}
-        self.entry, lines = "", None
-        for line in text.splitlines():
-            header = re.match(r"(ENTRY )?%?([\w.\-]+) \(.*\) -> .*\{$", line)
-            if header:
-                lines = self.computations[header[2]] = []
-                self.entry = header[2] if header[1] else self.entry
-            elif line.startswith("}"):
-                lines = None
-            elif lines is not None and (parsed := _parse(line)) is not None:
-                lines.append(parsed)
+        self.computations, self.entry = hlo_text.parse(text)
         self._seen: set[str] = set()
         self._steps = 1
 
@@ -304,48 +248,6 @@ class Module:
                 for operand in dict.fromkeys(instruction.operands):
                     found.setdefault(operand, []).append(instruction)
         return users
-
-
-_ARRAY = re.compile(r"(\w+)\[([\d,]*)\](?:\{([^}]*)\})?")
-
-
-def _array_shapes(text: str) -> tuple[Shape, ...]:
-    return tuple(
-        Shape(dtype, tuple(int(d) for d in dims.split(",") if d), not re.search(r"S\([1-9]\)", layout or ""))
-        for dtype, dims, layout in _ARRAY.findall(text)
-    )
-
-
-def _balanced(text: str, start: int) -> int:
-    """Where the parenthesis at `start` closes."""
-    depth = 0
-    for position in range(start, len(text)):
-        depth += (text[position] == "(") - (text[position] == ")")
-        if not depth:
-            return position
-    return len(text) - 1
-
-
-def _parse(line: str) -> Instruction | None:
-    head = re.match(r"\s*(?:ROOT )?%?([\w.\-]+) = ", line)
-    if not head:
-        return None
-    start = head.end()
-    stop = _balanced(line, start) + 1 if line[start] == "(" else line.find(" ", start)
-    opcode = re.match(r" ([\w\-]+)\(", line[stop:])
-    if not opcode:
-        return None
-    opens = stop + opcode.end() - 1
-    closes = _balanced(line, opens)
-    argument = line[opens + 1 : closes]
-    return Instruction(
-        name=head[1],
-        shapes=_array_shapes(line[start:stop]),
-        opcode=opcode[1],
-        operands=tuple(re.findall(r"%([\w.\-]+)", argument)),
-        text=line[closes + 1 :],
-        argument=argument,
-    )
 
 
 def _group_size(text: str) -> int:

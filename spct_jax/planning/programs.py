@@ -114,9 +114,7 @@ def programs(config: Config, devices: list) -> dict[str, Planned]:
         "prefill": Planned(
             engine_program("prefill"), count.prefill(model, shape.prefill_rows, trunk), shape.prefill_rows * trunk, beside
         ),
-        "decode": Planned(
-            engine_program("decode"), decode, drawn * G, beside, shape.chunk
-        ),
+        "decode": Planned(engine_program("decode"), decode, drawn * G, beside, shape.chunk),
         "rollout": Planned(
             rollout_program,
             count.prefill(model, drawn, trunk) + decode,
