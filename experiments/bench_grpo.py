@@ -22,7 +22,7 @@ from spct_jax import models, sharding
 from spct_jax.config import MeshConfig
 from spct_jax.data.batches import Groups
 from spct_jax.models import sizes
-from spct_jax.training import grpo, loop
+from spct_jax.training import grpo, loop, train_state
 
 MODEL = dataclasses.replace(
     sizes.toy(512),
@@ -92,7 +92,7 @@ class Side:
     def __init__(self, params, batch: tuple, accumulate: int):
         optimizer = optax.adam(1e-6)
         params = jax.tree.map(np.array, params)
-        self._state, self._batch, self.accumulate = loop.TrainState(params, optimizer.init(params)), batch, accumulate
+        self._state, self._batch, self.accumulate = train_state.TrainState(params, optimizer.init(params)), batch, accumulate
         lowered = grpo.grpo_step.lower(self._state, *batch, SETTINGS, config=MODEL, optimizer=optimizer, accumulate=accumulate)
         self._step = lowered.compile()
         memory = self._step.memory_analysis()

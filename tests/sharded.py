@@ -21,11 +21,11 @@ from spct_jax.data import batches
 from spct_jax.models import checkpoints, heads, sizes
 from spct_jax.sampling import grouped
 from spct_jax.sampling.generate import branch_keys
-from spct_jax.training import grpo, loop, meta_rm, sft
+from spct_jax.training import grpo, loop, meta_rm, optimizers, sft, train_state
 
 B, G, P, T = 16, 4, 24, 40
 STAGES = ("sft", "rl", "meta_rm")
-OPTIMIZERS = {"sgd": optax.sgd(0.1), "adam": loop.make_optimizer(OptimizerConfig(warmup_steps=1), 10)}
+OPTIMIZERS = {"sgd": optax.sgd(0.1), "adam": optimizers.make(OptimizerConfig(warmup_steps=1), 10)}
 SETTINGS = {"beta": 0.08, "clip": 0.2, "temperature": 0.7}
 ACCUMULATE = {"multislice": 4}
 """Parts that a mesh's updates are computed in, where not in one; one device always takes the batch as a whole."""
@@ -92,14 +92,14 @@ def _update(params, batch, *, stage: str, accumulate: int):
         gradients, metrics = function(params, *batch, config=config, accumulate=accumulate)
 
     def after(optimizer):
-        state = loop.TrainState(params=params, opt_state=optimizer.init(params))
-        return loop.apply_gradients(state, gradients, optimizer)
+        state = train_state.TrainState(params=params, opt_state=optimizer.init(params))
+        return train_state.apply_gradients(state, gradients, optimizer)
 
     return gradients, metrics, {name: after(optimizer) for name, optimizer in OPTIMIZERS.items()}
 
 
 def _placed(layout: sharding.Layout, params, *_, **__):
-    states = {name: layout.state(loop.abstract_state(None, params, optimizer)) for name, optimizer in OPTIMIZERS.items()}
+    states = {name: layout.state(train_state.abstract_state(None, params, optimizer)) for name, optimizer in OPTIMIZERS.items()}
     return layout.params(params), layout.whole, states
 
 
@@ -146,17 +146,17 @@ def round_trips(directory: pathlib.Path) -> dict:
     optimizer, first = OPTIMIZERS["adam"], sharding.make_layout(MESHES["fsdp_tensor"])
     params = params_of("sft")
     placed = jax.device_put(params, first.params(params))
-    state = loop.make_state(first, placed, optimizer)
+    state = train_state.make_state(first, placed, optimizer)
     # Moments that are not all zero.
-    state = jax.jit(lambda s: loop.apply_gradients(s, s.params, optimizer), out_shardings=first.state(state))(state)
+    state = jax.jit(lambda s: train_state.apply_gradients(s, s.params, optimizer), out_shardings=first.state(state))(state)
     with checkpoints.manager(directory, keep=1) as manager:
-        loop.save(manager, 1, state, {"tokens": 1.0})
+        train_state.save(manager, 1, state, {"tokens": 1.0})
     report = {}
     for name, mesh, count in (("fsdp", "fsdp", 4), ("multislice", "multislice", 8), ("one device", "data", 1)):
         layout = sharding.make_layout(MESHES[mesh], jax.devices()[:count])
-        target = loop.abstract_state(layout, params, optimizer)
+        target = train_state.abstract_state(layout, params, optimizer)
         with checkpoints.manager(directory) as manager:
-            restored, _ = loop.restore(manager, 1, target, directory)
+            restored, _ = train_state.restore(manager, 1, target, directory)
         same = jax.tree.map(lambda a, b: bool((np.asarray(a) == np.asarray(b)).all()), restored, state)
         where = jax.tree.map(lambda a, b: a.sharding == b.sharding, restored, target)
         report[name] = {"same": all(jax.tree.leaves((same, where))), "share": largest_share(restored)}

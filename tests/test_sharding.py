@@ -22,7 +22,7 @@ from spct_jax.data import batches
 from spct_jax.errors import InputError
 from spct_jax.models import checkpoints, sizes
 from spct_jax.sampling.engine import Engine, Request, Sampler, Shape
-from spct_jax.training import grpo, loop, sft
+from spct_jax.training import grpo, optimizers, sft, train_state
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +75,7 @@ def test_axes_are_left_whole_where_the_devices_do_not_divide_them():
 def test_what_the_optimiser_keeps_of_a_parameter_lies_where_the_parameter_does(name):
     layout = sharding.make_layout(MeshConfig(strategy="fsdp"))
     params = checkpoints.abstract_params(sharded.config_of("sft"), "policy")
-    state = loop.abstract_state(layout, params, loop.make_optimizer(config_lib.OptimizerConfig(name=name), 10))
+    state = train_state.abstract_state(layout, params, optimizers.make(config_lib.OptimizerConfig(name=name), 10))
     large = [leaf for leaf in jax.tree.leaves(state) if leaf.size > 1000]
     assert large and all(np.prod(leaf.sharding.shard_shape(leaf.shape)) == leaf.size / 2 for leaf in large)
 
@@ -88,7 +88,7 @@ def test_no_logits_of_a_whole_sequence_ever_exist():
     groups = batches.Groups(*(jax.ShapeDtypeStruct(s, np.int32) for s in ((B, 31), (B,), (B, G, T + 1), (B, G))))
     rows = [jax.ShapeDtypeStruct((B, G, T), np.float32)] * 2
     optimizer = optax.sgd(0.1)
-    state = loop.abstract_state(layout, checkpoints.abstract_params(config, "policy"), optimizer)
+    state = train_state.abstract_state(layout, checkpoints.abstract_params(config, "policy"), optimizer)
     lowered = grpo.grpo_step.lower(
         state,
         groups,
@@ -132,9 +132,9 @@ def test_remat_policies_differ_in_what_is_computed_again():
 
 def test_adafactor_moves_every_parameter_that_has_a_gradient():
     gradients = {"w": np.linspace(-1, 1, 256 * 128, dtype=np.float32).reshape(256, 128), "scale": np.ones(8, np.float32)}
-    optimizer = loop.make_optimizer(config_lib.OptimizerConfig(name="adafactor", learning_rate=0.1, warmup_steps=1), 10)
-    state = loop.TrainState(params=gradients, opt_state=optimizer.init(gradients))
-    after = loop.apply_gradients(state, gradients, optimizer).params
+    optimizer = optimizers.make(config_lib.OptimizerConfig(name="adafactor", learning_rate=0.1, warmup_steps=1), 10)
+    state = train_state.TrainState(params=gradients, opt_state=optimizer.init(gradients))
+    after = train_state.apply_gradients(state, gradients, optimizer).params
     for got, start in zip(jax.tree.leaves(after), jax.tree.leaves(gradients), strict=True):
         assert (np.sign(start - got) == np.sign(start)).all()
     # Two vectors instead of a matrix.

@@ -1,11 +1,13 @@
 """The programs of an experiment, ready to be compiled for devices that are not there."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from spct_jax import sharding
 from spct_jax.config import Config
@@ -14,8 +16,7 @@ from spct_jax.models import checkpoints, count, partition
 from spct_jax.sampling import grouped
 from spct_jax.sampling.generate import draw
 from spct_jax.sampling.programs import Sampler, Shape, lowered, prefill_rows
-from spct_jax.sharding import Layout
-from spct_jax.training import grpo, loop, meta_rm, sft
+from spct_jax.training import grpo, meta_rm, optimizers, sft, train_state
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,114 +38,122 @@ def _struct(shape: tuple[int, ...], dtype: Any) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(shape, dtype)
 
 
-def _groups(rows: int, group: int, trunk: int, time: int) -> Groups:
-    integers = [(rows, trunk), (rows,), (rows, group, time + 1), (rows, group)]
-    return Groups(*(_struct(shape, jnp.int32) for shape in integers))
+class _Setting:
+    """What the programs of an experiment share: layouts, shapes of the parameters, and what is held beside a program."""
+
+    def __init__(self, config: Config, devices: list):
+        self.config = config
+        self.layout = sharding.make_layout(config.mesh, devices)
+        sharding.check_batches(config, self.layout)
+        self.rollout = sharding.rollout_layout(self.layout, config.mesh)
+        self.params = checkpoints.abstract_params(config.model, "policy")
+        self.reference = jax.tree.map(lambda x: _struct(x.shape, config.rl.ref_dtype), self.params)
+        self.trunk, self.time = config.data.max_prompt - 1, config.data.max_completion
+        learner = self.state("rl", "policy")
+        self.state_bytes = sharding.bytes_per_device(learner, self.layout.state(learner))
+        self.reference_bytes = sharding.bytes_per_device(self.reference, self.layout.params(self.reference))
+
+    def optimizer(self, stage: str) -> optax.GradientTransformation:
+        """Of a stage."""
+        chosen = getattr(self.config, stage)
+        return optimizers.make(chosen.optimizer, chosen.steps)
+
+    def state(self, stage: str, kind: str) -> train_state.TrainState:
+        """Of a stage that trains this kind of parameters, in shapes."""
+        params = checkpoints.abstract_params(self.config.model, kind)
+        return train_state.abstract_state(self.layout, params, self.optimizer(stage))
+
+    def groups(self, rows: int, group: int) -> Groups:
+        """So many prompts with so many completions each, all of full length, in shapes."""
+        integers = [(rows, self.trunk), (rows,), (rows, group, self.time + 1), (rows, group)]
+        return Groups(*(_struct(shape, jnp.int32) for shape in integers))
 
 
 def programs(config: Config, devices: list) -> dict[str, Planned]:
-    """The programs of an experiment by name, in the order in which a step of RL runs them.
+    """The programs of an experiment by name, in the order in which a step of RL runs them, and those of the other stages.
 
     Raises:
       InputError: the devices cannot be arranged as the experiment says, or do not divide its batches.
     """
-    layout = sharding.make_layout(config.mesh, devices)
-    sharding.check_batches(config, layout)
-    rollout = sharding.rollout_layout(layout, config.mesh)
-    model, data, rl = config.model, config.data, config.rl
-    trunk, time, G = data.max_prompt - 1, data.max_completion, rl.group_size
-    drawn = rl.batch_size // rl.rollout_parts
-    params = checkpoints.abstract_params(model, "policy")
-    drawn_with = jax.eval_shape(lambda p: partition.cast(p, model.dtype), params)
-    reference = jax.tree.map(lambda x: _struct(x.shape, rl.ref_dtype), params)
+    setting = _Setting(config, devices)
+    return _drawing(setting) | _learning(setting)
 
-    def state(kind: str, optimizer):
-        return loop.abstract_state(layout, checkpoints.abstract_params(model, kind), optimizer)
 
-    def held(tree, where: Layout):
-        return sharding.bytes_per_device(tree, where.params(tree))
-
-    adam = loop.make_optimizer(rl.optimizer, rl.steps)
-    learner = state("policy", adam)
-    state_bytes = sharding.bytes_per_device(learner, layout.state(learner))
-    beside = state_bytes + held(reference, layout)
-    keys = _struct((drawn, G), jax.eval_shape(lambda: jax.random.key(0)).dtype)
-    prompts = (_struct((drawn, trunk), jnp.int32), *(_struct((drawn,), jnp.int32),) * 2)
+def _drawing(setting: _Setting) -> dict[str, Planned]:
+    """What draws completions: the engine's programs and RL's own."""
+    config, rollout, trunk, time = setting.config, setting.rollout, setting.trunk, setting.time
+    model, rl = config.model, config.rl
+    G, drawn = rl.group_size, rl.batch_size // rl.rollout_parts
+    beside = setting.state_bytes + setting.reference_bytes
+    params = jax.eval_shape(lambda p: partition.cast(p, model.dtype), setting.params)
     stops = (1, 107)
     shape = Shape(
-        max_prompt=data.max_prompt,
+        max_prompt=config.data.max_prompt,
         max_new_tokens=time,
         rows=drawn,
         branches=G,
         trunks=1,
-        prefill_rows=prefill_rows(data.max_prompt, drawn, rollout.batch_shards),
+        prefill_rows=prefill_rows(config.data.max_prompt, drawn, rollout.batch_shards),
     )
 
-    decode = count.decode(model, drawn * G, trunk, time + shape.chunk)
-
     def engine_program(name: str):
-        return lambda: lowered(rollout, drawn_with, model, shape, Sampler(rl.temperature, stops))[name]
+        return lambda: lowered(rollout, params, model, shape, Sampler(rl.temperature, stops))[name]
 
-    def rollout_program():
+    def lower_rollout():
+        prompts = (_struct((drawn, trunk), jnp.int32), *(_struct((drawn,), jnp.int32),) * 2)
+        keys = _struct((drawn, G), jax.eval_shape(lambda: jax.random.key(0)).dtype)
         return draw.lower(
-            drawn_with, *prompts, keys, _struct((drawn, G), bool), _struct((), jnp.float32),
+            params, *prompts, keys, _struct((drawn, G), bool), _struct((), jnp.float32),
             layout=rollout, config=model, max_new_tokens=time, stop_ids=stops,
         )  # fmt: skip
 
-    def update_program(program, stage: str, kind: str, group: int, extra: Callable[[int], tuple]):
-        chosen = getattr(config, stage)
-        optimizer = loop.make_optimizer(chosen.optimizer, chosen.steps)
-        rows = chosen.batch_size
-        return lambda: program.lower(
-            state(kind, optimizer), _groups(rows, group, trunk, time), *extra(rows),
-            layout=layout, config=model, optimizer=optimizer, accumulate=chosen.accumulate,
-        )  # fmt: skip
+    def lower_reshard():
+        return grouped.reshard.lower(setting.params, layout=setting.layout, config=model, rollout=rollout)
 
-    def of_rollouts(rows):
-        branches = _struct((rows, G, time), jnp.float32)
-        settings = {name: _struct((), jnp.float32) for name in ("beta", "clip", "temperature")}
-        return _struct((rows, G), jnp.float32), None, branches, branches, settings
-
-    kept = config.rejection.samples + config.rejection.hinted
-    sizes = {stage: getattr(config, stage).batch_size for stage in ("rft", "rl", "meta_rm")}
+    read, decoded = shape.prefill_rows, count.decode(model, drawn * G, trunk, time + shape.chunk)
     return {
-        "reshard": Planned(
-            lambda: grouped.reshard.lower(params, layout=layout, config=model, rollout=rollout), 0, 0, state_bytes
-        ),
-        "prefill": Planned(
-            engine_program("prefill"), count.prefill(model, shape.prefill_rows, trunk), shape.prefill_rows * trunk, beside
-        ),
-        "decode": Planned(engine_program("decode"), decode, drawn * G, beside, shape.chunk),
-        "rollout": Planned(
-            rollout_program,
-            count.prefill(model, drawn, trunk) + decode,
-            drawn * G,
-            beside,
-        ),
+        "reshard": Planned(lower_reshard, 0, 0, setting.state_bytes),
+        "prefill": Planned(engine_program("prefill"), count.prefill(model, read, trunk), read * trunk, beside),
+        "decode": Planned(engine_program("decode"), decoded, drawn * G, beside, shape.chunk),
+        "rollout": Planned(lower_rollout, count.prefill(model, drawn, trunk) + decoded, drawn * G, beside),
+    }
+
+
+def _learning(setting: _Setting) -> dict[str, Planned]:
+    """What scores and learns from completions."""
+    config, layout, trunk, time = setting.config, setting.layout, setting.trunk, setting.time
+    model, G, kept = config.model, config.rl.group_size, config.rejection.samples + config.rejection.hinted
+    number = functools.partial(_struct, dtype=jnp.float32)
+
+    def planned(update, stage: str, kind: str, group: int, others=lambda rows: (), *, length=time, logits=True, beside=0):
+        chosen = getattr(config, stage)
+        rows = chosen.batch_size
+
+        def lower():
+            return update.lower(
+                setting.state(stage, kind), setting.groups(rows, group), *others(rows),
+                layout=layout, config=model, optimizer=setting.optimizer(stage), accumulate=chosen.accumulate,
+            )  # fmt: skip
+
+        return Planned(lower, count.update(model, rows, group, trunk, length, logits=logits), rows * group * time, beside)
+
+    def of_rollouts(rows: int):
+        settings = {name: number(()) for name in ("beta", "clip", "temperature")}
+        return number((rows, G)), None, number((rows, G, time)), number((rows, G, time)), settings
+
+    def lower_reference():
+        groups = setting.groups(config.rl.batch_size, G)
+        return grpo.reference_logprobs.lower(setting.reference, groups, number(()), layout=layout, config=model)
+
+    scored = config.rl.batch_size
+    return {
         "reference": Planned(
-            lambda: grpo.reference_logprobs.lower(
-                reference, _groups(rl.batch_size, G, trunk, time), _struct((), jnp.float32), layout=layout, config=model
-            ),
-            count.forward(model, sizes["rl"], G, trunk, time),
-            sizes["rl"] * G * time,
-            state_bytes,
+            lower_reference, count.forward(model, scored, G, trunk, time), scored * G * time, setting.state_bytes
         ),
-        "grpo": Planned(
-            update_program(grpo.grpo_step, "rl", "policy", G, of_rollouts),
-            count.update(model, sizes["rl"], G, trunk, time),
-            sizes["rl"] * G * time,
-            held(reference, layout),
+        "grpo": planned(grpo.grpo_step, "rl", "policy", G, of_rollouts, beside=setting.reference_bytes),
+        "sft": planned(sft.sft_step, "rft", "policy", kept),
+        # The score is read behind the last token.
+        "meta_rm": planned(
+            meta_rm.meta_step, "meta_rm", "meta_rm", G, lambda rows: (number((rows, G)),), length=time + 1, logits=False
         ),
-        "sft": Planned(
-            update_program(sft.sft_step, "rft", "policy", kept, lambda rows: ()),
-            count.update(model, sizes["rft"], kept, trunk, time),
-            sizes["rft"] * kept * time,
-        ),
-        "meta_rm": Planned(
-            update_program(
-                meta_rm.meta_step, "meta_rm", "meta_rm", G, lambda rows: (_struct((rows, G), jnp.float32),)
-            ),
-            count.update(model, sizes["meta_rm"], G, trunk, time + 1, logits=False),
-            sizes["meta_rm"] * G * time,
-        ),
-    }  # fmt: skip
+    }

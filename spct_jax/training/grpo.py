@@ -16,7 +16,7 @@ from spct_jax.models.sizes import ModelConfig
 from spct_jax.sampling import rollouts
 from spct_jax.sampling.rollouts import Rollout
 from spct_jax.sharding import Program, bytes_per_device
-from spct_jax.training import drawing, loop, meter
+from spct_jax.training import drawing, loop, meter, optimizers, train_state
 from spct_jax.training.run import Run
 from spct_jax.training.scoring import completion_mask, group_logprobs
 
@@ -118,15 +118,19 @@ def grpo_gradients(
 
 
 def _step(
-    state: loop.TrainState, *rollout: Any, config: ModelConfig, optimizer: optax.GradientTransformation, accumulate: int = 1
-) -> tuple[loop.TrainState, loop.Metrics, jax.Array]:
+    state: train_state.TrainState,
+    *rollout: Any,
+    config: ModelConfig,
+    optimizer: optax.GradientTransformation,
+    accumulate: int = 1,
+) -> tuple[train_state.TrainState, loop.Metrics, jax.Array]:
     """One update on a `rollout`, the arguments of `grpo_gradients` from groups on.
 
     Returns:
       (state, metrics, the log-probabilities before it).
     """
     gradients, metrics, logprobs = grpo_gradients(state.params, *rollout, config=config, accumulate=accumulate)
-    return loop.apply_gradients(state, gradients, optimizer), metrics, logprobs
+    return train_state.apply_gradients(state, gradients, optimizer), metrics, logprobs
 
 
 GRPO_BATCH = ("batch", "batch", "batch", "batch", "batch", "whole")
@@ -151,7 +155,7 @@ reference_logprobs = Program(_reference, ("params", "batch", "whole"), lambda la
 def run_rl(run: Run) -> dict[str, float]:
     """GRPO from the RFT policy (or the cold start, where RFT is not among the stages), which stays the reference."""
     config = run.config.rl
-    optimizer = loop.make_optimizer(config.optimizer, config.steps * config.updates_per_rollout)
+    optimizer = optimizers.make(config.optimizer, config.steps * config.updates_per_rollout)
     reference = run.policy_before("rl", config.ref_dtype)
     drawn_with = jax.eval_shape(lambda p: partition.cast(p, run.model.dtype), reference)
     read = bytes_per_device(drawn_with, run.rollout_layout.params(drawn_with))

@@ -1,122 +1,34 @@
-"""What all training stages share: the optimiser, and a loop that saves, resumes, measures and stops on a bad loss."""
+"""What all training stages share: gradients and metrics, and a loop that saves, resumes, measures and stops on a bad loss."""
 
 import contextlib
 import functools
 import math
 import operator
-import pathlib
-import sys
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import optax.contrib
-import orbax.checkpoint as ocp
 import tqdm
 from jax import lax
 
 from spct_jax import distributed
-from spct_jax.config import OptimizerConfig
 from spct_jax.errors import InputError
 from spct_jax.models import checkpoints, partition
-from spct_jax.sharding import Layout
-from spct_jax.training import meter
+from spct_jax.training import meter, train_state
 from spct_jax.training.run import Run
+from spct_jax.training.train_state import TrainState
 from spct_jax.training.writers import MetricWriter
 
 Metrics = dict[str, tuple[jax.Array, jax.Array]]
 """Name -> (sum, count): what is averaged is decided once, at the end."""
 
 
-@flax.struct.dataclass
-class TrainState:
-    """Everything a stage changes."""
-
-    params: Any
-    opt_state: Any
-
-
 class BadLossError(InputError):
     """A loss or gradient was not finite. The same command would come to it again: batches follow from the configuration."""
-
-
-def make_schedule(config: OptimizerConfig, peak: float, steps: int) -> optax.Schedule:
-    """Linear warm-up to `peak`, plateau, and linear decay to a tenth of it, which takes no step from the warm-up."""
-    warmup = max(min(config.warmup_steps, steps - 1), 1)
-    decay = max(min(round(steps * config.decay_fraction), steps - warmup), 1)
-    rise, fall = optax.linear_schedule(peak / warmup, peak, warmup - 1), optax.linear_schedule(peak, peak / 10, decay)
-    return optax.join_schedules([rise, fall], [steps - decay])
-
-
-def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransformation:
-    """Adam, Muon or Adafactor on `make_schedule`, and global-norm clipping."""
-
-    def schedule(peak: float) -> optax.Schedule:
-        return make_schedule(config, peak, steps)
-
-    if config.name == "muon":
-        update = optax.contrib.muon(
-            schedule(config.muon_learning_rate),
-            adam_learning_rate=schedule(config.learning_rate),
-            adam_b1=config.b1,
-            adam_b2=config.b2,
-            weight_decay=config.weight_decay,
-            muon_weight_dimension_numbers=_matrices,
-        )
-    elif config.name == "adafactor":
-        update = optax.adafactor(
-            schedule(config.learning_rate),
-            multiply_by_parameter_scale=False,
-            weight_decay_rate=config.weight_decay or None,
-        )
-    else:
-        update = optax.adamw(schedule(config.learning_rate), b1=config.b1, b2=config.b2, weight_decay=config.weight_decay)
-    return optax.chain(optax.clip_by_global_norm(config.clip_norm), update)
-
-
-MATRIX_AXES = {"q": ((0,), (1, 2)), "k": ((0,), (1, 2)), "v": ((0,), (1, 2)), "out": ((0, 1), (2,))} | {
-    name: ((0,), (1,)) for name in ("gate", "up", "down")
-}
-"""Input and output axes of a layer's matrices, counted behind the axis of stacked layers."""
-
-
-def _matrices(params: Any) -> Any:
-    """Muon's view of the parameters: the axes of every matrix inside a layer, None for what is left to Adam."""
-
-    def axes(path, leaf):
-        names = [str(getattr(key, "key", key)) for key in path]
-        if names[-1] not in MATRIX_AXES:
-            return None
-        stacked = leaf.ndim - len(sum(MATRIX_AXES[names[-1]], ()))
-        reduced, output = (tuple(axis + stacked for axis in group) for group in MATRIX_AXES[names[-1]])
-        return optax.contrib.MuonDimensionNumbers(reduction_axis=reduced, output_axis=output)
-
-    return jax.tree_util.tree_map_with_path(axes, params)
-
-
-def abstract_state(layout: Layout | None, params: Any, optimizer: optax.GradientTransformation) -> TrainState:
-    """Shapes, dtypes and, given a layout, shardings of the state that begins with parameters of these shapes."""
-    state = jax.eval_shape(lambda p: TrainState(params=p, opt_state=optimizer.init(p)), params)
-    if layout is None:
-        return state
-    return jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), state, layout.state(state))
-
-
-def make_state(layout: Layout, params: Any, optimizer: optax.GradientTransformation) -> TrainState:
-    """The state that begins with `params`, its optimiser's part made where it belongs."""
-    where = layout.state(jax.eval_shape(lambda p: TrainState(params=p, opt_state=optimizer.init(p)), params))
-    return TrainState(params=params, opt_state=jax.jit(optimizer.init, out_shardings=where.opt_state)(params))
-
-
-def apply_gradients(state: TrainState, gradients: Any, optimizer: optax.GradientTransformation) -> TrainState:
-    """One optimiser step."""
-    updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
-    return TrainState(params=optax.apply_updates(state.params, updates), opt_state=opt_state)
 
 
 LARGEST = ("sampler_drift", "ratio_max")
@@ -219,10 +131,10 @@ def fit(
     with contextlib.ExitStack() as stack:
         manager = stack.enter_context(checkpoints.manager(directory, keep=saving.keep))
         kind = "meta_rm" if stage == "meta_rm" else "policy"
-        target = abstract_state(run.layout, checkpoints.abstract_params(run.model, kind), optimizer)
-        first, state, progress = restore_newest(manager, target, directory)
+        target = train_state.abstract_state(run.layout, checkpoints.abstract_params(run.model, kind), optimizer)
+        first, state, progress = train_state.restore_newest(manager, target, directory)
         if state is None:
-            state = make_state(run.layout, make_params(), optimizer)
+            state = train_state.make_state(run.layout, make_params(), optimizer)
         watch, tokens = meter.Stopwatch(progress), progress.get("tokens", 0.0)
         leads = distributed.is_first()
         writer = stack.enter_context(MetricWriter(directory, first)) if leads else None
@@ -246,89 +158,12 @@ def fit(
             if done % saving.every_steps == 0 or done == steps or stopping or late:
                 if writer is not None:
                     writer.flush()
-                save(manager, done, state, {**watch.read(), "tokens": tokens})
+                train_state.save(manager, done, state, {**watch.read(), "tokens": tokens})
                 saved = time.monotonic()
             if stopping:
                 raise distributed.StoppedError
     summary = {**watch.read(), "steps": steps, "tokens": tokens}
     return {**summary, "tokens_per_second": meter.speed(tokens, {"seconds": 0.0, "compile_seconds": 0.0}, summary)}
-
-
-@jax.jit
-def fingerprint(state: TrainState) -> jax.Array:
-    """A number that changes when a bit of the state does, and not with the mesh."""
-
-    def one(number, leaf):
-        unsigned = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32}[leaf.dtype.itemsize]
-        bits = lax.bitcast_convert_type(leaf, unsigned).astype(jnp.uint32)
-        return (2 * number + 1) * jnp.sum(bits, dtype=jnp.uint32)
-
-    return functools.reduce(operator.add, [one(i, leaf) for i, leaf in enumerate(jax.tree.leaves(state))])
-
-
-def save(manager: ocp.CheckpointManager, step: int, state: TrainState, progress: dict[str, float]) -> None:
-    """Writes a checkpoint of a step, with what tells a damaged one from a whole one."""
-    progress = progress | {"fingerprint": int(fingerprint(state))}
-    manager.save(
-        step,
-        args=ocp.args.Composite(
-            params=ocp.args.StandardSave(state.params),
-            opt_state=ocp.args.StandardSave(state.opt_state),
-            progress=ocp.args.JsonSave(progress),
-        ),
-    )
-
-
-def restore_newest(
-    manager: ocp.CheckpointManager, target: TrainState, directory: pathlib.Path
-) -> tuple[int, TrainState | None, dict[str, float]]:
-    """(step, state, progress) of the newest checkpoint that is whole, (0, None, {}) if there are none at all.
-
-    Damaged ones are reported and, once an earlier one is read, deleted, so that their steps can be saved again.
-
-    Raises:
-      InputError: a parameter is missing, unexpected, or of another shape, or there are checkpoints and none is whole.
-    """
-    damaged = []
-    for step in sorted(manager.all_steps(), reverse=True):
-        damage = ""
-        try:
-            state, progress = restore(manager, step, target, directory)
-            if int(fingerprint(state)) != progress.pop("fingerprint", None):
-                damage = "its bits are not those that were saved"
-        except InputError:
-            raise
-        except Exception as error:  # Orbax raises Exception itself for files that cannot be read
-            damage = str(error).partition("\n")[0]
-        if not distributed.any_process(bool(damage)):
-            for later in damaged:
-                manager.delete(later)
-            return step, state, progress
-        damaged.append(step)
-        print(f"{directory}: checkpoint {step} is damaged ({damage or 'says another process'})", file=sys.stderr)
-    if damaged:
-        raise InputError(f"{directory}: no checkpoint is whole; to train this stage from its start, remove the directory")
-    return 0, None, {}
-
-
-def restore(
-    manager: ocp.CheckpointManager, step: int, target: TrainState, directory: pathlib.Path
-) -> tuple[TrainState, dict[str, float]]:
-    """The state and progress of a step, every part of a leaf read where `target` (see `abstract_state`) wants it.
-
-    Raises:
-      InputError: a parameter is missing, unexpected, or of another shape.
-    """
-    checkpoints.check_tree(manager.item_metadata(step)["params"], target.params, directory)
-    restored = manager.restore(
-        step,
-        args=ocp.args.Composite(
-            params=ocp.args.StandardRestore(target.params),
-            opt_state=ocp.args.StandardRestore(target.opt_state),
-            progress=ocp.args.JsonRestore(),
-        ),
-    )
-    return TrainState(params=restored["params"], opt_state=restored["opt_state"]), restored["progress"]
 
 
 def _check_finite(values: dict[str, float], stage: str, step: int, ids: Sequence[str]) -> None:

@@ -18,7 +18,7 @@ from spct_jax.data.batches import Example, Groups
 from spct_jax.models import count, heads
 from spct_jax.models.sizes import ModelConfig
 from spct_jax.sharding import Program
-from spct_jax.training import grpo, loop, meter, rejection
+from spct_jax.training import grpo, loop, meter, optimizers, rejection, train_state
 from spct_jax.training.run import Run
 
 
@@ -73,17 +73,17 @@ def meta_gradients(
 
 
 def _step(
-    state: loop.TrainState,
+    state: train_state.TrainState,
     groups: Groups,
     labels: jax.Array,
     *,
     config: ModelConfig,
     optimizer: optax.GradientTransformation,
     accumulate: int = 1,
-) -> tuple[loop.TrainState, loop.Metrics]:
+) -> tuple[train_state.TrainState, loop.Metrics]:
     """One update; returns (state, metrics)."""
     gradients, metrics = meta_gradients(state.params, groups, labels, config=config, accumulate=accumulate)
-    return loop.apply_gradients(state, gradients, optimizer), metrics
+    return train_state.apply_gradients(state, gradients, optimizer), metrics
 
 
 meta_step = Program(
@@ -94,7 +94,7 @@ meta_step = Program(
 def run_meta_rm(run: Run) -> dict[str, float]:
     """Trains the meta RM."""
     config = run.config.meta_rm
-    optimizer = loop.make_optimizer(config.optimizer, config.steps)
+    optimizer = optimizers.make(config.optimizer, config.steps)
     examples = _examples(run)
     group_size = max(example.size for example, _ in examples)
 

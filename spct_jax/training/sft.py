@@ -12,7 +12,7 @@ from spct_jax.errors import InputError
 from spct_jax.models import count
 from spct_jax.models.sizes import ModelConfig
 from spct_jax.sharding import Program
-from spct_jax.training import loop, meter, rejection
+from spct_jax.training import loop, meter, optimizers, rejection, train_state
 from spct_jax.training.run import Run
 from spct_jax.training.scoring import completion_mask, group_logprobs
 
@@ -44,11 +44,16 @@ def sft_gradients(params: Any, groups: Groups, *, config: ModelConfig, accumulat
 
 
 def _step(
-    state: loop.TrainState, groups: Groups, *, config: ModelConfig, optimizer: optax.GradientTransformation, accumulate: int = 1
-) -> tuple[loop.TrainState, loop.Metrics]:
+    state: train_state.TrainState,
+    groups: Groups,
+    *,
+    config: ModelConfig,
+    optimizer: optax.GradientTransformation,
+    accumulate: int = 1,
+) -> tuple[train_state.TrainState, loop.Metrics]:
     """One update; returns (state, metrics)."""
     gradients, metrics = sft_gradients(state.params, groups, config=config, accumulate=accumulate)
-    return loop.apply_gradients(state, gradients, optimizer), metrics
+    return train_state.apply_gradients(state, gradients, optimizer), metrics
 
 
 sft_step = Program(_step, ("state", "batch"), lambda layout, state, *_, **__: (layout.state(state), layout.whole), donate=(0,))
@@ -66,7 +71,7 @@ def train(
     optimizer_config,
 ) -> dict[str, float]:
     """Runs `steps` updates on the examples `draw_batch(step)` gives; returns the stage's summary."""
-    optimizer = loop.make_optimizer(optimizer_config, steps)
+    optimizer = optimizers.make(optimizer_config, steps)
 
     def update(state, step):
         examples = draw_batch(step)

@@ -10,7 +10,7 @@ from spct_jax.config import OptimizerConfig
 from spct_jax.models import attention, count, sizes
 from spct_jax.models.checkpoints import abstract_params
 from spct_jax.planning import hlo, programs
-from spct_jax.training import grpo, loop, sft
+from spct_jax.training import grpo, optimizers, sft, train_state
 
 
 def test_a_scan_counts_as_often_as_it_runs():
@@ -217,8 +217,8 @@ def test_the_count_by_hand_is_what_is_compiled(program, layers, scores, monkeypa
     model = dataclasses.replace(MODEL, num_layers=layers)
     params, groups = abstract_params(model, "policy"), programs._groups(B, G, P, T)
     if program == "sft":
-        optimizer = loop.make_optimizer(OptimizerConfig(), 10)
-        state = loop.abstract_state(None, params, optimizer)
+        optimizer = optimizers.make(OptimizerConfig(), 10)
+        state = train_state.abstract_state(None, params, optimizer)
         lowered = sft.sft_step.lower(state, groups, config=model, optimizer=optimizer)
         expected = count.update(model, B, G, P, T)
     else:

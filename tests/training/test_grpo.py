@@ -12,7 +12,7 @@ from spct_jax.config import OptimizerConfig
 from spct_jax.data import batches
 from spct_jax.models import sizes
 from spct_jax.sampling.generate import branch_keys, draw
-from spct_jax.training import grpo, loop
+from spct_jax.training import grpo, loop, optimizers, train_state
 from spct_jax.training.scoring import completion_mask, group_logprobs
 
 CONFIG = dataclasses.replace(sizes.toy(64), num_layers=2)
@@ -98,8 +98,8 @@ def test_k3_pulls_towards_the_reference_where_k1_would_not(params, groups):
 
 
 def step(params, groups, updates, learning_rate=0.05):
-    optimizer = loop.make_optimizer(dataclasses.replace(OPTIMIZER, learning_rate=learning_rate), 10)
-    state = loop.TrainState(params=jax.tree.map(jnp.copy, params), opt_state=optimizer.init(params))
+    optimizer = optimizers.make(dataclasses.replace(OPTIMIZER, learning_rate=learning_rate), 10)
+    state = train_state.TrainState(params=jax.tree.map(jnp.copy, params), opt_state=optimizer.init(params))
     reference = group_logprobs(params, CONFIG, groups)[0]
     advantages = jnp.array([[1.0, -1.0, 1.0, -1.0]] * 2)
     old, seen = None, []

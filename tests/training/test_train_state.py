@@ -1,4 +1,4 @@
-"""What the stages share: the learning rate's course, and what becomes of checkpoints that are not whole."""
+"""What becomes of checkpoints that are not whole."""
 
 import contextlib
 
@@ -9,24 +9,9 @@ import optax
 import pytest
 
 from spct_jax import sharding
-from spct_jax.config import OptimizerConfig
 from spct_jax.errors import InputError
 from spct_jax.models import checkpoints
-from spct_jax.training import loop
-
-
-@pytest.mark.parametrize(
-    ("warmup", "decay", "course"),
-    [
-        (4, 0.5, {0: 0.25, 3: 1.0, 5: 1.0, 7: 0.64, 9: 0.28}),  # up, across, down
-        (4, 1.0, {0: 0.25, 3: 1.0, 4: 1.0, 7: 0.55, 9: 0.25}),  # decay takes what the warm-up leaves
-        (50, 1.0, {0: 1 / 9, 8: 1.0, 9: 1.0}),
-        (1, 0.0, {0: 1.0, 8: 1.0, 9: 1.0}),
-    ],
-)
-def test_the_learning_rates_course_by_hand(warmup, decay, course):
-    schedule = loop.make_schedule(OptimizerConfig(warmup_steps=warmup, decay_fraction=decay), 2.0, 10)
-    assert {step: float(schedule(step)) / 2 for step in course} == pytest.approx(course, rel=1e-6)
+from spct_jax.training import train_state
 
 
 @pytest.fixture
@@ -36,10 +21,10 @@ def saved(tmp_path):
     with contextlib.ExitStack() as stack:
         manager = stack.enter_context(checkpoints.manager(tmp_path, keep=3))
         for step in (1, 2):
-            state = loop.make_state(layout, {"score": jnp.full(1000, float(step))}, optimizer)
-            loop.save(manager, step, state, {"tokens": 5.0})
+            state = train_state.make_state(layout, {"score": jnp.full(1000, float(step))}, optimizer)
+            train_state.save(manager, step, state, {"tokens": 5.0})
         manager.wait_until_finished()
-        yield tmp_path, loop.abstract_state(layout, state.params, optimizer), manager
+        yield tmp_path, train_state.abstract_state(layout, state.params, optimizer), manager
 
 
 def spoil(directory, step):
@@ -50,7 +35,7 @@ def spoil(directory, step):
 def test_an_earlier_checkpoint_takes_a_damaged_ones_place(saved, capsys):
     directory, target, manager = saved
     spoil(directory, 2)
-    step, state, progress = loop.restore_newest(manager, target, directory)
+    step, state, progress = train_state.restore_newest(manager, target, directory)
     assert (step, progress) == (1, {"tokens": 5.0}) and manager.all_steps() == [1]
     np.testing.assert_array_equal(state.params["score"], 1.0)
     assert "checkpoint 2 is damaged" in capsys.readouterr().err
@@ -60,5 +45,5 @@ def test_where_no_checkpoint_is_whole_all_stay(saved):
     directory, target, manager = saved
     spoil(directory, 1), spoil(directory, 2)
     with pytest.raises(InputError, match="no checkpoint is whole"):
-        loop.restore_newest(manager, target, directory)
+        train_state.restore_newest(manager, target, directory)
     assert sorted(manager.all_steps()) == [1, 2]
