@@ -190,7 +190,7 @@ class RLConfig:
     clip: float = 0.2
     updates_per_rollout: int = 1
     accumulate: int = 1
-    """As of `SFTConfig`."""
+    """As of `SFTConfig`; the reference scores the completions in the same parts."""
     rollout_parts: int = 1
     """Completions are drawn in so many equal parts of the prompts, one after the other, to save the memory of caches."""
     ref_dtype: str = "float32"

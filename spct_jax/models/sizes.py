@@ -204,6 +204,7 @@ def gemma3_1b() -> ModelConfig:
         qk_norm=True,
         dtype="bfloat16",
         remat="full",
+        time_chunk=128,
     )
 
 

@@ -163,8 +163,12 @@ class Module:
         if key in self._seen:
             return
         self._seen.add(key)
-        kind = instruction.opcode.removesuffix("-start")
+        kind, moved = instruction.opcode.removesuffix("-start"), self._plain_bytes(computation, instruction)
         given = sum(s.bytes for name in instruction.operands for s in self._shapes(computation, name))
+        users = self._users[computation].get(instruction.name, ())
+        if kind == "all-reduce" and users and all(user.opcode == "dynamic-slice" for user in users):
+            # How TPUs write a reduce-scatter: a fusion, whose result is the slice.
+            kind, moved = "reduce-scatter", given
         group = _group_size(instruction.text)
         share = (group - 1) / group if group > 1 else 0.0
         size = {
@@ -173,7 +177,7 @@ class Module:
             "reduce-scatter": given * share,
             "all-to-all": given * share,
         }.get(kind, given)
-        total.add(Cost(bytes=self._plain_bytes(computation, instruction), collectives={kind: (1.0, float(size))}))
+        total.add(Cost(bytes=moved, collectives={kind: (1.0, float(size))}))
 
     def _plain_bytes(self, computation: str, instruction: Instruction) -> float:
         given = [s for name in instruction.operands for s in self._shapes(computation, name)]

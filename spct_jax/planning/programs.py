@@ -38,6 +38,12 @@ def _struct(shape: tuple[int, ...], dtype: Any) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(shape, dtype)
 
 
+def abstract_groups(rows: int, group: int, trunk: int, time: int) -> Groups:
+    """B = `rows` prompts with G = `group` completions each, in shapes."""
+    integers = [(rows, trunk), (rows,), (rows, group, time + 1), (rows, group)]
+    return Groups(*(_struct(shape, jnp.int32) for shape in integers))
+
+
 class _Setting:
     """What the programs of an experiment share: layouts, shapes of the parameters, and what is held beside a program."""
 
@@ -64,9 +70,8 @@ class _Setting:
         return train_state.abstract_state(self.layout, params, self.optimizer(stage))
 
     def groups(self, rows: int, group: int) -> Groups:
-        """So many prompts with so many completions each, all of full length, in shapes."""
-        integers = [(rows, self.trunk), (rows,), (rows, group, self.time + 1), (rows, group)]
-        return Groups(*(_struct(shape, jnp.int32) for shape in integers))
+        """Prompts and completions of the experiment's lengths, in shapes."""
+        return abstract_groups(rows, group, self.trunk, self.time)
 
 
 def programs(config: Config, devices: list) -> dict[str, Planned]:
@@ -143,7 +148,9 @@ def _learning(setting: _Setting) -> dict[str, Planned]:
 
     def lower_reference():
         groups = setting.groups(config.rl.batch_size, G)
-        return grpo.reference_logprobs.lower(setting.reference, groups, number(()), layout=layout, config=model)
+        return grpo.reference_logprobs.lower(
+            setting.reference, groups, number(()), layout=layout, config=model, accumulate=config.rl.accumulate
+        )
 
     scored = config.rl.batch_size
     return {

@@ -8,15 +8,15 @@ from spct_jax.config import Config
 from spct_jax.hardware import Chip
 from spct_jax.models import count
 
-STAGE_OF = {"grpo": "rl", "sft": "rft", "meta_rm": "meta_rm"}
+STAGE_OF = {"reference": "rl", "grpo": "rl", "sft": "rft", "meta_rm": "meta_rm"}
 
 
 def remedies(config: Config, program: str, devices: int) -> Iterator[tuple[str, Config]]:
     """(what was changed, the configuration) of what may make a program fit, each beside the ones before it.
 
     Smaller parts of a batch first, which cost least, then fewer logits at once, what is kept of the forward pass, the
-    reference's dtype, the optimiser's memory, and last another mesh; where completions are drawn, fewer prompts at once, where
-    they are scored, fewer logits, and then the mesh.
+    reference's dtype, the optimiser's memory, and last another mesh; where completions are drawn, fewer prompts at once and
+    then the mesh.
     """
     changed, config = [], copy.deepcopy(config)
 
@@ -37,16 +37,14 @@ def remedies(config: Config, program: str, devices: int) -> Iterator[tuple[str, 
             chosen.batch_size // (2 * chosen.accumulate) % (devices // config.mesh.tensor) == 0
         ):
             yield change(f"{stage}.accumulate", 2 * chosen.accumulate)
-        for field, value in (("time_chunk", min(32, config.model.time_chunk)), ("remat", "full")):
-            if getattr(config.model, field) != value:
-                yield change(f"model.{field}", value)
+        if config.model.time_chunk > 32:
+            yield change("model.time_chunk", 32)
+        if program != "reference" and config.model.remat != "full":
+            yield change("model.remat", "full")
         if stage == "rl" and config.rl.ref_dtype != "bfloat16":
             yield change("rl.ref_dtype", "bfloat16")
         if chosen.optimizer.name == "adam":
             yield change(f"{stage}.optimizer.name", "adafactor")
-    elif program == "reference":
-        if config.model.time_chunk > 32:
-            yield change("model.time_chunk", 32)
     else:
         rl, shards = config.rl, devices // config.mesh.tensor
         while rl.batch_size % (2 * rl.rollout_parts) == 0 and rl.batch_size // (2 * rl.rollout_parts) % shards == 0:

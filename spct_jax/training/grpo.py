@@ -144,9 +144,15 @@ grpo_step = Program(
 )
 
 
-def _reference(params: Any, groups: Groups, temperature: float, *, config: ModelConfig) -> jax.Array:
-    """Float32[B G T] under the reference policy."""
-    return group_logprobs(params, config, groups, temperature)[0]
+def _reference(params: Any, groups: Groups, temperature: float, *, config: ModelConfig, accumulate: int = 1) -> jax.Array:
+    """Float32[B G T] under the reference policy, in the same parts as the update, whose memory then is enough."""
+
+    def score(groups):
+        return group_logprobs(params, config, groups, temperature)[0]
+
+    if accumulate == 1:
+        return score(groups)
+    return loop.join_rows(jax.lax.map(score, loop.split_rows(groups, accumulate)))
 
 
 reference_logprobs = Program(_reference, ("params", "batch", "whole"), lambda layout, *_, **__: layout.sharding("batch"))
@@ -165,7 +171,14 @@ def run_rl(run: Run) -> dict[str, float]:
         groups, sampler_logprobs, drawn = roll_out(run, state.params, step)
         given = np.array([[rewards.reward(s, r.truth) for s in r.scores] for r in drawn])
         advantages = run.layout.split(group_advantages(given))
-        ref_logprobs = reference_logprobs(reference, groups, config.temperature, layout=run.layout, config=run.model)
+        ref_logprobs = reference_logprobs(
+            reference,
+            groups,
+            config.temperature,
+            layout=run.layout,
+            config=run.model,
+            accumulate=config.accumulate,
+        )
         old_logprobs, metrics = None, {}
         for _ in range(config.updates_per_rollout):
             state, new, logprobs = grpo_step(

@@ -58,6 +58,21 @@ def add_metrics(a: Metrics, b: Metrics) -> Metrics:
     return {name: one(name) for name in a}
 
 
+def split_rows(batch: Any, parts: int) -> Any:
+    """A tree of arrays of rows [B ..] as `parts` of them, [parts B/parts ..]: part p has rows p, p + parts, .."""
+
+    def split(x):
+        # Strided, so that rows stay on the device that has them.
+        return partition.constrain(jnp.moveaxis(x.reshape(-1, parts, *x.shape[1:]), 1, 0), None, "batch")
+
+    return jax.tree.map(split, batch)
+
+
+def join_rows(parts: Any) -> Any:
+    """The rows [B ..] of what `split_rows` split."""
+    return jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1).reshape(-1, *x.shape[2:]), parts)
+
+
 def gradients(loss: Callable, params: Any, batch: Any, parts: int = 1) -> tuple[Any, Metrics, Any]:
     """Gradients of a loss over a batch, taken of one part of the rows after the other where `parts` is more than 1.
 
@@ -75,20 +90,15 @@ def gradients(loss: Callable, params: Any, batch: Any, parts: int = 1) -> tuple[
         total, (metrics, per_row) = grad(params, batch)
     else:
 
-        def split(x):
-            # Part p takes rows p, p + parts, ..: rows stay on the device that has them.
-            x = jnp.moveaxis(x.reshape(-1, parts, *x.shape[1:]), 1, 0)
-            return partition.constrain(x, None, "batch")
-
         def step(total, rows):
             part, (metrics, per_row) = grad(params, rows)
             return partition.constrain_params(jax.tree.map(jnp.add, total, part)), (metrics, per_row)
 
         zeros = partition.constrain_params(jax.tree.map(jnp.zeros_like, params))
-        total, (each, per_row) = lax.scan(step, zeros, jax.tree.map(split, batch))
+        total, (each, per_row) = lax.scan(step, zeros, split_rows(batch, parts))
         rows = [jax.tree.map(lambda x, p=p: x[p], each) for p in range(parts)]
         metrics = functools.reduce(add_metrics, rows)
-        per_row = jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1).reshape(-1, *x.shape[2:]), per_row)
+        per_row = join_rows(per_row)
     metrics["gradient_norm"] = (optax.tree.norm(total), 1.0)
     return partition.constrain_params(total), metrics, per_row
 

@@ -117,6 +117,29 @@ def test_collectives_count_once_and_in_bytes_that_a_ring_sends():
     assert cost.collectives == {"all-gather": (1, 15 * 8 * 64 * 2), "all-reduce": (1, 2 * 400 * 3 / 4)}
 
 
+SCATTERED = """
+    %inside (p: f32[128,64], i: s32[]) -> f32[8,64] {
+      %p = f32[128,64]{1,0} parameter(0)
+      %i = s32[] parameter(1)
+      %z = s32[] constant(0)
+      %r = f32[128,64]{1,0} all-reduce(%p), channel_id=3, replica_groups=[4,16]<=[64], to_apply=%add
+      ROOT %d = f32[8,64]{1,0} dynamic-slice(%r, %i, %z), dynamic_slice_sizes={8,64}
+    }
+
+    ENTRY %main (p: f32[128,64], i: s32[]) -> f32[8,64] {
+      %p = f32[128,64]{1,0} parameter(0)
+      %i = s32[]{:T(128)S(6)} parameter(1)
+      ROOT %f = f32[8,64]{1,0} fusion(%p, %i), kind=kCustom, calls=%inside
+    }
+    """
+
+
+def test_a_sum_of_which_a_device_keeps_its_part_is_a_reduce_scatter():
+    cost = program(SCATTERED).cost()
+    whole = 128 * 64 * 4
+    assert cost.collectives == {"reduce-scatter": (1, whole * 15 / 16)} and cost.bytes == whole + whole / 16
+
+
 SLICED = """
     %inside (p: f32[46,1000], i: s32[]) -> f32[1,1000] {
       %p = f32[46,1000]{1,0} parameter(0)
@@ -215,7 +238,7 @@ def test_the_count_by_hand_is_what_is_compiled(program, layers, scores, monkeypa
     jax.clear_caches()
     B, G, P, T = 2, 4, 320, 64
     model = dataclasses.replace(MODEL, num_layers=layers)
-    params, groups = abstract_params(model, "policy"), programs._groups(B, G, P, T)
+    params, groups = abstract_params(model, "policy"), programs.abstract_groups(B, G, P, T)
     if program == "sft":
         optimizer = optimizers.make(OptimizerConfig(), 10)
         state = train_state.abstract_state(None, params, optimizer)

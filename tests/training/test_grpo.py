@@ -141,6 +141,11 @@ def test_ratio_metrics_are_those_of_the_tokens_and_the_same_in_parts(params, gro
         np.testing.assert_allclose([got["ratio_mean"], got["ratio_max"]], [ratio.mean(), ratio.max()], rtol=1e-5)
 
 
+def test_the_reference_scores_the_same_in_parts(params, groups):
+    whole, parts = (np.asarray(grpo.reference_logprobs(params, groups, 0.6, config=CONFIG, accumulate=n)) for n in (1, 2))
+    np.testing.assert_allclose(parts, whole, rtol=0, atol=1e-5)
+
+
 def test_clipped_tokens_get_no_gradient(params, groups):
     """Beyond the clip, on the side the advantage pushes to, a token's gradient is zero."""
     logprobs = group_logprobs(params, CONFIG, groups)[0]
