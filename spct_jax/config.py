@@ -245,6 +245,12 @@ class CheckpointConfig:
     every_minutes: float = 0.0
     """Also when so many minutes have passed since the last one; 0: by steps only."""
     keep: int = 2
+    """The newest so many stay."""
+    keep_hours: float = 0.0
+    """Besides, one in so many hours stays for good; 0: none."""
+    reuse_rollouts: bool = False
+    """Keep the sampler's log-probabilities beside RL's rollouts, and after a restart read what was drawn since the last
+    checkpoint instead of drawing it again, where that is dear. Either way the run ends with the same parameters."""
 
 
 @dataclasses.dataclass

@@ -1,12 +1,15 @@
 """Files and directories that are whole or absent, and JSON that names the file when it is wrong."""
 
 import contextlib
+import io
 import json
 import os
 import pathlib
 import shutil
 from collections.abc import Iterator
 from typing import Any, BinaryIO
+
+import numpy as np
 
 from spct_jax import distributed
 from spct_jax.errors import InputError
@@ -39,6 +42,21 @@ def read_json(path: str | os.PathLike) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise InputError(f"{path}: not a JSON object")
     return value
+
+
+def write_array(path: str | os.PathLike, array: np.ndarray) -> None:
+    """Writes NumPy's .npy, whole or not at all."""
+    content = io.BytesIO()
+    np.save(content, array)
+    write(path, content.getvalue())
+
+
+def read_array(path: str | os.PathLike) -> np.ndarray:
+    """What `write_array` wrote; InputError, naming the file, when it is none."""
+    try:
+        return np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise InputError(f"{path}: not an array ({error})") from None
 
 
 @contextlib.contextmanager

@@ -71,7 +71,7 @@ def main() -> None:
     groups = distributed.fetch(during("sft", run.pack)(chosen, size))
     numbers = batches.order(0, "rl", len(run.dataset.train), 0, B)
     # In two parts, each of which has rows of both processes.
-    prompts, drawn, _ = during("rl", drawing.draw)(run, None, numbers, run.key("rl"), samples=G, rows=B // 2, temperature=1.0)
+    drawn, _ = during("rl", drawing.draw)(run, None, numbers, run.key("rl"), samples=G, rows=B // 2, temperature=1.0)
 
     before = copy.deepcopy(lines)
     again = train.prepare(config, flags.directory / "run")
@@ -82,6 +82,7 @@ def main() -> None:
     whole = batches.pack(*zip(*(e.tokens() for e in chosen), strict=True), **limits)
     report["batch"] = all((np.asarray(a) == b).all() for a, b in zip(vars(groups).values(), vars(whole).values(), strict=True))
     shown = [run.dataset.train[number] for number in numbers]
+    prompts = [run.prompter.encode(c, r.order) for c, r in zip(shown, drawn, strict=True)]
     report["drawn"] = (
         [r.id for r in drawn] == [c.id for c in shown]
         and [r.truth for r in drawn] == [c.scores for c in shown]

@@ -8,6 +8,7 @@ Training stages write this layout. Wherever a checkpoint is asked for, this one 
 """
 
 import dataclasses
+import datetime
 import os
 import pathlib
 from collections.abc import Callable
@@ -55,13 +56,19 @@ def describe(
     files.write_json(directory / "model.json", card)
 
 
-def manager(directory: str | os.PathLike, keep: int | None = None) -> ocp.CheckpointManager:
+def manager(directory: str | os.PathLike, keep: int | None = None, keep_hours: float = 0.0) -> ocp.CheckpointManager:
     """The Orbax manager of a model directory; saves are atomic, a torn one is never listed.
 
-    With `keep`, for writing: a save copies the state and goes on beside the devices' work.
+    With `keep`, for writing: a save copies the state and goes on beside the devices' work. The newest `keep` stay, and one in
+    `keep_hours`, where that is not 0.
     """
     writes = keep is not None
-    options = ocp.CheckpointManagerOptions(max_to_keep=keep, enable_async_checkpointing=writes, create=writes)
+    options = ocp.CheckpointManagerOptions(
+        max_to_keep=keep,
+        keep_time_interval=datetime.timedelta(hours=keep_hours) if keep_hours else None,
+        enable_async_checkpointing=writes,
+        create=writes,
+    )
     return ocp.CheckpointManager(
         pathlib.Path(directory).absolute() / "checkpoints",
         options=options,

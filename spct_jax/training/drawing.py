@@ -24,7 +24,7 @@ def draw(
     temperature: float,
     index: int = 0,
     hinted: bool = False,
-) -> tuple[list[list[int]], list[Rollout], np.ndarray]:
+) -> tuple[list[Rollout], np.ndarray]:
     """Draws completions of B training comparisons, each shown in an order of its own.
 
     Args:
@@ -39,7 +39,7 @@ def draw(
       hinted: whether the prompt names the best response.
 
     Returns:
-      (prompts' tokens, rollouts, the sampler's log-probabilities Float32[B G T]), whole on all processes.
+      (rollouts, the sampler's log-probabilities Float32[B G T]), whole on all processes.
     """
     starts, layout = range(0, len(numbers), rows), run.rollout_layout
     local = [start + row for start in starts for row in layout.local_rows(rows) if start + row < len(numbers)]
@@ -62,9 +62,7 @@ def draw(
         for start in starts
     ]
     out = jax.tree.map(lambda *each: np.concatenate(each), *parts)
-    tokens, read = grouped.token_lists(out), {}
-    mine = {row: (prompts[row], run.prompter.read(c, seen[row], tokens[row])) for row, c in shown.items()}
-    for part in distributed.gather(mine):
-        read |= part
-    prompts, drawn = zip(*(read[row] for row in range(len(numbers))), strict=True)
-    return list(prompts), list(drawn), out.logprobs
+    tokens, drawn = grouped.token_lists(out), {}
+    for part in distributed.gather({row: run.prompter.read(c, seen[row], tokens[row]) for row, c in shown.items()}):
+        drawn |= part
+    return [drawn[row] for row in range(len(numbers))], out.logprobs

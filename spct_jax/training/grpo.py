@@ -1,5 +1,6 @@
 """Rule-based online RL with GRPO (paper Eq. 11 and 15), every group on one trunk."""
 
+import pathlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -8,8 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from spct_jax import distributed, files
 from spct_jax.data import batches
-from spct_jax.data.batches import Example, Groups
+from spct_jax.data.batches import Groups
 from spct_jax.grm import rewards
 from spct_jax.models import count, partition
 from spct_jax.models.sizes import ModelConfig
@@ -168,7 +170,10 @@ def run_rl(run: Run) -> dict[str, float]:
     settings = {"beta": config.kl_beta, "clip": config.clip, "temperature": config.temperature}
 
     def update(state, step):
-        groups, sampler_logprobs, drawn = roll_out(run, state.params, step)
+        logged = read_log(run, step)
+        drawn, sampler_logprobs = logged or roll_out(run, state.params, step)
+        groups = run.pack([*map(run.example, batch_of(run, step), drawn)], config.group_size)
+        sampler_logprobs = run.layout.split(sampler_logprobs)
         given = np.array([[rewards.reward(s, r.truth) for s in r.scores] for r in drawn])
         advantages = run.layout.split(group_advantages(given))
         ref_logprobs = reference_logprobs(
@@ -201,7 +206,7 @@ def run_rl(run: Run) -> dict[str, float]:
             "accuracy": ((given > 0).sum(), given.size),
             "malformed": (sum(s is None for r in drawn for s in r.scores), given.size),
             "zero_spread": ((given.min(1) == given.max(1)).sum(), len(drawn)),
-            "least_seconds": (least_seconds(run, drawn, read), 1.0),
+            "least_seconds": (0.0 if logged else least_seconds(run, drawn, read), 1.0),
         }
         return state, metrics, [r.id for r in drawn]
 
@@ -232,14 +237,14 @@ def batch_of(run: Run, step: int) -> list[int]:
     return batches.order(run.config.seed, "rl", len(run.dataset.train), step, run.config.rl.batch_size)
 
 
-def roll_out(run: Run, params: Any, step: int) -> tuple[Groups, jax.Array, list[Rollout]]:
-    """Draws one group per comparison of a step in an order of its own and logs the rollouts.
+def roll_out(run: Run, params: Any, step: int) -> tuple[list[Rollout], np.ndarray]:
+    """Draws one group per comparison of a step, in an order of its own, and logs them.
 
     Returns:
-      (packed groups, the sampler's log-probabilities Float32[B G T], the rollouts).
+      (the rollouts, the sampler's log-probabilities Float32[B G T]).
     """
     config = run.config.rl
-    prompts, drawn, logprobs = drawing.draw(
+    drawn, logprobs = drawing.draw(
         run,
         run.to_draw_with(params),
         batch_of(run, step),
@@ -249,15 +254,26 @@ def roll_out(run: Run, params: Any, step: int) -> tuple[Groups, jax.Array, list[
         temperature=config.temperature,
         index=step,
     )
-    rollouts.write(run.workdir / "rl" / "rollouts" / f"{step:06d}.jsonl", drawn)
+    path = _log(run, step)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if run.config.checkpoint.reuse_rollouts:
+        files.write_array(path.with_suffix(".npy"), logprobs)
+    rollouts.write(path, drawn)
+    return drawn, logprobs
 
-    def example(prompt, rollout):
-        return Example(rollout.id, len(rollout.completions), lambda: (prompt, rollout.completions))
 
-    groups = run.pack([*map(example, prompts, drawn)], config.group_size)
-    return groups, run.layout.split(logprobs), drawn
+def read_log(run: Run, step: int) -> tuple[list[Rollout], np.ndarray] | None:
+    """What `roll_out` gave for a step before the run was interrupted, to the bit; None where it is to be drawn."""
+    path = _log(run, step)
+    if not (run.config.checkpoint.reuse_rollouts and distributed.agree(path.exists() and path.with_suffix(".npy").exists())):
+        return None
+    return rollouts.read(path), files.read_array(path.with_suffix(".npy"))
 
 
 def read_rollouts(run: Run, step: int) -> Iterator[tuple[int, Rollout]]:
     """(number of the comparison, its rollout) of a step that is done."""
-    return zip(batch_of(run, step), rollouts.read(run.workdir / "rl" / "rollouts" / f"{step:06d}.jsonl"), strict=True)
+    return zip(batch_of(run, step), rollouts.read(_log(run, step)), strict=True)
+
+
+def _log(run: Run, step: int) -> pathlib.Path:
+    return run.workdir / "rl" / "rollouts" / f"{step:06d}.jsonl"

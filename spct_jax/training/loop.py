@@ -139,7 +139,7 @@ def fit(
     """
     directory, saving = run.workdir / stage, run.config.checkpoint
     with contextlib.ExitStack() as stack:
-        manager = stack.enter_context(checkpoints.manager(directory, keep=saving.keep))
+        manager = stack.enter_context(checkpoints.manager(directory, keep=saving.keep, keep_hours=saving.keep_hours))
         kind = "meta_rm" if stage == "meta_rm" else "policy"
         target = train_state.abstract_state(run.layout, checkpoints.abstract_params(run.model, kind), optimizer)
         first, state, progress = train_state.restore_newest(manager, target, directory)

@@ -5,8 +5,7 @@ is correct (Eq. 10); a comparison all of whose unhinted draws are correct is too
 a target for the prompt without the hint, so all kept draws of a comparison share one prompt.
 """
 
-import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import tqdm
@@ -87,13 +86,8 @@ def retained_examples(run: Run) -> list[Example]:
         )
         completions = [plain.completions[i] for i in kept] + [told.completions[i] for i in kept_hinted]
         if completions:
-            tokens = functools.partial(_tokens, run, number, plain.order, completions)
-            examples.append(Example(plain.id, len(completions), tokens))
+            examples.append(run.example(number, plain, completions))
     return examples
-
-
-def _tokens(run: Run, number: int, order: Sequence[int], completions: list) -> tuple[list[int], list]:
-    return run.prompter.encode(run.dataset.train[number], order), completions
 
 
 def unhinted_draws(run: Run) -> list[tuple[int, Rollout]]:
@@ -125,7 +119,7 @@ def _draw(run: Run, params: Any, numbers: list[int], *, hinted: bool) -> list[Ro
         return []
     key, samples = run.key("rejection", int(hinted)), 1 if hinted else config.samples
     limits = {"rows": config.batch_size, "temperature": config.temperature}
-    return drawing.draw(run, params, numbers, key, samples=samples, hinted=hinted, **limits)[1]
+    return drawing.draw(run, params, numbers, key, samples=samples, hinted=hinted, **limits)[0]
 
 
 def _part(run: Run, hinted: bool, start: int):

@@ -24,7 +24,7 @@ from spct_jax.grm import prompts
 from spct_jax.models import checkpoints
 from spct_jax.models.sizes import ModelConfig
 from spct_jax.sampling import grouped
-from spct_jax.sampling.rollouts import Prompter
+from spct_jax.sampling.rollouts import Prompter, Rollout
 from spct_jax.sharding import Layout
 
 
@@ -100,6 +100,15 @@ class Run:
         """Whether the comparison's prompt, with a hint where it can have one, is within the limit."""
         hinted = comparison.n > 1 and self.config.rejection.hinted and "rejection" in self.config.stages
         return len(self.prompter.encode(comparison, range(comparison.n), hinted=hinted)) <= self.config.data.max_prompt
+
+    def example(self, number: int, rollout: Rollout, completions: Sequence[Sequence[int]] | None = None) -> Example:
+        """Completions of a training comparison, all that were drawn or those given, behind the prompt they were drawn for."""
+        completions = rollout.completions if completions is None else completions
+
+        def tokens():
+            return self.prompter.encode(self.dataset.train[number], rollout.order), completions
+
+        return Example(rollout.id, len(completions), tokens)
 
     def pack(self, examples: Sequence[Example], group_size: int) -> Groups:
         """Packs groups to the run's shapes, on the devices of all processes; each makes the tokens of its own rows only."""

@@ -1,10 +1,10 @@
 """The whole pipeline in miniature: every stage runs, bad input is one line, a killed run ends as if it had not been."""
 
 import dataclasses
-import functools
 import importlib
 import json
 import pathlib
+import shutil
 import subprocess
 import sys
 
@@ -14,7 +14,6 @@ import pytest
 
 from spct_jax import train
 from spct_jax.config import MeshConfig
-from spct_jax.data.batches import Example
 from spct_jax.errors import InputError
 
 EXPERIMENTS = pathlib.Path(__file__).parents[2] / "experiments"
@@ -47,10 +46,7 @@ def test_every_stage_runs_and_a_second_start_does_nothing_again(micro_config, tm
     from spct_jax.training import rejection
 
     def first_draws(run):
-        return [
-            Example(r.id, 1, functools.partial(rejection._tokens, run, number, r.order, r.completions[:1]))
-            for number, r, _ in rejection._drawn(run)
-        ]
+        return [run.example(number, r, r.completions[:1]) for number, r, _ in rejection._drawn(run)]
 
     monkeypatch.setattr(rejection, "retained_examples", first_draws)
     made = train.train(micro_config, tmp_path)
@@ -170,3 +166,30 @@ def test_a_damaged_checkpoint_is_passed_over_and_the_run_ends_as_if_it_had_been_
     train.train(micro_config, damaged)
     digests = load_experiment("kill_test", monkeypatch).digests
     assert digests(damaged) == digests(calm)
+
+
+def test_rollouts_since_the_last_checkpoint_are_read_instead_of_drawn_and_it_ends_bitwise_the_same(
+    micro_config, tmp_path, monkeypatch
+):
+    from spct_jax.training import drawing, grpo
+
+    micro_config.stages = ("sft", "rl")
+    # All verdicts of an untrained model are malformed, and without spread nothing would be learned.
+    monkeypatch.setattr(grpo, "group_advantages", lambda r: np.random.default_rng(0).standard_normal(r.shape, np.float32))
+    calm, resumed = tmp_path / "calm", tmp_path / "resumed"
+    train.train(micro_config, calm)
+    micro_config.checkpoint.reuse_rollouts = True
+    train.train(micro_config, resumed)
+    (resumed / "rl" / "summary.json").unlink()
+    shutil.rmtree(resumed / "rl" / "checkpoints" / "2")
+    monkeypatch.setattr(drawing, "draw", None)
+    train.train(micro_config, resumed)
+    digests = load_experiment("kill_test", monkeypatch).digests
+    assert digests(resumed) == digests(calm)
+    seen = [json.loads((run / "rl" / "metrics.jsonl").read_text().splitlines()[-1]) for run in (calm, resumed)]
+    assert seen[0]["step"] == seen[1]["step"] and seen[0]["sampler_drift"] == seen[1]["sampler_drift"] > 0
+    (resumed / "rl" / "rollouts" / "000001.npy").write_bytes(b"torn")
+    (resumed / "rl" / "summary.json").unlink()
+    shutil.rmtree(resumed / "rl" / "checkpoints" / "2")
+    with pytest.raises(InputError, match="000001.npy"):
+        train.train(micro_config, resumed)
