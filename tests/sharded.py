@@ -28,7 +28,7 @@ STAGES = ("sft", "rl", "meta_rm")
 OPTIMIZERS = {"sgd": optax.sgd(0.1), "adam": optimizers.make(OptimizerConfig(warmup_steps=1), 10)}
 SETTINGS = {"beta": 0.08, "clip": 0.2, "temperature": 0.7}
 ACCUMULATE = {"multislice": 4}
-"""Parts that a mesh's updates are computed in, where not in one; one device always takes the batch as a whole."""
+"""Parts that a mesh's updates and scores are computed in, where not in one; one device always takes the batch as a whole."""
 MESHES = {
     "data": MeshConfig(),
     "fsdp": MeshConfig(strategy="fsdp"),
@@ -134,11 +134,11 @@ def largest_share(tree) -> float:
     return max(leaf.addressable_shards[0].data.size / leaf.size for leaf in big)
 
 
-def score(params, groups, layout: sharding.Layout) -> np.ndarray:
+def score(params, groups, layout: sharding.Layout, accumulate: int = 1) -> np.ndarray:
     """Log-probabilities of given completions."""
     params = distributed.put(params, layout.params(params))
-    found = grpo.reference_logprobs(params, layout.split(groups), 1.0, layout=layout, config=config_of("rl"))
-    return distributed.fetch(found)
+    static = {"layout": layout, "config": config_of("rl"), "accumulate": accumulate}
+    return distributed.fetch(grpo.reference_logprobs(params, layout.split(groups), 1.0, **static))
 
 
 def round_trips(directory: pathlib.Path) -> dict:
@@ -188,7 +188,8 @@ def compare_scores() -> dict:
     params, groups = params_of("rl"), groups_of()
     want = score(params, groups, alone)
     for name, mesh in MESHES.items():
-        report[name] = float(np.abs(score(params, groups, sharding.make_layout(mesh)) - want).max())
+        found = score(params, groups, sharding.make_layout(mesh), ACCUMULATE.get(name, 1))
+        report[name] = float(np.abs(found - want).max())
 
     # Drawn on eight devices, in the update's layout and in the rollout's own, and scored on one.
     config, mesh = config_of("rl"), MESHES["fsdp_tensor"]
