@@ -72,6 +72,8 @@ def main() -> int:
     signal.signal(signal.SIGTERM, pass_on)
     for life in range(flags.restarts + 1):
         processes[:] = start(command, flags.processes)
+        if stopping:  # the signal came while they were started
+            pass_on(signal.SIGTERM, None)
         status = wait(processes, flags.grace)
         if status in (0, *FINAL):
             return status

@@ -4,6 +4,7 @@ import functools
 import operator
 import pathlib
 import sys
+import time
 from typing import Any
 
 import flax.struct
@@ -17,6 +18,10 @@ from spct_jax import distributed
 from spct_jax.errors import InputError
 from spct_jax.models import checkpoints
 from spct_jax.sharding import Layout
+
+
+class DamagedError(Exception):
+    """A process cannot read its part of a checkpoint; started again, the run goes on from an earlier one."""
 
 
 @flax.struct.dataclass
@@ -77,14 +82,22 @@ def restore_newest(
 ) -> tuple[int, TrainState | None, dict[str, float]]:
     """(step, state, progress) of the newest checkpoint that is whole, (0, None, {}) if there are none at all.
 
-    Damaged ones are reported and, once an earlier one is read, deleted, so that their steps can be saved again.
+    Damaged ones are reported and, once an earlier one is read, moved to `directory/damaged`, so that their steps can be saved
+    again. Of several processes, one that cannot read its part cannot go on with the others, who wait for it within the read:
+    it marks the checkpoint and ends, and the run finds the mark when it is started again.
 
     Raises:
       InputError: a parameter is missing, unexpected, or of another shape, or there are checkpoints and none is whole.
+      DamagedError: one of several processes cannot read its part.
     """
     damaged = []
     for step in sorted(manager.all_steps(), reverse=True):
-        damage = ""
+        mark = directory / f"checkpoint-{step}.damaged"
+        damage = "marked by a process that could not read it" if distributed.agree(mark.exists()) else ""
+        if damage:
+            damaged.append(step)
+            _report(directory, step, damage)
+            continue
         try:
             state, progress = restore(manager, step, target, directory)
             if int(fingerprint(state)) != progress.pop("fingerprint", None):
@@ -93,15 +106,36 @@ def restore_newest(
             raise
         except Exception as error:  # Orbax raises Exception itself for files that cannot be read
             damage = str(error).partition("\n")[0]
-        if not distributed.any_process(bool(damage)):
-            for later in damaged:
-                manager.delete(later)
+            if distributed.several():
+                mark.write_text(damage + "\n")
+                raise DamagedError(f"{directory}: checkpoint {step} cannot be read here ({damage})") from error
+        if not damage:
+            _set_aside(manager, damaged, directory)
             return step, state, progress
         damaged.append(step)
-        print(f"{directory}: checkpoint {step} is damaged ({damage or 'says another process'})", file=sys.stderr)
+        _report(directory, step, damage)
     if damaged:
         raise InputError(f"{directory}: no checkpoint is whole; to train this stage from its start, remove the directory")
     return 0, None, {}
+
+
+def _report(directory: pathlib.Path, step: int, damage: str) -> None:
+    if distributed.is_first():
+        print(f"{directory}: checkpoint {step} is damaged ({damage})", file=sys.stderr)
+
+
+def _set_aside(manager: ocp.CheckpointManager, steps: list[int], directory: pathlib.Path) -> None:
+    """Moves checkpoints where the manager does not see them."""
+    if not steps:
+        return
+    if distributed.is_first():
+        for step in steps:
+            target = directory / "damaged" / f"{step}-{time.time_ns()}"
+            target.parent.mkdir(exist_ok=True)
+            (directory / "checkpoints" / str(step)).rename(target)
+            (directory / f"checkpoint-{step}.damaged").unlink(missing_ok=True)
+    distributed.barrier(f"{directory.name}: damaged checkpoints moved")
+    manager.reload()
 
 
 def restore(

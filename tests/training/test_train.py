@@ -1,6 +1,7 @@
 """The whole pipeline in miniature: every stage runs, bad input is one line, a killed run ends as if it had not been."""
 
 import dataclasses
+import functools
 import importlib
 import json
 import pathlib
@@ -166,6 +167,25 @@ def test_a_damaged_checkpoint_is_passed_over_and_the_run_ends_as_if_it_had_been_
     train.train(micro_config, damaged)
     digests = load_experiment("kill_test", monkeypatch).digests
     assert digests(damaged) == digests(calm)
+
+
+def test_where_one_process_cannot_read_its_part_of_a_checkpoint_the_run_goes_on_from_an_earlier_one(tmp_path, monkeypatch):
+    kill_test = load_experiment("kill_test", monkeypatch)
+    mesh = ("strategy=fsdp", "cpu_devices=1", "heartbeat_seconds=10")
+    pair = kill_test.kills.Mesh(2, tuple(f"--config.mesh.{flag}" for flag in mesh))
+    flags = ["--config.stages=('sft',)" if "stages" in flag else flag for flag in MICRO] + ["--config.sft.steps=3"]
+    workdir = tmp_path / "run"
+    again = functools.partial(subprocess.run, kill_test.kills.command(workdir, flags, pair, 1), capture_output=True, text=True)
+    assert again(timeout=300).returncode == 0
+    calm = kill_test.digests(workdir)
+    (workdir / "sft" / "summary.json").unlink()
+    part = workdir / "sft" / "checkpoints" / "3" / "params" / "ocdbt.process_1"
+    largest = max((p for p in part.rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
+    largest.write_bytes(largest.read_bytes()[:1000])
+    done = again(timeout=300)
+    assert done.returncode == 0 and "restart 1 of 1" in done.stderr and "checkpoint 3 is damaged" in done.stderr, done.stderr
+    assert kill_test.digests(workdir) == calm
+    assert [p.name.partition("-")[0] for p in (workdir / "sft" / "damaged").iterdir()] == ["3"]
 
 
 def test_rollouts_since_the_last_checkpoint_are_read_instead_of_drawn_and_it_ends_bitwise_the_same(

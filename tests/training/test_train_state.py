@@ -49,6 +49,10 @@ def test_an_earlier_checkpoint_takes_a_damaged_ones_place(saved, capsys):
     assert (step, progress) == (1, {"tokens": 5.0}) and manager.all_steps() == [1]
     np.testing.assert_array_equal(state.params["score"], 1.0)
     assert "checkpoint 2 is damaged" in capsys.readouterr().err
+    assert [p.name.partition("-")[0] for p in (directory / "damaged").iterdir()] == ["2"]
+    train_state.save(manager, 2, state, progress)
+    manager.wait_until_finished()
+    assert sorted(manager.all_steps()) == [1, 2]
 
 
 def test_where_no_checkpoint_is_whole_all_stay(saved):
