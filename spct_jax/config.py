@@ -4,6 +4,7 @@ They are frozen in spirit: command-line overrides are applied before a run begin
 """
 
 import dataclasses
+import functools
 
 from spct_jax.errors import InputError
 from spct_jax.models import sizes
@@ -188,7 +189,9 @@ class RLConfig:
     kl_beta: float = 0.08
     """Weight of the k3 KL estimate in the loss."""
     clip: float = 0.2
+    """Ratios beyond 1 - clip and 1 + clip push no further."""
     updates_per_rollout: int = 1
+    """Updates that learn from the same completions."""
     accumulate: int = 1
     """As of `SFTConfig`; the reference scores the completions in the same parts."""
     rollout_parts: int = 1
@@ -250,7 +253,7 @@ class CheckpointConfig:
     """Besides, one in so many hours stays for good; 0: none."""
     reuse_rollouts: bool = False
     """Keep the sampler's log-probabilities beside RL's rollouts, and after a restart read what was drawn since the last
-    checkpoint instead of drawing it again, where that is dear. Either way the run ends with the same parameters."""
+    checkpoint instead of drawing it again, where that is dear. On the same mesh the parameters come out the same either way."""
 
 
 @dataclasses.dataclass
@@ -316,9 +319,23 @@ def paper(model: sizes.ModelConfig) -> Config:
     )
     # 512 critiques; the number of steps is ours.
     config.meta_rm = MetaRMConfig(steps=900, batch_size=128, optimizer=dataclasses.replace(adam, learning_rate=1e-5))
-    config.evaluation = EvaluationConfig(problems=0, temperature=0.5, slots=512)
-    config.checkpoint = CheckpointConfig(every_steps=25, keep=2)
+    config.evaluation = EvaluationConfig(problems=0, temperature=0.5, slots=128)
+    config.checkpoint = CheckpointConfig(every_steps=25, every_minutes=10, reuse_rollouts=True)
     return config
+
+
+LEAST = {
+    "checkpoint.every_steps": 1,
+    "checkpoint.every_minutes": 0,
+    "checkpoint.keep": 1,
+    "checkpoint.keep_hours": 0,
+    "rl.group_size": 1,
+    "rl.updates_per_rollout": 1,
+    "rejection.samples": 1,
+    "evaluation.slots": 1,
+    "mesh.heartbeat_seconds": 1,
+}
+"""Fields and the least value of each."""
 
 
 def validate(config: Config) -> None:
@@ -366,8 +383,10 @@ def validate(config: Config) -> None:
         raise InputError(f"config.evaluation.split: {config.evaluation.split!r} is none of train, development, test")
     if config.evaluation.order not in ("balanced", "random"):
         raise InputError(f"config.evaluation.order: {config.evaluation.order!r} is neither 'balanced' nor 'random'")
-    if config.checkpoint.every_steps < 1:
-        raise InputError(f"config.checkpoint.every_steps: {config.checkpoint.every_steps} is not at least 1")
+    for name, least in LEAST.items():
+        value = functools.reduce(getattr, name.split("."), config)
+        if not value >= least:
+            raise InputError(f"config.{name}: {value} is not at least {least}")
 
 
 def check_mesh(mesh: MeshConfig, prefix: str = "config.mesh.") -> None:

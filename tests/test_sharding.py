@@ -157,6 +157,8 @@ def test_adafactor_moves_every_parameter_that_has_a_gradient():
         (lambda c: setattr(c, "stages", ("evaluate",)), "evaluate judges with what sft, rft, rl trained in this run"),
         (lambda c: setattr(c.evaluation, "order", "sorted"), "config.evaluation.order: 'sorted'"),
         (lambda c: setattr(c.checkpoint, "every_steps", 0), "config.checkpoint.every_steps: 0"),
+        (lambda c: setattr(c.checkpoint, "keep", 0), "config.checkpoint.keep: 0"),
+        (lambda c: setattr(c.rl, "updates_per_rollout", 0), "config.rl.updates_per_rollout: 0"),
     ],
 )
 def test_wrong_fields_are_named(change, says):

@@ -91,7 +91,7 @@ class Module:
             total.add(self._cost(instruction.called("calls"), fused=True))
             total.bytes += 0 if fused else self._fusion_bytes(computation, instruction)
         elif opcode.removesuffix("-start") in COLLECTIVES:
-            self._add_collective(total, computation, instruction)
+            self._add_collective(total, computation, instruction, fused)
         else:
             if opcode in ("dot", "convolution"):
                 operands = [self._shapes(computation, name)[0] for name in instruction.operands[:2]]
@@ -156,7 +156,7 @@ class Module:
             return outer + self._growth(inside, start)
         return 0
 
-    def _add_collective(self, total: Cost, computation: str, instruction: Instruction) -> None:
+    def _add_collective(self, total: Cost, computation: str, instruction: Instruction, fused: bool) -> None:
         channel = re.search(r"channel_id=(\d+)", instruction.text)
         # The start and the end of an asynchronous collective may both hold a copy of it.
         key = f"{instruction.opcode.removesuffix('-start')}/{channel[1]}" if channel else f"{computation}/{instruction.name}"
@@ -166,9 +166,9 @@ class Module:
         kind, moved = instruction.opcode.removesuffix("-start"), self._plain_bytes(computation, instruction)
         given = sum(s.bytes for name in instruction.operands for s in self._shapes(computation, name))
         users = self._users[computation].get(instruction.name, ())
-        if kind == "all-reduce" and users and all(user.opcode == "dynamic-slice" for user in users):
+        if fused and kind == "all-reduce" and users and all(user.opcode == "dynamic-slice" for user in users):
             # How TPUs write a reduce-scatter: a fusion, whose result is the slice.
-            kind, moved = "reduce-scatter", given
+            kind, moved = "reduce-scatter", moved - sum(s.bytes for s in instruction.shapes if s.in_hbm)
         group = _group_size(instruction.text)
         share = (group - 1) / group if group > 1 else 0.0
         size = {
@@ -256,7 +256,7 @@ class Module:
 
 def _group_size(text: str) -> int:
     """Devices that take part in one collective."""
-    named = re.search(r"replica_groups=mesh\[([^\]]*)\]\s*\{([^}]*)\}", text)
+    named = re.search(r"replica_groups=mesh\[([^\]]*)\][^{]*\{([^}]*)\}", text)
     if named:
         sizes = dict(re.findall(r"'(\w+)'=(\d+)", named[1]))
         return math.prod(int(sizes[axis]) for axis in re.findall(r"'(\w+)'", named[2]))
@@ -264,7 +264,11 @@ def _group_size(text: str) -> int:
     if tiled:
         return int(tiled[2])
     listed = re.search(r"replica_groups=\{\{([\d,]*)\}", text)
-    return len(listed[1].split(",")) if listed else 1
+    if listed:
+        return len(listed[1].split(","))
+    if re.search(r"replica_groups=(?!\{\})", text):
+        raise ValueError(f"groups of a collective that are written in another way: {text}")
+    return 1
 
 
 def _dot_flops(instruction: Instruction, lhs: Shape, rhs: Shape) -> float:

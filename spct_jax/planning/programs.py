@@ -57,6 +57,7 @@ class _Setting:
         self.trunk, self.time = config.data.max_prompt - 1, config.data.max_completion
         learner = self.state("rl", "policy")
         self.state_bytes = sharding.bytes_per_device(learner, self.layout.state(learner))
+        self.params_bytes = sharding.bytes_per_device(self.params, self.layout.params(self.params))
         self.reference_bytes = sharding.bytes_per_device(self.reference, self.layout.params(self.reference))
 
     def optimizer(self, stage: str) -> optax.GradientTransformation:
@@ -117,7 +118,7 @@ def _drawing(setting: _Setting) -> dict[str, Planned]:
 
     read, decoded = shape.prefill_rows, count.decode(model, drawn * G, trunk, time + shape.chunk)
     return {
-        "reshard": Planned(lower_reshard, 0, 0, setting.state_bytes),
+        "reshard": Planned(lower_reshard, 0, 0, beside - setting.params_bytes),
         "prefill": Planned(engine_program("prefill"), count.prefill(model, read, trunk), read * trunk, beside),
         "decode": Planned(engine_program("decode"), decoded, drawn * G, beside, shape.chunk),
         "rollout": Planned(lower_rollout, count.prefill(model, drawn, trunk) + decoded, drawn * G, beside),

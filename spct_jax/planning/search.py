@@ -45,7 +45,7 @@ def remedies(config: Config, program: str, devices: int) -> Iterator[tuple[str, 
             yield change("rl.ref_dtype", "bfloat16")
         if chosen.optimizer.name == "adam":
             yield change(f"{stage}.optimizer.name", "adafactor")
-    else:
+    elif program != "reshard":
         rl, shards = config.rl, devices // config.mesh.tensor
         while rl.batch_size % (2 * rl.rollout_parts) == 0 and rl.batch_size // (2 * rl.rollout_parts) % shards == 0:
             yield change("rl.rollout_parts", 2 * rl.rollout_parts)
@@ -74,7 +74,7 @@ def candidates(config: Config, chip: Chip, devices: int) -> list[Candidate]:
     Time is that of arithmetic plus that of links: every part of a batch gathers the parameters of a layer twice in the model's
     dtype and scatters their gradient once for trunk and once for branches in float32, and `tensor` devices sum four
     activations per layer and pass. Memory is parameters, Adam's moments and gradients in float32, the reference, one
-    activation per layer and token, and the scores and logits of one piece.
+    activation per layer and token, and the scores and logits of one piece; every slice holds all of it.
     """
     model, rl, data = config.model, config.rl, config.data
     layer = model.width * (2 * model.head_dim * (model.num_heads + model.num_kv_heads) + 3 * model.ffw_width)
@@ -84,17 +84,20 @@ def candidates(config: Config, chip: Chip, devices: int) -> list[Candidate]:
     found = []
     for tensor in (1, 2, 4, 8, 16):
         shards = devices // tensor
-        if devices % tensor or model.num_kv_heads % tensor:
+        if devices // config.mesh.slices % tensor or model.num_kv_heads % tensor:
             continue
         for accumulate in range(1, rl.batch_size // shards + 1):
             if rl.batch_size % (accumulate * shards):
                 continue
             rows = rl.batch_size // (accumulate * shards)
             reference = {"float32": 4, "bfloat16": 2}[rl.ref_dtype]
-            memory = params * (16 + reference) / devices + 4.0 * rows * tokens * model.width * model.num_layers
+            memory = (
+                params * (16 + reference) * config.mesh.slices / devices + 4.0 * rows * tokens * model.width * model.num_layers
+            )
             memory += 12.0 * rows * tokens * model.ffw_width / tensor + 4.0 * model.vocab_size * model.width / tensor
             memory += 12.0 * rows * rl.group_size * model.time_chunk * model.vocab_size / tensor
-            gathered = accumulate * params / tensor * (2 * 2 + 2 * 4) * (shards - 1) / shards
+            within = shards // config.mesh.slices
+            gathered = accumulate * params / tensor * (2 * 2 + 2 * 4) * (within - 1) / within
             summed = accumulate * rows * tokens * model.width * 4 * model.num_layers * 8 * (tensor - 1) / tensor
             seconds = flops / devices / chip.flops + (gathered + summed) / chip.ici_bandwidth
             if memory <= chip.hbm:
@@ -105,6 +108,8 @@ def candidates(config: Config, chip: Chip, devices: int) -> list[Candidate]:
 def with_candidate(config: Config, candidate: Candidate) -> Config:
     """The experiment on that mesh."""
     config = copy.deepcopy(config)
-    config.mesh.strategy, config.mesh.tensor = ("fsdp_tensor" if candidate.tensor > 1 else "fsdp"), candidate.tensor
+    if config.mesh.slices == 1:
+        config.mesh.strategy = "fsdp_tensor" if candidate.tensor > 1 else "fsdp"
+    config.mesh.tensor = candidate.tensor
     config.rl.accumulate = candidate.accumulate
     return config

@@ -1,6 +1,7 @@
 """Rule-based online RL with GRPO (paper Eq. 11 and 15), every group on one trunk."""
 
 import pathlib
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,6 +13,7 @@ import optax
 from spct_jax import distributed, files
 from spct_jax.data import batches
 from spct_jax.data.batches import Groups
+from spct_jax.errors import InputError
 from spct_jax.grm import rewards
 from spct_jax.models import count, partition
 from spct_jax.models.sizes import ModelConfig
@@ -202,6 +204,7 @@ def run_rl(run: Run) -> dict[str, float]:
             metrics = loop.add_metrics(metrics, new) if metrics else new
             old_logprobs = logprobs if old_logprobs is None else old_logprobs
         metrics |= {
+            "tokens": new["tokens"],
             "reward": (given.sum(), given.size),
             "accuracy": ((given > 0).sum(), given.size),
             "malformed": (sum(s is None for r in drawn for s in r.scores), given.size),
@@ -267,7 +270,12 @@ def read_log(run: Run, step: int) -> tuple[list[Rollout], np.ndarray] | None:
     path = _log(run, step)
     if not (run.config.checkpoint.reuse_rollouts and distributed.agree(path.exists() and path.with_suffix(".npy").exists())):
         return None
-    return rollouts.read(path), files.read_array(path.with_suffix(".npy"))
+    try:
+        found = rollouts.read(path), files.read_array(path.with_suffix(".npy"))
+    except InputError as error:
+        found = None
+        print(f"{error}; the rollouts are drawn again", file=sys.stderr)
+    return None if distributed.any_process(found is None) else found
 
 
 def read_rollouts(run: Run, step: int) -> Iterator[tuple[int, Rollout]]:

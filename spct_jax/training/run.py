@@ -102,11 +102,17 @@ class Run:
         return len(self.prompter.encode(comparison, range(comparison.n), hinted=hinted)) <= self.config.data.max_prompt
 
     def example(self, number: int, rollout: Rollout, completions: Sequence[Sequence[int]] | None = None) -> Example:
-        """Completions of a training comparison, all that were drawn or those given, behind the prompt they were drawn for."""
+        """Completions of a training comparison, all that were drawn or those given, behind the prompt they were drawn for.
+
+        Its `tokens` raises InputError where the comparison is no longer the one that was drawn for.
+        """
         completions = rollout.completions if completions is None else completions
 
         def tokens():
-            return self.prompter.encode(self.dataset.train[number], rollout.order), completions
+            comparison = self.dataset.train[number]
+            if comparison.id != rollout.id:
+                raise InputError(f"{self.workdir}: drawn for {rollout.id!r}, but data.train now has {comparison.id!r} there")
+            return self.prompter.encode(comparison, rollout.order), completions
 
         return Example(rollout.id, len(completions), tokens)
 

@@ -117,6 +117,19 @@ def test_collectives_count_once_and_in_bytes_that_a_ring_sends():
     assert cost.collectives == {"all-gather": (1, 15 * 8 * 64 * 2), "all-reduce": (1, 2 * 400 * 3 / 4)}
 
 
+def test_groups_are_read_in_every_way_that_they_are_written():
+    ways = {
+        "mesh['axis_0'=4,'axis_1'=16], device_ids=([16,4]T(1,0)) {'axis_0'}": 4,
+        "mesh['axis_0'=16,'axis_1'=4] {'axis_0'}": 16,
+        "[4,16]<=[64]": 16,
+        "{{0,2},{1,3}}": 2,
+        "{}": 1,
+    }
+    assert {way: hlo._group_size(f"all-reduce(%p), replica_groups={way}, to_apply=%add") for way in ways} == ways
+    with pytest.raises(ValueError, match="another way"):
+        hlo._group_size("all-reduce(%p), replica_groups=ring(64), to_apply=%add")
+
+
 SCATTERED = """
     %inside (p: f32[128,64], i: s32[]) -> f32[8,64] {
       %p = f32[128,64]{1,0} parameter(0)

@@ -189,7 +189,7 @@ def test_where_one_process_cannot_read_its_part_of_a_checkpoint_the_run_goes_on_
 
 
 def test_rollouts_since_the_last_checkpoint_are_read_instead_of_drawn_and_it_ends_bitwise_the_same(
-    micro_config, tmp_path, monkeypatch
+    micro_config, tmp_path, monkeypatch, capsys
 ):
     from spct_jax.training import drawing, grpo
 
@@ -202,8 +202,9 @@ def test_rollouts_since_the_last_checkpoint_are_read_instead_of_drawn_and_it_end
     train.train(micro_config, resumed)
     (resumed / "rl" / "summary.json").unlink()
     shutil.rmtree(resumed / "rl" / "checkpoints" / "2")
-    monkeypatch.setattr(drawing, "draw", None)
-    train.train(micro_config, resumed)
+    with monkeypatch.context() as nothing:
+        nothing.setattr(drawing, "draw", None)
+        train.train(micro_config, resumed)
     digests = load_experiment("kill_test", monkeypatch).digests
     assert digests(resumed) == digests(calm)
     seen = [json.loads((run / "rl" / "metrics.jsonl").read_text().splitlines()[-1]) for run in (calm, resumed)]
@@ -211,5 +212,6 @@ def test_rollouts_since_the_last_checkpoint_are_read_instead_of_drawn_and_it_end
     (resumed / "rl" / "rollouts" / "000001.npy").write_bytes(b"torn")
     (resumed / "rl" / "summary.json").unlink()
     shutil.rmtree(resumed / "rl" / "checkpoints" / "2")
-    with pytest.raises(InputError, match="000001.npy"):
-        train.train(micro_config, resumed)
+    train.train(micro_config, resumed)
+    assert "000001.npy: not an array" in capsys.readouterr().err
+    assert digests(resumed) == digests(calm)
