@@ -6,9 +6,12 @@ attends to its whole trunk and, masked, to all of its own tokens. Padding counts
 every branch and as many columns of its own cache as the caller says; compiled, all of the cache counts. With `remat="full"` a
 layer's products are done twice before and twice as much again in the backward pass (4 times the forward), those of attention in
 pieces once more, since its scores are never kept (5); the logits are computed twice and differentiated (4).
+
+A Pallas kernel is no matrix product to the compiler, so splash attention is counted by formula on both sides: its blocks, two
+products forward, which any `remat` but `none` does twice, three for the gradient of queries, four for that of keys and values.
 """
 
-from spct_jax.models import attention
+from spct_jax.models import attention, splash
 from spct_jax.models.gemma import window_of
 from spct_jax.models.sizes import ModelConfig
 
@@ -29,11 +32,18 @@ def _trunk_linear(c: ModelConfig, trunk: int) -> float:
 
 def _trunk_attention(c: ModelConfig, trunk: int) -> float:
     """All layers, the last one only where it is in a scan, one trunk of so many slots."""
-    pairs = 0
+    pairs, query_blocks = 0, (splash if c.attention == "splash" else attention).query_blocks
     for kind in c.layer_kinds[:-1] if c.remainder else c.layer_kinds:
-        blocks = attention.query_blocks(trunk, window_of(c, kind))
+        blocks = query_blocks(trunk, window_of(c, kind))
         pairs += sum((last - start) * (last - first) for start, last, first in blocks)
     return 4.0 * c.num_heads * c.head_dim * pairs
+
+
+def _passes(c: ModelConfig, trunk: int) -> float:
+    """How often an update does the products of a trunk's attention, two each time."""
+    if c.attention == "splash":
+        return (1 if c.remat == "none" else 2) + 7 / 2
+    return _ATTENTION[c.remat] + (trunk > attention.QUERY_BLOCK)
 
 
 def _branch_attention(c: ModelConfig, trunk: int, own: int) -> float:
@@ -44,6 +54,13 @@ def _branch_attention(c: ModelConfig, trunk: int, own: int) -> float:
 
 def _unembed(c: ModelConfig) -> float:
     return 2.0 * c.vocab_size * c.width
+
+
+def kernels(c: ModelConfig, rows: int, trunk: int, *, gradients: bool = False) -> float:
+    """What of `prefill`, `forward` or, with gradients, `update` is done by Pallas kernels."""
+    if c.attention != "splash":
+        return 0.0
+    return rows * (_passes(c, trunk) if gradients else 1) * _trunk_attention(c, trunk)
 
 
 def prefill(c: ModelConfig, rows: int, trunk: int) -> float:
@@ -66,7 +83,7 @@ def update(c: ModelConfig, rows: int, group: int, trunk: int, time: int, *, logi
     """Gradients of trunks and branches."""
     linear = _trunk_linear(c, trunk) + group * time * c.num_layers * _linear(c)
     kept = _ATTENTION[c.remat]
-    on_trunk = (kept + (trunk > attention.QUERY_BLOCK)) * _trunk_attention(c, trunk)
+    on_trunk = _passes(c, trunk) * _trunk_attention(c, trunk)
     on_branches = (
         group
         * time

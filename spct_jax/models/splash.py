@@ -55,9 +55,22 @@ def attend_trunk(
     return partition.on_each_device(local, ((*keys, "heads_per_kv"), keys, keys, ("batch",)), q, k, v, segments)
 
 
+def block_size(length: int) -> int:
+    """Queries, and keys, of a block of the kernel; it skips blocks in which no query sees a key. `length`: a padded trunk's."""
+    return next(size for size in (512, 256, LANES) if length % size == 0)
+
+
+def query_blocks(length: int, window: int | None) -> list[tuple[int, int, int]]:
+    """What `attention.query_blocks` says of its blocks: (first query, one past the last query and key, first key) of each."""
+    padded = length + -length % LANES
+    size = block_size(padded)
+    firsts = range(0, padded, size)
+    return [(first, first + size, max(0, first + 1 - window) // size * size if window else 0) for first in firsts]
+
+
 def _kernel(heads: int, T: int, window: int | None, cap: float, interpret: bool):
     mask = splash.CausalMask((T, T)) if window is None else splash.LocalMask((T, T), (window - 1, 0), 0)
-    block = next(b for b in (512, 256, LANES) if T % b == 0)
+    block = block_size(T)
     sizes = splash.BlockSizes(
         block_q=block,
         block_kv=block,

@@ -96,7 +96,8 @@ class Module:
             if opcode in ("dot", "convolution"):
                 operands = [self._shapes(computation, name)[0] for name in instruction.operands[:2]]
                 total.flops += (_dot_flops if opcode == "dot" else _convolution_flops)(instruction, *operands)
-            if not fused and opcode not in _NO_TRAFFIC and not opcode.endswith("-done"):
+            kernel = opcode == "custom-call" and "tpu_custom_call" in instruction.text
+            if not fused and (kernel or opcode not in _NO_TRAFFIC) and not opcode.endswith("-done"):
                 total.bytes += self._plain_bytes(computation, instruction)
 
     def _shapes(self, computation: str, name: str) -> tuple[Shape, ...]:

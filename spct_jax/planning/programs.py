@@ -30,6 +30,8 @@ class Planned:
     """Tokens that one execution reads, draws or learns from; of a decoding program, in one step."""
     beside: int = 0
     """Bytes per device of what else is held while it runs."""
+    kernels: float = 0.0
+    """Operations of Pallas kernels, by formula, on all devices together: the compiled text does not show them."""
     steps: int = 1
     """Tokens of every branch that one execution draws; figures are per token."""
 
@@ -119,9 +121,17 @@ def _drawing(setting: _Setting) -> dict[str, Planned]:
     read, decoded = shape.prefill_rows, count.decode(model, drawn * G, trunk, time + shape.chunk)
     return {
         "reshard": Planned(lower_reshard, 0, 0, beside - setting.params_bytes),
-        "prefill": Planned(engine_program("prefill"), count.prefill(model, read, trunk), read * trunk, beside),
-        "decode": Planned(engine_program("decode"), decoded, drawn * G, beside, shape.chunk),
-        "rollout": Planned(lower_rollout, count.prefill(model, drawn, trunk) + decoded, drawn * G, beside),
+        "prefill": Planned(
+            engine_program("prefill"),
+            count.prefill(model, read, trunk),
+            read * trunk,
+            beside,
+            count.kernels(model, read, trunk),
+        ),
+        "decode": Planned(engine_program("decode"), decoded, drawn * G, beside, steps=shape.chunk),
+        "rollout": Planned(
+            lower_rollout, count.prefill(model, drawn, trunk) + decoded, drawn * G, beside, count.kernels(model, drawn, trunk)
+        ),
     }
 
 
@@ -141,7 +151,9 @@ def _learning(setting: _Setting) -> dict[str, Planned]:
                 layout=layout, config=model, optimizer=setting.optimizer(stage), accumulate=chosen.accumulate,
             )  # fmt: skip
 
-        return Planned(lower, count.update(model, rows, group, trunk, length, logits=logits), rows * group * time, beside)
+        flops = count.update(model, rows, group, trunk, length, logits=logits)
+        kernels = count.kernels(model, rows, trunk, gradients=True)
+        return Planned(lower, flops, rows * group * time, beside, kernels)
 
     def of_rollouts(rows: int):
         settings = {name: number(()) for name in ("beta", "clip", "temperature")}
@@ -156,7 +168,11 @@ def _learning(setting: _Setting) -> dict[str, Planned]:
     scored = config.rl.batch_size
     return {
         "reference": Planned(
-            lower_reference, count.forward(model, scored, G, trunk, time), scored * G * time, setting.state_bytes
+            lower_reference,
+            count.forward(model, scored, G, trunk, time),
+            scored * G * time,
+            setting.state_bytes,
+            count.kernels(model, scored, trunk),
         ),
         "grpo": planned(grpo.grpo_step, "rl", "policy", G, of_rollouts, beside=setting.reference_bytes),
         "sft": planned(sft.sft_step, "rft", "policy", kept),

@@ -39,6 +39,7 @@ def measure(planned: Planned, topology: str, devices: list, chip: Chip, cache: p
     if not text:
         return result | {"fits": False}
     cost = hlo.Module(text).cost(planned.steps)
+    cost.flops += planned.kernels / len(devices)
     dcn = cost.collectives.get("send", (0, 0))[1]
     seconds = {
         "compute": cost.flops / chip.flops,

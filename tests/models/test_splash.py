@@ -69,6 +69,18 @@ print("kernels", text.count("tpu_custom_call"))
 """
 
 
+@pytest.mark.parametrize(
+    ("length", "window"), [(100, None), (1000, 300), (1000, None), (4095, 1024), (4095, 4096), (4095, None)]
+)
+def test_the_kernels_blocks_are_those_in_which_a_query_sees_a_key(length, window):
+    padded = -(-length // 128) * 128
+    size = splash.block_size(padded)
+    distance = np.arange(padded)[:, None] - np.arange(padded)
+    seen = (distance >= 0) & (distance < (window or padded))
+    visited = seen.reshape(padded // size, size, -1, size).any((1, 3)).sum() * size**2
+    assert sum((last - start) * (last - first) for start, last, first in splash.query_blocks(length, window)) == visited
+
+
 @pytest.mark.tpu_compiler
 def test_a_sharded_step_with_the_kernel_compiles_for_a_slice():
     done = subprocess.run([sys.executable, "-c", COMPILE], capture_output=True, text=True, timeout=500)
