@@ -64,7 +64,7 @@ def parse(text: str) -> tuple[dict[str, list[Instruction]], str]:
         if header:
             lines = computations[header[2]] = []
             entry = header[2] if header[1] else entry
-        elif line.startswith("}"):
+        elif line.rstrip() == "}":
             lines = None
         elif lines is not None and (parsed := _parse(line)) is not None:
             lines.append(parsed)

@@ -87,6 +87,22 @@ UNROLLED = """
     """
 
 
+KERNEL = """
+    ENTRY %main (x: f32[8,8]) -> f32[8,8] {
+      %x = f32[8,8]{1,0} parameter(0)
+      %k = f32[8,8]{1,0} custom-call(%x), custom_call_target="tpu_custom_call", frontend_attributes={kernel_metadata={
+    "sizes":"8"
+    }}, metadata={op_name="kernel"}
+      ROOT %y = f32[8,8]{1,0} dot(%k, %k), lhs_contracting_dims={1}, rhs_contracting_dims={0}
+    }
+    """
+
+
+def test_a_kernels_attributes_may_take_lines_of_their_own():
+    cost = program(KERNEL).cost()
+    assert cost.flops == 2 * 8**3 and cost.bytes == 5 * 256
+
+
 def test_an_unrolled_loop_runs_fewer_times():
     assert program(UNROLLED).cost().flops == 4 * 2 * 2 * 8**3
 
