@@ -127,7 +127,7 @@ def test_a_sparse_gemma3_config_takes_the_published_defaults(tmp_path):
     whole = {"architectures": ["Gemma3ForConditionalGeneration"], "model_type": "gemma3", "text_config": text}
     path.write_text(json.dumps(whole))
     found, _ = hf_config.read_config(path, "bfloat16")
-    assert vars(found) | {"remat": "full"} == vars(models.get("gemma3_4b"))
+    assert vars(found) | {"remat": "full", "time_chunk": 128} == vars(models.get("gemma3_4b"))
 
 
 def test_parameters_go_to_the_devices_they_are_asked_for():
