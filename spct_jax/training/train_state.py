@@ -107,7 +107,9 @@ def restore_newest(
         except Exception as error:  # Orbax raises Exception itself for files that cannot be read
             damage = str(error).partition("\n")[0]
             if distributed.several():
-                mark.write_text(damage + "\n")
+                # What JAX raises when another process dies says nothing of the checkpoint.
+                if not isinstance(error, RuntimeError):
+                    mark.write_text(damage + "\n")
                 raise DamagedError(f"{directory}: checkpoint {step} cannot be read here ({damage})") from error
         if not damage:
             _set_aside(manager, damaged, directory)
