@@ -20,10 +20,6 @@ from spct_jax.models import checkpoints
 from spct_jax.sharding import Layout
 
 
-class DamagedError(Exception):
-    """A process cannot read its part of a checkpoint; started again, the run goes on from an earlier one."""
-
-
 @flax.struct.dataclass
 class TrainState:
     """Everything a stage changes."""
@@ -83,47 +79,30 @@ def restore_newest(
     """(step, state, progress) of the newest checkpoint that is whole, (0, None, {}) if there are none at all.
 
     Damaged ones are reported and, once an earlier one is read, moved to `directory/damaged`, so that their steps can be saved
-    again. Of several processes, one that cannot read its part cannot go on with the others, who wait for it within the read:
-    it marks the checkpoint and ends, and the run finds the mark when it is started again.
+    again.
 
     Raises:
       InputError: a parameter is missing, unexpected, or of another shape, or there are checkpoints and none is whole.
-      DamagedError: one of several processes cannot read its part.
     """
     damaged = []
     for step in sorted(manager.all_steps(), reverse=True):
-        mark = directory / f"checkpoint-{step}.damaged"
-        damage = "marked by a process that could not read it" if distributed.agree(mark.exists()) else ""
-        if damage:
-            damaged.append(step)
-            _report(directory, step, damage)
-            continue
+        damage = ""
         try:
             state, progress = restore(manager, step, target, directory)
-            if int(fingerprint(state)) != progress.pop("fingerprint", None):
-                damage = "its bits are not those that were saved"
         except InputError:
             raise
         except Exception as error:  # Orbax raises Exception itself for files that cannot be read
             damage = str(error).partition("\n")[0]
-            if distributed.several():
-                # What JAX raises when another process dies says nothing of the checkpoint.
-                if not isinstance(error, RuntimeError):
-                    mark.write_text(damage + "\n")
-                raise DamagedError(f"{directory}: checkpoint {step} cannot be read here ({damage})") from error
-        if not damage:
-            _set_aside(manager, damaged, directory)
-            return step, state, progress
+        if not distributed.any_process(bool(damage)):
+            if int(fingerprint(state)) == progress.pop("fingerprint", None):
+                _set_aside(manager, damaged, directory)
+                return step, state, progress
+            damage = "its bits are not those that were saved"
         damaged.append(step)
-        _report(directory, step, damage)
+        print(f"{directory}: checkpoint {step} is damaged ({damage or 'says another process'})", file=sys.stderr)
     if damaged:
         raise InputError(f"{directory}: no checkpoint is whole; to train this stage from its start, remove the directory")
     return 0, None, {}
-
-
-def _report(directory: pathlib.Path, step: int, damage: str) -> None:
-    if distributed.is_first():
-        print(f"{directory}: checkpoint {step} is damaged ({damage})", file=sys.stderr)
 
 
 def _set_aside(manager: ocp.CheckpointManager, steps: list[int], directory: pathlib.Path) -> None:
@@ -135,7 +114,6 @@ def _set_aside(manager: ocp.CheckpointManager, steps: list[int], directory: path
             target = directory / "damaged" / f"{step}-{time.time_ns()}"
             target.parent.mkdir(exist_ok=True)
             (directory / "checkpoints" / str(step)).rename(target)
-            (directory / f"checkpoint-{step}.damaged").unlink(missing_ok=True)
     distributed.barrier(f"{directory.name}: damaged checkpoints moved")
     manager.reload()
 
@@ -149,12 +127,10 @@ def restore(
       InputError: a parameter is missing, unexpected, or of another shape.
     """
     checkpoints.check_tree(manager.item_metadata(step)["params"], target.params, directory)
-    restored = manager.restore(
-        step,
-        args=ocp.args.Composite(
-            params=ocp.args.StandardRestore(target.params),
-            opt_state=ocp.args.StandardRestore(target.opt_state),
-            progress=ocp.args.JsonRestore(),
-        ),
-    )
-    return TrainState(params=restored["params"], opt_state=restored["opt_state"]), restored["progress"]
+    path = directory / "checkpoints" / str(step)
+    # Not by the manager, in which processes wait for each other: one that cannot read its part must be able to say so.
+    arrays = ocp.StandardCheckpointHandler()
+    params = arrays.restore(path / "params", args=ocp.args.StandardRestore(target.params))
+    opt_state = arrays.restore(path / "opt_state", args=ocp.args.StandardRestore(target.opt_state))
+    progress = ocp.JsonCheckpointHandler().restore(path / "progress", args=ocp.args.JsonRestore())
+    return TrainState(params=params, opt_state=opt_state), progress

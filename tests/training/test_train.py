@@ -183,7 +183,7 @@ def test_where_one_process_cannot_read_its_part_of_a_checkpoint_the_run_goes_on_
     largest = max((p for p in part.rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
     largest.write_bytes(largest.read_bytes()[:1000])
     done = again(timeout=300)
-    assert done.returncode == 0 and "restart 1 of 1" in done.stderr and "checkpoint 3 is damaged" in done.stderr, done.stderr
+    assert done.returncode == 0 and "restart" not in done.stderr and "checkpoint 3 is damaged" in done.stderr, done.stderr
     assert kill_test.digests(workdir) == calm
     assert [p.name.partition("-")[0] for p in (workdir / "sft" / "damaged").iterdir()] == ["3"]
 
