@@ -39,6 +39,7 @@ from spct_jax.evaluation import figures, metrics, report
 from spct_jax.grm import prompts
 from spct_jax.models.sizes import ModelConfig
 from spct_jax.sampling.rollouts import Prompter
+from spct_jax.validation import validate
 
 SPLITS = {"train": 75, "development": 5, "test": 20}
 FILES = (*SPLITS, "demonstrations", "general")
@@ -364,7 +365,7 @@ def main(_) -> None:
     workdir, config = pathlib.Path(WORKDIR.value), flags.FLAGS.config
     if "evaluate" not in config.stages:
         raise InputError("config.stages: this experiment is about its evaluation; add 'evaluate'")
-    configs.validate(config)
+    validate(config)
     config, splits = prepare(DATA.value, workdir, config)
     train.train(config, workdir)
     text = page(workdir, config, splits)

@@ -12,11 +12,12 @@ from typing import Any
 from absl import flags
 
 from spct_jax import cli, sharding
-from spct_jax.config import STRATEGIES, MeshConfig, PromptConfig, check_mesh
+from spct_jax.config import STRATEGIES, MeshConfig, PromptConfig
 from spct_jax.errors import InputError
 from spct_jax.evaluation import judge_files, verdicts
 from spct_jax.evaluation.judging import Judge
 from spct_jax.evaluation.options import MODES, Options
+from spct_jax.validation import check_mesh
 
 
 def read_layout() -> sharding.Layout:

@@ -14,10 +14,11 @@ import tqdm
 from absl import flags
 
 from spct_jax import cli, files, hardware
-from spct_jax.config import Config, validate
+from spct_jax.config import Config
 from spct_jax.errors import InputError
 from spct_jax.hardware import GIB, Chip
 from spct_jax.planning import programs, report, search
+from spct_jax.validation import validate
 
 COMPILED_CANDIDATES = 3
 

@@ -8,12 +8,13 @@ from collections.abc import Callable
 from absl import flags
 
 from spct_jax import cli, distributed, files, sharding
-from spct_jax.config import Config, validate
+from spct_jax.config import Config
 from spct_jax.errors import InputError
 from spct_jax.evaluation import accuracy, report
 from spct_jax.sampling.rollouts import Prompter
 from spct_jax.training import grpo, meta_rm, rejection, sft
 from spct_jax.training.run import Run, architecture, drop_misfits, load_dataset, load_tokenizer
+from spct_jax.validation import validate
 
 STAGES: dict[str, Callable[[Run], dict]] = {
     "sft": sft.run_sft,

@@ -23,6 +23,7 @@ from spct_jax.errors import InputError
 from spct_jax.models import checkpoints, sizes
 from spct_jax.sampling.engine import Engine, Request, Sampler, Shape
 from spct_jax.training import grpo, optimizers, sft, train_state
+from spct_jax.validation import validate
 
 
 @pytest.fixture(scope="module")
@@ -165,7 +166,7 @@ def test_wrong_fields_are_named(change, says):
     config = config_lib.tiny()
     change(config)
     with pytest.raises(InputError, match=says):
-        config_lib.validate(config)
+        validate(config)
 
 
 def test_a_batch_that_the_devices_do_not_divide_is_named():

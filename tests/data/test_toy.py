@@ -9,6 +9,7 @@ from spct_jax.config import ToyConfig
 from spct_jax.data import toy
 from spct_jax.errors import InputError
 from spct_jax.grm import parse, prompts
+from spct_jax.validation import validate
 
 CONFIG = ToyConfig(demonstrations=400)
 WEIGHT = {"need": 5, "want": 3, "like": 1}
@@ -105,4 +106,4 @@ def test_a_lure_that_is_no_rate_is_refused():
     config = configs.tiny()
     config.data.toy.lure = (0.3, 1.0)
     with pytest.raises(InputError, match="config.data.toy.lure"):
-        configs.validate(config)
+        validate(config)

@@ -13,6 +13,7 @@ from spct_jax.config import MeshConfig
 from spct_jax.errors import InputError
 from spct_jax.models import sizes
 from spct_jax.planning import search
+from spct_jax.validation import validate
 
 EXPERIMENTS = sorted((pathlib.Path(__file__).parents[2] / "experiments").glob("gemma*.py"))
 
@@ -27,7 +28,7 @@ def load(path):
 @pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda p: p.stem)
 def test_an_experiment_is_of_the_size_it_is_named_after_and_names_a_slice_that_its_batches_fit(path):
     config = load(path)
-    config_lib.validate(config)
+    validate(config)
     assert config.model == sizes.get(path.stem)
     topology = re.search(r"--topology=(\S+)", path.read_text())[1]
     hardware.parse_topology(topology)
