@@ -11,10 +11,11 @@ from spct_jax import config as config_lib
 from spct_jax import sharding
 
 # What one process of the tests compiles the others find; a third of the time goes into it otherwise.
+# A directory of the developer's own keeps it from one run of the tests to the next.
 COMPILED = tempfile.TemporaryDirectory(prefix="spct_jax_tests_")
 SETTINGS = {
     "jax_platforms": os.environ.get("JAX_PLATFORMS", "cpu"),
-    "jax_compilation_cache_dir": COMPILED.name,
+    "jax_compilation_cache_dir": os.environ.get("JAX_COMPILATION_CACHE_DIR", COMPILED.name),
     "jax_persistent_cache_min_compile_time_secs": 0.0,
 }
 for name, value in SETTINGS.items():  # here, and in the processes that tests start
