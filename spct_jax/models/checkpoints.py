@@ -15,6 +15,8 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 import orbax.checkpoint as ocp
 
 from spct_jax import files
@@ -103,7 +105,8 @@ def load(directory: str | os.PathLike, *, kind: str = "policy", dtype: str | Non
       place: where the parameters go, each part of a parameter straight to its device; None for the first device.
 
     Raises:
-      InputError: the directory is no checkpoint, is of another kind, or a leaf differs from what its description says.
+      InputError: the directory is no checkpoint, is of another kind, a leaf differs from what its description says, or
+        a weight is not finite.
     """
     directory = pathlib.Path(directory)
     if not directory.is_dir():
@@ -112,7 +115,9 @@ def load(directory: str | os.PathLike, *, kind: str = "policy", dtype: str | Non
     found = hf_config.read_config(directory / "config.json", "float32")[1] if is_hf else read_card(directory)[1]
     if found != kind:
         raise InputError(f"{directory}: holds a {found} checkpoint, not a {kind} one")
-    return _load_hf(directory, dtype, place) if is_hf else _load_ours(directory, dtype, place)
+    model = _load_hf(directory, dtype, place) if is_hf else _load_ours(directory, dtype, place)
+    check_finite(model.params, directory)
+    return model
 
 
 def save(directory: str | os.PathLike, model: Model) -> None:
@@ -217,6 +222,20 @@ def check_tree(found: Any, expected: Any, where: str | os.PathLike) -> None:
         if found.get(name) != expected.get(name):
             stored, wanted = (tree.get(name, "absent") for tree in (found, expected))
             raise InputError(f"{where}: parameter {name} is {stored} in the checkpoint, {wanted} by the config")
+
+
+def check_finite(params: Any, where: str | os.PathLike) -> None:
+    """Raises InputError naming `where` and the first parameter that holds NaN or an infinite number."""
+    finite = np.asarray(_finite(jax.tree.leaves(params)))
+    if not finite.all():
+        name = _named_leaves(params)[int(np.argmin(finite))][0]
+        raise InputError(f"weights of {where} hold NaN or infinite numbers (in {name})")
+
+
+@jax.jit
+def _finite(leaves: list[jax.Array]) -> jax.Array:
+    """Bool[number of leaves]: whether all numbers of each are finite."""
+    return jnp.stack([jnp.isfinite(leaf).all() for leaf in leaves])
 
 
 def _named_leaves(tree):
