@@ -5,6 +5,7 @@ import io
 import json
 import os
 import pathlib
+import re
 import shutil
 from collections.abc import Iterator
 from typing import Any, BinaryIO
@@ -13,6 +14,30 @@ import numpy as np
 
 from spct_jax import distributed
 from spct_jax.errors import InputError
+
+
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:/")
+
+
+def local_path(text: str | os.PathLike, flag: str) -> pathlib.Path:
+    """A path that a user gave, made absolute, so that it stays the same file whatever the current directory becomes.
+
+    Args:
+      text: the path.
+      flag: what it was given as, such as `--workdir`, for the message.
+
+    Raises:
+      InputError: it is empty, or a URL such as `gs://bucket/x`, which would become a local directory `gs:`.
+    """
+    text = os.fspath(text)
+    if not text or "\0" in text:
+        raise InputError(f"{flag}={text!r}: not a path")
+    if _URL.match(text):
+        raise InputError(f"{flag}={text}: a URL, but only local paths can be read and written")
+    try:
+        return pathlib.Path(text).absolute()
+    except OSError as error:
+        raise InputError(f"{flag}={text}: the current directory is gone ({error.strerror})") from None
 
 
 def write(path: str | os.PathLike, content: str | bytes) -> None:
