@@ -152,7 +152,7 @@ class RejectionConfig:
     hinted: bool = True
     """Whether one more draw is made with the best response told; the hint is stripped from the target."""
     drop_too_easy: bool = True
-    """Whether a comparison is dropped when all unhinted draws are correct."""
+    """Whether the unhinted draws of a comparison are dropped when all of them are correct; hinted ones stay, as in the paper."""
     temperature: float = 1.0
     batch_size: int = 256
     """Comparisons per call of the sampler."""

@@ -1,8 +1,9 @@
 """Rejection sampling (paper section 3.1): which of the policy's own verdicts the next fine-tuning learns from.
 
 Every comparison is drawn on N_RFT times as it is, and once more with the best response told (hinted). A draw is kept when it
-is correct (Eq. 10); a comparison all of whose unhinted draws are correct is too easy and dropped whole. A hinted draw becomes
-a target for the prompt without the hint, so all kept draws of a comparison share one prompt.
+is correct (Eq. 10), but where all unhinted draws of a comparison are, it is too easy and they are dropped; a hinted draw is
+dropped only when it is wrong. A hinted draw becomes a target for the prompt without the hint, so all kept draws of a comparison
+share one prompt.
 """
 
 from collections.abc import Iterator
@@ -26,9 +27,8 @@ def correct(rollout: Rollout) -> list[bool]:
 
 def retain(unhinted: list[bool], hinted: list[bool], *, drop_too_easy: bool) -> tuple[list[int], list[int]]:
     """Indices of kept unhinted and hinted draws of one comparison, from which of them are correct."""
-    if drop_too_easy and all(unhinted):
-        return [], []
-    return [i for i, right in enumerate(unhinted) if right], [i for i, right in enumerate(hinted) if right]
+    too_easy = drop_too_easy and all(unhinted)
+    return [i for i, right in enumerate(unhinted) if right and not too_easy], [i for i, right in enumerate(hinted) if right]
 
 
 def run_rejection(run: Run) -> dict[str, float]:
