@@ -36,11 +36,11 @@ class Judge:
         if "TOO LONG" in comparison.query:
             return InputError("prompt longer than the context (5,000 tokens, 4,096 fit)")
         if "MUMBLE" in comparison.query:
-            return Verdict(comparison.id, None, None, k, 0, (Sample(tuple(range(comparison.n)), None, None, "?"),) * k)
+            return Verdict(comparison.id, None, None, k, 0, 0, (Sample(tuple(range(comparison.n)), None, None, "?"),) * k)
         scores = tuple(len(response) % 10 + 1 for response in comparison.responses)
         samples = tuple(Sample(tuple(range(comparison.n)), scores, None, f"caf\u00e9 {s}\n\\boxed{{}}") for s in range(k))
         totals = tuple(k * score for score in scores)
-        return Verdict(comparison.id, totals, totals.index(max(totals)), k, k, samples)
+        return Verdict(comparison.id, totals, totals.index(max(totals)), k, k, 0, samples)
 
 
 def comparison(id, responses=("aaa", "bb"), query="q", **more):
@@ -110,14 +110,14 @@ def target(tmp_path):
 def test_a_verdict_has_the_fields_of_the_format(tmp_path, target):
     run(write(tmp_path / "in.jsonl", [comparison("x", ["aaa", "b"])]), target)
     sample = {"order": [0, 1], "scores": [4, 2], "meta": None}
-    samples = [sample | {"text": f"caf\u00e9 {s}\n\\boxed{{}}"} for s in range(4)]
+    samples = [sample | {"text": f"caf\u00e9 {s}\n\\boxed{{}}", "truncated": False} for s in range(4)]
     (record,) = read(target)
-    assert record == {"id": "x", "scores": [16, 8], "best": 0, "k": 4, "valid": 4, "samples": samples}
-    assert list(record) == ["id", "scores", "best", "k", "valid", "samples"]
+    assert record == {"id": "x", "scores": [16, 8], "best": 0, "k": 4, "valid": 4, "truncated": 0, "samples": samples}
+    assert list(record) == ["id", "scores", "best", "k", "valid", "truncated", "samples"]
 
 
 def test_a_meta_reward_that_is_not_finite_becomes_null():
-    verdict = Verdict("x", (1,), 0, 1, 1, (Sample((0,), (1,), float("nan"), ""),))
+    verdict = Verdict("x", (1,), 0, 1, 1, 0, (Sample((0,), (1,), float("nan"), ""),))
     assert verdicts.to_json(verdict)["samples"][0]["meta"] is None
 
 
@@ -328,7 +328,7 @@ def test_summary_by_hand():
     summary = verdicts.Summary()
 
     def add(scores, given, valid, drawn):
-        record = {"scores": scores, "valid": valid, "samples": [{}] * drawn}
+        record = {"scores": scores, "valid": valid, "truncated": drawn - valid, "samples": [{}] * drawn}
         turns, responses = [{"role": "user", "content": "q"}], ["r"] * len(given or scores)
         summary.add_verdict(record, Comparison(conversation=turns, responses=responses, scores=given))
 
@@ -347,6 +347,7 @@ def test_summary_by_hand():
         "  2 x not JSON",
         "  1 x no responses",
         "samples: 3.4 per comparison, 87.5 % of 24 valid",
+        "truncated, and so not valid: 12.5 % of 24 samples",
         "without a verdict, since no sample was valid: 1 comparison",
         "ties: 40.0 % of 5",
         "agreement with the given scores: 50.0 % of 4 (a tie counts by its chance)",
@@ -356,11 +357,12 @@ def test_summary_by_hand():
 def test_a_verdict_explained():
     asked = Comparison(conversation=[{"role": "user", "content": "Hi\x1b[2J\nthere"}], responses=["good", "bad"], scores=[1, 0])
     samples = [
-        {"order": [1, 0], "scores": [8, 3], "meta": 0.5, "text": "Specific Criteria:\nwarmth"},
-        {"order": [0, 1], "scores": None, "meta": None, "text": "\ud800"},
-        {"order": [0, 1], "scores": [5, 9], "meta": -1.25, "text": "z"},
+        {"order": [1, 0], "scores": [8, 3], "meta": 0.5, "text": "Specific Criteria:\nwarmth", "truncated": False},
+        {"order": [0, 1], "scores": None, "meta": None, "text": "\ud800", "truncated": False},
+        {"order": [0, 1], "scores": None, "meta": None, "text": "Scores: \\boxed{9, 1} so", "truncated": True},
+        {"order": [0, 1], "scores": [5, 9], "meta": -1.25, "text": "z", "truncated": False},
     ]
-    record = {"id": "x", "scores": [8, 3], "best": 0, "k": 3, "valid": 2, "samples": samples}
+    record = {"id": "x", "scores": [8, 3], "best": 0, "k": 4, "valid": 2, "truncated": 1, "samples": samples}
     assert verdicts.explain(asked, record) == "\n".join(
         [
             "User",
@@ -383,17 +385,22 @@ def test_a_verdict_explained():
             "  => no scores that can be read",
             "",
             "Sample 3 (responses shown in the order 1, 2)",
+            "  Scores: \\boxed{9, 1} so",
+            "  => cut at the limit of tokens, not read",
+            "",
+            "Sample 4 (responses shown in the order 1, 2)",
             "  z",
             "  => response 1: 5, response 2: 9; meta reward -1.250",
             "",
             "votes     response 1  response 2  meta reward",
             "sample 1           8           3        0.500",
             "sample 2           -           -            -",
-            "sample 3           5           9       -1.250",
+            "sample 3           -           -            -",
+            "sample 4           5           9       -1.250",
             "total              8           3",
             "(The total is of the samples that the meta reward model trusts most.)",
             "",
-            "Response 1 wins by 5, 8 to 3; 2 of 3 samples could be read.",
+            "Response 1 wins by 5, 8 to 3; 2 of 4 samples could be read.",
             "The scores given by people: response 1: 1, response 2: 0.",
         ]
     )

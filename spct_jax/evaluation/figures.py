@@ -102,6 +102,10 @@ def figures(run: Run) -> dict:
             label: {kind: metrics.malformed_rate(rows) for kind, rows in kinds.items() if rows}
             for label, kinds in run.samples.items()
         },
+        "truncated_rate": {
+            label: {kind: metrics.truncated_rate(rows) for kind, rows in kinds.items() if rows}
+            for label, kinds in run.samples.items()
+        },
         "agreement": {label: metrics.agreement(rows) for label in run.samples if (rows := run.rows(label, "sampled"))},
         "paired": {label: pairs for label, measures in asked.items() if (pairs := _pairs(measures))},
         "by_k": {label: curve for label, measures in table.items() if (curve := _curve(measures))},

@@ -1,8 +1,9 @@
 """Accuracy from sampled verdicts, and how far to trust it.
 
 A problem is a *row*, one object of `evaluate/<name>.jsonl`: `id`, `n` responses, `best` (the index of the right one),
-`single` (one response, judged right or wrong) and `samples`, each with `scores` in input order (null if it did not
-parse) and `meta` (a reward, or null). k votes are always the first k samples, so k = 8 is a prefix of k = 32.
+`single` (one response, judged right or wrong) and `samples`, each with `scores` in input order (null if it could not be
+read), `truncated` (whether it was cut at the limit, and so not read) and `meta` (a reward, or null). k votes are always
+the first k samples, so k = 8 is a prefix of k = 32.
 A tie between t responses credits 1/t, what breaking it at random would earn; no valid vote at all credits 1/n.
 
 Intervals are percentile bootstraps [Efron and Tibshirani, 1993]. The mean of n problems drawn with replacement depends
@@ -96,9 +97,15 @@ def single_credit(rows: Sequence[Mapping], truths: Sequence[int], k: int) -> np.
 
 
 def malformed_rate(rows: Sequence[Mapping]) -> float:
-    """The share of all samples that did not parse."""
+    """The share of all samples that could not be read, for whatever reason."""
     invalid = [sample["scores"] is None for row in rows for sample in row["samples"]]
     return sum(invalid) / len(invalid)
+
+
+def truncated_rate(rows: Sequence[Mapping]) -> float | None:
+    """The share of all samples that were cut at the limit of tokens; None where the rows do not say."""
+    cut = [sample.get("truncated") for row in rows for sample in row["samples"]]
+    return None if None in cut else sum(cut) / len(cut)
 
 
 def agreement(rows: Sequence[Mapping]) -> float | None:

@@ -111,15 +111,16 @@ def _votes_section(report: Mapping) -> str:
 
 def _other_section(report: Mapping) -> str:
     columns: dict[str, dict[str, float | None]] = {}
-    for what, part in (("ties", report["tie_rate"]), ("malformed", report["malformed_rate"])):
-        for label, rates in part.items():
+    fields = {"ties": "tie_rate", "malformed": "malformed_rate", "of these truncated": "truncated_rate"}
+    for what, field in fields.items():
+        for label, rates in report[field].items():
             for name, rate in rates.items():
                 columns.setdefault(f"{what}, {name}", {})[label] = rate
     if report["agreement"]:
         columns["two samples agree"] = report["agreement"]
     labels = list(report["malformed_rate"])
     rows = [[plots.label_name(label), *(percent(rates.get(label)) for rates in columns.values())] for label in labels]
-    parts = ["## Ties, malformed verdicts, agreement, %", table(["model", *columns], rows)] if rows else []
+    parts = ["## Ties, malformed and truncated verdicts, agreement, %", table(["model", *columns], rows)] if rows else []
     if single := report.get("single"):
         parts += [f"## A single response, right or wrong: {single['problems']:,} problems", _accuracy_table(single)]
     return "\n\n".join(parts)

@@ -24,7 +24,7 @@ from spct_jax.evaluation.options import Options
 from spct_jax.evaluation.reading import Reader
 from spct_jax.evaluation.task import Prepared, Task
 from spct_jax.evaluation.verdicts import Sample, Verdict
-from spct_jax.grm import orders, parse, voting
+from spct_jax.grm import orders, voting
 from spct_jax.sampling import programs
 from spct_jax.sampling.engine import Engine, Finished, Request, Usage
 from spct_jax.sampling.programs import Sampler, Shape
@@ -180,8 +180,11 @@ class Stream:
 
     def _digest(self, completion: Finished) -> None:
         task, order = completion.request.tag
-        text, scores = self._read(task.comparison, order, completion)
-        task.samples[completion.sample] = Sample(order, scores, None, text, len(completion.tokens))
+        read = self.prompter.read if self.options.mode == "scores" else self.prompter.read_choice
+        r = read(task.comparison, order, [completion.tokens])
+        task.samples[completion.sample] = Sample(
+            order, r.scores[0], None, r.texts[0], r.truncated[0], tokens=len(completion.tokens)
+        )
         if self.reads:
             task.tokens[completion.sample] = completion.tokens
         if len(task.samples) < task.planned:
@@ -197,17 +200,6 @@ class Stream:
         else:
             self._conclude(task)
 
-    def _read(self, comparison: Comparison, order, completion: Finished) -> tuple[str, tuple[float, ...] | None]:
-        """A critique's text and its scores in input order."""
-        if self.options.mode == "scores":
-            read = self.prompter.read(comparison, order, [completion.tokens])
-            return read.texts[0], read.scores[0]
-        text = self.prompter.tokenizer.decode(completion.tokens)
-        choice = parse.parse_choice(text, comparison.n)
-        if choice is None:
-            return text, None
-        return text, parse.unshuffle([int(place == choice) for place in range(comparison.n)], order)
-
     def _conclude(self, task: Task) -> None:
         samples = tuple(task.samples[s] for s in range(task.planned))
         scores = [sample.scores for sample in samples]
@@ -222,5 +214,6 @@ class Stream:
             best=None if totals is None else totals.index(max(totals)),
             k=len(samples),
             valid=sum(s is not None for s in scores),
+            truncated=sum(s.truncated for s in samples),
             samples=samples,
         )

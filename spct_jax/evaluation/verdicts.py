@@ -20,10 +20,12 @@ class Sample:
     order: tuple[int, ...]
     """order[j] is the index of the response shown in place j."""
     scores: tuple[float, ...] | None
-    """Per response, in input order; None if the critique does not parse."""
+    """Per response, in input order; None if the critique is cut short or does not parse."""
     meta: float | None
     """The meta RM's reward."""
     text: str
+    truncated: bool = False
+    """Whether the critique was cut at the limit of tokens, and so is not read."""
     tokens: int = 0
     """Length of the completion, terminator included."""
 
@@ -40,7 +42,9 @@ class Verdict:
     k: int
     """Samples drawn."""
     valid: int
-    """Samples that parsed."""
+    """Samples that could be read."""
+    truncated: int
+    """Samples that were cut at the limit of tokens."""
     samples: tuple[Sample, ...]
 
 
@@ -51,7 +55,7 @@ def to_json(verdict: Verdict) -> dict[str, Any]:
         del sample["tokens"]
         if sample["meta"] is not None and not math.isfinite(sample["meta"]):
             sample["meta"] = None
-    fields = ("id", "scores", "best", "k", "valid", "samples")
+    fields = ("id", "scores", "best", "k", "valid", "truncated", "samples")
     return {field: record[field] for field in fields}
 
 
@@ -63,6 +67,7 @@ class Summary:
         self.blank = 0
         self.samples = 0
         self.valid = 0
+        self.truncated = 0
         self.without_verdict = 0
         self.ties = 0
         self.comparable = 0
@@ -87,6 +92,7 @@ class Summary:
         self.lines.used += 1
         self.samples += len(record["samples"])
         self.valid += record["valid"]
+        self.truncated += record["truncated"]
         self.without_verdict += scores is None
         if comparison.n > 1:
             self.comparable += scores is not None
@@ -103,6 +109,8 @@ class Summary:
         text += [f"  {count:,} x {reason}" for reason, count in reasons]
         if self.samples:
             text.append(f"samples: {self.samples / lines.used:.1f} per comparison, {_share(self.valid, self.samples)} valid")
+        if self.truncated:
+            text.append(f"truncated, and so not valid: {_share(self.truncated, self.samples)} samples")
         if self.without_verdict:
             text.append(f"without a verdict, since no sample was valid: {_count(self.without_verdict, 'comparison')}")
         if self.comparable:
@@ -128,7 +136,8 @@ def explain(comparison: Comparison, record: Mapping[str, Any]) -> str:
 
 
 def _read(sample: Mapping[str, Any]) -> str:
-    scores = "no scores that can be read" if sample["scores"] is None else _listed(sample["scores"])
+    unread = "cut at the limit of tokens, not read" if sample["truncated"] else "no scores that can be read"
+    scores = unread if sample["scores"] is None else _listed(sample["scores"])
     meta = "" if sample["meta"] is None else f"; meta reward {sample['meta']:.3f}"
     return f"=> {scores}{meta}"
 

@@ -1,5 +1,6 @@
-"""Reading a verdict: the last box of a critique, as integers."""
+"""Reading a verdict: the last box of a critique's last part, as integers."""
 
+import functools
 import re
 from collections.abc import Sequence
 
@@ -7,16 +8,26 @@ _BOX = re.compile(r"\\boxed\s*\{")
 _INTEGER = re.compile(r"-?[0-9]{1,9}")
 
 
-def parse(text: str, n: int, *, low: int = 1, high: int = 10) -> tuple[int, ...] | None:
+def parse(text: str, n: int, *, parts: Sequence[str] = (), low: int = 1, high: int = 10) -> tuple[int, ...] | None:
     r"""The scores in the last `\boxed{...}` of a completion: f_extract of Eq. 2.
 
     Strict, so that form is learnt: the last box opened must be closed and hold exactly n comma-separated integers in
     ASCII digits, all in [low, high]. An earlier box never stands in for a broken last one. The box may be written with
     one backslash or two.
 
+    Args:
+        text: of the completion.
+        n: how many scores there must be.
+        parts: labels of the parts of an answer. Only what follows the last line that opens with the last label is read, so
+            that a box quoted in the analysis is no verdict; without labels the whole text is.
+        low, high: the range of a score.
+
     Returns:
         n scores in the order the responses were shown, or None.
     """
+    if parts:
+        _, *after = _label(parts[-1]).split(text)
+        text = after[-1] if after else ""
     start = None
     for match in _BOX.finditer(text):
         start = match.end()
@@ -30,9 +41,9 @@ def parse(text: str, n: int, *, low: int = 1, high: int = 10) -> tuple[int, ...]
     return scores if all(low <= score <= high for score in scores) else None
 
 
-def parse_choice(text: str, n: int) -> int | None:
+def parse_choice(text: str, n: int, parts: Sequence[str] = ()) -> int | None:
     """The index, from 0 and as shown, of the response that an LLM judge's last box names by 1..n (Eq. 6); or None."""
-    choice = parse(text, 1, low=1, high=n)
+    choice = parse(text, 1, parts=parts, low=1, high=n)
     return None if choice is None else choice[0] - 1
 
 
@@ -41,3 +52,9 @@ def unshuffle(scores: Sequence[float], order: Sequence[int]) -> tuple[float, ...
     if len(scores) != len(order):
         raise ValueError(f"{len(scores)} scores for an order of {len(order)}")
     return tuple(score for _, score in sorted(zip(order, scores, strict=True), key=lambda pair: pair[0]))
+
+
+@functools.lru_cache(maxsize=64)
+def _label(part: str) -> re.Pattern:
+    # Models like to set a label in bold or as a heading.
+    return re.compile(rf"^[ \t#*_]*+{re.escape(part)}[ \t*_]*+:", re.MULTILINE)

@@ -4,7 +4,7 @@ import dataclasses
 import hashlib
 import os
 import pathlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from spct_jax import distributed
 from spct_jax.config import PromptConfig
@@ -25,7 +25,9 @@ class Rollout:
     """Tokens, terminator included."""
     texts: tuple[str, ...]
     scores: tuple[tuple[int, ...] | None, ...]
-    """Per completion its scores in input order, None where the text does not parse."""
+    """Per completion its scores in input order, None where it is cut short or its text does not parse."""
+    truncated: tuple[bool, ...]
+    """Per completion whether it was cut at the limit, its last token being no terminator; such a one is not read."""
     truth: tuple[float, ...] | None
     """The comparison's own scores."""
 
@@ -66,12 +68,34 @@ class Prompter:
 
     def read(self, comparison: Comparison, order: Sequence[int], completions: Iterable[Sequence[int]]) -> Rollout:
         """Decodes and parses completions drawn for a comparison shown in `order`."""
-        template = self.template_of(comparison)
+        template, n = self.template_of(comparison), comparison.n
+        limits = {"parts": template.parts, "low": template.low, "high": template.high}
+        return self._read(comparison, order, completions, lambda text: parse.parse(text, n, **limits))
+
+    def read_choice(self, comparison: Comparison, order: Sequence[int], completions: Iterable[Sequence[int]]) -> Rollout:
+        """As `read`, of an LLM judge: the response that it names has the score 1, the others 0."""
+
+        def scores(text):
+            choice = parse.parse_choice(text, comparison.n, self.choice.parts)
+            return None if choice is None else tuple(int(place == choice) for place in range(comparison.n))
+
+        return self._read(comparison, order, completions, scores)
+
+    def _read(
+        self,
+        comparison: Comparison,
+        order: Sequence[int],
+        completions: Iterable[Sequence[int]],
+        parse_shown: Callable[[str], Sequence[int] | None],
+    ) -> Rollout:
+        """`parse_shown` gives the scores in a text by place."""
         completions = tuple(tuple(int(t) for t in tokens) for tokens in completions)
         texts = tuple(self.tokenizer.decode(tokens) for tokens in completions)
-        shown = [parse.parse(text, comparison.n, low=template.low, high=template.high) for text in texts]
-        scores = tuple(None if s is None else tuple(parse.unshuffle(s, order)) for s in shown)
-        return Rollout(comparison.id, tuple(order), completions, texts, scores, comparison.scores)
+        # The one place that decides it: whatever a completion says, it says nothing unless it came to its end.
+        truncated = tuple(not tokens or tokens[-1] not in self.tokenizer.stop_ids for tokens in completions)
+        shown = [None if cut else parse_shown(text) for text, cut in zip(texts, truncated, strict=True)]
+        scores = tuple(None if s is None else parse.unshuffle(s, order) for s in shown)
+        return Rollout(comparison.id, tuple(order), completions, texts, scores, truncated, comparison.scores)
 
 
 def write(path: str | os.PathLike, rollouts: Iterable[Rollout]) -> None:

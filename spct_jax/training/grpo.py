@@ -208,6 +208,7 @@ def run_rl(run: Run) -> dict[str, float]:
             "reward": (given.sum(), given.size),
             "accuracy": ((given > 0).sum(), given.size),
             "malformed": (sum(s is None for r in drawn for s in r.scores), given.size),
+            "truncated": (sum(cut for r in drawn for cut in r.truncated), given.size),
             "zero_spread": ((given.min(1) == given.max(1)).sum(), len(drawn)),
             "least_seconds": (0.0 if logged else least_seconds(run, drawn, read), 1.0),
         }

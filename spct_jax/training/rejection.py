@@ -56,6 +56,7 @@ def run_rejection(run: Run) -> dict[str, float]:
         "draws": 0,
         "correct": 0,
         "malformed": 0,
+        "truncated": 0,
         "too_easy": 0,
         "kept": 0,
         "kept_hinted": 0,
@@ -68,6 +69,7 @@ def run_rejection(run: Run) -> dict[str, float]:
         counts["draws"] += len(unhinted)
         counts["correct"] += sum(unhinted)
         counts["malformed"] += sum(s is None for s in plain.scores)
+        counts["truncated"] += sum(plain.truncated)
         counts["too_easy"] += all(unhinted)
         counts["kept"] += len(kept)
         counts["kept_hinted"] += len(kept_hinted)

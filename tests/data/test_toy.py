@@ -53,7 +53,7 @@ def test_demonstrations_have_the_form_and_some_are_wrong(name):
         n = text.count("[Response ")
         low, high = (0, 1) if n == 1 else (1, 10)
         for completion in shown.completions:
-            scores = parse.parse(completion, n, low=low, high=high)
+            scores = parse.parse(completion, n, parts=template.parts, low=low, high=high)
             assert scores is not None, completion
             assert ("Specific Criteria:" in completion) == (n == 1 or name == "short")
             if n > 1:
@@ -84,7 +84,7 @@ def test_hinted_demonstrations_arrive_at_the_answer():
         text = shown.turns[0].content
         place = int(re.search(r"Response (\d) is known to be best", text)[1])
         for completion in shown.completions:
-            scores = parse.parse(completion, text.count("[Response "))
+            scores = parse.parse(completion, text.count("[Response "), parts=template.parts)
             assert all(scores[place - 1] > s for i, s in enumerate(scores) if i != place - 1)
 
 

@@ -43,7 +43,7 @@ def tokenizer():
     shown = toy.demonstrations(WORLD, prompts.load_template("short"), prompts.load_template("short_single"))
     texts = [turn.content for d in shown for turn in d.turns] + [c for d in shown for c in d.completions]
     # Often enough that every number with its brace is a piece, whatever else the world says.
-    choices = [f"Best Response: \\boxed{{{number}}}" for number in range(1, 5)] * 50
+    choices = [f"Best: \\boxed{{{number}}}" for number in range(1, 5)] * 50
     return train_tokenizer([*texts, *choices], vocab_size=600)
 
 
@@ -223,7 +223,7 @@ def test_votes_that_cannot_or_need_not_go_on():
 
 def test_votes_of_an_llm_judge_and_their_weights():
     """The completion is given; its last box names place 2."""
-    text = "so it is \\boxed{1}, no: Best Response: \\boxed{2}"
+    text = "so it is \\boxed{1}, no: Best: \\boxed{2}"
     tokens = tokenizer().encode_completion(text)
     position, candidates = token_prob.locate(tokenizer(), tokens, 3)
     assert "2" in tokenizer().piece(tokens[position]) and tokens[position] == candidates[1]
@@ -242,7 +242,7 @@ def test_votes_of_an_llm_judge_and_their_weights():
 @pytest.mark.parametrize("mode", ["choice", "token_prob"])
 def test_choices_are_counted_in_input_order(mode, monkeypatch):
     """Every critique is replaced by one that names the second place."""
-    answer = tokenizer().encode_completion("Best Response: \\boxed{2}")[:24]
+    answer = tokenizer().encode_completion("Best: \\boxed{2}")
     collect = stream.Engine.collect
     monkeypatch.setattr(stream.Engine, "collect", lambda self: [dataclasses.replace(f, tokens=answer) for f in collect(self)])
     pairs = [c for c in comparisons() if c.n > 1]
@@ -251,10 +251,30 @@ def test_choices_are_counted_in_input_order(mode, monkeypatch):
             assert sample.scores.index(max(sample.scores)) == sample.order[1] or mode == "token_prob"
             assert sum(sample.scores) == pytest.approx(1, abs=1e-5)
         assert sum(verdict.scores) == pytest.approx(6, abs=1e-4)
+        assert verdict.truncated == 0 and not any(s.truncated for s in verdict.samples)
         if mode == "choice":
             assert verdict.scores == tuple(sum(s.order[1] == i for s in verdict.samples) for i in range(comparison.n))
         else:
             assert len({max(s.scores) for s in verdict.samples}) > 1
+
+
+@pytest.mark.parametrize("mode", ["scores", "choice", "token_prob"])
+def test_a_completion_cut_at_the_limit_is_no_vote(mode, monkeypatch):
+    """Of a comparison's six critiques, all of them with a box, the first two lack their terminators."""
+    monkeypatch.setattr(judge(), "prompter", rollouts.Prompter(PromptConfig(), tokenizer()))
+    one = next(c for c in comparisons() if c.n == 2)
+    text = "Scores: \\boxed{8, 3}" if mode == "scores" else "Best: \\boxed{1}"
+    answer, collect = tokenizer().encode_completion(text), stream.Engine.collect
+
+    def cut(finished):
+        return dataclasses.replace(finished, tokens=answer[:-1] if finished.sample < 2 else answer)
+
+    monkeypatch.setattr(stream.Engine, "collect", lambda self: [*map(cut, collect(self))])
+    (verdict,) = judge().score([one], **OPTIONS, mode=mode)
+    assert [s.truncated for s in verdict.samples] == [s.scores is None for s in verdict.samples] == [True] * 2 + [False] * 4
+    assert (verdict.valid, verdict.truncated) == (4, 2)
+    assert sum(verdict.scores) == pytest.approx(44 if mode == "scores" else 4)
+    assert voting.sum_vote([s.scores for s in verdict.samples[2:]], 2) == verdict.scores
 
 
 def test_two_devices_give_the_same_critiques():

@@ -38,7 +38,8 @@ def test_schema(workdir, written):
 
 def test_figures_by_hand(tmp_path):
     def problem(name, best, *scores):
-        samples = [{"order": [0, 1], "scores": s, "meta": None, "text": None} for s in scores]
+        cut = {"truncated": name == "c"}
+        samples = [{"order": [0, 1], "scores": s, "meta": None, "text": None} | cut for s in scores]
         return {"id": name, "n": 2, "best": best, "single": False, "samples": samples}, {
             "id": name,
             "query": "?",
@@ -56,6 +57,8 @@ def test_figures_by_hand(tmp_path):
     assert result["accuracy"] == {"sft": {"greedy": pytest.approx(2 / 3)}}
     assert result["tie_rate"] == {"sft": {"greedy": pytest.approx(1 / 3)}}
     assert result["malformed_rate"] == {"sft": {"greedy": pytest.approx(1 / 3)}}
+    assert result["truncated_rate"] == {"sft": {"greedy": pytest.approx(1 / 3)}}
+    assert "of these truncated, greedy" in (tmp_path / "report.md").read_text()
     assert result["chance"] == 0.5 and result["paired"] == result["by_k"] == {}
     assert not (tmp_path / "accuracy_by_k.png").exists()
 

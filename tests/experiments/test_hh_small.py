@@ -161,7 +161,7 @@ def test_demonstrations_parse_and_follow_the_labels_mostly(hh_small, pairs, name
         other = shown.turns[0].content.index(comparison.responses[1 - comparison.best])
         for text in shown.completions:
             assert [part for part in template.parts if f"{part}:" not in text] == []
-            scores = parse.parse(text, 2)
+            scores = parse.parse(text, 2, parts=template.parts)
             right.append((scores[0] > scores[1]) == (first < other))
             values |= set(scores)
     assert 0.6 < np.mean(right) < 0.95 and len(values) >= 6

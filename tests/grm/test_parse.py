@@ -44,6 +44,33 @@ def test_last_box(text, n, scores):
     assert parse(text, n) == scores
 
 
+PARTS = ("Analysis", "Scores")
+
+
+@pytest.mark.parametrize(
+    ("text", "scores"),
+    [
+        ("Analysis:\nfine\nScores: \\boxed{8, 3}", (8, 3)),
+        ("Scores:\nso \\boxed{8, 3}", (8, 3)),
+        ("**Scores:**\n\\boxed{8, 3}", (8, 3)),
+        ("### Scores:\n\\boxed{8, 3}", (8, 3)),
+        ("Scores: \\boxed{1, 2}\nno,\nScores: \\boxed{8, 3}", (8, 3)),
+        ("Analysis:\nResponse 2 says \\boxed{1, 10}", None),
+        ("Analysis: \\boxed{1, 10}\nScores: none", None),
+        ("Scores: \\boxed{1, 10}\nno,\nScores: none", None),
+        ("Response 2 says Scores: \\boxed{1, 10}", None),
+        ("> Scores: \\boxed{1, 10}", None),
+        ("Scores \\boxed{8, 3}", None),
+        ("Scores of both: \\boxed{8, 3}", None),
+        ("\\boxed{8, 3}", None),
+    ],
+)
+def test_a_box_outside_the_last_part_is_no_verdict(text, scores):
+    assert parse(text, 2, parts=PARTS) == scores
+    choice = text.replace("8, 3", "2").replace("1, 10", "1").replace("1, 2", "1")
+    assert parse_choice(choice, 2, PARTS) == (None if scores is None else 1)
+
+
 def test_range():
     assert parse(r"\boxed{1}", 1, low=0, high=1) == (1,)
     assert parse(r"\boxed{0}", 1, low=0, high=1) == (0,)
@@ -51,11 +78,14 @@ def test_range():
     assert parse(r"\boxed{-2, 0}", 2, low=-2, high=2) == (-2, 0)
 
 
-@pytest.mark.parametrize("unit", ["x", r"\boxed{", r"\boxed ", "\\", "{", "}", "\\boxed{" + "1," * 50 + "}", ","])
+@pytest.mark.parametrize(
+    "unit", ["x", r"\boxed{", r"\boxed ", "\\", "{", "}", "\\boxed{" + "1," * 50 + "}", ",", "\n#", "\nScores:"]
+)
 def test_a_megabyte_is_quick(unit):
     start = time.monotonic()
     assert parse(unit * (10**6 // len(unit)), 2) is None
     assert parse("\\boxed" + unit * (10**6 // len(unit)), 2) is None
+    assert parse(unit * (10**6 // len(unit)), 2, parts=("A", unit)) is None
     assert time.monotonic() - start < 5
 
 

@@ -1,0 +1,43 @@
+"""What completions say, on their way from the sampler to what is learned from them."""
+
+import functools
+
+import pytest
+
+from spct_jax.config import PromptConfig, ToyConfig
+from spct_jax.data import toy
+from spct_jax.data.comparison import Comparison
+from spct_jax.data.tokenizer import train_tokenizer
+from spct_jax.grm import prompts, rewards
+from spct_jax.sampling import rollouts
+from spct_jax.training import rejection
+
+PAIR = Comparison(id="a", conversation=[{"role": "user", "content": "q"}], responses=["x", "y"], scores=[9, 1])
+
+
+@functools.cache
+def prompter():
+    shown = toy.demonstrations(
+        ToyConfig(demonstrations=20), prompts.load_template("short"), prompts.load_template("short_single")
+    )
+    return rollouts.Prompter(PromptConfig(), train_tokenizer([c for d in shown for c in d.completions], vocab_size=400))
+
+
+@pytest.fixture
+def drawn():
+    """Three completions that say the same and are right; one ends, one goes on, one is cut; and an empty one."""
+    whole = prompter().tokenizer.encode_completion("Scores: \\boxed{1, 9}")
+    rambling = prompter().tokenizer.encode("Scores: \\boxed{1, 9}\nand so on and so on")
+    return prompter().read(PAIR, (1, 0), [whole, rambling, whole[:-1], []])
+
+
+def test_a_completion_cut_at_the_limit_earns_nothing(drawn):
+    assert drawn.truncated == (False, True, True, True) and drawn.scores == ((9, 1), None, None, None)
+    assert [rewards.reward(s, drawn.truth) for s in drawn.scores] == [1, -1, -1, -1]
+    assert rejection.correct(drawn) == [True, False, False, False]
+    assert rejection.retain(rejection.correct(drawn), rejection.correct(drawn), drop_too_easy=True) == ([0], [0])
+
+
+def test_files_keep_what_was_read(drawn, tmp_path):
+    rollouts.write(tmp_path / "drawn.jsonl", [drawn])
+    assert rollouts.read(tmp_path / "drawn.jsonl") == [drawn]
