@@ -72,9 +72,9 @@ ERRORS = {
     4: (None, "blank line"),
     5: ("b", "prompt longer than the context (5,000 tokens, 4,096 fit)"),
     6: ("a", "duplicate id ('a', first on line 2)"),
-    7: ("7", "no responses"),
+    7: (7, "no responses"),
     9: (None, "not a JSON object (list)"),
-    10: ("7", "response is not a string (number 2 is int)"),
+    10: (7, "response is not a string (number 2 is int)"),
     11: (None, "id is not a string or an integer (bool)"),
     12: ("d", "longer than any context (5,000,001 characters)"),
     13: ("e", "scores of the wrong length (3 for 2 responses)"),
@@ -131,8 +131,46 @@ def test_every_line_is_answered_in_its_place(tmp_path, target, monkeypatch, wind
     assert len(records) == len(MIXED)
     assert {n: (r["id"], r["error"]) for n, r in enumerate(records, 1) if "error" in r} == ERRORS
     assert all(r["line"] == n for n, r in enumerate(records, 1) if "error" in r)
-    assert [r["id"] for r in records if "error" not in r] == ["a", "c", "14"]
+    assert [r["id"] for r in records if "error" not in r] == ["a", "c", 14]
     assert judge.asked == ["a", "b", "c", "14"]
+
+
+def test_an_empty_query_and_a_repeated_key_are_errors(tmp_path, target):
+    turns = [{"role": "user", "content": "q"}, {"role": "assistant", "content": ""}, {"role": "user", "content": " "}]
+    lines = [
+        comparison("a", query=" \n"),
+        json.dumps({"conversation": turns, "responses": ["r"]}).encode(),
+        b'{"id": "x", "id": "y", "query": "q", "responses": ["r"]}',
+        b'{"conversation": [{"role": "user", "role": "system", "content": "q"}], "responses": ["r"]}',
+    ]
+    run(write(tmp_path / "in.jsonl", lines), target)
+    assert [(r["id"], r["error"]) for r in read(target)] == [
+        ("a", "empty query"),
+        (2, "the last turn of the conversation is empty"),
+        (None, "repeated key ('id')"),
+        (None, "repeated key ('role')"),
+    ]
+
+
+def test_the_number_of_a_line_without_id_is_no_duplicate_of_an_id(tmp_path, target):
+    nameless = b'{"query": "q", "responses": ["r"]}'
+    run(write(tmp_path / "in.jsonl", [comparison("2"), nameless, nameless, comparison(3), comparison(2)]), target)
+    assert [(r["id"], r.get("error")) for r in read(target)] == [
+        ("2", None),
+        (2, None),
+        (3, None),
+        (3, None),
+        (2, "duplicate id ('2', first on line 1)"),
+    ]
+    assert [judge_files.find(str(tmp_path / "in.jsonl"), wanted).number for wanted in ("2", "3")] == [1, 4]
+    before = target.read_bytes()
+    run(tmp_path / "in.jsonl", target)
+    assert target.read_bytes() == before
+
+
+def test_an_integer_id_comes_back_as_an_integer(tmp_path, target):
+    run(write(tmp_path / "in.jsonl", [comparison(7), comparison("8"), comparison(9, responses=[])]), target)
+    assert [r["id"] for r in read(target)] == [7, "8", 9]
 
 
 def test_bad_lines_move_no_verdict(tmp_path, target):

@@ -41,7 +41,7 @@ class Comparison:
     Lists and plain dicts are accepted and become tuples of `Turn`, strings and floats.
 
     Attributes:
-        conversation: the turns; the last one is the user's, and is the query.
+        conversation: the turns; the last one is the user's, is not blank, and is the query.
         responses: n texts, none of them blank.
         scores: n finite numbers, higher is better, or None where nobody scored. A single response has (0,) or (1,).
         id: a name that is unique in its file; it also seeds the orders of the responses.
@@ -86,7 +86,7 @@ def unique_argmax(values: Sequence[float]) -> int | None:
 
 
 def as_turns(value: Any, field: str) -> tuple[Turn, ...]:
-    """Turns from a sequence of `Turn` or {"role", "content"}; InputError unless the last one is the user's."""
+    """Turns from a sequence of `Turn` or {"role", "content"}; InputError unless the last one is the user's and not blank."""
     if not _is_list(value):
         raise InputError(f"{field} is not a list of turns ({type(value).__name__})")
     turns = tuple(turn if isinstance(turn, Turn) else _as_turn(turn, field) for turn in value)
@@ -94,7 +94,19 @@ def as_turns(value: Any, field: str) -> tuple[Turn, ...]:
         raise InputError(f"empty {field}")
     if turns[-1].role != "user":
         raise InputError(f"the last turn of the {field} is not the user's ({turns[-1].role})")
+    if not turns[-1].content.strip():
+        raise InputError(f"the last turn of the {field} is empty")
     return turns
+
+
+def check_alternation(turns: Sequence[Turn]) -> None:
+    """InputError unless, after a system turn if any, user and assistant alternate from user to user: what a chat format has."""
+    roles = [turn.role for turn in turns]
+    rest = roles[1:] if roles[:1] == ["system"] else roles
+    if rest != ["user", "assistant"] * (len(rest) // 2) + ["user"]:
+        raise InputError(
+            f"turns must alternate from user to user after at most one system turn (they are {', '.join(rest) or 'absent'})"
+        )
 
 
 def as_texts(value: Any, field: str, item: str) -> tuple[str, ...]:
@@ -133,14 +145,24 @@ def from_json(record: Mapping[str, Any], where: str, default_id: str | int) -> C
             raise InputError("missing field 'responses'")
         if "query" in record and not isinstance(record["query"], str):
             raise InputError(f"query is not a string ({type(record['query']).__name__})")
+        if "query" in record and not record["query"].strip():
+            raise InputError("empty query")
         return Comparison(
             conversation=[Turn("user", record["query"])] if "query" in record else record["conversation"],
             responses=record["responses"],
             scores=record.get("scores"),
-            id=_as_id(record.get("id"), default_id),
+            id=str(default_id) if (name := given_id(record)) is None else str(name),
         )
     except InputError as error:
         raise InputError(f"{where}: {error}") from None
+
+
+def given_id(record: Mapping[str, Any]) -> str | int | None:
+    """The id that a record brings, None where it brings none; InputError when it is neither a string nor an integer."""
+    id = record.get("id")
+    if isinstance(id, bool) or not isinstance(id, str | int | None):
+        raise InputError(f"id is not a string or an integer ({type(id).__name__})")
+    return id
 
 
 def to_json(comparison: Comparison) -> dict[str, Any]:
@@ -177,14 +199,6 @@ def _as_scores(value: Any, n: int) -> tuple[float, ...]:
     if not all(map(math.isfinite, scores)):
         raise InputError("score is not finite")
     return scores
-
-
-def _as_id(value: Any, default_id: str | int) -> str:
-    if value is None:
-        return str(default_id)
-    if isinstance(value, bool) or not isinstance(value, str | int):
-        raise InputError(f"id is not a string or an integer ({type(value).__name__})")
-    return str(value)
 
 
 def _is_list(value: Any) -> bool:

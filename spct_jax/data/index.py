@@ -69,7 +69,7 @@ def index_file(
 
     def make(number: int) -> T:
         file.seek(offsets[number])
-        record, error = read_line(file.readline(), kind, path, int(lines[number]))
+        record, _, error = read_line(file.readline(), kind, path, int(lines[number]))
         if error:
             raise InputError(error)
         return record
@@ -116,8 +116,8 @@ def look_through(
     entries = []
     for line, (offset, text) in enumerate(lines_between(plain, begin, end), first_line):
         if text.strip():
-            record, error = read_line(text, kind, path, line)
-            entries.append(Entry(line, getattr(record, "id", None), error, (line, offset)))
+            _, id, error = read_line(text, kind, path, line)
+            entries.append(Entry(line, id, error, (line, offset)))
             if error and on_bad == "fatal":
                 break
     return entries

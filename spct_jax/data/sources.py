@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
 from spct_jax import files
-from spct_jax.data.comparison import Comparison, Turn, as_texts, as_turns, from_json
+from spct_jax.data.comparison import Comparison, Turn, as_texts, as_turns, check_alternation, from_json, given_id
 from spct_jax.errors import InputError
 
 OnBad = Literal["fatal", "skip"]
@@ -42,7 +42,8 @@ class Demonstration:
     """A conversation and one or more good answers to it, to imitate.
 
     Attributes:
-        turns: the conversation, whose last turn is the user's; dicts are accepted as in `Comparison`.
+        turns: the conversation: user and assistant in turn, the user first and last, perhaps a system turn before them; dicts
+            are accepted as in `Comparison`.
         completions: the answers, none of them blank.
 
     Raises:
@@ -54,6 +55,7 @@ class Demonstration:
 
     def __post_init__(self):
         object.__setattr__(self, "turns", as_turns(self.turns, "turns"))
+        check_alternation(self.turns)
         object.__setattr__(self, "completions", as_texts(self.completions, "completions", "completion"))
 
 
@@ -78,7 +80,8 @@ def read_comparisons(
     """The comparisons in a .jsonl or .jsonl.gz file, in its order.
 
     Args:
-        path: the file; see `comparison.from_json` for its objects. A record without id gets its line number.
+        path: the file; see `comparison.from_json` for its objects. A record without id gets its line number, which is no
+            other record's duplicate.
         on_bad: 'fatal' raises at the first bad line; 'skip' leaves it out and counts it.
         need_best: whether a record without one best response is bad. A single response then needs score 0 or 1.
 
@@ -96,18 +99,24 @@ def read_demonstrations(path: str | os.PathLike, on_bad: OnBad = "fatal") -> tup
     return _read(path, DEMONSTRATIONS, on_bad)
 
 
-def read_line(text: bytes, kind: Kind[T], path: str | os.PathLike, line: int) -> tuple[T | None, str]:
-    """(what is on a line, or None; what is wrong with it, or nothing). One that is whole but will not do comes with both."""
+def read_line(text: bytes, kind: Kind[T], path: str | os.PathLike, line: int) -> tuple[T | None, str | None, str]:
+    """(what is on a line, or None; the id that it brings; what is wrong with it, or nothing).
+
+    A record that is whole but will not do comes with an error and what it is.
+    """
     where = f"{path}:{line}"
     try:
-        made = kind.make(parse_line(text, where), where, line)
+        record = parse_line(text, where)
+        made = kind.make(record, where, line)
     except InputError as error:
-        return None, str(error)
+        return None, None, str(error)
+    id = given_id(record) if hasattr(made, "id") else None
     try:
         kind.check(made, where)
-    except InputError as error:
-        return made, str(error)
-    return made, ""
+        error = ""
+    except InputError as raised:
+        error = str(raised)
+    return made, None if id is None else str(id), error
 
 
 class Entry(NamedTuple):
@@ -115,7 +124,7 @@ class Entry(NamedTuple):
 
     line: int
     id: str | None
-    """Must be the first of its name in the file; None where there is none."""
+    """Must be the first of its name in the file; None where the line brings none, whose number is no other line's name."""
     error: str
     """What is wrong with it by itself, if anything."""
     value: Any
@@ -144,7 +153,8 @@ def settle(path: str | os.PathLike, entries: Iterable[Entry], name: str, on_bad:
         if error:
             _drop(InputError(error), where, on_bad, report)
         else:
-            lines_by_id[identifier] = line
+            if identifier is not None:
+                lines_by_id[identifier] = line
             values.append(value)
     report.used = len(values)
     if not values:
@@ -172,9 +182,11 @@ def read_lines(path: str | os.PathLike) -> Iterator[tuple[int, bytes]]:
 
 
 def parse_line(text: bytes, where: str) -> dict[str, Any]:
-    """The JSON object on one line; InputError, '<where>: ...', when it is not UTF-8, not JSON or not an object."""
+    """The JSON object on one line; InputError, '<where>: ...', when it is not UTF-8, not JSON, no object or repeats a key."""
     try:
-        record = json.loads(text.decode("utf-8-sig"))
+        record = json.loads(text.decode("utf-8-sig"), object_pairs_hook=_without_repeats)
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from None
     except UnicodeDecodeError as error:
         raise InputError(f"{where}: not UTF-8 (byte {error.start + 1} of the line)") from None
     except json.JSONDecodeError as error:
@@ -184,6 +196,15 @@ def parse_line(text: bytes, where: str) -> dict[str, Any]:
     if not isinstance(record, dict):
         raise InputError(f"{where}: not a JSON object ({type(record).__name__})")
     return record
+
+
+def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        seen: set[str] = set()
+        key = next(key for key, _ in pairs if key in seen or seen.add(key))
+        raise InputError(f"repeated key ({key!r})")
+    return made
 
 
 def read_jsonl(
@@ -224,8 +245,8 @@ def _read(path: str | os.PathLike, kind: Kind[T], on_bad: OnBad) -> tuple[list[T
     def entries() -> Iterator[Entry]:
         for line, text in read_lines(path):
             if text.strip():
-                made, error = read_line(text, kind, path, line)
-                yield Entry(line, getattr(made, "id", None), error, made)
+                made, id, error = read_line(text, kind, path, line)
+                yield Entry(line, id, error, made)
 
     return settle(path, entries(), kind.name, on_bad)
 

@@ -10,7 +10,7 @@ import sentencepiece
 from sentencepiece.sentencepiece_model_pb2 import ModelProto
 
 from spct_jax import files
-from spct_jax.data.comparison import Turn
+from spct_jax.data.comparison import Turn, check_alternation
 from spct_jax.errors import InputError
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -105,16 +105,10 @@ class Tokenizer:
         Raises:
             InputError: unless, after a system turn if any, user and assistant alternate from user to user.
         """
-        turns = list(turns)
-        prefix = ""
-        if turns and turns[0].role == "system":
+        check_alternation(turns)
+        turns, prefix = list(turns), ""
+        if turns[0].role == "system":
             prefix = turns.pop(0).content.strip() + "\n\n"
-        expected = ["user", "assistant"] * (len(turns) // 2) + ["user"]
-        if [turn.role for turn in turns] != expected:
-            raise InputError(
-                "turns must alternate from user to user after at most one system turn, but they are "
-                + (", ".join(turn.role for turn in turns) or "absent")
-            )
         ids = [self.bos_id]
         for turn in turns:
             name = "user" if turn.role == "user" else "model"

@@ -75,7 +75,6 @@ def _run_pass(
     if k > 1 and "meta_rm" in run.config.stages:
         meta = run.to_draw_with(run.params_of("meta_rm")), run.model, run.prompter
     judge = Judge(layout, run.to_draw_with(run.params_of(policy)), run.model, run.prompter, meta)
-    keep_text = {c.id for c in comparisons[: config.texts]}
     # A single draw is not worth programs of its own for shorter prompts.
     largest = (run.limits.max_prompt, run.limits.max_completion)
     options = Options(
@@ -93,7 +92,7 @@ def _run_pass(
         for number, (comparison, verdict) in enumerate(zip(left, bar, strict=True)):
             if isinstance(verdict, InputError):
                 raise InputError(f"evaluate: {comparison.id!r}: {verdict}")
-            file.write(_record(comparison, verdict, comparison.id in keep_text))
+            file.write(_record(comparison, verdict, file.lines + number < config.texts))
             if number % PROGRESS_EVERY == 0 or number == len(left) - 1:
                 yield
     if distributed.is_first():

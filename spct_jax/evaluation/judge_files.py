@@ -20,7 +20,7 @@ from typing import Any, BinaryIO
 import tqdm
 
 from spct_jax import files
-from spct_jax.data.comparison import Comparison, from_json
+from spct_jax.data.comparison import Comparison, from_json, given_id
 from spct_jax.data.sources import OnBad, parse_line, read_lines
 from spct_jax.errors import InputError
 from spct_jax.evaluation import verdicts
@@ -42,16 +42,18 @@ class Line:
     Attributes:
       where: 'file:number', for messages.
       number: counted from 1.
-      id: of the comparison, or what could be read of it.
+      id: as it was given, or the number of the line; None where it could not be read.
       comparison: None on a bad line.
       error: None on a good one.
     """
 
     where: str
     number: int
-    id: str | None
+    id: str | int | None
     comparison: Comparison | None
     error: str | None
+    named: bool = False
+    """Whether the id was given; then no other line may have the same."""
 
     @property
     def bad(self) -> bool:
@@ -74,11 +76,12 @@ def read_input(source: str) -> Iterator[Line]:
     first_lines: dict[bytes, int] = {}  # by a hash: a million long ids are as small as a million short ones
     for number, text in lines:
         line = _read_line(text, f"{name}:{number}", number)
-        if line.comparison is not None:
-            digest = hashlib.blake2b(line.id.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+        if line.comparison is not None and line.named:
+            # 7 and "7" are one name: the command line could not tell them apart.
+            digest = hashlib.blake2b(str(line.id).encode("utf-8", "surrogatepass"), digest_size=16).digest()
             first = first_lines.setdefault(digest, number)
             if first != number:
-                error = f"duplicate id ({line.id!r}, first on line {first})"
+                error = f"duplicate id ({str(line.id)!r}, first on line {first})"
                 line = dataclasses.replace(line, comparison=None, error=error)
         yield line
 
@@ -133,7 +136,7 @@ def find(source: str, wanted: str) -> Line:
     """
     named = numbered = None
     for line in read_input(source):
-        if line.id == wanted:
+        if line.named and str(line.id) == wanted:
             named = named or line
             if line.comparison is not None:
                 return line
@@ -160,25 +163,18 @@ def find_record(target: str, line: Line) -> dict[str, Any] | None:
 def _read_line(text: bytes, where: str, number: int) -> Line:
     if not text.strip():
         return Line(where, number, None, None, BLANK)
-    id = None
+    id, named = None, False
     try:
         record = parse_line(text, where)
-        id = _id_of(record, number)
+        given = record.get("id")
+        id, named = (number, False) if given is None else (given_id(record), True)
         comparison = from_json(record, where, number)
         length = sum(map(len, (*(turn.content for turn in comparison.conversation), *comparison.responses)))
         if length > LONGEST:
             raise InputError(f"longer than any context ({length:,} characters)")
-        return Line(where, number, id, comparison, None)
+        return Line(where, number, id, comparison, None, named)
     except InputError as error:
-        return Line(where, number, id, None, str(error).removeprefix(f"{where}: "))
-
-
-def _id_of(record: Mapping[str, Any], number: int) -> str | None:
-    """The id of a record that may be wrong in every other way."""
-    id = record.get("id")
-    if id is None:
-        return str(number)
-    return str(id) if isinstance(id, str | int) and not isinstance(id, bool) else None
+        return Line(where, number, id, None, str(error).removeprefix(f"{where}: "), named)
 
 
 def _outcomes(
@@ -213,10 +209,10 @@ def _outcomes(
                     if on_bad == "fatal":
                         raise InputError(f"{line.where}: {outcome}")
                     yield line, line.failed(str(outcome))
-                elif outcome.id != line.id:
+                elif outcome.id != line.comparison.id:
                     raise RuntimeError(f"the judge answered {outcome.id!r} where {line.id!r} was next")
                 else:
-                    yield line, verdicts.to_json(outcome)
+                    yield line, verdicts.to_json(outcome) | {"id": line.id}
         yield from errors()
         if waiting:
             raise RuntimeError(f"the judge left {waiting[0].id!r} unanswered")

@@ -108,9 +108,10 @@ def _batches(run: Run) -> Iterator[tuple[int, list[int]]]:
 def _drawn(run: Run) -> Iterator[tuple[int, Rollout, Rollout | None]]:
     """(number of a comparison, its unhinted rollout, its hinted one); a single response has nothing to hint at."""
     for start, numbers in _batches(run):
-        told = {r.id: r for r in rollouts.read(_part(run, True, start))} if run.config.rejection.hinted else {}
+        told = iter(rollouts.read(_part(run, True, start)) if run.config.rejection.hinted else ())
         for number, plain in zip(numbers, rollouts.read(_part(run, False, start)), strict=True):
-            yield number, plain, told.get(plain.id)
+            # By position, since a line's number may be another line's id.
+            yield number, plain, next(told, None) if run.dataset.responses[number] > 1 else None
 
 
 def _draw(run: Run, params: Any, numbers: list[int], *, hinted: bool) -> list[Rollout]:

@@ -101,6 +101,19 @@ def test_skipped_lines_are_counted_by_reason(tmp_path):
     assert report.skipped == {"empty response": 2, "duplicate id": 1, "no unique best response": 1, "not JSON": 1}
 
 
+def test_the_number_of_a_line_without_id_is_no_duplicate_of_an_id(tmp_path):
+    path = tmp_path / "x.jsonl"
+    path.write_bytes(lines(record(id="2"), record(), record(), record(id=3)))
+    assert [comparison.id for comparison in read_comparisons(path)[0]] == ["2", "2", "3", "3"]
+
+
+def test_a_repeated_key_is_an_error(tmp_path):
+    path = tmp_path / "x.jsonl"
+    path.write_bytes(lines(record()) + b'{"query": "q", "responses": ["a"], "query": "r"}')
+    with pytest.raises(InputError, match=r":2: repeated key .'query'"):
+        read_comparisons(path)
+
+
 def test_nothing_left_is_an_error_with_the_reasons(tmp_path):
     path = tmp_path / "x.jsonl"
     path.write_bytes(b"{\n{\n")
@@ -135,6 +148,8 @@ def test_demonstrations(tmp_path):
         ({"turns": [], "completions": ["a"]}, "empty turns"),
         ({"turns": turns, "completions": []}, "no completions"),
         ({"turns": turns, "completions": [" "]}, r"empty completion \(number 1\)"),
+        ({"turns": turns + turns, "completions": ["a"]}, r"turns must alternate .* \(they are user, user\)"),
+        ({"turns": [{"role": "user", "content": " "}], "completions": ["a"]}, "the last turn of the turns is empty"),
         (3, r"not a JSON object \(int\)"),
     ]:
         path.write_bytes(lines(bad))
@@ -142,3 +157,15 @@ def test_demonstrations(tmp_path):
             read_demonstrations(path)
         with pytest.raises(InputError, match="holds no demonstrations .1 skipped"):
             read_demonstrations(path, "skip")
+
+
+def test_turns_that_do_not_alternate_are_skipped_and_counted(tmp_path):
+    """Every prompt that is read can be encoded; whatever cannot is named, or left out, where it is read."""
+    path, user, model = tmp_path / "x.jsonl", {"role": "user", "content": "q"}, {"role": "model", "content": "a"}
+    system = {"role": "system", "content": "s"}
+    bad = [[user, user], [model, user], [user, system, user], [system, system, user], [user, model, model, user]]
+    good = [[user], [system, user], [user, model, user], [system, user, model, user]]
+    path.write_bytes(lines(*({"turns": turns, "completions": ["a"]} for turns in bad + good)))
+    read, report = read_demonstrations(path, "skip")
+    assert [len(shown.turns) for shown in read] == [len(turns) for turns in good]
+    assert report.skipped == {"turns must alternate from user to user after at most one system turn": len(bad)}

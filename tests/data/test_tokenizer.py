@@ -159,7 +159,7 @@ def test_turns(tokenizer):
     ],
 )
 def test_turns_must_alternate(trained, roles, said):
-    with pytest.raises(InputError, match=f"turns must alternate from user to user .* they are {said}$"):
+    with pytest.raises(InputError, match=f"turns must alternate from user to user .* [(]they are {said}[)]$"):
         trained.encode_turns([Turn(role, "x") for role in roles])
 
 
