@@ -23,9 +23,13 @@ def balanced_orders(n: int, seed: int, id: str) -> list[tuple[int, ...]]:
     return [tuple((response + rotation + row) % n for response in first) for row in range(n)]
 
 
-def random_order(n: int, seed: int, id: str, index: int) -> tuple[int, ...]:
-    """A uniformly random order of n responses for the index-th draw (a sample or a step) of this id."""
-    return tuple(sorted(range(n), key=_words(n, f"random/{seed}/{index}/{id}").__getitem__))
+def random_order(n: int, seed: int, id: str, index: int, repeat: int = 0) -> tuple[int, ...]:
+    """A uniformly random order of n responses for the index-th draw (a sample or a step) of this id.
+
+    `repeat` counts, from 0, the times that the id comes up within that draw.
+    """
+    drawn = f"{index}.{repeat}" if repeat else str(index)
+    return tuple(sorted(range(n), key=_words(n, f"random/{seed}/{drawn}/{id}").__getitem__))
 
 
 def sample_order(n: int, kind: str, seed: int, id: str, sample: int) -> tuple[int, ...]:

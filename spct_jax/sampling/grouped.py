@@ -36,10 +36,13 @@ def _fold(key: jax.Array, hashes: jax.Array, samples: jax.Array) -> jax.Array:
     return branch_keys(comparison_keys, samples)
 
 
-def sample_keys(key: jax.Array, ids: Sequence[str], samples: int) -> jax.Array:
-    """Keys [B G] of G samples of each comparison: `key` folded with its id, then with the sample's number."""
+def sample_keys(key: jax.Array, ids: Sequence[str], samples: int, repeats: Sequence[int]) -> jax.Array:
+    """Keys [B G] of G samples of each comparison: `key` folded with its id, then with the sample's number.
+
+    `repeats` says how often each row's id came up before; such a row's samples go on where those of the last one ended.
+    """
     hashes = np.array([orders.stable_hash(i) for i in ids], np.uint32)
-    return _fold(key, hashes, np.tile(np.arange(samples), (len(ids), 1)))
+    return _fold(key, hashes, np.add.outer(np.array(repeats) * samples, np.arange(samples)))
 
 
 def _cast(params: Any, *, config: ModelConfig, rollout: Layout) -> Any:

@@ -1,5 +1,6 @@
 """Completions of training comparisons, as RL and rejection sampling draw them; a process reads the records of its own rows."""
 
+import collections
 from collections.abc import Sequence
 from typing import Any
 
@@ -27,6 +28,8 @@ def draw(
 ) -> tuple[list[Rollout], np.ndarray]:
     """Draws completions of B training comparisons, each shown in an order of its own.
 
+    A comparison that comes up again gets another order and other completions than before.
+
     Args:
       run: the run.
       params: from `Run.to_draw_with`.
@@ -44,10 +47,11 @@ def draw(
     starts, layout = range(0, len(numbers), rows), run.rollout_layout
     local = [start + row for start in starts for row in layout.local_rows(rows) if start + row < len(numbers)]
     shown = {row: run.dataset.train[numbers[row]] for row in local}
-    seen = {row: orders.random_order(c.n, run.config.seed, c.id, index) for row, c in shown.items()}
+    repeats = _repeats(numbers)
+    seen = {row: orders.random_order(c.n, run.config.seed, c.id, index, repeats[row]) for row, c in shown.items()}
     prompts = {row: run.prompter.encode(c, seen[row], hinted=hinted) for row, c in shown.items()}
     ids = [shown[row].id if row in shown else "" for row in range(len(numbers))]
-    keys = grouped.sample_keys(key, ids, samples)
+    keys = grouped.sample_keys(key, ids, samples, repeats)
     parts = [
         grouped.draw_rows(
             layout,
@@ -66,3 +70,12 @@ def draw(
     for part in distributed.gather({row: run.prompter.read(c, seen[row], tokens[row]) for row, c in shown.items()}):
         drawn |= part
     return [drawn[row] for row in range(len(numbers))], out.logprobs
+
+
+def _repeats(numbers: Sequence[int]) -> list[int]:
+    """How often each number stood before in the sequence."""
+    seen, repeats = collections.Counter(), []
+    for number in numbers:
+        repeats.append(seen[number])
+        seen[number] += 1
+    return repeats
