@@ -1,10 +1,12 @@
 """What a run is made of: typed dataclasses, one per concern, every field with its meaning, and the tiny experiment.
 
 They are frozen in spirit: command-line overrides are applied before a run begins, nothing changes them afterwards.
+The range of every number stands beside it, see `bounds.py`.
 """
 
 import dataclasses
 
+from spct_jax.bounds import MOST, SEEDS, bounded, one_of
 from spct_jax.models import sizes
 
 OPTIMIZERS = ("adam", "muon", "adafactor")
@@ -19,34 +21,34 @@ POLICIES = ("sft", "rft", "rl")
 class ToyConfig:
     """The procedural world of `data/toy.py`; used when `DataConfig.train` names no file."""
 
-    seed: int = 0
+    seed: int = bounded(0, *SEEDS)
     """Seed of the problems themselves; the run's seed leaves the data alone, as it would with real data."""
-    train: int = 6000
-    development: int = 500
-    test: int = 2000
-    response_counts: tuple[float, ...] = (0.45, 0.35, 0.2)
+    train: int = bounded(6000, 1, MOST)
+    development: int = bounded(500, 0, MOST)
+    test: int = bounded(2000, 0, MOST)
+    response_counts: tuple[float, ...] = bounded((0.45, 0.35, 0.2), 0, 1e6)
     """Relative frequency of 2, 3 and 4 responses."""
-    margin: int = 2
+    margin: int = bounded(2, 1, 8)
     """Least difference between the best and the second-best truth."""
-    single_every: int = 12
+    single_every: int = bounded(12, 0, MOST)
     """Every how many training problems one has a single response (0: none)."""
-    lure_on_wrong: float = 0.45
+    lure_on_wrong: float = bounded(0.45, 0, 1)
     """Share of problems in which a wrong response mentions the lure."""
-    lure_on_any: float = 0.15
+    lure_on_any: float = bounded(0.15, 0, 1)
     """Share in which any response may."""
-    demonstrations: int = 6000
-    completions_per_demonstration: int = 2
-    demonstration_mix: tuple[float, ...] = (0.8, 0.08, 0.12)
+    demonstrations: int = bounded(6000, 1, MOST)
+    completions_per_demonstration: int = bounded(2, 1, 1024)
+    demonstration_mix: tuple[float, ...] = bounded((0.8, 0.08, 0.12), 0, 1e6)
     """Relative frequency of compared, single-response and hinted demonstrations."""
-    general: int = 500
+    general: int = bounded(500, 0, MOST)
     """General-instruction demonstrations."""
-    criterion_right: tuple[float, ...] = (0.97, 0.94, 0.91)
+    criterion_right: tuple[float, ...] = bounded((0.97, 0.94, 0.91), 0, 1)
     """How often the demonstrator's criterion is the requirement it stands for."""
-    weights_wrong: float = 0.04
+    weights_wrong: float = bounded(0.04, 0, 1)
     """How often he shuffles the weights."""
-    misread: float = 0.015
+    misread: float = bounded(0.015, 0, 1, ends="[)")
     """How often he misreads whether a response meets a criterion."""
-    lure: tuple[float, float] = (0.3, 0.995)
+    lure: tuple[float, float] = bounded((0.3, 0.995), 0, 1, ends="()")
     """How often he judges by the lure when some response mentions it: on the soberest and on the most festive occasion."""
 
 
@@ -66,13 +68,13 @@ class DataConfig:
     """JSONL of general-instruction demonstrations."""
     tokenizer: str = ""
     """SentencePiece model; empty: that of `init_checkpoint`, or one that is trained on all demonstrations."""
-    vocab_size: int = 640
+    vocab_size: int = bounded(640, 1, 1 << 24)
     """Size of a tokenizer that the run trains itself."""
-    on_bad: str = "fatal"
+    on_bad: str = one_of("fatal", ("fatal", "skip"))
     """What a malformed line does: `fatal` or `skip` (counted and reported)."""
-    max_prompt: int = 104
+    max_prompt: int = bounded(104, 2, 1 << 24)
     """Longest prompt in tokens; a longer one is reported and left out, never cut."""
-    max_completion: int = 84
+    max_completion: int = bounded(84, 1, 1 << 24)
     """Longest completion in tokens, terminator included."""
     toy: ToyConfig = dataclasses.field(default_factory=ToyConfig)
 
@@ -81,19 +83,19 @@ class DataConfig:
 class MeshConfig:
     """Devices; see `sharding.py`."""
 
-    cpu_devices: int = 2
+    cpu_devices: int = bounded(2, 1, 4096)
     """Devices that the host's CPU is split into when there is no accelerator; about as many as cores is fastest."""
-    strategy: str = "data"
+    strategy: str = one_of("data", STRATEGIES)
     """How parameters, optimiser state and rows are split over the devices. `data`: rows only. `fsdp`: parameters too, along
     their width. `tensor`: heads, feed-forward and vocabulary. `fsdp_tensor`: both. `multislice`: both in each slice."""
-    tensor: int = 1
+    tensor: int = bounded(1, 1, 1 << 20)
     """Devices that share the heads of a layer; more than 1 for `tensor`, `fsdp_tensor` and `multislice` only."""
-    slices: int = 1
+    slices: int = bounded(1, 1, 1 << 20)
     """Slices of the pod, each with a copy of the parameters; more than 1 for `multislice` only."""
-    rollout: str = "same"
+    rollout: str = one_of("same", ("same", "tensor"))
     """Where the parameters are while completions are drawn: `same`, or `tensor`, whole but for what `tensor` splits, so that
     no step of decoding gathers them."""
-    heartbeat_seconds: int = 100
+    heartbeat_seconds: int = bounded(100, 1, 1 << 20)
     """Of several processes, one that is silent for so long is given up and the others end."""
 
 
@@ -113,28 +115,28 @@ class PromptConfig:
 class OptimizerConfig:
     """Warm-up, plateau, linear decay and global-norm clipping around the optimiser (the papers state none of it)."""
 
-    name: str = "adam"
+    name: str = one_of("adam", OPTIMIZERS)
     """`adam`; `muon`: orthogonalised momentum for the matrices of the layers, Adam for the rest; `adafactor`: no momentum and a
     second moment by rows and columns, next to no memory (`b1` and `b2` do not count)."""
-    learning_rate: float = 1e-3
-    muon_learning_rate: float = 0.02
-    warmup_steps: int = 10
-    decay_fraction: float = 0.3
+    learning_rate: float = bounded(1e-3, 0, 100, ends="(]")
+    muon_learning_rate: float = bounded(0.02, 0, 100, ends="(]")
+    warmup_steps: int = bounded(10, 0, MOST)
+    decay_fraction: float = bounded(0.3, 0, 1)
     """Share of the steps, the last ones, over which the learning rate falls to a tenth."""
-    b1: float = 0.9
-    b2: float = 0.95
-    weight_decay: float = 0.0
-    clip_norm: float = 1.0
+    b1: float = bounded(0.9, 0, 1, ends="[)")
+    b2: float = bounded(0.95, 0, 1, ends="[)")
+    weight_decay: float = bounded(0.0, 0, 100)
+    clip_norm: float = bounded(1.0, 0, 1e9, ends="(]")
 
 
 @dataclasses.dataclass
 class SFTConfig:
     """Cold start on demonstrations."""
 
-    steps: int = 520
-    batch_size: int = 16
+    steps: int = bounded(520, 1, MOST)
+    batch_size: int = bounded(16, 1, 1 << 20)
     """Prompts per step; each comes with all its demonstrated completions."""
-    accumulate: int = 1
+    accumulate: int = bounded(1, 1, 1 << 20)
     """Parts of a step's prompts that gradients are taken of one after the other, and added up: less memory, the same step."""
     optimizer: OptimizerConfig = dataclasses.field(
         default_factory=lambda: OptimizerConfig(name="muon", learning_rate=4e-3, muon_learning_rate=0.012, decay_fraction=0.5)
@@ -145,16 +147,16 @@ class SFTConfig:
 class RejectionConfig:
     """Rejection sampling (paper section 3.1): draws on the training comparisons, kept when correct by Eq. 10."""
 
-    problems: int = 1024
+    problems: int = bounded(1024, 0, MOST)
     """How many training comparisons are drawn on (0: all)."""
-    samples: int = 3
+    samples: int = bounded(3, 1, 4096)
     """N_RFT: draws per comparison without a hint."""
     hinted: bool = True
     """Whether one more draw is made with the best response told; the hint is stripped from the target."""
     drop_too_easy: bool = True
-    """Whether the unhinted draws of a comparison are dropped when all of them are correct; hinted ones stay, as in the paper."""
-    temperature: float = 1.0
-    batch_size: int = 256
+    """Whether a comparison's unhinted draws are dropped when all of them are correct; hinted ones stay, as in the paper."""
+    temperature: float = bounded(1.0, 0.01, 100)
+    batch_size: int = bounded(256, 1, 1 << 20)
     """Comparisons per call of the sampler."""
 
 
@@ -162,11 +164,11 @@ class RejectionConfig:
 class RFTConfig:
     """Rejective fine-tuning on the retained draws, mixed with demonstrations of general instructions."""
 
-    steps: int = 22
-    batch_size: int = 24
-    accumulate: int = 1
+    steps: int = bounded(22, 1, MOST)
+    batch_size: int = bounded(24, 1, 1 << 20)
+    accumulate: int = bounded(1, 1, 1 << 20)
     """As of `SFTConfig`."""
-    general_fraction: float = 0.1
+    general_fraction: float = bounded(0.1, 0, 1)
     """Share of a batch taken from general (non-judging) demonstrations."""
     optimizer: OptimizerConfig = dataclasses.field(default_factory=lambda: OptimizerConfig(learning_rate=1e-3))
 
@@ -175,24 +177,24 @@ class RFTConfig:
 class RLConfig:
     """Rule-based GRPO (paper Eq. 11 and 15)."""
 
-    steps: int = 24
-    batch_size: int = 32
+    steps: int = bounded(24, 1, MOST)
+    batch_size: int = bounded(32, 1, 1 << 20)
     """Prompts per step."""
-    group_size: int = 4
+    group_size: int = bounded(4, 2, 4096)
     """G: completions per prompt."""
-    temperature: float = 1.0
+    temperature: float = bounded(1.0, 0.01, 100)
     """Rollout temperature; policy, old and reference log-probabilities are all taken at it."""
-    kl_beta: float = 0.08
+    kl_beta: float = bounded(0.08, 0, 1e6)
     """Weight of the k3 KL estimate in the loss."""
-    clip: float = 0.2
+    clip: float = bounded(0.2, 0, 1, ends="()")
     """Ratios beyond 1 - clip and 1 + clip push no further."""
-    updates_per_rollout: int = 1
+    updates_per_rollout: int = bounded(1, 1, 4096)
     """Updates that learn from the same completions."""
-    accumulate: int = 1
+    accumulate: int = bounded(1, 1, 1 << 20)
     """As of `SFTConfig`; the reference scores the completions in the same parts."""
-    rollout_parts: int = 1
+    rollout_parts: int = bounded(1, 1, 1 << 20)
     """Completions are drawn in so many equal parts of the prompts, one after the other, to save the memory of caches."""
-    ref_dtype: str = "float32"
+    ref_dtype: str = one_of("float32", REFERENCE_DTYPES)
     """Of the frozen reference policy's parameters: `float32`, or `bfloat16` for half the memory."""
     optimizer: OptimizerConfig = dataclasses.field(default_factory=lambda: OptimizerConfig(learning_rate=1.5e-4))
 
@@ -201,10 +203,10 @@ class RLConfig:
 class MetaRMConfig:
     """Scalar RM that tells correct critiques from wrong ones, trained on rejection draws and RL rollouts."""
 
-    steps: int = 120
-    batch_size: int = 16
+    steps: int = bounded(120, 1, MOST)
+    batch_size: int = bounded(16, 1, 1 << 20)
     """Prompts per step; each comes with the whole group drawn for it."""
-    accumulate: int = 1
+    accumulate: int = bounded(1, 1, 1 << 20)
     """As of `SFTConfig`."""
     optimizer: OptimizerConfig = dataclasses.field(
         default_factory=lambda: OptimizerConfig(name="muon", learning_rate=3e-3, muon_learning_rate=0.01)
@@ -215,24 +217,25 @@ class MetaRMConfig:
 class EvaluationConfig:
     """Greedy accuracy after each stage, votes and guided votes at the end."""
 
-    split: str = "test"
-    problems: int = 1500
+    split: str = one_of("test", ("train", "development", "test"))
+    problems: int = bounded(1500, 0, MOST)
     """How many of the split are evaluated (0: all)."""
-    k: tuple[int, ...] = (1, 8, 32)
-    temperature: float = 1.0
-    """Sampling temperature of every vote; chosen on the development split, see docs/choices.md."""
-    compare_temperatures: tuple[float, ...] = ()
+    k: tuple[int, ...] = bounded((1, 8, 32), 1, 65536, length=(1, 64), ascending=True)
+    temperature: float = bounded(1.0, 0, 100)
+    """Sampling temperature of every vote; chosen on the development split, see docs/choices.md. At 0 votes of a comparison
+    differ by the order of its responses only."""
+    compare_temperatures: tuple[float, ...] = bounded((), 0, 100, length=(0, 64))
     """Other temperatures to report beside it (the paper's is 0.5)."""
-    order: str = "balanced"
+    order: str = one_of("balanced", ("balanced", "random"))
     """`balanced` or `random` (the paper's)."""
-    k_meta_fraction: float = 0.5
+    k_meta_fraction: float = bounded(0.5, 0, 1, ends="(]")
     """k_meta = this share of k (paper default: one half)."""
-    buckets: tuple[tuple[int, int], ...] = ()
+    buckets: tuple[tuple[int, int], ...] = bounded((), 1, 1 << 24, length=(0, 64), ascending=True)
     """Smaller shapes for votes, (longest prompt, longest completion) each, in ascending order: a comparison takes the first
     that its prompt fits in, else that of `data.max_prompt` and `data.max_completion`."""
-    slots: int = 1024
+    slots: int = bounded(1024, 1, 1 << 24)
     """Branches decoded at once."""
-    texts: int = 40
+    texts: int = bounded(40, 0, MOST)
     """For how many problems the whole text of every verdict is kept."""
 
 
@@ -240,12 +243,12 @@ class EvaluationConfig:
 class CheckpointConfig:
     """When state is saved."""
 
-    every_steps: int = 20
-    every_minutes: float = 0.0
+    every_steps: int = bounded(20, 1, MOST)
+    every_minutes: float = bounded(0.0, 0, 1e6)
     """Also when so many minutes have passed since the last one; 0: by steps only."""
-    keep: int = 2
+    keep: int = bounded(2, 1, MOST)
     """The newest so many stay."""
-    keep_hours: float = 0.0
+    keep_hours: float = bounded(0.0, 0, 1e6)
     """Besides, one in so many hours stays for good; 0: none."""
     reuse_rollouts: bool = False
     """Keep the sampler's log-probabilities beside RL's rollouts, and after a restart read what was drawn since the last
@@ -256,7 +259,7 @@ class CheckpointConfig:
 class Config:
     """A whole experiment."""
 
-    seed: int = 0
+    seed: int = bounded(0, *SEEDS)
     stages: tuple[str, ...] = STAGES
     init_checkpoint: str = ""
     """Model directory, of this library or in Hugging Face's layout, that the first training stage starts from: parameters,
@@ -274,7 +277,7 @@ class Config:
     meta_rm: MetaRMConfig = dataclasses.field(default_factory=MetaRMConfig)
     evaluation: EvaluationConfig = dataclasses.field(default_factory=EvaluationConfig)
     checkpoint: CheckpointConfig = dataclasses.field(default_factory=CheckpointConfig)
-    profile_steps: tuple[int, int] = (0, 0)
+    profile_steps: tuple[int, int] = bounded((0, 0), 0, MOST)
     """(start, stop): a profiler trace of these steps of every training stage, in `workdir/profile/STAGE`; none where equal."""
 
 

@@ -15,7 +15,6 @@ import numpy as np
 from spct_jax import distributed
 from spct_jax.errors import InputError
 
-
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:/")
 
 

@@ -39,14 +39,15 @@ def read_options() -> dict[str, Any]:
     """Keyword arguments of `Judge.stream`."""
     if bool(K_META.value) != bool(META_CHECKPOINT.value):
         raise InputError("--k_meta and --meta_checkpoint need each other")
-    if K_META.value > K.value:
-        raise InputError(f"--k_meta={K_META.value}: more than the {K.value} samples of --k")
     for flag in (CHECKPOINT, META_CHECKPOINT):
         if flag.value and not pathlib.Path(flag.value).is_dir():
             raise InputError(f"--{flag.name}={flag.value}: no such directory")
     given = (K, K_META, TEMPERATURE, TOP_K, TOP_P, SEED, ORDER, MODE, ADAPTIVE, MAX_NEW_TOKENS, MAX_PROMPT, BATCH_SIZE)
     options = {flag.name: flag.value for flag in given if flag.value is not None}
-    Options(**options)
+    try:
+        Options(**options)
+    except InputError as error:
+        raise InputError(f"--{error}") from None
     return options
 
 
@@ -101,29 +102,27 @@ if __name__ == "__main__":
     CHECKPOINT = flags.DEFINE_string("checkpoint", None, "Model directory of the judge, of this library or Hugging Face's.")
     INPUT = flags.DEFINE_string("input", None, "Comparisons, .jsonl or .jsonl.gz; - is standard input.", required=True)
     OUTPUT = flags.DEFINE_string("output", None, "Verdicts, .jsonl; - is standard output.")
-    K = flags.DEFINE_integer("k", 8, "Samples per comparison.", lower_bound=1)
+    K = flags.DEFINE_integer("k", 8, "Samples per comparison.")
     TEMPLATE = flags.DEFINE_string("template", None, "Wording of the task, by name or file; default: the checkpoint's own.")
-    K_META = flags.DEFINE_integer("k_meta", 0, "Samples that count, chosen by the meta reward model.", lower_bound=0)
+    K_META = flags.DEFINE_integer("k_meta", 0, "Samples that count, chosen by the meta reward model.")
     META_CHECKPOINT = flags.DEFINE_string("meta_checkpoint", None, "Model directory of the meta reward model.")
-    TEMPERATURE = flags.DEFINE_float("temperature", 0.5, "Of sampling; 0 is greedy.", lower_bound=0.0)
-    TOP_K = flags.DEFINE_integer("top_k", 0, "Draw from so many likeliest tokens only; 0 for all.", lower_bound=0)
+    TEMPERATURE = flags.DEFINE_float("temperature", 0.5, "Of sampling; 0 is greedy.")
+    TOP_K = flags.DEFINE_integer("top_k", 0, "Draw from so many likeliest tokens only; 0 for all.")
     TOP_P = flags.DEFINE_float("top_p", 1.0, "Draw from the likeliest tokens of this total probability only.")
-    SEED = flags.DEFINE_integer("seed", 0, "Of samples and orders.", lower_bound=0)
+    SEED = flags.DEFINE_integer("seed", 0, "Of samples and orders.")
     ORDER = flags.DEFINE_enum("order", "balanced", ("balanced", "random"), "In which orders the responses are shown.")
     MODE = flags.DEFINE_enum(
         "mode", "scores", MODES, "Scores of every response, or an LLM judge's choice of one, counted or weighted."
     )
     ADAPTIVE = flags.DEFINE_float("adaptive", 0.0, "Stop at a chance of this that all k samples would say otherwise; 0: never.")
-    MAX_NEW_TOKENS = flags.DEFINE_integer("max_new_tokens", 1024, "Longest critique, in tokens.", lower_bound=1)
-    MAX_PROMPT = flags.DEFINE_integer("max_prompt", 8192, "Longest prompt, in tokens; a longer one is an error.", lower_bound=1)
-    BATCH_SIZE = flags.DEFINE_integer("batch_size", None, "Rows of prompts at a time; default: 16.", lower_bound=1)
-    CPU_DEVICES = flags.DEFINE_integer(
-        "cpu_devices", 1, "Devices to split the CPU into, where there is nothing else.", lower_bound=1
-    )
+    MAX_NEW_TOKENS = flags.DEFINE_integer("max_new_tokens", 1024, "Longest critique, in tokens.")
+    MAX_PROMPT = flags.DEFINE_integer("max_prompt", 8192, "Longest prompt, in tokens; a longer one is an error.")
+    BATCH_SIZE = flags.DEFINE_integer("batch_size", None, "Rows of prompts at a time; default: 16.")
+    CPU_DEVICES = flags.DEFINE_integer("cpu_devices", 1, "Devices to split the CPU into, where there is nothing else.")
     STRATEGY = flags.DEFINE_enum(
         "strategy", "data", [s for s in STRATEGIES if s != "multislice"], "What is split over the devices; see docs/judge.md."
     )
-    TENSOR = flags.DEFINE_integer("tensor", 1, "Devices that share the heads of a layer.", lower_bound=1)
+    TENSOR = flags.DEFINE_integer("tensor", 1, "Devices that share the heads of a layer.")
     ON_BAD = flags.DEFINE_enum("on_bad", "fatal", ("skip", "fatal"), "What a bad line does: leave an error record, or stop.")
     EXPLAIN = flags.DEFINE_string("explain", None, "Id or line number: tell this one verdict in full, write nothing.")
     cli.run(main)

@@ -1,55 +1,38 @@
-"""What is wrong with a configuration, beyond the types of its fields; every error names the field."""
+"""What is wrong with a configuration: ranges of its fields, and what must hold between them. Every error names the field."""
 
-import functools
+import dataclasses
 
-from spct_jax.config import OPTIMIZERS, POLICIES, REFERENCE_DTYPES, STAGES, STRATEGIES, Config, MeshConfig
+from spct_jax import bounds
+from spct_jax.config import POLICIES, STAGES, Config, MeshConfig
 from spct_jax.errors import InputError
 
 NEEDS = {"rft": ("rejection",), "meta_rm": ("rejection", "rl")}
 """Stages that learn from what others have drawn, one of them at least."""
 
-LEAST = {
-    "checkpoint.every_steps": 1,
-    "checkpoint.every_minutes": 0,
-    "checkpoint.keep": 1,
-    "checkpoint.keep_hours": 0,
-    "rl.group_size": 1,
-    "rl.updates_per_rollout": 1,
-    "rejection.samples": 1,
-    "evaluation.slots": 1,
-    "mesh.heartbeat_seconds": 1,
-}
-"""Fields and the least value of each."""
-
 
 def validate(config: Config) -> None:
-    """Checks what types alone do not; raises InputError naming the field."""
+    """Checks all fields, each alone and then together; raises InputError naming the field."""
+    bounds.check(config, "config.")
+    dataclasses.replace(config.model)
     unknown = [s for s in config.stages if s not in STAGES]
     if unknown:
         raise InputError(f"config.stages: unknown stage {unknown[0]!r}; stages are {', '.join(STAGES)}")
     for stage in ("sft", "rft", "rl", "meta_rm"):
-        name = getattr(config, stage).optimizer.name
-        if name not in OPTIMIZERS:
-            raise InputError(f"config.{stage}.optimizer.name: {name!r} is none of {', '.join(OPTIMIZERS)}")
         batch_size, parts = getattr(config, stage).batch_size, getattr(config, stage).accumulate
-        if parts < 1 or batch_size % parts:
+        if batch_size % parts:
             raise InputError(f"config.{stage}.accumulate: {parts} parts do not divide batch_size={batch_size}")
-    if config.rl.rollout_parts < 1 or config.rl.batch_size % config.rl.rollout_parts:
+    if config.rl.batch_size % config.rl.rollout_parts:
         parts, batch_size = config.rl.rollout_parts, config.rl.batch_size
         raise InputError(f"config.rl.rollout_parts: {parts} parts do not divide batch_size={batch_size}")
-    if config.rl.ref_dtype not in REFERENCE_DTYPES:
-        raise InputError(f"config.rl.ref_dtype: {config.rl.ref_dtype!r} is none of {', '.join(REFERENCE_DTYPES)}")
-    if len(config.profile_steps) != 2 or not 0 <= config.profile_steps[0] <= config.profile_steps[1]:
-        raise InputError(f"config.profile_steps: {config.profile_steps} is not (start, stop) with 0 <= start <= stop")
-    if not all(0 < rate < 1 for rate in config.data.toy.lure):
-        raise InputError(f"config.data.toy.lure: {config.data.toy.lure} are not two rates between 0 and 1")
+    if config.profile_steps[0] > config.profile_steps[1]:
+        raise InputError(f"config.profile_steps: {config.profile_steps} is not (start, stop) with start <= stop")
+    for name in ("response_counts", "demonstration_mix"):
+        if not any(getattr(config.data.toy, name)):
+            raise InputError(f"config.data.toy.{name}: one of the frequencies must be above 0")
     check_mesh(config.mesh)
     for bucket in config.evaluation.buckets:
-        if len(bucket) != 2 or bucket[0] > config.data.max_prompt or bucket[1] > config.data.max_completion:
-            raise InputError(
-                f"config.evaluation.buckets: {bucket} is not a (prompt, completion) pair within data.max_prompt and "
-                "data.max_completion"
-            )
+        if bucket[0] > config.data.max_prompt or bucket[1] > config.data.max_completion:
+            raise InputError(f"config.evaluation.buckets: {bucket} does not lie within data.max_prompt and data.max_completion")
     if list(config.stages) != [s for s in STAGES if s in config.stages]:
         raise InputError(f"config.stages: {', '.join(config.stages)} is not in the order {', '.join(STAGES)}")
     first = next((s for s in config.stages if s != "evaluate"), "sft")
@@ -63,23 +46,12 @@ def validate(config: Config) -> None:
             f"config.stages: evaluate judges with what {', '.join(POLICIES)} trained in this run; put one of them before it, "
             "or judge with a finished model by python -m spct_jax.judge"
         )
-    if config.evaluation.split not in ("train", "development", "test"):
-        raise InputError(f"config.evaluation.split: {config.evaluation.split!r} is none of train, development, test")
-    if config.evaluation.order not in ("balanced", "random"):
-        raise InputError(f"config.evaluation.order: {config.evaluation.order!r} is neither 'balanced' nor 'random'")
-    for name, least in LEAST.items():
-        value = functools.reduce(getattr, name.split("."), config)
-        if not value >= least:
-            raise InputError(f"config.{name}: {value} is not at least {least}")
 
 
 def check_mesh(mesh: MeshConfig, prefix: str = "config.mesh.") -> None:
     """Checks a mesh; raises InputError naming the field, with what stands before it on the command line."""
-    if mesh.strategy not in STRATEGIES:
-        raise InputError(f"{prefix}strategy: {mesh.strategy!r} is none of {', '.join(STRATEGIES)}")
-    if mesh.rollout not in ("same", "tensor"):
-        raise InputError(f"{prefix}rollout: {mesh.rollout!r} is neither 'same' nor 'tensor'")
+    bounds.check(mesh, prefix)
     for field, strategies in (("tensor", ("tensor", "fsdp_tensor", "multislice")), ("slices", ("multislice",))):
         value = getattr(mesh, field)
-        if value < 1 or value > 1 and mesh.strategy not in strategies:
+        if value > 1 and mesh.strategy not in strategies:
             raise InputError(f"{prefix}{field}: {value} does not go with strategy={mesh.strategy!r}")

@@ -482,6 +482,11 @@ def test_finds_a_line_by_id_or_number(tmp_path, target):
         ("--explain=5 --output={tmp}/out.jsonl", 2, "error: {tmp}/in.jsonl:5: prompt longer than the context"),
         ("--output={tmp}/new.jsonl --checkpoint={tmp}/none", 2, "error: --checkpoint={tmp}/none: no such directory"),
         ("--output={tmp}/new.jsonl --checkpoint={tmp} --k_meta=2", 2, "error: --k_meta and --meta_checkpoint need each other"),
+        (
+            "--output={tmp}/new.jsonl --checkpoint={tmp} --seed=4294967296",
+            2,
+            "error: --seed: 4294967296 is not in [0, ",
+        ),
         ("--output={tmp}/new.jsonl --checkpoint={tmp} --on_bad=no", 2, "error: flag --on_bad=no"),
     ],
 )

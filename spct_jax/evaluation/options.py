@@ -2,6 +2,8 @@
 
 import dataclasses
 
+from spct_jax import bounds
+from spct_jax.bounds import MOST, SEEDS, bounded, one_of
 from spct_jax.errors import InputError
 from spct_jax.sampling.generate import bucket_of
 
@@ -12,45 +14,37 @@ MODES = ("scores", "choice", "token_prob")
 class Options:
     """How verdicts are drawn and voted."""
 
-    k: int = 8
+    k: int = bounded(8, 1, 65536)
     """Samples per comparison; at most so many where `adaptive` is set."""
-    k_meta: int = 0
+    k_meta: int = bounded(0, 0, 65536)
     """Samples that count, those of highest meta reward; 0: all that parsed."""
-    temperature: float = 0.5
+    temperature: float = bounded(0.5, 0, 100)
     """0 is greedy."""
-    seed: int = 0
-    order: str = "balanced"
+    seed: int = bounded(0, *SEEDS)
+    order: str = one_of("balanced", ("balanced", "random"))
     """`balanced`, or `random` (the paper's)."""
-    max_new_tokens: int = 1024
+    max_new_tokens: int = bounded(1024, 1, 1 << 24)
     """Where a critique is cut."""
-    max_prompt: int = 8192
+    max_prompt: int = bounded(8192, 1, 1 << 24)
     """Tokens of the longest prompt; a longer one has no verdict."""
-    batch_size: int = 16
+    batch_size: int = bounded(16, 1, 1 << 20)
     """Rows decoded at once, rounded up to a multiple of the devices; see `sampling.programs.Shape`."""
-    top_k: int = 0
-    top_p: float = 1.0
-    mode: str = "scores"
+    top_k: int = bounded(0, 0, MOST)
+    top_p: float = bounded(1.0, 0, 1, ends="(]")
+    mode: str = one_of("scores", MODES)
     """`scores`: pointwise scores, summed. `choice`: an LLM judge names the best response, and votes count (Eq. 13).
     `token_prob`: as `choice`, each vote weighted by the probabilities of the responses' numbers."""
-    adaptive: float = 0.0
+    adaptive: float = bounded(0.0, 0, 1, ends="[)")
     """Stop drawing when the chance that all k samples would give another verdict is estimated below this; 0: never."""
-    rounds: int = 1
+    rounds: int = bounded(1, 1, 65536)
     """Samples in each round of an adaptive vote, in multiples of the responses, so that balanced orders stay so."""
-    buckets: tuple[tuple[int, int], ...] = ()
+    buckets: tuple[tuple[int, int], ...] = bounded((), 1, 1 << 24, length=(0, 64), ascending=True)
     """(max_prompt, max_new_tokens) of the shapes, ascending; empty: powers of two up to `max_prompt`."""
 
     def __post_init__(self):
-        for name in ("k", "max_new_tokens", "max_prompt", "batch_size", "rounds"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} is {getattr(self, name)}; it must be at least 1")
-        if not 0 <= self.k_meta <= self.k:
-            raise InputError(f"k_meta is {self.k_meta}; it must be within 0 and the {self.k} samples of k")
-        if not self.temperature >= 0 or not 0 <= self.adaptive < 1:
-            raise InputError(f"temperature ({self.temperature}) must be at least 0, adaptive ({self.adaptive}) within [0, 1)")
-        if self.order not in ("balanced", "random"):
-            raise InputError(f"order is {self.order!r}; balanced or random")
-        if self.mode not in MODES:
-            raise InputError(f"mode is {self.mode!r}; one of {', '.join(MODES)}")
+        bounds.check(self)
+        if self.k_meta > self.k:
+            raise InputError(f"k_meta: {self.k_meta} is more than the {self.k} samples of k")
         if self.adaptive and self.mode == "token_prob":
             raise InputError("adaptive and mode='token_prob' exclude each other: votes are weighted when all are drawn")
         if self.adaptive and self.k_meta:

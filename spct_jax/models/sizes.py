@@ -6,7 +6,10 @@ The numbers are those of the published Gemma-2 and Gemma-3 text models. A fork a
 
 import dataclasses
 from collections.abc import Callable
+from dataclasses import MISSING
 
+from spct_jax import bounds
+from spct_jax.bounds import MOST, bounded, one_of
 from spct_jax.errors import InputError
 
 _KINDS = ("local", "global")
@@ -22,92 +25,66 @@ class ModelConfig:
     Raises `spct_jax.errors.InputError` if a field makes no sense.
     """
 
-    vocab_size: int
+    vocab_size: int = bounded(MISSING, 1, 1 << 24)
     """V, rows of the embedding table."""
-    num_layers: int
+    num_layers: int = bounded(MISSING, 1, 1024)
     """L, blocks in the stack."""
-    width: int
+    width: int = bounded(MISSING, 1, 1 << 17)
     """D, the residual stream."""
-    num_heads: int
+    num_heads: int = bounded(MISSING, 1, 1024)
     """N, query heads."""
-    num_kv_heads: int
+    num_kv_heads: int = bounded(MISSING, 1, 1024)
     """K, key and value heads; divides N."""
-    head_dim: int
+    head_dim: int = bounded(MISSING, 2, 4096)
     """H, even; need not be D / N."""
-    ffw_width: int
+    ffw_width: int = bounded(MISSING, 1, 1 << 20)
     """F, hidden width of the gated feed-forward layer."""
-    pattern: tuple[str, ...] = ("local", "global")
+    pattern: tuple[str, ...] = one_of(("local", "global"), _KINDS)
     """Kinds of attention, repeated from layer 0 on; parameters are stacked by it."""
-    window: int = 4096
+    window: int = bounded(4096, 1, MOST)
     """Keys a query of a local layer sees, itself included."""
-    rope_base_local: float = 10_000.0
+    rope_base_local: float = bounded(10_000.0, 1, 1e12)
     """Base of the rotary wavelengths in local layers."""
-    rope_base_global: float = 10_000.0
+    rope_base_global: float = bounded(10_000.0, 1, 1e12)
     """Base of the rotary wavelengths in global layers."""
-    rope_scale_global: float = 1.0
+    rope_scale_global: float = bounded(1.0, 0, 1e6, ends="(]")
     """Positions of global layers are divided by this."""
-    query_scale: float
+    query_scale: float = bounded(MISSING, 0, 1e3, ends="(]")
     """Factor on the queries, applied after RoPE."""
-    attn_softcap: float = 0.0
+    attn_softcap: float = bounded(0.0, 0, 1e6)
     """Attention scores s become cap * tanh(s / cap); 0 leaves them as they are."""
-    final_softcap: float = 0.0
+    final_softcap: float = bounded(0.0, 0, 1e6)
     """The same for the logits."""
     qk_norm: bool = False
     """RMS-normalise queries and keys over H before RoPE (Gemma-3)."""
     tied: bool = True
     """The embedding table is also the output table."""
-    num_tokens: int = 0
+    num_tokens: int = bounded(0, 0, 1 << 24)
     """Rows of the tables that are tokens; later rows are padding and get no probability. 0: all are tokens."""
-    norm_eps: float = 1e-6
+    norm_eps: float = bounded(1e-6, 0, 1, ends="(]")
     """Added to the mean square in every RMSNorm."""
-    dtype: str = "float32"
+    dtype: str = one_of("float32", _DTYPES)
     """Activations; norms, softmax and logits are float32 whatever it is."""
-    remat: str = "none"
+    remat: str = one_of("none", _REMATS)
     """What of each block is computed again in the backward pass instead of kept: `none`; `full`, all but the block's input;
     `dots`, all but its input and its products with weights."""
-    time_chunk: int = 32
+    time_chunk: int = bounded(32, 1, MOST)
     """Times of all branches whose logits exist at once, in the backward pass too. The output table is read, and its gradient
     read and written, once per chunk: with few branches on a chip, more times at once move fewer bytes."""
-    attention: str = "xla"
+    attention: str = one_of("xla", _ATTENTIONS)
     """Within trunks: `xla`, or `splash`, the Pallas kernel, on TPUs (other devices compute the same by XLA); `head_dim` must
     then be a multiple of 128."""
 
     def __post_init__(self):
-        for field in (
-            "vocab_size",
-            "num_layers",
-            "width",
-            "num_heads",
-            "num_kv_heads",
-            "head_dim",
-            "ffw_width",
-            "window",
-        ):
-            value = getattr(self, field)
-            if not isinstance(value, int) or value < 1:
-                raise InputError(f"model.{field} must be a positive integer, got {value!r}")
-        for field in ("rope_base_local", "rope_base_global", "rope_scale_global", "query_scale", "norm_eps"):
-            if not getattr(self, field) > 0:
-                raise InputError(f"model.{field} must be positive, got {getattr(self, field)!r}")
-        for field in ("attn_softcap", "final_softcap"):
-            if not getattr(self, field) >= 0:
-                raise InputError(f"model.{field} must be 0 (none) or positive, got {getattr(self, field)!r}")
+        bounds.check(self, "model.")
         if self.num_heads % self.num_kv_heads:
             raise InputError(f"model.num_kv_heads={self.num_kv_heads} does not divide num_heads={self.num_heads}")
         if not 0 <= self.num_tokens <= self.vocab_size:
             raise InputError(f"model.num_tokens={self.num_tokens} is more than vocab_size={self.vocab_size}")
         if self.head_dim % 2:
             raise InputError(f"model.head_dim must be even for rotary positions, got {self.head_dim}")
-        if not isinstance(self.pattern, tuple) or not self.pattern or set(self.pattern) - set(_KINDS):
+        if not isinstance(self.pattern, tuple) or not self.pattern:
             raise InputError(f"model.pattern must be a non-empty tuple of 'local' and 'global', got {self.pattern!r}")
-        if self.dtype not in _DTYPES:
-            raise InputError(f"model.dtype must be one of {', '.join(_DTYPES)}, got {self.dtype!r}")
-        if self.remat not in _REMATS:
-            raise InputError(f"model.remat must be one of {', '.join(_REMATS)}, got {self.remat!r}")
-        if self.time_chunk < 1:
-            raise InputError(f"model.time_chunk must be at least 1, got {self.time_chunk}")
-        if self.attention not in _ATTENTIONS:
-            raise InputError(f"model.attention must be one of {', '.join(_ATTENTIONS)}, got {self.attention!r}")
         if self.attention == "splash" and self.head_dim % 128:
             raise InputError(f"model.attention='splash' needs model.head_dim to be a multiple of 128, got {self.head_dim}")
 

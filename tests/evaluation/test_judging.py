@@ -143,14 +143,16 @@ def test_a_prompt_that_does_not_fit_is_an_error_in_its_place():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"k": 0}, "k is 0"),
-        ({"k_meta": 7}, "k_meta is 7"),
+        ({"k": 0}, r"^k: 0 is not in"),
+        ({"k_meta": 7}, "^k_meta: 7 is more than"),
         ({"temperature": -0.5}, "temperature"),
-        ({"order": "alphabetical"}, "balanced or random"),
-        ({"mode": "guess"}, "one of scores, choice, token_prob"),
+        ({"order": "alphabetical"}, "'alphabetical' is none of balanced, random"),
+        ({"mode": "guess"}, "'guess' is none of scores, choice, token_prob"),
         ({"adaptive": 0.1, "k_meta": 2}, "exclude each other"),
         ({"adaptive": 0.1, "mode": "token_prob"}, "exclude each other"),
         ({"adaptive": 1.5}, "adaptive"),
+        ({"seed": 2**32}, r"^seed: 4294967296 is not in \[0, 4294967295\]"),
+        ({"seed": -1}, "^seed: -1 is not in"),
     ],
 )
 def test_options_out_of_range_are_refused(change, message):

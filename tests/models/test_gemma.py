@@ -163,5 +163,5 @@ def test_model_descriptions_of_old_say_whether_to_remat(tmp_path):
     for stored, meant in ((True, "full"), (False, "none"), ("dots", "dots")):
         (tmp_path / "model.json").write_text(json.dumps(card | {"remat": stored}))
         assert checkpoints.read_card(tmp_path)[0].remat == meant
-    with pytest.raises(InputError, match="model.remat must be one of none, full, dots"):
+    with pytest.raises(InputError, match="model.remat: 'half' is none of none, full, dots"):
         dataclasses.replace(sizes.toy(), remat="half")

@@ -46,12 +46,12 @@ def test_layer_kinds_repeat_the_pattern_and_end_in_its_start():
     [
         ({"num_kv_heads": 3}, "num_kv_heads=3 does not divide"),
         ({"head_dim": 15}, "head_dim must be even"),
-        ({"width": 0}, "width must be a positive integer"),
-        ({"pattern": ("sliding",)}, "pattern must be"),
+        ({"width": 0}, r"model.width: 0 is not in \[1, 131072\]"),
+        ({"pattern": ("sliding",)}, r"pattern\[0\]: 'sliding' is none of local, global"),
         ({"pattern": ()}, "pattern must be"),
-        ({"dtype": "int8"}, "dtype must be one of"),
-        ({"attn_softcap": -1.0}, "attn_softcap must be 0"),
-        ({"rope_scale_global": 0.0}, "rope_scale_global must be positive"),
+        ({"dtype": "int8"}, "dtype: 'int8' is none of"),
+        ({"attn_softcap": -1.0}, r"attn_softcap: -1.0 is not in \[0"),
+        ({"rope_scale_global": 0.0}, r"rope_scale_global: 0.0 is not in \(0"),
     ],
 )
 def test_fields_that_make_no_sense_are_refused_by_name(change, message):
