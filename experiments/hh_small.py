@@ -39,6 +39,7 @@ from spct_jax.evaluation import figures, metrics, report
 from spct_jax.grm import prompts
 from spct_jax.models.sizes import ModelConfig
 from spct_jax.sampling.rollouts import Prompter
+from spct_jax.training.run import name_templates
 from spct_jax.validation import validate
 
 SPLITS = {"train": 75, "development": 5, "test": 20}
@@ -206,6 +207,7 @@ def prepare(path: str, workdir: pathlib.Path, config: Config) -> tuple[Config, d
     comparisons, read = readers.read_pairs(path, config.data.on_bad)
     directory = workdir / "data"
     _claim(directory, comparisons, config)
+    config = name_templates(config)
     template = prompts.load_template(config.prompt.template)
     if not template.parts:
         raise InputError(f"--config.prompt.template: {template.name!r} has no parts to demonstrate a verdict in")

@@ -101,7 +101,10 @@ class MeshConfig:
 
 @dataclasses.dataclass
 class PromptConfig:
-    """The text contract: names in `grm/templates` or paths of files in the same format."""
+    """The text contract: names in `grm/templates` or paths of files in the same format; the short ones unless said otherwise.
+
+    In a `Config` an empty name stands for the template that `init_checkpoint` carries, or for the short one.
+    """
 
     template: str = "short"
     single_template: str = "short_single"
@@ -269,7 +272,7 @@ class Config:
     model: sizes.ModelConfig = dataclasses.field(default_factory=lambda: sizes.toy(640))
     data: DataConfig = dataclasses.field(default_factory=DataConfig)
     mesh: MeshConfig = dataclasses.field(default_factory=MeshConfig)
-    prompt: PromptConfig = dataclasses.field(default_factory=PromptConfig)
+    prompt: PromptConfig = dataclasses.field(default_factory=lambda: PromptConfig("", "", "", ""))
     sft: SFTConfig = dataclasses.field(default_factory=SFTConfig)
     rejection: RejectionConfig = dataclasses.field(default_factory=RejectionConfig)
     rft: RFTConfig = dataclasses.field(default_factory=RFTConfig)

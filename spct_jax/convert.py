@@ -8,7 +8,6 @@ renamed when it is whole.
 import dataclasses
 import json
 import pathlib
-import shutil
 
 from absl import flags
 
@@ -29,6 +28,8 @@ TOKENIZER_FILES = (
     "chat_template.jinja",
 )
 """What transformers keeps beside the weights; copied when both ends are in its layout."""
+TOKENIZER_BYTES = 256 << 20
+"""The largest of those; `tokenizer.json` of Gemma-3 has 33 million."""
 
 
 def load(source: pathlib.Path, *, dtype: str | None, size: str = "", tokenizer: str = "") -> Model:
@@ -46,7 +47,7 @@ def load(source: pathlib.Path, *, dtype: str | None, size: str = "", tokenizer: 
     if hf_weights.is_hf_directory(source):
         found = Tokenizer.load(tokenizer) if tokenizer else checkpoints.read_tokenizer(source)
         params, config, kind = hf_weights.read_weights(source, dtype=dtype, num_tokens=found.vocab_size)
-        return Model(params, config, found, kind, 0)
+        return Model(params, config, found, kind, 0, checkpoints.read_templates(source))
     if (source / "model.json").is_file():
         return checkpoints.load(source, kind=checkpoints.read_card(source)[1], dtype=dtype)
     if google.is_google_directory(source):
@@ -65,8 +66,10 @@ def write_hf(target: pathlib.Path, model: Model, source: pathlib.Path) -> None:
     def extra(directory):
         for name in TOKENIZER_FILES:
             if (source / name).is_file():
-                shutil.copy(source / name, directory / name)
+                (directory / name).write_bytes(files.read_bytes(files.contained(source, name), TOKENIZER_BYTES))
         tokenizer.save(directory / "tokenizer.model")
+        if model.prompt is not None:
+            checkpoints.write_templates(directory, model.prompt)
         if not (directory / "tokenizer_config.json").exists():
             files.write_json(directory / "tokenizer_config.json", _tokenizer_config())
         if not (directory / "generation_config.json").exists():

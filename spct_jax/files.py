@@ -6,7 +6,9 @@ import json
 import os
 import pathlib
 import re
+import secrets
 import shutil
+import stat
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
@@ -15,6 +17,8 @@ import numpy as np
 from spct_jax import distributed
 from spct_jax.errors import InputError
 
+LARGEST = 16 << 20
+"""Bytes of a description and the like; parsed, no file of this size takes more than a gigabyte."""
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:/")
 
 
@@ -39,6 +43,51 @@ def local_path(text: str | os.PathLike, flag: str) -> pathlib.Path:
         raise InputError(f"{flag}={text}: the current directory is gone ({error.strerror})") from None
 
 
+def read_bytes(path: str | os.PathLike, largest: int = LARGEST) -> bytes:
+    """The content of a regular file of bounded size: not of a pipe, which would hang, nor of a device, which may not end.
+
+    Raises:
+      InputError: it cannot be read, is no regular file, or has more than `largest` bytes.
+    """
+    try:
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            raise InputError(f"{path}: not a regular file")
+        with open(path, "rb") as file:
+            content = file.read(largest + 1)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+    if len(content) > largest:
+        raise InputError(f"{path}: longer than {largest:,} bytes")
+    return content
+
+
+def contained(directory: str | os.PathLike, name: str) -> pathlib.Path:
+    """The path of a file that a model directory names or holds.
+
+    The snapshots of Hugging Face's cache link into the `blobs` beside them, which is allowed.
+
+    Raises:
+      InputError: the name is no plain file name, or a link leads out of the directory.
+    """
+    path, inside = pathlib.Path(directory) / name, pathlib.Path(os.path.realpath(directory))
+    if name in ("", ".", "..") or "\0" in name or pathlib.PurePath(name).name != name:
+        raise InputError(f"{directory}: names the file {name!r}, which is not in it")
+    real = pathlib.Path(os.path.realpath(path))
+    allowed = [inside] + [inside.parent.parent / "blobs"] * (inside.parent.name == "snapshots")
+    if real.parent not in allowed:
+        raise InputError(f"{path}: a link to {real}, which is not in {directory}")
+    return path
+
+
+def check_regular(directory: str | os.PathLike) -> None:
+    """Raises InputError where anything below a directory is neither a directory nor a regular file: a link or a pipe, say."""
+    for folder, folders, names in os.walk(directory):
+        for name in (*folders, *names):
+            mode = os.lstat(os.path.join(folder, name)).st_mode
+            if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+                raise InputError(f"{os.path.join(folder, name)}: not a regular file")
+
+
 def write(path: str | os.PathLike, content: str | bytes) -> None:
     """Writes a file so that it is either the old one or the whole new one; of several processes only the first does."""
     if not distributed.is_first():
@@ -55,14 +104,15 @@ def write_json(path: str | os.PathLike, value: Any) -> None:
 
 def read_json(path: str | os.PathLike) -> dict[str, Any]:
     """A JSON object; InputError, naming the file and line, when it is none."""
+    content = read_bytes(path)
     try:
-        value = json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+        value = json.loads(content.decode())
     except json.JSONDecodeError as error:
         raise InputError(f"{path}:{error.lineno}: not JSON ({error.msg})") from None
     except UnicodeDecodeError:
         raise InputError(f"{path}: not text") from None
+    except (ValueError, RecursionError) as error:  # an integer of thousands of digits, or brackets as deep
+        raise InputError(f"{path}: not JSON that can be read ({error})") from None
     if not isinstance(value, dict):
         raise InputError(f"{path}: not a JSON object")
     return value
@@ -83,27 +133,55 @@ def read_array(path: str | os.PathLike) -> np.ndarray:
         raise InputError(f"{path}: not an array ({error})") from None
 
 
+def check_new(directory: str | os.PathLike) -> pathlib.Path:
+    """The absolute path of a directory that can be made.
+
+    Raises:
+      InputError: it exists and is not empty, or lies below a file.
+    """
+    target = pathlib.Path(directory).absolute()
+    try:
+        if target.exists() and (not target.is_dir() or any(target.iterdir())):
+            raise InputError(f"{directory}: exists already; choose another directory")
+    except OSError as error:
+        raise InputError(f"{directory}: cannot be written ({error.strerror})") from None
+    above = next(path for path in target.parents if path.exists())
+    if not above.is_dir():
+        raise InputError(f"{directory}: cannot be written, since {above} is a file")
+    return target
+
+
 @contextlib.contextmanager
 def new_directory(directory: str | os.PathLike) -> Iterator[pathlib.Path]:
     """A scratch directory beside `directory` that takes its name when the block ends well; else nothing is there.
 
+    All files in it get the permissions that the process gives to new ones, whatever their writers chose.
+
     Raises:
-      InputError: `directory` exists and is not empty.
+      InputError: `directory` exists and is not empty, or cannot be written.
     """
-    target = pathlib.Path(directory).absolute()
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise InputError(f"{directory}: exists already; choose another directory")
-    scratch = target.with_name(target.name + ".partial")
-    shutil.rmtree(scratch, ignore_errors=True)
-    scratch.mkdir(parents=True)
+    target = check_new(directory)
+    scratch = target.with_name(f"{target.name}.{secrets.token_hex(4)}.partial")  # nobody else's, so that it may be removed
     try:
-        yield scratch
-    except BaseException:
-        shutil.rmtree(scratch)
-        raise
-    if target.exists():
-        target.rmdir()
-    scratch.replace(target)
+        scratch.mkdir(parents=True)
+        try:
+            yield scratch
+            _permit(scratch)
+            if target.exists():
+                target.rmdir()
+            scratch.replace(target)
+        except BaseException:
+            shutil.rmtree(scratch)
+            raise
+    except OSError as error:
+        raise InputError(f"{directory}: cannot be written ({error.strerror or error})") from None
+
+
+def _permit(directory: pathlib.Path) -> None:
+    """Gives all files in a new directory the permissions that its own, made under the umask, imply."""
+    for folder, _, names in os.walk(directory):
+        for name in names:
+            os.chmod(os.path.join(folder, name), stat.S_IMODE(directory.stat().st_mode) & 0o666)
 
 
 def whole_lines(file: BinaryIO) -> Iterator[bytes]:

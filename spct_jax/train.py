@@ -13,7 +13,7 @@ from spct_jax.errors import InputError
 from spct_jax.evaluation import accuracy, report
 from spct_jax.sampling.rollouts import Prompter
 from spct_jax.training import grpo, meta_rm, rejection, sft
-from spct_jax.training.run import Run, architecture, drop_misfits, load_dataset, load_tokenizer
+from spct_jax.training.run import Run, architecture, drop_misfits, load_dataset, load_tokenizer, name_templates
 from spct_jax.validation import validate
 
 STAGES: dict[str, Callable[[Run], dict]] = {
@@ -37,6 +37,7 @@ def prepare(config: Config, workdir: pathlib.Path) -> Run:
     sharding.check_batches(config, layout)
     workdir.mkdir(parents=True, exist_ok=True)
     _claim(workdir, config)
+    config = name_templates(config)
     (workdir / "data").mkdir(exist_ok=True)
     dataset = load_dataset(config, workdir / "data")
     tokenizer = load_tokenizer(config, dataset, workdir / "tokenizer.model")

@@ -4,7 +4,6 @@ import io
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
 
 import sentencepiece
 from sentencepiece.sentencepiece_model_pb2 import ModelProto
@@ -20,6 +19,10 @@ _HTML_TAG = re.compile(
     r"</?(?:table|caption|thead|tbody|tfoot|tr|th|td|h[1-6]|p|br|hr|a|img|div|span|ul|ol|li|dl|dt|dd"
     r"|blockquote|pre|code|strong|em|b|i|u|s|sub|sup)/?>"
 )
+
+
+LARGEST = 64 << 20
+"""Bytes of a SentencePiece model; Gemma's have 4 million."""
 
 
 class Tokenizer:
@@ -74,10 +77,7 @@ class Tokenizer:
     @classmethod
     def load(cls, path: str | os.PathLike, stop_ids: Iterable[int] = ()) -> "Tokenizer":
         """Reads a `.model` file; InputError, naming the file, when it is missing or is not a usable model."""
-        try:
-            model_proto = Path(path).read_bytes()
-        except OSError as error:
-            raise InputError(f"{path}: cannot read the tokenizer ({error.strerror})") from None
+        model_proto = files.read_bytes(path, LARGEST)
         try:
             return cls(model_proto, stop_ids)
         except InputError as error:

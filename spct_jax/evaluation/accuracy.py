@@ -18,6 +18,7 @@ from spct_jax.evaluation.judging import Judge
 from spct_jax.evaluation.options import Options
 from spct_jax.evaluation.stream import Stream
 from spct_jax.evaluation.verdicts import Verdict
+from spct_jax.models import checkpoints
 from spct_jax.training import meter
 from spct_jax.training.run import Run
 
@@ -73,8 +74,8 @@ def _run_pass(
         return
     config, layout, meta = run.config.evaluation, run.rollout_layout, None
     if k > 1 and "meta_rm" in run.config.stages:
-        meta = run.to_draw_with(run.params_of("meta_rm")), run.model, run.prompter
-    judge = Judge(layout, run.to_draw_with(run.params_of(policy)), run.model, run.prompter, meta)
+        meta = run.to_draw_with(run.params_of("meta_rm", checkpoints.COMPUTE)), run.model, run.prompter
+    judge = Judge(layout, run.to_draw_with(run.params_of(policy, checkpoints.COMPUTE)), run.model, run.prompter, meta)
     # A single draw is not worth programs of its own for shorter prompts.
     largest = (run.limits.max_prompt, run.limits.max_completion)
     options = Options(

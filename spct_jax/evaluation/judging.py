@@ -33,6 +33,7 @@ class Judge:
         config: ModelConfig,
         prompter: Prompter,
         meta: tuple[Any, ModelConfig, Prompter] | None = None,
+        carries_templates: bool = True,
     ):
         """Takes models that are on the devices already; see `load`.
 
@@ -42,7 +43,9 @@ class Judge:
           config: its architecture.
           prompter: its templates and tokenizer.
           meta: the meta RM's parameters, architecture, and templates and tokenizer.
+          carries_templates: whether the policy's templates are known to be its own, or were asked for.
         """
+        self.carries_templates = carries_templates
         self.layout, self.config, self.prompter, self.meta = layout, config, prompter, meta
         self.params = grouped.place_params(params, layout=layout, rollout=layout, config=config)
         self.shapes: set[tuple[Shape, Sampler]] = set()
@@ -64,22 +67,31 @@ class Judge:
           checkpoint: model directory of this library or of Hugging Face's layout.
           meta_checkpoint: that of a meta RM.
           mesh: how parameters and rows are split over the devices; None: rows over all of them, `sharding.make_layout()`.
-          prompt: templates; one without a name, or None for all, is that which the checkpoint was trained with, where it says
-            so, else the default one.
+          prompt: templates; one without a name, or None for all, is that which the checkpoint carries, else the default one.
 
         Raises:
           InputError: a directory is not such a checkpoint.
         """
         layout = mesh or sharding.make_layout()
 
+        asked = {role: name for role, name in vars(prompt).items() if name} if prompt else {}
+
+        def prompter(model):
+            return Prompter(dataclasses.replace(model.prompt or DEFAULT_PROMPT, **asked), model.tokenizer)
+
         def read(directory, kind):
-            model = checkpoints.load(directory, kind=kind, place=layout.params)
-            asked = {role: name for role, name in vars(prompt).items() if name} if prompt else {}
-            templates = dataclasses.replace(model.prompt or DEFAULT_PROMPT, **asked)
-            return model.params, model.config, Prompter(templates, model.tokenizer)
+            return checkpoints.load(directory, kind=kind, dtype=checkpoints.COMPUTE, place=layout.params)
 
         meta = read(meta_checkpoint, "meta_rm") if meta_checkpoint else None
-        return cls(layout, *read(checkpoint, "policy"), meta=meta)
+        policy = read(checkpoint, "policy")
+        return cls(
+            layout,
+            policy.params,
+            policy.config,
+            prompter(policy),
+            meta=meta and (meta.params, meta.config, prompter(meta)),
+            carries_templates=policy.prompt is not None or "template" in asked,
+        )
 
     def score(self, comparisons: Sequence[Comparison], **options) -> list[Verdict]:
         """Verdicts on comparisons, in their order; `options` are the fields of `Options`.

@@ -19,7 +19,7 @@ import tqdm
 from spct_jax import distributed
 from spct_jax.data.comparison import Comparison
 from spct_jax.errors import InputError
-from spct_jax.evaluation import adaptive
+from spct_jax.evaluation import adaptive, unread
 from spct_jax.evaluation.options import Options
 from spct_jax.evaluation.reading import Reader
 from spct_jax.evaluation.task import Prepared, Task
@@ -64,6 +64,7 @@ class Stream:
         self.reader = Reader(judge, options, self._conclude)
         self.window = max(16, 16 * options.batch_size * options.branches // options.k)
         self.usage = judge.usage = Usage()
+        self.watch = unread.Watch(options, judge.carries_templates)
 
     def run(self, comparisons: Iterable[Comparison]) -> Iterator[Verdict | InputError]:
         """One outcome per comparison, in their order."""
@@ -182,6 +183,7 @@ class Stream:
         task, order = completion.request.tag
         read = self.prompter.read if self.options.mode == "scores" else self.prompter.read_choice
         r = read(task.comparison, order, [completion.tokens])
+        self.watch.count(r.scores[0] is not None, r.truncated[0])
         task.samples[completion.sample] = Sample(
             order, r.scores[0], None, r.texts[0], r.truncated[0], tokens=len(completion.tokens)
         )

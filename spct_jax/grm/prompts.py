@@ -31,12 +31,15 @@ import functools
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from spct_jax import files
 from spct_jax.data.comparison import Comparison, Turn
 from spct_jax.errors import InputError
 
+LARGEST = 1 << 20
+"""Bytes of a template."""
 _TEMPLATES = Path(__file__).parent / "templates"
 _SECTION = re.compile(r"--- *(\w+) *")
 _PLACEHOLDER = re.compile(r"\{(conversation|responses|hint|n|number|response)\}")
@@ -54,7 +57,8 @@ class Template:
     """One wording of the task; see the module for the file it is read from.
 
     Attributes:
-        name: the name or path it was loaded by.
+        name: the name or path it was loaded by; no part of what it says, so not of its representation either.
+        text: the content of its file.
         low, high: the range of the integer scores.
         parts: labels of the parts of an answer, in order.
         prompt: text with {conversation}, {responses}, and where it is used {hint} and {n}.
@@ -63,7 +67,8 @@ class Template:
         marker: matches the start of whatever looks like one of this template's markers.
     """
 
-    name: str
+    name: str = field(repr=False)
+    text: str
     low: int
     high: int
     parts: tuple[str, ...]
@@ -91,15 +96,15 @@ def load_template(name_or_path: str | os.PathLike) -> Template:
         InputError: when there is neither, or the file is not a template; it names the file, and the line or section.
     """
     path = _TEMPLATES / f"{name_or_path}.txt" if str(name_or_path) in template_names() else Path(name_or_path)
-    try:
-        lines = path.read_text("utf-8").splitlines()
-    except FileNotFoundError:
+    if not os.path.exists(path):
         ours = ", ".join(template_names())
-        raise InputError(f"no template {str(name_or_path)!r} (a file, or one of {ours})") from None
-    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"no template {str(name_or_path)!r} (a file, or one of {ours})")
+    try:
+        text = files.read_bytes(path, LARGEST).decode()
+    except UnicodeDecodeError as error:
         raise InputError(f"{path}: cannot read the template ({error})") from None
-    header, sections = _split(path, lines)
-    return _checked(path, str(name_or_path), header, sections)
+    header, sections = _split(path, text.splitlines())
+    return _checked(path, str(name_or_path), text, header, sections)
 
 
 def render(comparison: Comparison, order: Sequence[int], template: Template, *, hint: int | None = None) -> tuple[Turn, ...]:
@@ -165,7 +170,7 @@ def _split(path: Path, lines: list[str]) -> tuple[dict[str, str], dict[str, str]
     return header, {name: "\n".join(body).strip("\n") for name, body in sections.items()}
 
 
-def _checked(path: Path, name: str, header: dict[str, str], sections: dict[str, str]) -> Template:
+def _checked(path: Path, name: str, text: str, header: dict[str, str], sections: dict[str, str]) -> Template:
     for section, placeholders in {"prompt": ("conversation", "responses"), "response": ("number", "response")}.items():
         if section not in sections:
             raise InputError(f"{path}: no section '--- {section}'")
@@ -190,7 +195,7 @@ def _checked(path: Path, name: str, header: dict[str, str], sections: dict[str, 
     for part in parts:
         if part not in prompt:
             raise InputError(f"{path}: the prompt does not mention the part {part!r}")
-    return Template(name, low, high, parts, prompt, response, hint, _marker(path, prompt, response))
+    return Template(name, text, low, high, parts, prompt, response, hint, _marker(path, prompt, response))
 
 
 def _marker(path: Path, prompt: str, response: str) -> re.Pattern:

@@ -1,10 +1,12 @@
-"""A model on disk: `model.json` (what it is), `tokenizer.model`, and Orbax checkpoints of its parameters by step.
+"""A model on disk: `model.json` (what it is), `tokenizer.model`, the texts of its templates, and Orbax checkpoints by step.
 
     DIR/model.json
     DIR/tokenizer.model
+    DIR/templates/{template,single_template,meta_template,choice_template}.txt
     DIR/checkpoints/<step>/{params,opt_state,progress}
 
-Training stages write this layout. Wherever a checkpoint is asked for, this one or a directory in Hugging Face's layout will do.
+Training stages write this layout. In Hugging Face's layout the templates lie in a folder of the same name. Wherever a
+checkpoint is asked for, this one or a directory in Hugging Face's layout will do.
 """
 
 import dataclasses
@@ -23,8 +25,14 @@ from spct_jax import files
 from spct_jax.config import PromptConfig
 from spct_jax.data.tokenizer import Tokenizer
 from spct_jax.errors import InputError
-from spct_jax.models import gemma, heads, hf_config, hf_weights
+from spct_jax.grm import prompts
+from spct_jax.models import gemma, heads, hf_config, hf_weights, partition
 from spct_jax.models.sizes import ModelConfig
+
+COMPUTE = "compute"
+"""As a dtype to load: what the model's arithmetic needs, no more, where training keeps float32."""
+TEMPLATES = "templates"
+"""The folder of a model's templates, in either layout."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +46,7 @@ class Model:
     kind: str
     step: int
     prompt: PromptConfig | None = None
-    """The templates it was trained with, where that is known."""
+    """The templates it carries, None where it carries none."""
 
 
 def describe(
@@ -52,10 +60,46 @@ def describe(
     directory = pathlib.Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     tokenizer.save(directory / "tokenizer.model")
-    card = {"kind": kind, "stop_ids": tokenizer.stop_ids, **dataclasses.asdict(config)}
+    files.write_json(directory / "model.json", {"kind": kind, "stop_ids": tokenizer.stop_ids, **dataclasses.asdict(config)})
     if prompt is not None:
-        card["prompt"] = dataclasses.asdict(prompt)
-    files.write_json(directory / "model.json", card)
+        write_templates(directory, prompt)
+
+
+def write_templates(directory: pathlib.Path, prompt: PromptConfig) -> None:
+    """Writes the texts of the templates beside a model, so that it carries them wherever it goes."""
+    (directory / TEMPLATES).mkdir(exist_ok=True)
+    for role, name in vars(prompt).items():
+        files.write(directory / TEMPLATES / f"{role}.txt", prompts.load_template(name).text)
+
+
+def read_templates(directory: str | os.PathLike) -> PromptConfig | None:
+    """The templates that a model directory of either layout carries, as paths in it; None where it carries none.
+
+    Raises:
+      InputError: one of the four is missing, or an older `model.json` names a file instead of carrying its text.
+    """
+    directory = pathlib.Path(directory)
+    roles = [field.name for field in dataclasses.fields(PromptConfig)]
+    if any((directory / TEMPLATES / f"{role}.txt").exists() for role in roles):
+        folder = files.contained(directory, TEMPLATES)
+        paths = {role: files.contained(folder, f"{role}.txt").absolute() for role in roles}
+        for path in paths.values():
+            if not path.exists():
+                raise InputError(f"{path}: missing beside the other templates of this model")
+        return PromptConfig(**{role: str(path) for role, path in paths.items()})
+    named = files.read_json(directory / "model.json").get("prompt") if (directory / "model.json").is_file() else None
+    if named is None:
+        return None
+    try:
+        prompt = PromptConfig(**named)
+    except TypeError as error:
+        raise InputError(f"{directory}: model.json names no templates we know ({error})") from None
+    for role, name in vars(prompt).items():
+        if name not in prompts.template_names():
+            raise InputError(
+                f"{directory}: does not carry its template {name!r}; copy that file to {TEMPLATES}/{role}.txt there"
+            )
+    return prompt
 
 
 def manager(directory: str | os.PathLike, keep: int | None = None, keep_hours: float = 0.0) -> ocp.CheckpointManager:
@@ -102,6 +146,7 @@ def load(directory: str | os.PathLike, *, kind: str = "policy", dtype: str | Non
       directory: the model.
       kind: `policy` or `meta_rm`; what the directory must hold.
       dtype: of parameters and activations. None: as stored, but float32 for Hugging Face's files where JAX runs on CPU.
+        COMPUTE: as None, but the matrices of ours in the dtype that the model computes with; see `partition.cast`.
       place: where the parameters go, each part of a parameter straight to its device; None for the first device.
 
     Raises:
@@ -132,26 +177,21 @@ def save(directory: str | os.PathLike, model: Model) -> None:
 def read_tokenizer(directory: str | os.PathLike) -> Tokenizer:
     """The tokenizer of a model directory of either layout, with all ids the model stops at."""
     directory = pathlib.Path(directory)
-    card, generation = directory / "model.json", directory / "generation_config.json"
-    stops = []
-    if not hf_weights.is_hf_directory(directory):
+    is_hf = hf_weights.is_hf_directory(directory)
+    path, field = directory / ("generation_config.json" if is_hf else "model.json"), "eos_token_id" if is_hf else "stop_ids"
+    if not is_hf:
         read_card(directory)
-        stops = files.read_json(card).get("stop_ids", [])
-    elif generation.is_file():
-        stops = files.read_json(generation).get("eos_token_id") or []
-    return Tokenizer.load(directory / "tokenizer.model", stops if isinstance(stops, list) else [stops])
-
-
-def _read_prompt(directory: pathlib.Path) -> PromptConfig | None:
-    """The templates a model directory of ours was trained with, None where it does not say."""
-    named = files.read_json(directory / "model.json").get("prompt")
-    try:
-        return None if named is None else PromptConfig(**named)
-    except TypeError as error:
-        raise InputError(f"{directory}: model.json names no templates we know ({error})") from None
+    stops = (files.read_json(path).get(field) or []) if path.is_file() else []
+    stops = stops if isinstance(stops, list) else [stops]
+    tokenizer = Tokenizer.load(files.contained(directory, "tokenizer.model"), ())
+    for index in stops:
+        if not isinstance(index, int) or isinstance(index, bool) or not 0 <= index < tokenizer.vocab_size:
+            raise InputError(f"{path}: {field} holds {index!r}, no id of the tokenizer's {tokenizer.vocab_size} pieces")
+    return Tokenizer(tokenizer.model_proto, stops)
 
 
 def _load_hf(directory: pathlib.Path, dtype: str | None, place: Place | None) -> Model:
+    dtype = None if dtype == COMPUTE else dtype
     if dtype is None and jax.default_backend() == "cpu":
         dtype = "float32"
     tokenizer = read_tokenizer(directory)
@@ -159,7 +199,7 @@ def _load_hf(directory: pathlib.Path, dtype: str | None, place: Place | None) ->
     if place is not None:
         shardings = place(abstract_params(*hf_config.read_config(directory / "config.json", "float32")))
     params, config, kind = hf_weights.read_weights(directory, dtype=dtype, num_tokens=tokenizer.vocab_size, shardings=shardings)
-    return Model(params=params, config=config, tokenizer=tokenizer, kind=kind, step=0)
+    return Model(params, config, tokenizer, kind, 0, read_templates(directory))
 
 
 def _load_ours(directory: pathlib.Path, dtype: str | None, place: Place | None) -> Model:
@@ -176,14 +216,16 @@ def _load_ours(directory: pathlib.Path, dtype: str | None, place: Place | None) 
         # Not the devices it was written from, which may be others or more than there are here.
         here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
         shardings = jax.tree.map(lambda _: here, expected) if place is None else place(expected)
+        keeps = dtype in (None, COMPUTE)
         target = jax.tree_util.tree_map_with_path(
-            lambda path, leaf, where: jax.ShapeDtypeStruct(leaf.shape, dtype or dtypes[_name(path)], sharding=where),
-            expected,
-            shardings,
+            lambda path, leaf: jax.ShapeDtypeStruct(leaf.shape, dtypes[_name(path)] if keeps else dtype), expected
         )
+        if dtype == COMPUTE:
+            target = jax.eval_shape(lambda params: partition.cast(params, config.dtype), target)
+        target = jax.tree.map(lambda leaf, at: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=at), target, shardings)
         restored = checkpoints.restore(step, args=ocp.args.Composite(params=ocp.args.StandardRestore(target)))
-    config = dataclasses.replace(config, dtype=dtype or config.dtype)
-    return Model(restored["params"], config, read_tokenizer(directory), kind, step, _read_prompt(directory))
+    config = config if keeps else dataclasses.replace(config, dtype=dtype)
+    return Model(restored["params"], config, read_tokenizer(directory), kind, step, read_templates(directory))
 
 
 def read_architecture(directory: str | os.PathLike) -> ModelConfig:

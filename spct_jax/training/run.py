@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from spct_jax import distributed, models
-from spct_jax.config import POLICIES, Config
+from spct_jax.config import POLICIES, Config, PromptConfig
 from spct_jax.data import batches, index, toy
 from spct_jax.data.batches import Example, Groups
 from spct_jax.data.comparison import Comparison
@@ -217,6 +217,17 @@ def drop_misfits(run: Run) -> Run:
         reports[name] = dataclasses.replace(reports[name], used=len(kept[split]), skipped=dict(reports[name].skipped))
         reports[name].skipped["prompt too long"] = len(comparisons) - len(kept[split])
     return dataclasses.replace(run, dataset=dataclasses.replace(run.dataset, **kept, reports=reports))
+
+
+def name_templates(config: Config) -> Config:
+    """The config with every template named: by itself, else that of the initial checkpoint, else the short one.
+
+    Raises:
+      InputError: the initial checkpoint carries some of its templates only.
+    """
+    carried = checkpoints.read_templates(config.init_checkpoint) if config.init_checkpoint else None
+    named = {role: name for role, name in vars(config.prompt).items() if name}
+    return dataclasses.replace(config, prompt=dataclasses.replace(carried or PromptConfig(), **named))
 
 
 def architecture(config: Config, tokenizer: Tokenizer) -> ModelConfig:

@@ -203,7 +203,7 @@ def test_save_and_load(trained, tmp_path):
 
 def test_load_errors(tmp_path):
     path = tmp_path / "x.model"
-    with pytest.raises(InputError, match="x.model: cannot read the tokenizer .No such file"):
+    with pytest.raises(InputError, match="x.model: cannot be read .No such file"):
         Tokenizer.load(path)
     for content, message in [
         (b"hello there", "not a SentencePiece model"),

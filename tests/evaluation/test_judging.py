@@ -13,15 +13,17 @@ import pytest
 
 import spct_jax
 from spct_jax import convert, models, sharding
-from spct_jax.config import PromptConfig, ToyConfig
+from spct_jax.config import Config, PromptConfig, ToyConfig
 from spct_jax.data import toy
 from spct_jax.data.tokenizer import train_tokenizer
 from spct_jax.errors import InputError
-from spct_jax.evaluation import adaptive, stream, token_prob
+from spct_jax.evaluation import adaptive, stream, token_prob, unread
 from spct_jax.evaluation.judging import Judge
+from spct_jax.evaluation.options import Options
 from spct_jax.grm import orders, prompts, voting
-from spct_jax.models import checkpoints, sizes
+from spct_jax.models import checkpoints, partition, sizes
 from spct_jax.sampling import grouped, rollouts
+from spct_jax.training import run as runs
 
 WORLD = ToyConfig(demonstrations=40)
 OPTIONS = {"k": 6, "temperature": 1.0, "max_new_tokens": 24, "batch_size": 4}
@@ -166,19 +168,89 @@ def test_k_meta_needs_a_meta_rm():
         plain.score(comparisons()[:1], **OPTIONS, k_meta=2)
 
 
-def test_a_judge_is_loaded_with_the_templates_it_was_trained_with(tmp_path):
+def test_templates_travel_with_a_model_in_every_layout(tmp_path, monkeypatch):
+    """A template file of the user's own, gone by the time the model is used, and from another directory."""
+    monkeypatch.chdir(tmp_path)
+    own = prompts.load_template("short_no_principles").text.replace("Judge:", "Judge well:")
+    (tmp_path / "mine.txt").write_text(own)
     one = judge()
-    checkpoints.save(tmp_path / "model", checkpoints.Model(one.params, one.config, tokenizer(), "policy", 0))
-    assert spct_jax.Judge.load(tmp_path / "model", mesh=one.layout).prompter.template.name == "default"
-    checkpoints.describe(tmp_path / "model", one.config, tokenizer(), prompt=PromptConfig(template="short_no_principles"))
-    loaded = spct_jax.Judge.load(tmp_path / "model", mesh=one.layout)
-    assert loaded.prompter.template.name == "short_no_principles" and loaded.prompter.meta.name == "short_meta"
-    convert.convert(tmp_path / "model", tmp_path / "copy", "orbax", dtype=None)
+    model = checkpoints.Model(one.params, one.config, tokenizer(), "policy", 0)
+    checkpoints.save(tmp_path / "bare", model)
+    assert spct_jax.Judge.load(tmp_path / "bare", mesh=one.layout).prompter.template.name == "default"
+    checkpoints.save(tmp_path / "ours", dataclasses.replace(model, prompt=PromptConfig(template="mine.txt")))
+    (tmp_path / "mine.txt").unlink()
+    for source, target, layout in [("ours", "hf", "hf"), ("hf", "again", "orbax"), ("again", "last", "hf")]:
+        convert.convert(tmp_path / source, tmp_path / target, layout, dtype=None)
+    monkeypatch.chdir("/")
+    for name in ("ours", "hf", "again", "last"):
+        loaded = spct_jax.Judge.load(tmp_path / name, mesh=one.layout)
+        assert loaded.prompter.template.text == own, name
+        assert loaded.prompter.meta.text == prompts.load_template("short_meta").text, name
+        config = Config(init_checkpoint=str(tmp_path / name))
+        assert prompts.load_template(runs.name_templates(config).prompt.template).text == own, name
+        config.prompt.template = "default"
+        named = runs.name_templates(config).prompt
+        assert named.template == "default" and prompts.load_template(named.meta_template) == loaded.prompter.meta
     asked = PromptConfig(template="default", single_template="", meta_template="", choice_template="")
-    loaded = spct_jax.Judge.load(tmp_path / "copy", mesh=one.layout, prompt=asked)
-    assert loaded.prompter.template.name == "default" and loaded.prompter.meta.name == "short_meta"
+    loaded = spct_jax.Judge.load(tmp_path / "last", mesh=one.layout, prompt=asked)
+    assert loaded.prompter.template.name == "default" and loaded.prompter.meta.text == prompts.load_template("short_meta").text
     with pytest.raises(InputError, match="holds a policy checkpoint, not a meta_rm one"):
-        spct_jax.Judge.load(tmp_path / "model", tmp_path / "model", mesh=one.layout)
+        spct_jax.Judge.load(tmp_path / "ours", tmp_path / "ours", mesh=one.layout)
+    (tmp_path / "last" / "templates" / "meta_template.txt").unlink()
+    with pytest.raises(InputError, match="meta_template.txt: missing"):
+        spct_jax.Judge.load(tmp_path / "last", mesh=one.layout)
+
+
+def test_an_older_card_names_templates(tmp_path):
+    one = judge()
+    checkpoints.describe(tmp_path, one.config, tokenizer())
+    card = json.loads((tmp_path / "model.json").read_text())
+    (tmp_path / "model.json").write_text(json.dumps(card | {"prompt": vars(PromptConfig(template="default"))}))
+    assert checkpoints.read_templates(tmp_path) == PromptConfig(template="default")
+    (tmp_path / "model.json").write_text(json.dumps(card | {"prompt": vars(PromptConfig(template="mine.txt"))}))
+    with pytest.raises(InputError, match="does not carry its template 'mine.txt'; copy that file to templates/template.txt"):
+        checkpoints.read_templates(tmp_path)
+
+
+@pytest.mark.parametrize("carries", [True, False])
+@pytest.mark.parametrize("cut", [True, False])
+def test_a_judge_that_cannot_be_read_says_so_at_once(carries, cut, capsys):
+    watch = unread.Watch(Options(max_new_tokens=99), carries)
+    for _ in range(unread.FIRST - 1):
+        watch.count(False, cut)
+    assert capsys.readouterr().err == ""
+    watch.count(False, cut)
+    watch.count(False, cut)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "no verdict could be read in the first 64 samples" in line
+    assert ("max_new_tokens (99) may be too small" in line) == cut
+    assert ("the checkpoint carries no templates" in line) == (not carries and not cut)
+
+
+def test_a_stream_that_cannot_be_read_says_so(capsys):
+    one = judge()
+    plain = Judge(one.layout, one.params, one.config, rollouts.Prompter(PromptConfig(), tokenizer()))
+    plain.score(comparisons()[:11], **OPTIONS)
+    assert "no verdict could be read in the first 64 samples" in capsys.readouterr().err
+    one.score(comparisons()[:11], **OPTIONS)
+    assert "no verdict could be read" not in capsys.readouterr().err
+
+
+def test_a_judge_holds_matrices_in_the_models_dtype(tmp_path):
+    """Stages keep float32; a judge of bfloat16 takes half of it from the start, its meta RM too, norm scales and head apart."""
+    one = judge()
+    half = dataclasses.replace(one.config, dtype="bfloat16")
+    meta_params, _, _ = one.meta
+    for kind, params in (("policy", one.params), ("meta_rm", meta_params)):
+        checkpoints.save(tmp_path / kind, checkpoints.Model(params, half, tokenizer(), kind, 0, PromptConfig()))
+        found = checkpoints.load(tmp_path / kind, kind=kind, dtype=checkpoints.COMPUTE)
+        wanted = partition.cast(params, "bfloat16")
+        assert jax.tree.all(jax.tree.map(lambda a, b: a.dtype == b.dtype and np.array_equal(a, b), found.params, wanted))
+        assert found.config == half
+    loaded = spct_jax.Judge.load(tmp_path / "policy", tmp_path / "meta_rm", mesh=one.layout)
+    for held, stored in ((loaded.params, one.params), (loaded.meta[0], meta_params)):
+        sizes = [sum(leaf.nbytes for leaf in jax.tree.leaves(tree)) for tree in (held, stored)]
+        assert sizes[0] < 0.51 * sizes[1]
 
 
 def test_a_hugging_face_directory_judges_alike(tmp_path):
