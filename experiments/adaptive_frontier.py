@@ -32,7 +32,7 @@ LABELLED = (0.002, 0.02, 0.05, 0.1, 0.2)
 
 @dataclasses.dataclass(frozen=True)
 class Votes:
-    """Per problem: samples used, credit, the response named (None without a valid sample)."""
+    """Per problem: samples used, credit, the responses named, several in a tie (none without a valid sample)."""
 
     used: np.ndarray
     credit: np.ndarray
@@ -52,7 +52,7 @@ def vote(rows: list[dict], counts: list[int]) -> Votes:
     """Votes by the first so many samples of each problem."""
     totals = [voting.sum_vote([s["scores"] for s in row["samples"][:m]], row["n"]) for row, m in zip(rows, counts, strict=True)]
     credit = [voting.expected_credit(t, row["best"], row["n"]) for t, row in zip(totals, rows, strict=True)]
-    return Votes(np.array(counts), np.array(credit), [t and t.index(max(t)) for t in totals])
+    return Votes(np.array(counts), np.array(credit), [*map(voting.winners, totals)])
 
 
 def stops(row: dict, k: int, error: float) -> int:

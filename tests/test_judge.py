@@ -36,11 +36,11 @@ class Judge:
         if "TOO LONG" in comparison.query:
             return InputError("prompt longer than the context (5,000 tokens, 4,096 fit)")
         if "MUMBLE" in comparison.query:
-            return Verdict(comparison.id, None, None, k, 0, 0, (Sample(tuple(range(comparison.n)), None, None, "?"),) * k)
+            return Verdict(comparison.id, None, None, (), k, 0, 0, (Sample(tuple(range(comparison.n)), None, None, "?"),) * k)
         scores = tuple(len(response) % 10 + 1 for response in comparison.responses)
         samples = tuple(Sample(tuple(range(comparison.n)), scores, None, f"caf\u00e9 {s}\n\\boxed{{}}") for s in range(k))
         totals = tuple(k * score for score in scores)
-        return Verdict(comparison.id, totals, totals.index(max(totals)), k, k, 0, samples)
+        return Verdict(comparison.id, totals, totals.index(max(totals)), (), k, k, 0, samples)
 
 
 def comparison(id, responses=("aaa", "bb"), query="q", **more):
@@ -112,12 +112,21 @@ def test_a_verdict_has_the_fields_of_the_format(tmp_path, target):
     sample = {"order": [0, 1], "scores": [4, 2], "meta": None}
     samples = [sample | {"text": f"caf\u00e9 {s}\n\\boxed{{}}", "truncated": False} for s in range(4)]
     (record,) = read(target)
-    assert record == {"id": "x", "scores": [16, 8], "best": 0, "k": 4, "valid": 4, "truncated": 0, "samples": samples}
-    assert list(record) == ["id", "scores", "best", "k", "valid", "truncated", "samples"]
+    assert record == {
+        "id": "x",
+        "scores": [16, 8],
+        "best": 0,
+        "tied": [],
+        "k": 4,
+        "valid": 4,
+        "truncated": 0,
+        "samples": samples,
+    }
+    assert list(record) == ["id", "scores", "best", "tied", "k", "valid", "truncated", "samples"]
 
 
 def test_a_meta_reward_that_is_not_finite_becomes_null():
-    verdict = Verdict("x", (1,), 0, 1, 1, 0, (Sample((0,), (1,), float("nan"), ""),))
+    verdict = Verdict("x", (1,), 0, (), 1, 1, 0, (Sample((0,), (1,), float("nan"), ""),))
     assert verdicts.to_json(verdict)["samples"][0]["meta"] is None
 
 
@@ -400,7 +409,7 @@ def test_a_verdict_explained():
         {"order": [0, 1], "scores": None, "meta": None, "text": "Scores: \\boxed{9, 1} so", "truncated": True},
         {"order": [0, 1], "scores": [5, 9], "meta": -1.25, "text": "z", "truncated": False},
     ]
-    record = {"id": "x", "scores": [8, 3], "best": 0, "k": 4, "valid": 2, "truncated": 1, "samples": samples}
+    record = {"id": "x", "scores": [8, 3], "best": 0, "tied": [], "k": 4, "valid": 2, "truncated": 1, "samples": samples}
     assert verdicts.explain(asked, record) == "\n".join(
         [
             "User",

@@ -38,7 +38,7 @@ def flip_chance(samples: Sequence[Sequence[float] | None], n: int, k: int) -> fl
         return 1.0
     rest = (k - len(samples)) * len(valid) / len(samples)  # as many of the rest are expected to parse as so far
     totals = [math.fsum(column) for column in zip(*valid, strict=True)]
-    leader = totals.index(max(totals))
+    leader = totals.index(max(totals))  # of several the first: a rival at its side has a chance of 1/2, whoever leads
     return min(1.0, math.fsum(_overtakes(valid, leader, rival, rest) for rival in range(n) if rival != leader))
 
 

@@ -253,7 +253,8 @@ def _answer(text: bytes, target: str, line: Line) -> dict[str, Any]:
 
 def _is_verdict(record: Mapping[str, Any], line: Line) -> bool:
     scores, samples, *counts = (record.get(field) for field in ("scores", "samples", "valid", "truncated"))
-    whole = isinstance(samples, list) and all(isinstance(n, int) for n in counts) and isinstance(scores, list | None)
+    whole = all(isinstance(n, int) for n in counts) and isinstance(record.get("tied"), list)
+    whole = whole and isinstance(samples, list) and isinstance(scores, list | None)
     return whole and line.comparison is not None and (scores is None or len(scores) == line.comparison.n)
 
 

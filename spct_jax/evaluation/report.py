@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from spct_jax import files
 from spct_jax.evaluation import metrics, plots
 from spct_jax.evaluation.figures import Run, figures, read_run
+from spct_jax.grm import voting
 
 
 def write_report(workdir: str | os.PathLike) -> dict:
@@ -189,7 +190,7 @@ def _verdict(row: Mapping, problem: Mapping, heading: str) -> str:
     parsed = sum(sample["scores"] is not None for sample in row["samples"])
     vote = f"{parsed} of {len(row['samples'])} samples parsed. The best is response {row['best'] + 1}."
     if totals is not None:
-        top = " and ".join(str(index + 1) for index, total in enumerate(totals) if total == max(totals))
+        top = " and ".join(str(index + 1) for index in voting.winners(totals))
         vote += f" The vote says response {top}, with totals {', '.join(map(str, totals))}."
     sample = next(sample for sample in row["samples"] if sample.get("text"))
     order = ", ".join(str(index + 1) for index in sample["order"])

@@ -210,10 +210,12 @@ class Stream:
             totals = voting.guided_vote(scores, [s.meta for s in samples], self.options.k_meta, n)
         else:
             totals = voting.sum_vote(scores, n)
+        top = voting.winners(totals)
         task.outcome = Verdict(
             id=task.comparison.id,
             scores=totals,
-            best=None if totals is None else totals.index(max(totals)),
+            best=top[0] if len(top) == 1 else None,
+            tied=top if len(top) > 1 else (),
             k=len(samples),
             valid=sum(s is not None for s in scores),
             truncated=sum(s.truncated for s in samples),

@@ -38,7 +38,9 @@ class Verdict:
     scores: tuple[float, ...] | None
     """Summed score per response (Eq. 14; the guided vote's with a meta RM); None if no critique parsed."""
     best: int | None
-    """The first of the responses with the highest sum."""
+    """The response with the highest sum; None if several share it."""
+    tied: tuple[int, ...]
+    """The responses that share the highest sum, where they are several."""
     k: int
     """Samples drawn."""
     valid: int
@@ -55,7 +57,7 @@ def to_json(verdict: Verdict) -> dict[str, Any]:
         del sample["tokens"]
         if sample["meta"] is not None and not math.isfinite(sample["meta"]):
             sample["meta"] = None
-    fields = ("id", "scores", "best", "k", "valid", "truncated", "samples")
+    fields = ("id", "scores", "best", "tied", "k", "valid", "truncated", "samples")
     return {field: record[field] for field in fields}
 
 
@@ -169,7 +171,7 @@ def _outcome(totals: Sequence[float] | None, valid: int, drawn: int) -> str:
     if len(totals) == 1:
         return f"The response gets {totals[0]:g}; {counted}."
     top, second = sorted(totals, reverse=True)[:2]
-    winners = [str(number) for number, total in enumerate(totals, 1) if total == top]
+    winners = [str(index + 1) for index in voting.winners(totals)]
     if len(winners) > 1:
         return f"A tie: responses {', '.join(winners[:-1])} and {winners[-1]} share the highest total, {top:g}; {counted}."
     return f"Response {winners[0]} wins by {top - second:g}, {top:g} to {second:g}; {counted}."

@@ -60,13 +60,18 @@ def expected_credit(totals: Sequence[float] | None, best: int, n: int) -> float:
     """
     if totals is None:
         return 1.0 / n
-    top = max(totals)
-    return (totals[best] == top) / sum(total == top for total in totals)
+    top = winners(totals)
+    return (best in top) / len(top)
+
+
+def winners(totals: Sequence[float] | None) -> tuple[int, ...]:
+    """The indices of all responses that share the highest total, ascending; none without totals."""
+    return () if totals is None else tuple(index for index, total in enumerate(totals) if total == max(totals))
 
 
 def is_tie(totals: Sequence[float] | None) -> bool:
     """Whether several responses share the highest total; without totals, no."""
-    return totals is not None and sum(total == max(totals) for total in totals) > 1
+    return len(winners(totals)) > 1
 
 
 def _valid(samples: Sequence[Sample], n: int) -> list[Sequence[float]]:

@@ -76,7 +76,8 @@ def test_verdicts_come_in_order_and_add_up():
         scores = [s.scores for s in verdict.samples]
         assert verdict.k == len(scores) == 6 and verdict.valid == sum(s is not None for s in scores)
         assert verdict.scores == voting.sum_vote(scores, comparison.n)
-        assert verdict.best == verdict.scores.index(max(verdict.scores))
+        top = voting.winners(verdict.scores)
+        assert (verdict.best, verdict.tied) == ((top[0], ()) if len(top) == 1 else (None, top))
         shown = [s.order for s in verdict.samples]
         assert shown == [orders.sample_order(comparison.n, "balanced", 0, comparison.id, i) for i in range(6)]
         assert all(s.meta is None for s in verdict.samples)
@@ -330,6 +331,18 @@ def test_choices_are_counted_in_input_order(mode, monkeypatch):
             assert verdict.scores == tuple(sum(s.order[1] == i for s in verdict.samples) for i in range(comparison.n))
         else:
             assert len({max(s.scores) for s in verdict.samples}) > 1
+
+
+def test_a_tie_has_no_best(monkeypatch):
+    """Whatever the order of the responses: the second and third of three, as shown, get the same."""
+    monkeypatch.setattr(judge(), "prompter", rollouts.Prompter(PromptConfig(), tokenizer()))
+    answer, collect = tokenizer().encode_completion("Scores: \\boxed{3, 8, 8}"), stream.Engine.collect
+    monkeypatch.setattr(stream.Engine, "collect", lambda self: [dataclasses.replace(f, tokens=answer) for f in collect(self)])
+    one = next(c for c in comparisons() if c.n == 3)
+    (verdict,) = judge().score([one], **OPTIONS | {"k": 1})
+    assert verdict.best is None and verdict.tied == tuple(sorted(verdict.samples[0].order[1:]))
+    (verdict,) = judge().score([one], **OPTIONS | {"k": 3})  # each response once in each place
+    assert (verdict.scores, verdict.best, verdict.tied) == ((19, 19, 19), None, (0, 1, 2))
 
 
 @pytest.mark.parametrize("mode", ["scores", "choice", "token_prob"])

@@ -4,7 +4,7 @@ import random
 import pytest
 
 from spct_jax.grm.parse import unshuffle
-from spct_jax.grm.voting import expected_credit, guided_vote, is_tie, majority_vote, mean_vote, sum_vote
+from spct_jax.grm.voting import expected_credit, guided_vote, is_tie, majority_vote, mean_vote, sum_vote, winners
 
 TABLE_17 = [(8, 8), (5, 9), (7, 10)]
 FIGURE_3 = [(1, 5), (5, 6), (4, 8), (7, 6)]
@@ -53,6 +53,7 @@ def test_tie_credit():
     assert expected_credit((2, 2, 2, 2), 3, 4) == 0.25
     assert expected_credit(None, 1, 4) == 0.25
     assert [is_tie(totals) for totals in ((5, 5, 1), (5, 4, 4), (3,), None)] == [True, False, False, False]
+    assert [winners(totals) for totals in ((5, 1, 5), (4, 5), (3,), None)] == [(0, 2), (1,), (0,), ()]
 
 
 def test_tie_credit_is_the_mean_over_random_shuffles():
