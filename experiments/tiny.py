@@ -4,7 +4,9 @@
     python -m spct_jax.train --workdir=runs/tiny_no_kl --config=experiments/tiny.py:no_kl  # an ablation
 
 Ablations, one flag each: `no_principles` (verdicts without a Specific Criteria part), `no_rejection` (cold start, then RL),
-`no_hint` (rejection sampling without hinted draws), `no_kl` (beta 0). What to expect: docs/results/tiny.md.
+`no_hint` (rejection sampling without hinted draws), `no_kl` (beta 0), `drop_solved` (RL of two thirds of the steps, without
+what the cold start solves; rejection sampling then draws on all training comparisons, as in `all_drawn`, to compare with).
+What to expect: docs/results/tiny.md.
 """
 
 from spct_jax import config as config_lib
@@ -22,11 +24,28 @@ def _no_hint(config):
     config.rejection.hinted = False
 
 
+def _all_drawn(config):
+    config.rejection.problems = 0
+
+
+def _drop_solved(config):
+    _all_drawn(config)
+    config.rl.drop_solved = True
+    config.rl.steps = 16
+
+
 def _no_kl(config):
     config.rl.kl_beta = 0.0
 
 
-ABLATIONS = {"no_principles": _no_principles, "no_rejection": _no_rejection, "no_hint": _no_hint, "no_kl": _no_kl}
+ABLATIONS = {
+    "no_principles": _no_principles,
+    "no_rejection": _no_rejection,
+    "no_hint": _no_hint,
+    "no_kl": _no_kl,
+    "all_drawn": _all_drawn,
+    "drop_solved": _drop_solved,
+}
 
 
 def get_config(ablation: str = "") -> config_lib.Config:

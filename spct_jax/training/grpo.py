@@ -20,7 +20,7 @@ from spct_jax.models.sizes import ModelConfig
 from spct_jax.sampling import rollouts
 from spct_jax.sampling.rollouts import Rollout
 from spct_jax.sharding import Program, bytes_per_device
-from spct_jax.training import drawing, loop, meter, optimizers, train_state
+from spct_jax.training import drawing, loop, meter, optimizers, rejection, train_state
 from spct_jax.training.run import Run
 from spct_jax.training.scoring import completion_mask, group_logprobs
 
@@ -164,7 +164,7 @@ reference_logprobs = Program(_reference, ("params", "batch", "whole"), lambda la
 
 def run_rl(run: Run) -> dict[str, float]:
     """GRPO from the RFT policy (or the cold start, where RFT is not among the stages), which stays the reference."""
-    config = run.config.rl
+    config, problems = run.config.rl, problems_of(run)
     optimizer = optimizers.make(config.optimizer, config.steps * config.updates_per_rollout)
     reference = run.policy_before("rl", config.ref_dtype)
     drawn_with = jax.eval_shape(lambda p: partition.cast(p, run.model.dtype), reference)
@@ -172,9 +172,9 @@ def run_rl(run: Run) -> dict[str, float]:
     settings = {"beta": config.kl_beta, "clip": config.clip, "temperature": config.temperature}
 
     def update(state, step):
-        logged = read_log(run, step)
-        drawn, sampler_logprobs = logged or roll_out(run, state.params, step)
-        groups = run.pack([*map(run.example, batch_of(run, step), drawn)], config.group_size)
+        logged, numbers = read_log(run, step), batch_of(run, problems, step)
+        drawn, sampler_logprobs = logged or roll_out(run, state.params, numbers, step)
+        groups = run.pack([*map(run.example, numbers, drawn)], config.group_size)
         sampler_logprobs = run.layout.split(sampler_logprobs)
         given = np.array([[rewards.reward(s, r.truth) for s in r.scores] for r in drawn])
         advantages = run.layout.split(group_advantages(given))
@@ -215,7 +215,9 @@ def run_rl(run: Run) -> dict[str, float]:
         return state, metrics, [r.id for r in drawn]
 
     run.describe("rl", "policy")
-    return loop.fit(run, "rl", lambda: run.policy_before("rl"), optimizer, update, config.steps)
+    summary = loop.fit(run, "rl", lambda: run.policy_before("rl"), optimizer, update, config.steps)
+    read, used = len(run.dataset.train), len(problems)
+    return {**summary, "data": {"read": read, "used": used, "skipped": {SOLVED: read - used} if used < read else {}}}
 
 
 def least_seconds(run: Run, drawn: list[Rollout], read: int) -> float:
@@ -236,12 +238,31 @@ def least_seconds(run: Run, drawn: list[Rollout], read: int) -> float:
     )
 
 
-def batch_of(run: Run, step: int) -> list[int]:
-    """Numbers of the training comparisons of a step."""
-    return batches.order(run.config.seed, "rl", len(run.dataset.train), step, run.config.rl.batch_size)
+SOLVED = "solved by the policy of the rejection stage in all draws"
 
 
-def roll_out(run: Run, params: Any, step: int) -> tuple[list[Rollout], np.ndarray]:
+def problems_of(run: Run) -> np.ndarray:
+    """Numbers of the training comparisons that RL learns from, ascending.
+
+    Raises:
+      InputError: `rl.drop_solved` leaves none.
+    """
+    every = np.arange(len(run.dataset.train))
+    if not (run.config.rl.drop_solved and "rejection" in run.config.stages):
+        return every
+    left = np.setdiff1d(every, rejection.solved(run))
+    if not left.size:
+        raise InputError(f"rl: all {every.size} training comparisons are {SOLVED}; set config.rl.drop_solved=False")
+    return left
+
+
+def batch_of(run: Run, problems: np.ndarray, step: int) -> list[int]:
+    """Numbers of the training comparisons of a step, out of those that RL learns from."""
+    chosen = batches.order(run.config.seed, "rl", len(problems), step, run.config.rl.batch_size)
+    return [int(problems[i]) for i in chosen]
+
+
+def roll_out(run: Run, params: Any, numbers: list[int], step: int) -> tuple[list[Rollout], np.ndarray]:
     """Draws one group per comparison of a step, in an order of its own, and logs them.
 
     Returns:
@@ -251,7 +272,7 @@ def roll_out(run: Run, params: Any, step: int) -> tuple[list[Rollout], np.ndarra
     drawn, logprobs = drawing.draw(
         run,
         run.to_draw_with(params),
-        batch_of(run, step),
+        numbers,
         run.key("rl", step),
         samples=config.group_size,
         rows=config.batch_size // config.rollout_parts,
@@ -279,9 +300,11 @@ def read_log(run: Run, step: int) -> tuple[list[Rollout], np.ndarray] | None:
     return None if distributed.any_process(found is None) else found
 
 
-def read_rollouts(run: Run, step: int) -> Iterator[tuple[int, Rollout]]:
-    """(number of the comparison, its rollout) of a step that is done."""
-    return zip(batch_of(run, step), rollouts.read(_log(run, step)), strict=True)
+def read_rollouts(run: Run) -> Iterator[tuple[int, Rollout]]:
+    """(number of the comparison, its rollout) of all steps, once they are done."""
+    problems = problems_of(run)
+    for step in range(run.config.rl.steps):
+        yield from zip(batch_of(run, problems, step), rollouts.read(_log(run, step)), strict=True)
 
 
 def _log(run: Run, step: int) -> pathlib.Path:

@@ -34,6 +34,9 @@ class BadLossError(InputError):
 LARGEST = ("sampler_drift", "ratio_max")
 """Metrics whose sum is the largest value, over one count."""
 
+SUMMARISED = ("branch_slots_used", "truncated", "zero_spread")
+"""Metrics whose mean over all steps is in a stage's summary."""
+
 P95_EDGES = np.exp(np.arange(-64, 194) / 100)
 """Values that a 95th percentile is told apart by: one per cent from 0.53 to 6.9."""
 
@@ -116,6 +119,15 @@ def mean(metrics: Metrics) -> dict[str, float]:
     return {name: one(name, *pair) for name, pair in jax.device_get(metrics).items()}
 
 
+def add_to_sums(sums: dict[str, list[float]], metrics: Metrics) -> dict[str, list[float]]:
+    """Name -> [sum, count] of the `SUMMARISED` metrics over the steps so far, those of one more step added."""
+    new = {name: metrics[name] for name in SUMMARISED if name in metrics}
+    return {
+        name: [float(a) + float(b) for a, b in zip(sums.get(name, (0, 0)), pair, strict=True)]
+        for name, pair in jax.device_get(new).items()
+    }
+
+
 def fit(
     run: Run,
     stage: str,
@@ -146,6 +158,7 @@ def fit(
         if state is None:
             state = train_state.make_state(run.layout, make_params(), optimizer)
         watch, tokens = meter.Stopwatch(progress), progress.get("tokens", 0.0)
+        sums = progress.get("sums", {})
         leads = distributed.is_first()
         writer = stack.enter_context(MetricWriter(directory, first)) if leads else None
         profiler = stack.enter_context(meter.Profiler(run.workdir / "profile" / stage, run.config.profile_steps))
@@ -157,6 +170,7 @@ def fit(
             state, metrics, ids = update(state, step)
             new, least = (float(metrics.pop(name)[0]) for name in ("tokens", "least_seconds"))
             tokens += new
+            sums = add_to_sums(sums, metrics)
             values = mean(metrics)
             _check_finite(values, stage, step, ids)
             cost = meter.cost(new, least, begun, watch.read())
@@ -168,12 +182,13 @@ def fit(
             if done % saving.every_steps == 0 or done == steps or stopping or late:
                 if writer is not None:
                     writer.flush()
-                train_state.save(manager, done, state, {**watch.read(), "tokens": tokens})
+                train_state.save(manager, done, state, {**watch.read(), "tokens": tokens, "sums": sums})
                 saved = time.monotonic()
             if stopping:
                 raise distributed.StoppedError
     summary = {**watch.read(), "steps": steps, "tokens": tokens}
-    return {**summary, "tokens_per_second": meter.speed(tokens, {"seconds": 0.0, "compile_seconds": 0.0}, summary)}
+    means = {name: total / count for name, (total, count) in sums.items() if count}
+    return {**summary, "tokens_per_second": meter.speed(tokens, {"seconds": 0.0, "compile_seconds": 0.0}, summary), **means}
 
 
 def _check_finite(values: dict[str, float], stage: str, step: int, ids: Sequence[str]) -> None:

@@ -136,8 +136,7 @@ def _examples(run: Run) -> list[tuple[Example, list[bool]]]:
     if "rejection" in run.config.stages:
         groups += rejection.unhinted_draws(run)
     if "rl" in run.config.stages:
-        for step in range(run.config.rl.steps):
-            groups += grpo.read_rollouts(run, step)
+        groups += grpo.read_rollouts(run)
 
     def tokens(number, rollout):
         return run.prompter.encode_meta(run.dataset.train[number], rollout.order), rollout.completions

@@ -9,6 +9,7 @@ share one prompt.
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import tqdm
 
 from spct_jax import distributed, files
@@ -95,6 +96,11 @@ def retained_examples(run: Run) -> list[Example]:
 def unhinted_draws(run: Run) -> list[tuple[int, Rollout]]:
     """(number of the comparison, its draws without a hint), correct or not: the meta RM learns from both."""
     return [(number, plain) for number, plain, _ in _drawn(run)]
+
+
+def solved(run: Run) -> np.ndarray:
+    """Numbers of the training comparisons whose unhinted draws are all correct, ascending."""
+    return np.array(sorted(number for number, plain, _ in _drawn(run) if all(correct(plain))), np.int64)
 
 
 def _batches(run: Run) -> Iterator[tuple[int, list[int]]]:

@@ -16,6 +16,7 @@ import pytest
 from spct_jax import train
 from spct_jax.config import MeshConfig
 from spct_jax.errors import InputError
+from spct_jax.training import writers
 
 EXPERIMENTS = pathlib.Path(__file__).parents[2] / "experiments"
 MICRO = [
@@ -54,6 +55,9 @@ def test_every_stage_runs_and_a_second_start_does_nothing_again(micro_config, tm
     assert set(made["stages"]) == set(micro_config.stages)
     assert {"greedy", "vote@1", "vote@4", "meta@4"} <= made["accuracy"]["rl"].keys()
     assert (tmp_path / "report.md").exists() and made["problems"] == 10
+    steps = writers.read_metrics(tmp_path / "rl" / "metrics.jsonl")
+    assert made["stages"]["rl"]["zero_spread"] == pytest.approx(np.mean([step["zero_spread"] for step in steps]))
+    assert made["stages"]["rl"]["data"] == {"read": 48, "used": 48, "skipped": {}}
     before = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*") if p.is_file() and p.parent != tmp_path}
     again = train.train(micro_config, tmp_path)
     assert again == made
