@@ -86,7 +86,7 @@ def main() -> None:
     report["drawn"] = (
         [r.id for r in drawn] == [c.id for c in shown]
         and [r.truth for r in drawn] == [c.scores for c in shown]
-        and [[list(c) for c in r.completions] for r in drawn] == [[[len(p)]] * G for p in prompts]
+        and [[c.tolist() for c in r.completions] for r in drawn] == [[[len(p)]] * G for p in prompts]
     )
     report["wanted"] = [f"train:{c.id}" for c in shown]
     (flags.directory / f"parsed-{flags.process_id}.json").write_text(json.dumps(report))

@@ -204,7 +204,7 @@ def compare_scores() -> dict:
         out = grouped.draw_rows(
             layout, moved, config, prompts, keys, rows=8, temperature=1.0, limits=grouped.Limits(P, T, (1,))
         )
-        groups = batches.pack(prompts, grouped.token_lists(out), max_prompt=P, max_completion=T, group_size=G)
+        groups = batches.pack(prompts, grouped.drawn_tokens(out), max_prompt=P, max_completion=T, group_size=G)
         inside = np.arange(T) < groups.lengths[..., None]
         report[f"drawn, {rollout}"] = float(np.abs(score(params, groups, alone) - out.logprobs)[inside].max())
     return report

@@ -101,9 +101,9 @@ def draw_rows(
     return jax.tree.map(lambda x: x[:count], distributed.fetch(out))
 
 
-def token_lists(out: Completions) -> list[list[list[int]]]:
-    """[B][G] lists of tokens, terminator included."""
+def drawn_tokens(out: Completions) -> list[list[np.ndarray]]:
+    """[B][G] arrays Int32[T] of tokens, terminator included; views of `out`."""
     return [
-        [tokens[:length].tolist() for tokens, length in zip(group, lengths, strict=True)]
+        [tokens[:length] for tokens, length in zip(group, lengths, strict=True)]
         for group, lengths in zip(out.tokens, out.lengths, strict=True)
     ]

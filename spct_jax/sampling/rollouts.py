@@ -6,24 +6,28 @@ import os
 import pathlib
 from collections.abc import Callable, Iterable, Sequence
 
+import numpy as np
+
 from spct_jax import distributed
 from spct_jax.config import PromptConfig
 from spct_jax.data.comparison import Comparison
 from spct_jax.data.sources import read_jsonl, write_jsonl
 from spct_jax.data.tokenizer import Tokenizer
+from spct_jax.errors import InputError
 from spct_jax.grm import parse, prompts
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Rollout:
     """Completions drawn for one comparison in one order."""
 
     id: str
     order: tuple[int, ...]
     """order[j] is the index of the response shown in place j."""
-    completions: tuple[tuple[int, ...], ...]
-    """Tokens, terminator included."""
-    texts: tuple[str, ...]
+    completions: tuple[np.ndarray, ...]
+    """Int32[T] each: tokens, terminator included. Arrays, since all that was ever drawn is held while the meta RM learns."""
+    texts: tuple[str, ...] | None
+    """Decoded from the tokens; None where they were read back from a file, since nobody reads them there."""
     scores: tuple[tuple[int, ...] | None, ...]
     """Per completion its scores in input order, None where it is cut short or its text does not parse."""
     truncated: tuple[bool, ...]
@@ -89,10 +93,10 @@ class Prompter:
         parse_shown: Callable[[str], Sequence[int] | None],
     ) -> Rollout:
         """`parse_shown` gives the scores in a text by place."""
-        completions = tuple(tuple(int(t) for t in tokens) for tokens in completions)
+        completions = tuple(np.array(tokens, np.int32) for tokens in completions)
         texts = tuple(self.tokenizer.decode(tokens) for tokens in completions)
         # The one place that decides it: whatever a completion says, it says nothing unless it came to its end.
-        truncated = tuple(not tokens or tokens[-1] not in self.tokenizer.stop_ids for tokens in completions)
+        truncated = tuple(not len(tokens) or tokens[-1] not in self.tokenizer.stop_ids for tokens in completions)
         shown = [None if cut else parse_shown(text) for text, cut in zip(texts, truncated, strict=True)]
         scores = tuple(None if s is None else parse.unshuffle(s, order) for s in shown)
         return Rollout(comparison.id, tuple(order), completions, texts, scores, truncated, comparison.scores)
@@ -103,13 +107,25 @@ def write(path: str | os.PathLike, rollouts: Iterable[Rollout]) -> None:
     if not distributed.is_first():
         return
     pathlib.Path(path).parent.mkdir(parents=True, exist_ok=True)
-    write_jsonl(path, (vars(r) for r in rollouts))
+    write_jsonl(path, (vars(r) | {"completions": [tokens.tolist() for tokens in r.completions]} for r in rollouts))
 
 
 def read(path: str | os.PathLike) -> list[Rollout]:
-    """Reads what `write` wrote."""
+    """Reads what `write` wrote, all but the texts.
+
+    Raises:
+      InputError: naming file and line, where it is something else.
+    """
 
     def tuples(value):
         return tuple(tuples(v) for v in value) if isinstance(value, list) else value
 
-    return [Rollout(**{k: tuples(v) for k, v in record.items()}) for _, record in read_jsonl(path)]
+    read = []
+    for line, record in read_jsonl(path):
+        try:
+            completions = tuple(np.array(tokens, np.int32) for tokens in record.pop("completions"))
+            fields = {name: tuples(value) for name, value in record.items()}
+            read.append(Rollout(**fields | {"completions": completions, "texts": None}))
+        except (KeyError, TypeError, ValueError, OverflowError):
+            raise InputError(f"{path}:{line}: not a rollout as this version writes them") from None
+    return read

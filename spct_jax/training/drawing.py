@@ -66,7 +66,7 @@ def draw(
         for start in starts
     ]
     out = jax.tree.map(lambda *each: np.concatenate(each), *parts)
-    tokens, drawn = grouped.token_lists(out), {}
+    tokens, drawn = grouped.drawn_tokens(out), {}
     for part in distributed.gather({row: run.prompter.read(c, seen[row], tokens[row]) for row, c in shown.items()}):
         drawn |= part
     return [drawn[row] for row in range(len(numbers))], out.logprobs

@@ -35,7 +35,8 @@ class Prompter(rollouts.Prompter):
     def read(self, comparison, order, completions):
         read = super().read(comparison, order, completions)
         scores = tuple(
-            None if sum(c) % 7 == 0 else tuple(1 + sum(c) * (3 + j) % 10 for j in range(comparison.n)) for c in read.completions
+            None if s % 7 == 0 else tuple(1 + s * (3 + j) % 10 for j in range(comparison.n))
+            for s in (sum(c.tolist()) for c in read.completions)
         )
         return dataclasses.replace(read, scores=scores)
 

@@ -1,13 +1,18 @@
 """What completions say, on their way from the sampler to what is learned from them."""
 
 import functools
+import json
+import pickle
+import tracemalloc
 
+import numpy as np
 import pytest
 
 from spct_jax.config import PromptConfig, ToyConfig
 from spct_jax.data import toy
 from spct_jax.data.comparison import Comparison
 from spct_jax.data.tokenizer import train_tokenizer
+from spct_jax.errors import InputError
 from spct_jax.grm import prompts, rewards
 from spct_jax.sampling import rollouts
 from spct_jax.training import rejection
@@ -40,4 +45,29 @@ def test_a_completion_cut_at_the_limit_earns_nothing(drawn):
 
 def test_files_keep_what_was_read(drawn, tmp_path):
     rollouts.write(tmp_path / "drawn.jsonl", [drawn])
-    assert rollouts.read(tmp_path / "drawn.jsonl") == [drawn]
+    (found,) = rollouts.read(tmp_path / "drawn.jsonl")
+    for field in ("id", "order", "scores", "truncated", "truth"):
+        assert getattr(found, field) == getattr(drawn, field)
+    assert found.texts is None and json.loads((tmp_path / "drawn.jsonl").read_text())["texts"] == list(drawn.texts)
+    assert [c.tolist() for c in found.completions] == [c.tolist() for c in drawn.completions]
+    (tmp_path / "drawn.jsonl").write_text('\n{"id": "a", "completions": [[1]]}\n')
+    with pytest.raises(InputError, match="drawn.jsonl:2: not a rollout"):
+        rollouts.read(tmp_path / "drawn.jsonl")
+
+
+def test_rollouts_take_four_bytes_a_token(tmp_path):
+    """Read from a file, drawn, and as one process hands them to another; Python's own integers would take 36."""
+    rng, file = np.random.default_rng(0), tmp_path / "drawn.jsonl"
+    given = [rng.integers(6, prompter().tokenizer.vocab_size, 5000, np.int32) for _ in range(8)]
+    rollouts.write(file, [prompter().read(PAIR, (1, 0), given)])
+    tracemalloc.start()
+    try:
+        for make in (lambda: rollouts.read(file), lambda: pickle.loads(pickle.dumps(rollouts.read(file)))):
+            before = tracemalloc.get_traced_memory()[0]
+            held = make()
+            assert tracemalloc.get_traced_memory()[0] - before < 4.5 * 8 * 5000
+            assert held[0].completions[7].tolist() == given[7].tolist()
+            del held
+    finally:
+        tracemalloc.stop()
+    assert {c.dtype for c in prompter().read(PAIR, (1, 0), given).completions} == {np.dtype(np.int32)}
