@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import pathlib
+import sys
 from collections.abc import Callable
 
 from absl import flags
@@ -12,8 +13,8 @@ from spct_jax.config import Config
 from spct_jax.errors import InputError
 from spct_jax.evaluation import accuracy, report
 from spct_jax.sampling.rollouts import Prompter
-from spct_jax.training import grpo, meta_rm, rejection, sft
-from spct_jax.training.run import Run, architecture, drop_misfits, load_dataset, load_tokenizer, name_templates
+from spct_jax.training import grpo, inputs, meta_rm, rejection, sft
+from spct_jax.training.run import LostStepsError, Run, architecture, drop_misfits, load_dataset, load_tokenizer, name_templates
 from spct_jax.validation import validate
 
 STAGES: dict[str, Callable[[Run], dict]] = {
@@ -33,6 +34,7 @@ def prepare(config: Config, workdir: pathlib.Path) -> Run:
       InputError: the configuration or a file is wrong, or `workdir` holds a run of another configuration.
     """
     validate(config)
+    config, workdir = inputs.absolute(config), workdir.absolute()
     layout = sharding.make_layout(config.mesh)
     sharding.check_batches(config, layout)
     workdir.mkdir(parents=True, exist_ok=True)
@@ -59,13 +61,26 @@ def train(config: Config, workdir: pathlib.Path) -> dict:
     """Runs every configured stage that has not finished yet and writes the report; returns it."""
     run = prepare(config, workdir)
     for stage in config.stages:
-        summary = workdir / stage / "summary.json"
-        if distributed.agree(summary.exists()):
-            continue
-        (workdir / stage).mkdir(exist_ok=True)
-        files.write_json(summary, STAGES[stage](run))
-        distributed.barrier(f"end of {stage}")
-    return report.write_report(workdir) if distributed.is_first() else {}
+        if not distributed.agree((run.workdir / stage / "summary.json").exists()):
+            _finish(run, stage)
+    return report.write_report(run.workdir) if distributed.is_first() else {}
+
+
+def _finish(run: Run, stage: str) -> None:
+    """Runs a stage to its end, and before it the last steps of an earlier one whose parameters are found damaged."""
+    (run.workdir / stage).mkdir(exist_ok=True)
+    while True:
+        try:
+            summary = STAGES[stage](run)
+        except LostStepsError as lost:
+            if distributed.is_first():
+                print(f"{lost}; the steps after it are trained again", file=sys.stderr)
+                (run.workdir / lost.stage / "summary.json").unlink(missing_ok=True)
+            _finish(run, lost.stage)
+        else:
+            break
+    files.write_json(run.workdir / stage / "summary.json", summary)
+    distributed.barrier(f"end of {stage}")
 
 
 def _claim(workdir: pathlib.Path, config: Config) -> None:
@@ -88,7 +103,7 @@ def _claim(workdir: pathlib.Path, config: Config) -> None:
 
 def main(_) -> None:
     """Entry of `python -m spct_jax.train`."""
-    config, workdir = flags.FLAGS.config, pathlib.Path(WORKDIR.value)
+    config, workdir = flags.FLAGS.config, files.local_path(WORKDIR.value, "--workdir")
     sharding.use_devices(config.mesh)
     distributed.initialize(COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value, config.mesh.heartbeat_seconds)
     distributed.PREEMPTION.listen()

@@ -18,7 +18,7 @@ import optax
 from spct_jax import distributed, files, models, sharding
 from spct_jax.config import MeshConfig, OptimizerConfig
 from spct_jax.data import batches
-from spct_jax.models import checkpoints, heads, sizes
+from spct_jax.models import heads, sizes, steps
 from spct_jax.sampling import grouped
 from spct_jax.sampling.generate import branch_keys
 from spct_jax.training import grpo, loop, meta_rm, optimizers, sft, train_state
@@ -149,14 +149,13 @@ def round_trips(directory: pathlib.Path) -> dict:
     state = train_state.make_state(first, placed, optimizer)
     # Moments that are not all zero.
     state = jax.jit(lambda s: train_state.apply_gradients(s, s.params, optimizer), out_shardings=first.state(state))(state)
-    with checkpoints.manager(directory, keep=1) as manager:
+    with steps.manager(directory) as manager:
         train_state.save(manager, 1, state, {"tokens": 1.0})
     report = {}
     for name, mesh, count in (("fsdp", "fsdp", 4), ("multislice", "multislice", 8), ("one device", "data", 1)):
         layout = sharding.make_layout(MESHES[mesh], jax.devices()[:count])
         target = train_state.abstract_state(layout, params, optimizer)
-        with checkpoints.manager(directory) as manager:
-            restored, _ = train_state.restore(manager, 1, target, directory)
+        _, restored, _ = train_state.restore_newest(target, directory)
         same = jax.tree.map(lambda a, b: bool((np.asarray(a) == np.asarray(b)).all()), restored, state)
         where = jax.tree.map(lambda a, b: a.sharding == b.sharding, restored, target)
         report[name] = {"same": all(jax.tree.leaves((same, where))), "share": largest_share(restored)}

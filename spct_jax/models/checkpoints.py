@@ -3,14 +3,13 @@
     DIR/model.json
     DIR/tokenizer.model
     DIR/templates/{template,single_template,meta_template,choice_template}.txt
-    DIR/checkpoints/<step>/{params,opt_state,progress}
+    DIR/checkpoints/<step>/{params,opt_state,progress,digests}
 
 Training stages write this layout. In Hugging Face's layout the templates lie in a folder of the same name. Wherever a
 checkpoint is asked for, this one or a directory in Hugging Face's layout will do.
 """
 
 import dataclasses
-import datetime
 import os
 import pathlib
 from collections.abc import Callable
@@ -19,14 +18,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import orbax.checkpoint as ocp
 
 from spct_jax import files
 from spct_jax.config import PromptConfig
 from spct_jax.data.tokenizer import Tokenizer
 from spct_jax.errors import InputError
 from spct_jax.grm import prompts
-from spct_jax.models import gemma, heads, hf_config, hf_weights, partition
+from spct_jax.models import digests, gemma, heads, hf_config, hf_weights, partition, steps
 from spct_jax.models.sizes import ModelConfig
 
 COMPUTE = "compute"
@@ -47,6 +45,8 @@ class Model:
     step: int
     prompt: PromptConfig | None = None
     """The templates it carries, None where it carries none."""
+    digest: str = ""
+    """Of its parameters, architecture, tokenizer and templates; another where any of them is."""
 
 
 def describe(
@@ -60,7 +60,12 @@ def describe(
     directory = pathlib.Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     tokenizer.save(directory / "tokenizer.model")
-    files.write_json(directory / "model.json", {"kind": kind, "stop_ids": tokenizer.stop_ids, **dataclasses.asdict(config)})
+    card = {"kind": kind, "stop_ids": tokenizer.stop_ids, **dataclasses.asdict(config)}
+    texts = {role: prompts.load_template(name).text.encode() for role, name in vars(prompt).items()} if prompt else {}
+    card["digests"] = {
+        name: digests.of_bytes(content) for name, content in {"tokenizer": tokenizer.model_proto, **texts}.items()
+    }
+    files.write_json(directory / "model.json", card | {"digest": digests.of_json(card)})
     if prompt is not None:
         write_templates(directory, prompt)
 
@@ -102,30 +107,6 @@ def read_templates(directory: str | os.PathLike) -> PromptConfig | None:
     return prompt
 
 
-def manager(directory: str | os.PathLike, keep: int | None = None, keep_hours: float = 0.0) -> ocp.CheckpointManager:
-    """The Orbax manager of a model directory; saves are atomic, a torn one is never listed.
-
-    With `keep`, for writing: a save copies the state and goes on beside the devices' work. The newest `keep` stay, and one in
-    `keep_hours`, where that is not 0.
-    """
-    writes = keep is not None
-    options = ocp.CheckpointManagerOptions(
-        max_to_keep=keep,
-        keep_time_interval=datetime.timedelta(hours=keep_hours) if keep_hours else None,
-        enable_async_checkpointing=writes,
-        create=writes,
-    )
-    return ocp.CheckpointManager(
-        pathlib.Path(directory).absolute() / "checkpoints",
-        options=options,
-        item_handlers={
-            "params": ocp.StandardCheckpointHandler(),
-            "opt_state": ocp.StandardCheckpointHandler(),
-            "progress": ocp.JsonCheckpointHandler(),
-        },
-    )
-
-
 def abstract_params(config: ModelConfig, kind: str) -> Any:
     """Shapes and dtypes of a model's parameters, without making them."""
     key = jax.random.key(0)
@@ -140,7 +121,7 @@ Place = Callable[[Any], Any]
 
 
 def load(directory: str | os.PathLike, *, kind: str = "policy", dtype: str | None = None, place: Place | None = None) -> Model:
-    """Loads a model directory of ours (its newest parameters) or of Hugging Face's layout.
+    """Loads a model directory of ours (its newest intact parameters) or of Hugging Face's layout.
 
     Args:
       directory: the model.
@@ -150,10 +131,10 @@ def load(directory: str | os.PathLike, *, kind: str = "policy", dtype: str | Non
       place: where the parameters go, each part of a parameter straight to its device; None for the first device.
 
     Raises:
-      InputError: the directory is no checkpoint, is of another kind, a leaf differs from what its description says, or
-        a weight is not finite.
+      InputError: the directory is no checkpoint, is of another kind, a leaf differs from what its description says, its bytes
+        are not those that were saved, or a weight is not finite.
     """
-    directory = pathlib.Path(directory)
+    directory = pathlib.Path(directory).absolute()
     if not directory.is_dir():
         raise InputError(f"{directory}: no such checkpoint directory")
     is_hf = hf_weights.is_hf_directory(directory)
@@ -169,8 +150,8 @@ def save(directory: str | os.PathLike, model: Model) -> None:
     """Writes a model directory of ours, whole or not at all; InputError if it holds something already."""
     with files.new_directory(directory) as scratch:
         describe(scratch, model.config, model.tokenizer, model.kind, model.prompt)
-        with manager(scratch, keep=1) as checkpoints:
-            checkpoints.save(model.step, args=ocp.args.Composite(params=ocp.args.StandardSave(model.params)))
+        with steps.manager(scratch) as checkpoints:
+            steps.save(checkpoints, model.step, model.params)
             checkpoints.wait_until_finished()
 
 
@@ -187,7 +168,16 @@ def read_tokenizer(directory: str | os.PathLike) -> Tokenizer:
     for index in stops:
         if not isinstance(index, int) or isinstance(index, bool) or not 0 <= index < tokenizer.vocab_size:
             raise InputError(f"{path}: {field} holds {index!r}, no id of the tokenizer's {tokenizer.vocab_size} pieces")
+    if not is_hf:
+        _check_digest(directory, "tokenizer", "tokenizer.model", tokenizer.model_proto)
     return Tokenizer(tokenizer.model_proto, stops)
+
+
+def _check_digest(directory: pathlib.Path, field: str, name: str, content: bytes) -> None:
+    """InputError where a file beside `model.json` is not the one that it was written with, as far as it says."""
+    recorded = files.read_json(directory / "model.json").get("digests", {}).get(field)
+    if recorded not in (None, digests.of_bytes(content)):
+        raise InputError(f"{directory / name}: was altered since model.json was written (its digest is another)")
 
 
 def _load_hf(directory: pathlib.Path, dtype: str | None, place: Place | None) -> Model:
@@ -199,33 +189,42 @@ def _load_hf(directory: pathlib.Path, dtype: str | None, place: Place | None) ->
     if place is not None:
         shardings = place(abstract_params(*hf_config.read_config(directory / "config.json", "float32")))
     params, config, kind = hf_weights.read_weights(directory, dtype=dtype, num_tokens=tokenizer.vocab_size, shardings=shardings)
-    return Model(params, config, tokenizer, kind, 0, read_templates(directory))
+    prompt = read_templates(directory)
+    digest = _digest(digests.of_tree(params), config, tokenizer, prompt)
+    return Model(params, config, tokenizer, kind, 0, prompt, digest)
 
 
 def _load_ours(directory: pathlib.Path, dtype: str | None, place: Place | None) -> Model:
     config, kind = read_card(directory)
     if not (directory / "checkpoints").is_dir():
         raise InputError(f"{directory}: not a checkpoint (it has no 'checkpoints' folder)")
-    with manager(directory) as checkpoints:
-        step = checkpoints.latest_step()
-        if step is None:
-            raise InputError(f"{directory}: not a checkpoint ('checkpoints' holds no finished step)")
-        expected, stored = abstract_params(config, kind), checkpoints.item_metadata(step)["params"]
-        check_tree(stored, expected, directory)
-        dtypes = {name: leaf.dtype for name, leaf in _named_leaves(stored)}
-        # Not the devices it was written from, which may be others or more than there are here.
-        here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-        shardings = jax.tree.map(lambda _: here, expected) if place is None else place(expected)
-        keeps = dtype in (None, COMPUTE)
-        target = jax.tree_util.tree_map_with_path(
-            lambda path, leaf: jax.ShapeDtypeStruct(leaf.shape, dtypes[_name(path)] if keeps else dtype), expected
-        )
+    expected = abstract_params(config, kind)
+    # Not the devices it was written from, which may be others or more than there are here.
+    here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    shardings = jax.tree.map(lambda _: here, expected) if place is None else place(expected)
+    target = jax.tree.map(lambda leaf, at: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=at), expected, shardings)
+
+    def cast(params):
         if dtype == COMPUTE:
-            target = jax.eval_shape(lambda params: partition.cast(params, config.dtype), target)
-        target = jax.tree.map(lambda leaf, at: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=at), target, shardings)
-        restored = checkpoints.restore(step, args=ocp.args.Composite(params=ocp.args.StandardRestore(target)))
-    config = config if keeps else dataclasses.replace(config, dtype=dtype)
-    return Model(restored["params"], config, read_tokenizer(directory), kind, step, read_templates(directory))
+            return partition.cast(params, config.dtype)
+        return jax.tree.map(lambda leaf: leaf.astype(dtype or leaf.dtype), params)
+
+    stored = steps.read_newest(directory, {"params": target}, cast)
+    if stored is None:
+        raise InputError(f"{directory}: not a checkpoint ('checkpoints' holds no finished step)")
+    tokenizer, prompt = read_tokenizer(directory), read_templates(directory)
+    for role, path in vars(prompt).items() if prompt else ():
+        _check_digest(directory, role, f"{TEMPLATES}/{role}.txt", prompts.load_template(path).text.encode())
+    digest = _digest(stored.digests["params"], config, tokenizer, prompt)
+    config = config if dtype in (None, COMPUTE) else dataclasses.replace(config, dtype=dtype)
+    return Model(cast(stored.trees["params"]), config, tokenizer, kind, stored.step, prompt, digest)
+
+
+def _digest(params: Any, config: ModelConfig, tokenizer: Tokenizer, prompt: PromptConfig | None) -> str:
+    """Of a model, from the digests of its parameters."""
+    texts = [prompts.load_template(path).text for path in vars(prompt).values()] if prompt else []
+    proto = digests.of_bytes(tokenizer.model_proto)
+    return digests.of_json([params, dataclasses.asdict(config), proto, tokenizer.stop_ids, texts])
 
 
 def read_architecture(directory: str | os.PathLike) -> ModelConfig:
@@ -241,10 +240,13 @@ def read_card(directory: str | os.PathLike) -> tuple[ModelConfig, str]:
     if not path.is_file():
         raise InputError(f"{directory}: not a checkpoint (it has no model.json, nor Hugging Face's config.json and weights)")
     card = files.read_json(path)
+    digest = card.pop("digest", None)
+    if digest is not None and digest != digests.of_json(card):
+        raise InputError(f"{path}: was altered since it was written (its digest is another)")
     try:
         kind = card.pop("kind")
-        card.pop("stop_ids", None)
-        card.pop("prompt", None)
+        for extra in ("stop_ids", "prompt", "digests"):
+            card.pop(extra, None)
         if isinstance(card.get("remat"), bool):  # as it was written before there were policies
             card["remat"] = "full" if card["remat"] else "none"
         config = ModelConfig(**{k: tuple(v) if isinstance(v, list) else v for k, v in card.items()})
@@ -253,24 +255,11 @@ def read_card(directory: str | os.PathLike) -> tuple[ModelConfig, str]:
     return config, kind
 
 
-def check_tree(found: Any, expected: Any, where: str | os.PathLike) -> None:
-    """Compares a stored tree (or its metadata) with the expected one; names the first differing leaf.
-
-    Raises:
-      InputError: a leaf is missing, unexpected, or of another shape.
-    """
-    found, expected = ({name: tuple(leaf.shape) for name, leaf in _named_leaves(tree)} for tree in (found, expected))
-    for name in sorted(found.keys() | expected.keys()):
-        if found.get(name) != expected.get(name):
-            stored, wanted = (tree.get(name, "absent") for tree in (found, expected))
-            raise InputError(f"{where}: parameter {name} is {stored} in the checkpoint, {wanted} by the config")
-
-
 def check_finite(params: Any, where: str | os.PathLike) -> None:
     """Raises InputError naming `where` and the first parameter that holds NaN or an infinite number."""
     finite = np.asarray(_finite(jax.tree.leaves(params)))
     if not finite.all():
-        name = _named_leaves(params)[int(np.argmin(finite))][0]
+        name = digests.named_leaves(params)[int(np.argmin(finite))][0]
         raise InputError(f"weights of {where} hold NaN or infinite numbers (in {name})")
 
 
@@ -278,12 +267,3 @@ def check_finite(params: Any, where: str | os.PathLike) -> None:
 def _finite(leaves: list[jax.Array]) -> jax.Array:
     """Bool[number of leaves]: whether all numbers of each are finite."""
     return jnp.stack([jnp.isfinite(leaf).all() for leaf in leaves])
-
-
-def _named_leaves(tree):
-    tree = getattr(tree, "tree", tree)  # Orbax wraps a tree's metadata
-    return [(_name(path), leaf) for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]]
-
-
-def _name(path) -> str:
-    return jax.tree_util.keystr(path, simple=True, separator="/")

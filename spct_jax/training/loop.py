@@ -18,6 +18,7 @@ from jax import lax
 from spct_jax import distributed
 from spct_jax.errors import InputError
 from spct_jax.models import checkpoints, partition
+from spct_jax.models import steps as saved_steps
 from spct_jax.training import meter, train_state
 from spct_jax.training.run import Run
 from spct_jax.training.train_state import TrainState
@@ -151,10 +152,10 @@ def fit(
     """
     directory, saving = run.workdir / stage, run.config.checkpoint
     with contextlib.ExitStack() as stack:
-        manager = stack.enter_context(checkpoints.manager(directory, keep=saving.keep, keep_hours=saving.keep_hours))
         kind = "meta_rm" if stage == "meta_rm" else "policy"
         target = train_state.abstract_state(run.layout, checkpoints.abstract_params(run.model, kind), optimizer)
-        first, state, progress = train_state.restore_newest(manager, target, directory)
+        first, state, progress = train_state.restore_newest(target, directory)
+        manager = stack.enter_context(saved_steps.manager(directory, keep=saving.keep, keep_hours=saving.keep_hours))
         if state is None:
             state = train_state.make_state(run.layout, make_params(), optimizer)
         watch, tokens = meter.Stopwatch(progress), progress.get("tokens", 0.0)

@@ -28,6 +28,14 @@ from spct_jax.sampling.rollouts import Prompter, Rollout
 from spct_jax.sharding import Layout
 
 
+class LostStepsError(Exception):
+    """The last steps of a finished stage are damaged; an earlier one is intact."""
+
+    def __init__(self, stage: str, step: int):
+        super().__init__(f"{stage}: the newest intact checkpoint is {step}")
+        self.stage = stage
+
+
 @dataclasses.dataclass(frozen=True)
 class Dataset:
     """All records of a run."""
@@ -78,9 +86,16 @@ class Run:
         return jax.jit(init, out_shardings=self.layout.params(jax.eval_shape(init, data)))(data)
 
     def params_of(self, stage: str, dtype: str | None = None) -> Any:
-        """Parameters a finished stage left, where updates want them, by default in the stored dtype."""
+        """Parameters a finished stage left, where updates want them, by default in the stored dtype.
+
+        Raises:
+          LostStepsError: the last checkpoint is damaged, an earlier one is intact.
+        """
         kind = "meta_rm" if stage == "meta_rm" else "policy"
-        return checkpoints.load(self.workdir / stage, kind=kind, dtype=dtype, place=self.layout.params).params
+        model = checkpoints.load(self.workdir / stage, kind=kind, dtype=dtype, place=self.layout.params)
+        if model.step < getattr(self.config, stage).steps:
+            raise LostStepsError(stage, model.step)
+        return model.params
 
     def policy_before(self, stage: str, dtype: str = "float32") -> Any:
         """The policy's parameters where a stage begins: those of the last stage before it that trains one, or initial ones."""

@@ -139,9 +139,10 @@ def test_a_comparison_without_one_best_response_is_named(tmp_path):
     assert done.returncode == 2 and f"{path}:1: no unique best response" in done.stderr
 
 
-def test_killed_and_restarted_it_ends_bitwise_the_same(tmp_path, monkeypatch):
+def test_killed_and_restarted_by_a_relative_path_it_ends_bitwise_the_same(tmp_path, monkeypatch):
     kill_test = load_experiment("kill_test", monkeypatch)
-    calm, killed = tmp_path / "calm", tmp_path / "killed"
+    monkeypatch.chdir(tmp_path)
+    calm, killed = pathlib.Path("calm"), pathlib.Path("killed")
     kill_test.kills.run_undisturbed(calm, MICRO, kill_test.kills.Mesh())
     with kill_test.kills.Pod(killed, MICRO, [kill_test.kills.Mesh()]) as pod:
         pod.begin()
@@ -169,6 +170,25 @@ def test_a_damaged_checkpoint_is_passed_over_and_the_run_ends_as_if_it_had_been_
     content[len(content) // 2 : len(content) // 2 + 64] = bytes(64)
     largest.write_bytes(content)
     train.train(micro_config, damaged)
+    digests = load_experiment("kill_test", monkeypatch).digests
+    assert digests(damaged) == digests(calm)
+
+
+def test_a_damaged_end_of_a_finished_stage_is_trained_again_before_a_later_one_builds_on_it(
+    micro_config, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    micro_config.stages = ("sft", "rl")
+    calm, damaged = pathlib.Path("calm"), pathlib.Path("damaged")
+    train.train(micro_config, calm)
+    shutil.copytree(calm, damaged)
+    shutil.rmtree(damaged / "rl")
+    last = sorted((damaged / "sft/checkpoints/2/params/d").iterdir(), key=lambda p: p.stat().st_size)[-1]
+    content = bytearray(last.read_bytes())
+    content[len(content) // 2] ^= 16
+    last.write_bytes(content)
+    train.train(micro_config, damaged)
+    assert "checkpoint 2 is damaged" in capsys.readouterr().err
     digests = load_experiment("kill_test", monkeypatch).digests
     assert digests(damaged) == digests(calm)
 

@@ -10,7 +10,7 @@ import pytest
 
 from spct_jax import sharding
 from spct_jax.errors import InputError
-from spct_jax.models import checkpoints
+from spct_jax.models import steps
 from spct_jax.training import train_state
 
 
@@ -19,7 +19,7 @@ def saved(tmp_path):
     """(directory, target, manager) with the checkpoints of two steps, each parameter the number of its step."""
     layout, optimizer = sharding.make_layout(devices=jax.devices()[:1]), optax.sgd(0.1)
     with contextlib.ExitStack() as stack:
-        manager = stack.enter_context(checkpoints.manager(tmp_path, keep=3))
+        manager = stack.enter_context(steps.manager(tmp_path, keep=3))
         for step in (1, 2):
             state = train_state.make_state(layout, {"score": jnp.full(1000, float(step))}, optimizer)
             train_state.save(manager, step, state, {"tokens": 5.0})
@@ -30,7 +30,7 @@ def saved(tmp_path):
 @pytest.mark.parametrize(("keep_hours", "left"), [(0.0, [3]), (1e-9, [1, 2, 3])])
 def test_checkpoints_are_kept_by_count_and_by_time(keep_hours, left, tmp_path):
     state = train_state.TrainState(params={"score": jnp.ones(3)}, opt_state={"count": jnp.zeros(1)})
-    with checkpoints.manager(tmp_path, keep=1, keep_hours=keep_hours) as manager:
+    with steps.manager(tmp_path, keep=1, keep_hours=keep_hours) as manager:
         for step in (1, 2, 3):
             train_state.save(manager, step, state, {})
         manager.wait_until_finished()
@@ -45,19 +45,20 @@ def spoil(directory, step):
 def test_an_earlier_checkpoint_takes_a_damaged_ones_place(saved, capsys):
     directory, target, manager = saved
     spoil(directory, 2)
-    step, state, progress = train_state.restore_newest(manager, target, directory)
-    assert (step, progress) == (1, {"tokens": 5.0}) and manager.all_steps() == [1]
+    step, state, progress = train_state.restore_newest(target, directory)
+    assert (step, progress) == (1, {"tokens": 5.0}) and steps.listed(directory) == [1]
     np.testing.assert_array_equal(state.params["score"], 1.0)
     assert "checkpoint 2 is damaged" in capsys.readouterr().err
     assert [p.name.partition("-")[0] for p in (directory / "damaged").iterdir()] == ["2"]
+    manager.reload()
     train_state.save(manager, 2, state, progress)
     manager.wait_until_finished()
     assert sorted(manager.all_steps()) == [1, 2]
 
 
-def test_where_no_checkpoint_is_whole_all_stay(saved):
+def test_where_no_checkpoint_is_intact_all_stay(saved):
     directory, target, manager = saved
     spoil(directory, 1), spoil(directory, 2)
-    with pytest.raises(InputError, match="no checkpoint is whole"):
-        train_state.restore_newest(manager, target, directory)
+    with pytest.raises(InputError, match="no checkpoint is intact"):
+        train_state.restore_newest(target, directory)
     assert sorted(manager.all_steps()) == [1, 2]
