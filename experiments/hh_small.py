@@ -217,9 +217,9 @@ def prepare(path: str, workdir: pathlib.Path, config: Config) -> tuple[Config, d
     tokenizer = train_tokenizer(texts, vocab_size=config.data.vocab_size)
     tokenizer.save(directory / "tokenizer.model")
 
-    prompter = Prompter(config.prompt, tokenizer)
+    prompter, limit = Prompter(config.prompt, tokenizer), config.data.max_prompt
     for name, members in splits.items():
-        splits[name] = [c for c in members if _longest_prompt(prompter, c) <= config.data.max_prompt]
+        splits[name] = [c for c in members if prompter.longest(c, hinted=True, meta=True, limit=limit) <= limit]
         if not splits[name]:
             raise InputError(f"{path}: no pair is left for the {name} split, of {len(members)} before the length limit")
         write_jsonl(directory / f"{name}.jsonl", map(to_json, splits[name]))
@@ -248,10 +248,6 @@ def _claim(directory: pathlib.Path, comparisons: Sequence[Comparison], config: C
     if path.exists() and path.read_text() != wanted:
         raise InputError(f"{directory.parent}: holds a run on other data or settings; choose another --workdir")
     files.write(path, wanted)
-
-
-def _longest_prompt(prompter: Prompter, comparison: Comparison) -> int:
-    return max(len(prompter.encode(comparison, order, hinted=True)) for order in ((0, 1), (1, 0)))
 
 
 def _write_demonstrations(path: pathlib.Path, made: Sequence[Demonstration]) -> None:

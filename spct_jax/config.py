@@ -73,7 +73,7 @@ class DataConfig:
     on_bad: str = one_of("fatal", ("fatal", "skip"))
     """What a malformed line does: `fatal` or `skip` (counted and reported)."""
     max_prompt: int = bounded(104, 2, 1 << 24)
-    """Longest prompt in tokens; a longer one is reported and left out, never cut."""
+    """Longest prompt in tokens, in any order of its responses; a longer one is reported and left out, never cut."""
     max_completion: int = bounded(84, 1, 1 << 24)
     """Longest completion in tokens, terminator included."""
     toy: ToyConfig = dataclasses.field(default_factory=ToyConfig)

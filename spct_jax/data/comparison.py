@@ -69,6 +69,11 @@ class Comparison:
         return len(self.responses)
 
     @property
+    def characters(self) -> int:
+        """The length of all its texts together."""
+        return sum(len(turn.content) for turn in self.conversation) + sum(map(len, self.responses))
+
+    @property
     def query(self) -> str:
         """The text of the last turn."""
         return self.conversation[-1].content

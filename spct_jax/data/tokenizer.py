@@ -1,6 +1,8 @@
 """SentencePiece with Gemma's turns; no text a user writes can become a control token."""
 
+import functools
 import io
+import itertools
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -69,6 +71,11 @@ class Tokenizer:
         )
         self.stop_ids = tuple(dict.fromkeys((self.eos_id, self.end_of_turn_id, *stop_ids)))
         self.replaced_surrogates = 0
+        normalizer = proto.normalizer_spec
+        self._plain = not (
+            normalizer.precompiled_charsmap or normalizer.add_dummy_prefix or normalizer.remove_extra_whitespaces
+        )
+        self._longest_piece = max(len(piece.piece) for piece in proto.pieces)
         self._control_pieces = frozenset(proto.pieces[index].piece for index in self.control_ids)
         self._control_lengths = sorted({len(piece) for piece in self._control_pieces})
         starts = sorted({piece[:2] for piece in self._control_pieces})
@@ -96,6 +103,25 @@ class Tokenizer:
         text, replaced = _SURROGATE.subn("\ufffd", text)
         self.replaced_surrogates += replaced
         return [index for segment in self._cut(text) for index in self._encode_segment(segment)]
+
+    def at_least(self, characters: int) -> int:
+        """A lower bound on the tokens of any text of so many characters; 0 where the model's normaliser may drop some."""
+        return -(-characters // self._longest_piece) if self._plain else 0
+
+    def at_most(self, text: str) -> int:
+        """An upper bound on the tokens of a user's turn of this text as `encode_turns` has it, without tokenising it."""
+        size = len(self._processor.normalize(_SURROGATE.sub("\ufffd", text)).encode())
+        # Where each of the parts that a text is cut into gets a space of its own, there may be one more to every byte.
+        return (size if self._plain else 2 * size) + len(self.encode_turns([Turn("user", "")]))
+
+    def separates(self, before: str, after: str) -> bool:
+        """Whether text that ends in one character is cut into pieces by itself where text beginning with the other follows."""
+        return self._plain and (_escaped(before), _escaped(after)) not in self._neighbours
+
+    @functools.cached_property
+    def _neighbours(self) -> set[tuple[str, str]]:
+        """All pairs of characters that stand side by side in a piece."""
+        return {pair for piece in self._ids for pair in itertools.pairwise(piece)}
 
     def encode_turns(self, turns: Sequence[Turn]) -> list[int]:
         """Ids of a prompt in Gemma's chat format, one BOS first, ready for the model's answer.
@@ -211,6 +237,10 @@ def train_tokenizer(texts: Iterable[str], *, vocab_size: int) -> Tokenizer:
     except (RuntimeError, OSError) as error:
         raise InputError(f"cannot train a tokenizer of {vocab_size} pieces ({str(error).strip()})") from None
     return Tokenizer(model.getvalue())
+
+
+def _escaped(character: str) -> str:
+    return "\u2581" if character == " " else character
 
 
 def _is_control(piece: ModelProto.SentencePiece) -> bool:

@@ -169,9 +169,8 @@ def _read_line(text: bytes, where: str, number: int) -> Line:
         given = record.get("id")
         id, named = (number, False) if given is None else (given_id(record), True)
         comparison = from_json(record, where, number)
-        length = sum(map(len, (*(turn.content for turn in comparison.conversation), *comparison.responses)))
-        if length > LONGEST:
-            raise InputError(f"longer than any context ({length:,} characters)")
+        if comparison.characters > LONGEST:
+            raise InputError(f"longer than any context ({comparison.characters:,} characters)")
         return Line(where, number, id, comparison, None, named)
     except InputError as error:
         return Line(where, number, id, None, str(error).removeprefix(f"{where}: "), named)

@@ -60,12 +60,14 @@ class Options:
         """Trunks of a row; a single sample leaves no stragglers to share a row with."""
         return 1 if self.k == 1 else 2
 
+    @property
+    def longest_prompt(self) -> int:
+        """Tokens of the longest prompt that has a shape."""
+        return self.buckets[-1][0] if self.buckets else self.max_prompt
+
     def shape_of(self, length: int) -> tuple[int, int]:
         """(max_prompt, max_new_tokens) for prompts of up to `length` tokens; InputError if there is none."""
-        for bucket in self.buckets:
-            if length <= bucket[0]:
-                return bucket
-        if self.buckets or length > self.max_prompt:
-            most = self.buckets[-1][0] if self.buckets else self.max_prompt
-            raise InputError(f"prompt longer than the context ({length:,} tokens, {most:,} fit)")
-        return min(bucket_of(length), self.max_prompt), self.max_new_tokens
+        if length > self.longest_prompt:
+            raise InputError(f"prompt longer than the context (more than {self.longest_prompt:,} tokens)")
+        fitting = (bucket for bucket in self.buckets if length <= bucket[0])
+        return next(fitting, (min(bucket_of(length), self.max_prompt), self.max_new_tokens))

@@ -46,7 +46,7 @@ class Reader:
             critiques.setdefault(tuple(task.tokens[sample]), []).append(sample)
         task.unread = len(by_order)
         for order, critiques in by_order.items():
-            max_prompt, max_completion = self._options.shape_of(task.longest_prompt)
+            max_prompt, max_completion = self._options.shape_of(task.prepared.longest)
             longest = bucket_of(max(map(len, critiques)))
             # Few programs: powers of four, and less than four only where fewer samples were drawn.
             most = max(len(critiques), min(sum(map(len, critiques.values())), 4))

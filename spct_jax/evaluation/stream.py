@@ -6,9 +6,8 @@ A verdict depends on its own comparison, the comparison's id, the seed and the t
 
 import collections
 import contextlib
-import itertools
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent import futures
 from typing import TYPE_CHECKING
 
@@ -22,12 +21,14 @@ from spct_jax.errors import InputError
 from spct_jax.evaluation import adaptive, unread
 from spct_jax.evaluation.options import Options
 from spct_jax.evaluation.reading import Reader
-from spct_jax.evaluation.task import Prepared, Task
+from spct_jax.evaluation.task import Order, Prepared, Task
 from spct_jax.evaluation.verdicts import Sample, Verdict
-from spct_jax.grm import orders, voting
+from spct_jax.grm import lengths, orders, voting
+from spct_jax.grm.prompts import Template
 from spct_jax.sampling import programs
 from spct_jax.sampling.engine import Engine, Finished, Request, Usage
 from spct_jax.sampling.programs import Sampler, Shape
+from spct_jax.sampling.rollouts import Prompter
 
 if TYPE_CHECKING:
     from spct_jax.evaluation.judging import Judge
@@ -36,6 +37,10 @@ MAX_ENGINES = 3
 """Shapes whose slots are on the devices at once."""
 PREPARED = 64
 """Comparisons whose prompts are made ahead of need."""
+MOST_PREPARED = 1 << 24
+"""Characters of those comparisons, unless there is only one."""
+MOST_HELD = 1 << 26
+"""Tokens of prompts and characters of texts of all comparisons that are at work or wait to be yielded, unless there is one."""
 
 
 @contextlib.contextmanager
@@ -63,6 +68,7 @@ class Stream:
         self.reads = bool(options.k_meta) or options.mode == "token_prob"
         self.reader = Reader(judge, options, self._conclude)
         self.window = max(16, 16 * options.batch_size * options.branches // options.k)
+        self.held = 0
         self.usage = judge.usage = Usage()
         self.watch = unread.Watch(options, judge.carries_templates)
 
@@ -74,13 +80,15 @@ class Stream:
         with _thread() as worker, _thread() as compiler:
             coming = self._prepared(comparisons, worker)
             while True:
-                for task in itertools.islice(coming, self.window - len(tasks)):
+                while self._has_room(tasks) and (task := next(coming, None)) is not None:
                     tasks.append(task)
+                    self.held += task.size
                     self._submit(task)
                 if not tasks:
                     return
                 self._compile_ahead(compiler)
                 while tasks and tasks[0].outcome is not None:
+                    self.held -= tasks[0].size
                     yield tasks.popleft().outcome
                 engine = self._next_engine()
                 if engine is not None:
@@ -92,11 +100,17 @@ class Stream:
                 if engine is None or (tasks[0].unread and len(tasks) >= self.window):
                     self.reader.read(fill=False)
 
+    def _has_room(self, tasks: Sequence[Task]) -> bool:
+        return not tasks or (len(tasks) < self.window and self.held < MOST_HELD)
+
     def _prepared(self, comparisons: Iterable[Comparison], worker: futures.Executor) -> Iterator[Task]:
         ahead: collections.deque[tuple[Comparison, futures.Future]] = collections.deque()
+        characters = 0
         for comparison in comparisons:
             ahead.append((comparison, worker.submit(self._prepare, comparison)))
-            if len(ahead) >= PREPARED:
+            characters += comparison.characters
+            while len(ahead) >= PREPARED or (ahead and characters > MOST_PREPARED):
+                characters -= ahead[0][0].characters
                 yield self._task(*ahead.popleft())
         while ahead:
             yield self._task(*ahead.popleft())
@@ -110,18 +124,41 @@ class Stream:
         return task
 
     def _prepare(self, comparison: Comparison) -> Prepared:
-        encode = self.prompter.encode if self.options.mode == "scores" else self.prompter.encode_choice
-        shown = dict.fromkeys(self._order(comparison, s) for s in range(self.options.k))
-        prompts = {order: encode(comparison, order) for order in shown}
-        if not self.options.k_meta:
-            return Prepared(prompts, prompts)
-        return Prepared(prompts, {order: self.judge.meta[2].encode_meta(comparison, order) for order in shown})
+        """The prompts that will be needed; what does not fit is found out before more than one of them is made."""
+        options, prompter = self.options, self.prompter
+        shown = list(dict.fromkeys(self._order(comparison, s) for s in range(options.k)))
+        if options.mode == "scores":
+            template, encode = prompter.template_of(comparison), prompter.encode
+        else:
+            template, encode = prompter.choice, prompter.encode_choice
+        prompts, longest = self._encoded(comparison, shown, template, prompter, encode)
+        readers = prompts
+        if options.k_meta and prompts:
+            meta = self.judge.meta[2]
+            readers, length = self._encoded(comparison, shown, meta.meta, meta, meta.encode_meta)
+            longest = max(longest, length)
+        return Prepared(prompts if readers else {}, readers, longest)
+
+    def _encoded(
+        self, comparison: Comparison, shown: list[Order], template: Template, prompter: Prompter, encode: Callable
+    ) -> tuple[dict[Order, np.ndarray], int]:
+        """Prompts by order, none if the longest of any order does not fit; and the tokens of that one."""
+        made: dict[Order, np.ndarray] = {}
+
+        def one(order: Order) -> np.ndarray:
+            if order not in made:
+                made[order] = np.array(encode(comparison, order), np.int32)
+            return made[order]
+
+        limit = self.options.longest_prompt
+        longest = lengths.longest(comparison, template, prompter.tokenizer, one, first=shown[0], limit=limit)
+        return {order: one(order) for order in shown} if longest <= limit else {}, longest
 
     def _order(self, comparison: Comparison, sample: int) -> tuple[int, ...]:
         return orders.sample_order(comparison.n, self.options.order, self.options.seed, comparison.id, sample)
 
     def _shape(self, task: Task) -> tuple[int, int]:
-        return self.options.shape_of(task.longest_prompt)
+        return self.options.shape_of(task.prepared.longest)
 
     def _submit(self, task: Task) -> None:
         if task.outcome is not None:

@@ -3,20 +3,31 @@
 import dataclasses
 from typing import NamedTuple
 
+import numpy as np
+
 from spct_jax.data.comparison import Comparison
 from spct_jax.errors import InputError
 from spct_jax.evaluation.verdicts import Sample, Verdict
 from spct_jax.sampling.engine import Request
 
 Order = tuple[int, ...]
-"""Which response is shown in each place."""
+"""order[j] is the index of the response shown in place j."""
 
 
 class Prepared(NamedTuple):
-    """A comparison's prompts, per order: those that critiques are drawn for, and those of the model that reads critiques."""
+    """A comparison's prompts, Int32[P] per order: those that critiques are drawn for, and those of the model reading them."""
 
-    prompts: dict[Order, list[int]]
-    readers: dict[Order, list[int]]
+    prompts: dict[Order, np.ndarray]
+    readers: dict[Order, np.ndarray]
+    longest: int
+    """Tokens of the longest prompt in any order, drawn or not, so that the shape does not depend on how many are drawn. Where
+    it does not fit, there are no prompts."""
+
+    @property
+    def tokens(self) -> int:
+        """Tokens held."""
+        each = [self.prompts] if self.readers is self.prompts else [self.prompts, self.readers]
+        return sum(prompt.size for prompts in each for prompt in prompts.values())
 
 
 @dataclasses.dataclass(eq=False)
@@ -36,6 +47,6 @@ class Task:
     outcome: Verdict | InputError | None = None
 
     @property
-    def longest_prompt(self) -> int:
-        """Tokens of the longest of its prompts."""
-        return max(len(prompt) for prompts in self.prepared for prompt in prompts.values())
+    def size(self) -> int:
+        """Tokens of its prompts and characters of its texts."""
+        return self.prepared.tokens + self.comparison.characters

@@ -1,6 +1,7 @@
 """Completions and what they say: from a comparison to a prompt's tokens, from drawn tokens back to scores."""
 
 import dataclasses
+import functools
 import hashlib
 import os
 import pathlib
@@ -14,7 +15,7 @@ from spct_jax.data.comparison import Comparison
 from spct_jax.data.sources import read_jsonl, write_jsonl
 from spct_jax.data.tokenizer import Tokenizer
 from spct_jax.errors import InputError
-from spct_jax.grm import parse, prompts
+from spct_jax.grm import lengths, parse, prompts
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -69,6 +70,22 @@ class Prompter:
     def encode_meta(self, comparison: Comparison, order: Sequence[int]) -> list[int]:
         """Prompt tokens of the meta RM, whose completions are the critiques it scores."""
         return self.tokenizer.encode_turns(prompts.render(comparison, order, self.meta))
+
+    def longest(self, comparison: Comparison, *, hinted: bool = False, meta: bool = False, limit: int) -> int:
+        """Tokens of the longest of a comparison's prompts in any order, see `lengths.longest`; `meta`: the meta RM's, too."""
+        template = self.template_of(comparison)
+        most = lengths.longest(
+            comparison,
+            template,
+            self.tokenizer,
+            lambda order: self.encode(comparison, order, hinted=hinted),
+            hinted=hinted,
+            limit=limit,
+        )
+        if not meta or most > limit:
+            return most
+        encode = functools.partial(self.encode_meta, comparison)
+        return max(most, lengths.longest(comparison, self.meta, self.tokenizer, encode, limit=limit))
 
     def read(self, comparison: Comparison, order: Sequence[int], completions: Iterable[Sequence[int]]) -> Rollout:
         """Decodes and parses completions drawn for a comparison shown in `order`."""

@@ -111,10 +111,17 @@ class Run:
         if distributed.is_first():
             checkpoints.describe(self.workdir / stage, self.model, self.prompter.tokenizer, kind, self.config.prompt)
 
+    @property
+    def prompted(self) -> dict[str, bool]:
+        """Which prompts a comparison of several responses has beside the plain one: hinted ones, those of the meta RM."""
+        hinted = self.config.rejection.hinted and "rejection" in self.config.stages
+        return {"hinted": hinted, "meta": "meta_rm" in self.config.stages}
+
     def fits(self, comparison: Comparison) -> bool:
-        """Whether the comparison's prompt, with a hint where it can have one, is within the limit."""
-        hinted = comparison.n > 1 and self.config.rejection.hinted and "rejection" in self.config.stages
-        return len(self.prompter.encode(comparison, range(comparison.n), hinted=hinted)) <= self.config.data.max_prompt
+        """Whether each of the comparison's prompts, in whatever order of the responses, is within the limit."""
+        limit, prompted = self.config.data.max_prompt, self.prompted
+        prompted["hinted"] &= comparison.n > 1
+        return self.prompter.longest(comparison, **prompted, limit=limit) <= limit
 
     def example(self, number: int, rollout: Rollout, completions: Sequence[Sequence[int]] | None = None) -> Example:
         """Completions of a training comparison, all that were drawn or those given, behind the prompt they were drawn for.
@@ -145,9 +152,9 @@ class Run:
         return self.layout.split(groups)
 
     def survey(self, name: str, measure: Callable[[Any], int]) -> np.ndarray:
-        """Int32 of every record of a part of the dataset; `measure` is a function of the record, its prompt and the limits."""
+        """Int32 of every record of a part of the dataset; `measure` is a function of the record, its prompts and the limits."""
         data = self.config.data
-        stamp = f"{self.prompter.digest} {data.max_prompt} {data.max_completion}"
+        stamp = f"{self.prompter.digest} {data.max_prompt} {data.max_completion} {self.prompted} over all orders"
         return index.survey(getattr(self.dataset, name), measure, self.workdir / "data" / f"{name}.survey", stamp)
 
     def demonstrations(self, *names: str) -> tuple[Records[Example], int, dict[str, int]]:
@@ -160,6 +167,11 @@ class Run:
             return tokenizer.encode_turns(demonstration.turns), [*map(tokenizer.encode_completion, demonstration.completions)]
 
         def measure(demonstration):
+            # What is too long by its characters alone is not tokenised.
+            if tokenizer.at_least(sum(len(turn.content.strip()) for turn in demonstration.turns)) > data.max_prompt:
+                return reasons["prompt too long"]
+            if tokenizer.at_least(max(map(len, demonstration.completions))) > data.max_completion:
+                return reasons["completion too long"]
             prompt, completions = tokens(demonstration)
             if len(prompt) > data.max_prompt:
                 return reasons["prompt too long"]

@@ -144,6 +144,47 @@ def test_a_prompt_that_does_not_fit_is_an_error_in_its_place():
         judge().score([long], max_prompt=256, **OPTIONS)
 
 
+def uneven():
+    """A comparison whose prompt is longer the other way round: white space at the end is trimmed."""
+    shown = [dataclasses.replace(comparisons()[0], id=str(i), responses=("wifi" + "\n" * 9, "parking")) for i in range(9)]
+    return next(c for c in shown if orders.sample_order(2, "balanced", 0, c.id, 0) == (1, 0))
+
+
+@pytest.mark.parametrize("change", [{}, {"order": "random"}, {"adaptive": 0.3}, {"mode": "choice"}])
+def test_the_shape_of_a_comparison_is_that_of_its_longest_order_whether_or_not_it_is_drawn(change):
+    for k in (1, 2):
+        prepared = stream.Stream(judge(), Options(k=k, **change))._prepare(uneven())
+        encode = judge().prompter.encode_choice if "mode" in change else judge().prompter.encode
+        assert prepared.longest == len(encode(uneven(), (0, 1))) > len(encode(uneven(), (1, 0)))
+    options = {"k": 1, "max_prompt": prepared.longest - 1, "max_new_tokens": 4} | change
+    (outcome,) = judge().stream([uneven()], **options)
+    assert isinstance(outcome, InputError)
+
+
+def test_what_is_read_ahead_is_bounded_by_its_length(monkeypatch):
+    """Long comparisons are taken one by one, whatever the window, and a verdict is what it was."""
+    taken, done, ahead = [], [], []
+
+    def watched():
+        for comparison in comparisons()[:6]:
+            taken.append(comparison)
+            yield comparison
+
+    monkeypatch.setattr(stream, "MOST_PREPARED", 10)
+    monkeypatch.setattr(stream, "MOST_HELD", 10)
+    for verdict in judge().stream(watched(), **OPTIONS):
+        done.append(verdict)
+        ahead.append(len(taken) - len(done))
+    assert done == verdicts()[:6] and max(ahead) <= 1
+
+
+def test_a_comparison_that_is_too_long_by_its_characters_is_not_tokenised(monkeypatch):
+    long = dataclasses.replace(comparisons()[0], responses=("<bos>" * 100_000, "wifi"))
+    monkeypatch.setattr(Prompter, "encode", None)
+    (outcome,) = judge().stream([long], **OPTIONS, max_prompt=256)
+    assert str(outcome) == "prompt longer than the context (more than 256 tokens)"
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
