@@ -97,30 +97,36 @@ def partial(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array, cap: floa
       cap: soft cap on the scores, applied before the mask; 0 for none.
     """
     scores = jnp.einsum("...KMTH,...KSH->...KMTS", q, k, preferred_element_type=jnp.float32)
-    weights, peak = _weights(scores, mask[..., None, None, :, :], cap)
+    weights, peak = _weights(scores, mask[..., None, None, :, :], cap, v.dtype)
     out = jnp.einsum("...KMTS,...KSH->...KMTH", weights.astype(v.dtype), v, preferred_element_type=jnp.float32)
     return Partial(out, peak, jnp.sum(weights, axis=-1))
 
 
-def _weights(scores: jax.Array, mask: jax.Array, cap: float) -> tuple[jax.Array, jax.Array]:
-    """(exp(scores - peak) where visible, the peak [..] of each row of scores [.. S])."""
+def _weights(scores: jax.Array, mask: jax.Array, cap: float, dtype: jnp.dtype) -> tuple[jax.Array, jax.Array]:
+    """(exp(scores - peak) where visible, the peak [..] of each row of scores [.. S]); the values they weigh are of `dtype`."""
     scores = jnp.where(mask, softcap(scores, cap), MASKED)
-    if _needs_peak(cap):
+    if _needs_peak(cap, dtype):
         peak = lax.stop_gradient(jnp.max(scores, axis=-1, initial=MASKED))
     else:
         peak = jnp.zeros(scores.shape[:-1], jnp.float32)
     return jnp.exp(scores - peak[..., None]), peak
 
 
-def _needs_peak(cap: float) -> bool:
-    """Whether exp needs its scores shifted: small capped ones neither over- nor underflow, and save the pass for a maximum."""
-    return not 0 < cap <= 60
+def _needs_peak(cap: float, dtype: jnp.dtype) -> bool:
+    """Whether exp needs its scores shifted: small capped ones neither over- nor underflow, and save the pass for a maximum.
+
+    Not where weights are rounded to float16, which ends at exp(11).
+    """
+    return not 0 < cap <= 50 or dtype == jnp.float16
 
 
-def nothing(shape: tuple[int, ...], cap: float) -> Partial:
-    """Attention of queries of this shape [.. H] over no key at all, under that soft cap; what `combine` starts from."""
+def nothing(shape: tuple[int, ...], cap: float, dtype: jnp.dtype) -> Partial:
+    """Attention of queries of this shape [.. H] over no key at all, under that soft cap; what `combine` starts from.
+
+    `dtype` is that of the values of the parts it is combined with.
+    """
     rows = shape[:-1]
-    peak = jnp.full(rows, MASKED if _needs_peak(cap) else 0.0, jnp.float32)
+    peak = jnp.full(rows, MASKED if _needs_peak(cap, dtype) else 0.0, jnp.float32)
     return Partial(jnp.zeros(shape, jnp.float32), peak, jnp.zeros(rows, jnp.float32))
 
 
@@ -136,7 +142,20 @@ def merge(*parts: Partial) -> jax.Array:
     """One softmax over the keys of all parts: Float32[.. K M T H]."""
     whole = combine(*parts)
     # Only the padding of a trunk sees no key at all; its output is never read, but must stay finite.
-    return whole.out / jnp.where(whole.sum > 0, whole.sum, 1.0)[..., None]
+    return _divide(whole.out, jnp.where(whole.sum > 0, whole.sum, 1.0)[..., None])
+
+
+@jax.custom_jvp
+def _divide(x: jax.Array, y: jax.Array) -> jax.Array:
+    """x / y, whose derivative JAX would take by way of 1 / y**2, which float32 does not hold once |log(y)| passes 44."""
+    return x / y
+
+
+@_divide.defjvp
+def _divide_jvp(primals, tangents):
+    (x, y), (dx, dy) = primals, tangents
+    ratio = _divide(x, y)
+    return ratio, (dx - ratio * dy) / y
 
 
 def attend_trunk(q: jax.Array, k: jax.Array, v: jax.Array, lengths: jax.Array, window: int | None, cap: float) -> jax.Array:
@@ -212,7 +231,7 @@ def attend_branch(
         # M outside of G: where query heads are split over devices, the rows of the product are split alike.
         folded = jnp.moveaxis(q, 1, 3).reshape(B, K, -1, H)
         scores = jnp.einsum("BKRH,BKSH->BKRS", folded, trunk[0], preferred_element_type=jnp.float32)
-        weights, peak = _weights(scores.reshape(B, K, M, G, -1, S), trunk_visible[:, None, None, None], cap)
+        weights, peak = _weights(scores.reshape(B, K, M, G, -1, S), trunk_visible[:, None, None, None], cap, trunk[1].dtype)
         out = weights.reshape(scores.shape).astype(trunk[1].dtype)
         out = jnp.einsum("BKRS,BKSH->BKRH", out, trunk[1], preferred_element_type=jnp.float32)
         on_trunk = Partial(out.reshape(*peak.shape, H), peak, jnp.sum(weights, axis=-1))
@@ -254,7 +273,7 @@ def one_query_on_trunk(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array
     B, G, K, M, H = q.shape
     rows = jnp.moveaxis(q, 1, 2).reshape(B, K, G * M, H)
     scores = jnp.einsum("BKRH,BKSH->BKRS", rows, k, preferred_element_type=jnp.float32)
-    weights, peak = _weights(scores.reshape(B, K, G, M, -1), mask[:, None, :, None, :], cap)
+    weights, peak = _weights(scores.reshape(B, K, G, M, -1), mask[:, None, :, None, :], cap, v.dtype)
     out = jnp.einsum("BKRS,BKSH->BKRH", weights.reshape(scores.shape).astype(v.dtype), v, preferred_element_type=jnp.float32)
     part = Partial(out.reshape(B, K, G, M, H), peak, jnp.sum(weights, axis=-1))
     return Partial(*(jnp.moveaxis(x, 1, 2) for x in part))
@@ -274,6 +293,6 @@ def one_query_on_branch(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Arra
       The `Partial` with axes [B G K M], without T.
     """
     scores = jnp.einsum("BGKMH,BGKHS->BGKMS", q, k, preferred_element_type=jnp.float32)
-    weights, peak = _weights(scores, mask[:, :, None, None], cap)
+    weights, peak = _weights(scores, mask[:, :, None, None], cap, v.dtype)
     out = jnp.einsum("BGKMS,BGKSH->BGKMH", weights.astype(v.dtype), v, preferred_element_type=jnp.float32)
     return Partial(out, peak, jnp.sum(weights, axis=-1))

@@ -142,7 +142,7 @@ def _attend_past(q, past, base, longest, times, window, cap) -> attention.Partia
         visible = (places < base[..., None]) & attention.causal_mask(times, places, window)
         return attention.combine(part, attention.one_query_on_branch(q, k, v, visible, cap))
 
-    part = attention.nothing(q.shape, cap)
+    part = attention.nothing(q.shape, cap, q.dtype)
     for (start, stop), (k, v) in zip(segments(sum(v.shape[-2] for _, v in past)), past, strict=True):
         read = functools.partial(attend, k=k, v=v, places=jnp.arange(start, stop))
         part = lax.cond(longest > start, read, lambda part: part, part)

@@ -73,11 +73,13 @@ def grpo_loss(
     logprobs, entropy = group_logprobs(params, config, groups, temperature)
     old = jax.lax.stop_gradient(logprobs) if old_logprobs is None else old_logprobs
     mask = completion_mask(groups)
-    log_ratio = logprobs - old
-    ratio = jnp.exp(log_ratio)
+    # Of completion tokens only: exp of what stands behind them may be infinite, and 0 times that is NaN.
+    log_ratio = jnp.where(mask > 0, logprobs - old, 0)
+    # Far above any clip, and below where exp is infinite, whose gradient would be NaN where the clip leaves it out.
+    ratio = jnp.exp(jnp.minimum(log_ratio, 60))
     gain = advantages[..., None]
     surrogate = jnp.minimum(ratio * gain, jnp.clip(ratio, 1 - clip, 1 + clip) * gain)
-    log_ref_ratio = ref_logprobs - logprobs
+    log_ref_ratio = jnp.where(mask > 0, ref_logprobs - logprobs, 0)
     kl = jnp.exp(log_ref_ratio) - log_ref_ratio - 1
     per_sequence = ((surrogate - beta * kl) * mask).sum(-1) / jnp.maximum(mask.sum(-1), 1)
     loss = -per_sequence.mean() / parts

@@ -123,7 +123,7 @@ def test_attention_over_nothing_changes_no_bit_of_what_it_is_combined_with(cap):
     q, k, v = (rng.standard_normal(shape, np.float32) for shape in ((2, 3, 5, 8), (2, 7, 8), (2, 7, 8)))
     k -= 100 * q[:, 0, 0, None] * (cap == 0)
     part = attention.partial(q, k, v, np.ones((5, 7), bool), cap)
-    nothing = attention.nothing(q.shape, cap)
+    nothing = attention.nothing(q.shape, cap, q.dtype)
     assert float(np.abs(nothing.out).max()) == float(np.abs(nothing.sum).max()) == 0
     for got, want in zip(attention.combine(nothing, part), part, strict=True):
         np.testing.assert_array_equal(got, want)

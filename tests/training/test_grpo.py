@@ -175,3 +175,16 @@ def test_trainer_and_sampler_agree(params, temperature):
     logprobs = group_logprobs(params, CONFIG, jax.tree.map(jnp.asarray, groups), temperature)[0]
     ratio = jnp.exp(logprobs - out.logprobs)[completion_mask(groups) > 0]
     assert ratio.size > 3 * G and float(jnp.abs(ratio - 1).max()) < 1e-4
+
+
+def test_a_ratio_too_large_for_float32_leaves_no_nan(params, groups):
+    """Where the clip or a zero advantage leaves it out, and behind the end of a completion."""
+    logprobs = group_logprobs(params, CONFIG, groups, 1.0)[0]
+    behind = completion_mask(groups) == 0
+    reference = jnp.where(behind, logprobs + 200, logprobs)
+    advantages = jnp.array([[1.0, 0.0, 0.0, 1.0]] * 2)
+    gradients, (metrics, _) = jax.jit(
+        jax.grad(lambda p: loss_of(p, groups, advantages, logprobs - 100, reference, clip=0.2), has_aux=True)
+    )(params)
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(gradients))
+    assert float(metrics["loss"][0] / metrics["loss"][1]) == pytest.approx(-1.2 / 2, rel=1e-5)
