@@ -201,7 +201,7 @@ class RLConfig:
     rollout_parts: int = bounded(1, 1, 1 << 20)
     """Completions are drawn in so many equal parts of the prompts, one after the other, to save the memory of caches."""
     ref_dtype: str = one_of("float32", REFERENCE_DTYPES)
-    """Of the frozen reference policy's parameters: `float32`, or `bfloat16` for half the memory."""
+    """Of the frozen reference policy's matrices: `float32`, or `bfloat16` for half the memory."""
     optimizer: OptimizerConfig = dataclasses.field(default_factory=lambda: OptimizerConfig(learning_rate=1.5e-4))
 
 

@@ -147,7 +147,7 @@ def merge(*parts: Partial) -> jax.Array:
 
 @jax.custom_jvp
 def _divide(x: jax.Array, y: jax.Array) -> jax.Array:
-    """x / y, whose derivative JAX would take by way of 1 / y**2, which float32 does not hold once |log(y)| passes 44."""
+    """Quotient whose derivative JAX would take by way of 1 / y**2, which float32 does not hold once |log(y)| passes 44."""
     return x / y
 
 

@@ -55,7 +55,7 @@ class _Setting:
         sharding.check_batches(config, self.layout)
         self.rollout = sharding.rollout_layout(self.layout, config.mesh)
         self.params = checkpoints.abstract_params(config.model, "policy")
-        self.reference = jax.tree.map(lambda x: _struct(x.shape, config.rl.ref_dtype), self.params)
+        self.reference = jax.eval_shape(functools.partial(partition.cast, dtype=config.rl.ref_dtype), self.params)
         self.trunk, self.time = config.data.max_prompt - 1, config.data.max_completion
         learner = self.state("rl", "policy")
         self.state_bytes = sharding.bytes_per_device(learner, self.layout.state(learner))

@@ -21,11 +21,11 @@ from spct_jax.data.sources import DECIDED, DEMONSTRATIONS, Demonstration, Kind, 
 from spct_jax.data.tokenizer import Tokenizer, train_tokenizer
 from spct_jax.errors import InputError
 from spct_jax.grm import prompts
-from spct_jax.models import checkpoints
+from spct_jax.models import checkpoints, partition
 from spct_jax.models.sizes import ModelConfig
 from spct_jax.sampling import grouped
 from spct_jax.sampling.rollouts import Prompter, Rollout
-from spct_jax.sharding import Layout
+from spct_jax.sharding import Layout, Program
 
 
 class LostStepsError(Exception):
@@ -51,6 +51,9 @@ class Dataset:
     """How many each training comparison has, once misfits are dropped."""
 
 
+_cast = Program(partition.cast, ("params",), lambda layout, params, *, dtype: layout.params(params))
+
+
 @dataclasses.dataclass(frozen=True)
 class Run:
     """What every stage is given."""
@@ -74,10 +77,10 @@ class Run:
         stage_key = jax.random.fold_in(jax.random.key(self.config.seed), zlib.crc32(stage.encode()))
         return jax.random.fold_in(stage_key, step)
 
-    def initial_params(self, dtype: str = "float32") -> Any:
-        """Parameters that the first training stage starts from; `dtype` is that of an initial checkpoint's."""
+    def initial_params(self) -> Any:
+        """Float32 parameters that the first training stage starts from."""
         if self.config.init_checkpoint:
-            return checkpoints.load(self.config.init_checkpoint, dtype=dtype, place=self.layout.params).params
+            return checkpoints.load(self.config.init_checkpoint, dtype="float32", place=self.layout.params).params
 
         def init(data):
             return models.init(self.model, jax.random.wrap_key_data(data))
@@ -97,10 +100,15 @@ class Run:
             raise LostStepsError(stage, model.step)
         return model.params
 
-    def policy_before(self, stage: str, dtype: str = "float32") -> Any:
-        """The policy's parameters where a stage begins: those of the last stage before it that trains one, or initial ones."""
+    def policy_before(self, stage: str, matrices: str = "float32") -> Any:
+        """The policy's parameters where a stage begins: those of the last stage before it that trains one, or initial ones.
+
+        They are float32 but for the large ones, whose dtype is `matrices`: norms keep what the policy has, so that the
+        reference of a policy that computes in `matrices` is that policy to the bit.
+        """
         earlier = [s for s in self.config.stages[: self.config.stages.index(stage)] if s in POLICIES]
-        return self.params_of(earlier[-1], dtype) if earlier else self.initial_params(dtype)
+        params = self.params_of(earlier[-1], "float32") if earlier else self.initial_params()
+        return params if matrices == "float32" else _cast(params, layout=self.layout, dtype=matrices)
 
     def to_draw_with(self, params: Any) -> Any:
         """Parameters that completions are drawn with or read by, from where updates have them."""

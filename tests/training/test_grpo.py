@@ -1,18 +1,21 @@
 """GRPO: advantages and loss against hand-computed numbers, ratios, and the clip."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from spct_jax import models
+from spct_jax import models, sharding
 from spct_jax.config import OptimizerConfig
 from spct_jax.data import batches
-from spct_jax.models import sizes
+from spct_jax.data.tokenizer import train_tokenizer
+from spct_jax.models import checkpoints, sizes
 from spct_jax.sampling.generate import branch_keys, draw
 from spct_jax.training import grpo, loop, optimizers, train_state
+from spct_jax.training import run as runs
 from spct_jax.training.scoring import completion_mask, group_logprobs
 
 CONFIG = dataclasses.replace(sizes.toy(64), num_layers=2)
@@ -188,3 +191,25 @@ def test_a_ratio_too_large_for_float32_leaves_no_nan(params, groups):
     )(params)
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(gradients))
     assert float(metrics["loss"][0] / metrics["loss"][1]) == pytest.approx(-1.2 / 2, rel=1e-5)
+
+
+def test_a_reference_in_bfloat16_is_the_policy_it_starts_from(params, groups, micro_config, tmp_path):
+    """Its norms, which are not bfloat16's numbers, are not rounded: the KL before the first update is 0."""
+    rng, config = np.random.default_rng(0), dataclasses.replace(CONFIG, dtype="bfloat16")
+    params = jax.tree.map(lambda x: x + 0.01 * rng.standard_normal(x.shape, np.float32), params)
+    tokenizer = train_tokenizer(["Alba has wifi, sun.", "Birch has tea."], vocab_size=300)
+    checkpoints.save(tmp_path / "start", checkpoints.Model(params, config, tokenizer, "policy", 0))
+    micro_config.stages, micro_config.init_checkpoint = ("rl",), str(tmp_path / "start")
+    layout = sharding.make_layout()
+    run = runs.Run(micro_config, tmp_path, None, None, config, layout, layout)
+    reference = jax.device_get(run.policy_before("rl", "bfloat16"))
+    assert {str(x.dtype) for x in jax.tree.leaves(reference)} == {"float32", "bfloat16"}
+
+    settings = {"beta": 0.08, "clip": 0.2, "temperature": 1.0}
+    wanted = jax.jit(lambda p: group_logprobs(p, config, groups, 1.0)[0])(reference)
+    loss = functools.partial(grpo.grpo_loss, config=config, groups=groups, old_logprobs=None, **settings)
+    advantages = jnp.ones((2, G))
+    gradient = jax.jit(
+        jax.grad(lambda p: loss(p, advantages=advantages, ref_logprobs=wanted, sampler_logprobs=wanted), has_aux=True)
+    )
+    assert float(gradient(params)[1][0]["kl"][0]) == 0.0
