@@ -9,7 +9,7 @@ import dataclasses
 import json
 import pathlib
 
-from absl import flags
+from absl import flags, logging
 
 from spct_jax import cli, files
 from spct_jax.data.tokenizer import Tokenizer
@@ -47,6 +47,7 @@ def load(source: pathlib.Path, *, dtype: str | None, size: str = "", tokenizer: 
     if hf_weights.is_hf_directory(source):
         found = Tokenizer.load(tokenizer) if tokenizer else checkpoints.read_tokenizer(source)
         params, config, kind = hf_weights.read_weights(source, dtype=dtype, num_tokens=found.vocab_size)
+        checkpoints.check_finite(params, source)
         return Model(params, config, found, kind, 0, checkpoints.read_templates(source))
     if (source / "model.json").is_file():
         return checkpoints.load(source, kind=checkpoints.read_card(source)[1], dtype=dtype)
@@ -54,6 +55,7 @@ def load(source: pathlib.Path, *, dtype: str | None, size: str = "", tokenizer: 
         if not size or not tokenizer:
             raise InputError(f"{source}: a bare Orbax checkpoint does not describe itself; give --size and --tokenizer")
         params, config = google.load_google(source, sizes.get(size), dtype=dtype or "bfloat16")
+        checkpoints.check_finite(params, source)
         return Model(params, config, Tokenizer.load(tokenizer), "policy", 0)
     raise InputError(f"{source}: neither a model of this library nor Hugging Face's nor an Orbax checkpoint")
 
@@ -93,8 +95,7 @@ def convert(source: pathlib.Path, target: pathlib.Path, layout: str, **how) -> M
     """Loads a model and writes it in `layout`; returns it. Keyword arguments as of `load`."""
     if not source.is_dir():
         raise InputError(f"--from={source}: no such directory")
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise InputError(f"--to={target}: exists already; choose another directory")
+    files.check_new(target)
     model = load(source, **how)
     if layout == "orbax":
         checkpoints.save(target, model)
@@ -105,10 +106,10 @@ def convert(source: pathlib.Path, target: pathlib.Path, layout: str, **how) -> M
 
 def main(_) -> None:
     """Entry of `python -m spct_jax.convert`."""
-    source, target = pathlib.Path(FROM.value), pathlib.Path(TO.value)
-    model = convert(
-        source, target, FORMAT.value, dtype=DTYPE.value or None, size=SIZE.value or "", tokenizer=TOKENIZER.value or ""
-    )
+    logging.set_verbosity(logging.FATAL)  # Orbax logs a traceback for every thread that fails; the exception says it once
+    source, target = files.local_path(FROM.value, "--from"), files.local_path(TO.value, "--to")
+    tokenizer = str(files.local_path(TOKENIZER.value, "--tokenizer")) if TOKENIZER.value else ""
+    model = convert(source, target, FORMAT.value, dtype=DTYPE.value or None, size=SIZE.value or "", tokenizer=tokenizer)
     print(f"{target}: {model.kind}, {json.dumps(dataclasses.asdict(model.config))}")
 
 

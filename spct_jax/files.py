@@ -152,19 +152,25 @@ def check_new(directory: str | os.PathLike) -> pathlib.Path:
 
 
 @contextlib.contextmanager
-def new_directory(directory: str | os.PathLike) -> Iterator[pathlib.Path]:
+def new_directory(directory: str | os.PathLike, size: int = 0) -> Iterator[pathlib.Path]:
     """A scratch directory beside `directory` that takes its name when the block ends well; else nothing is there.
 
     All files in it get the permissions that the process gives to new ones, whatever their writers chose.
 
+    Args:
+      directory: its name.
+      size: bytes that will be written at most.
+
     Raises:
-      InputError: `directory` exists and is not empty, or cannot be written.
+      InputError: `directory` exists and is not empty, cannot be written, or there is no room for `size` bytes.
     """
     target = check_new(directory)
     scratch = target.with_name(f"{target.name}.{secrets.token_hex(4)}.partial")  # nobody else's, so that it may be removed
     try:
         scratch.mkdir(parents=True)
         try:
+            if (free := shutil.disk_usage(scratch).free) < size:
+                raise InputError(f"{directory}: cannot be written, since {size:,} bytes are needed and {free:,} are free")
             yield scratch
             _permit(scratch)
             if target.exists():
@@ -173,8 +179,21 @@ def new_directory(directory: str | os.PathLike) -> Iterator[pathlib.Path]:
         except BaseException:
             shutil.rmtree(scratch)
             raise
-    except OSError as error:
-        raise InputError(f"{directory}: cannot be written ({error.strerror or error})") from None
+    except Exception as error:
+        if cause := os_cause(error):
+            raise InputError(f"{directory}: cannot be written ({cause})") from None
+        raise
+
+
+def os_cause(error: Exception) -> str | None:
+    """What the operating system said, such as "No space left on device", None where an error is not of it.
+
+    Safetensors, TensorStore and Orbax have exceptions of their own for it, which quote its number.
+    """
+    if isinstance(error, OSError):
+        return error.strerror or str(error)
+    quoted = re.search(r"os[_ ]error(?:_code)?[ ='\"]+(\d+)", str(error))
+    return os.strerror(int(quoted[1])) if quoted else None
 
 
 def _permit(directory: pathlib.Path) -> None:

@@ -17,6 +17,7 @@ from spct_jax.errors import InputError
 from spct_jax.evaluation import judge_files, verdicts
 from spct_jax.evaluation.judging import Judge
 from spct_jax.evaluation.options import MODES, Options
+from spct_jax.models import checkpoints
 from spct_jax.validation import check_mesh
 
 
@@ -45,9 +46,12 @@ def read_options() -> dict[str, Any]:
     given = (K, K_META, TEMPERATURE, TOP_K, TOP_P, SEED, ORDER, MODE, ADAPTIVE, MAX_NEW_TOKENS, MAX_PROMPT, BATCH_SIZE)
     options = {flag.name: flag.value for flag in given if flag.value is not None}
     try:
-        Options(**options)
+        checked = Options(**options)
     except InputError as error:
         raise InputError(f"--{error}") from None
+    for flag in (CHECKPOINT, META_CHECKPOINT):
+        if flag.value:
+            checked.for_model(checkpoints.read_architecture(flag.value))
     return options
 
 
@@ -66,7 +70,8 @@ def explain() -> str:
         if not CHECKPOINT.value:
             raise InputError(f"{line.where}: {line.id!r} has no verdict yet; give --checkpoint to score it")
         origin = CHECKPOINT.value
-        (outcome,) = load().stream([line.comparison], **read_options())
+        options = read_options()
+        (outcome,) = load().stream([line.comparison], **options)
         record = line.failed(str(outcome)) if isinstance(outcome, InputError) else verdicts.to_json(outcome)
     if "error" in record:
         raise InputError(f"{line.where}: {record['error']}")
@@ -116,7 +121,11 @@ if __name__ == "__main__":
     )
     ADAPTIVE = flags.DEFINE_float("adaptive", 0.0, "Stop at a chance of this that all k samples would say otherwise; 0: never.")
     MAX_NEW_TOKENS = flags.DEFINE_integer("max_new_tokens", 1024, "Longest critique, in tokens.")
-    MAX_PROMPT = flags.DEFINE_integer("max_prompt", 8192, "Longest prompt, in tokens; a longer one is an error.")
+    MAX_PROMPT = flags.DEFINE_integer(
+        "max_prompt",
+        None,
+        "Longest prompt, in tokens; a longer one is an error. Default: 8192, or what the model has.",
+    )
     BATCH_SIZE = flags.DEFINE_integer("batch_size", None, "Rows of prompts at a time; default: 16.")
     CPU_DEVICES = flags.DEFINE_integer("cpu_devices", 1, "Devices to split the CPU into, where there is nothing else.")
     STRATEGY = flags.DEFINE_enum(

@@ -18,7 +18,7 @@ from spct_jax.config import Config
 from spct_jax.errors import InputError
 from spct_jax.hardware import GIB, Chip
 from spct_jax.planning import programs, report, search
-from spct_jax.validation import validate
+from spct_jax.validation import check_positions, validate
 
 COMPILED_CANDIDATES = 3
 
@@ -75,6 +75,7 @@ def main(_) -> None:
     """Entry of `python -m spct_jax.plan`."""
     config, topology = flags.FLAGS.config, TOPOLOGY.value
     validate(config)
+    check_positions(config, config.model)
     chip, cache = hardware.parse_topology(topology), pathlib.Path(CACHE.value).expanduser()
     hardware.prepare(chip)
     jax.config.update("jax_platforms", "cpu")

@@ -12,10 +12,11 @@ from spct_jax import cli, distributed, files, sharding
 from spct_jax.config import Config
 from spct_jax.errors import InputError
 from spct_jax.evaluation import accuracy, report
+from spct_jax.models import checkpoints
 from spct_jax.sampling.rollouts import Prompter
 from spct_jax.training import grpo, inputs, meta_rm, rejection, sft
 from spct_jax.training.run import LostStepsError, Run, architecture, drop_misfits, load_dataset, load_tokenizer, name_templates
-from spct_jax.validation import validate
+from spct_jax.validation import check_positions, validate
 
 STAGES: dict[str, Callable[[Run], dict]] = {
     "sft": sft.run_sft,
@@ -35,6 +36,7 @@ def prepare(config: Config, workdir: pathlib.Path) -> Run:
     """
     validate(config)
     config, workdir = inputs.absolute(config), workdir.absolute()
+    check_positions(config, checkpoints.read_architecture(config.init_checkpoint) if config.init_checkpoint else config.model)
     layout = sharding.make_layout(config.mesh)
     sharding.check_batches(config, layout)
     workdir.mkdir(parents=True, exist_ok=True)

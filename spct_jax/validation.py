@@ -5,6 +5,7 @@ import dataclasses
 from spct_jax import bounds
 from spct_jax.config import POLICIES, STAGES, Config, MeshConfig
 from spct_jax.errors import InputError
+from spct_jax.models.sizes import ModelConfig
 
 NEEDS = {"rft": ("rejection",), "meta_rm": ("rejection", "rl")}
 """Stages that learn from what others have drawn, one of them at least."""
@@ -46,6 +47,11 @@ def validate(config: Config) -> None:
             f"config.stages: evaluate judges with what {', '.join(POLICIES)} trained in this run; put one of them before it, "
             "or judge with a finished model by python -m spct_jax.judge"
         )
+
+
+def check_positions(config: Config, model: ModelConfig) -> None:
+    """Raises InputError if the prompts and completions of a run are longer than its model is made for."""
+    model.check_length(config.data.max_prompt, config.data.max_completion, "config.data.max_prompt and max_completion")
 
 
 def check_mesh(mesh: MeshConfig, prefix: str = "config.mesh.") -> None:

@@ -7,10 +7,11 @@ import typing
 import pytest
 
 from spct_jax import config as config_lib
+from spct_jax import train
 from spct_jax.errors import InputError
 from spct_jax.evaluation.options import Options
 from spct_jax.models import sizes
-from spct_jax.validation import validate
+from spct_jax.validation import check_positions, validate
 
 
 def scalars(kind):
@@ -112,3 +113,16 @@ def test_what_a_configuration_file_may_get_wrong_is_named(path, value, says):
 def test_the_papers_settings_are_within_their_ranges():
     for name in sizes.SIZES:
         validate(config_lib.paper(sizes.get(name)))
+
+
+def test_prompts_and_completions_beyond_the_models_positions_are_refused_at_the_start(tmp_path):
+    """8,192 + 1,024 tokens on a Gemma-2, which was made for 8,192; before a file is read or a directory made."""
+    config = config_lib.paper(sizes.gemma2_27b())
+    check_positions(config, config.model)
+    config.data.max_prompt, config.init_checkpoint = 8192, ""
+    with pytest.raises(InputError, match="max_completion are 8,192 [+] 1,024 = 9,216 tokens; the model has 8,192 positions"):
+        check_positions(config, config.model)
+    with pytest.raises(InputError, match="the model has 8,192 positions"):
+        train.prepare(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    check_positions(config, sizes.gemma3_27b())

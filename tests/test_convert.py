@@ -1,15 +1,19 @@
 """`python -m spct_jax.convert` between layouts, and model directories of either layout where a checkpoint is asked for."""
 
 import dataclasses
+import errno
 import json
+import os
 import pathlib
 import shutil
 import subprocess
 import sys
+import types
 
 import jax
 import numpy as np
 import pytest
+import safetensors
 import safetensors.numpy
 
 from spct_jax import convert, models, sharding
@@ -128,6 +132,8 @@ def test_a_checkpoint_of_two_devices_is_converted_on_one(source, tmp_path):
         (["--from=.", "--to=x", "--format=gguf"], "should be one of <orbax|hf>"),
         (["--from={tmp}", "--to={tmp}/x", "--format=hf"], "neither a model of this library nor"),
         (["--from={tmp}", "--to={tmp}", "--format=hf"], "exists already"),
+        (["--from={tmp}", "--to={tmp}/file/x/y", "--format=hf"], "cannot be written, since {tmp}/file is a file"),
+        (["--from={tmp}", "--to=gs://bucket/x", "--format=hf"], "--to=gs://bucket/x: a URL"),
     ],
 )
 def test_wrong_flags_are_one_line(tmp_path, flags, said):
@@ -135,5 +141,86 @@ def test_wrong_flags_are_one_line(tmp_path, flags, said):
     command = [sys.executable, "-m", "spct_jax.convert", *(flag.format(tmp=tmp_path) for flag in flags)]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 2
-    assert said in done.stderr
+    assert said.format(tmp=tmp_path) in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_files_of_the_users_beside_the_target_are_left_alone(source, tmp_path):
+    """Of a name that this library once used for what it was writing."""
+    for name in ("ours.partial", "theirs.partial"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "mine").write_text("mine")
+    convert.convert(source, tmp_path / "ours", "orbax", dtype=None)
+    convert.convert(tmp_path / "ours", tmp_path / "theirs", "hf", dtype=None)
+    with pytest.raises(InputError, match="exists already"):
+        convert.convert(source, tmp_path / "ours.partial", "orbax", dtype=None)
+    assert {p.name for p in tmp_path.iterdir()} == {"source", "ours", "ours.partial", "theirs", "theirs.partial"}
+    assert all((tmp_path / name / "mine").read_text() == "mine" for name in ("ours.partial", "theirs.partial"))
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o027, 0o077])
+def test_files_are_written_under_the_umask(source, tmp_path, umask):
+    """Safetensors writes its files for their owner alone, and a copied file has the permissions of its source."""
+    (source / "generation_config.json").chmod(0o400)
+    before = os.umask(umask)
+    try:
+        convert.convert(source, tmp_path / "theirs", "hf", dtype=None)
+    finally:
+        os.umask(before)
+    assert {path.stat().st_mode & 0o777 for path in (tmp_path / "theirs").iterdir() if path.is_file()} == {0o666 & ~umask}
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), "No space left on device"),
+        (safetensors.SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"), "No space"),
+        (ValueError("RESOURCE_EXHAUSTED: Failed to write 5 bytes: x [os_error_code='122']"), "Disk quota exceeded"),
+    ],
+)
+def test_a_full_disk_is_one_line(source, tmp_path, monkeypatch, error, said):
+    def full(*_, **__):
+        raise error
+
+    monkeypatch.setattr(safetensors.numpy, "save_file", full)
+    with pytest.raises(InputError, match=f"theirs: cannot be written .{said}"):
+        convert.convert(source, tmp_path / "theirs", "hf", dtype=None)
+    assert {p.name for p in tmp_path.iterdir()} == {"source"}
+
+
+def test_what_has_no_room_is_not_begun(source, tmp_path, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: types.SimpleNamespace(free=1000))
+    for layout in ("orbax", "hf"):
+        with pytest.raises(InputError, match="872,704 bytes are needed and 1,000 are free"):
+            convert.convert(source, tmp_path / "target", layout, dtype=None)
+    assert {p.name for p in tmp_path.iterdir()} == {"source"}
+
+
+def test_weights_that_are_nan_are_not_converted(source, tmp_path):
+    path = source / "model-00002-of-00005.safetensors"
+    table = safetensors.numpy.load_file(path)
+    next(iter(table.values())).flat[3] = np.nan
+    safetensors.numpy.save_file(table, path)
+    with pytest.raises(InputError, match="weights of .*source hold NaN"):
+        convert.convert(source, tmp_path / "ours", "orbax", dtype=None)
+
+
+def test_snapshots_of_hugging_faces_cache_are_read(source, tmp_path):
+    """Their files are links into the folder of blobs beside them; any other link that leads out is refused."""
+    snapshot, blobs = tmp_path / "hub" / "snapshots" / "abc", tmp_path / "hub" / "blobs"
+    snapshot.mkdir(parents=True)
+    shutil.copytree(source, blobs)
+    for path in blobs.iterdir():
+        (snapshot / path.name).symlink_to(f"../../blobs/{path.name}")
+    assert checkpoints.load(snapshot).tokenizer.stop_ids == checkpoints.load(source).tokenizer.stop_ids
+    (snapshot / "tokenizer.model").unlink()
+    (snapshot / "tokenizer.model").symlink_to(source / "tokenizer.model")
+    with pytest.raises(InputError, match="tokenizer.model: a link to .*source/tokenizer.model, which is not in"):
+        checkpoints.load(snapshot)
+
+
+@pytest.mark.parametrize("stops", ["1", [1, "7"], [True], [-1], [10**6], {"a": 1}, 1.0])
+def test_stop_ids_are_ids(source, stops):
+    (source / "generation_config.json").write_text(json.dumps({"eos_token_id": stops}))
+    with pytest.raises(InputError, match=r"generation_config.json: eos_token_id holds .*, no id of the tokenizer's"):
+        checkpoints.read_tokenizer(source)

@@ -5,8 +5,11 @@ import dataclasses
 from spct_jax import bounds
 from spct_jax.bounds import MOST, SEEDS, bounded, one_of
 from spct_jax.errors import InputError
+from spct_jax.models.sizes import ModelConfig
 from spct_jax.sampling.generate import bucket_of
 
+LONGEST_PROMPT = 8192
+"""Tokens of the longest prompt where nothing else limits it."""
 MODES = ("scores", "choice", "token_prob")
 
 
@@ -25,8 +28,8 @@ class Options:
     """`balanced`, or `random` (the paper's)."""
     max_new_tokens: int = bounded(1024, 1, 1 << 24)
     """Where a critique is cut."""
-    max_prompt: int = bounded(8192, 1, 1 << 24)
-    """Tokens of the longest prompt; a longer one has no verdict."""
+    max_prompt: int = bounded(0, 0, 1 << 24)
+    """Tokens of the longest prompt; a longer one has no verdict. 0: what the model's positions leave, 8,192 at most."""
     batch_size: int = bounded(16, 1, 1 << 20)
     """Rows decoded at once, rounded up to a multiple of the devices; see `sampling.programs.Shape`."""
     top_k: int = bounded(0, 0, MOST)
@@ -64,6 +67,19 @@ class Options:
     def longest_prompt(self) -> int:
         """Tokens of the longest prompt that has a shape."""
         return self.buckets[-1][0] if self.buckets else self.max_prompt
+
+    def for_model(self, config: ModelConfig) -> "Options":
+        """The same with `max_prompt` set, for a model.
+
+        Raises:
+          InputError: prompts and critiques of these lengths have more tokens than the model has positions.
+        """
+        known, new = config.max_positions, self.max_new_tokens
+        most = min(LONGEST_PROMPT, max(known - new, 1)) if known else LONGEST_PROMPT
+        options = dataclasses.replace(self, max_prompt=self.max_prompt or most)
+        for prompt, completion in self.buckets or ((options.max_prompt, new),):
+            config.check_length(prompt, completion, "max_prompt and max_new_tokens")
+        return options
 
     def shape_of(self, length: int) -> tuple[int, int]:
         """(max_prompt, max_new_tokens) for prompts of up to `length` tokens; InputError if there is none."""

@@ -57,7 +57,10 @@ class Stream:
     """One pass over a sequence of comparisons."""
 
     def __init__(self, judge: "Judge", options: Options):
-        """`judge` is the `judging.Judge` whose models are used."""
+        """`judge` is the `judging.Judge` whose models are used; InputError if they have too few positions for the options."""
+        options = options.for_model(judge.config)
+        if judge.meta is not None:
+            options.for_model(judge.meta[1])
         self.judge, self.options = judge, options
         self.prompter = judge.prompter
         self.key = jax.random.key(options.seed)

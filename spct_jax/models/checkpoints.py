@@ -148,7 +148,7 @@ def load(directory: str | os.PathLike, *, kind: str = "policy", dtype: str | Non
 
 def save(directory: str | os.PathLike, model: Model) -> None:
     """Writes a model directory of ours, whole or not at all; InputError if it holds something already."""
-    with files.new_directory(directory) as scratch:
+    with files.new_directory(directory, sum(leaf.nbytes for leaf in jax.tree.leaves(model.params))) as scratch:
         describe(scratch, model.config, model.tokenizer, model.kind, model.prompt)
         with steps.manager(scratch) as checkpoints:
             steps.save(checkpoints, model.step, model.params)

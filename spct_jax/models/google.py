@@ -16,9 +16,11 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
+from spct_jax import files
 from spct_jax.errors import InputError
 from spct_jax.models.sizes import ModelConfig
 
+_DTYPES = (np.dtype("float32"), jnp.dtype("bfloat16"), np.dtype("float16"))
 _NORMS = ("pre_attention_norm", "post_attention_norm", "pre_ffw_norm", "post_ffw_norm")
 _QK_NORMS = {"q_norm": "_query_norm", "k_norm": "_key_norm"}
 
@@ -43,16 +45,46 @@ def load_google(directory: str | os.PathLike, config: ModelConfig, *, dtype: str
     Raises:
       InputError: no such checkpoint, or a parameter is missing, unexpected or misshapen; the message names it.
     """
+    path = pathlib.Path(directory).absolute()
+    files.check_regular(path)
     try:
-        tree = ocp.PyTreeCheckpointer().restore(pathlib.Path(directory).absolute())
-    except (OSError, ValueError, KeyError) as error:
-        raise InputError(f"{directory}: not an Orbax checkpoint ({error})") from None
+        with ocp.PyTreeCheckpointer() as reader:
+            if (path / "_METADATA").exists():
+                files.read_bytes(path / "_METADATA")
+                # Shapes first: what a file claims may be more than there is memory. These arrays take none.
+                claimed = reader.metadata(path).item_metadata.tree
+                empty = jax.tree.map(lambda leaf: np.broadcast_to(np.zeros((), leaf.dtype), leaf.shape), claimed)
+                _take_all(empty, config, str(directory))
+            tree = reader.restore(path)
+    except InputError:
+        raise
+    except Exception as error:  # Orbax and TensorStore raise unrelated types for files they cannot read
+        raise InputError(f"{directory}: not an Orbax checkpoint ({' '.join(str(error).split())[:300]})") from None
     return from_google(tree, config, dtype=dtype, where=str(directory))
 
 
 def from_google(tree: Any, config: ModelConfig, *, dtype: str, where: str) -> tuple[Any, ModelConfig]:
     """`load_google` for a tree that is already in memory; `where` begins its error messages."""
-    found = {_plain(name): leaf for name, leaf in _flatten(tree)}
+    params, layers = _take_all(tree, config, where)
+    period, whole = len(config.pattern), config.repeats * len(config.pattern)
+    if config.repeats:
+        params["blocks"] = {
+            str(i): jax.tree.map(lambda *leaves: np.stack(leaves), *layers[i:whole:period]) for i in range(period)
+        }
+    if config.remainder:
+        params["remainder"] = {str(i): block for i, block in enumerate(layers[whole:])}
+    rows = params["embedder"]["input_embedding"].shape[0]
+    num_tokens = config.vocab_size if rows > config.vocab_size else 0
+    size = dataclasses.replace(config, vocab_size=rows, num_tokens=num_tokens, dtype=dtype)
+    return jax.tree.map(lambda x: jnp.asarray(np.ascontiguousarray(x), jnp.dtype(dtype)), params), size
+
+
+def _take_all(tree: Any, config: ModelConfig, where: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """(parameters outside the layers, those of each layer), in our names and axes, as views; errors as of `load_google`."""
+    leaves = _flatten(tree)
+    found = {_plain(name): leaf for name, leaf in leaves}
+    if len(found) != len(leaves):
+        raise InputError(f"{where}: two parameters have the same name")
     D, F, N, K, H = config.width, config.ffw_width, config.num_heads, config.num_kv_heads, config.head_dim
 
     def take(name: str, *shapes: tuple[int, ...]) -> np.ndarray:
@@ -61,6 +93,8 @@ def from_google(tree: Any, config: ModelConfig, *, dtype: str, where: str) -> tu
         array = np.asarray(found.pop(name))
         if array.shape not in shapes:
             raise InputError(f"{where}: parameter {name} is {array.shape}, not {' or '.join(map(str, shapes))}")
+        if array.dtype not in _DTYPES:
+            raise InputError(f"{where}: parameter {name} is {array.dtype}; {', '.join(map(str, _DTYPES))} are supported")
         return array
 
     def layer(i: int) -> dict[str, Any]:
@@ -90,6 +124,8 @@ def from_google(tree: Any, config: ModelConfig, *, dtype: str, where: str) -> tu
     rows = found["embedder/input_embedding"].shape[0] if "embedder/input_embedding" in found else config.vocab_size
     if rows < config.vocab_size:
         raise InputError(f"{where}: embedder/input_embedding has {rows} rows, fewer than {config.vocab_size} tokens")
+    if rows > 2 * config.vocab_size:
+        raise InputError(f"{where}: embedder/input_embedding has {rows} rows, far more than {config.vocab_size} tokens")
     params: dict[str, Any] = {
         "embedder": {"input_embedding": take("embedder/input_embedding", (rows, D))},
         "final_norm": {"scale": take("final_norm/scale", (D,))},
@@ -97,16 +133,7 @@ def from_google(tree: Any, config: ModelConfig, *, dtype: str, where: str) -> tu
     layers = [layer(i) for i in range(config.num_layers)]
     if found:
         raise InputError(f"{where}: parameter {min(found)} is not part of this model")
-    period, whole = len(config.pattern), config.repeats * len(config.pattern)
-    if config.repeats:
-        params["blocks"] = {
-            str(i): jax.tree.map(lambda *leaves: np.stack(leaves), *layers[i:whole:period]) for i in range(period)
-        }
-    if config.remainder:
-        params["remainder"] = {str(i): block for i, block in enumerate(layers[whole:])}
-    num_tokens = config.vocab_size if rows > config.vocab_size else 0
-    size = dataclasses.replace(config, vocab_size=rows, num_tokens=num_tokens, dtype=dtype)
-    return jax.tree.map(lambda x: jnp.asarray(np.ascontiguousarray(x), jnp.dtype(dtype)), params), size
+    return params, layers
 
 
 def _flatten(tree: Any, prefix: str = "") -> list[tuple[str, Any]]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from spct_jax import files
 from spct_jax.errors import InputError
-from spct_jax.models.sizes import ModelConfig
+from spct_jax.models.sizes import LONGEST_PATTERN, MOST_LAYERS, ModelConfig
 
 _KINDS = {"sliding_attention": "local", "full_attention": "global"}
 _TANH_GELU = "gelu_pytorch_tanh"
@@ -37,6 +37,7 @@ _DEFAULTS = {
         "attn_logit_softcapping": 50.0,
         "final_logit_softcapping": 30.0,
         "sliding_window_pattern": 2,
+        "max_position_embeddings": 8192,
     },
     "gemma3_text": _COMMON
     | {
@@ -46,6 +47,7 @@ _DEFAULTS = {
         "attn_logit_softcapping": None,
         "final_logit_softcapping": None,
         "sliding_window_pattern": 6,
+        "max_position_embeddings": 131_072,
     },
 }
 
@@ -68,12 +70,14 @@ def read_config(path: str | os.PathLike, dtype: str) -> tuple[ModelConfig, str]:
         return _architecture(top, dtype), _kind_of_model(top)
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
-    except (TypeError, ValueError, AttributeError, KeyError) as error:
+    except (TypeError, ValueError, AttributeError, LookupError, ArithmeticError) as error:
         raise InputError(f"{path}: a field has a value of the wrong type ({error})") from None
 
 
 def _kind_of_model(top: dict[str, Any]) -> str:
     names = top.get("architectures") or ["CausalLM"]
+    if not isinstance(names, list) or not isinstance(names[0], str):
+        raise InputError(f"architectures is {names!r}, not a list of names")
     if not names[0].endswith("ForSequenceClassification"):
         return "policy"
     labels = len(top["id2label"]) if "id2label" in top else top.get("num_labels", 2)
@@ -91,7 +95,7 @@ def _architecture(top: dict[str, Any], dtype: str) -> ModelConfig:
         raise InputError(f"model_type {kind!r} is not supported; gemma2, gemma3_text and gemma3 are")
     found = _DEFAULTS[kind] | {k: v for k, v in text.items() if v is not None or k.endswith("softcapping")}
     _refuse(found, top)
-    layers = found["num_hidden_layers"]
+    layers = _checked_layers(found["num_hidden_layers"])
     ropes = _ropes(found, kind)
     return ModelConfig(
         vocab_size=found["vocab_size"],
@@ -111,9 +115,17 @@ def _architecture(top: dict[str, Any], dtype: str) -> ModelConfig:
         final_softcap=float(found["final_logit_softcapping"] or 0),
         qk_norm=kind == "gemma3_text",
         norm_eps=float(found["rms_norm_eps"]),
-        tied=bool(top.get("tie_word_embeddings", found["tie_word_embeddings"])),
+        max_positions=found["max_position_embeddings"],
+        tied=top.get("tie_word_embeddings", found["tie_word_embeddings"]),
         dtype=dtype,
     )
+
+
+def _checked_layers(layers: Any) -> int:
+    """How many layers there are, before the kinds of so many are listed."""
+    if type(layers) is not int or not 1 <= layers <= MOST_LAYERS:
+        raise InputError(f"num_hidden_layers is {layers!r}, not a whole number from 1 to {MOST_LAYERS:,}")
+    return layers
 
 
 def _refuse(found: dict[str, Any], top: dict[str, Any]) -> None:
@@ -137,7 +149,11 @@ def _pattern(found: dict[str, Any], layers: int) -> tuple[str, ...]:
     types = found.get("layer_types")
     if types is None:
         period = found.get("_sliding_window_pattern") or found["sliding_window_pattern"]
+        if type(period) is not int or not 1 <= period <= LONGEST_PATTERN:
+            raise InputError(f"sliding_window_pattern is {period!r}, not a whole number from 1 to {LONGEST_PATTERN}")
         return ("local",) * (period - 1) + ("global",)
+    if not isinstance(types, list):
+        raise InputError(f"layer_types is a {type(types).__name__}, not a list")
     if len(types) != layers:
         raise InputError(f"layer_types has {len(types)} entries for num_hidden_layers={layers}")
     unknown = [t for t in types if t not in _KINDS]
@@ -145,6 +161,8 @@ def _pattern(found: dict[str, Any], layers: int) -> tuple[str, ...]:
         raise InputError(f"layer_types: {unknown[0]!r} is not supported")
     kinds = tuple(_KINDS[t] for t in types)
     period = next(p for p in range(1, layers + 1) if kinds == (kinds[:p] * layers)[:layers])
+    if period > LONGEST_PATTERN:
+        raise InputError(f"layer_types repeat after {period} layers; at most {LONGEST_PATTERN} are supported")
     return kinds[:period]
 
 
@@ -208,7 +226,7 @@ def write_config(config: ModelConfig, kind: str, dtype: str, tokens: dict[str, i
         "hidden_size": config.width,
         "intermediate_size": config.ffw_width,
         "layer_types": [names[kind] for kind in config.layer_kinds],
-        "max_position_embeddings": 8192 if family == "Gemma2" else 131_072,
+        "max_position_embeddings": config.max_positions or (8192 if family == "Gemma2" else 131_072),
         "num_attention_heads": config.num_heads,
         "num_hidden_layers": config.num_layers,
         "num_key_value_heads": config.num_kv_heads,

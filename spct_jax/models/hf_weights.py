@@ -145,9 +145,13 @@ class Shards:
             names = files.read_json(index).get("weight_map")
             if not isinstance(names, dict):
                 raise InputError(f"{index}: has no weight_map")
-            shards = [self.directory / name for name in sorted(set(names.values()))]
+            for tensor, name in names.items():
+                if not isinstance(name, str):
+                    raise InputError(f"{index}: weight_map has {name!r} for {tensor}, which is no file name")
+            found = sorted(set(names.values()))
         else:
-            shards = sorted(self.directory.glob("*.safetensors"))
+            found = sorted(path.name for path in self.directory.glob("*.safetensors"))
+        shards = [files.contained(self.directory, name) for name in found]
         if not shards:
             raise InputError(f"{self.directory}: holds no *.safetensors file")
         return shards
@@ -181,6 +185,8 @@ class Shards:
 
 @contextlib.contextmanager
 def _opened(path: pathlib.Path):
+    if path.exists() and not path.is_file():
+        raise InputError(f"{path}: not a regular file")
     try:
         with safetensors.safe_open(path, "np") as file:
             yield file
@@ -336,7 +342,7 @@ def save_hf(
     Raises:
       InputError: the directory holds something, or no Hugging Face model computes what this one does.
     """
-    with files.new_directory(directory) as scratch:
+    with files.new_directory(directory, sum(leaf.nbytes for leaf in jax.tree.leaves(params))) as scratch:
         dtype = str(jax.tree.leaves(params)[0].dtype)
         card = hf_config.write_config(config, kind, dtype, tokens or {})
         files.write_json(scratch / "config.json", card)

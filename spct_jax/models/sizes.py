@@ -14,6 +14,9 @@ from spct_jax.errors import InputError
 
 _KINDS = ("local", "global")
 _DTYPES = ("float32", "bfloat16", "float16")
+MOST_LAYERS = 1024
+LONGEST_PATTERN = 64
+"""Layers in a pattern: each of them is compiled for itself."""
 _REMATS = ("none", "full", "dots")
 _ATTENTIONS = ("xla", "splash")
 
@@ -27,7 +30,7 @@ class ModelConfig:
 
     vocab_size: int = bounded(MISSING, 1, 1 << 24)
     """V, rows of the embedding table."""
-    num_layers: int = bounded(MISSING, 1, 1024)
+    num_layers: int = bounded(MISSING, 1, MOST_LAYERS)
     """L, blocks in the stack."""
     width: int = bounded(MISSING, 1, 1 << 17)
     """D, the residual stream."""
@@ -71,6 +74,8 @@ class ModelConfig:
     time_chunk: int = bounded(32, 1, MOST)
     """Times of all branches whose logits exist at once, in the backward pass too. The output table is read, and its gradient
     read and written, once per chunk: with few branches on a chip, more times at once move fewer bytes."""
+    max_positions: int = bounded(0, 0, MOST)
+    """Tokens of the longest sequence the model is made for, prompt and completion together; 0: not known."""
     attention: str = one_of("xla", _ATTENTIONS)
     """Within trunks: `xla`, or `splash`, the Pallas kernel, on TPUs (other devices compute the same by XLA); `head_dim` must
     then be a multiple of 128."""
@@ -83,10 +88,20 @@ class ModelConfig:
             raise InputError(f"model.num_tokens={self.num_tokens} is more than vocab_size={self.vocab_size}")
         if self.head_dim % 2:
             raise InputError(f"model.head_dim must be even for rotary positions, got {self.head_dim}")
+        if len(self.pattern) > LONGEST_PATTERN:
+            raise InputError(f"model.pattern has {len(self.pattern)} layers; at most {LONGEST_PATTERN} are supported")
         if not isinstance(self.pattern, tuple) or not self.pattern:
             raise InputError(f"model.pattern must be a non-empty tuple of 'local' and 'global', got {self.pattern!r}")
         if self.attention == "splash" and self.head_dim % 128:
             raise InputError(f"model.attention='splash' needs model.head_dim to be a multiple of 128, got {self.head_dim}")
+
+    def check_length(self, prompt: int, completion: int, names: str) -> None:
+        """Raises InputError if prompt and completion, whose lengths have these names, are longer than the model is made for."""
+        if self.max_positions and prompt + completion > self.max_positions:
+            raise InputError(
+                f"{names} are {prompt:,} + {completion:,} = {prompt + completion:,} tokens; the model has "
+                f"{self.max_positions:,} positions"
+            )
 
     @property
     def repeats(self) -> int:
@@ -137,6 +152,7 @@ def gemma2_2b() -> ModelConfig:
         query_scale=256**-0.5,
         attn_softcap=50.0,
         final_softcap=30.0,
+        max_positions=8192,
         dtype="bfloat16",
         remat="full",
         time_chunk=128,
@@ -179,6 +195,7 @@ def gemma3_1b() -> ModelConfig:
         rope_base_global=1_000_000.0,
         query_scale=256**-0.5,
         qk_norm=True,
+        max_positions=32_768,
         dtype="bfloat16",
         remat="full",
         time_chunk=128,
@@ -197,6 +214,7 @@ def gemma3_4b() -> ModelConfig:
         ffw_width=10_240,
         window=1024,
         rope_scale_global=8.0,
+        max_positions=131_072,
     )
 
 

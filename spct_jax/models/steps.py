@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import jax
 import orbax.checkpoint as ocp
 
-from spct_jax import distributed
+from spct_jax import distributed, files
 from spct_jax.errors import InputError
 from spct_jax.models import digests
 
@@ -104,6 +104,7 @@ def read_newest(directory: str | os.PathLike, targets: Mapping[str, Any], cast: 
     newest = None
     for step in listed(directory):
         found, damage = None, ""
+        files.check_regular(_root(directory) / str(step))
         try:
             _check_described(directory, step)
             if newest is None:

@@ -205,6 +205,24 @@ def test_options_out_of_range_are_refused(change, message):
         judge().score(comparisons()[:1], **OPTIONS | change)
 
 
+def test_prompts_and_critiques_beyond_the_models_positions_are_refused():
+    """By the judge before anything is drawn; where no length is given, prompts get what critiques leave."""
+    one = judge()
+    short = Judge(one.layout, one.params, dataclasses.replace(one.config, max_positions=9000), one.prompter)
+    with pytest.raises(InputError, match="8,192 [+] 1,024 = 9,216 tokens; the model has 9,000 positions"):
+        short.stream([], max_prompt=8192)
+    with pytest.raises(InputError, match="1 [+] 9,000 = 9,001 tokens; the model has 9,000 positions"):
+        short.stream([], max_new_tokens=9000)
+    with pytest.raises(InputError, match="8,000 [+] 1,001 = 9,001 tokens"):
+        short.stream([], buckets=((10, 20), (8000, 1001)))
+    meta = Judge(one.layout, one.params, one.config, one.prompter, (*one.meta[:1], short.config, one.prompter))
+    with pytest.raises(InputError, match="the model has 9,000 positions"):
+        meta.stream([], max_prompt=8192)
+    assert Options().for_model(short.config).max_prompt == 9000 - 1024
+    assert Options().for_model(one.config).max_prompt == Options().for_model(sizes.gemma3_27b()).max_prompt == 8192
+    assert Options().for_model(sizes.gemma2_27b()).max_prompt == 8192 - 1024
+
+
 def test_k_meta_needs_a_meta_rm():
     plain = Judge(judge().layout, judge().params, judge().config, judge().prompter)
     with pytest.raises(InputError, match="needs a meta RM"):

@@ -94,7 +94,10 @@ def test_padding_rows_are_kept_but_are_no_tokens():
         (lambda t: t["layer_1"].pop("mlp"), "parameter layer_1/mlp/gating_einsum is missing"),
         (lambda t: t.update(extra=np.zeros(3)), "parameter extra is not part of this model"),
         (lambda t: t["layer_4"]["attn"].update(attn_vec_einsum=np.zeros((4, 8, 23))), r"attn_vec_einsum is \(4, 8, 23\)"),
-        (lambda t: t["embedder"].update(input_embedding=np.zeros((39, 24))), "39 rows, fewer than 40"),
+        (lambda t: t["embedder"].update(input_embedding=np.zeros((39, 24), np.float32)), "39 rows, fewer than 40"),
+        (lambda t: t["embedder"].update(input_embedding=np.zeros((81, 24), np.float32)), "81 rows, far more than 40"),
+        (lambda t: t["final_norm"].update(scale=np.zeros(24, np.int8)), "final_norm/scale is int8; float32"),
+        (lambda t: t.update({"transformer/final_norm/scale": np.zeros(24)}), "two parameters have the same name"),
     ],
 )
 def test_what_does_not_fit_is_named(spoil, message):
@@ -108,3 +111,14 @@ def test_what_does_not_fit_is_named(spoil, message):
 def test_a_directory_that_is_no_checkpoint(tmp_path):
     with pytest.raises(InputError, match="not an Orbax checkpoint"):
         google.load_google(tmp_path, size())
+
+
+def test_a_claim_of_many_rows_takes_no_memory(tmp_path):
+    """Four bytes of a description that claim 100 TB; read, they would end the process."""
+    config = size()
+    tree = to_google(models.init(config, jax.random.key(3)), config, transposed=True)
+    ocp.PyTreeCheckpointer(use_ocdbt=False).save(tmp_path / "google", tree)
+    path = tmp_path / "google" / "transformer.embedder.input_embedding" / ".zarray"
+    path.write_text(path.read_text().replace('"shape":[40,24]', f'"shape":[{2**40},24]'))
+    with pytest.raises(InputError, match=f"input_embedding has {2**40} rows, far more than 40 tokens"):
+        google.load_google(tmp_path / "google", config)

@@ -116,7 +116,9 @@ def test_every_published_size_survives_its_own_config_json(tmp_path):
             "query_scale": 0,
             "remat": 0,
             "time_chunk": 0,
+            "max_positions": size.max_positions or 8192,
         }  # The first compared above, the others no part of the architecture.
+        assert found.max_positions == ours["max_positions"]
         assert vars(found) | ours == vars(size) | ours
 
 
@@ -164,6 +166,18 @@ def test_padding_rows_get_no_probability():
         ({"layer_types": ["chunked_attention"] * 4}, "chunked_attention"),
         ({"quantization_config": {"bits": 4}}, "quantization_config"),
         ({"hidden_size": "64"}, "model.width"),
+        ({"max_position_embeddings": "8192"}, "model.max_positions"),
+        ({"num_hidden_layers": 10**9, "layer_types": None}, "num_hidden_layers is 1000000000"),
+        ({"num_hidden_layers": 1e9}, "num_hidden_layers is 1000000000.0"),
+        ({"layer_types": None, "sliding_window_pattern": 10**9}, "sliding_window_pattern is 1000000000"),
+        (
+            {"num_hidden_layers": 3000, "layer_types": ["sliding_attention"] * 2999 + ["full_attention"]},
+            "num_hidden_layers is 3000",
+        ),
+        ({"num_hidden_layers": 99, "layer_types": ["sliding_attention"] * 98 + ["full_attention"]}, "repeat after 99 layers"),
+        ({"query_pre_attn_scalar": 0}, "a field has a value of the wrong type"),
+        ({"rope_parameters": {"rope_theta": 10**400}}, "a field has a value of the wrong type"),
+        ({"architectures": "Gemma2"}, "architectures"),
         ({"num_attention_heads": 3}, "num_kv_heads"),
         ({"num_hidden_layers": 5, "layer_types": None}, "layers.4.input_layernorm.weight is missing"),
         ({"num_hidden_layers": 3, "layer_types": None}, r"layers.3.input_layernorm.weight is not part of this model"),
