@@ -1,6 +1,7 @@
 """Files and directories that are whole or absent, and JSON that names the file when it is wrong."""
 
 import contextlib
+import errno
 import io
 import json
 import os
@@ -89,12 +90,30 @@ def check_regular(directory: str | os.PathLike) -> None:
 
 
 def write(path: str | os.PathLike, content: str | bytes) -> None:
-    """Writes a file so that it is either the old one or the whole new one; of several processes only the first does."""
+    """Writes a file so that it is the old or the whole new one, even after a loss of power; only the first process does."""
     if not distributed.is_first():
         return
+    with replacing(path) as file:
+        file.write(content.encode() if isinstance(content, str) else content)
+
+
+@contextlib.contextmanager
+def replacing(path: str | os.PathLike) -> Iterator[BinaryIO]:
+    """A file to write, which takes the place of `path` when the block ends well and its content is on the disk."""
     scratch = pathlib.Path(f"{path}.partial")
-    scratch.write_bytes(content.encode() if isinstance(content, str) else content)
+    with open(scratch, "wb") as file:
+        yield file
+        file.flush()
+        os.fsync(file.fileno())
     scratch.replace(path)
+    directory = os.open(scratch.parent, os.O_RDONLY)
+    try:
+        os.fsync(directory)  # else the name may still be that of the old content
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # a file system that has no such thing
+            raise
+    finally:
+        os.close(directory)
 
 
 def write_json(path: str | os.PathLike, value: Any) -> None:

@@ -1,5 +1,9 @@
 """Paths, directories that are made whole, and files that grow line by line."""
 
+import os
+import pathlib
+import stat
+
 import pytest
 
 from spct_jax import files
@@ -32,3 +36,17 @@ def test_appended_lines_go_on_after_the_last_whole_one(tmp_path):
             for record in [{"a": 1}, {"b": 2}][file.lines :]:
                 file.write(record)
         assert path.read_bytes() == whole
+
+
+def test_a_file_takes_its_name_when_its_content_is_on_the_disk_and_then_the_name_is_too(tmp_path, monkeypatch):
+    path, done = tmp_path / "x", []
+    fsync, replace = os.fsync, pathlib.Path.replace
+
+    def note_sync(descriptor):
+        done.append("directory" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else "file")
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", note_sync)
+    monkeypatch.setattr(pathlib.Path, "replace", lambda self, target: done.append("name") or replace(self, target))
+    files.write(path, "new")
+    assert done == ["file", "name", "directory"] and path.read_text() == "new"

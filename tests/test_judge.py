@@ -9,6 +9,7 @@ import sys
 
 import pytest
 
+from spct_jax.data import sources
 from spct_jax.data.comparison import Comparison
 from spct_jax.errors import InputError
 from spct_jax.evaluation import judge_files, verdicts
@@ -175,6 +176,18 @@ def test_the_number_of_a_line_without_id_is_no_duplicate_of_an_id(tmp_path, targ
     before = target.read_bytes()
     run(tmp_path / "in.jsonl", target)
     assert target.read_bytes() == before
+
+
+@pytest.mark.parametrize("source", ["in.jsonl", "in.jsonl.gz", "-"])
+def test_an_endless_line_is_an_error_of_its_own(tmp_path, target, monkeypatch, source):
+    monkeypatch.setattr(sources, "LONGEST_LINE", 100)
+    lines = [comparison("a"), b" " * 10_000, comparison("b", query="q" * 200), comparison("c")]
+    if source == "-":
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"\n".join(lines))))
+    else:
+        source = write(tmp_path / source, lines)
+    run(source, target)
+    assert [r.get("error", r["id"]) for r in read(target)] == ["a", *["line longer than 100 bytes"] * 2, "c"]
 
 
 def test_an_integer_id_comes_back_as_an_integer(tmp_path, target):

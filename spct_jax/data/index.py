@@ -9,13 +9,26 @@ import itertools
 import json
 import os
 import pathlib
+import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
 import numpy as np
 
 from spct_jax import distributed, files
-from spct_jax.data.sources import Entry, Kind, OnBad, ReadReport, read_line, read_lines, settle
+from spct_jax.data.sources import (
+    Entry,
+    Kind,
+    OnBad,
+    ReadReport,
+    is_blank,
+    is_too_long,
+    next_line,
+    read_line,
+    read_lines,
+    settle,
+)
 from spct_jax.errors import InputError
 
 T = TypeVar("T")
@@ -58,18 +71,20 @@ def index_file(
     """The records of a .jsonl or .jsonl.gz file, and what became of its lines, as `sources.read_comparisons` has them.
 
     `directory/name.index` holds where they are, and a gzipped file is unpacked beside it; both are made anew when the file has
-    changed. All processes must call this.
+    changed, or they are damaged. All processes must call this.
 
     Raises:
         InputError: naming file and line; or the file, when it is missing or damaged or gives no record.
     """
     stamp, plain = _stamp(path), directory / f"{name}.jsonl" if str(path).endswith(".gz") else pathlib.Path(path)
-    found = _kept(directory / f"{name}.index", stamp, lambda: _find(path, plain, kind, on_bad))
+    found = _kept(
+        directory / f"{name}.index", stamp, lambda: _find(path, plain, kind, on_bad), lambda found: _is_index(found, plain)
+    )
     lines, offsets, file = found["lines"], found["offsets"], open(plain, "rb")
 
     def make(number: int) -> T:
         file.seek(offsets[number])
-        record, _, error = read_line(file.readline(), kind, path, int(lines[number]))
+        record, _, error = read_line(next_line(file), kind, path, int(lines[number]))
         if error:
             raise InputError(error)
         return record
@@ -90,7 +105,10 @@ def survey(records: Records[T], measure: Callable[[T], int], kept: pathlib.Path,
         parts = _together(lambda: [measure(record) for record in part])
         return {"found": np.array([*itertools.chain.from_iterable(parts)], np.int32)}
 
-    return _kept(kept, f"{records.stamp} {stamp}", find)["found"]
+    def check(found: dict[str, np.ndarray]) -> bool:
+        return "found" in found and found["found"].dtype == np.int32 and found["found"].shape == (len(records),)
+
+    return _kept(kept, f"{records.stamp} {stamp}", find, check)["found"]
 
 
 def _find(path: str | os.PathLike, plain: pathlib.Path, kind: Kind, on_bad: OnBad) -> dict[str, np.ndarray]:
@@ -103,7 +121,7 @@ def _find(path: str | os.PathLike, plain: pathlib.Path, kind: Kind, on_bad: OnBa
     entries = distributed.gather(look_through(path, plain, kind, on_bad, begin, end, sum(before) + 1))
     values, report = settle(path, itertools.chain.from_iterable(entries), kind.name, on_bad)
     lines, offsets = np.array(values, np.int64).T
-    return {"lines": lines, "offsets": offsets, "report": np.array(json.dumps(vars(report)))}
+    return {"lines": lines, "offsets": offsets, "size": np.array(size), "report": np.array(json.dumps(vars(report)))}
 
 
 def look_through(
@@ -115,7 +133,7 @@ def look_through(
     """
     entries = []
     for line, (offset, text) in enumerate(lines_between(plain, begin, end), first_line):
-        if text.strip():
+        if not is_blank(text):
             _, id, error = read_line(text, kind, path, line)
             entries.append(Entry(line, id, error, (line, offset)))
             if error and on_bad == "fatal":
@@ -128,16 +146,14 @@ def lines_between(plain: pathlib.Path, begin: int, end: int) -> Iterator[tuple[i
     with open(plain, "rb") as file:
         if begin:
             file.seek(begin - 1)
-            file.readline()
-        while (offset := file.tell()) < end and (text := file.readline()):
+            next_line(file)
+        while (offset := file.tell()) < end and (text := next_line(file)):
             yield offset, text
 
 
 def _unpack(path: str | os.PathLike, plain: pathlib.Path) -> None:
-    partial = plain.with_name(f"{plain.name}.partial")
-    with open(partial, "wb") as file:
-        file.writelines(text for _, text in read_lines(path))
-    partial.replace(plain)
+    with files.replacing(plain) as file:
+        file.writelines(text + b"\n" if is_too_long(text) else text for _, text in read_lines(path))
 
 
 def _stamp(path: str | os.PathLike) -> str:
@@ -162,16 +178,40 @@ def _together(work: Callable[[], T]) -> list[T]:
     return [value for value, _ in parts]
 
 
-def _kept(path: pathlib.Path, stamp: str, find: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    """The arrays at `path` where they bear this stamp; else those that `find` gives, now kept there."""
-    if path.exists():
-        with np.load(path) as stored:
-            found = dict(stored)
-    else:
-        found = {"stamp": None}
-    if distributed.any_process(str(found["stamp"]) != stamp):
+def _kept(
+    path: pathlib.Path,
+    stamp: str,
+    find: Callable[[], dict[str, np.ndarray]],
+    check: Callable[[dict[str, np.ndarray]], bool],
+) -> dict[str, np.ndarray]:
+    """The arrays at `path` where they bear this stamp and pass the check; else those that `find` gives, now kept there.
+
+    A damaged file is none, for all processes where it is for one.
+    """
+    found = _load(path)
+    if distributed.any_process(found is None or str(found["stamp"]) != stamp or not check(found)):
         found = find()
         content = io.BytesIO()
         np.savez(content, stamp=np.array(stamp), **found)
         files.write(path, content.getvalue())
     return found
+
+
+def _load(path: pathlib.Path) -> dict[str, np.ndarray] | None:
+    """The arrays of a file that `_kept` wrote; None where there is none that can be read."""
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            return dict(stored) if "stamp" in stored else None
+    except (OSError, ValueError, EOFError, KeyError, TypeError, AttributeError, zipfile.BadZipFile, zlib.error):
+        return None
+
+
+def _is_index(found: dict[str, np.ndarray], plain: pathlib.Path) -> bool:
+    """Whether these are the arrays of `_find`, and the file they point into is there."""
+    try:
+        lines, offsets, size = (found[name] for name in ("lines", "offsets", "size"))
+        ReadReport(**json.loads(str(found["report"])))
+        whole = lines.dtype == offsets.dtype == np.int64 and lines.ndim == 1 and lines.shape == offsets.shape
+        return bool(whole and plain.stat().st_size == int(size))
+    except (KeyError, TypeError, ValueError, OSError):
+        return False

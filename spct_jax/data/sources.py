@@ -7,7 +7,7 @@ import re
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Generic, Literal, NamedTuple, TypeVar
+from typing import Any, BinaryIO, Generic, Literal, NamedTuple, TypeVar
 
 from spct_jax import files
 from spct_jax.data.comparison import Comparison, Turn, as_texts, as_turns, check_alternation, from_json, given_id
@@ -15,6 +15,8 @@ from spct_jax.errors import InputError
 
 OnBad = Literal["fatal", "skip"]
 T = TypeVar("T")
+LONGEST_LINE = 1 << 24
+"""Bytes of a line; a longer one is an error of its own and never held in memory."""
 
 
 @dataclass
@@ -163,8 +165,28 @@ def settle(path: str | os.PathLike, entries: Iterable[Entry], name: str, on_bad:
     return values, report
 
 
-def read_lines(path: str | os.PathLike) -> Iterator[tuple[int, bytes]]:
-    """Line numbers from 1 and the lines, undecoded, of a plain file or, by its name, a gzipped one.
+def next_line(file: BinaryIO, longest: int | None = None) -> bytes:
+    """The next line of a file, nothing at its end; of one longer than `longest` (`LONGEST_LINE`) bytes only the start."""
+    longest = LONGEST_LINE if longest is None else longest
+    text = file.readline(longest + 1)
+    if len(text) > longest and not text.endswith(b"\n"):
+        while (rest := file.readline(1 << 20)) and not rest.endswith(b"\n"):
+            pass
+    return text
+
+
+def is_too_long(text: bytes) -> bool:
+    """Whether a line is only the start of one that is too long."""
+    return len(text) > LONGEST_LINE and not text.endswith(b"\n")
+
+
+def is_blank(text: bytes) -> bool:
+    """Whether there is nothing on a line."""
+    return not is_too_long(text) and not text.strip()
+
+
+def read_lines(path: str | os.PathLike, longest: int | None = None) -> Iterator[tuple[int, bytes]]:
+    """Line numbers from 1 and the lines, undecoded, of a plain file or, by its name, a gzipped one; see `next_line`.
 
     Raises:
         InputError: when the file cannot be read, or its compressed data is damaged or cut short.
@@ -173,7 +195,8 @@ def read_lines(path: str | os.PathLike) -> Iterator[tuple[int, bytes]]:
     line = 0
     try:
         with opened(path, "rb") as file:
-            for line, text in enumerate(file, start=1):
+            while text := next_line(file, longest):
+                line += 1
                 yield line, text
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise InputError(f"{path}:{line + 1}: damaged or truncated gzip data ({error})") from None
@@ -183,6 +206,8 @@ def read_lines(path: str | os.PathLike) -> Iterator[tuple[int, bytes]]:
 
 def parse_line(text: bytes, where: str) -> dict[str, Any]:
     """The JSON object on one line; InputError, '<where>: ...', when it is not UTF-8, not JSON, no object or repeats a key."""
+    if is_too_long(text):
+        raise InputError(f"{where}: line longer than {LONGEST_LINE:,} bytes")
     try:
         record = json.loads(text.decode("utf-8-sig"), object_pairs_hook=_without_repeats)
     except InputError as error:
@@ -223,7 +248,7 @@ def read_jsonl(
     _check_on_bad(on_bad)
     report = ReadReport() if report is None else report
     for line, text in read_lines(path):
-        if not text.strip():
+        if is_blank(text):
             continue
         report.read += 1
         where = f"{path}:{line}"
@@ -244,7 +269,7 @@ def write_jsonl(path: str | os.PathLike, records: Iterable[Mapping[str, Any]]) -
 def _read(path: str | os.PathLike, kind: Kind[T], on_bad: OnBad) -> tuple[list[T], ReadReport]:
     def entries() -> Iterator[Entry]:
         for line, text in read_lines(path):
-            if text.strip():
+            if not is_blank(text):
                 made, id, error = read_line(text, kind, path, line)
                 yield Entry(line, id, error, made)
 

@@ -21,7 +21,7 @@ import tqdm
 
 from spct_jax import files
 from spct_jax.data.comparison import Comparison, from_json, given_id
-from spct_jax.data.sources import OnBad, parse_line, read_lines
+from spct_jax.data.sources import OnBad, is_blank, next_line, parse_line, read_lines
 from spct_jax.errors import InputError
 from spct_jax.evaluation import verdicts
 from spct_jax.evaluation.verdicts import Summary
@@ -72,7 +72,7 @@ def read_input(source: str) -> Iterator[Line]:
       InputError: the file cannot be read.
     """
     name = "<stdin>" if source == STREAM else source
-    lines = enumerate(sys.stdin.buffer, 1) if source == STREAM else read_lines(source)
+    lines = enumerate(iter(lambda: next_line(sys.stdin.buffer), b""), 1) if source == STREAM else read_lines(source)
     first_lines: dict[bytes, int] = {}  # by a hash: a million long ids are as small as a million short ones
     for number, text in lines:
         line = _read_line(text, f"{name}:{number}", number)
@@ -154,14 +154,14 @@ def find_record(target: str, line: Line) -> dict[str, Any] | None:
     """What an output says of a line of its input, or None if it does not go that far."""
     if not pathlib.Path(target).is_file():
         return None
-    text = next((text for number, text in read_lines(target) if number == line.number), b"")
+    text = next((text for number, text in read_lines(target, sys.maxsize - 1) if number == line.number), b"")
     if not text.endswith(b"\n"):
         return None
     return _answer(text, target, line)
 
 
 def _read_line(text: bytes, where: str, number: int) -> Line:
-    if not text.strip():
+    if is_blank(text):
         return Line(where, number, None, None, BLANK)
     id, named = None, False
     try:

@@ -11,7 +11,7 @@ import numpy as np
 import parsed
 import pytest
 
-from spct_jax.data import index
+from spct_jax.data import index, sources
 from spct_jax.data.index import Records
 from spct_jax.data.sources import DECIDED, read_comparisons, settle
 from spct_jax.errors import InputError
@@ -87,6 +87,63 @@ def test_a_file_is_looked_through_once_until_it_changes(tmp_path, monkeypatch):
     assert len(looked) == 1
     path.write_bytes(GOOD + content(record(id="new")))
     assert len(find(path, tmp_path)[0]) == 5
+
+
+@pytest.mark.parametrize("damage", ["empty", "cut", "garbage", "flipped", "other arrays", "an array"])
+@pytest.mark.parametrize("name", ["x.jsonl", "x.jsonl.gz"])
+def test_a_damaged_index_is_made_anew(tmp_path, name, damage):
+    path, kept = tmp_path / name, tmp_path / "data" / "train.index"
+    path.write_bytes(gzip.compress(GOOD) if name.endswith("gz") else GOOD)
+    kept.parent.mkdir()
+    records, report = find(path, kept.parent)
+    whole = kept.read_bytes()
+    if damage == "other arrays":
+        stamp = np.load(kept)["stamp"]
+        np.savez(kept.open("wb"), stamp=stamp, lines=np.zeros(3))
+    elif damage == "an array":
+        np.save(kept.open("wb"), np.zeros(3))
+    else:
+        middle = len(whole) // 2
+        flipped = whole[:middle] + bytes([whole[middle] ^ 255]) + whole[middle + 1 :]
+        kept.write_bytes({"empty": b"", "cut": whole[:middle], "garbage": b"PK" + bytes(500), "flipped": flipped}[damage])
+    again, same = find(path, kept.parent)
+    assert (list(again), same) == (list(records), report)
+    assert list(find(path, kept.parent)[0]) == list(records)
+
+
+def test_an_unpacked_file_that_is_cut_or_gone_is_made_anew(tmp_path):
+    path = tmp_path / "x.jsonl.gz"
+    path.write_bytes(gzip.compress(GOOD))
+    records = list(find(path, tmp_path)[0])
+    (tmp_path / "train.jsonl").write_bytes(GOOD[:50])
+    assert list(find(path, tmp_path)[0]) == records
+    (tmp_path / "train.jsonl").unlink()
+    assert list(find(path, tmp_path)[0]) == records
+
+
+def test_a_damaged_survey_is_made_anew(tmp_path):
+    kept, records = tmp_path / "x.survey", Records.of([1, 2])
+    for damage in (None, b"", b"garbage"):
+        if damage is not None:
+            kept.write_bytes(damage)
+        assert index.survey(records, lambda value: value + 1, kept, "a").tolist() == [2, 3]
+    np.savez(kept.open("wb"), stamp=np.array(" a"), found=np.zeros(1, np.int32))
+    assert index.survey(records, lambda value: value + 1, kept, "a").tolist() == [2, 3]
+
+
+@pytest.mark.parametrize("name", ["x.jsonl", "x.jsonl.gz"])
+def test_an_endless_line_is_an_error_of_its_own(tmp_path, monkeypatch, name):
+    """Neither the lines around it nor their numbers are lost, and it is not held."""
+    monkeypatch.setattr(sources, "LONGEST_LINE", 100)
+    text = content(record()) + b" " * 10_000 + b"\n" + content(record(query="q" * 200), record(id="last"))
+    path = tmp_path / name
+    path.write_bytes(gzip.compress(text) if name.endswith("gz") else text)
+    for read in (find(path, tmp_path), read_comparisons(path, on_bad="skip", need_best=True)):
+        assert [c.id for c in read[0]] == ["1", "last"]
+        assert read[1].skipped == {"line longer than 100 bytes": 2}
+    assert max(len(line) for _, line in sources.read_lines(path)) <= 101
+    with pytest.raises(InputError, match=":2: line longer than 100 bytes"):
+        read_comparisons(path)
 
 
 def test_what_cannot_be_read_is_named(tmp_path):
