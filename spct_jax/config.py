@@ -137,10 +137,12 @@ class SFTConfig:
     """Cold start on demonstrations."""
 
     steps: int = bounded(520, 1, MOST)
-    batch_size: int = bounded(16, 1, 1 << 20)
-    """Prompts per step; each comes with all its demonstrated completions."""
+    batch_size: int = bounded(32, 1, 1 << 20)
+    """Examples per step: completions, those of one prompt counted one by one."""
     accumulate: int = bounded(1, 1, 1 << 20)
-    """Parts of a step's prompts that gradients are taken of one after the other, and added up: less memory, the same step."""
+    """Gradients are taken of `batch_size / accumulate` examples at a time, and added up: less memory, the same step."""
+    general_fraction: float = bounded(0.04, 0, 1)
+    """Share of a step's examples that are general (non-judging) demonstrations."""
     optimizer: OptimizerConfig = dataclasses.field(
         default_factory=lambda: OptimizerConfig(name="muon", learning_rate=4e-3, muon_learning_rate=0.012, decay_fraction=0.5)
     )
@@ -168,11 +170,12 @@ class RFTConfig:
     """Rejective fine-tuning on the retained draws, mixed with demonstrations of general instructions."""
 
     steps: int = bounded(22, 1, MOST)
-    batch_size: int = bounded(24, 1, 1 << 20)
+    batch_size: int = bounded(48, 1, 1 << 20)
+    """As of `SFTConfig`."""
     accumulate: int = bounded(1, 1, 1 << 20)
     """As of `SFTConfig`."""
     general_fraction: float = bounded(0.1, 0, 1)
-    """Share of a batch taken from general (non-judging) demonstrations."""
+    """As of `SFTConfig`."""
     optimizer: OptimizerConfig = dataclasses.field(default_factory=lambda: OptimizerConfig(learning_rate=1e-3))
 
 
@@ -197,7 +200,8 @@ class RLConfig:
     updates_per_rollout: int = bounded(1, 1, 4096)
     """Updates that learn from the same completions."""
     accumulate: int = bounded(1, 1, 1 << 20)
-    """As of `SFTConfig`; the reference scores the completions in the same parts."""
+    """Gradients are taken of `batch_size / accumulate` prompts at a time, and added up: less memory, the same step. The
+    reference scores the completions in the same parts."""
     rollout_parts: int = bounded(1, 1, 1 << 20)
     """Completions are drawn in so many equal parts of the prompts, one after the other, to save the memory of caches."""
     ref_dtype: str = one_of("float32", REFERENCE_DTYPES)
@@ -213,7 +217,7 @@ class MetaRMConfig:
     batch_size: int = bounded(16, 1, 1 << 20)
     """Prompts per step; each comes with the whole group drawn for it."""
     accumulate: int = bounded(1, 1, 1 << 20)
-    """As of `SFTConfig`."""
+    """As of `RLConfig`."""
     optimizer: OptimizerConfig = dataclasses.field(
         default_factory=lambda: OptimizerConfig(name="muon", learning_rate=3e-3, muon_learning_rate=0.01)
     )
@@ -313,8 +317,9 @@ def paper(model: sizes.ModelConfig) -> Config:
     )
     config.prompt = PromptConfig("default", "single", "meta", "judge")
     adam = OptimizerConfig(learning_rate=5e-6, warmup_steps=20, decay_fraction=1.0)
-    # The paper draws its demonstrations from a larger model; this cold start is on yours. Length and batch are ours.
-    config.sft = SFTConfig(steps=200, batch_size=256, optimizer=adam)
+    # The paper draws its demonstrations from a larger model; this cold start is on yours. Length, batch and mixture are ours:
+    # it must teach the form of a verdict, which most of the paper's 1,256 thousand examples do not show.
+    config.sft = SFTConfig(steps=200, batch_size=256, general_fraction=0.5, optimizer=adam)
     config.rejection = RejectionConfig(problems=0, samples=3, batch_size=128)
     # 1,070 of 1,256 thousand examples are general instructions.
     config.rft = RFTConfig(steps=900, batch_size=1024, general_fraction=0.85, optimizer=adam)

@@ -66,7 +66,9 @@ def main() -> None:
     for name, when in (("load_dataset", "index"), ("load_tokenizer", "tokenizer"), ("drop_misfits", "survey")):
         setattr(train, name, during(when, getattr(train, name)))
     run = train.prepare(config, flags.directory / "run")
-    examples, size, skipped = run.demonstrations("demonstrations", "general")
+    shown = {name: run.demonstrations(name) for name in ("demonstrations", "general")}
+    examples, size = shown["demonstrations"][0] + shown["general"][0], max(sizes.max() for _, sizes, _ in shown.values())
+    skipped = sum((collections.Counter(without) for _, _, without in shown.values()), collections.Counter())
     chosen = [examples[i] for i in batches.order(0, "sft", len(examples), 0, B)]
     groups = distributed.fetch(during("sft", run.pack)(chosen, size))
     numbers = batches.order(0, "rl", len(run.dataset.train), 0, B)
@@ -75,7 +77,8 @@ def main() -> None:
 
     before = copy.deepcopy(lines)
     again = train.prepare(config, flags.directory / "run")
-    again.demonstrations("demonstrations", "general")
+    for name in shown:
+        again.demonstrations(name)
     report = {"lines": before, "restart": before == lines, "skipped": skipped}
     # From here on everything is read, to hold what was made of parts against it.
     limits = {"max_prompt": config.data.max_prompt, "max_completion": config.data.max_completion, "group_size": size}

@@ -61,6 +61,13 @@ def groups_of(rows: int = B) -> batches.Groups:
     return batches.pack(prompts, completions, max_prompt=P, max_completion=T, group_size=G)
 
 
+def ones_of() -> batches.Groups:
+    """Prompts with one completion each, the last one without any."""
+    groups = groups_of()
+    lengths = groups.lengths[:, :1] * (np.arange(B) < B - 1)[:, None]
+    return dataclasses.replace(groups, inputs=groups.inputs[:, :1], lengths=lengths)
+
+
 @functools.cache
 def params_of(stage: str):
     """Host parameters of a stage."""
@@ -74,7 +81,7 @@ def batch_of(stage: str) -> tuple:
     """Host arrays that the stage's update reads, every one with B rows first."""
     rng, groups = np.random.default_rng(1), groups_of()
     if stage == "sft":
-        return (groups,)
+        return ((groups, ones_of()),)
     if stage == "meta_rm":
         return groups, rng.integers(0, 2, (B, G)).astype(np.float32)
     # About what the model says of random tokens, so that some ratios are clipped and some are not.
@@ -89,7 +96,8 @@ def _update(params, batch, *, stage: str, accumulate: int):
         gradients, metrics, _ = grpo.grpo_gradients(params, *batch, SETTINGS, config=config, accumulate=accumulate)
     else:
         function = sft.sft_gradients if stage == "sft" else meta_rm.meta_gradients
-        gradients, metrics = function(params, *batch, config=config, accumulate=accumulate)
+        parts = (accumulate,) * 2 if stage == "sft" else accumulate
+        gradients, metrics = function(params, *batch, config=config, accumulate=parts)
 
     def after(optimizer):
         state = train_state.TrainState(params=params, opt_state=optimizer.init(params))

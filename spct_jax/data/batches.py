@@ -24,6 +24,15 @@ class Example:
     tokens: Callable[[], tuple[Sequence[int], Sequence[Sequence[int]]]]
     """Gives the prompt's tokens and those of each completion."""
 
+    def part(self, which: Sequence[int]) -> "Example":
+        """The example with these of its completions."""
+
+        def tokens():
+            prompt, completions = self.tokens()
+            return prompt, [completions[i] for i in which]
+
+        return Example(self.id, len(which), tokens)
+
 
 @flax.struct.dataclass
 class Groups:

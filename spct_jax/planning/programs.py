@@ -16,7 +16,7 @@ from spct_jax.models import checkpoints, count, partition
 from spct_jax.sampling import grouped
 from spct_jax.sampling.generate import draw
 from spct_jax.sampling.programs import Sampler, Shape, lowered, prefill_rows
-from spct_jax.training import grpo, meta_rm, optimizers, sft, train_state
+from spct_jax.training import grpo, meta_rm, mixture, optimizers, sft, train_state
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,10 +135,36 @@ def _drawing(setting: _Setting) -> dict[str, Planned]:
     }
 
 
+IN_PAIRS = 0.6
+"""Share of the retained draws that are one of two for a prompt, in plans. Of a policy that is right in 70 % of its draws and,
+told the answer, always, it is 61 %; at 0 an update of `paper()` has 2 % more tokens."""
+
+
+def _rft(setting: _Setting) -> Planned:
+    """The update of RFT."""
+    config, chosen, trunk, time = setting.config, setting.config.rft, setting.trunk, setting.time
+    rows = mixture.rows_of(chosen.batch_size, chosen.general_fraction, IN_PAIRS)
+    shapes = mixture.shapes(rows, chosen.batch_size, chosen.accumulate, setting.layout.batch_shards)
+
+    def lower():
+        batch = tuple(setting.groups(rows, size) for size, (rows, _) in shapes.items())
+        return sft.sft_step.lower(
+            setting.state("rft", "policy"), batch, layout=setting.layout, config=config.model,
+            optimizer=setting.optimizer("rft"), accumulate=tuple(parts for _, parts in shapes.values()),
+        )  # fmt: skip
+
+    return Planned(
+        lower,
+        sum(count.update(config.model, rows, size, trunk, time) for size, (rows, _) in shapes.items()),
+        sum(rows * size * time for size, (rows, _) in shapes.items()),
+        kernels=sum(count.kernels(config.model, rows, trunk, gradients=True) for rows, _ in shapes.values()),
+    )
+
+
 def _learning(setting: _Setting) -> dict[str, Planned]:
     """What scores and learns from completions."""
     config, layout, trunk, time = setting.config, setting.layout, setting.trunk, setting.time
-    model, G, kept = config.model, config.rl.group_size, config.rejection.samples + config.rejection.hinted
+    model, G = config.model, config.rl.group_size
     number = functools.partial(_struct, dtype=jnp.float32)
 
     def planned(update, stage: str, kind: str, group: int, others=lambda rows: (), *, length=time, logits=True, beside=0):
@@ -175,7 +201,7 @@ def _learning(setting: _Setting) -> dict[str, Planned]:
             count.kernels(model, scored, trunk),
         ),
         "grpo": planned(grpo.grpo_step, "rl", "policy", G, of_rollouts, beside=setting.reference_bytes),
-        "sft": planned(sft.sft_step, "rft", "policy", kept),
+        "sft": _rft(setting),
         # The score is read behind the last token.
         "meta_rm": planned(
             meta_rm.meta_step, "meta_rm", "meta_rm", G, lambda rows: (number((rows, G)),), length=time + 1, logits=False

@@ -77,7 +77,7 @@ def join_rows(parts: Any) -> Any:
     return jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1).reshape(-1, *x.shape[2:]), parts)
 
 
-def gradients(loss: Callable, params: Any, batch: Any, parts: int = 1) -> tuple[Any, Metrics, Any]:
+def gradients(loss: Callable, params: Any, batch: Any, parts: int = 1, onto: Any = None) -> tuple[Any, Metrics, Any]:
     """Gradients of a loss over a batch, taken of one part of the rows after the other where `parts` is more than 1.
 
     Args:
@@ -85,6 +85,7 @@ def gradients(loss: Callable, params: Any, batch: Any, parts: int = 1) -> tuple[
       params: what it is differentiated by.
       batch: a tree of arrays of rows, B first.
       parts: divides B.
+      onto: gradients of rows of another shape, which these are added to.
 
     Returns:
       (gradients in the parameters' dtype, split as the parameters are, the metrics, per_row of all rows).
@@ -92,14 +93,15 @@ def gradients(loss: Callable, params: Any, batch: Any, parts: int = 1) -> tuple[
     grad = jax.grad(loss, has_aux=True)
     if parts == 1:
         total, (metrics, per_row) = grad(params, batch)
+        total = total if onto is None else jax.tree.map(jnp.add, onto, total)
     else:
 
         def step(total, rows):
             part, (metrics, per_row) = grad(params, rows)
             return partition.constrain_params(jax.tree.map(jnp.add, total, part)), (metrics, per_row)
 
-        zeros = partition.constrain_params(jax.tree.map(jnp.zeros_like, params))
-        total, (each, per_row) = lax.scan(step, zeros, split_rows(batch, parts))
+        begun = partition.constrain_params(jax.tree.map(jnp.zeros_like, params) if onto is None else onto)
+        total, (each, per_row) = lax.scan(step, begun, split_rows(batch, parts))
         rows = [jax.tree.map(lambda x, p=p: x[p], each) for p in range(parts)]
         metrics = functools.reduce(add_metrics, rows)
         per_row = join_rows(per_row)

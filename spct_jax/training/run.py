@@ -1,8 +1,6 @@
 """A run: its configuration, data, tokenizer and directory, and where each stage finds what earlier ones left."""
 
 import dataclasses
-import functools
-import operator
 import pathlib
 import zlib
 from collections.abc import Callable, Sequence
@@ -146,11 +144,19 @@ class Run:
 
         return Example(rollout.id, len(completions), tokens)
 
-    def pack(self, examples: Sequence[Example], group_size: int) -> Groups:
-        """Packs groups to the run's shapes, on the devices of all processes; each makes the tokens of its own rows only."""
-        tokens: list = [((0,), ())] * len(examples)
-        for row in self.layout.local_rows(len(examples)):
-            tokens[row] = examples[row].tokens()
+    def pack(self, examples: Sequence[Example], group_size: int, rows: int = 0) -> Groups:
+        """Packs groups to the run's shapes, on the devices of all processes; each makes the tokens of its own rows only.
+
+        Args:
+          examples: the prompts.
+          group_size: completions per prompt.
+          rows: prompts that there are to be, the last ones without a completion where there are fewer examples.
+        """
+        rows = rows or len(examples)
+        tokens: list = [((0,), ())] * rows
+        for row in self.layout.local_rows(rows):
+            if row < len(examples):
+                tokens[row] = examples[row].tokens()
         groups = batches.pack(
             *zip(*tokens, strict=True),
             max_prompt=self.limits.max_prompt,
@@ -165,10 +171,9 @@ class Run:
         stamp = f"{self.prompter.digest} {data.max_prompt} {data.max_completion} {self.prompted} over all orders"
         return index.survey(getattr(self.dataset, name), measure, self.workdir / "data" / f"{name}.survey", stamp)
 
-    def demonstrations(self, *names: str) -> tuple[Records[Example], int, dict[str, int]]:
-        """Those of these parts of the dataset that fit: (examples, completions of the largest, how many do not and why)."""
-        data, tokenizer = self.config.data, self.prompter.tokenizer
-        shown = functools.reduce(operator.add, (getattr(self.dataset, name) for name in names))
+    def demonstrations(self, name: str) -> tuple[Records[Example], np.ndarray, dict[str, int]]:
+        """Those of a part of the dataset that fit: (examples, Int32 of how many completions each has, others by reason)."""
+        data, tokenizer, shown = self.config.data, self.prompter.tokenizer, getattr(self.dataset, name)
         reasons = {"prompt too long": 0, "completion too long": -1}
 
         def tokens(demonstration):
@@ -185,12 +190,10 @@ class Run:
                 return reasons["prompt too long"]
             return len(completions) if max(map(len, completions)) <= data.max_completion else reasons["completion too long"]
 
-        sizes = np.concatenate([self.survey(name, measure) for name in names])
-        examples = Records(
-            lambda i: Example(f"demonstration {i}", int(sizes[i]), lambda: tokens(shown[i])), np.flatnonzero(sizes > 0)
-        )
+        sizes = self.survey(name, measure)
+        examples = Records(lambda i: Example(f"{name} {i}", int(sizes[i]), lambda: tokens(shown[i])), np.flatnonzero(sizes > 0))
         skipped = {reason: int((sizes == code).sum()) for reason, code in reasons.items() if (sizes == code).any()}
-        return examples, int(sizes.max(initial=0)), skipped
+        return examples, sizes[sizes > 0], skipped
 
 
 def load_dataset(config: Config, directory: pathlib.Path) -> Dataset:

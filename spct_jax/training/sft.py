@@ -1,18 +1,19 @@
 """Supervised fine-tuning on completions that share prompts: the cold start, and RFT on what rejection sampling kept."""
 
-from collections.abc import Callable
+import collections
 from typing import Any
 
 import jax
+import numpy as np
 import optax
 
-from spct_jax.data import batches
-from spct_jax.data.batches import Example, Groups
+from spct_jax.config import RFTConfig, SFTConfig
+from spct_jax.data.batches import Groups
 from spct_jax.errors import InputError
 from spct_jax.models import count
 from spct_jax.models.sizes import ModelConfig
 from spct_jax.sharding import Program
-from spct_jax.training import loop, meter, optimizers, rejection, train_state
+from spct_jax.training import loop, meter, mixture, optimizers, rejection, train_state
 from spct_jax.training.run import Run
 from spct_jax.training.scoring import completion_mask, group_logprobs
 
@@ -29,30 +30,50 @@ def sft_loss(
     tokens = mask.sum()
     total = tokens if total is None else total
     loss = -(logprobs * mask).sum() / total
-    return loss, {"loss": (loss * total, tokens), "entropy": ((entropy * mask).sum(), tokens), "tokens": (tokens, 1.0)}
+    metrics = {
+        "loss": (loss * total, tokens),
+        "entropy": ((entropy * mask).sum(), tokens),
+        "branch_slots_used": ((groups.lengths > 0).sum(), float(groups.lengths.size)),
+        "tokens": (tokens, 1.0),
+    }
+    return loss, metrics
 
 
-def sft_gradients(params: Any, groups: Groups, *, config: ModelConfig, accumulate: int = 1) -> tuple[Any, loop.Metrics]:
-    """Gradients of `sft_loss` and its metrics, in `accumulate` parts."""
-    total = completion_mask(groups).sum()
+def sft_gradients(
+    params: Any, batch: tuple[Groups, ...], *, config: ModelConfig, accumulate: tuple[int, ...] = ()
+) -> tuple[Any, loop.Metrics]:
+    """Gradients of `sft_loss` over a batch and its metrics.
+
+    Args:
+      params: what it is differentiated by.
+      batch: groups of one G or several, one after the other; the loss is a mean over the tokens of all.
+      config: the architecture.
+      accumulate: in how many parts each of them is taken; () is one each.
+    """
+    total = sum(completion_mask(groups).sum() for groups in batch)
 
     def loss(params, groups):
         value, metrics = sft_loss(params, config, groups, total)
         return value, (metrics, None)
 
-    return loop.gradients(loss, params, groups, accumulate)[:2]
+    gradients, metrics = None, {}
+    for groups, parts in zip(batch, accumulate or (1,) * len(batch), strict=True):
+        gradients, new, _ = loop.gradients(loss, params, groups, parts, gradients)
+        norm = new.pop("gradient_norm")
+        metrics = loop.add_metrics(metrics, new) if metrics else new
+    return gradients, {**metrics, "gradient_norm": norm}
 
 
 def _step(
     state: train_state.TrainState,
-    groups: Groups,
+    batch: tuple[Groups, ...],
     *,
     config: ModelConfig,
     optimizer: optax.GradientTransformation,
-    accumulate: int = 1,
+    accumulate: tuple[int, ...] = (),
 ) -> tuple[train_state.TrainState, loop.Metrics]:
     """One update; returns (state, metrics)."""
-    gradients, metrics = sft_gradients(state.params, groups, config=config, accumulate=accumulate)
+    gradients, metrics = sft_gradients(state.params, batch, config=config, accumulate=accumulate)
     return train_state.apply_gradients(state, gradients, optimizer), metrics
 
 
@@ -60,83 +81,53 @@ sft_step = Program(_step, ("state", "batch"), lambda layout, state, *_, **__: (l
 
 
 def train(
-    run: Run,
-    stage: str,
-    make_params: Callable[[], Any],
-    draw_batch: Callable[[int], list[Example]],
-    *,
-    steps: int,
-    group_size: int,
-    accumulate: int,
-    optimizer_config,
+    run: Run, stage: str, config: SFTConfig | RFTConfig, judging: tuple[Any, np.ndarray], general: tuple[Any, np.ndarray]
 ) -> dict[str, float]:
-    """Runs `steps` updates on the examples `draw_batch(step)` gives; returns the stage's summary."""
-    optimizer = optimizers.make(optimizer_config, steps)
+    """Runs a stage on examples that judge and general ones, as `mixture.Mixture` has them; returns its summary."""
+    optimizer = optimizers.make(config.optimizer, config.steps)
+    mixed = mixture.Mixture(run.config.seed, stage, config.batch_size, config.general_fraction, judging, general)
+    shapes = mixture.shapes(mixed.rows, config.batch_size, config.accumulate, run.layout.batch_shards)
+    trunk, time = run.limits.max_prompt - 1, run.limits.max_completion
+    flops = sum(count.update(run.model, rows, size, trunk, time) for size, (rows, _) in shapes.items())
 
     def update(state, step):
-        examples = draw_batch(step)
-        groups = run.pack(examples, group_size)
-        state, metrics = sft_step(
-            state, groups, layout=run.layout, config=run.model, optimizer=optimizer, accumulate=accumulate
-        )
-        flops = count.update(run.model, len(examples), group_size, run.limits.max_prompt - 1, run.limits.max_completion)
+        examples = mixed.batch(step)
+        batch = tuple(run.pack(examples[size], size, rows) for size, (rows, _) in shapes.items())
+        parts = tuple(parts for _, parts in shapes.values())
+        state, metrics = sft_step(state, batch, layout=run.layout, config=run.model, optimizer=optimizer, accumulate=parts)
         metrics["least_seconds"] = (meter.least_seconds(run.layout, flops), 1.0)
-        return state, metrics, [e.id for e in examples]
+        return state, metrics, [e.id for size in shapes for e in examples[size]]
 
     run.describe(stage, "policy")
-    return loop.fit(run, stage, make_params, optimizer, update, steps)
+    return loop.fit(run, stage, lambda: run.policy_before(stage), optimizer, update, config.steps)
 
 
 def run_sft(run: Run) -> dict[str, float]:
-    """Cold start: demonstrations of judging and general instructions, shuffled together."""
-    config = run.config.sft
-    examples, group_size, skipped = run.demonstrations("demonstrations", "general")
-    if not examples:
+    """Cold start: demonstrations of judging, general instructions mixed in."""
+    (judging, general), skipped = _demonstrations(run, "demonstrations", "general")
+    used = len(judging[0]) + len(general[0])
+    if not used:
         raise InputError(f"no demonstration can be used ({skipped or 'there are none'})")
-
-    def draw_batch(step):
-        return [examples[i] for i in batches.order(run.config.seed, "sft", len(examples), step, config.batch_size)]
-
-    summary = train(
-        run,
-        "sft",
-        lambda: run.policy_before("sft"),
-        draw_batch,
-        steps=config.steps,
-        group_size=group_size,
-        accumulate=config.accumulate,
-        optimizer_config=config.optimizer,
-    )
-    return {
-        **summary,
-        "data": {"read": len(examples) + sum(skipped.values()), "used": len(examples), "skipped": skipped},
-    }
+    summary = train(run, "sft", run.config.sft, judging, general)
+    return {**summary, "data": {"read": used + sum(skipped.values()), "used": used, "skipped": skipped}}
 
 
 def run_rft(run: Run) -> dict[str, float]:
-    """Rejective fine-tuning: every retained draw of a comparison on one trunk, general instructions mixed in."""
-    config = run.config.rft
+    """Rejective fine-tuning: retained draws, general instructions mixed in."""
     retained = rejection.retained_examples(run)
     if not retained:
         raise InputError("rft: rejection sampling kept no draw; train the cold start (config.sft) longer")
-    general, largest, skipped = run.demonstrations("general")
-    num_general = round(config.batch_size * config.general_fraction) if general else 0
-
-    def draw_batch(step):
-        seed = run.config.seed
-        kept = batches.order(seed, "rft", len(retained), step, config.batch_size - num_general)
-        plain = batches.order(seed, "rft-general", len(general), step, num_general)
-        return [retained[i] for i in kept] + [general[i] for i in plain]
-
-    summary = train(
-        run,
-        "rft",
-        lambda: run.policy_before("rft"),
-        draw_batch,
-        steps=config.steps,
-        group_size=max(*(e.size for e in retained), largest if num_general else 0),
-        accumulate=config.accumulate,
-        optimizer_config=config.optimizer,
-    )
-    used = len(retained) + len(general)
+    (general,), skipped = _demonstrations(run, "general")
+    summary = train(run, "rft", run.config.rft, (retained, np.array([e.size for e in retained])), general)
+    used = len(retained) + len(general[0])
     return {**summary, "data": {"read": used + sum(skipped.values()), "used": used, "skipped": skipped}}
+
+
+def _demonstrations(run: Run, *names: str) -> tuple[list[tuple[Any, np.ndarray]], dict[str, int]]:
+    """(examples, how many completions each has) of parts of the dataset, and how many are left out, by reason."""
+    found, skipped = [], collections.Counter()
+    for name in names:
+        examples, sizes, without = run.demonstrations(name)
+        found.append((examples, sizes))
+        skipped.update(without)
+    return found, dict(skipped)

@@ -64,7 +64,7 @@ ints = lambda *shape: jax.ShapeDtypeStruct(shape, np.int32)
 groups = Groups(trunk_tokens=ints(4, 255), trunk_lengths=ints(4), inputs=ints(4, 2, 17), lengths=ints(4, 2))
 params = jax.eval_shape(lambda: models.init(config, jax.random.key(0)))
 step = sharding.Program(sft.sft_gradients, ("params", "batch"), lambda layout, p, *_, **__: (layout.params(p), layout.whole))
-text = step.lower(params, groups, layout=layout, config=config).compile().as_text()
+text = step.lower(params, (groups,), layout=layout, config=config).compile().as_text()
 print("kernels", text.count("tpu_custom_call"))
 """
 

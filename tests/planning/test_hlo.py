@@ -271,7 +271,7 @@ def test_the_count_by_hand_is_what_is_compiled(program, layers, scores, monkeypa
     if program == "sft":
         optimizer = optimizers.make(OptimizerConfig(), 10)
         state = train_state.abstract_state(None, params, optimizer)
-        lowered = sft.sft_step.lower(state, groups, config=model, optimizer=optimizer)
+        lowered = sft.sft_step.lower(state, (groups,), config=model, optimizer=optimizer)
         expected = count.update(model, B, G, P, T)
     else:
         lowered = grpo.reference_logprobs.lower(params, groups, jax.ShapeDtypeStruct((), jnp.float32), config=model)

@@ -54,7 +54,7 @@ def test_steps_say_how_near_the_roofline_they_are(known_chip, micro_config, tmp_
     model, trunk, time = checkpoints.read_architecture(tmp_path / "sft"), 103, 84
     steps = {stage: writers.read_metrics(tmp_path / stage / "metrics.jsonl") for stage in micro_config.stages}
     ratio = {stage: [row["roofline_fraction"] / row["tokens_per_second"] for row in rows] for stage, rows in steps.items()}
-    tokens = sum(count.update(model, 8, 2, trunk, time) / 4 / r for r in ratio["sft"])
+    tokens = sum(count.update(model, 4, 2, trunk, time) / 4 / r for r in ratio["sft"])
     assert tokens == pytest.approx(json.loads((tmp_path / "sft" / "summary.json").read_text())["tokens"])
     read = 4 * sum(leaf.size for leaf in jax.tree.leaves(checkpoints.abstract_params(model, "policy")))
     assert len(steps["rl"]) == 2

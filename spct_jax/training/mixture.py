@@ -1,0 +1,120 @@
+"""What a step of supervised fine-tuning learns from: so many completions, a share of them of general instructions.
+
+Two completions of one prompt make a row of two branches, so that the prompt is computed once for both; every other completion
+is a row of one branch. How many rows of either kind a step has follows from the data, once for all steps: shapes stay the same,
+and no branch is empty but in rows that are there only because the devices must divide the rows.
+"""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from spct_jax.data import batches
+from spct_jax.data.batches import Example
+
+
+@dataclasses.dataclass(frozen=True)
+class Rows:
+    """How many rows of each kind a step has; `general + single + 2 * pairs` is its number of completions."""
+
+    general: int
+    """Of one completion of a general instruction."""
+    single: int
+    """Of one completion that judges."""
+    pairs: int
+    """Of two completions that judge, of one prompt."""
+
+    def groups(self) -> dict[int, int]:
+        """Branches of a row -> how many rows of so many there are, where there are any."""
+        return {size: rows for size, rows in ((1, self.general + self.single), (2, self.pairs)) if rows}
+
+
+def rows_of(batch_size: int, general_fraction: float, in_pairs: float) -> Rows:
+    """The rows of a step of `batch_size` completions, when this share of those that judge have a partner."""
+    general = round(batch_size * general_fraction)
+    pairs = int((batch_size - general) * in_pairs / 2 + 1e-9)
+    return Rows(general, batch_size - general - 2 * pairs, pairs)
+
+
+def split(rows: int, most: int, shards: int) -> tuple[int, int]:
+    """(rows with those that fill up, parts): equal parts of at most `most` rows, where that is not less than the devices take.
+
+    Args:
+      rows: how many are wanted.
+      most: rows of a part.
+      shards: how many rows the devices take at once.
+    """
+    parts = math.ceil(rows / most)
+    each = math.ceil(rows / parts / shards) * shards
+    return parts * each, parts
+
+
+def shapes(rows: Rows, batch_size: int, accumulate: int, shards: int) -> dict[int, tuple[int, int]]:
+    """Branches of a row -> (rows, parts) as `split` has them; a part has `batch_size / accumulate` completions."""
+    return {size: split(n, max(batch_size // accumulate // size, shards), shards) for size, n in rows.groups().items()}
+
+
+class Mixture:
+    """The batches of a stage, each a function of (seed, step); all completions that judge come up equally often.
+
+    Attributes:
+      rows: of every step.
+    """
+
+    def __init__(
+        self,
+        seed: int,
+        stream: str,
+        batch_size: int,
+        general_fraction: float,
+        judging: tuple[Sequence[Example], np.ndarray],
+        general: tuple[Sequence[Example], np.ndarray],
+    ):
+        """Of examples and how many completions each has; where there are none of one kind, all are of the other.
+
+        Args:
+          seed: of the run.
+          stream: whose order of the data this is.
+          batch_size: completions per step.
+          general_fraction: share of them from `general`.
+          judging: demonstrated or retained verdicts.
+          general: demonstrations of anything else.
+        """
+        self._seed, self._stream = seed, stream
+        self._judging, self._general = judging[0], general[0]
+        fraction = general_fraction if len(judging[0]) and len(general[0]) else float(len(judging[0]) == 0)
+        sizes, total = judging[1], int(judging[1].sum())
+        pairs = _pieces(sizes // 2, 2)
+        rows = rows_of(batch_size, fraction, 2 * len(pairs) / max(total, 1))
+        # As many pairs of the data are kept as a step's share of them asks for; the completions of the others go alone.
+        kept = total * rows.pairs // max(rows.single + 2 * rows.pairs, 1)
+        self.rows = rows if kept else Rows(rows.general, rows.single + 2 * rows.pairs, 0)
+        pairs = pairs[batches.order(seed, f"{stream}-kept", len(pairs), 0, len(pairs))]
+        odd = np.flatnonzero(sizes % 2)
+        last = np.stack([odd, sizes[odd] - 1], 1)
+        self._pairs = pairs[:kept]
+        self._singles = np.concatenate([last, pairs[kept:], pairs[kept:] + [0, 1]])
+        self._alone = _pieces(general[1], 1)
+
+    def batch(self, step: int) -> dict[int, list[Example]]:
+        """Branches of a row -> the rows of a step, every one as many completions of one example."""
+        drawn = {
+            "general": (self._general, self._alone, self.rows.general, 1),
+            "single": (self._judging, self._singles, self.rows.single, 1),
+            "pairs": (self._judging, self._pairs, self.rows.pairs, 2),
+        }
+        found: dict[int, list[Example]] = {}
+        for name, (examples, pieces, count, size) in drawn.items():
+            for i in batches.order(self._seed, f"{self._stream}-{name}", len(pieces), step, count):
+                number, first = map(int, pieces[i])
+                found.setdefault(size, []).append(examples[number].part(range(first, first + size)))
+        return found
+
+
+def _pieces(counts: np.ndarray, size: int) -> np.ndarray:
+    """Int[N 2]: (example, first completion) of so many runs of `size` completions of each example."""
+    number = np.repeat(np.arange(len(counts)), counts)
+    before = np.repeat(np.cumsum(counts) - counts, counts)
+    return np.stack([number, (np.arange(len(number)) - before) * size], 1)

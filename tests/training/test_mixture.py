@@ -1,0 +1,114 @@
+"""What a step of fine-tuning learns from, counted in completions."""
+
+import collections
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import sharded
+
+from spct_jax import config as config_lib
+from spct_jax import models
+from spct_jax.data import batches
+from spct_jax.data.batches import Example
+from spct_jax.models import sizes
+from spct_jax.training import mixture, sft
+
+RETAINED = np.random.default_rng(0).choice([1, 2, 3], 200, p=[0.4, 0.3, 0.3])
+"""Kept completions of each comparison."""
+
+
+def examples(name, counts):
+    """Example i has completions (i, 0), (i, 1), .. and the prompt (i,)."""
+    counts = np.asarray(counts, np.int32)
+
+    def make(i):
+        return Example(f"{name} {i}", int(counts[i]), lambda: ((i,), [(i, c) for c in range(counts[i])]))
+
+    return [make(i) for i in range(len(counts))], counts
+
+
+def mixed(batch_size=256, fraction=0.85, judging=RETAINED, general=(1, 2) * 500, seed=3):
+    return mixture.Mixture(seed, "rft", batch_size, fraction, examples("judging", judging), examples("general", general))
+
+
+def completions(batch, kind):
+    """(example, completion) of a step."""
+    return [c for rows in batch.values() for e in rows if e.id.startswith(kind) for c in e.tokens()[1]]
+
+
+@pytest.mark.parametrize("fraction", [0, 0.04, 0.85, 1])
+def test_the_batch_size_and_the_share_of_general_count_examples_not_prompts(fraction):
+    batch = mixed(fraction=fraction).batch(7)
+    judging, general = completions(batch, "judging"), completions(batch, "general")
+    assert (len(general), len(judging) + len(general)) == (round(256 * fraction), 256)
+
+
+@pytest.mark.parametrize("shards", [1, 4, 16])
+@pytest.mark.parametrize("judging", [RETAINED, (2,) * 60, (1,) * 60, (3,) * 60])
+@pytest.mark.parametrize("fraction", [0.1, 0.85])
+def test_at_least_85_percent_of_the_branch_slots_hold_a_token(shards, judging, fraction):
+    made = mixed(512, fraction, judging)
+    slots = sum(size * rows for size, (rows, _) in mixture.shapes(made.rows, 512, 512 // (2 * shards), shards).items())
+    assert sum(size * len(rows) for size, rows in made.batch(0).items()) == 512 >= 0.85 * slots
+
+
+@pytest.mark.parametrize("judging", [RETAINED, (2,) * 100, (1, 1, 1, 2)])
+def test_every_completion_that_judges_comes_up_equally_often(judging):
+    made = mixed(40, 0.2, judging)
+    steps = 40 * sum(judging) // 32
+    seen = collections.Counter(c for step in range(steps) for c in completions(made.batch(step), "judging"))
+    assert len(seen) == sum(judging) and 36 <= min(seen.values()) <= max(seen.values()) <= 44
+
+
+def test_a_batch_is_a_function_of_seed_and_step():
+    def ids(made, step):
+        return {size: [(e.id, e.tokens()) for e in rows] for size, rows in made.batch(step).items()}
+
+    made = mixed()
+    assert ids(made, 5) != ids(made, 6) and ids(made, 5) == ids(mixed(), 5) != ids(mixed(seed=4), 5)
+
+
+def test_two_completions_of_a_prompt_are_one_row():
+    batch = mixed(general=()).batch(0)
+    assert len(batch[2]) > 30 and all(e.tokens()[1][1] == (e.tokens()[1][0][0], e.tokens()[1][0][1] + 1) for e in batch[2])
+
+
+def test_half_of_the_papers_cold_start_judges_however_many_general_instructions_there_are():
+    config = config_lib.paper(sizes.get("gemma2_2b")).sft
+    batch = mixed(config.batch_size, config.general_fraction, (2,) * 40, (1,) * 9000).batch(0)
+    assert len(completions(batch, "judging")) >= config.batch_size / 2
+
+
+def test_tiny_mixes_in_as_many_general_instructions_as_before():
+    config, toy = config_lib.tiny().sft, config_lib.ToyConfig()
+    before = toy.general / (toy.general + toy.demonstrations * toy.completions_per_demonstration)
+    assert config.general_fraction == pytest.approx(before, abs=0.001)
+
+
+@pytest.mark.parametrize(("rows", "most", "shards"), [(46, 16, 16), (932, 16, 16), (15, 32, 2), (5, 8, 4), (33, 32, 4)])
+def test_parts_are_equal_and_no_larger_than_they_may_be(rows, most, shards):
+    whole, parts = mixture.split(rows, most, shards)
+    assert whole % parts == 0 and whole // parts % shards == 0
+    assert rows <= whole < rows + parts * shards and whole // parts <= most
+
+
+@pytest.mark.parametrize("accumulate", [(1, 1), (2, 4)])
+def test_rows_of_one_and_of_two_branches_give_the_gradient_of_all_their_tokens(accumulate):
+    """That of the same completions in one batch with empty branches."""
+    model, rng = sharded.config_of("sft"), np.random.default_rng(0)
+    params = models.init(model, jax.random.key(0))
+    prompts = [rng.integers(6, 64, n).tolist() for n in (12, 5, 7, 9, 3, 8)]
+    shown = [[rng.integers(6, 64, n).tolist() for n in lengths] for lengths in ((8, 3), (2, 6), (1,), (5,), (7,), ())]
+
+    def pack(first, last, size):
+        packed = batches.pack(prompts[first:last], shown[first:last], max_prompt=12, max_completion=8, group_size=size)
+        return jax.tree.map(jnp.asarray, packed)
+
+    want, expected = sft.sft_gradients(params, (pack(0, 6, 2),), config=model)
+    got, metrics = sft.sft_gradients(params, (pack(0, 2, 2), pack(2, 6, 1)), config=model, accumulate=accumulate)
+    assert sharded.worst(got, want) < 1e-5
+    expected, metrics = sharded.totals(expected), sharded.totals(metrics)
+    assert metrics.pop("branch_slots_used") == 7 / 8 and expected.pop("branch_slots_used") == 7 / 12
+    np.testing.assert_allclose([metrics[name] for name in expected], [*expected.values()], rtol=1e-5)
