@@ -111,7 +111,7 @@ if __name__ == "__main__":
     TEMPLATE = flags.DEFINE_string("template", None, "Wording of the task, by name or file; default: the checkpoint's own.")
     K_META = flags.DEFINE_integer("k_meta", 0, "Samples that count, chosen by the meta reward model.")
     META_CHECKPOINT = flags.DEFINE_string("meta_checkpoint", None, "Model directory of the meta reward model.")
-    TEMPERATURE = flags.DEFINE_float("temperature", 0.5, "Of sampling; 0 is greedy.")
+    TEMPERATURE = flags.DEFINE_float("temperature", 0.5, "Of sampling; 0, or less than 1e-5, is greedy.")
     TOP_K = flags.DEFINE_integer("top_k", 0, "Draw from so many likeliest tokens only; 0 for all.")
     TOP_P = flags.DEFINE_float("top_p", 1.0, "Draw from the likeliest tokens of this total probability only.")
     SEED = flags.DEFINE_integer("seed", 0, "Of samples and orders.")

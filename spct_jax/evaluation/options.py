@@ -22,7 +22,7 @@ class Options:
     k_meta: int = bounded(0, 0, 65536)
     """Samples that count, those of highest meta reward; 0: all that parsed."""
     temperature: float = bounded(0.5, 0, 100)
-    """0 is greedy."""
+    """0, or less than 1e-5, is greedy."""
     seed: int = bounded(0, *SEEDS)
     order: str = one_of("balanced", ("balanced", "random"))
     """`balanced`, or `random` (the paper's)."""

@@ -13,6 +13,7 @@ import numpy as np
 from spct_jax import distributed
 from spct_jax.data import batches
 from spct_jax.data.batches import Groups
+from spct_jax.errors import InputError
 from spct_jax.evaluation import token_prob
 from spct_jax.evaluation.options import Options
 from spct_jax.evaluation.task import Order, Task
@@ -88,6 +89,8 @@ class Reader:
         (params, config, _), layout = self._judge.meta, self._judge.layout
         rewards = distributed.fetch(meta_rm.score_critiques(params, layout.split(groups), layout=layout, config=config))
         for (task, _, critiques), row in zip(batch, rewards, strict=False):
+            if not np.isfinite(row[: len(critiques)]).all():
+                raise InputError(f"{task.comparison.id!r}: a score of the meta RM is NaN or infinite")
             for same, reward in zip(critiques, row, strict=False):
                 for sample in same:
                     task.samples[sample] = dataclasses.replace(task.samples[sample], meta=float(reward))
@@ -112,6 +115,8 @@ class Reader:
         for b, g, task, same in chosen:
             known = candidates[b, g, : task.comparison.n] != token_prob.ABSENT
             if known.all():  # else the vote stays what it was, whole
+                if not np.isfinite(weights[b, g, : len(known)]).all():
+                    raise InputError(f"{task.comparison.id!r}: a probability of a response's number is NaN or infinite")
                 order = task.samples[same[0]].order
                 scores = parse.unshuffle([round(float(w), 6) for w in weights[b, g, : len(order)]], order)
                 for sample in same:

@@ -257,10 +257,14 @@ def read_card(directory: str | os.PathLike) -> tuple[ModelConfig, str]:
 
 def check_finite(params: Any, where: str | os.PathLike) -> None:
     """Raises InputError naming `where` and the first parameter that holds NaN or an infinite number."""
-    finite = np.asarray(_finite(jax.tree.leaves(params)))
-    if not finite.all():
-        name = digests.named_leaves(params)[int(np.argmin(finite))][0]
+    if name := first_not_finite(params):
         raise InputError(f"weights of {where} hold NaN or infinite numbers (in {name})")
+
+
+def first_not_finite(tree: Any) -> str | None:
+    """The name of the first array of a tree, on the devices, that holds NaN or an infinite number; None where none does."""
+    finite = np.asarray(_finite(jax.tree.leaves(tree)))
+    return None if finite.all() else digests.named_leaves(tree)[int(np.argmin(finite))][0]
 
 
 @jax.jit

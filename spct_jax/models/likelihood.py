@@ -9,6 +9,14 @@ from jax import lax
 from spct_jax.models import gemma, partition
 from spct_jax.models.sizes import ModelConfig
 
+GREEDY_BELOW = 1e-5
+"""A lower temperature is 0: logits divided by it would not be finite, or all but the largest ones alike."""
+
+
+def divisor(temperature: jax.Array | float) -> jax.Array:
+    """What logits are divided by: the temperature, or 1 where it is so low that sampling is greedy."""
+    return jnp.where(temperature < GREEDY_BELOW, 1.0, temperature)
+
 
 def token_logprobs(
     params: gemma.Params,
@@ -20,7 +28,7 @@ def token_logprobs(
     temperature: jax.Array | float = 1.0,
     with_entropy: bool = False,
 ) -> jax.Array | tuple[jax.Array, jax.Array]:
-    """Log-probabilities of the branches' targets under softmax(logits / temperature).
+    """Log-probabilities of the branches' targets under softmax(logits / temperature), as the sampler gives them.
 
     Args:
       params: parameters, see `spct_jax.models.gemma`.
@@ -28,13 +36,13 @@ def token_logprobs(
       trunk: B trunks, from `prefill` with the same parameters.
       inputs: Int[B G T], [prompt's last token, c_0, .., c_{T-2}].
       targets: Int[B G T], [c_0, .., c_{T-1}].
-      temperature: divides the capped logits; positive.
+      temperature: divides the capped logits; below `GREEDY_BELOW` they are divided by 1.
       with_entropy: also return the entropy of every distribution.
 
     Returns:
       Float32[B G T], or a pair of them with the entropies second.
     """
-    hidden = gemma.extend(params, config, trunk, inputs)
+    hidden, temperature = gemma.extend(params, config, trunk, inputs), divisor(temperature)
     table = gemma.output_table(params, config)
 
     def one_chunk(whole, hidden, targets):

@@ -21,7 +21,7 @@ from spct_jax import distributed, models
 from spct_jax.data import batches
 from spct_jax.models.sizes import ModelConfig
 from spct_jax.sampling import programs
-from spct_jax.sampling.generate import Completions, check_truncation
+from spct_jax.sampling.generate import Completions, check_finite, check_truncation
 from spct_jax.sampling.programs import Sampler, Shape
 from spct_jax.sharding import Layout
 
@@ -152,8 +152,9 @@ class Engine:
         )
 
     def collect(self) -> list[Finished]:
-        """Waits for the chunk and returns the completions that ended in it."""
+        """Waits for the chunk and returns the completions that ended in it; InputError where logits are not finite."""
         drawn, done = distributed.fetch((self._launched, self._slots.done))
+        check_finite(drawn.logprobs)
         finished = []
         for (b, g), (branch, _) in list(self._running.items()):
             length = drawn.lengths[b, g]

@@ -16,7 +16,7 @@ from jax import lax
 
 from spct_jax import models
 from spct_jax.errors import InputError
-from spct_jax.models import partition
+from spct_jax.models import likelihood, partition
 from spct_jax.sharding import Program
 
 UNROLLED_LAYERS = 8
@@ -102,11 +102,11 @@ def _sample(
     def uniform(key, t):
         return jax.random.uniform(jax.random.fold_in(key, t))
 
-    scaled = truncated(logits / jnp.where(temperature > 0, temperature, 1.0), top_k, top_p)
+    scaled = truncated(logits / likelihood.divisor(temperature), top_k, top_p)
     peak = jnp.max(scaled, axis=-1, keepdims=True)
     weights = jnp.exp(scaled - peak)
     token = lax.cond(
-        temperature > 0,
+        temperature >= likelihood.GREEDY_BELOW,
         lambda: inverse_cdf(weights, jax.vmap(jax.vmap(uniform))(keys, times)),
         lambda: jnp.argmax(scaled, axis=-1),
     ).astype(jnp.int32)
@@ -155,7 +155,7 @@ def run_chunk(
       params: the model's parameters.
       config: the architecture.
       slots: the branches.
-      temperature: divides the capped logits; 0 is greedy.
+      temperature: divides the capped logits; 0, or less than 1e-5, is greedy.
       limit: where completions are cut.
       stop_ids: terminators; the one that ends a completion is part of it.
       top_k: see `truncated`.
@@ -224,7 +224,7 @@ def _draw(
       last_tokens: Int[B], the last token of each prompt.
       keys: [B G], from `branch_keys`.
       active: Bool[B G]; branches that are not come back empty; None for all.
-      temperature: divides the capped logits; 0 is greedy.
+      temperature: divides the capped logits; 0, or less than 1e-5, is greedy.
       config: the architecture.
       max_new_tokens: T, where completions are cut.
       stop_ids: terminators; the one that ends a completion is part of it.
@@ -308,7 +308,7 @@ def generate(
       key: one key, folded with the index of the prompt, or an array of B keys.
       num_samples: G; the first samples are the same whatever it is.
       max_new_tokens: T, where completions are cut.
-      temperature: divides the capped logits; 0 is greedy.
+      temperature: divides the capped logits; 0, or less than 1e-5, is greedy.
       stop_ids: terminators; the one that ends a completion is part of it.
       top_k: draw from the top_k likeliest tokens only; 0 for all.
       top_p: draw from the likeliest tokens that together have this probability; 1 for all. Log-probabilities are those of
@@ -320,7 +320,7 @@ def generate(
 
     Raises:
       InputError: no prompts, an empty prompt, a token outside the vocabulary, a prompt longer than `bucket`, a wrong
-        number of keys, or a number out of range.
+        number of keys, a number out of range, or logits that are not finite.
     """
     _check(config, prompts, num_samples, max_new_tokens, temperature, bucket)
     check_truncation(top_k, top_p)
@@ -357,10 +357,20 @@ def generate(
             )
         )
         order.extend(rows.tolist())
+    for part in parts:
+        check_finite(part.logprobs)
     if len(parts) == 1:
         return parts[0]
     back = np.argsort(order)
     return jax.tree.map(lambda *leaves: jnp.concatenate(leaves)[back], *parts)
+
+
+def check_finite(logprobs: jax.Array | np.ndarray) -> None:
+    """Raises InputError if log-probabilities of drawn tokens are not finite, as they are where no logit is NaN."""
+    if not np.isfinite(logprobs).all():
+        raise InputError(
+            "the model's logits are NaN or infinite: its weights, or a dtype too narrow for it, are the likely cause"
+        )
 
 
 def check_truncation(top_k: int, top_p: float) -> None:

@@ -17,7 +17,7 @@ from spct_jax.data import batches
 from spct_jax.grm import orders
 from spct_jax.models import partition
 from spct_jax.models.sizes import ModelConfig
-from spct_jax.sampling.generate import Completions, branch_keys, draw
+from spct_jax.sampling.generate import Completions, branch_keys, check_finite, draw
 from spct_jax.sharding import Layout, Program
 
 
@@ -81,8 +81,11 @@ def draw_rows(
       prompts: token ids.
       keys: one per branch, [B G].
       rows: B, a multiple of the parts that the layout splits rows into.
-      temperature: 0 is greedy.
+      temperature: 0, or less than 1e-5, is greedy.
       limits: shapes and terminators.
+
+    Raises:
+      InputError: logits are not finite.
     """
     count, group_size = keys.shape[:2]
     spare = rows - count
@@ -98,7 +101,9 @@ def draw_rows(
         max_new_tokens=limits.max_completion,
         stop_ids=limits.stop_ids,
     )
-    return jax.tree.map(lambda x: x[:count], distributed.fetch(out))
+    out = jax.tree.map(lambda x: x[:count], distributed.fetch(out))
+    check_finite(out.logprobs)
+    return out
 
 
 def drawn_tokens(out: Completions) -> list[list[np.ndarray]]:

@@ -37,7 +37,7 @@ def draw(
       key: of the draw.
       samples: G, completions of each.
       rows: how many prompts are drawn for at once.
-      temperature: 0 is greedy.
+      temperature: 0, or less than 1e-5, is greedy.
       index: of the draw, among those that give a comparison another order each.
       hinted: whether the prompt names the best response.
 

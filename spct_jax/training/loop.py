@@ -149,7 +149,7 @@ def fit(
     long the step must take (0: not known), others are averaged.
 
     Raises:
-      BadLossError: a metric is NaN or infinite; nothing of that step is saved.
+      BadLossError: a metric, or the state where it is to be saved, is NaN or infinite; nothing of that step is saved.
       distributed.StoppedError: SIGTERM came; the last step is saved.
     """
     directory, saving = run.workdir / stage, run.config.checkpoint
@@ -166,7 +166,7 @@ def fit(
         writer = stack.enter_context(MetricWriter(directory, first)) if leads else None
         profiler = stack.enter_context(meter.Profiler(run.workdir / "profile" / stage, run.config.profile_steps))
         bar = stack.enter_context(tqdm.tqdm(range(first, steps), stage, steps, initial=first, unit="step", disable=not leads))
-        saved = time.monotonic()
+        saved, last = time.monotonic(), first
         for step in bar:
             profiler.before(step)
             begun = watch.read()
@@ -175,7 +175,8 @@ def fit(
             tokens += new
             sums = add_to_sums(sums, metrics)
             values = mean(metrics)
-            _check_finite(values, stage, step, ids)
+            wrong = next((f"{name} is {value}" for name, value in values.items() if not math.isfinite(value)), "")
+            _check_finite(wrong, stage, step, ids, last)
             cost = meter.cost(new, least, begun, watch.read())
             if writer is not None:
                 writer.write(step, values | cost)
@@ -183,10 +184,13 @@ def fit(
             done, stopping = step + 1, distributed.PREEMPTION.asked()
             late = saving.every_minutes and distributed.agree(time.monotonic() - saved > 60 * saving.every_minutes)
             if done % saving.every_steps == 0 or done == steps or stopping or late:
+                # A finite gradient may yet make a state that is not.
+                name = checkpoints.first_not_finite(state)
+                _check_finite(f"{name} is not finite after the update" if name else "", stage, step, ids, last)
                 if writer is not None:
                     writer.flush()
                 train_state.save(manager, done, state, {**watch.read(), "tokens": tokens, "sums": sums})
-                saved = time.monotonic()
+                saved, last = time.monotonic(), done
             if stopping:
                 raise distributed.StoppedError
     summary = {**watch.read(), "steps": steps, "tokens": tokens}
@@ -194,9 +198,11 @@ def fit(
     return {**summary, "tokens_per_second": meter.speed(tokens, {"seconds": 0.0, "compile_seconds": 0.0}, summary), **means}
 
 
-def _check_finite(values: dict[str, float], stage: str, step: int, ids: Sequence[str]) -> None:
-    for name, value in values.items():
-        if not math.isfinite(value):
-            raise BadLossError(
-                f"{stage} step {step}: {name} is {value}; batch: {', '.join(ids)}; the last checkpoint is intact"
-            )
+def _check_finite(wrong: str, stage: str, step: int, ids: Sequence[str], last: int) -> None:
+    """BadLossError if anything is `wrong` with a step; `last` is the step of the last checkpoint, 0 if there is none."""
+    if not wrong:
+        return
+    left = f"the last checkpoint, {last}, is intact" if last else "there is no checkpoint yet"
+    if 0 < last == step:
+        left = f"the last checkpoint, {last}, holds the very parameters that this step began with"
+    raise BadLossError(f"{stage} step {step}: {wrong}; batch: {', '.join(ids)}; {left}")

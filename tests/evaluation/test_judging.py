@@ -223,6 +223,20 @@ def test_prompts_and_critiques_beyond_the_models_positions_are_refused():
     assert Options().for_model(sizes.gemma2_27b()).max_prompt == 8192 - 1024
 
 
+def test_a_judge_of_nan_gives_no_verdicts():
+    """Neither one whose policy is NaN nor one whose meta RM is, whatever the way they came into memory."""
+    whole = judge()
+    params, config, prompter = whole.meta
+    spoiled = jax.tree.map(lambda x: x * np.nan, params)
+    options = OPTIONS | {"k": 2, "max_new_tokens": 8}
+    policy = Judge(whole.layout, spoiled["model"], config, prompter)
+    with pytest.raises(InputError, match="the model's logits are NaN or infinite"):
+        policy.score(comparisons()[:1], **options)
+    guided = Judge(whole.layout, whole.params, config, prompter, meta=(spoiled, config, prompter))
+    with pytest.raises(InputError, match="a score of the meta RM is NaN or infinite"):
+        guided.score(comparisons()[:1], **options, k_meta=2)
+
+
 def test_k_meta_needs_a_meta_rm():
     plain = Judge(judge().layout, judge().params, judge().config, judge().prompter)
     with pytest.raises(InputError, match="needs a meta RM"):

@@ -67,6 +67,29 @@ def test_greedy_takes_the_likeliest_token_and_reports_temperature_one():
         np.testing.assert_allclose(jax.nn.log_softmax(logits).max(-1), logprobs[0], atol=1e-5)
 
 
+@pytest.mark.parametrize("temperature", [1e-6, 1e-10, 1e-30])
+def test_a_temperature_close_to_zero_is_greedy(temperature):
+    """Logits divided by it would not be finite, and the last id the one drawn."""
+    greedy, out = run(temperature=0.0), run(temperature=temperature)
+    jax.tree.map(np.testing.assert_array_equal, greedy, out)
+    inside = np.arange(out.tokens.shape[-1]) < out.lengths[..., None]
+    again = scored(PROMPTS, out.tokens, temperature)
+    np.testing.assert_array_equal(again, scored(PROMPTS, out.tokens, 0.0))
+    assert np.abs(again - out.logprobs)[inside].max() <= 1e-4
+
+
+def test_a_low_temperature_draws_the_likeliest_and_says_that_it_is_sure():
+    out = run(temperature=2e-5)
+    np.testing.assert_array_equal(out.tokens, run(temperature=0.0).tokens)
+    assert np.abs(out.logprobs).max() < 0.1
+
+
+def test_logits_of_nan_are_an_error():
+    spoiled = params() | {"final_norm": {"scale": params()["final_norm"]["scale"].at[0].set(np.nan)}}
+    with pytest.raises(InputError, match="the model's logits are NaN or infinite"):
+        sampling.generate(spoiled, CONFIG, PROMPTS[:1], KEY, num_samples=1, max_new_tokens=8)
+
+
 def test_the_first_eight_of_thirty_two_samples_are_the_eight():
     few, many = run(num_samples=8), run(num_samples=32)
     np.testing.assert_array_equal(few.tokens, many.tokens[:, :8])
