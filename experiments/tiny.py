@@ -10,6 +10,7 @@ What to expect: docs/results/tiny.md.
 """
 
 from spct_jax import config as config_lib
+from spct_jax.errors import InputError
 
 
 def _no_principles(config):
@@ -53,6 +54,6 @@ def get_config(ablation: str = "") -> config_lib.Config:
     config = config_lib.tiny()
     if ablation:
         if ablation not in ABLATIONS:
-            raise config_lib.InputError(f"unknown ablation {ablation!r}; known: {', '.join(ABLATIONS)}")
+            raise InputError(f"unknown ablation {ablation!r}; known: {', '.join(ABLATIONS)}")
         ABLATIONS[ablation](config)
     return config

@@ -1,64 +1,173 @@
-"""Command lines: typed config flags, and bad input as one line and exit status 2."""
+"""Command lines: typed config flags, and whatever is wrong with them or with the system as one line and an exit status."""
 
 import difflib
+import importlib.machinery
+import importlib.util
+import os
 import pathlib
 import re
 import sys
+import traceback
 from collections.abc import Callable
-from typing import TypeVar
 
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from spct_jax.config import tiny
+from spct_jax import errors
+from spct_jax.config import Config, tiny
 from spct_jax.errors import InputError
 
-T = TypeVar("T")
+HELP = (
+    "A Python file whose get_config() returns the experiment (--config=FILE.py, or FILE.py:ARGUMENT to call it with one); "
+    "without it the tiny experiment. Its fields are set by --config.FIELD=VALUE, such as --config.rl.steps=80 or "
+    "--config.evaluation.k='(1, 8)'; spct_jax/config.py lists them with their meaning and range."
+)
+INTERRUPTED = 130
 
-
-def define_config(argv: list[str]) -> flags.FlagHolder:
-    """Defines `--config=FILE.py[:ARGUMENT]` and `--config.FIELD=VALUE`; without a file the fields are of `tiny()`."""
-    named = [a for a in argv if re.match(r"--?config($|=)", a)]
-    if not named:
-        return config_flags.DEFINE_config_dataclass("config", tiny(), "Fields of the experiment: --config.rl.steps=80.")
-    path = named[-1].partition("=")[2].partition(":")[0]
-    if not pathlib.Path(path).is_file():
-        raise InputError(f"--config={path}: no such file (write --config=FILE.py)")
-    return config_flags.DEFINE_config_file("config", help_string="Python file whose get_config() returns the experiment.")
+flags.disclaim_key_flags()  # those defined here belong to the command, so that its --help shows them
 
 
 def run(main: Callable[[list[str]], object], *, with_config: bool = False, argv: list[str] | None = None) -> None:
-    """Parses flags and calls `main(positional arguments)`; exits 2 with one line when the user's input is wrong."""
-    argv = sys.argv if argv is None else argv
+    """Parses flags and calls `main(positional arguments)`.
+
+    Ends with one line and exit status 2 where the user's input is wrong or the system refuses something, see `errors.describe`.
+
+    Args:
+      main: the command.
+      with_config: whether it has `--config=FILE.py[:ARGUMENT]` and `--config.FIELD=VALUE`, and `flags.FLAGS.config` a Config.
+      argv: the command line; None for that of this process.
+    """
+    argv = list(sys.argv if argv is None else argv)
     try:
+        _settle_streams()
         if with_config:
-            _guarded(argv, lambda: define_config(argv[1:]))
-        app.run(_exit_2_on_input_error(main), argv=argv, flags_parser=_parse)
-    except InputError as error:
-        _fail(error)
+            argv = _define_config(argv)
+        app.run(lambda positional: _run(main, positional), argv=argv, flags_parser=_parse)
+    except KeyboardInterrupt:
+        _end("interrupted", INTERRUPTED)
+    except Exception as error:
+        if isinstance(error, OSError) and error.filename is None and not _flushed():
+            error.filename = "standard output"
+        described = errors.describe(error)
+        if described is None:
+            raise
+        _end(*described)
+
+
+def _run(main: Callable[[list[str]], object], positional: list[str]) -> None:
+    if positional[1:]:
+        raise InputError(f"unexpected argument {positional[1]!r}")
+    logging.set_verbosity(logging.WARNING)  # Orbax reports every part of every save at INFO
+    main(positional)
+    with errors.naming("standard output"):
+        sys.stdout.flush()
+
+
+def _settle_streams() -> None:
+    """Takes the numbers of closed standard streams, which the next files opened would get, and prints any text anywhere.
+
+    Raises:
+      InputError: standard output is closed.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w")
+    if sys.stdout is None:
+        raise InputError("standard output is closed")
+    sys.stdout.reconfigure(errors="backslashreplace")
+
+
+def _flushed() -> bool:
+    """Whether all that was printed could be written; else the rest is given up, or the interpreter's last flush fails, too."""
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+        return True
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return False
+
+
+def _end(line: str, status: int) -> None:
+    """Prints why the command ends, and ends it."""
+    _flushed()
+    try:
+        print(f"error: {line}", file=sys.stderr, flush=True)
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+    sys.exit(status)
+
+
+def _define_config(argv: list[str]) -> list[str]:
+    """Defines the flag `--config` and those of its fields that are set; the command line without `--config=FILE`."""
+    named = [a for a in argv[1:] if re.match(r"--?config($|=)", a)]
+    argv = [a for a in argv if a not in named]
+    asked = any(re.fullmatch(r"--?(help\w*|\?)", a) for a in argv[1:])
+    config = load_config(named[-1].partition("=")[2]) if named and not asked else tiny()
+    try:
+        config_flags.DEFINE_config_dataclass("config", config, HELP, sys_argv=argv)
+    except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
+        raise InputError(_explain(error, argv)) from None
+    flags.FLAGS["config"].default_as_str = "'experiments/tiny.py'"
+    return argv
+
+
+def load_config(named: str) -> Config:
+    """The experiment of `FILE.py` or `FILE.py:ARGUMENT`.
+
+    Raises:
+      InputError: there is no such file, or it does not return an experiment; names the line where it failed.
+    """
+    path, colon, argument = named.partition(":")
+    if not pathlib.Path(path).is_file():
+        raise InputError(f"--config={path}: no such file (write --config=FILE.py)")
+    try:
+        loader = importlib.machinery.SourceFileLoader("config_file", path)  # whatever the file's name ends in
+        module = importlib.util.module_from_spec(importlib.util.spec_from_loader("config_file", loader))
+        sys.modules["config_file"] = module
+        loader.exec_module(module)
+        config = module.get_config(*[argument] if colon else [])
+    except (Exception, SystemExit) as error:
+        raise InputError(_blame(error, path)) from None
+    if not isinstance(config, Config):
+        raise InputError(f"{path}: get_config() returns {type(config).__name__}, not a spct_jax.config.Config")
+    return config
+
+
+def _blame(error: BaseException, path: str) -> str:
+    """What went wrong in a configuration file, with the last line of it that was reached."""
+    what = errors.one_line(error)
+    if isinstance(error, SyntaxError) and error.filename == path:
+        return f"{path}:{error.lineno}: {error.msg}"
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == path]
+    where = f"{path}:{lines[-1]}" if lines else path
+    return f"{where}: {what}" if isinstance(error, InputError) else f"{where}: {type(error).__name__}: {what}"
 
 
 def _parse(argv: list[str]) -> list[str]:
-    return _guarded(argv, lambda: flags.FLAGS(argv))
-
-
-def _guarded(argv: list[str], parse: Callable[[], T]) -> T:
-    """Runs a step of flag parsing; whatever is wrong with the flags becomes an InputError that says which and why."""
+    """Positional arguments; whatever is wrong with the flags becomes an InputError that says which and why."""
     try:
-        return parse()
+        return flags.FLAGS(argv)
     except InputError:
         raise
+    except SystemExit:  # help was printed, which absl counts as a failure
+        with errors.naming("standard output"):
+            sys.stdout.flush()
+        sys.exit(0)
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
         raise InputError(_explain(error, argv)) from None
 
 
 def _explain(error: Exception, argv: list[str]) -> str:
     for argument in argv[1:]:
-        field = re.match(r"--(?:no)?config\.([\w.]+)", argument)
+        field = re.match(r"--?(?:no)?config\.([\w.]+)", argument)
         if field and (close := _nearest_field(field[1])):
             return f"--config.{field[1]}: no such field; {close}"
-    # A config file's own InputError arrives as a whole traceback in the flag's message; its last line is what matters.
-    return " ".join(str(error).rpartition("errors.InputError: ")[2].split())
+    return errors.one_line(error)
 
 
 def _nearest_field(path: str) -> str | None:
@@ -72,21 +181,3 @@ def _nearest_field(path: str) -> str | None:
             return f"did you mean --config.{prefix}{near[0]}?" if near else f"{'.'.join(parts[:depth])} has no fields"
         value = getattr(value, name)
     return None
-
-
-def _exit_2_on_input_error(main):
-    def wrapped(positional):
-        try:
-            if positional[1:]:
-                raise InputError(f"unexpected argument {positional[1]!r}")
-            logging.set_verbosity(logging.WARNING)  # Orbax reports every part of every save at INFO
-            main(positional)
-        except InputError as error:
-            _fail(error)
-
-    return wrapped
-
-
-def _fail(error: InputError) -> None:
-    print(f"error: {error}", file=sys.stderr)
-    sys.exit(2)

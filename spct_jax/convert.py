@@ -11,7 +11,7 @@ import pathlib
 
 from absl import flags, logging
 
-from spct_jax import cli, files
+from spct_jax import cli, distributed, files
 from spct_jax.data.tokenizer import Tokenizer
 from spct_jax.errors import InputError
 from spct_jax.models import checkpoints, google, hf_weights, sizes
@@ -107,6 +107,7 @@ def convert(source: pathlib.Path, target: pathlib.Path, layout: str, **how) -> M
 def main(_) -> None:
     """Entry of `python -m spct_jax.convert`."""
     logging.set_verbosity(logging.FATAL)  # Orbax logs a traceback for every thread that fails; the exception says it once
+    distributed.devices()
     source, target = files.local_path(FROM.value, "--from"), files.local_path(TO.value, "--to")
     tokenizer = str(files.local_path(TOKENIZER.value, "--tokenizer")) if TOKENIZER.value else ""
     model = convert(source, target, FORMAT.value, dtype=DTYPE.value or None, size=SIZE.value or "", tokenizer=tokenizer)

@@ -19,6 +19,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from spct_jax import errors
 from spct_jax.errors import InputError
 
 PREEMPTED = 75
@@ -65,6 +66,19 @@ def _has_tpu() -> bool:
     chips = glob.glob("/dev/accel[0-9]*") or glob.glob("/dev/vfio/[0-9]*")
     wanted = os.environ.get("JAX_PLATFORMS") or "tpu"
     return bool(chips) and "tpu" in wanted and importlib.util.find_spec("libtpu") is not None
+
+
+def devices() -> list[jax.Device]:
+    """All devices that JAX sees; the first use of them.
+
+    Raises:
+      InputError: there are none, as where JAX_PLATFORMS asks for others.
+    """
+    try:
+        return jax.devices()
+    except (RuntimeError, AssertionError) as error:  # an assertion is how JAX fails without the plugin of the platform
+        wanted = os.environ.get("JAX_PLATFORMS", "")
+        raise InputError(f"JAX finds no devices (JAX_PLATFORMS={wanted}): {errors.one_line(error)}") from None
 
 
 def several() -> bool:
@@ -176,12 +190,13 @@ def end_together(main: Callable[[], None]) -> None:
     except (Exception, SystemExit) as error:
         if not several():
             raise
-        if isinstance(error, InputError):
-            print(f"error: {error}", file=sys.stderr)
-        else:
+        line, status = errors.describe(error) or (None, errors.FAILED)
+        if line is None:
             traceback.print_exc()
+        else:
+            print(f"error: {line}", file=sys.stderr)
         sys.stderr.flush()
-        os._exit(2 if isinstance(error, InputError) else 1)
+        os._exit(status)
 
 
 def _leave(status: int) -> None:

@@ -1,8 +1,62 @@
-"""The one exception that stands for bad input.
+"""What ends a command with one line on standard error instead of a traceback, and its exit status.
 
-Command-line entries print it as a single line and exit with status 2; anything else is a bug and keeps its traceback.
+Bad input is an InputError; `describe` also knows what the system refuses (a full disk, a directory that is a file, memory).
+Anything else is a bug and keeps its traceback.
 """
+
+import contextlib
+import errno
+import os
+import re
+from collections.abc import Iterator
+
+WRONG = 2
+"""Exit status where the same command would fail again."""
+FAILED = 1
+"""Exit status where it might not, such as after a network error."""
+
+_PASSING = {errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EREMOTEIO, errno.ENETDOWN, errno.ENETUNREACH, errno.EHOSTUNREACH}
+"""System errors that may be gone the next time."""
+_REFUSED = re.compile(r"no space left|quota exceeded|file too large|read-only file system|permission denied|os error", re.I)
+"""What libraries in other languages say of the system's errors."""
+_MEMORY = re.compile(r"RESOURCE_EXHAUSTED|out of memory", re.I)
+_LONGEST = 300
+"""Characters of a library's message that are shown."""
 
 
 class InputError(ValueError):
     """Something the user gave us is wrong; the message names what, and the file and line where there is one."""
+
+
+@contextlib.contextmanager
+def naming(path: str | os.PathLike) -> Iterator[None]:
+    """Gives the system's errors in the block the name of the file; those of reading and writing have none."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = os.fspath(path)
+        raise
+
+
+def describe(error: BaseException | None) -> tuple[str, int] | None:
+    """One line that says what is wrong, and the exit status; None for a bug."""
+    if error is None:
+        return None
+    if isinstance(error, InputError):
+        return str(error), WRONG
+    if isinstance(error, OSError):
+        what = "closed by its reader" if error.errno == errno.EPIPE else error.strerror or one_line(error)
+        passing = error.errno in _PASSING or (isinstance(error, (ConnectionError, TimeoutError)) and error.errno != errno.EPIPE)
+        return f"{error.filename}: {what}" if error.filename is not None else what, FAILED if passing else WRONG
+    if isinstance(error, MemoryError) or _MEMORY.search(str(error)):
+        return f"out of memory ({one_line(error)}); see mesh, batch_size and accumulate", WRONG
+    if _REFUSED.search(str(error)):
+        return one_line(error), WRONG
+    return describe(error.__cause__)
+
+
+def one_line(error: BaseException) -> str:
+    """A library's message, on one line and not too long."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."

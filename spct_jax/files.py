@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from spct_jax import distributed
+from spct_jax import distributed, errors
 from spct_jax.errors import InputError
 
 LARGEST = 16 << 20
@@ -101,7 +101,7 @@ def write(path: str | os.PathLike, content: str | bytes) -> None:
 def replacing(path: str | os.PathLike) -> Iterator[BinaryIO]:
     """A file to write, which takes the place of `path` when the block ends well and its content is on the disk."""
     scratch = pathlib.Path(f"{path}.partial")
-    with open(scratch, "wb") as file:
+    with errors.naming(path), open(scratch, "wb") as file:
         yield file
         file.flush()
         os.fsync(file.fileno())
@@ -245,17 +245,19 @@ class Appended:
 
     def __init__(self, path: str | os.PathLike):
         """Opens or creates the file."""
-        first = distributed.is_first()
+        first, self._path = distributed.is_first(), path
         self._file = open(path if first else os.devnull, "a+b")
         self.lines = distributed.agree(sum(1 for _ in whole_lines(self._file)) if first else 0)
 
     def write(self, record: Any) -> None:
         """Appends one line."""
-        self._file.write(json.dumps(record, allow_nan=False).encode() + b"\n")
-        self._file.flush()
+        with errors.naming(self._path):
+            self._file.write(json.dumps(record, allow_nan=False).encode() + b"\n")
+            self._file.flush()
 
     def __enter__(self):
         return self
 
     def __exit__(self, *_):
-        self._file.close()
+        with errors.naming(self._path):
+            self._file.close()

@@ -92,15 +92,12 @@ def score() -> None:
 
 def main(_) -> None:
     """Entry of `python -m spct_jax.judge`."""
-    try:
-        if EXPLAIN.value is None:
-            score()
-        else:
-            sys.stdout.reconfigure(errors="replace")
-            print(explain(), flush=True)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter's last flush fails, too
-        raise InputError("standard output was closed by its reader") from None
+    if INPUT.value == judge_files.STREAM and sys.stdin is None:
+        raise InputError("--input=-: standard input is closed")
+    if EXPLAIN.value is None:
+        score()
+    else:
+        print(explain())
 
 
 if __name__ == "__main__":

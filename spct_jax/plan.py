@@ -76,6 +76,8 @@ def main(_) -> None:
     config, topology = flags.FLAGS.config, TOPOLOGY.value
     validate(config)
     check_positions(config, config.model)
+    if JSON.value and not pathlib.Path(JSON.value).absolute().parent.is_dir():
+        raise InputError(f"--json={JSON.value}: not in a directory")
     chip, cache = hardware.parse_topology(topology), pathlib.Path(CACHE.value).expanduser()
     hardware.prepare(chip)
     jax.config.update("jax_platforms", "cpu")

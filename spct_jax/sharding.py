@@ -166,7 +166,7 @@ def make_layout(config: MeshConfig | None = None, devices: Any = None) -> Layout
     Raises:
       InputError: the devices cannot be arranged as `config` says.
     """
-    config, devices = config or MeshConfig(), list(jax.devices() if devices is None else devices)
+    config, devices = config or MeshConfig(), list(distributed.devices() if devices is None else devices)
     count, tensor, slices = len(devices), config.tensor, config.slices
     if count % (tensor * slices):
         raise InputError(f"{count} devices cannot be arranged in slices={slices} and tensor={tensor}")

@@ -106,6 +106,7 @@ def _claim(workdir: pathlib.Path, config: Config) -> None:
 def main(_) -> None:
     """Entry of `python -m spct_jax.train`."""
     config, workdir = flags.FLAGS.config, files.local_path(WORKDIR.value, "--workdir")
+    validate(config)
     sharding.use_devices(config.mesh)
     distributed.initialize(COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value, config.mesh.heartbeat_seconds)
     distributed.PREEMPTION.listen()

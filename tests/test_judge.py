@@ -9,6 +9,7 @@ import sys
 
 import pytest
 
+from spct_jax import errors
 from spct_jax.data import sources
 from spct_jax.data.comparison import Comparison
 from spct_jax.errors import InputError
@@ -319,6 +320,12 @@ def test_two_runs_do_not_write_one_output(tmp_path, target):
     source = write(tmp_path / "in.jsonl", GOOD)
     with judge_files._opened(str(target)), pytest.raises(InputError, match="another run is writing it"):
         run(source, target)
+
+
+def test_a_full_disk_is_named(tmp_path):
+    with pytest.raises(OSError) as error:
+        run(write(tmp_path / "in.jsonl", GOOD), "/dev/full")
+    assert errors.describe(error.value) == ("/dev/full: No space left on device", 2)
 
 
 def test_gzipped_input_and_a_last_line_without_end(tmp_path, target):

@@ -19,7 +19,7 @@ from typing import Any, BinaryIO
 
 import tqdm
 
-from spct_jax import files
+from spct_jax import errors, files
 from spct_jax.data.comparison import Comparison, from_json, given_id
 from spct_jax.data.sources import OnBad, is_blank, next_line, parse_line, read_lines
 from spct_jax.errors import InputError
@@ -284,7 +284,8 @@ def _is_resumable(target: str) -> bool:
 def _opened(target: str) -> Iterator[BinaryIO]:
     """The output, to read from its start and to write at its end."""
     if target == STREAM:
-        yield sys.stdout.buffer
+        with errors.naming("standard output"):
+            yield sys.stdout.buffer
         return
     if target.endswith(".gz"):
         raise InputError(f"{target}: the output cannot be compressed, since an interrupted run goes on in it")
@@ -293,7 +294,7 @@ def _opened(target: str) -> Iterator[BinaryIO]:
         file = open(target, "a+b" if not os.path.exists(target) or _is_resumable(target) else "wb")
     except OSError as error:
         raise InputError(f"{target}: cannot be written ({error.strerror})") from None
-    with file:
+    with errors.naming(target), file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:

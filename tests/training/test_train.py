@@ -111,27 +111,6 @@ def test_a_run_may_start_from_a_checkpoint_at_any_stage(micro_config, tmp_path):
     assert first["kl"] == 0.0
 
 
-@pytest.mark.parametrize(
-    ("arguments", "says"),
-    [
-        (["--config.rl.group_sice=8"], "did you mean --config.rl.group_size?"),
-        (["--config.rl.steps=many"], "many"),
-        (["--config=no_such_file.py"], "no such file"),
-        (["--config.stages=('sft', 'rlhf')"], "unknown stage 'rlhf'"),
-        (["--config.stages=('rl', 'sft')"], "not in the order"),
-        (["--config.init_checkpoint=/"], "not a checkpoint"),
-        (["--config.data.train=/dev/null"], "holds no comparisons"),
-        (["--config.profile_steps=(3, 1)"], "config.profile_steps: (3, 1)"),
-        (["--config.evaluation.split=validation"], "config.evaluation.split: 'validation'"),
-        (["surplus"], "unexpected argument 'surplus'"),
-    ],
-)
-def test_bad_flags_are_one_line_and_exit_2(arguments, says, tmp_path):
-    done = command(f"--workdir={tmp_path}", *MICRO[:5], *arguments)
-    assert done.returncode == 2
-    assert says in done.stderr and done.stderr.strip().count("\n") == 0, done.stderr
-
-
 def test_a_comparison_without_one_best_response_is_named(tmp_path):
     path = tmp_path / "train.jsonl"
     path.write_text('{"query": "q", "responses": ["a", "b"], "scores": [1, 1]}\n')
