@@ -19,7 +19,7 @@ import tempfile
 import time
 
 import jax
-from absl import app, flags
+from absl import app, flags, logging
 
 from spct_jax import files, models
 from spct_jax.config import PromptConfig
@@ -83,6 +83,7 @@ def measure(model: pathlib.Path, source: pathlib.Path) -> dict[str, float | str]
 
 def main(_) -> None:
     """Entry."""
+    logging.set_verbosity(logging.WARNING)
     with tempfile.TemporaryDirectory() as scratch:
         directory = pathlib.Path(scratch)
         make_model(directory / "model")

@@ -11,7 +11,7 @@ import pytest
 
 from spct_jax import errors
 from spct_jax.data import sources
-from spct_jax.data.comparison import Comparison
+from spct_jax.data.comparison import Comparison, Turn
 from spct_jax.errors import InputError
 from spct_jax.evaluation import judge_files, verdicts
 from spct_jax.evaluation.verdicts import Sample, Verdict
@@ -24,6 +24,7 @@ class Judge:
 
     def __init__(self, window=3, breaks_at=None):
         self.window, self.breaks_at, self.asked, self.ahead = window, breaks_at, [], 0
+        self.digests = {"checkpoint": "c0", "template": "t0"}
 
     def stream(self, comparisons, *, k):
         comparisons, window = iter(comparisons), []
@@ -123,8 +124,9 @@ def test_a_verdict_has_the_fields_of_the_format(tmp_path, target):
         "valid": 4,
         "truncated": 0,
         "samples": samples,
+        "digest": judge_files.digest_of(Comparison(conversation=[Turn("user", "q")], responses=["aaa", "b"], id="x")),
     }
-    assert list(record) == ["id", "scores", "best", "tied", "k", "valid", "truncated", "samples"]
+    assert list(record) == ["id", "scores", "best", "tied", "k", "valid", "truncated", "samples", "digest"]
 
 
 def test_a_meta_reward_that_is_not_finite_becomes_null():
@@ -286,7 +288,46 @@ def test_other_settings_are_named(tmp_path, target):
     assert target.read_bytes() == before
     target.unlink()
     run(source, target, settings=SETTINGS | {"k": 8})
-    assert json.loads((tmp_path / "out.jsonl.settings.json").read_text()) == SETTINGS | {"k": 8}
+    assert json.loads((tmp_path / "out.jsonl.settings.json").read_text()) == SETTINGS | {"k": 8, "digests": Judge().digests}
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"checkpoint": "c1"}, "--checkpoint=/models/judge has other parameters, tokenizer or templates than the output was"),
+        ({"template": "t1"}, "--template has other text than the output was"),
+        ({"meta_checkpoint": "m1"}, "--meta_checkpoint has other parameters"),
+    ],
+)
+def test_another_model_or_template_under_the_same_name_is_named(tmp_path, target, changed, message):
+    source = write(tmp_path / "in.jsonl", GOOD)
+    with pytest.raises(KeyboardInterrupt):
+        run(source, target, Judge(breaks_at="4"))
+    before, other = target.read_bytes(), Judge()
+    other.digests |= changed
+    with pytest.raises(InputError) as error:
+        run(source, target, other)
+    assert str(error.value).startswith(f"{target}: {message}") and not other.asked
+    assert target.read_bytes() == before
+    run(source, target)
+    assert len(read(target)) == 6
+
+
+def test_other_texts_under_the_same_ids_are_found_out(tmp_path, target):
+    """A line put on top of an input without ids, a text edited, a bad line that is another."""
+    nameless = [json.dumps({"query": f"q{i}", "responses": ["a", "b"]}).encode() for i in range(4)]
+    run(write(tmp_path / "in.jsonl", [*nameless, b"{"]), target)
+    before = target.read_bytes()
+    run(
+        write(tmp_path / "in.jsonl", [json.dumps(json.loads(t) | {"scores": [0, 1]}).encode() for t in nameless] + [b" {"]),
+        target,
+    )
+    for lines in ([nameless[0], *nameless[:3], b"{"], [*nameless[:2], nameless[2].replace(b"a", b"c"), nameless[3], b"{"]):
+        with pytest.raises(InputError, match=r"out.jsonl:[23]: answers other texts than those that .*in.jsonl:[23] holds now"):
+            run(write(tmp_path / "in.jsonl", lines), target)
+    with pytest.raises(InputError, match=r"out.jsonl:5: answers other texts"):
+        run(write(tmp_path / "in.jsonl", [*nameless, b"{{"]), target)
+    assert target.read_bytes() == before
 
 
 @pytest.mark.parametrize(

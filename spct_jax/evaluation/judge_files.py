@@ -45,6 +45,7 @@ class Line:
       id: as it was given, or the number of the line; None where it could not be read.
       comparison: None on a bad line.
       error: None on a good one.
+      digest: of what the verdict depends on, which is not the scores that people gave; of all bytes of a bad line.
     """
 
     where: str
@@ -52,6 +53,7 @@ class Line:
     id: str | int | None
     comparison: Comparison | None
     error: str | None
+    digest: str
     named: bool = False
     """Whether the id was given; then no other line may have the same."""
 
@@ -62,7 +64,7 @@ class Line:
 
     def failed(self, error: str) -> dict[str, Any]:
         """The record that stands in the output where there is no verdict."""
-        return {"id": self.id, "line": self.number, "error": error}
+        return {"id": self.id, "line": self.number, "error": error, "digest": self.digest}
 
 
 def read_input(source: str) -> Iterator[Line]:
@@ -119,7 +121,9 @@ def judge_file(
             return summary
         judge = load()
         if resumable:
-            files.write_json(_settings_path(target), dict(settings))
+            if done:
+                _check_digests(target, judge.digests)
+            files.write_json(_settings_path(target), {**settings, "digests": judge.digests})
         outcomes = _outcomes(judge, itertools.chain([following], lines), options, on_bad)
         for line, record in tqdm.tqdm(outcomes, "judging", total, initial=done, unit="comparison", mininterval=1):
             file.write(json.dumps(record, allow_nan=False).encode() + b"\n")
@@ -161,8 +165,9 @@ def find_record(target: str, line: Line) -> dict[str, Any] | None:
 
 
 def _read_line(text: bytes, where: str, number: int) -> Line:
+    digest = _digest(text.strip())
     if is_blank(text):
-        return Line(where, number, None, None, BLANK)
+        return Line(where, number, None, None, BLANK, digest)
     id, named = None, False
     try:
         record = parse_line(text, where)
@@ -171,9 +176,19 @@ def _read_line(text: bytes, where: str, number: int) -> Line:
         comparison = from_json(record, where, number)
         if comparison.characters > LONGEST:
             raise InputError(f"longer than any context ({comparison.characters:,} characters)")
-        return Line(where, number, id, comparison, None, named)
+        return Line(where, number, id, comparison, None, digest_of(comparison), named)
     except InputError as error:
-        return Line(where, number, id, None, str(error).removeprefix(f"{where}: "), named)
+        return Line(where, number, id, None, str(error).removeprefix(f"{where}: "), digest, named)
+
+
+def digest_of(comparison: Comparison) -> str:
+    """16 hexadecimal digits of all that a verdict on a comparison depends on: its id and texts."""
+    turns = [(turn.role, turn.content) for turn in comparison.conversation]
+    return _digest(json.dumps([comparison.id, turns, comparison.responses]).encode())
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.blake2b(content, digest_size=8).hexdigest()
 
 
 def _outcomes(
@@ -211,7 +226,7 @@ def _outcomes(
                 elif outcome.id != line.comparison.id:
                     raise RuntimeError(f"the judge answered {outcome.id!r} where {line.id!r} was next")
                 else:
-                    yield line, verdicts.to_json(outcome) | {"id": line.id}
+                    yield line, verdicts.to_json(outcome) | {"id": line.id, "digest": line.digest}
         yield from errors()
         if waiting:
             raise RuntimeError(f"the judge left {waiting[0].id!r} unanswered")
@@ -244,7 +259,9 @@ def _answer(text: bytes, target: str, line: Line) -> dict[str, Any]:
     record = parse_line(text, where)
     failed = isinstance(record.get("error"), str)
     if record.get("id") == line.id and (record.get("line") == line.number if failed else _is_verdict(record, line)):
-        return record
+        if record.get("digest") == line.digest:
+            return record
+        raise InputError(f"{where}: answers other texts than those that {line.where} holds now; choose another --output")
     found = f"an error record ({record['error']})" if failed else f"a verdict on {record.get('id')!r}"
     wanted = f"a bad line ({line.error})" if line.comparison is None else f"{line.id!r} with {line.comparison.n} responses"
     raise InputError(f"{where}: {found}, but {line.where} is {wanted}; is this the output of another input?")
@@ -269,11 +286,24 @@ def _check_settings(target: str, settings: Mapping[str, Any]) -> None:
     if not path.exists():
         raise InputError(f"{target}: not an output to go on with ({path} is missing); choose another --output")
     found, wanted = files.read_json(path), json.loads(json.dumps(settings))
+    found.pop("digests", None)
     for name in sorted(found.keys() | wanted.keys()):
         if found.get(name) != wanted.get(name):
             raise InputError(
                 f"{target}: begun with --{name}={found.get(name)}, not {wanted.get(name)}; choose another --output"
             )
+
+
+def _check_digests(target: str, digests: Mapping[str, str]) -> None:
+    """InputError if what was loaded is not what the output was begun with, though its names are the same."""
+    settings = files.read_json(_settings_path(target))
+    found = settings.get("digests")
+    for name in sorted(digests):
+        if not isinstance(found, dict) or found.get(name) != digests[name]:
+            what = "text" if name == "template" else "parameters, tokenizer or templates"
+            named = "" if settings.get(name) is None else f"={settings[name]}"
+            changed = f"--{name}{named} has other {what} than the output was begun with"
+            raise InputError(f"{target}: {changed}; choose another --output")
 
 
 def _is_resumable(target: str) -> bool:

@@ -50,6 +50,8 @@ class Judge:
         self.params = grouped.place_params(params, layout=layout, rollout=layout, config=config)
         self.shapes: set[tuple[Shape, Sampler]] = set()
         """Those whose programs are compiled, or being so."""
+        self.digests: dict[str, str] = {}
+        """What was loaded, each under the name of the flag that names it; changes when its content does."""
         self.usage = Usage()
         """What the last stream, or this one so far, made of its decode slots."""
 
@@ -84,7 +86,7 @@ class Judge:
 
         meta = read(meta_checkpoint, "meta_rm") if meta_checkpoint else None
         policy = read(checkpoint, "policy")
-        return cls(
+        judge = cls(
             layout,
             policy.params,
             policy.config,
@@ -92,6 +94,10 @@ class Judge:
             meta=meta and (meta.params, meta.config, prompter(meta)),
             carries_templates=policy.prompt is not None or "template" in asked,
         )
+        judge.digests = {"checkpoint": policy.digest, "template": judge.prompter.texts_digest}
+        if meta:
+            judge.digests["meta_checkpoint"] = meta.digest
+        return judge
 
     def score(self, comparisons: Sequence[Comparison], **options) -> list[Verdict]:
         """Verdicts on comparisons, in their order; `options` are the fields of `Options`.

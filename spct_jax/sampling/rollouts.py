@@ -16,6 +16,7 @@ from spct_jax.data.sources import read_jsonl, write_jsonl
 from spct_jax.data.tokenizer import Tokenizer
 from spct_jax.errors import InputError
 from spct_jax.grm import lengths, parse, prompts
+from spct_jax.models import digests
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -42,6 +43,7 @@ class Prompter:
 
     Attributes:
       digest: changes when a template or the tokenizer does.
+      texts_digest: changes when the text of a template does.
     """
 
     def __init__(self, config: PromptConfig, tokenizer: Tokenizer):
@@ -50,6 +52,8 @@ class Prompter:
         self.single = prompts.load_template(config.single_template)
         self.meta = prompts.load_template(config.meta_template)
         self.choice = prompts.load_template(config.choice_template)
+        texts = [template.text for template in (self.template, self.single, self.meta, self.choice)]
+        self.texts_digest = digests.of_json(texts)
         templates = repr((self.template, self.single, self.meta, self.choice)).encode("utf-8", "surrogatepass")
         self.digest = hashlib.blake2b(templates + tokenizer.model_proto, digest_size=8).hexdigest()
 
