@@ -124,7 +124,7 @@ def test_a_verdict_has_the_fields_of_the_format(tmp_path, target):
         "valid": 4,
         "truncated": 0,
         "samples": samples,
-        "digest": judge_files.digest_of(Comparison(conversation=[Turn("user", "q")], responses=["aaa", "b"], id="x")),
+        "digest": Comparison(conversation=[Turn("user", "q")], responses=["aaa", "b"], id="x").digest,
     }
     assert list(record) == ["id", "scores", "best", "tied", "k", "valid", "truncated", "samples", "digest"]
 

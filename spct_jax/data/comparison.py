@@ -1,5 +1,7 @@
 """The one record: a conversation, the responses to it, and optionally the scores people gave them."""
 
+import hashlib
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -72,6 +74,13 @@ class Comparison:
     def characters(self) -> int:
         """The length of all its texts together."""
         return sum(len(turn.content) for turn in self.conversation) + sum(map(len, self.responses))
+
+    @property
+    def digest(self) -> str:
+        """16 hexadecimal digits of all that a verdict on it depends on: its id and texts, not the scores."""
+        turns = [(turn.role, turn.content) for turn in self.conversation]
+        content = json.dumps([self.id, turns, self.responses]).encode()
+        return hashlib.blake2b(content, digest_size=8).hexdigest()
 
     @property
     def query(self) -> str:

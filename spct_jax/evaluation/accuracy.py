@@ -4,6 +4,7 @@ Each pass over the problems is one file of verdicts, written line by line; a res
 """
 
 import dataclasses
+import itertools
 import pathlib
 from collections.abc import Iterator, Sequence
 
@@ -34,8 +35,7 @@ def run_evaluation(run: Run) -> dict[str, float]:
     comparisons = getattr(run.dataset, config.split)[: config.problems or None]
     if not comparisons:
         raise InputError(f"evaluate: the {config.split} split is empty (set config.data.{config.split})")
-    if distributed.is_first():
-        write_jsonl(directory / "problems.jsonl", (_problem(c) for c in comparisons))
+    _keep_problems(directory, comparisons, f"data.{config.split}")
     progress = directory / "progress.json"
     earlier = files.read_json(progress) if progress.exists() else {}
     watch = meter.Stopwatch(earlier)
@@ -62,7 +62,24 @@ def run_evaluation(run: Run) -> dict[str, float]:
 
 
 def _problem(c: Comparison) -> dict:
-    return {"id": c.id, "query": c.query, "responses": list(c.responses), "scores": list(c.scores)}
+    return {"id": c.id, "query": c.query, "responses": list(c.responses), "scores": list(c.scores), "digest": c.digest}
+
+
+def _keep_problems(directory: pathlib.Path, comparisons: Sequence[Comparison], field: str) -> None:
+    """Writes what is judged; where there are verdicts already, InputError unless they are on the same, in the same order."""
+    path = directory / "problems.jsonl"
+    begun = path.exists() and any(p.stat().st_size for p in directory.glob("*.jsonl") if p != path)
+    if distributed.agree(begun):
+        kept = (record for _, record in read_jsonl(path))
+        pairs = itertools.zip_longest(kept, map(_problem, comparisons))
+        line = next((line for line, (found, wanted) in enumerate(pairs, 1) if found != wanted), None)
+        if line is not None:
+            raise InputError(
+                f"{path}:{line}: verdicts were drawn on another problem than config.{field} holds there now; put that file back"
+                f" as it was, or remove {directory} to evaluate anew"
+            )
+    elif distributed.is_first():
+        write_jsonl(path, map(_problem, comparisons))
 
 
 def _run_pass(

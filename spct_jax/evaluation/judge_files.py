@@ -165,7 +165,7 @@ def find_record(target: str, line: Line) -> dict[str, Any] | None:
 
 
 def _read_line(text: bytes, where: str, number: int) -> Line:
-    digest = _digest(text.strip())
+    digest = hashlib.blake2b(text.strip(), digest_size=8).hexdigest()
     if is_blank(text):
         return Line(where, number, None, None, BLANK, digest)
     id, named = None, False
@@ -176,19 +176,9 @@ def _read_line(text: bytes, where: str, number: int) -> Line:
         comparison = from_json(record, where, number)
         if comparison.characters > LONGEST:
             raise InputError(f"longer than any context ({comparison.characters:,} characters)")
-        return Line(where, number, id, comparison, None, digest_of(comparison), named)
+        return Line(where, number, id, comparison, None, comparison.digest, named)
     except InputError as error:
         return Line(where, number, id, None, str(error).removeprefix(f"{where}: "), digest, named)
-
-
-def digest_of(comparison: Comparison) -> str:
-    """16 hexadecimal digits of all that a verdict on a comparison depends on: its id and texts."""
-    turns = [(turn.role, turn.content) for turn in comparison.conversation]
-    return _digest(json.dumps([comparison.id, turns, comparison.responses]).encode())
-
-
-def _digest(content: bytes) -> str:
-    return hashlib.blake2b(content, digest_size=8).hexdigest()
 
 
 def _outcomes(
