@@ -35,7 +35,7 @@ class Mesh:
 
 def command(workdir: pathlib.Path, overrides: Sequence[str], mesh: Mesh, restarts: int = 0) -> list[str]:
     """Training under the launcher, which starts all processes again up to `restarts` times."""
-    launch = [sys.executable, str(LAUNCHER), f"--processes={mesh.processes}", f"--restarts={restarts}", "--"]
+    launch = [sys.executable, str(LAUNCHER), f"--processes={mesh.processes}", f"--restarts={restarts}", "--short=0", "--"]
     return [*launch, sys.executable, "-m", "spct_jax.train", f"--workdir={workdir}", *overrides, *mesh.flags]
 
 

@@ -17,9 +17,9 @@ FAILED = 1
 
 _PASSING = {errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EREMOTEIO, errno.ENETDOWN, errno.ENETUNREACH, errno.EHOSTUNREACH}
 """System errors that may be gone the next time."""
-_REFUSED = re.compile(r"no space left|quota exceeded|file too large|read-only file system|permission denied|os error", re.I)
+_REFUSED = re.compile(r"no space left|quota exceeded|file too large|read-only file system|permission denied", re.I)
 """What libraries in other languages say of the system's errors."""
-_MEMORY = re.compile(r"RESOURCE_EXHAUSTED|out of memory", re.I)
+_MEMORY = re.compile(r"out of memory|failed to allocate", re.I)
 _LONGEST = 300
 """Characters of a library's message that are shown."""
 
@@ -49,10 +49,10 @@ def describe(error: BaseException | None) -> tuple[str, int] | None:
         what = "closed by its reader" if error.errno == errno.EPIPE else error.strerror or one_line(error)
         passing = error.errno in _PASSING or (isinstance(error, (ConnectionError, TimeoutError)) and error.errno != errno.EPIPE)
         return f"{error.filename}: {what}" if error.filename is not None else what, FAILED if passing else WRONG
-    if isinstance(error, MemoryError) or _MEMORY.search(str(error)):
-        return f"out of memory ({one_line(error)}); see mesh, batch_size and accumulate", WRONG
     if _REFUSED.search(str(error)):
         return one_line(error), WRONG
+    if isinstance(error, MemoryError) or _MEMORY.search(str(error)):
+        return f"out of memory ({one_line(error)}); see mesh, batch_size and accumulate", WRONG
     return describe(error.__cause__)
 
 

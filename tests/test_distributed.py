@@ -68,3 +68,76 @@ def test_a_signal_before_the_run_listens_is_no_reason_to_start_again(tmp_path):
         launcher.send_signal(signal.SIGTERM)
         assert launcher.wait(timeout=30) == 75
         assert "restart" not in launcher.stderr.read()
+
+
+def launch(script, *flags, processes=1):
+    """The launcher with a stand-in for training; `script` has the numbers of the life and of the process in LIFE and ID."""
+    stand_in = "import os, pathlib, sys, time; ID = int(sys.argv[-1].partition('=')[2]); " + script
+    return [sys.executable, LAUNCHER, f"--processes={processes}", *flags, "--", sys.executable, "-c", stand_in]
+
+
+def counted(lives):
+    """Code that counts the lives of a run in a file."""
+    return f"open({str(lives)!r}, 'a').write('life '); LIFE = open({str(lives)!r}).read().count('life'); "
+
+
+@pytest.mark.parametrize(
+    ("ending", "status", "lives"),
+    [
+        ("sys.exit(2)", 2, 1),
+        ("sys.exit(1)", 1, 2),  # the same way twice, soon after the start
+        ("os.abort()", 1, 2),
+        ("sys.exit(LIFE)", 2, 2),  # another way each time: goes on until one is final
+        ("os.kill(os.getpid(), 9) if LIFE < 4 else sys.exit(0)", 0, 4),  # being killed says nothing of the next life
+        ("sys.exit(0)", 0, 1),
+    ],
+)
+def test_a_run_that_cannot_get_better_is_not_started_for_ever(tmp_path, ending, status, lives):
+    command = launch(counted(tmp_path / "lives") + ending, "--longest_wait=0.1")
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == status, done.stderr
+    assert (tmp_path / "lives").read_text().count("life") == lives
+    assert ("not started again" in done.stderr) == (ending in ("sys.exit(1)", "os.abort()"))
+
+
+def test_waits_before_restarts_double_up_to_a_limit_and_begin_anew_after_a_long_life(monkeypatch):
+    spec = importlib.util.spec_from_file_location("local", LAUNCHER)
+    local = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(local)
+    patience = local.Patience(short=30, longest=10)
+    assert [patience.pause(5, -9) for _ in range(6)] == [1, 2, 4, 8, 10, 10]
+    assert patience.pause(31, 1) == 0 and patience.pause(5, 1) == 1 and patience.pause(5, 1) is None
+    assert [local.Patience(0, 10).pause(0, 1) for _ in range(2)] == [0, 0]
+
+
+def alive(pid):
+    """Whether a process is there and no zombie."""
+    try:
+        return pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems do not kill the children of the dead")
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGKILL, -9), (signal.SIGINT, 75), (signal.SIGTERM, 75)])
+def test_no_process_outlives_the_launcher(tmp_path, number, status):
+    script = f"pathlib.Path({str(tmp_path)!r}, str(ID)).write_text(str(os.getpid())); time.sleep(100)"
+    with subprocess.Popen(launch(script, processes=2), stderr=subprocess.PIPE, text=True) as launcher:
+        until(lambda: all((tmp_path / name).exists() and (tmp_path / name).read_text() for name in "01"))
+        pids = [int((tmp_path / name).read_text()) for name in "01"]
+        launcher.send_signal(number)
+        assert launcher.wait(timeout=30) == status
+    until(lambda: not any(map(alive, pids)))
+    assert not any(map(alive, pids))
+
+
+def until(holds, seconds=30):
+    """Waits until something holds."""
+    deadline = time.monotonic() + seconds
+    while not holds() and time.monotonic() < deadline:
+        time.sleep(0.05)
+
+
+def test_a_command_that_is_not_there_is_one_line_and_exit_2(tmp_path):
+    done = subprocess.run([sys.executable, LAUNCHER, "--", str(tmp_path / "none")], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2 and "none: No such file or directory" in done.stderr and "Traceback" not in done.stderr
