@@ -21,10 +21,11 @@ response is shown; `hint`, which may be left out, is a line that gives the answe
 {responses} stand once each, {hint} on a line of its own wherever there is a hint section, and {n} anywhere; every
 other brace, such as that of \boxed{}, is plain text.
 
-A marker is a line of the response section other than {response} itself, or a line of the prompt in square brackets.
-Wherever a user's text holds what looks like a marker, in any case, spacing or number, a tilde goes in after its first
-character: `[Response 2 ends]` is shown as `[~Response 2 ends]`. A line inside a turn of the conversation that begins
-like a turn, as `Assistant:` does, gets the tilde in front.
+No text of a user can pass for one of ours. A marker is a line of the response section other than {response} itself, a line
+of the hint, or a line of the prompt in square brackets. Wherever a user's text holds what looks like a marker, in any case,
+spacing or number and with invisible characters between, a tilde goes in after its first character: `[Response 2 ends]` is
+shown as `[~Response 2 ends]`. A line that begins like a turn of the conversation or a part of an answer, as `Assistant:` and
+`Scores:` do, gets the tilde in front.
 """
 
 import functools
@@ -46,9 +47,15 @@ _PLACEHOLDER = re.compile(r"\{(conversation|responses|hint|n|number|response)\}"
 _HINT_LINE = re.compile(r"^\{hint\}$\n?", re.MULTILINE)
 _BRACKETED_LINE = re.compile(r"^\[.+\]$", re.MULTILINE)
 _LINE_BREAK = "\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029"
-_INVISIBLE = "\\s\u200b-\u200f\u2060\ufeff"
+# White space, controls, and what Unicode gives no width or no ink.
+_INVISIBLE = (
+    "\\s\\x00-\\x1f\\x7f-\\x9f\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u2028-\u202e\u2060-\u206f\u2800"
+    "\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff9-\ufffb\U000e0000-\U000e0fff"
+)
+_GAP = f"[{_INVISIBLE}]*+"
 _INLINE = f"(?:(?![{_LINE_BREAK}])[{_INVISIBLE}])*+"
-_FALSE_TURN = re.compile(f"(?<=[{_LINE_BREAK}])(?={_INLINE}(?:user|assistant|system){_INLINE}:)", re.IGNORECASE)
+_NUMBER = f"(?:[\\d#.+-]{_GAP}){{0,32}}"  # bounded, or a megabyte of '#' would be searched from each of its characters
+_COLON = "[:\uff1a\ufe55\u2236\ua789]"
 _LABELS = {"system": "System", "user": "User", "assistant": "Assistant"}
 
 
@@ -64,7 +71,8 @@ class Template:
         prompt: text with {conversation}, {responses}, and where it is used {hint} and {n}.
         response: text with {number} and {response}.
         hint: text with {number}, or None.
-        marker: matches the start of whatever looks like one of this template's markers.
+        marker: matches the first character of whatever looks like one of this template's markers.
+        opening: matches, empty, before a line that begins like a turn or like one of the parts.
     """
 
     name: str = field(repr=False)
@@ -76,6 +84,7 @@ class Template:
     response: str
     hint: str | None
     marker: re.Pattern
+    opening: re.Pattern
 
     @property
     def principles(self) -> bool:
@@ -140,11 +149,11 @@ def render(comparison: Comparison, order: Sequence[int], template: Template, *, 
 
 
 def _show_turn(turn: Turn, template: Template) -> str:
-    return f"{_LABELS[turn.role]}: {_FALSE_TURN.sub('~', _disarm(turn.content, template))}"
+    return f"{_LABELS[turn.role]}: {_disarm(turn.content, template)}"
 
 
 def _disarm(text: str, template: Template) -> str:
-    return template.marker.sub(r"\g<1>~", text)
+    return template.opening.sub("~", template.marker.sub(r"\g<0>~", text))
 
 
 def _fill(text: str, values: dict[str, object]) -> str:
@@ -195,18 +204,31 @@ def _checked(path: Path, name: str, text: str, header: dict[str, str], sections:
     for part in parts:
         if part not in prompt:
             raise InputError(f"{path}: the prompt does not mention the part {part!r}")
-    return Template(name, text, low, high, parts, prompt, response, hint, _marker(path, prompt, response))
+    return Template(
+        name, text, low, high, parts, prompt, response, hint, _marker(path, prompt, response, hint), _opening(parts)
+    )
 
 
-def _marker(path: Path, prompt: str, response: str) -> re.Pattern:
+def _marker(path: Path, prompt: str, response: str, hint: str | None) -> re.Pattern:
     fences = [line.strip() for text in response.split("{response}") for line in text.splitlines() if line.strip()]
-    markers = fences + _BRACKETED_LINE.findall(prompt)
-    if not fences or any("~" in marker or len(re.sub(r"\{number\}|\s", "", marker)) < 2 for marker in markers):
-        raise InputError(f"{path}: the response section needs markers around {{response}}, 2 characters or more, no '~'")
-    return re.compile(f"(?={'|'.join(map(_lookalike, sorted(set(markers))))})(.)", re.IGNORECASE | re.DOTALL)
+    hints = [line.strip() for line in (hint or "").splitlines() if line.strip()]
+    for section, markers in (("response", fences), ("hint", hints), ("prompt", _BRACKETED_LINE.findall(prompt))):
+        if any("~" in marker or len(re.sub(r"\{number\}|\s", "", marker)) < 2 for marker in markers) or not fences:
+            around = " around {response}" * (section == "response")
+            raise InputError(f"{path}: the {section} section needs markers{around}, 2 characters or more, no '~'")
+    # A sentence says the same without its full stop.
+    markers = {*fences, *(line.rstrip(".!") for line in hints), *_BRACKETED_LINE.findall(prompt)}
+    return re.compile(f"(?={'|'.join(map(_lookalike, sorted(markers)))}).", re.IGNORECASE | re.DOTALL)
 
 
-def _lookalike(marker: str) -> str:
-    words = [re.findall(r"\w+|[^\w\s]", text) for text in marker.split("{number}")]
-    gap, number = f"[{_INVISIBLE}]*+", f"[{_INVISIBLE}\\d#.+-]*"
-    return number.join(gap.join(map(re.escape, part)) for part in words)
+def _opening(parts: Sequence[str]) -> re.Pattern:
+    dress = "#*_"  # of a label in bold, or as a heading
+    labels = "|".join(_lookalike(label.strip(dress), _INLINE) for label in (*_LABELS, *parts))
+    around = f"(?:(?![{_LINE_BREAK}])[{_INVISIBLE}{dress}])*+"
+    return re.compile(f"(?<![^{_LINE_BREAK}])(?={around}(?:{labels}){around}{_COLON})", re.IGNORECASE)
+
+
+def _lookalike(marker: str, gap: str = _GAP) -> str:
+    # What it begins or ends with may be any number, so none: it would be looked for everywhere.
+    words = re.split(r"\{number\}|\{n\}", re.sub(r"\s", "", marker.removeprefix("{number}").removesuffix("{number}")))
+    return f"{_GAP}{_NUMBER}".join(gap.join(map(re.escape, word)) for word in words)
