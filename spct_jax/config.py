@@ -153,7 +153,7 @@ class RejectionConfig:
     """Rejection sampling (paper section 3.1): draws on the training comparisons, kept when correct by Eq. 10."""
 
     problems: int = bounded(1024, 0, MOST)
-    """How many training comparisons are drawn on (0: all)."""
+    """How many training comparisons are drawn on, a sample by the seed (0: all)."""
     samples: int = bounded(3, 1, 4096)
     """N_RFT: draws per comparison without a hint."""
     hinted: bool = True
@@ -229,7 +229,7 @@ class EvaluationConfig:
 
     split: str = one_of("test", ("train", "development", "test"))
     problems: int = bounded(1500, 0, MOST)
-    """How many of the split are evaluated (0: all)."""
+    """How many of the split are evaluated, a sample by the seed (0: all)."""
     k: tuple[int, ...] = bounded((1, 8, 32), 1, 65536, length=(1, 64), ascending=True)
     temperature: float = bounded(1.0, 0, 100)
     """Sampling temperature of every vote; chosen on the development split, see docs/choices.md. At 0 votes of a comparison

@@ -62,6 +62,16 @@ def order(seed: int, stream: str, count: int, step: int, batch_size: int) -> lis
     ]
 
 
+def sample(seed: int, stream: str, count: int, size: int) -> np.ndarray:
+    """Int64[S], ascending: `size` of `count` records drawn without replacement, since files are often sorted by source.
+
+    All of them where `size` is 0 or not less than `count`; pure in its arguments.
+    """
+    if not 0 < size < count:
+        return np.arange(count)
+    return np.sort(np.array(order(seed, stream, count, 0, size)))
+
+
 @functools.lru_cache(maxsize=8)
 def _permutation(seed: int, stream: str, count: int, epoch: int) -> np.ndarray:
     return np.random.default_rng([seed, epoch, count, *stream.encode()]).permutation(count)

@@ -12,6 +12,7 @@ import tqdm
 
 from spct_jax import distributed, files
 from spct_jax.config import POLICIES
+from spct_jax.data import batches
 from spct_jax.data.comparison import Comparison
 from spct_jax.data.sources import read_jsonl, write_jsonl
 from spct_jax.errors import InputError
@@ -32,7 +33,8 @@ def run_evaluation(run: Run) -> dict[str, float]:
     config = run.config.evaluation
     directory = run.workdir / "evaluate"
     directory.mkdir(exist_ok=True)
-    comparisons = getattr(run.dataset, config.split)[: config.problems or None]
+    split = getattr(run.dataset, config.split)
+    comparisons = split[batches.sample(run.config.seed, "evaluate", len(split), config.problems)]
     if not comparisons:
         raise InputError(f"evaluate: the {config.split} split is empty (set config.data.{config.split})")
     _keep_problems(directory, comparisons, f"data.{config.split}")

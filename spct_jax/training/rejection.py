@@ -13,6 +13,7 @@ import numpy as np
 import tqdm
 
 from spct_jax import distributed, files
+from spct_jax.data import batches
 from spct_jax.data.batches import Example
 from spct_jax.grm import rewards
 from spct_jax.sampling import rollouts
@@ -104,11 +105,11 @@ def solved(run: Run) -> np.ndarray:
 
 
 def _batches(run: Run) -> Iterator[tuple[int, list[int]]]:
-    """(first number, numbers) of the comparisons that are drawn on together."""
+    """(how many come before, numbers) of the comparisons that are drawn on together."""
     config = run.config.rejection
-    count = min(config.problems or len(run.dataset.train), len(run.dataset.train))
-    for start in range(0, count, config.batch_size):
-        yield start, list(range(start, min(start + config.batch_size, count)))
+    chosen = batches.sample(run.config.seed, "rejection", len(run.dataset.train), config.problems).tolist()
+    for start in range(0, len(chosen), config.batch_size):
+        yield start, chosen[start : start + config.batch_size]
 
 
 def _drawn(run: Run) -> Iterator[tuple[int, Rollout, Rollout | None]]:

@@ -1,12 +1,22 @@
-"""Draws on training comparisons, with a stand-in for the sampler whose tokens are functions of the keys."""
+"""Which comparisons are drawn on, and draws on them with a stand-in for the sampler whose tokens are functions of the keys."""
+
+import copy
+import dataclasses
+import json
 
 import jax
 import numpy as np
 
 from spct_jax import train
+from spct_jax.data import batches
+from spct_jax.evaluation import accuracy
 from spct_jax.sampling import grouped
 from spct_jax.sampling.generate import Completions
-from spct_jax.training import drawing
+from spct_jax.training import drawing, rejection
+
+
+def config_of(config, **changes):
+    return dataclasses.replace(copy.deepcopy(config), **changes)
 
 
 def test_a_comparison_that_comes_up_again_in_a_step_is_drawn_anew(micro_config, tmp_path, monkeypatch):
@@ -35,3 +45,25 @@ def test_a_comparison_that_comes_up_again_in_a_step_is_drawn_anew(micro_config, 
     assert len(equals) == 6
     assert len(set(tokens(equals))) == 24
     assert len({r.order for r in equals}) > 3
+
+
+def test_a_number_of_problems_is_a_sample_of_the_file_and_not_its_beginning(micro_config, tmp_path):
+    run = train.prepare(micro_config, tmp_path)
+    drawn_on = [number for _, numbers in rejection._batches(run) for number in numbers]
+    accuracy.run_evaluation(dataclasses.replace(run, config=config_of(micro_config, stages=("evaluate",))))
+    ids = [json.loads(line)["id"] for line in (tmp_path / "evaluate" / "problems.jsonl").read_text().splitlines()]
+    evaluated = [[c.id for c in run.dataset.test].index(id) for id in ids]
+    for chosen, size, count in ((drawn_on, 24, 48), (evaluated, 10, 24)):
+        assert len(set(chosen)) == size and chosen == sorted(chosen) and chosen[-1] >= size and chosen[-1] < count
+    every = config_of(micro_config)
+    every.rejection.problems = 0
+    assert [n for _, numbers in rejection._batches(dataclasses.replace(run, config=every)) for n in numbers] == list(range(48))
+
+
+def test_a_sample_is_a_function_of_seed_and_stage_and_favours_no_record():
+    assert batches.sample(0, "a", 5, 0).tolist() == batches.sample(0, "a", 5, 5).tolist() == [0, 1, 2, 3, 4]
+    assert batches.sample(0, "a", 1000, 100).tolist() == batches.sample(0, "a", 1000, 100).tolist()
+    samples = [batches.sample(seed, stage, 40, 10).tolist() for seed in range(200) for stage in ("rejection", "evaluate")]
+    assert len(set(map(tuple, samples))) == len(samples)
+    counts = np.bincount(np.concatenate(samples), minlength=40)
+    assert 60 < counts.min() and counts.max() < 140  # 100 expected, with a standard deviation of 8.7
