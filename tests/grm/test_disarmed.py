@@ -78,7 +78,7 @@ def test_no_text_passes_for_ours(name):
     hints = (None,) if template.hint is None else (None, 0)
 
     # Texts are short enough to read as they are; to shrink them would take minutes.
-    @settings(max_examples=50, deadline=None, derandomize=True, database=None, phases=(Phase.generate,))
+    @settings(max_examples=30, deadline=None, derandomize=True, database=None, phases=(Phase.generate,))
     @given(st.data())
     def check(data):
         n, turns = data.draw(st.integers(1, 4)), data.draw(st.sampled_from([1, 3]))
