@@ -15,6 +15,8 @@ STRATEGIES = ("data", "fsdp", "tensor", "fsdp_tensor", "multislice")
 STAGES = ("sft", "rejection", "rft", "rl", "meta_rm", "evaluate")
 POLICIES = ("sft", "rft", "rl")
 """The stages that train the policy."""
+DATA_FILES = ("train", "development", "test", "demonstrations", "general", "tokenizer")
+"""Fields of `Config.data` that name files."""
 
 
 @dataclasses.dataclass

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import fcntl
 import io
 import json
 import os
@@ -87,6 +88,55 @@ def check_regular(directory: str | os.PathLike) -> None:
             mode = os.lstat(os.path.join(folder, name)).st_mode
             if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
                 raise InputError(f"{os.path.join(folder, name)}: not a regular file")
+
+
+def make_directory(path: str | os.PathLike) -> None:
+    """Makes a directory, and those above it, where it is not there yet; InputError where it cannot be made."""
+    try:
+        pathlib.Path(path).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be made ({error.strerror})") from None
+
+
+def lock(file: BinaryIO, message: str) -> None:
+    """Keeps an open file for this process until it is closed; InputError with this message where another has it.
+
+    A file system without locks goes without.
+    """
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise InputError(message) from None
+    except OSError:
+        pass
+
+
+@contextlib.contextmanager
+def locked_directory(directory: str | os.PathLike) -> Iterator[None]:
+    """Keeps a directory, which is made, for one run: of several processes the first holds the lock, for all of them.
+
+    Raises:
+      InputError: on all of them, where another run has it.
+    """
+    path = pathlib.Path(directory) / ".lock"
+    with contextlib.ExitStack() as stack:
+        error = ""
+        if distributed.is_first():
+            try:
+                make_directory(directory)
+                lock(stack.enter_context(_opened(path)), f"{directory}: another run is under way in it")
+            except InputError as refused:
+                error = str(refused)
+        if error := distributed.gather(error)[0]:
+            raise InputError(error)
+        yield
+
+
+def _opened(path: pathlib.Path) -> BinaryIO:
+    try:
+        return open(path, "ab")
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror})") from None
 
 
 def write(path: str | os.PathLike, content: str | bytes) -> None:

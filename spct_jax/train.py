@@ -10,11 +10,10 @@ from absl import flags
 
 from spct_jax import cli, distributed, files, sharding
 from spct_jax.config import Config
-from spct_jax.errors import InputError
 from spct_jax.evaluation import accuracy, report
 from spct_jax.models import checkpoints
 from spct_jax.sampling.rollouts import Prompter
-from spct_jax.training import grpo, inputs, meta_rm, rejection, sft
+from spct_jax.training import checks, grpo, inputs, meta_rm, rejection, sft
 from spct_jax.training.run import LostStepsError, Run, architecture, drop_misfits, load_dataset, load_tokenizer, name_templates
 from spct_jax.validation import check_positions, validate
 
@@ -39,10 +38,9 @@ def prepare(config: Config, workdir: pathlib.Path) -> Run:
     check_positions(config, checkpoints.read_architecture(config.init_checkpoint) if config.init_checkpoint else config.model)
     layout = sharding.make_layout(config.mesh)
     sharding.check_batches(config, layout)
-    workdir.mkdir(parents=True, exist_ok=True)
-    _claim(workdir, config)
     config = name_templates(config)
-    (workdir / "data").mkdir(exist_ok=True)
+    files.make_directory(workdir / "data")
+    _claim(workdir, config)
     dataset = load_dataset(config, workdir / "data")
     tokenizer = load_tokenizer(config, dataset, workdir / "tokenizer.model")
     run = Run(
@@ -60,17 +58,26 @@ def prepare(config: Config, workdir: pathlib.Path) -> Run:
 
 
 def train(config: Config, workdir: pathlib.Path) -> dict:
-    """Runs every configured stage that has not finished yet and writes the report; returns it."""
-    run = prepare(config, workdir)
-    for stage in config.stages:
-        if not distributed.agree((run.workdir / stage / "summary.json").exists()):
-            _finish(run, stage)
-    return report.write_report(run.workdir) if distributed.is_first() else {}
+    """Runs every configured stage that has not finished yet and writes the report; returns it.
+
+    Raises:
+      InputError: as of `prepare`, or another run is under way in `workdir`, or what a stage needs is missing.
+    """
+    validate(config)  # before there is a directory
+    workdir = workdir.absolute()
+    with files.locked_directory(workdir):
+        run = prepare(config, workdir)
+        checks.check(run)
+        values = inputs.values(run.config, workdir)
+        for stage in run.config.stages:
+            if not distributed.agree((workdir / stage / "summary.json").exists()):
+                inputs.begin(stage, run.config, workdir, values)
+                _finish(run, stage)
+        return report.write_report(workdir) if distributed.is_first() else {}
 
 
 def _finish(run: Run, stage: str) -> None:
     """Runs a stage to its end, and before it the last steps of an earlier one whose parameters are found damaged."""
-    (run.workdir / stage).mkdir(exist_ok=True)
     while True:
         try:
             summary = STAGES[stage](run)
@@ -86,21 +93,22 @@ def _finish(run: Run, stage: str) -> None:
 
 
 def _claim(workdir: pathlib.Path, config: Config) -> None:
-    """Writes the configuration on the first start, compares it on every later one; what does not change the results may
-    be another each time. Until a stage has begun all of it may, as after a slip.
+    """Keeps the configuration, once no stage that has begun has read another.
+
+    Raises:
+      InputError: one has; it names the field.
     """
-    path, tokenizer = workdir / "config.json", workdir / "tokenizer.model"
+    inputs.check(config, workdir, inputs.values(config, workdir))
+    path = workdir / "config.json"
     wanted = json.loads(json.dumps(dataclasses.asdict(config)))
     found = files.read_json(path) if distributed.agree(path.exists()) else {}
-    differ = sorted((wanted.keys() | found.keys()) - {"mesh", "checkpoint", "profile_steps"})
-    differ = [field for field in differ if wanted.get(field) != found.get(field)]
-    if not differ:
-        return
-    if distributed.agree(any((workdir / stage).exists() for stage in STAGES)):
-        raise InputError(f"{workdir}: holds a run with another config ({differ[0]} differs); choose another --workdir")
-    files.write_json(path, wanted)
-    if distributed.is_first():
-        tokenizer.unlink(missing_ok=True)
+    changed = {field for field in wanted.keys() | found.keys() if wanted.get(field) != found.get(field)} - set(inputs.FREE)
+    if changed:
+        files.write_json(path, wanted)
+    if not inputs.begun(workdir) and distributed.is_first():
+        (workdir / "data" / "init_checkpoint.json").unlink(missing_ok=True)
+        if changed:  # it may be of other demonstrations
+            (workdir / "tokenizer.model").unlink(missing_ok=True)
 
 
 def main(_) -> None:

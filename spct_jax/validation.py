@@ -3,7 +3,7 @@
 import dataclasses
 
 from spct_jax import bounds
-from spct_jax.config import POLICIES, STAGES, Config, MeshConfig
+from spct_jax.config import DATA_FILES, POLICIES, STAGES, Config, MeshConfig
 from spct_jax.errors import InputError
 from spct_jax.models.sizes import ModelConfig
 
@@ -30,6 +30,11 @@ def validate(config: Config) -> None:
     for name in ("response_counts", "demonstration_mix"):
         if not any(getattr(config.data.toy, name)):
             raise InputError(f"config.data.toy.{name}: one of the frequencies must be above 0")
+    for name in DATA_FILES:
+        if getattr(config.data, name) and not config.data.train and name != "tokenizer":
+            raise InputError(
+                f"config.data.{name}: names a file, but without config.data.train the toy world is read, not files"
+            )
     check_mesh(config.mesh)
     for bucket in config.evaluation.buckets:
         if bucket[0] > config.data.max_prompt or bucket[1] > config.data.max_completion:

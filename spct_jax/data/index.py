@@ -48,9 +48,9 @@ class Records(Sequence[T]):
         self._make, self._numbers, self.stamp = make, np.asarray(numbers, np.int64), stamp
 
     @classmethod
-    def of(cls, records: Sequence[T]) -> "Records[T]":
+    def of(cls, records: Sequence[T], stamp: str = "") -> "Records[T]":
         """Records that are there already."""
-        return cls(records.__getitem__, range(len(records)))
+        return cls(records.__getitem__, range(len(records)), stamp)
 
     def __len__(self) -> int:
         return len(self._numbers)

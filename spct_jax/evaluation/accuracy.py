@@ -35,19 +35,12 @@ def run_evaluation(run: Run) -> dict[str, float]:
     directory.mkdir(exist_ok=True)
     split = getattr(run.dataset, config.split)
     comparisons = split[batches.sample(run.config.seed, "evaluate", len(split), config.problems)]
-    if not comparisons:
-        raise InputError(f"evaluate: the {config.split} split is empty (set config.data.{config.split})")
     _keep_problems(directory, comparisons, f"data.{config.split}")
     progress = directory / "progress.json"
     earlier = files.read_json(progress) if progress.exists() else {}
     watch = meter.Stopwatch(earlier)
 
-    policies = [s for s in POLICIES if s in run.config.stages]
-    passes = [(f"{p}_greedy", p, 1, 0.0) for p in policies]
-    if policies and max(config.k) > 1:
-        passes.append((f"{policies[-1]}_sampled", policies[-1], max(config.k), config.temperature))
-        passes += [(f"{policies[-1]}_sampled_T{t}", policies[-1], max(config.k), t) for t in config.compare_temperatures]
-    for name, policy, k, temperature in passes:
+    for name, policy, k, temperature in passes(run):
         for _ in _run_pass(run, directory / name, comparisons, policy, k, temperature):
             files.write_json(progress, watch.read())
             distributed.PREEMPTION.check()
@@ -55,12 +48,35 @@ def run_evaluation(run: Run) -> dict[str, float]:
     # Of the verdicts that were kept: what a killed run draws again does not count twice.
     tokens = sum(
         sample["tokens"]
-        for name, *_ in passes
+        for name, *_ in passes(run)
         for _, record in read_jsonl(directory / f"{name}.jsonl")
         for sample in record["samples"]
     )
     busy = max(timing["seconds"] - timing["compile_seconds"], 1e-9)
-    return {**timing, "steps": len(passes), "tokens": tokens, "tokens_per_second": tokens / busy}
+    return {**timing, "steps": len(passes(run)), "tokens": tokens, "tokens_per_second": tokens / busy}
+
+
+def passes(run: Run) -> list[tuple[str, str, int, float]]:
+    """(name, policy, k, temperature) of every pass over the problems."""
+    config, policies = run.config.evaluation, [s for s in POLICIES if s in run.config.stages]
+    found = [(f"{p}_greedy", p, 1, 0.0) for p in policies]
+    if policies and max(config.k) > 1:
+        found.append((f"{policies[-1]}_sampled", policies[-1], max(config.k), config.temperature))
+        found += [(f"{policies[-1]}_sampled_T{t}", policies[-1], max(config.k), t) for t in config.compare_temperatures]
+    return found
+
+
+def options_of(run: Run, k: int, temperature: float, *, guided: bool) -> Options:
+    """How the verdicts of a pass are drawn; InputError where the configuration's fields do not go together."""
+    config, layout = run.config.evaluation, run.rollout_layout
+    # A single draw is not worth programs of its own for shorter prompts.
+    largest = (run.limits.max_prompt, run.limits.max_completion)
+    options = Options(
+        k=k, k_meta=k if guided else 0, temperature=temperature, seed=run.config.seed, order=config.order,
+        buckets=(largest,) if k == 1 else (*config.buckets, largest),
+    )  # fmt: skip
+    rows = config.slots // options.branches // layout.batch_shards * layout.batch_shards
+    return dataclasses.replace(options, batch_size=max(rows, layout.batch_shards))
 
 
 def _problem(c: Comparison) -> dict:
@@ -91,21 +107,15 @@ def _run_pass(
     target, partial = path.with_name(path.name + ".jsonl"), path.with_name(path.name + ".partial.jsonl")
     if distributed.agree(target.exists()):
         return
-    config, layout, meta = run.config.evaluation, run.rollout_layout, None
+    config, meta = run.config.evaluation, None
     if k > 1 and "meta_rm" in run.config.stages:
         meta = run.to_draw_with(run.params_of("meta_rm", checkpoints.COMPUTE)), run.model, run.prompter
-    judge = Judge(layout, run.to_draw_with(run.params_of(policy, checkpoints.COMPUTE)), run.model, run.prompter, meta)
-    # A single draw is not worth programs of its own for shorter prompts.
-    largest = (run.limits.max_prompt, run.limits.max_completion)
-    options = Options(
-        k=k, k_meta=k if meta else 0, temperature=temperature, seed=run.config.seed, order=config.order,
-        buckets=(largest,) if k == 1 else (*config.buckets, largest),
-    )  # fmt: skip
-    rows = config.slots // options.branches // layout.batch_shards * layout.batch_shards
-    options = dataclasses.replace(options, batch_size=max(rows, layout.batch_shards))
+    judge = Judge(
+        run.rollout_layout, run.to_draw_with(run.params_of(policy, checkpoints.COMPUTE)), run.model, run.prompter, meta
+    )
     with files.Appended(partial) as file:
         left = comparisons[file.lines :]
-        outcomes = Stream(judge, options).run(left)
+        outcomes = Stream(judge, options_of(run, k, temperature, guided=meta is not None)).run(left)
         bar = tqdm.tqdm(
             outcomes, path.name, len(comparisons), initial=file.lines, unit="problem", disable=not distributed.is_first()
         )

@@ -7,7 +7,6 @@ beside the input, drop a last line without its end, and go on.
 import collections
 import contextlib
 import dataclasses
-import fcntl
 import hashlib
 import itertools
 import json
@@ -315,12 +314,7 @@ def _opened(target: str) -> Iterator[BinaryIO]:
     except OSError as error:
         raise InputError(f"{target}: cannot be written ({error.strerror})") from None
     with errors.naming(target), file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            # A file system without locks is written without one.
-            if isinstance(error, BlockingIOError):
-                raise InputError(f"{target}: another run is writing it") from None
+        files.lock(file, f"{target}: another run is writing it")
         yield file
 
 

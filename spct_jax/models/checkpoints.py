@@ -221,7 +221,9 @@ def _load_ours(directory: pathlib.Path, dtype: str | None, place: Place | None) 
 
 
 def _digest(params: Any, config: ModelConfig, tokenizer: Tokenizer, prompt: PromptConfig | None) -> str:
-    """Of a model, from the digests of its parameters."""
+    """Of a model, from the digests of its parameters; the dtype that it is loaded in does not count."""
+    params = {name: leaf.get("bfloat16") or leaf[leaf["dtype"]] for name, leaf in params.items()}
+    config = dataclasses.replace(config, dtype="bfloat16")
     texts = [prompts.load_template(path).text for path in vars(prompt).values()] if prompt else []
     proto = digests.of_bytes(tokenizer.model_proto)
     return digests.of_json([params, dataclasses.asdict(config), proto, tokenizer.stop_ids, texts])

@@ -33,7 +33,8 @@ def of_tree(tree: Any) -> dict[str, dict[str, Any]]:
     A leaf of float32 or bfloat16 has digests for both, of what it is when cast: a reader may restore it in either.
     """
     leaves = named_leaves(tree)
-    found = jax.device_get([_digests(leaf) for _, leaf in leaves])
+    # One after the other: programs that sum over devices, many of them at once, wait for each other's threads on CPUs.
+    found = [jax.device_get(_digests(leaf)) for _, leaf in leaves]
     return {
         name: {"shape": list(leaf.shape), "dtype": str(leaf.dtype)}
         | {dtype: "".join(f"{half:08x}" for half in halves) for dtype, halves in digest.items()}

@@ -1,13 +1,28 @@
-"""The files that a configuration names, from where the run finds them."""
+"""What a stage depends on: fields of the configuration, and the content of the files that they name.
+
+Every stage keeps it in its directory when it begins. A run goes on in its directory while what its stages have begun with is
+still the same; a field that no stage has read yet may change.
+"""
 
 import dataclasses
+import hashlib
+import json
+import os
+import pathlib
+from typing import Any
 
-from spct_jax import files
-from spct_jax.config import Config
+from spct_jax import distributed, files
+from spct_jax.config import DATA_FILES, STAGES, Config
+from spct_jax.errors import InputError
 from spct_jax.grm import prompts
+from spct_jax.models import digests, hf_weights
 
-DATA = ("train", "development", "test", "demonstrations", "general", "tokenizer")
-"""Fields of `config.data` that name files."""
+FREE = ("mesh", "checkpoint", "profile_steps")
+"""Fields that change no result."""
+_SPLITS = ("train", "development", "test")
+_READ_BY_ALL = ("seed", "stages", "init_checkpoint", "model", "prompt", "data", "tokenizer.model")
+_SECTION = {stage: "evaluation" if stage == "evaluate" else stage for stage in STAGES}
+"""The section that a stage reads besides. What is of splits that a stage does not use is left out."""
 
 
 def absolute(config: Config) -> Config:
@@ -20,7 +35,7 @@ def absolute(config: Config) -> Config:
     def full(field: str, path: str) -> str:
         return str(files.local_path(path, f"--config.{field}")) if path else path
 
-    data = {name: full(f"data.{name}", getattr(config.data, name)) for name in DATA}
+    data = {name: full(f"data.{name}", getattr(config.data, name)) for name in DATA_FILES}
     templates = {
         role: name if name in prompts.template_names() else full(f"prompt.{role}", name)
         for role, name in vars(config.prompt).items()
@@ -31,3 +46,148 @@ def absolute(config: Config) -> Config:
         prompt=dataclasses.replace(config.prompt, **templates),
         init_checkpoint=full("init_checkpoint", config.init_checkpoint),
     )
+
+
+def values(config: Config, workdir: pathlib.Path) -> dict[str, Any]:
+    """Dotted field -> its value as JSON has it, or a digest of the content where it names a file or a model.
+
+    The toy world's fields are left out where files are read; `tokenizer.model` is the run's own, where there is one. All
+    processes must call this.
+
+    Raises:
+      InputError: a file cannot be read.
+    """
+    first = distributed.gather(_values(config, workdir) if distributed.is_first() else None)[0]
+    if isinstance(first, InputError):
+        raise first
+    return first
+
+
+def _values(config: Config, workdir: pathlib.Path) -> dict[str, Any] | InputError:
+    found = dict(_leaves(json.loads(json.dumps(dataclasses.asdict(config)))))
+    if config.data.train:
+        found = {field: value for field, value in found.items() if not field.startswith("data.toy.")}
+    found["data"] = "files" if config.data.train else "the toy world"
+    try:
+        for name in DATA_FILES:
+            if path := getattr(config.data, name):
+                found[f"data.{name}"] = _digest(pathlib.Path(path), workdir / "data" / "digests.json")
+        for role, name in vars(config.prompt).items():
+            if name:
+                found[f"prompt.{role}"] = digests.of_bytes(prompts.load_template(name).text.encode())
+        if config.init_checkpoint:
+            found["init_checkpoint"] = _model_digest(pathlib.Path(config.init_checkpoint))
+        if (workdir / "tokenizer.model").exists():
+            found["tokenizer.model"] = digests.of_bytes((workdir / "tokenizer.model").read_bytes())
+    except InputError as error:
+        return error
+    return found
+
+
+def read_by(stage: str, config: Config, values: dict[str, Any]) -> dict[str, Any]:
+    """Those of `values` that a stage depends on, with those of the stages that it builds on."""
+    before = [s for s in config.stages if STAGES.index(s) <= STAGES.index(stage)]
+    splits = {"train"} if set(before) - {"sft", "evaluate"} else set()
+    splits |= {config.evaluation.split} if stage == "evaluate" else set()
+    prefixes = {*_READ_BY_ALL, *(_SECTION[s] for s in before)}
+    other = {f"data.{split}" for split in _SPLITS if split not in splits}
+    other |= {f"data.toy.{split}" for split in ("development", "test") if split not in splits}
+    chosen = {
+        field: value for field, value in values.items() if field not in other and not prefixes.isdisjoint(_sections(field))
+    }
+    return chosen | {"stages": before}
+
+
+def begin(stage: str, config: Config, workdir: pathlib.Path, values: dict[str, Any]) -> None:
+    """Makes a stage's directory and keeps in it what the stage depends on."""
+    if distributed.is_first():
+        (workdir / stage).mkdir(exist_ok=True)
+    path = workdir / stage / "reads.json"
+    if not distributed.agree(path.exists()):
+        files.write_json(path, read_by(stage, config, values))
+    distributed.barrier(f"begin of {stage}")
+
+
+def begun(workdir: pathlib.Path) -> list[str]:
+    """The stages that have begun in a directory."""
+    found = [s for s in STAGES if (workdir / s).is_dir() and any((workdir / s).iterdir())]
+    return distributed.gather(found)[0]
+
+
+def check(config: Config, workdir: pathlib.Path, values: dict[str, Any]) -> None:
+    """Compares what every stage has begun with to what it would read now.
+
+    Raises:
+      InputError: naming a field, or the file that it names, and the stage that has read it.
+    """
+    for stage in begun(workdir):
+        path = workdir / stage / "reads.json"
+        if not path.exists():
+            raise InputError(
+                f"{workdir / stage}: does not say what it was begun with (no reads.json); choose another --workdir"
+            )
+        if stage not in config.stages:
+            raise InputError(f"config.stages: {stage} has begun in {workdir}; choose another --workdir")
+        old, new = files.read_json(path), read_by(stage, config, values)
+        for field in sorted(old.keys() | new.keys(), key=lambda field: (field != "data", field)):
+            if old.get(field) != new.get(field) and not (field == "tokenizer.model" and field not in new):
+                raise InputError(_difference(config, workdir, stage, field, old.get(field), new.get(field)))
+
+
+def _difference(config: Config, workdir: pathlib.Path, stage: str, field: str, old: Any, new: Any) -> str:
+    if field == "tokenizer.model":
+        return f"{workdir / field}: was altered since {stage} began; choose another --workdir"
+    name = field if field == "data" else f"config.{field}"
+    section, _, last = field.rpartition(".")
+    named = (
+        getattr(getattr(config, section), last) if section == "prompt" or (section == "data" and last in DATA_FILES) else
+        config.init_checkpoint if field == "init_checkpoint" else ""
+    )  # fmt: skip
+    if named and old:
+        return f"{name}: the content of {named} is not that which {stage} began with; choose another --workdir"
+    return f"{name}: was {old!r} when {stage} began in {workdir}, and is {new!r} now; choose another --workdir"
+
+
+def _leaves(tree: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    pairs = []
+    for name, value in tree.items():
+        pairs += _leaves(value, f"{prefix}{name}.") if isinstance(value, dict) else [(prefix + name, value)]
+    return pairs
+
+
+def _sections(field: str) -> list[str]:
+    """A dotted field and everything that it is part of."""
+    parts = field.split(".")
+    return [".".join(parts[:end]) for end in range(1, len(parts) + 1)]
+
+
+def _digest(path: pathlib.Path, kept: pathlib.Path) -> str:
+    """Digest of a file's bytes, kept in a JSON file while size and time of change stay the same."""
+    try:
+        found = os.stat(path)
+        stamp = [found.st_size, found.st_mtime_ns]
+        known = files.read_json(kept) if kept.exists() else {}
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+    except InputError:  # a damaged note is made anew
+        known = {}
+    entry = known.get(str(path))
+    if isinstance(entry, list) and entry[:1] == [stamp]:
+        return entry[1]
+    digest = hashlib.blake2b(digest_size=16)
+    try:
+        with open(path, "rb") as file:
+            while block := file.read(1 << 24):
+                digest.update(block)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    files.write_json(kept, known | {str(path): [stamp, digest.hexdigest()]})
+    return digest.hexdigest()
+
+
+def _model_digest(directory: pathlib.Path) -> str:
+    """Of a model's description and tokenizer, without its parameters, whose digest is compared where they are loaded."""
+    name = "config.json" if hf_weights.is_hf_directory(directory) else "model.json"
+    content = [(directory / file) for file in (name, "tokenizer.model", "generation_config.json")]
+    return digests.of_json([digests.of_bytes(files.read_bytes(path)) if path.exists() else "" for path in content])

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from spct_jax import distributed, models
+from spct_jax import distributed, files, models
 from spct_jax.config import POLICIES, Config, PromptConfig
 from spct_jax.data import batches, index, toy
 from spct_jax.data.batches import Example, Groups
@@ -78,13 +78,25 @@ class Run:
     def initial_params(self) -> Any:
         """Float32 parameters that the first training stage starts from."""
         if self.config.init_checkpoint:
-            return checkpoints.load(self.config.init_checkpoint, dtype="float32", place=self.layout.params).params
+            model = checkpoints.load(self.config.init_checkpoint, dtype="float32", place=self.layout.params)
+            self._check_initial(model.digest)
+            return model.params
 
         def init(data):
             return models.init(self.model, jax.random.wrap_key_data(data))
 
         data = np.asarray(jax.random.key_data(self.key("init")))
         return jax.jit(init, out_shardings=self.layout.params(jax.eval_shape(init, data)))(data)
+
+    def _check_initial(self, digest: str) -> None:
+        """InputError where the initial checkpoint is not the one that the run has loaded before."""
+        path = self.workdir / "data" / "init_checkpoint.json"
+        if distributed.agree(path.exists()) and files.read_json(path).get("digest") != digest:
+            raise InputError(
+                f"config.init_checkpoint: {self.config.init_checkpoint} is not the model that this run began with; "
+                "choose another --workdir"
+            )
+        files.write_json(path, {"digest": digest})
 
     def params_of(self, stage: str, dtype: str | None = None) -> Any:
         """Parameters a finished stage left, where updates want them, by default in the stored dtype.
@@ -225,9 +237,9 @@ def _toy_dataset(config: Config) -> Dataset:
     template, single = prompts.load_template(names.template), prompts.load_template(names.single_template)
     splits = {s: [p.comparison for p in toy.problems(s, getattr(world, s), world)] for s in toy.SPLITS}
     return Dataset(
-        **{name: Records.of(split) for name, split in splits.items()},
-        demonstrations=Records.of(toy.demonstrations(world, template, single)),
-        general=Records.of(toy.general_instructions(world)),
+        **{name: Records.of(split, repr(world)) for name, split in splits.items()},
+        demonstrations=Records.of(toy.demonstrations(world, template, single), repr(world)),
+        general=Records.of(toy.general_instructions(world), repr(world)),
         reports={name: ReadReport(len(split), len(split)) for name, split in splits.items()},
     )
 

@@ -1,5 +1,6 @@
 """The whole pipeline in miniature: every stage runs, bad input is one line, a killed run ends as if it had not been."""
 
+import copy
 import dataclasses
 import functools
 import importlib
@@ -13,10 +14,11 @@ import jax
 import numpy as np
 import pytest
 
-from spct_jax import train
-from spct_jax.config import MeshConfig
+from spct_jax import files, train
+from spct_jax.config import STAGES, MeshConfig
 from spct_jax.errors import InputError
-from spct_jax.training import writers
+from spct_jax.grm import prompts
+from spct_jax.training import inputs, writers
 
 EXPERIMENTS = pathlib.Path(__file__).parents[2] / "experiments"
 MICRO = [
@@ -80,14 +82,111 @@ def test_rft_says_when_nothing_was_retained(micro_config, tmp_path):
         train.train(micro_config, tmp_path)
 
 
-def test_another_config_in_the_same_workdir_is_refused(micro_config, tmp_path):
+def test_a_field_may_change_until_a_stage_has_read_it(micro_config, tmp_path):
     micro_config.stages = ("sft",)
     train.train(dataclasses.replace(micro_config, profile_steps=(1, 2)), tmp_path)
     assert list((tmp_path / "profile" / "sft").rglob("*.xplane.pb"))
-    with pytest.raises(InputError, match="sft differs"):
-        train.train(dataclasses.replace(micro_config, sft=dataclasses.replace(micro_config.sft, steps=3)), tmp_path)
-    # Another mesh is no other run, nor is one without a profile.
-    train.train(dataclasses.replace(micro_config, mesh=MeshConfig(strategy="fsdp")), tmp_path)
+    longer = dataclasses.replace(micro_config, sft=dataclasses.replace(micro_config.sft, steps=3))
+    with pytest.raises(InputError, match=r"config\.sft\.steps: was 2 when sft began .* is 3 now"):
+        train.train(longer, tmp_path)
+    # Another mesh is no other run, nor is one without a profile, nor what no stage has read yet.
+    mended = copy.deepcopy(
+        dataclasses.replace(micro_config, mesh=MeshConfig(strategy="fsdp"), stages=("sft", "rl", "evaluate"))
+    )
+    mended.rl.steps, mended.rl.batch_size, mended.evaluation.problems, mended.data.toy.test = 1, 4, 4, 9
+    train.train(mended, tmp_path)
+    assert json.loads((tmp_path / "config.json").read_text())["data"]["toy"]["test"] == 9
+    mended.rl.kl_beta = 0.5
+    with pytest.raises(InputError, match=r"config\.rl\.kl_beta: was 0.08 when rl began"):
+        train.train(mended, tmp_path)
+
+
+def test_every_field_is_read_by_a_stage_or_free(micro_config, tmp_path):
+    found = inputs.values(micro_config, tmp_path)
+    read = {field for stage in STAGES for field in inputs.read_by(stage, micro_config, found)}
+    left = {field for field in found if field.split(".")[0] not in inputs.FREE} - read
+    assert left == {"data.development", "data.toy.development"}
+
+
+def write_lines(path, records):
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    return str(path)
+
+
+PAIRS = [{"id": str(i), "query": "Tea?", "responses": ["Yes.", "No."], "scores": [1, 0]} for i in range(4)]
+
+
+def demonstrations(length):
+    said = [" ".join(str(i * i * j) for j in range(3, 3 + length)) for i in range(300)]
+    return [{"turns": [{"role": "user", "content": f"Please say {i}."}], "completions": [text]} for i, text in enumerate(said)]
+
+
+@pytest.mark.parametrize(("stage", "lacks"), [("sft", "demonstrations"), ("evaluate", "test")])
+def test_what_a_later_stage_would_lack_is_said_before_the_first_step(stage, lacks, micro_config, tmp_path):
+    micro_config.stages, data = ("sft", "rl", "evaluate"), micro_config.data
+    data.train, data.vocab_size, data.max_prompt = write_lines(tmp_path / "train.jsonl", PAIRS), 320, 400
+    data.demonstrations = write_lines(tmp_path / "shown.jsonl", demonstrations(1 if lacks == "test" else 200))
+    with pytest.raises(InputError, match=rf"config\.data\.{lacks}: {stage} needs"):
+        train.train(micro_config, tmp_path / "run")
+    assert not (tmp_path / "run" / "sft").exists()
+
+
+@pytest.mark.parametrize("name", ["development", "test", "demonstrations", "general"])
+def test_a_named_file_that_would_not_be_read_is_an_error(name, micro_config, tmp_path):
+    setattr(micro_config.data, name, str(tmp_path / "x.jsonl"))
+    with pytest.raises(InputError, match=rf"config\.data\.{name}: names a file"):
+        train.train(micro_config, tmp_path / "run")
+
+
+def test_two_processes_do_not_share_a_workdir(micro_config, tmp_path):
+    micro_config.stages = ("sft",)
+    with files.locked_directory(tmp_path):
+        done = command(f"--workdir={tmp_path}", *MICRO)
+        assert done.returncode == 2 and done.stderr == f"error: {tmp_path}: another run is under way in it\n"
+        assert [p.name for p in tmp_path.iterdir()] == [".lock"]
+
+
+def test_a_file_that_changes_between_two_lives_of_a_run_is_named(micro_config, tmp_path):
+    def write(name, records):
+        return write_lines(tmp_path / name, records)
+
+    data, pairs, shown = micro_config.data, PAIRS, demonstrations(1)
+    data.train = data.test = write("pairs.jsonl", pairs)
+    data.test, data.demonstrations, data.vocab_size = write("test.jsonl", pairs), write("shown.jsonl", shown), 320
+    template = tmp_path / "mine.txt"
+    template.write_text(prompts.load_template("short").text)
+    micro_config.prompt.template, micro_config.evaluation.problems = str(template), 4
+    values = functools.partial(inputs.values, inputs.absolute(micro_config), tmp_path / "run")
+    inputs.begin("sft", micro_config, tmp_path / "run", values())
+    inputs.begin("evaluate", micro_config, tmp_path / "run", values())
+
+    def check(field, stage):
+        prompts.load_template.cache_clear()
+        with pytest.raises(InputError, match=rf"config\.{field}: the content of .* is not that which {stage} began with"):
+            inputs.check(micro_config, tmp_path / "run", values())
+
+    inputs.check(micro_config, tmp_path / "run", values())
+    write("test.jsonl", pairs[::-1])
+    check(r"data\.test", "evaluate")
+    write("test.jsonl", pairs)
+    inputs.check(micro_config, tmp_path / "run", values())
+    template.write_text(template.read_text() + "\n")
+    check(r"prompt\.template", "sft")
+    write("shown.jsonl", shown[1:])
+    check(r"data\.demonstrations", "sft")
+
+
+def test_another_model_at_the_path_of_the_initial_checkpoint_is_named(micro_config, tmp_path):
+    micro_config.stages = ("sft",)
+    train.train(micro_config, tmp_path / "first")
+    base, other = (str(tmp_path / name / "sft") for name in ("base", "first"))
+    shutil.copytree(other, base)
+    run = train.prepare(dataclasses.replace(micro_config, init_checkpoint=base), tmp_path / "run")
+    run.initial_params()
+    run.initial_params()
+    shutil.rmtree(tmp_path / "base" / "sft" / "checkpoints" / "2")
+    with pytest.raises(InputError, match=r"config\.init_checkpoint: .* is not the model that this run began with"):
+        run.initial_params()
 
 
 def test_a_slip_before_the_first_stage_claims_nothing(micro_config, tmp_path):
