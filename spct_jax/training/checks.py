@@ -2,6 +2,7 @@
 
 from spct_jax.errors import InputError
 from spct_jax.evaluation import accuracy
+from spct_jax.training import sft
 from spct_jax.training.run import Run
 
 
@@ -10,8 +11,8 @@ def check(run: Run) -> None:
     stages, data = run.config.stages, run.config.data
     toy = "" if data.train else "toy."
     if "sft" in stages:
-        examples, _, skipped = run.demonstrations("demonstrations", "general")
-        if not examples:
+        parts, skipped = sft.demonstrations(run, "demonstrations", "general")
+        if not any(len(examples) for examples, _ in parts):
             reason = f"none fits: {skipped}" if skipped else "there are none"
             raise InputError(f"config.data.{toy}demonstrations: sft needs demonstrations ({reason})")
     for stage in ("rejection", "rft", "rl", "meta_rm"):

@@ -104,10 +104,8 @@ def train(
 
 def run_sft(run: Run) -> dict[str, float]:
     """Cold start: demonstrations of judging, general instructions mixed in."""
-    (judging, general), skipped = _demonstrations(run, "demonstrations", "general")
+    (judging, general), skipped = demonstrations(run, "demonstrations", "general")
     used = len(judging[0]) + len(general[0])
-    if not used:
-        raise InputError(f"no demonstration can be used ({skipped or 'there are none'})")
     summary = train(run, "sft", run.config.sft, judging, general)
     return {**summary, "data": {"read": used + sum(skipped.values()), "used": used, "skipped": skipped}}
 
@@ -117,13 +115,13 @@ def run_rft(run: Run) -> dict[str, float]:
     retained = rejection.retained_examples(run)
     if not retained:
         raise InputError("rft: rejection sampling kept no draw; train the cold start (config.sft) longer")
-    (general,), skipped = _demonstrations(run, "general")
+    (general,), skipped = demonstrations(run, "general")
     summary = train(run, "rft", run.config.rft, (retained, np.array([e.size for e in retained])), general)
     used = len(retained) + len(general[0])
     return {**summary, "data": {"read": used + sum(skipped.values()), "used": used, "skipped": skipped}}
 
 
-def _demonstrations(run: Run, *names: str) -> tuple[list[tuple[Any, np.ndarray]], dict[str, int]]:
+def demonstrations(run: Run, *names: str) -> tuple[list[tuple[Any, np.ndarray]], dict[str, int]]:
     """(examples, how many completions each has) of parts of the dataset, and how many are left out, by reason."""
     found, skipped = [], collections.Counter()
     for name in names:
