@@ -19,22 +19,23 @@ import tempfile
 import traceback
 
 import jax
+import limits
 
 MODULES = ("spct_jax.train", "spct_jax.judge", "spct_jax.convert", "spct_jax.plan")
-LONGEST = 100
-"""Seconds after which a command is killed; none of these should begin any work."""
 REDIRECTIONS = {"<&-": (0, None), ">&-": (1, None), "2>&-": (2, None), ">/dev/full": (1, "/dev/full")}
 
 
 def run(cases):
     """Outcomes of cases, in their order: {"status", "out", "err"}."""
-    done = subprocess.run([sys.executable, __file__], input=json.dumps(cases), capture_output=True, text=True, timeout=900)
+    done = subprocess.run(
+        [sys.executable, __file__], input=json.dumps(cases), capture_output=True, text=True, timeout=limits.SECONDS
+    )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
 
 def _child(case, out, err):
-    signal.alarm(LONGEST)
+    signal.alarm(limits.SECONDS)
     environment = case.get("env", {})
     os.environ.update(environment)
     if "JAX_PLATFORMS" in environment:  # JAX read it when it was imported

@@ -9,6 +9,7 @@ import sys
 import time
 
 import jax
+import limits
 import pytest
 
 from spct_jax import distributed
@@ -66,7 +67,7 @@ def test_a_signal_before_the_run_listens_is_no_reason_to_start_again(tmp_path):
             assert launcher.poll() is None
             time.sleep(0.05)
         launcher.send_signal(signal.SIGTERM)
-        assert launcher.wait(timeout=30) == 75
+        assert launcher.wait(timeout=limits.SECONDS) == 75
         assert "restart" not in launcher.stderr.read()
 
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 
 import jax
+import limits
 import numpy as np
 import optax
 import pytest
@@ -31,7 +32,7 @@ def report(tmp_path_factory):
     """What `sharded.py` reports of eight devices, compiled in haste."""
     directory = tmp_path_factory.mktemp("sharded")
     flags = {"XLA_FLAGS": "--xla_backend_optimization_level=0"}
-    subprocess.run([sys.executable, sharded.__file__, directory], check=True, env=os.environ | flags, timeout=600)
+    subprocess.run([sys.executable, sharded.__file__, directory], check=True, env=os.environ | flags, timeout=limits.SECONDS)
     return json.loads((directory / "report.json").read_text())
 
 
@@ -185,7 +186,7 @@ def pod_report(tmp_path_factory):
     launcher = pathlib.Path(sharded.__file__).parents[1] / "launch" / "local.py"
     command = [sys.executable, launcher, "--restarts=0", "--", sys.executable, sharded.__file__, directory]
     flags = {"XLA_FLAGS": "--xla_backend_optimization_level=0"}
-    subprocess.run(command, check=True, env=os.environ | flags, timeout=600)
+    subprocess.run(command, check=True, env=os.environ | flags, timeout=limits.SECONDS)
     return json.loads((directory / "report.json").read_text())
 
 

@@ -125,9 +125,9 @@ def test_surrogates_are_replaced_and_counted(trained):
 
 @pytest.mark.parametrize("unit", ["x", "<", " ", "<e", "<end_of_turn>", "\n", "\u6f22"])
 def test_a_megabyte_is_quick(trained, unit):
-    start = time.monotonic()
+    start = time.process_time()
     assert trained.decode(trained.encode(unit * (10**6 // len(unit)))).startswith(unit)
-    assert time.monotonic() - start < 20
+    assert time.process_time() - start < 20
 
 
 def test_turns(tokenizer):

@@ -82,11 +82,11 @@ def test_range():
     "unit", ["x", r"\boxed{", r"\boxed ", "\\", "{", "}", "\\boxed{" + "1," * 50 + "}", ",", "\n#", "\nScores:"]
 )
 def test_a_megabyte_is_quick(unit):
-    start = time.monotonic()
+    start = time.process_time()
     assert parse(unit * (10**6 // len(unit)), 2) is None
     assert parse("\\boxed" + unit * (10**6 // len(unit)), 2) is None
     assert parse(unit * (10**6 // len(unit)), 2, parts=("A", unit)) is None
-    assert time.monotonic() - start < 5
+    assert time.process_time() - start < 5
 
 
 def test_choice():

@@ -168,9 +168,9 @@ def test_what_toy_problems_hold_is_shown_as_it_is():
     "unit", ["[", "[Response ", "[Response 1", " ", "[ ", "\n", "\nuser", "[End]", "#", "Response ", "1", "\nScores", "\n*"]
 )
 def test_a_megabyte_is_quick(unit):
-    start = time.monotonic()
+    start = time.process_time()
     text(comparison("[Response" + unit * (10**6 // len(unit)) + "x", conversation=unit * 10**5 + "x"), (0,))
-    assert time.monotonic() - start < 10
+    assert time.process_time() - start < 10
 
 
 def test_order_must_be_one():

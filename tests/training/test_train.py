@@ -11,6 +11,7 @@ import subprocess
 import sys
 
 import jax
+import limits
 import numpy as np
 import pytest
 
@@ -42,7 +43,9 @@ def load_experiment(name, monkeypatch):
 
 
 def command(*arguments):
-    return subprocess.run([sys.executable, "-m", "spct_jax.train", *arguments], capture_output=True, text=True, timeout=300)
+    return subprocess.run(
+        [sys.executable, "-m", "spct_jax.train", *arguments], capture_output=True, text=True, timeout=limits.SECONDS
+    )
 
 
 def test_every_stage_runs_and_a_second_start_does_nothing_again(micro_config, tmp_path, monkeypatch):
@@ -278,13 +281,13 @@ def test_where_one_process_cannot_read_its_part_of_a_checkpoint_the_run_goes_on_
     flags = ["--config.stages=('sft',)" if "stages" in flag else flag for flag in MICRO] + ["--config.sft.steps=3"]
     workdir = tmp_path / "run"
     again = functools.partial(subprocess.run, kill_test.kills.command(workdir, flags, pair, 1), capture_output=True, text=True)
-    assert again(timeout=300).returncode == 0
+    assert again(timeout=limits.SECONDS).returncode == 0
     calm = kill_test.digests(workdir)
     (workdir / "sft" / "summary.json").unlink()
     part = workdir / "sft" / "checkpoints" / "3" / "params" / "ocdbt.process_1"
     largest = max((p for p in part.rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
     largest.write_bytes(largest.read_bytes()[:1000])
-    done = again(timeout=300)
+    done = again(timeout=limits.SECONDS)
     assert done.returncode == 0 and "restart" not in done.stderr and "checkpoint 3 is damaged" in done.stderr, done.stderr
     assert kill_test.digests(workdir) == calm
     assert [p.name.partition("-")[0] for p in (workdir / "sft" / "damaged").iterdir()] == ["3"]
