@@ -20,7 +20,7 @@ def get_config() -> config_lib.Config:
     config.mesh = config_lib.MeshConfig(strategy="fsdp", tensor=1, rollout="tensor")
     config.rl.rollout_parts = 4
     config.rejection.batch_size //= config.rl.rollout_parts
-    config.rl.accumulate = config.meta_rm.accumulate = 8
+    config.rl.accumulate, config.meta_rm.accumulate = 8, 11
     config.rft.accumulate = 8 * config.rl.accumulate
     config.sft.accumulate = 2 * config.rl.accumulate
     return config

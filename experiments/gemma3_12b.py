@@ -18,7 +18,7 @@ def get_config() -> config_lib.Config:
     """The experiment."""
     config = config_lib.paper(sizes.get("gemma3_12b"))
     config.mesh = config_lib.MeshConfig(strategy="fsdp_tensor", tensor=4, rollout="tensor")
-    config.rl.accumulate = config.meta_rm.accumulate = 8
+    config.rl.accumulate, config.meta_rm.accumulate = 8, 11
     config.rft.accumulate = 8 * config.rl.accumulate
     config.sft.accumulate = 2 * config.rl.accumulate
     return config

@@ -18,7 +18,7 @@ def get_config() -> config_lib.Config:
     """The experiment."""
     config = config_lib.paper(sizes.get("gemma3_1b"))
     config.mesh = config_lib.MeshConfig(strategy="fsdp", tensor=1, rollout="tensor")
-    config.rl.accumulate = config.meta_rm.accumulate = 32
+    config.rl.accumulate, config.meta_rm.accumulate = 32, 44
     config.rft.accumulate = 8 * config.rl.accumulate
     config.sft.accumulate = 2 * config.rl.accumulate
     return config

@@ -20,7 +20,7 @@ def get_config() -> config_lib.Config:
     config.mesh = config_lib.MeshConfig(strategy="fsdp_tensor", tensor=4, rollout="tensor")
     config.rl.rollout_parts = 2
     config.rejection.batch_size //= config.rl.rollout_parts
-    config.rl.accumulate = config.meta_rm.accumulate = 32
+    config.rl.accumulate, config.meta_rm.accumulate = 32, 44
     config.rft.accumulate = 8 * config.rl.accumulate
     config.sft.accumulate = 2 * config.rl.accumulate
     return config

@@ -5,7 +5,8 @@
 
 Ablations, one flag each: `no_principles` (verdicts without a Specific Criteria part), `no_rejection` (cold start, then RL),
 `no_hint` (rejection sampling without hinted draws), `no_kl` (beta 0), `drop_solved` (RL of two thirds of the steps, without
-what the cold start solves; rejection sampling then draws on all training comparisons, as in `all_drawn`, to compare with).
+what the cold start solves; rejection sampling then draws on all training comparisons, as in `all_drawn`, to compare with),
+`meta_draws` (the meta RM learns from draws of the final policy instead of RL's rollouts).
 What to expect: docs/results/tiny.md.
 """
 
@@ -35,6 +36,10 @@ def _drop_solved(config):
     config.rl.steps = 16
 
 
+def _meta_draws(config):
+    config.meta_rm.policy_data = "draws"
+
+
 def _no_kl(config):
     config.rl.kl_beta = 0.0
 
@@ -46,6 +51,7 @@ ABLATIONS = {
     "no_kl": _no_kl,
     "all_drawn": _all_drawn,
     "drop_solved": _drop_solved,
+    "meta_draws": _meta_draws,
 }
 
 

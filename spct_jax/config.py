@@ -13,6 +13,7 @@ OPTIMIZERS = ("adam", "muon", "adafactor")
 REFERENCE_DTYPES = ("float32", "bfloat16")
 STRATEGIES = ("data", "fsdp", "tensor", "fsdp_tensor", "multislice")
 STAGES = ("sft", "rejection", "rft", "rl", "meta_rm", "evaluate")
+POLICY_DATA = ("draws", "rollouts")
 POLICIES = ("sft", "rft", "rl")
 """The stages that train the policy."""
 DATA_FILES = ("train", "development", "test", "demonstrations", "general", "tokenizer")
@@ -213,11 +214,14 @@ class RLConfig:
 
 @dataclasses.dataclass
 class MetaRMConfig:
-    """Scalar RM that tells correct critiques from wrong ones, trained on rejection draws and RL rollouts."""
+    """Scalar RM that tells correct critiques from wrong ones, trained on rejection draws and on the policy's own verdicts."""
 
     steps: int = bounded(120, 1, MOST)
     batch_size: int = bounded(16, 1, 1 << 20)
     """Prompts per step; each comes with the whole group drawn for it."""
+    policy_data: str = one_of("rollouts", POLICY_DATA)
+    """The policy's verdicts it learns from, beside the unhinted rejection draws. `draws`, the paper's: `rejection.samples` of
+    the final policy on each comparison that rejection sampling draws on. `rollouts`: all of RL, which cost nothing more."""
     accumulate: int = bounded(1, 1, 1 << 20)
     """As of `RLConfig`."""
     optimizer: OptimizerConfig = dataclasses.field(
@@ -334,8 +338,10 @@ def paper(model: sizes.ModelConfig) -> Config:
         ref_dtype="bfloat16",
         optimizer=dataclasses.replace(adam, learning_rate=4e-7),
     )
-    # 512 critiques; the number of steps is ours.
-    config.meta_rm = MetaRMConfig(steps=900, batch_size=128, optimizer=dataclasses.replace(adam, learning_rate=1e-5))
+    # The paper's 512 critiques, or 528: three for each of 176 prompts, which 16 devices divide. The number of steps is ours.
+    config.meta_rm = MetaRMConfig(
+        steps=900, batch_size=176, policy_data="draws", optimizer=dataclasses.replace(adam, learning_rate=1e-5)
+    )
     config.evaluation = EvaluationConfig(problems=0, temperature=0.5, slots=128)
     config.checkpoint = CheckpointConfig(every_steps=25, every_minutes=10, reuse_rollouts=True)
     return config

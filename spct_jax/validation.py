@@ -45,7 +45,8 @@ def validate(config: Config) -> None:
     if first != "sft" and not config.init_checkpoint:
         raise InputError(f"config.stages: {first} needs a policy; put sft before it or set config.init_checkpoint")
     for stage, sources in NEEDS.items():
-        if stage in config.stages and not set(sources) & set(config.stages):
+        draws_itself = stage == "meta_rm" and config.meta_rm.policy_data == "draws"
+        if stage in config.stages and not draws_itself and not set(sources) & set(config.stages):
             raise InputError(f"config.stages: {stage} learns from what {' or '.join(sources)} draws; put that before it")
     if "evaluate" in config.stages and not set(POLICIES) & set(config.stages):
         raise InputError(

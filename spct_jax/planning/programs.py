@@ -191,7 +191,8 @@ def _learning(setting: _Setting) -> dict[str, Planned]:
             setting.reference, groups, number(()), layout=layout, config=model, accumulate=config.rl.accumulate
         )
 
-    scored = config.rl.batch_size
+    scored, drawn = config.rl.batch_size, config.rejection.samples
+    drawn = drawn if config.meta_rm.policy_data == "draws" else max(drawn, G)
     return {
         "reference": Planned(
             lower_reference,
@@ -204,6 +205,6 @@ def _learning(setting: _Setting) -> dict[str, Planned]:
         "sft": _rft(setting),
         # The score is read behind the last token.
         "meta_rm": planned(
-            meta_rm.meta_step, "meta_rm", "meta_rm", G, lambda rows: (number((rows, G)),), length=time + 1, logits=False
+            meta_rm.meta_step, "meta_rm", "meta_rm", drawn, lambda rows: (number((rows, drawn)),), length=time + 1, logits=False
         ),
     }

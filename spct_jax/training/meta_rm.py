@@ -1,7 +1,7 @@
 """The meta reward model (paper section 4): one scalar that tells a correct critique from a wrong one.
 
-Trained with binary cross-entropy on Eq. 10 correctness, on the unhinted rejection draws (kept or not) and the RL rollouts,
-from the RL policy's parameters. The critiques of one prompt are branches of one trunk here too.
+Trained with binary cross-entropy on Eq. 10 correctness, on the unhinted rejection draws (kept or not) and what the RL policy
+writes (`meta_rm.policy_data`), from that policy's parameters. The critiques of one prompt are branches of one trunk here too.
 """
 
 import functools
@@ -56,7 +56,13 @@ def meta_loss(
     loss = (optax.sigmoid_binary_cross_entropy(logits, labels) * present).sum() / total
     right = ((logits > 0) == (labels > 0.5)) * present
     tokens = groups.lengths.sum().astype(jnp.float32)
-    return loss, {"loss": (loss * total, count), "accuracy": (right.sum(), count), "tokens": (tokens, 1.0)}
+    metrics = {
+        "loss": (loss * total, count),
+        "accuracy": (right.sum(), count),
+        "branch_slots_used": (count, float(present.size)),
+        "tokens": (tokens, 1.0),
+    }
+    return loss, metrics
 
 
 def meta_gradients(
@@ -95,6 +101,7 @@ def run_meta_rm(run: Run) -> dict[str, float]:
     """Trains the meta RM."""
     config = run.config.meta_rm
     optimizer = optimizers.make(config.optimizer, config.steps)
+    drawing = rejection.draw(run, rejection.FINAL) if config.policy_data == "draws" else None
     examples = _examples(run)
     group_size = max(example.size for example, _ in examples)
 
@@ -127,15 +134,17 @@ def run_meta_rm(run: Run) -> dict[str, float]:
     run.describe("meta_rm", "meta_rm")
     summary = loop.fit(run, "meta_rm", make_params, optimizer, update, config.steps)
     counts = {"critiques": sum(e.size for e, _ in examples), "correct": sum(sum(right) for _, right in examples)}
-    return summary | counts
+    return summary | counts | ({"drawing_seconds": drawing["seconds"]} if drawing else {})
 
 
 def _examples(run: Run) -> list[tuple[Example, list[bool]]]:
-    """(meta prompt and critiques, which of them are correct) of every group drawn so far."""
+    """(meta prompt and critiques, which of them are correct) of every group that the meta RM learns from."""
     groups = []
     if "rejection" in run.config.stages:
-        groups += rejection.unhinted_draws(run)
-    if "rl" in run.config.stages:
+        groups += rejection.read(run, rejection.UNHINTED)
+    if run.config.meta_rm.policy_data == "draws":
+        groups += rejection.read(run, rejection.FINAL)
+    elif "rl" in run.config.stages:
         groups += grpo.read_rollouts(run)
 
     def tokens(number, rollout):

@@ -6,6 +6,8 @@ dropped only when it is wrong. A hinted draw becomes a target for the prompt wit
 share one prompt.
 """
 
+import dataclasses
+import pathlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -33,26 +35,30 @@ def retain(unhinted: list[bool], hinted: list[bool], *, drop_too_easy: bool) -> 
     return [i for i, right in enumerate(unhinted) if right and not too_easy], [i for i, right in enumerate(hinted) if right]
 
 
-def run_rejection(run: Run) -> dict[str, float]:
-    """Draws on the training comparisons with the cold-start policy, a part at a time; finished parts are not redrawn."""
-    config = run.config.rejection
-    directory = run.workdir / "rejection"
-    directory.mkdir(exist_ok=True)
-    progress = directory / "progress.json"
-    earlier = files.read_json(progress) if progress.exists() else {}
-    watch = meter.Stopwatch(earlier)
-    params = run.to_draw_with(run.policy_before("rejection"))
-    parts = list(_batches(run))
-    for start, numbers in tqdm.tqdm(parts, "rejection", unit="batch", disable=not distributed.is_first()):
-        for hinted in (False, True) if config.hinted else (False,):
-            path = _part(run, hinted, start)
-            if distributed.agree(path.exists()):
-                continue
-            rollouts.write(path, _draw(run, params, numbers, hinted=hinted))
-            files.write_json(progress, watch.read())
-        distributed.PREEMPTION.check()
-    distributed.barrier("rejection")
+@dataclasses.dataclass(frozen=True)
+class Draws:
+    """Completions of all comparisons that rejection sampling draws on."""
 
+    stage: str
+    """Whose first policy they are drawn from, and in whose directory they are."""
+    name: str
+    key: str
+    hinted: bool = False
+    """Whether they are told the best response; then there is one of each comparison with several, else `rejection.samples`."""
+    index: int = 0
+    """Draws of another index show a comparison in another order."""
+
+
+UNHINTED = Draws("rejection", "unhinted", "rejection")
+HINTED = dataclasses.replace(UNHINTED, name="hinted", hinted=True)
+FINAL = Draws("meta_rm", "draws", "meta_rm_draws", index=1)
+"""What the meta RM learns from of the final policy (paper section 4)."""
+
+
+def run_rejection(run: Run) -> dict[str, float]:
+    """Draws on the training comparisons with the cold-start policy."""
+    config = run.config.rejection
+    timing = draw(run, UNHINTED, HINTED) if config.hinted else draw(run, UNHINTED)
     counts = {
         "tokens": 0,
         "draws": 0,
@@ -76,9 +82,8 @@ def run_rejection(run: Run) -> dict[str, float]:
         counts["kept"] += len(kept)
         counts["kept_hinted"] += len(kept_hinted)
         counts["comparisons_kept"] += bool(kept or kept_hinted)
-    timing = watch.read()
     busy = max(timing["seconds"] - timing["compile_seconds"], 1e-9)
-    return {**timing, "steps": len(parts), "tokens_per_second": counts["tokens"] / busy, **counts}
+    return {**timing, "steps": len([*_batches(run)]), "tokens_per_second": counts["tokens"] / busy, **counts}
 
 
 def retained_examples(run: Run) -> list[Example]:
@@ -94,14 +99,39 @@ def retained_examples(run: Run) -> list[Example]:
     return examples
 
 
-def unhinted_draws(run: Run) -> list[tuple[int, Rollout]]:
-    """(number of the comparison, its draws without a hint), correct or not: the meta RM learns from both."""
-    return [(number, plain) for number, plain, _ in _drawn(run)]
+def read(run: Run, draws: Draws) -> Iterator[tuple[int, Rollout]]:
+    """(number of the comparison, its completions), correct or not, of draws that are done."""
+    for start, numbers in _batches(run):
+        yield from zip(_shown(run, draws, numbers), rollouts.read(_part(run, draws, start)), strict=True)
 
 
 def solved(run: Run) -> np.ndarray:
     """Numbers of the training comparisons whose unhinted draws are all correct, ascending."""
-    return np.array(sorted(number for number, plain, _ in _drawn(run) if all(correct(plain))), np.int64)
+    return np.array(sorted(number for number, plain in read(run, UNHINTED) if all(correct(plain))), np.int64)
+
+
+def draw(run: Run, *kinds: Draws) -> dict[str, float]:
+    """Draws, a part of the comparisons at a time; parts that are there are not drawn again. All kinds are of one stage.
+
+    Returns:
+      {"seconds", "compile_seconds"} it took, restarts included.
+    """
+    stage = kinds[0].stage
+    progress = run.workdir / stage / "progress.json"
+    watch = meter.Stopwatch(files.read_json(progress) if progress.exists() else {})
+    params = None
+    for start, numbers in tqdm.tqdm([*_batches(run)], f"{stage} draws", unit="batch", disable=not distributed.is_first()):
+        for kind in kinds:
+            path, shown = _part(run, kind, start), _shown(run, kind, numbers)
+            if distributed.agree(path.exists()):
+                continue
+            if params is None:
+                params = run.to_draw_with(run.policy_before(stage))
+            rollouts.write(path, _draw(run, params, kind, shown) if shown else [])
+            files.write_json(progress, watch.read())
+        distributed.PREEMPTION.check()
+    distributed.barrier(f"{stage} draws")
+    return watch.read()
 
 
 def _batches(run: Run) -> Iterator[tuple[int, list[int]]]:
@@ -114,23 +144,31 @@ def _batches(run: Run) -> Iterator[tuple[int, list[int]]]:
 
 def _drawn(run: Run) -> Iterator[tuple[int, Rollout, Rollout | None]]:
     """(number of a comparison, its unhinted rollout, its hinted one); a single response has nothing to hint at."""
-    for start, numbers in _batches(run):
-        told = iter(rollouts.read(_part(run, True, start)) if run.config.rejection.hinted else ())
-        for number, plain in zip(numbers, rollouts.read(_part(run, False, start)), strict=True):
-            # By position, since a line's number may be another line's id.
-            yield number, plain, next(told, None) if run.dataset.responses[number] > 1 else None
+    told = read(run, HINTED) if run.config.rejection.hinted else iter(())
+    for number, plain in read(run, UNHINTED):
+        # By position, since a line's number may be another line's id.
+        yield number, plain, next(told, (number, None))[1] if run.dataset.responses[number] > 1 else None
 
 
-def _draw(run: Run, params: Any, numbers: list[int], *, hinted: bool) -> list[Rollout]:
+def _draw(run: Run, params: Any, draws: Draws, numbers: list[int]) -> list[Rollout]:
     config = run.config.rejection
-    if hinted:
-        numbers = [number for number in numbers if run.dataset.responses[number] > 1]
-    if not numbers:
-        return []
-    key, samples = run.key("rejection", int(hinted)), 1 if hinted else config.samples
-    limits = {"rows": config.batch_size, "temperature": config.temperature}
-    return drawing.draw(run, params, numbers, key, samples=samples, hinted=hinted, **limits)[0]
+    return drawing.draw(
+        run,
+        params,
+        numbers,
+        run.key(draws.key, int(draws.hinted)),
+        samples=1 if draws.hinted else config.samples,
+        rows=config.batch_size,
+        temperature=config.temperature,
+        index=draws.index,
+        hinted=draws.hinted,
+    )[0]
 
 
-def _part(run: Run, hinted: bool, start: int):
-    return run.workdir / "rejection" / f"{'hinted' if hinted else 'unhinted'}-{start:06d}.jsonl"
+def _shown(run: Run, draws: Draws, numbers: list[int]) -> list[int]:
+    """Which of these comparisons are drawn on."""
+    return [number for number in numbers if not draws.hinted or run.dataset.responses[number] > 1]
+
+
+def _part(run: Run, draws: Draws, start: int) -> pathlib.Path:
+    return run.workdir / draws.stage / f"{draws.name}-{start:06d}.jsonl"

@@ -2,12 +2,13 @@
 
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from spct_jax import config as config_lib
 from spct_jax.errors import InputError
 from spct_jax.sampling.rollouts import Rollout
-from spct_jax.training import grpo, rejection
+from spct_jax.training import grpo, meta_rm, rejection
 
 
 @pytest.mark.parametrize(
@@ -28,14 +29,14 @@ def rollout(name, *rewards):
     """Draws for a comparison of two responses whose first is better, right where the reward is 1."""
     scores = tuple((5, 1) if reward else (1, 5) for reward in rewards)
     count = len(rewards)
-    return Rollout(name, (0, 1), ((1,),) * count, ("",) * count, scores, (False,) * count, (1.0, 0.0))
+    return Rollout(name, (0, 1), (np.ones(1, np.int32),) * count, ("",) * count, scores, (False,) * count, (1.0, 0.0))
 
 
 @pytest.fixture
 def drawn_on(monkeypatch):
     """A run of six comparisons, of which 0, 2 and 5 were drawn on; all draws of 2 and 5 are right."""
-    found = [(2, rollout("c", 1, 1, 1), None), (5, rollout("f", 1, 1, 1), rollout("f", 0)), (0, rollout("a", 1, 0, 1), None)]
-    monkeypatch.setattr(rejection, "_drawn", lambda run: found)
+    found = [(2, rollout("c", 1, 1, 1)), (5, rollout("f", 1, 1, 1)), (0, rollout("a", 1, 0, 1))]
+    monkeypatch.setattr(rejection, "read", lambda run, draws: found if draws == rejection.UNHINTED else [])
     config = config_lib.tiny()
     config.rl.drop_solved, config.rl.batch_size = True, 8
     return SimpleNamespace(config=config, dataset=SimpleNamespace(train=range(6)))
@@ -58,3 +59,52 @@ def test_rl_says_when_everything_is_solved(drawn_on):
 def test_without_rejection_sampling_nothing_is_left_out(drawn_on):
     drawn_on.config.stages = ("sft", "rl")
     assert len(grpo.problems_of(drawn_on)) == 6
+
+
+def test_the_meta_rm_learns_from_draws_of_the_final_policy(monkeypatch):
+    """The paper's data: not RL's rollouts, but as many draws on the rejection data as were made there."""
+    config = config_lib.tiny()
+    rows = {rejection.UNHINTED: [(0, rollout("a", 1, 0, 1))], rejection.FINAL: [(0, rollout("a", 1, 1, 1))]}
+    monkeypatch.setattr(rejection, "read", lambda run, draws: rows[draws])
+    monkeypatch.setattr(grpo, "read_rollouts", lambda run: [(3, rollout("d", 0, 0, 0, 1))])
+    run, found = SimpleNamespace(config=config), {}
+    for config.meta_rm.policy_data in ("draws", "rollouts"):
+        found[config.meta_rm.policy_data] = [right for _, right in meta_rm._examples(run)]
+    assert found == {
+        "draws": [[True, False, True], [True, True, True]],
+        "rollouts": [[True, False, True], [False, False, False, True]],
+    }
+
+
+def test_draws_are_resumed_part_by_part_and_read_back_with_their_comparisons(monkeypatch, tmp_path):
+    config, asked = config_lib.tiny(), []
+    config.rejection.problems, config.rejection.batch_size = 5, 2
+    run = SimpleNamespace(
+        config=config,
+        workdir=tmp_path,
+        dataset=SimpleNamespace(train=range(9), responses=[2, 1, 1, 1, 3, 2, 2, 2, 2]),
+        key=lambda *name: name,
+        policy_before=lambda stage: stage,
+        to_draw_with=lambda params: params,
+    )
+
+    def draw(run, params, numbers, key, *, samples, hinted, index, **_):
+        asked.append((params, numbers, key, samples, hinted, index))
+        return [rollout(str(number), *[1] * samples) for number in numbers], None
+
+    monkeypatch.setattr(rejection.drawing, "draw", draw)
+    (tmp_path / "rejection").mkdir(), (tmp_path / "meta_rm").mkdir()
+    rejection.draw(run, rejection.UNHINTED, rejection.HINTED)
+    assert [(a[1], a[3]) for a in asked if a[4]] == [([0], 1), ([4], 1)]
+    assert [(a[1], a[3]) for a in asked if not a[4]] == [([0, 1], 3), ([2, 3], 3), ([4], 3)]
+    told = {number: hinted and hinted.id for number, _, hinted in rejection._drawn(run)}
+    assert told == {0: "0", 1: None, 2: None, 3: None, 4: "4"}
+
+    asked.clear()
+    rejection.draw(run, rejection.FINAL)
+    assert [a[0] for a in asked] == ["meta_rm"] * 3 and {a[2] for a in asked} == {("meta_rm_draws", 0)} and asked[0][5] == 1
+    (tmp_path / "meta_rm" / "draws-000002.jsonl").unlink()
+    asked.clear()
+    rejection.draw(run, rejection.FINAL)
+    assert [a[1] for a in asked] == [[2, 3]]
+    assert [(number, r.id) for number, r in rejection.read(run, rejection.FINAL)] == [(n, str(n)) for n in range(5)]
