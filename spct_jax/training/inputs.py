@@ -90,6 +90,8 @@ def read_by(stage: str, config: Config, values: dict[str, Any]) -> dict[str, Any
     splits = {"train"} if set(before) - {"sft", "evaluate"} else set()
     splits |= {config.evaluation.split} if stage == "evaluate" else set()
     prefixes = {*_READ_BY_ALL, *(_SECTION[s] for s in before)}
+    if "meta_rm" in before and config.meta_rm.policy_data == "draws":
+        prefixes.add("rejection")  # says how many are drawn, and on what
     other = {f"data.{split}" for split in _SPLITS if split not in splits}
     other |= {f"data.toy.{split}" for split in ("development", "test") if split not in splits}
     chosen = {

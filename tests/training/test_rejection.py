@@ -78,11 +78,11 @@ def test_the_meta_rm_learns_from_draws_of_the_final_policy(monkeypatch):
 
 def test_draws_are_resumed_part_by_part_and_read_back_with_their_comparisons(monkeypatch, tmp_path):
     config, asked = config_lib.tiny(), []
-    config.rejection.problems, config.rejection.batch_size = 5, 2
+    config.rejection.problems, config.rejection.batch_size = 0, 2
     run = SimpleNamespace(
         config=config,
         workdir=tmp_path,
-        dataset=SimpleNamespace(train=range(9), responses=[2, 1, 1, 1, 3, 2, 2, 2, 2]),
+        dataset=SimpleNamespace(train=range(5), responses=[2, 1, 1, 1, 3]),
         key=lambda *name: name,
         policy_before=lambda stage: stage,
         to_draw_with=lambda params: params,

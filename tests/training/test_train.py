@@ -109,6 +109,8 @@ def test_every_field_is_read_by_a_stage_or_free(micro_config, tmp_path):
     read = {field for stage in STAGES for field in inputs.read_by(stage, micro_config, found)}
     left = {field for field in found if field.split(".")[0] not in inputs.FREE} - read
     assert left == {"data.development", "data.toy.development"}
+    micro_config.stages, micro_config.meta_rm.policy_data = ("sft", "meta_rm"), "draws"
+    assert "rejection.samples" in inputs.read_by("meta_rm", micro_config, found)
 
 
 def write_lines(path, records):
@@ -205,7 +207,9 @@ def test_a_run_may_start_from_a_checkpoint_at_any_stage(micro_config, tmp_path):
     micro_config.stages = ("sft",)
     train.train(micro_config, tmp_path / "first")
     micro_config.stages, micro_config.init_checkpoint = ("rl", "meta_rm", "evaluate"), str(tmp_path / "first" / "sft")
+    micro_config.meta_rm.policy_data = "draws"
     made = train.train(micro_config, tmp_path / "second")
+    assert made["stages"]["meta_rm"]["critiques"] == 24 * 3 and made["stages"]["meta_rm"]["branch_slots_used"] == 1
     assert set(made["stages"]) == set(micro_config.stages) and set(made["accuracy"]) == {"rl"}
     run = train.prepare(micro_config, tmp_path / "second")
     assert jax.tree.all(jax.tree.map(np.array_equal, run.policy_before("rl"), run.initial_params()))
