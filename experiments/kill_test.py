@@ -1,8 +1,11 @@
 r"""Kills training runs with SIGKILL, starts them again each time, and holds them against an undisturbed run.
 
-    python experiments/kill_test.py --workdir=runs/kill --kills=10 --output=docs/results/kill_test.md
+    python experiments/kill_test.py --workdir=runs/kill --kills=20 --output=docs/results/kill_test.md
     python experiments/kill_test.py --workdir=runs/kill --kills=20 --processes=2 --life=30 --other_processes=1 \
         --other_mesh=strategy=data,cpu_devices=2 --config.mesh.strategy=fsdp --output=docs/results/kill_meshes.md
+
+Every life is the README's own command, relative path included, given in a directory of the run; several processes are started
+by the launcher.
 
 Three runs. The first is undisturbed. The second is killed and started again on the same mesh: it must end with bitwise the
 same parameters in every stage and, times and throughput aside, the same report. The third, where --other_mesh or
@@ -12,8 +15,8 @@ checkpoint be found damaged, or a life go on from a step before the last finishe
 Every kill takes one process or all of them, at any moment, in the midst of a save, or in the midst of a rollout, all drawn
 from --seed (`kills.py`). The lives are drawn uniformly, so that together they last about two thirds of the undisturbed run, or
 `--life` seconds each on average; what a kill is aimed at makes them longer, and finished evaluation is not done again. Fields
-of the experiment are set as for training: `--config.sft.steps=40`. On two CPU cores the default takes two to three times the
-tiny experiment.
+of the experiment are set as for training, `--config.sft.steps=40`; a path among them must be absolute. On two CPU cores the
+default takes two to three times the tiny experiment.
 """
 
 import hashlib
@@ -63,7 +66,8 @@ def figures(workdir: pathlib.Path) -> dict:
 
 
 def compare(calm: pathlib.Path, killed: pathlib.Path) -> list[str]:
-    """What differs between two finished runs; empty if nothing does."""
+    """What differs between the finished runs of the README's command in two directories; empty if nothing does."""
+    calm, killed = kills.workdir_in(calm), kills.workdir_in(killed)
     one, other = digests(calm), digests(killed)
     wrong = [f"parameters of {stage} differ" for stage in one if one[stage] != other.get(stage)]
     one, other = figures(calm), figures(killed)
@@ -86,7 +90,7 @@ def section(title: str, lines: list[str], wrong: list[str], right: str) -> list[
 
 def main(_) -> None:
     """Runs the test and writes what happened."""
-    root = pathlib.Path(WORKDIR.value)
+    root = pathlib.Path(WORKDIR.value).absolute()
     root.mkdir(parents=True, exist_ok=True)
     calm, killed, moved = root / "calm", root / "killed", root / "moved"
     for directory in (calm, killed, moved):
@@ -103,10 +107,12 @@ def main(_) -> None:
         "",
         f"Command: `python experiments/kill_test.py {' '.join(a for a in ARGUMENTS if not a.startswith('--workdir'))}`",
         "",
+        f"Every life: `{' '.join(['python', *kills.readme_command()[1:]])}`, in a directory of the run.",
+        "",
         f"Undisturbed run: {duration:.0f} s.",
         "",
         *section("On the same mesh", lines, wrong, "Bitwise the same parameters in every stage, and the same report figures"),
-        *(f"- parameters of {stage}: sha256 `{digest}`" for stage, digest in digests(killed).items()),
+        *(f"- parameters of {stage}: sha256 `{digest}`" for stage, digest in digests(kills.workdir_in(killed)).items()),
         "",
     ]
     if len(meshes()) > 1:

@@ -6,6 +6,7 @@ import os
 import pathlib
 import random
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -14,7 +15,8 @@ from collections.abc import Callable, Iterator, Sequence
 
 from spct_jax.errors import InputError
 
-LAUNCHER = pathlib.Path(__file__).parents[1] / "launch" / "local.py"
+ROOT = pathlib.Path(__file__).absolute().parents[1]
+LAUNCHER, README = ROOT / "launch" / "local.py", ROOT / "README.md"
 STAGES = ("sft", "rejection", "rft", "rl", "meta_rm", "evaluate")
 TRAINED = ("sft", "rft", "rl", "meta_rm")
 POLL = 0.002
@@ -33,10 +35,27 @@ class Mesh:
     flags: tuple[str, ...] = ()
 
 
-def command(workdir: pathlib.Path, overrides: Sequence[str], mesh: Mesh, restarts: int = 0) -> list[str]:
-    """Training under the launcher, which starts all processes again up to `restarts` times."""
-    launch = [sys.executable, str(LAUNCHER), f"--processes={mesh.processes}", f"--restarts={restarts}", "--short=0", "--"]
-    return [*launch, sys.executable, "-m", "spct_jax.train", f"--workdir={workdir}", *overrides, *mesh.flags]
+def readme_command() -> list[str]:
+    """The README's command of the tiny experiment, `python -m spct_jax.train --workdir=runs/tiny`, by this Python."""
+    block = README.read_text().partition("<!-- experiment -->")[2].partition("```bash")[2].partition("```")[0]
+    python, *arguments = shlex.split(block.rpartition("&&")[2])
+    if not python.endswith("python") or arguments[:2] != ["-m", "spct_jax.train"]:
+        raise InputError(f"{README}: its experiment is no longer trained by `python -m spct_jax.train`")
+    return [sys.executable, *arguments]
+
+
+def workdir_in(directory: pathlib.Path) -> pathlib.Path:
+    """Where the README's command, given in a directory, leaves its run."""
+    named = [a.partition("=")[2] for a in readme_command() if a.startswith("--workdir=")]
+    return directory / named[-1]
+
+
+def command(overrides: Sequence[str], mesh: Mesh, restarts: int = 0) -> list[str]:
+    """The README's command; several processes under the launcher, which starts all again up to `restarts` times."""
+    train = [*readme_command(), *overrides, *mesh.flags]
+    if mesh.processes == 1:
+        return train
+    return [sys.executable, str(LAUNCHER), f"--processes={mesh.processes}", f"--restarts={restarts}", "--", *train]
 
 
 def children(pid: int) -> list[int]:
@@ -115,40 +134,49 @@ def aims(workdir: pathlib.Path) -> list[Aim | None]:
 
 
 class Pod:
-    """A run under the launcher, life after life, each on the next of `meshes`.
+    """A run of the README's command in a directory, life after life, each on the next of `meshes`.
 
-    On a single mesh it is the launcher that starts all again; with several the launcher is started anew too.
+    Several processes on a single mesh are started again by the launcher; else the command is given anew.
     """
 
-    def __init__(self, workdir: pathlib.Path, overrides: Sequence[str], meshes: Sequence[Mesh]):
-        self.workdir, self.log = workdir, workdir.with_suffix(".log")
+    def __init__(self, directory: pathlib.Path, overrides: Sequence[str], meshes: Sequence[Mesh]):
+        directory.mkdir(parents=True, exist_ok=True)
+        self.directory, self.workdir, self.log = directory, workdir_in(directory), directory.with_suffix(".log")
         self.saved: dict[str, int] = {}
         """Saves finished before this life."""
         self.began = 0.0
         self.pids: list[int] = []
         self._overrides, self._meshes, self._lives = overrides, meshes, 0
-        self._launcher: subprocess.Popen | None = None
-        self._restarts = 1000 if len(meshes) == 1 else 0
+        self._mesh = meshes[0]
+        self._started: subprocess.Popen | None = None
+        """The launcher or, of one process, the run itself."""
+        self._restarts = 1000 if len(meshes) == 1 and meshes[0].processes > 1 else 0
         self._log_begins = 0
+
+    def _there(self) -> list[int]:
+        """The processes of the run that have not ended."""
+        if self._mesh.processes > 1:
+            return children(self._started.pid)
+        return [self._started.pid] if self._started.poll() is None else []
 
     def begin(self) -> None:
         """Waits for the processes of the next life."""
-        mesh = self._meshes[self._lives % len(self._meshes)]
+        if self._started is not None and not self._restarts:
+            self._started.wait()
+        self._mesh = self._meshes[self._lives % len(self._meshes)]
         self._lives, dead = self._lives + 1, set(self.pids)
         self.saved, self.began = finished_saves(self.workdir), time.time()
         self._log_begins = self.log.stat().st_size if self.log.exists() else 0
-        if self._launcher is not None and not self._restarts:
-            self._launcher.wait()
-        if self._launcher is None or not self._restarts:
+        if self._started is None or not self._restarts:
             with open(self.log, "ab") as log:
-                start = command(self.workdir, self._overrides, mesh, self._restarts)
-                self._launcher = subprocess.Popen(start, stdout=log, stderr=log)
+                start = command(self._overrides, self._mesh, self._restarts)
+                self._started = subprocess.Popen(start, cwd=self.directory, stdout=log, stderr=log)
         self.pids = []
-        while len(self.pids) < mesh.processes:
-            if self._launcher.poll() is not None:
-                raise InputError(f"the launcher ended with status {self._launcher.returncode}; see {self.log}")
+        while len(self.pids) < self._mesh.processes:
+            if self._started.poll() is not None:
+                raise InputError(f"the run ended with status {self._started.returncode}; see {self.log}")
             time.sleep(POLL)
-            self.pids = [pid for pid in children(self._launcher.pid) if pid not in dead]
+            self.pids = [pid for pid in self._there() if pid not in dead]
 
     def written(self) -> str:
         """What this life has written so far."""
@@ -160,7 +188,7 @@ class Pod:
         Raises:
           InputError: one has ended by itself.
         """
-        while set(self.pids) <= set(children(self._launcher.pid)):
+        while set(self.pids) <= set(self._there()):
             yield
             time.sleep(POLL)
         raise InputError(f"the run ended before it was killed; use fewer kills or a longer run, or see {self.log}")
@@ -187,31 +215,31 @@ class Pod:
         """Kills these, and waits until all processes of this life have ended."""
         for victim in victims:
             os.kill(victim, signal.SIGKILL)
-        while self._launcher.poll() is None and set(children(self._launcher.pid)) & set(self.pids):
+        while self._started.poll() is None and set(self._there()) & set(self.pids):
             time.sleep(POLL)
 
     def __enter__(self) -> "Pod":
         return self
 
     def __exit__(self, *exception) -> None:
-        if self._launcher is not None and self._launcher.poll() is None:
-            for pid in (self._launcher.pid, *children(self._launcher.pid)):
+        if self._started is not None and self._started.poll() is None:
+            for pid in (self._started.pid, *children(self._started.pid)):
                 os.kill(pid, signal.SIGKILL)
-            self._launcher.wait()
+            self._started.wait()
 
     def end(self) -> None:
         """Lets it live to the end of the run; InputError where that is a bad one, or it died more often than it was killed."""
-        if self._launcher.wait():
-            raise InputError(f"the run ended with status {self._launcher.returncode}; see {self.log}")
+        if self._started.wait():
+            raise InputError(f"the run ended with status {self._started.returncode}; see {self.log}")
         died, killed = self.log.read_text(errors="replace").count("launch: a process ended"), self._lives - 1
         if died > killed:
             raise InputError(f"the run was killed {killed} times and died {died - killed} more; see {self.log}")
 
 
 def run_killed(
-    workdir: pathlib.Path, overrides: Sequence[str], meshes: Sequence[Mesh], kills: int, life: float, seed: int
+    directory: pathlib.Path, overrides: Sequence[str], meshes: Sequence[Mesh], kills: int, life: float, seed: int
 ) -> tuple[list[str], list[str]]:
-    """Runs training, killing it `kills` times; whom, when and during what is drawn from `seed`.
+    """Runs training in a directory, killing it `kills` times; whom, when and during what is drawn from `seed`.
 
     A life lasts up to twice `life` seconds, and then to the next moment of the kind that is aimed at.
 
@@ -228,7 +256,7 @@ def run_killed(
         wrong.extend(f"life {len(lines)}: {fault}" for fault in faults(pod.saved, log))
         print(f"{len(lines)}. {lines[-1]}", flush=True)
 
-    with Pod(workdir, overrides, meshes) as pod:
+    with Pod(directory, overrides, meshes) as pod:
         for _ in range(kills):
             pod.begin()
             pod.live(rng.uniform(0, 2 * life))
@@ -252,9 +280,10 @@ def kill_somewhere(pod: Pod, rng: random.Random) -> str:
     return f"{whom} killed after {lived:.1f} s in {place}{outcome}"
 
 
-def run_undisturbed(workdir: pathlib.Path, overrides: Sequence[str], mesh: Mesh) -> float:
-    """Runs training undisturbed; returns its seconds."""
+def run_undisturbed(directory: pathlib.Path, overrides: Sequence[str], mesh: Mesh) -> float:
+    """Runs training in a directory undisturbed; returns its seconds."""
+    directory.mkdir(parents=True)
     start = time.monotonic()
-    with open(workdir.with_suffix(".log"), "ab") as log:
-        subprocess.run(command(workdir, overrides, mesh), check=True, stdout=log, stderr=log)
+    with open(directory.with_suffix(".log"), "ab") as log:
+        subprocess.run(command(overrides, mesh), cwd=directory, check=True, stdout=log, stderr=log)
     return time.monotonic() - start

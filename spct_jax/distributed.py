@@ -27,7 +27,7 @@ PREEMPTED = 75
 
 
 class StoppedError(Exception):
-    """SIGTERM came; everything done so far is on disk."""
+    """SIGTERM or SIGINT came; everything done so far is on disk."""
 
 
 def initialize(coordinator: str = "", num_processes: int = 1, process_id: int = 0, heartbeat_seconds: int = 100) -> None:
@@ -151,18 +151,22 @@ def put(tree: Any, shardings: Any) -> Any:
 
 
 class Preemption:
-    """Notes a SIGTERM, so that a stage can stop where nothing is lost."""
+    """Notes a SIGTERM or SIGINT, so that a stage can stop where nothing is lost."""
+
+    _defaults = {signal.SIGTERM: signal.SIG_DFL, signal.SIGINT: signal.default_int_handler}
 
     def __init__(self):
         self._asked = False
 
     def listen(self) -> None:
-        """From now on SIGTERM is noted and no longer ends the process; a second one does."""
-        signal.signal(signal.SIGTERM, self._note)
+        """From now on the two are noted and no longer end the process; a second one does."""
+        for number in self._defaults:
+            signal.signal(number, self._note)
 
     def _note(self, *_) -> None:
         self._asked = True
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        for number, default in self._defaults.items():
+            signal.signal(number, default)
 
     def asked(self) -> bool:
         """Whether any process was told to stop; all must ask at the same place."""
@@ -185,7 +189,7 @@ def end_together(main: Callable[[], None]) -> None:
     try:
         main()
     except StoppedError:
-        print("stopped on SIGTERM; the same command goes on from here", file=sys.stderr, flush=True)
+        print("stopped by a signal; the same command goes on from here", file=sys.stderr, flush=True)
         _leave(PREEMPTED)
     except (Exception, SystemExit) as error:
         if not several():

@@ -142,3 +142,22 @@ def until(holds, seconds=30):
 def test_a_command_that_is_not_there_is_one_line_and_exit_2(tmp_path):
     done = subprocess.run([sys.executable, LAUNCHER, "--", str(tmp_path / "none")], capture_output=True, text=True, timeout=60)
     assert done.returncode == 2 and "none: No such file or directory" in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_stop_is_noted_once_and_ends_in_one_line_and_status_75(number, capsys):
+    before = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)}
+    preemption = distributed.Preemption()
+    try:
+        preemption.listen()
+        assert not preemption.asked()
+        signal.raise_signal(number)
+        assert preemption.asked()
+        with pytest.raises(SystemExit, match="75"):
+            distributed.end_together(preemption.check)
+        assert capsys.readouterr().err.count("\n") == 1
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    finally:
+        for n, handler in before.items():
+            signal.signal(n, handler)

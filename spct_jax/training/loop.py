@@ -142,15 +142,15 @@ def fit(
     """Runs `update(state, step)` for every step not yet done and returns a summary; the state is in the last checkpoint.
 
     `make_params` gives the first parameters, where `run.layout` wants them; the state takes them over.
-    A checkpoint is written every `checkpoint.every_steps` steps, after `checkpoint.every_minutes`, on SIGTERM and after the
-    last step; a restarted run goes on from the newest.
+    A checkpoint is written every `checkpoint.every_steps` steps, after `checkpoint.every_minutes`, on SIGTERM or SIGINT and
+    after the last step; a restarted run goes on from the newest.
     `update` is a function of (state, step) only, so the continued run is the run that was never stopped. It returns the
     ids of the records in its batch, named should the loss not be finite. The metric "tokens" counts, "least_seconds" is how
     long the step must take (0: not known), others are averaged.
 
     Raises:
       BadLossError: a metric, or the state where it is to be saved, is NaN or infinite; nothing of that step is saved.
-      distributed.StoppedError: SIGTERM came; the last step is saved.
+      distributed.StoppedError: SIGTERM or SIGINT came; the last step is saved.
     """
     directory, saving = run.workdir / stage, run.config.checkpoint
     with contextlib.ExitStack() as stack:

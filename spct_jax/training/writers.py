@@ -1,12 +1,20 @@
 """Where a stage's metrics go: one JSON line a step for our reports, and TensorBoard scalars for people watching."""
 
+import contextlib
+import errno
 import json
 import math
 import os
 import pathlib
-from collections.abc import Mapping
+import socket
+import sys
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
 
-import tensorboardX
+from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.record_writer import RecordWriter
+from tensorboardX.summary import scalar
 
 from spct_jax import files
 from spct_jax.errors import InputError
@@ -42,6 +50,9 @@ class MetricWriter:
     them is dropped: the files end as if the run had never been killed. Lines reach the operating system as they are
     written, so they survive a kill of the process; TensorBoard's are buffered until `flush`.
 
+    Metrics never stop a run: where a file cannot be written, or an earlier one not be read, that is said once on standard
+    error and the run goes on without it. Everything is written where it is called, by no thread that could die unnoticed.
+
     Args:
       directory: the stage's directory; made if absent.
       resume_step: the first step this run will write. 0 starts over.
@@ -49,35 +60,99 @@ class MetricWriter:
 
     def __init__(self, directory: str | os.PathLike, resume_step: int = 0):
         directory = pathlib.Path(directory)
-        directory.mkdir(parents=True, exist_ok=True)
-        path = directory / "metrics.jsonl"
-        kept = [row for row in read_metrics(path) if row["step"] < resume_step] if path.exists() else []
-        files.write(path, "".join(json.dumps(row) + "\n" for row in kept))
-        self._file = open(path, "a", buffering=1, encoding="utf-8")
-        self._board = tensorboardX.SummaryWriter(str(directory / "tensorboard"), purge_step=resume_step)
+        self._sinks = [
+            _Sink(directory / "metrics.jsonl", _Lines, resume_step),
+            _Sink(directory / "tensorboard", _Board, resume_step),
+        ]
 
     def write(self, step: int, scalars: Mapping[str, float]) -> None:
         """Records one step. A value that is not finite becomes null in the JSON, which has no word for it."""
         values = {name: float(value) for name, value in scalars.items()}
-        finite = {name: value if math.isfinite(value) else None for name, value in values.items()}
-        self._file.write(json.dumps({"step": int(step), **finite}) + "\n")
-        for name, value in values.items():
-            self._board.add_scalar(name, value, int(step))
+        for sink in self._sinks:
+            sink.call("write", int(step), values)
 
     def flush(self) -> None:
         """Puts everything written so far on disk."""
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self._board.flush()
+        for sink in self._sinks:
+            sink.call("flush")
 
     def close(self) -> None:
         """Flushes and closes both files."""
-        self.flush()
-        self._file.close()
-        self._board.close()
+        for sink in self._sinks:
+            sink.call("close")
 
     def __enter__(self) -> "MetricWriter":
         return self
 
     def __exit__(self, *exception) -> None:
         self.close()
+
+
+class _Sink:
+    """A writer that is given up, with a line on standard error, at its first error."""
+
+    def __init__(self, path: pathlib.Path, make: Callable[[pathlib.Path, int], Any], resume_step: int):
+        self._path, self._made = path, None
+        self._guard(lambda: setattr(self, "_made", make(path, resume_step)))
+
+    def call(self, method: str, *arguments: Any) -> None:
+        if self._made is not None:
+            self._guard(lambda: getattr(self._made, method)(*arguments))
+
+    def _guard(self, work: Callable[[], None]) -> None:
+        try:
+            work()
+        except (OSError, InputError) as error:
+            broken, self._made = self._made, None
+            reason = getattr(error, "strerror", None) or error
+            print(f"{self._path}: cannot be written ({reason}); the run goes on without it", file=sys.stderr)
+            if broken is not None:
+                with contextlib.suppress(OSError):  # what is left in a buffer
+                    broken.close()
+
+
+class _Lines:
+    """JSON lines, those of earlier steps kept."""
+
+    def __init__(self, path: pathlib.Path, resume_step: int):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        kept = [row for row in read_metrics(path) if row["step"] < resume_step] if path.exists() else []
+        files.write(path, "".join(json.dumps(row) + "\n" for row in kept))
+        self._file = open(path, "ab", buffering=0)
+
+    def write(self, step: int, values: dict[str, float]) -> None:
+        finite = {name: value if math.isfinite(value) else None for name, value in values.items()}
+        line = (json.dumps({"step": step, **finite}) + "\n").encode()
+        if self._file.write(line) < len(line):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def flush(self) -> None:
+        os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class _Board:
+    """TensorBoard's events, which show a step's last values where it was written twice."""
+
+    def __init__(self, directory: pathlib.Path, resume_step: int):
+        directory.mkdir(parents=True, exist_ok=True)
+        # Not by tensorboardX's SummaryWriter: when its thread dies, of a full disk or a clock set back, callers wait for ever.
+        self._writer = RecordWriter(str(directory / f"events.out.tfevents.{time.time_ns()}.{socket.gethostname()}"))
+        self._add(Event(file_version="brain.Event:2"))
+        self._add(Event(step=resume_step, session_log=SessionLog(status=SessionLog.START)))
+
+    def write(self, step: int, values: dict[str, float]) -> None:
+        for name, value in values.items():
+            self._add(Event(step=step, summary=scalar(name, value)))
+
+    def _add(self, event: Event) -> None:
+        event.wall_time = time.time()
+        self._writer.write(event.SerializeToString())
+
+    def flush(self) -> None:
+        self._writer.flush()
+
+    def close(self) -> None:
+        self._writer.close()

@@ -226,21 +226,21 @@ def test_a_comparison_without_one_best_response_is_named(tmp_path):
 
 def test_killed_and_restarted_by_a_relative_path_it_ends_bitwise_the_same(tmp_path, monkeypatch):
     kill_test = load_experiment("kill_test", monkeypatch)
-    monkeypatch.chdir(tmp_path)
-    calm, killed = pathlib.Path("calm"), pathlib.Path("killed")
+    calm, killed = tmp_path / "calm", tmp_path / "killed"
     kill_test.kills.run_undisturbed(calm, MICRO, kill_test.kills.Mesh())
     with kill_test.kills.Pod(killed, MICRO, [kill_test.kills.Mesh()]) as pod:
         pod.begin()
         for _ in pod.looks():
-            if (killed / "rl" / "checkpoints" / "1").exists():
+            if (pod.workdir / "rl" / "checkpoints" / "1").exists():
                 break
         pod.kill(pod.pids)
-        assert not (killed / "report.json").exists(), "the run was over before it could be killed"
+        assert not (pod.workdir / "report.json").exists(), "the run was over before it could be killed"
         pod.begin()
         pod.end()
-    assert set(kill_test.digests(calm)) == {"sft", "rl"}
+    assert set(kill_test.digests(pod.workdir)) == {"sft", "rl"}
     assert kill_test.compare(calm, killed) == []
-    assert json.loads((killed / "rl" / "summary.json").read_text())["steps"] == 2
+    assert json.loads((pod.workdir / "rl" / "summary.json").read_text())["steps"] == 2
+    assert "is damaged" not in pod.log.read_text()
 
 
 def test_a_damaged_checkpoint_is_passed_over_and_the_run_ends_as_if_it_had_been_whole(micro_config, tmp_path, monkeypatch):
@@ -283,8 +283,9 @@ def test_where_one_process_cannot_read_its_part_of_a_checkpoint_the_run_goes_on_
     mesh = ("strategy=fsdp", "cpu_devices=1", "heartbeat_seconds=10")
     pair = kill_test.kills.Mesh(2, tuple(f"--config.mesh.{flag}" for flag in mesh))
     flags = ["--config.stages=('sft',)" if "stages" in flag else flag for flag in MICRO] + ["--config.sft.steps=3"]
-    workdir = tmp_path / "run"
-    again = functools.partial(subprocess.run, kill_test.kills.command(workdir, flags, pair, 1), capture_output=True, text=True)
+    workdir = kill_test.kills.workdir_in(tmp_path)
+    start = kill_test.kills.command(flags, pair, 1)
+    again = functools.partial(subprocess.run, start, cwd=tmp_path, capture_output=True, text=True)
     assert again(timeout=limits.SECONDS).returncode == 0
     calm = kill_test.digests(workdir)
     (workdir / "sft" / "summary.json").unlink()

@@ -1,9 +1,13 @@
+import errno
 import json
 import math
+import struct
+import threading
 
 import pytest
 
 from spct_jax.errors import InputError
+from spct_jax.training import writers
 from spct_jax.training.writers import MetricWriter, read_metrics
 
 
@@ -56,3 +60,51 @@ def test_a_damaged_file_is_named(tmp_path, line, message):
     path.write_text('{"step": 0}\n' + line + '\n{"step": 2}\n')
     with pytest.raises(InputError, match=message):
         read_metrics(path)
+
+
+def full_disk(*_, **__):
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.mark.parametrize(("kind", "name"), [("_Board", "tensorboard"), ("_Lines", "metrics.jsonl")])
+def test_a_full_disk_neither_hangs_nor_stops_a_run_and_is_said_once(kind, name, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(getattr(writers, kind), "write", full_disk)
+
+    def run():
+        with MetricWriter(tmp_path) as writer:
+            for step in range(200):  # more than any queue holds
+                writer.write(step, {"loss": 1.0})
+                writer.flush()
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(60)
+    assert not thread.is_alive()
+    said = f"{tmp_path / name}: cannot be written (No space left on device); the run goes on without it\n"
+    assert capsys.readouterr().err == said
+    if kind == "_Board":
+        assert len(read_metrics(tmp_path / "metrics.jsonl")) == 200
+
+
+@pytest.mark.parametrize("dies", ["mkdir", "unreadable"])
+def test_a_writer_that_cannot_even_begin_is_said_once(dies, tmp_path, monkeypatch, capsys):
+    if dies == "mkdir":
+        monkeypatch.setattr(writers.pathlib.Path, "mkdir", full_disk)
+    else:
+        (tmp_path / "metrics.jsonl").write_text("{oops\n{}\n")
+    write(tmp_path, range(3))
+    assert capsys.readouterr().err.count("the run goes on without it") == (2 if dies == "mkdir" else 1)
+
+
+def test_tensorboard_reads_what_is_written_and_a_clock_set_back_does_not_matter(tmp_path, monkeypatch):
+    clock = iter(range(10**6, 0, -1000))
+    monkeypatch.setattr(writers.time, "time", lambda: next(clock))
+    write(tmp_path, range(30))
+    (events,) = (tmp_path / "tensorboard").iterdir()
+    content, seen = events.read_bytes(), []
+    while content:
+        (length,) = struct.unpack("<Q", content[:8])
+        seen.append(writers.Event.FromString(content[12 : 12 + length]))
+        content = content[16 + length :]
+    losses = {e.step: e.summary.value[0].simple_value for e in seen if e.summary.value and e.summary.value[0].tag == "loss"}
+    assert losses == {step: pytest.approx(1 / (1 + step)) for step in range(30)} and seen[0].file_version
