@@ -128,7 +128,7 @@ def main(_) -> None:
             flip(path, bit)
             for read in (loader.as_judge, loader.as_training):
                 outcome = loader.outcome(read)
-                counts[kind_of(path.relative_to(root)), outcome] += read is loader.as_judge
+                counts[kind_of(path.relative_to(root)), outcome] += read == loader.as_judge
                 ways[read.__name__, outcome] += 1
                 if outcome.isupper():
                     print(f"{path.relative_to(root)}, bit {bit}, {read.__name__}: {outcome}", file=sys.stderr)
