@@ -37,15 +37,22 @@ T = TypeVar("T")
 class Records(Sequence[T]):
     """A sequence whose records are made when they are asked for, and not kept."""
 
-    def __init__(self, make: Callable[[int], T], numbers: Sequence[int] | np.ndarray, stamp: str = ""):
+    def __init__(
+        self,
+        make: Callable[[int], T],
+        numbers: Sequence[int] | np.ndarray,
+        stamp: str = "",
+        where: Callable[[int], str] = lambda _: "",
+    ):
         """Of the records `make(number)`, those with these numbers.
 
         Args:
             make: gives a record.
             numbers: which ones, in order.
             stamp: changes when what the records are made from does.
+            where: 'file:line' of a record, for messages; nothing where it comes from no file.
         """
-        self._make, self._numbers, self.stamp = make, np.asarray(numbers, np.int64), stamp
+        self._make, self._numbers, self.stamp, self._where = make, np.asarray(numbers, np.int64), stamp, where
 
     @classmethod
     def of(cls, records: Sequence[T], stamp: str = "") -> "Records[T]":
@@ -57,8 +64,12 @@ class Records(Sequence[T]):
 
     def __getitem__(self, index):
         if isinstance(index, slice | np.ndarray):
-            return Records(self._make, self._numbers[index], self.stamp)
+            return Records(self._make, self._numbers[index], self.stamp, self._where)
         return self._make(int(self._numbers[index]))
+
+    def where(self, index: int) -> str:
+        """'file:line' of a record; nothing where it comes from no file."""
+        return self._where(int(self._numbers[index]))
 
     def __add__(self, other: "Records[T]") -> "Records[T]":
         count = len(self)
@@ -89,7 +100,9 @@ def index_file(
             raise InputError(error)
         return record
 
-    return Records(make, range(len(lines)), stamp), ReadReport(**json.loads(str(found["report"])))
+    return Records(make, range(len(lines)), stamp, lambda number: f"{path}:{lines[number]}"), ReadReport(
+        **json.loads(str(found["report"]))
+    )
 
 
 def survey(records: Records[T], measure: Callable[[T], int], kept: pathlib.Path, stamp: str) -> np.ndarray:

@@ -262,8 +262,11 @@ def drop_misfits(run: Run) -> Run:
         if fits.all():
             continue
         if data.on_bad == "fatal" or not fits.any():
-            first = comparisons[int(np.argmin(fits))].id
-            raise InputError(f"{name}: prompt of {first!r} is longer than data.max_prompt ({data.max_prompt} tokens)")
+            first = int(np.argmin(fits))
+            raise InputError(
+                f"{comparisons.where(first) or name}: prompt of {comparisons[first].id!r} is longer than data.max_prompt"
+                f" ({data.max_prompt} tokens)"
+            )
         reports[name] = dataclasses.replace(reports[name], used=len(kept[split]), skipped=dict(reports[name].skipped))
         reports[name].skipped["prompt too long"] = len(comparisons) - len(kept[split])
     return dataclasses.replace(run, dataset=dataclasses.replace(run.dataset, **kept, reports=reports))

@@ -73,6 +73,8 @@ def test_records_are_those_of_the_file(tmp_path, name):
     for _ in range(2):
         records, report = find(path, tmp_path / "data")
         assert (list(records), report) == read_comparisons(path, on_bad="skip", need_best=True)
+    lines = [1, 2, 3, 6, 9, 11]
+    assert [records[1:].where(i) for i in range(len(records) - 1)] == [f"{path}:{line}" for line in lines[1:]]
     with pytest.raises(InputError, match=rf"{name}:7: duplicate id .'x', first on line 1"):
         (tmp_path / "data" / "train.index").unlink()
         find(path, tmp_path / "data", "fatal")
