@@ -19,9 +19,9 @@ import tempfile
 import time
 
 import jax
-from absl import app, flags, logging
+from absl import flags, logging
 
-from spct_jax import files, models
+from spct_jax import cli, files, models
 from spct_jax.config import PromptConfig
 from spct_jax.data.tokenizer import train_tokenizer
 from spct_jax.models import checkpoints, sizes
@@ -98,4 +98,4 @@ def main(_) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    cli.run(main)

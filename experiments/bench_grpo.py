@@ -16,11 +16,12 @@ import time
 import jax
 import numpy as np
 import optax
-from absl import app, flags
+from absl import flags
 
-from spct_jax import models, sharding
+from spct_jax import cli, models, sharding
 from spct_jax.config import MeshConfig
 from spct_jax.data.batches import Groups
+from spct_jax.errors import InputError
 from spct_jax.models import sizes
 from spct_jax.training import grpo, loop, train_state
 
@@ -146,6 +147,8 @@ def compare(name: str, params) -> None:
 
 def main(_) -> None:
     """Runs the chosen cases."""
+    if unknown := set(ONLY.value) - set(CASES):
+        raise InputError(f"--cases: {min(unknown)!r} is none of {', '.join(CASES)}")
     sharding.use_devices(MeshConfig(cpu_devices=1))
     params = jax.jit(models.init, static_argnums=0)(MODEL, jax.random.key(0))
     for name in ONLY.value:
@@ -155,4 +158,4 @@ def main(_) -> None:
 if __name__ == "__main__":
     REPEATS = flags.DEFINE_integer("repeats", 3, "Interleaved pairs of steps.", lower_bound=1)
     ONLY = flags.DEFINE_list("cases", list(CASES), f"Which of {', '.join(CASES)}.")
-    app.run(main)
+    cli.run(main)

@@ -11,9 +11,8 @@ import dataclasses
 
 import jax
 import numpy as np
-from absl import app
 
-from spct_jax import models, sharding
+from spct_jax import cli, models, sharding
 from spct_jax.config import MeshConfig
 from spct_jax.data import batches
 from spct_jax.models import sizes
@@ -67,4 +66,4 @@ def main(_) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    cli.run(main)

@@ -9,6 +9,7 @@ import re
 import sys
 import traceback
 from collections.abc import Callable
+from typing import Any, TextIO
 
 from absl import app, flags, logging
 from ml_collections import config_flags
@@ -46,8 +47,6 @@ def run(main: Callable[[list[str]], object], *, with_config: bool = False, argv:
     except KeyboardInterrupt:
         _end("interrupted", INTERRUPTED)
     except Exception as error:
-        if isinstance(error, OSError) and error.filename is None and not _flushed():
-            error.filename = "standard output"
         described = errors.describe(error)
         if described is None:
             raise
@@ -59,8 +58,25 @@ def _run(main: Callable[[list[str]], object], positional: list[str]) -> None:
         raise InputError(f"unexpected argument {positional[1]!r}")
     logging.set_verbosity(logging.WARNING)  # Orbax reports every part of every save at INFO
     main(positional)
-    with errors.naming("standard output"):
-        sys.stdout.flush()
+    sys.stdout.flush()
+
+
+class _StandardOutput:
+    """Standard output whose errors say what they are of."""
+
+    def __init__(self, stream: TextIO):
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        with errors.naming("standard output"):
+            return self._stream.write(text)
+
+    def flush(self) -> None:
+        with errors.naming("standard output"):
+            self._stream.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
 
 
 def _settle_streams() -> None:
@@ -79,6 +95,7 @@ def _settle_streams() -> None:
     if sys.stdout is None:
         raise InputError("standard output is closed")
     sys.stdout.reconfigure(errors="backslashreplace")
+    sys.stdout = _StandardOutput(sys.stdout)
 
 
 def _flushed() -> bool:
@@ -155,8 +172,7 @@ def _parse(argv: list[str]) -> list[str]:
     except InputError:
         raise
     except SystemExit:  # help was printed, which absl counts as a failure
-        with errors.naming("standard output"):
-            sys.stdout.flush()
+        sys.stdout.flush()
         sys.exit(0)
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
         raise InputError(_explain(error, argv)) from None

@@ -2,7 +2,8 @@
 
     python tests/commands.py < cases.json > outcomes.json
 
-A case is {"argv": [module or file, flags..], "env": {..}, "shell": redirections as of `REDIRECTIONS`, "limit": bytes that a
+A case is {"argv": [module or file, flags..], "env": {..}, "shell": redirections as of `REDIRECTIONS`, "unbuffered": as
+`python -u` does, "limit": bytes that a
 file may grow to}. Processes are forked off one that has imported all of the package.
 """
 
@@ -55,6 +56,8 @@ def _child(case, out, err):
         closed = {"stdin": "<&-", "stdout": ">&-", "stderr": "2>&-"}[name] in case.get("shell", ())
         errors = "backslashreplace" if number == 2 else "strict"
         stream = None if closed else open(number, "r" if number == 0 else "w", encoding=encoding, errors=errors, closefd=False)
+        if number and stream and case.get("unbuffered"):
+            stream.reconfigure(write_through=True)
         setattr(sys, name, stream)
     sys.argv = case["argv"]
     target, status = case["argv"][0], 0

@@ -28,9 +28,9 @@ TO_FULL_DISK = {"shell": [">/dev/full"]}
 
 # name: (command line, what its one line on standard error holds; None: nothing is printed) and more of the case
 CASES = {
-    "workdir is a file": ("train --workdir={tmp}/file", "{tmp}/file: File exists"),
-    "workdir below a file": ("train --workdir={tmp}/file/run", "{tmp}/file/run: Not a directory"),
-    "workdir is a device": ("train --workdir=/dev/null", "/dev/null: File exists"),
+    "workdir is a file": ("train --workdir={tmp}/file", "{tmp}/file: cannot be made (File exists)"),
+    "workdir below a file": ("train --workdir={tmp}/file/run", "{tmp}/file/run: cannot be made (Not a directory)"),
+    "workdir is a device": ("train --workdir=/dev/null", "/dev/null: cannot be made (File exists)"),
     "output below a file": (JUDGE + " --output={tmp}/file/out", "{tmp}/file/out: cannot be written (Not a directory)"),
     "output in no directory": (JUDGE + " --output={tmp}/no/out", "{tmp}/no/out: cannot be written (No such file"),
     "closed input": ("judge --input=- --output={tmp}/o", "--input=-: standard input is closed", {"shell": ["<&-"]}),
@@ -76,6 +76,7 @@ CASES = {
         "standard output: No space left on device",
         TO_FULL_DISK,
     ),
+    "unbuffered help to a full disk": ("judge --help", "standard output: No space left", TO_FULL_DISK | {"unbuffered": True}),
     "no such topology": ("plan --topology=x", "--topology=x: expected CHIP:AxB"),
     "plan below a file": ("plan --topology=v5e:2x2 --json={tmp}/file/plan.json", "--json={tmp}/file/plan.json: "),
 }

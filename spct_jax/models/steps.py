@@ -214,11 +214,14 @@ def _read_tree(path: pathlib.Path, target: Any) -> Any:
         raise DamagedError(_line(error) or "its metadata cannot be read") from error
     try:
         return handler.restore(path, args=ocp.args.StandardRestore(target))
-    except (OSError, ValueError, KeyError) as error:
+    except Exception as error:
+        # What fails for one shard of an array is wrapped in a bare Exception.
+        cause = error.__cause__ if type(error) is Exception and error.__cause__ is not None else error
+        damaged = isinstance(cause, (OSError, KeyError)) or (isinstance(cause, ValueError) and _STATUS.search(str(cause)))
         # Anything else is a fault of ours or of this machine, not of the bytes.
-        if isinstance(error, PermissionError) or (isinstance(error, ValueError) and not _STATUS.search(str(error))):
+        if not damaged or isinstance(cause, PermissionError):
             raise
-        raise DamagedError(_line(error)) from error
+        raise DamagedError(_line(cause)) from error
 
 
 def _differing(found: tuple[dict[str, Any], dict[str, float], dict[str, Any]]) -> str:
