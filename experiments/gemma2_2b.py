@@ -3,7 +3,7 @@
 What: all stages from a pretrained checkpoint; prompt 4,096, completion 1,024, groups of 4.
 Hardware: one slice v5e:4x4.
 Plan: at most 10.77 of 15.75 GiB per chip, 8.42 in the GRPO update; a step of RL takes at least 49.5 s,
-the paper's schedule at least 466 chip-hours.
+the paper's schedule at least 363 chip-hours.
 
     python -m spct_jax.plan --config=experiments/gemma2_2b.py --topology=v5e:4x4
     python -m spct_jax.train --config=experiments/gemma2_2b.py --workdir=DIR --config.init_checkpoint=CHECKPOINT
