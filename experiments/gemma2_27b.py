@@ -3,8 +3,7 @@
 What: all stages from a pretrained checkpoint; prompt 4,096, completion 1,024, groups of 4.
 Hardware: one slice v5p:4x4x4.
 Plan: at most 27.71 of 95.74 GiB per chip, 18.20 in the GRPO update; a step of RL takes at least 19.5 s,
-the paper's schedule at least 1,478 chip-hours.
-RFT and meta RM not planned again since a batch counts examples.
+the paper's schedule at least 1,084 chip-hours.
 
     python -m spct_jax.plan --config=experiments/gemma2_27b.py --topology=v5p:4x4x4
     python -m spct_jax.train --config=experiments/gemma2_27b.py --workdir=DIR --config.init_checkpoint=CHECKPOINT

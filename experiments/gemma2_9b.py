@@ -3,7 +3,7 @@
 What: all stages from a pretrained checkpoint; prompt 4,096, completion 1,024, groups of 4.
 Hardware: one slice v6e:4x4.
 Plan: at most 19.89 of 31.25 GiB per chip, 18.16 in the GRPO update; a step of RL takes at least 64.1 s,
-the paper's schedule at least 834 chip-hours.
+the paper's schedule at least 833 chip-hours.
 
     python -m spct_jax.plan --config=experiments/gemma2_9b.py --topology=v6e:4x4
     python -m spct_jax.train --config=experiments/gemma2_9b.py --workdir=DIR --config.init_checkpoint=CHECKPOINT
