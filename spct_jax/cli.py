@@ -56,7 +56,9 @@ def run(main: Callable[[list[str]], object], *, with_config: bool = False, argv:
 def _run(main: Callable[[list[str]], object], positional: list[str]) -> None:
     if positional[1:]:
         raise InputError(f"unexpected argument {positional[1]!r}")
-    logging.set_verbosity(logging.WARNING)  # Orbax reports every part of every save at INFO
+    # Orbax reports every part of every save, and of a failure every thread; the exception says it once.
+    logging.set_verbosity(logging.FATAL)
+    sys.unraisablehook = _of_interest
     main(positional)
     sys.stdout.flush()
 
@@ -77,6 +79,12 @@ class _StandardOutput:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
+
+
+def _of_interest(unraisable) -> None:
+    """Prints an error that nobody can catch, but for what TensorStore's threads say when the first failure ended their loop."""
+    if str(unraisable.exc_value) != "Event loop is closed":
+        sys.__unraisablehook__(unraisable)
 
 
 def _settle_streams() -> None:

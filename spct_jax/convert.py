@@ -9,7 +9,7 @@ import dataclasses
 import json
 import pathlib
 
-from absl import flags, logging
+from absl import flags
 
 from spct_jax import cli, distributed, files
 from spct_jax.data.tokenizer import Tokenizer
@@ -56,7 +56,10 @@ def load(source: pathlib.Path, *, dtype: str | None, size: str = "", tokenizer: 
             raise InputError(f"{source}: a bare Orbax checkpoint does not describe itself; give --size and --tokenizer")
         params, config = google.load_google(source, sizes.get(size), dtype=dtype or "bfloat16")
         checkpoints.check_finite(params, source)
-        return Model(params, config, Tokenizer.load(tokenizer), "policy", 0)
+        found = Tokenizer.load(tokenizer)
+        if found.vocab_size > config.vocab_size:
+            raise InputError(f"{source}: the tokenizer has {found.vocab_size} pieces, the model {config.vocab_size} rows")
+        return Model(params, config, found, "policy", 0)
     raise InputError(f"{source}: neither a model of this library nor Hugging Face's nor an Orbax checkpoint")
 
 
@@ -106,7 +109,6 @@ def convert(source: pathlib.Path, target: pathlib.Path, layout: str, **how) -> M
 
 def main(_) -> None:
     """Entry of `python -m spct_jax.convert`."""
-    logging.set_verbosity(logging.FATAL)  # Orbax logs a traceback for every thread that fails; the exception says it once
     distributed.devices()
     source, target = files.local_path(FROM.value, "--from"), files.local_path(TO.value, "--to")
     tokenizer = str(files.local_path(TOKENIZER.value, "--tokenizer")) if TOKENIZER.value else ""

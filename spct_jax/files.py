@@ -248,21 +248,12 @@ def new_directory(directory: str | os.PathLike, size: int = 0) -> Iterator[pathl
         except BaseException:
             shutil.rmtree(scratch)
             raise
-    except Exception as error:
-        if cause := os_cause(error):
-            raise InputError(f"{directory}: cannot be written ({cause})") from None
+    except InputError:
         raise
-
-
-def os_cause(error: Exception) -> str | None:
-    """What the operating system said, such as "No space left on device", None where an error is not of it.
-
-    Safetensors, TensorStore and Orbax have exceptions of their own for it, which quote its number.
-    """
-    if isinstance(error, OSError):
-        return error.strerror or str(error)
-    quoted = re.search(r"os[_ ]error(?:_code)?[ ='\"]+(\d+)", str(error))
-    return os.strerror(int(quoted[1])) if quoted else None
+    except Exception as error:
+        if refused := errors.describe(error):
+            raise InputError(f"{directory}: cannot be written ({refused[0]})") from None
+        raise
 
 
 def _permit(directory: pathlib.Path) -> None:

@@ -29,6 +29,7 @@ from spct_jax.models.sizes import ModelConfig
 
 COMPUTE = "compute"
 """As a dtype to load: what the model's arithmetic needs, no more, where training keeps float32."""
+KINDS = ("policy", "meta_rm")
 TEMPLATES = "templates"
 """The folder of a model's templates, in either layout."""
 
@@ -81,16 +82,17 @@ def read_templates(directory: str | os.PathLike) -> PromptConfig | None:
     """The templates that a model directory of either layout carries, as paths in it; None where it carries none.
 
     Raises:
-      InputError: one of the four is missing, or an older `model.json` names a file instead of carrying its text.
+      InputError: one of the four is missing or no template, or an older `model.json` names a file instead of carrying its text.
     """
     directory = pathlib.Path(directory)
     roles = [field.name for field in dataclasses.fields(PromptConfig)]
-    if any((directory / TEMPLATES / f"{role}.txt").exists() for role in roles):
-        folder = files.contained(directory, TEMPLATES)
+    folder = files.contained(directory, TEMPLATES)
+    if any(os.path.lexists(folder / f"{role}.txt") for role in roles):
         paths = {role: files.contained(folder, f"{role}.txt").absolute() for role in roles}
         for path in paths.values():
             if not path.exists():
                 raise InputError(f"{path}: missing beside the other templates of this model")
+            prompts.load_template(path)
         return PromptConfig(**{role: str(path) for role, path in paths.items()})
     named = files.read_json(directory / "model.json").get("prompt") if (directory / "model.json").is_file() else None
     if named is None:
@@ -162,7 +164,7 @@ def read_tokenizer(directory: str | os.PathLike) -> Tokenizer:
     path, field = directory / ("generation_config.json" if is_hf else "model.json"), "eos_token_id" if is_hf else "stop_ids"
     if not is_hf:
         read_card(directory)
-    stops = (files.read_json(path).get(field) or []) if path.is_file() else []
+    stops = (files.read_json(path).get(field) or []) if os.path.lexists(path) else []
     stops = stops if isinstance(stops, list) else [stops]
     tokenizer = Tokenizer.load(files.contained(directory, "tokenizer.model"), ())
     for index in stops:
@@ -245,6 +247,10 @@ def read_card(directory: str | os.PathLike) -> tuple[ModelConfig, str]:
     digest = card.pop("digest", None)
     if digest is not None and digest != digests.of_json(card):
         raise InputError(f"{path}: was altered since it was written (its digest is another)")
+    if card.get("kind") not in KINDS:
+        raise InputError(f"{path}: kind is {card.get('kind')!r}, none of {', '.join(KINDS)}")
+    if not isinstance(card.get("digests", {}), dict):
+        raise InputError(f"{path}: digests are no object")
     try:
         kind = card.pop("kind")
         for extra in ("stop_ids", "prompt", "digests"):

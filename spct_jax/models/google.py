@@ -18,6 +18,7 @@ import orbax.checkpoint as ocp
 
 from spct_jax import files
 from spct_jax.errors import InputError
+from spct_jax.models import steps
 from spct_jax.models.sizes import ModelConfig
 
 _DTYPES = (np.dtype("float32"), jnp.dtype("bfloat16"), np.dtype("float16"))
@@ -52,9 +53,12 @@ def load_google(directory: str | os.PathLike, config: ModelConfig, *, dtype: str
             if (path / "_METADATA").exists():
                 files.read_bytes(path / "_METADATA")
                 # Shapes first: what a file claims may be more than there is memory. These arrays take none.
-                claimed = reader.metadata(path).item_metadata.tree
+                claimed = getattr(reader.metadata(path).item_metadata, "tree", None)
+                if claimed is None:
+                    raise InputError(f"{directory}: not an Orbax checkpoint (an array that it names is not there)")
                 empty = jax.tree.map(lambda leaf: np.broadcast_to(np.zeros((), leaf.dtype), leaf.shape), claimed)
                 _take_all(empty, config, str(directory))
+                steps.check_claims(claimed)
             tree = reader.restore(path)
     except InputError:
         raise

@@ -141,7 +141,7 @@ class Shards:
 
     def _files(self) -> list[pathlib.Path]:
         index = self.directory / "model.safetensors.index.json"
-        if index.is_file():
+        if os.path.lexists(index):
             names = files.read_json(index).get("weight_map")
             if not isinstance(names, dict):
                 raise InputError(f"{index}: has no weight_map")

@@ -207,7 +207,7 @@ def _read_tree(path: pathlib.Path, target: Any) -> Any:
     """
     handler = ocp.StandardCheckpointHandler()
     try:
-        handler.metadata(path)
+        check_claims(handler.metadata(path), target)
     except (MemoryError, PermissionError):
         raise
     except Exception as error:  # of what a changed byte makes of the metadata, Orbax raises whatever comes
@@ -222,6 +222,25 @@ def _read_tree(path: pathlib.Path, target: Any) -> Any:
         if not damaged or isinstance(cause, PermissionError):
             raise
         raise DamagedError(_line(cause)) from error
+
+
+def check_claims(metadata: Any, target: Any = None) -> None:
+    """Compares what Orbax says of arrays on disk with what is to be read, before any memory is taken for them.
+
+    Args:
+      metadata: the tree of an item's metadata.
+      target: the arrays to be read, a tree of the same structure; None for any.
+
+    Raises:
+      ValueError: an array has another shape, or pieces on disk that are larger than itself.
+    """
+    shapes = {name: tuple(leaf.shape) for name, leaf in digests.named_leaves(target)}
+    for name, leaf in digests.named_leaves(getattr(metadata, "tree", metadata)):
+        shape, chunk = tuple(leaf.shape), leaf.storage.chunk_shape if leaf.storage else None
+        if target is not None and shapes.get(name) != shape:
+            raise ValueError(f"array {name} is {shape}")
+        if any(piece > max(length, 1) for piece, length in zip(chunk or (), shape, strict=False)):
+            raise ValueError(f"array {name} of {shape} is said to lie in pieces of {chunk}")
 
 
 def _differing(found: tuple[dict[str, Any], dict[str, float], dict[str, Any]]) -> str:
