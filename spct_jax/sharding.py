@@ -6,12 +6,10 @@ and `tensor` (heads, feed-forward and vocabulary are split). A strategy is a tab
 axes an earlier axis of the same array has taken.
 """
 
-import ctypes
 import dataclasses
 import importlib.util
 import math
 import os
-import platform
 import time
 from collections.abc import Callable
 from concurrent import futures
@@ -22,7 +20,7 @@ import numpy as np
 from jax.experimental import mesh_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from spct_jax import distributed
+from spct_jax import distributed, memory
 from spct_jax.config import Config, MeshConfig
 from spct_jax.errors import InputError
 from spct_jax.models import partition
@@ -140,20 +138,7 @@ def use_devices(config: MeshConfig) -> None:
     os.environ["XLA_FLAGS"] = f"{patience} {os.environ.get('XLA_FLAGS', '')}"
     jax.config.update("jax_num_cpu_devices", config.cpu_devices)
     if os.environ.get("JAX_PLATFORMS") == "cpu" or not any(map(importlib.util.find_spec, ("libtpu", "jax_plugins"))):
-        _keep_memory()
-
-
-def _keep_memory() -> None:
-    """Has the C library keep what JAX's CPU backend frees, where it is glibc; after the first thread it is too late.
-
-    The backend allocates every buffer of every call anew. Left alone, glibc hands large ones back to the system, and to get
-    cleared pages for the next ones takes a fifth of the tiny experiment's updates.
-    """
-    if platform.libc_ver()[0] != "glibc":
-        return
-    trim_threshold, mmap_max, arena_max = -1, -4, -8
-    for option, value in ((trim_threshold, 2**31 - 1), (mmap_max, 0), (arena_max, 1)):
-        ctypes.CDLL(None).mallopt(option, value)
+        memory.keep()
 
 
 def make_layout(config: MeshConfig | None = None, devices: Any = None) -> Layout:

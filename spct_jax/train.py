@@ -8,12 +8,12 @@ from collections.abc import Callable
 
 from absl import flags
 
-from spct_jax import cli, distributed, files, sharding
+from spct_jax import cli, distributed, files, memory, sharding
 from spct_jax.config import Config
 from spct_jax.evaluation import accuracy, report
 from spct_jax.models import checkpoints
 from spct_jax.sampling.rollouts import Prompter
-from spct_jax.training import checks, grpo, inputs, meta_rm, rejection, sft
+from spct_jax.training import checks, grpo, inputs, meta_rm, meter, rejection, sft
 from spct_jax.training.run import LostStepsError, Run, architecture, drop_misfits, load_dataset, load_tokenizer, name_templates
 from spct_jax.validation import check_positions, validate
 
@@ -88,6 +88,8 @@ def _finish(run: Run, stage: str) -> None:
             _finish(run, lost.stage)
         else:
             break
+    memory.end_stage()
+    summary = {**summary, "peak_memory_gib": round(meter.peak_memory_gib(), 3)}
     files.write_json(run.workdir / stage / "summary.json", summary)
     distributed.barrier(f"end of {stage}")
 

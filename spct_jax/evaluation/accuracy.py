@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 
 import tqdm
 
-from spct_jax import distributed, files
+from spct_jax import distributed, files, memory
 from spct_jax.config import POLICIES
 from spct_jax.data import batches
 from spct_jax.data.comparison import Comparison
@@ -44,6 +44,7 @@ def run_evaluation(run: Run) -> dict[str, float]:
         for _ in _run_pass(run, directory / name, comparisons, policy, k, temperature):
             files.write_json(progress, watch.read())
             distributed.PREEMPTION.check()
+        memory.give_back()
     timing = watch.read()
     # Of the verdicts that were kept: what a killed run draws again does not count twice.
     tokens = sum(

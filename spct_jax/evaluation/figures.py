@@ -96,6 +96,7 @@ def figures(run: Run) -> dict:
         "problems": len(judged),
         "chance": float(np.mean([1 / row["n"] for row in judged])) if judged else None,
         "stages": run.stages,
+        "peak_memory_gib": max((s["peak_memory_gib"] for s in run.stages.values() if "peak_memory_gib" in s), default=None),
         **_accuracies(asked),
         "tie_rate": {label: {name: tally.tie_rate for name, tally in measures.items()} for label, measures in asked.items()},
         "malformed_rate": {

@@ -80,7 +80,8 @@ class Stream:
         tasks: collections.deque[Task] = collections.deque()
         finished: list[Finished] = []
         # Prompts are written and tokenised, and the programs of further shapes compiled, beside the devices' work.
-        with _thread() as worker, _thread() as compiler:
+        with contextlib.ExitStack() as leaving, _thread() as worker, _thread() as compiler:
+            leaving.callback(self._let_go)
             coming = self._prepared(comparisons, worker)
             while True:
                 while self._has_room(tasks) and (task := next(coming, None)) is not None:
@@ -102,6 +103,11 @@ class Stream:
                 finished = engine.collect() if engine is not None else []
                 if engine is None or (tasks[0].unread and len(tasks) >= self.window):
                     self.reader.read(fill=False)
+
+    def _let_go(self) -> None:
+        """Drops the slots, and the reader, which names the stream: Python may look for such rings after memory is full."""
+        self.engines.clear()
+        self.reader = None
 
     def _has_room(self, tasks: Sequence[Task]) -> bool:
         return not tasks or (len(tasks) < self.window and self.held < MOST_HELD)

@@ -1,6 +1,8 @@
 """What a training step costs: its speed, the devices' memory, and a profiler trace of chosen steps."""
 
 import pathlib
+import resource
+import sys
 import threading
 import time
 from collections.abc import Sequence
@@ -72,6 +74,12 @@ def memory(devices: Sequence[jax.Device] | None = None) -> dict[str, float]:
     stats = [d.memory_stats() or {} for d in (jax.local_devices() if devices is None else devices)]
     names = {"device_memory_bytes": "bytes_in_use", "device_memory_peak_bytes": "peak_bytes_in_use"}
     return {ours: float(max(s[theirs] for s in stats)) for ours, theirs in names.items() if all(theirs in s for s in stats)}
+
+
+def peak_memory_gib() -> float:
+    """The most memory that this process has had resident so far, in GiB."""
+    unit = 1 if sys.platform == "darwin" else 1024  # of what the system reports, in bytes
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
 
 
 class Profiler:

@@ -77,6 +77,7 @@ def _write_stage(directory: pathlib.Path, rng: np.random.Generator, steps: int) 
         "steps": steps,
         "tokens": 900000,
         "tokens_per_second": 22360.2,
+        "peak_memory_gib": 1.25 if directory.name == "meta_rm" else 0.75,
     }
     _write_json(directory / "summary.json", summary)
 

@@ -2,10 +2,12 @@
 
 import dataclasses
 import functools
+import gc
 import json
 import os
 import subprocess
 import sys
+import weakref
 
 import jax
 import numpy as np
@@ -221,6 +223,23 @@ def test_prompts_and_critiques_beyond_the_models_positions_are_refused():
     assert Options().for_model(short.config).max_prompt == 9000 - 1024
     assert Options().for_model(one.config).max_prompt == Options().for_model(sizes.gemma3_27b()).max_prompt == 8192
     assert Options().for_model(sizes.gemma2_27b()).max_prompt == 8192 - 1024
+
+
+def test_slots_and_weights_are_let_go_with_their_stream():
+    """Without the garbage collector, which does not know how large they are."""
+    whole = judge()
+    whole.score(comparisons()[:2], **OPTIONS, k_meta=3)
+    gc.collect()
+    gc.disable()
+    try:
+        before = sum(x.nbytes for x in jax.live_arrays())
+        one = Judge(whole.layout, jax.tree.map(np.copy, whole.params), whole.config, whole.prompter, whole.meta)
+        one.score(comparisons()[:2], **OPTIONS, k_meta=3)
+        gone = weakref.ref(one)
+        del one
+        assert gone() is None and sum(x.nbytes for x in jax.live_arrays()) < before + 1000
+    finally:
+        gc.enable()
 
 
 def test_a_judge_of_nan_gives_no_verdicts():

@@ -36,6 +36,11 @@ def test_schema(workdir, written):
             assert 0 <= low <= value <= high <= 1
 
 
+def test_peak_memory_of_the_run_is_printed(workdir, written):
+    assert written["peak_memory_gib"] == 1.25
+    assert "of the run: 1.2 GiB" in (workdir / "report.md").read_text()
+
+
 def test_figures_by_hand(tmp_path):
     def problem(name, best, *scores):
         cut = {"truncated": name == "c"}

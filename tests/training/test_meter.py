@@ -24,6 +24,12 @@ def test_speed_leaves_compiling_out():
     assert meter.speed(600, {"seconds": 2, "compile_seconds": 1}, {"seconds": 9, "compile_seconds": 5}) == 200
 
 
+def test_peak_memory_is_in_gib():
+    """As Linux says elsewhere."""
+    said = next(line for line in open("/proc/self/status") if line.startswith("VmHWM"))
+    assert meter.peak_memory_gib() == pytest.approx(int(said.split()[1]) / 2**20, abs=0.02)
+
+
 def test_memory_is_of_the_fullest_device_and_absent_where_unknown():
     known = [Device({"bytes_in_use": 3, "peak_bytes_in_use": 9}), Device({"bytes_in_use": 5, "peak_bytes_in_use": 7})]
     assert meter.memory(known) == {"device_memory_bytes": 5.0, "device_memory_peak_bytes": 9.0}

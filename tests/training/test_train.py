@@ -62,6 +62,7 @@ def test_every_stage_runs_and_a_second_start_does_nothing_again(micro_config, tm
     assert (tmp_path / "report.md").exists() and made["problems"] == 10
     steps = writers.read_metrics(tmp_path / "rl" / "metrics.jsonl")
     assert made["stages"]["rl"]["zero_spread"] == pytest.approx(np.mean([step["zero_spread"] for step in steps]))
+    assert made["peak_memory_gib"] == made["stages"]["evaluate"]["peak_memory_gib"] > 0
     assert made["stages"]["rl"]["data"] == {"read": 48, "used": 48, "skipped": {}}
     before = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*") if p.is_file() and p.parent != tmp_path}
     again = train.train(micro_config, tmp_path)
