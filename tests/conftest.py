@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import pathlib
 import tempfile
 
 import jax
@@ -24,8 +25,14 @@ for name, value in SETTINGS.items():  # here, and in the processes that tests st
 sharding.use_devices(config_lib.MeshConfig(cpu_devices=2))
 
 
+SLOWEST = ("training/test_train.py", "evaluation/test_judging.py", "test_judge.py", "test_sharding.py", "models/test_sizes.py")
+"""Files of tests that are begun first, so that at the end no process waits for another one's long file."""
+
+
 def pytest_collection_modifyitems(items):
-    """Skips what needs the TPU compiler where there is none."""
+    """Puts the slowest files first, and skips what needs the TPU compiler where there is none."""
+    first = {pathlib.Path(__file__).parent / name: number for number, name in enumerate(SLOWEST)}
+    items.sort(key=lambda item: first.get(item.path, len(first)))
     if importlib.util.find_spec("libtpu") is None:
         for item in items:
             if item.get_closest_marker("tpu_compiler"):
