@@ -200,6 +200,7 @@ def test_a_reference_in_bfloat16_is_the_policy_it_starts_from(params, groups, mi
     tokenizer = train_tokenizer(["Alba has wifi, sun.", "Birch has tea."], vocab_size=300)
     checkpoints.save(tmp_path / "start", checkpoints.Model(params, config, tokenizer, "policy", 0))
     micro_config.stages, micro_config.init_checkpoint = ("rl",), str(tmp_path / "start")
+    (tmp_path / "data").mkdir()
     layout = sharding.make_layout()
     run = runs.Run(micro_config, tmp_path, None, None, config, layout, layout)
     reference = jax.device_get(run.policy_before("rl", "bfloat16"))
