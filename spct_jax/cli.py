@@ -3,6 +3,7 @@
 import difflib
 import importlib.machinery
 import importlib.util
+import logging as stdlib_logging
 import os
 import pathlib
 import re
@@ -59,6 +60,7 @@ def _run(main: Callable[[list[str]], object], positional: list[str]) -> None:
     # Orbax reports every part of every save, and of a failure every thread; the exception says it once.
     logging.set_verbosity(logging.FATAL)
     sys.unraisablehook = _of_interest
+    stdlib_logging.getLogger("asyncio").setLevel(stdlib_logging.CRITICAL)
     main(positional)
     sys.stdout.flush()
 

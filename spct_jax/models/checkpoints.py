@@ -154,7 +154,6 @@ def save(directory: str | os.PathLike, model: Model) -> None:
         describe(scratch, model.config, model.tokenizer, model.kind, model.prompt)
         with steps.manager(scratch) as checkpoints:
             steps.save(checkpoints, model.step, model.params)
-            checkpoints.wait_until_finished()
 
 
 def read_tokenizer(directory: str | os.PathLike) -> Tokenizer:

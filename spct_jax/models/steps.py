@@ -3,19 +3,21 @@
 DIR/checkpoints/<step>/{params,opt_state,progress,digests}
 """
 
+import contextlib
 import datetime
 import json
 import os
 import pathlib
 import re
 import sys
-from collections.abc import Callable, Mapping
+import traceback
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
 import orbax.checkpoint as ocp
 
-from spct_jax import distributed, files
+from spct_jax import distributed, errors, files
 from spct_jax.errors import InputError
 from spct_jax.models import digests
 
@@ -45,11 +47,15 @@ class Stored(NamedTuple):
     """Newer steps that were passed over, and older ones that a manager cannot list."""
 
 
-def manager(directory: str | os.PathLike, keep: int = 1, keep_hours: float = 0.0) -> ocp.CheckpointManager:
+@contextlib.contextmanager
+def manager(directory: str | os.PathLike, keep: int = 1, keep_hours: float = 0.0) -> Iterator[ocp.CheckpointManager]:
     """The Orbax manager that writes steps of a model directory; saves are atomic, a torn one is never listed.
 
-    A save copies the state and goes on beside the devices' work. The newest `keep` stay, and one in `keep_hours`, where that
-    is not 0.
+    A save copies the state and goes on beside the devices' work; all have ended when the block has ended well. The newest
+    `keep` stay, and one in `keep_hours`, where that is not 0.
+
+    Raises:
+      InputError: a step cannot be written; what was written before is intact.
     """
     options = ocp.CheckpointManagerOptions(
         max_to_keep=keep,
@@ -59,7 +65,27 @@ def manager(directory: str | os.PathLike, keep: int = 1, keep_hours: float = 0.0
     )
     handlers = {name: ocp.StandardCheckpointHandler() for name in ARRAYS}
     handlers |= {name: ocp.JsonCheckpointHandler() for name in ("progress", "digests")}
-    return ocp.CheckpointManager(_root(directory), options=options, item_handlers=handlers)
+    made = ocp.CheckpointManager(_root(directory), options=options, item_handlers=handlers)
+    try:
+        yield made
+        with _writing(made):
+            made.close()
+    except BaseException:
+        with contextlib.suppress(Exception):  # else what a save failed of would take the place of what ended the block
+            made.close()
+        raise
+
+
+@contextlib.contextmanager
+def _writing(manager: ocp.CheckpointManager) -> Iterator[None]:
+    """What the system refuses to write is an InputError that names the directory."""
+    try:
+        yield
+    except Exception as error:
+        line, status = errors.describe(error) or ("", 0)
+        if status != errors.WRONG:
+            raise
+        raise InputError(f"{manager.directory}: a checkpoint cannot be written ({line})") from error
 
 
 def save(
@@ -69,14 +95,21 @@ def save(
     trees = {"params": params} if opt_state is None else {"params": params, "opt_state": opt_state}
     progress = dict(progress or {})
     saved = {name: digests.of_tree(tree) for name, tree in trees.items()} | {"progress": digests.of_json(progress)}
-    manager.save(
-        step,
-        args=ocp.args.Composite(
-            progress=ocp.args.JsonSave(progress),
-            digests=ocp.args.JsonSave(saved | {"digests": digests.of_json(saved)}),
-            **{name: ocp.args.StandardSave(tree) for name, tree in trees.items()},
-        ),
-    )
+    with _writing(manager):
+        manager.save(
+            step,
+            args=ocp.args.Composite(
+                progress=ocp.args.JsonSave(progress),
+                digests=ocp.args.JsonSave(saved | {"digests": digests.of_json(saved)}),
+                **{name: ocp.args.StandardSave(tree) for name, tree in trees.items()},
+            ),
+        )
+
+
+def finish(manager: ocp.CheckpointManager) -> None:
+    """Waits until what has been saved is on the disk; errors as of `manager`."""
+    with _writing(manager):
+        manager.wait_until_finished()
 
 
 def listed(directory: str | os.PathLike) -> list[int]:
@@ -217,9 +250,7 @@ def _read_tree(path: pathlib.Path, target: Any) -> Any:
     except Exception as error:
         # What fails for one shard of an array is wrapped in a bare Exception.
         cause = error.__cause__ if type(error) is Exception and error.__cause__ is not None else error
-        damaged = isinstance(cause, (OSError, KeyError)) or (isinstance(cause, ValueError) and _STATUS.search(str(cause)))
-        # Anything else is a fault of ours or of this machine, not of the bytes.
-        if not damaged or isinstance(cause, PermissionError):
+        if not _is_of_bytes(cause):
             raise
         raise DamagedError(_line(cause)) from error
 
@@ -241,6 +272,18 @@ def check_claims(metadata: Any, target: Any = None) -> None:
             raise ValueError(f"array {name} is {shape}")
         if any(piece > max(length, 1) for piece, length in zip(chunk or (), shape, strict=False)):
             raise ValueError(f"array {name} of {shape} is said to lie in pieces of {chunk}")
+
+
+def _is_of_bytes(error: BaseException) -> bool:
+    """Whether an error in reading arrays is of what is on the disk; others are faults of ours or of this machine."""
+    if isinstance(error, OSError):
+        return not isinstance(error, PermissionError)
+    if isinstance(error, (json.JSONDecodeError, UnicodeDecodeError)):
+        return True
+    if isinstance(error, (LookupError, AttributeError, TypeError)):
+        # Orbax, asked for what was saved, stumbles over a description of another form.
+        return "orbax" in traceback.extract_tb(error.__traceback__)[-1].filename
+    return isinstance(error, ValueError) and bool(_STATUS.search(str(error)))
 
 
 def _differing(found: tuple[dict[str, Any], dict[str, float], dict[str, Any]]) -> str:

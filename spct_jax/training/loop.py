@@ -192,6 +192,7 @@ def fit(
                 train_state.save(manager, done, state, {**watch.read(), "tokens": tokens, "sums": sums})
                 saved, last = time.monotonic(), done
             if stopping:
+                saved_steps.finish(manager)
                 raise distributed.StoppedError
     summary = {**watch.read(), "steps": steps, "tokens": tokens}
     means = {name: total / count for name, (total, count) in sums.items() if count}

@@ -1,6 +1,7 @@
 """What becomes of checkpoints that are not whole."""
 
 import contextlib
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -35,6 +36,19 @@ def test_checkpoints_are_kept_by_count_and_by_time(keep_hours, left, tmp_path):
             train_state.save(manager, step, state, {})
         manager.wait_until_finished()
         assert sorted(manager.all_steps()) == left
+
+
+@pytest.mark.parametrize("where", ["save", "close"])
+def test_a_full_disk_at_a_checkpoint_is_one_error_and_the_last_state_stays(where, saved, monkeypatch):
+    directory, target, _ = saved
+    full = ValueError("RESOURCE_EXHAUSTED: Failed to write 5 bytes to file 6: No space left on device [os_error_code='28']")
+    state = train_state.restore_newest(target, directory)[1]
+    with pytest.raises(InputError, match=r"checkpoints: a checkpoint cannot be written \(RESOURCE.* No space left on device"):
+        with steps.manager(directory, keep=3) as manager:
+            monkeypatch.setattr(manager, where, mock.Mock(side_effect=full))
+            train_state.save(manager, 3, state, {})
+            manager.wait_until_finished()
+    assert train_state.restore_newest(target, directory)[0] >= 2
 
 
 def spoil(directory, step):
