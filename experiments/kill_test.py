@@ -33,7 +33,8 @@ from spct_jax import cli
 from spct_jax.errors import InputError
 from spct_jax.models import checkpoints
 
-TIMES = {"seconds", "compile_seconds", "tokens_per_second"}
+MEASURED = {"seconds", "compile_seconds", "tokens_per_second", "peak_memory_gib"}
+"""Fields of a report that no two runs share."""
 
 
 def digests(workdir: pathlib.Path) -> dict[str, str]:
@@ -55,14 +56,14 @@ def hash_tree(tree) -> str:
 
 
 def figures(workdir: pathlib.Path) -> dict:
-    """The report without times and throughput."""
+    """The report without times, throughput and memory."""
 
-    def timeless(value):
+    def comparable(value):
         if isinstance(value, dict):
-            return {k: timeless(v) for k, v in value.items() if k not in TIMES}
+            return {k: comparable(v) for k, v in value.items() if k not in MEASURED}
         return value
 
-    return timeless(json.loads((workdir / "report.json").read_text()))
+    return comparable(json.loads((workdir / "report.json").read_text()))
 
 
 def compare(calm: pathlib.Path, killed: pathlib.Path) -> list[str]:
