@@ -123,11 +123,10 @@ def mean(metrics: Metrics) -> dict[str, float]:
 
 
 def add_to_sums(sums: dict[str, list[float]], metrics: Metrics) -> dict[str, list[float]]:
-    """Name -> [sum, count] of the `SUMMARISED` metrics over the steps so far, those of one more step added."""
+    """Name -> [sum, count] of the `SUMMARISED` metrics over the steps so far, those of one more step, on the host, added."""
     new = {name: metrics[name] for name in SUMMARISED if name in metrics}
     return {
-        name: [float(a) + float(b) for a, b in zip(sums.get(name, (0, 0)), pair, strict=True)]
-        for name, pair in jax.device_get(new).items()
+        name: [float(a) + float(b) for a, b in zip(sums.get(name, (0, 0)), pair, strict=True)] for name, pair in new.items()
     }
 
 
@@ -171,6 +170,7 @@ def fit(
             profiler.before(step)
             begun = watch.read()
             state, metrics, ids = update(state, step)
+            metrics = jax.device_get(metrics)  # all at once
             new, least = (float(metrics.pop(name)[0]) for name in ("tokens", "least_seconds"))
             tokens += new
             sums = add_to_sums(sums, metrics)
