@@ -43,8 +43,8 @@ def run_evaluation(run: Run) -> dict[str, float]:
     for name, policy, k, temperature in passes(run):
         for _ in _run_pass(run, directory / name, comparisons, policy, k, temperature):
             files.write_json(progress, watch.read())
+            memory.give_back()
             distributed.PREEMPTION.check()
-        memory.give_back()
     timing = watch.read()
     # Of the verdicts that were kept: what a killed run draws again does not count twice.
     tokens = sum(
