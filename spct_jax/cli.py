@@ -22,7 +22,7 @@ from spct_jax.errors import InputError
 HELP = (
     "A Python file whose get_config() returns the experiment (--config=FILE.py, or FILE.py:ARGUMENT to call it with one); "
     "without it the tiny experiment. Its fields are set by --config.FIELD=VALUE, such as --config.rl.steps=80 or "
-    "--config.evaluation.k='(1, 8)'; spct_jax/config.py lists them with their meaning and range."
+    "--config.evaluation.k='(1, 8)'; spct_jax/config/schema.py lists them with their meaning and range."
 )
 INTERRUPTED = 130
 

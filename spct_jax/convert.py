@@ -11,11 +11,11 @@ import pathlib
 
 from absl import flags
 
-from spct_jax import cli, distributed, files
+from spct_jax import checkpoints, cli, distributed, files
+from spct_jax.checkpoints import Model, google, hf_weights
 from spct_jax.data.tokenizer import Tokenizer
 from spct_jax.errors import InputError
-from spct_jax.models import checkpoints, google, hf_weights, sizes
-from spct_jax.models.checkpoints import Model
+from spct_jax.models import sizes
 
 FORMATS = ("orbax", "hf")
 TOKENIZER_FILES = (

@@ -11,13 +11,13 @@ from typing import Any
 
 from absl import flags
 
-from spct_jax import cli, sharding
-from spct_jax.config import STRATEGIES, MeshConfig, PromptConfig
+from spct_jax import checkpoints, cli, sharding
 from spct_jax.errors import InputError
-from spct_jax.evaluation import judge_files, verdicts
-from spct_jax.evaluation.judging import Judge
-from spct_jax.evaluation.options import MODES, Options
-from spct_jax.models import checkpoints
+from spct_jax.grm.config import PromptConfig
+from spct_jax.judging import files, verdicts
+from spct_jax.judging.judge import Judge
+from spct_jax.judging.options import MODES, Options
+from spct_jax.sharding.config import STRATEGIES, MeshConfig
 from spct_jax.validation import check_mesh
 
 
@@ -64,8 +64,8 @@ def settings_of(options: dict[str, Any]) -> dict[str, Any]:
 
 def explain() -> str:
     """The text for `--explain`."""
-    line = judge_files.find(INPUT.value, EXPLAIN.value)
-    record, origin = judge_files.find_record(OUTPUT.value, line) if OUTPUT.value else None, OUTPUT.value
+    line = files.find(INPUT.value, EXPLAIN.value)
+    record, origin = files.find_record(OUTPUT.value, line) if OUTPUT.value else None, OUTPUT.value
     if record is None:
         if not CHECKPOINT.value:
             raise InputError(f"{line.where}: {line.id!r} has no verdict yet; give --checkpoint to score it")
@@ -84,15 +84,15 @@ def score() -> None:
         if not flag.value:
             raise InputError(f"--{flag.name} is needed")
     options = read_options()
-    summary = judge_files.judge_file(
+    summary = files.judge_file(
         INPUT.value, OUTPUT.value, load, options=options, settings=settings_of(options), on_bad=ON_BAD.value
     )
-    print(summary, file=sys.stderr if OUTPUT.value == judge_files.STREAM else sys.stdout)
+    print(summary, file=sys.stderr if OUTPUT.value == files.STREAM else sys.stdout)
 
 
 def main(_) -> None:
     """Entry of `python -m spct_jax.judge`."""
-    if INPUT.value == judge_files.STREAM and sys.stdin is None:
+    if INPUT.value == files.STREAM and sys.stdin is None:
         raise InputError("--input=-: standard input is closed")
     if EXPLAIN.value is None:
         score()

@@ -3,9 +3,11 @@
 import dataclasses
 
 from spct_jax import bounds
-from spct_jax.config import DATA_FILES, POLICIES, STAGES, Config, MeshConfig
+from spct_jax.config import POLICIES, STAGES, Config
+from spct_jax.data.config import DATA_FILES
 from spct_jax.errors import InputError
-from spct_jax.models.sizes import ModelConfig
+from spct_jax.models.config import ModelConfig
+from spct_jax.sharding.config import MeshConfig
 
 NEEDS = {"rft": ("rejection",), "meta_rm": ("rejection", "rl")}
 """Stages that learn from what others have drawn, one of them at least."""

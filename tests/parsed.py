@@ -14,11 +14,10 @@ import numpy as np
 import sharded
 
 from spct_jax import config as config_lib
-from spct_jax import distributed, sharding, train
+from spct_jax import distributed, pipeline, sharding, train
 from spct_jax.data import batches, index
-from spct_jax.sampling import grouped
 from spct_jax.sampling.generate import Completions
-from spct_jax.training import drawing
+from spct_jax.training import drawing, grouped
 
 B, G = 4, 2
 FILES = ("train", "development", "test", "demonstrations", "general")
@@ -65,7 +64,7 @@ def main() -> None:
     index.read_line, grouped.draw_rows = _read_line, _draw_rows
     for name, when in (("load_dataset", "index"), ("load_tokenizer", "tokenizer"), ("drop_misfits", "survey")):
         setattr(train, name, during(when, getattr(train, name)))
-    run = train.prepare(config, flags.directory / "run")
+    run = pipeline.prepare(config, flags.directory / "run")
     shown = {name: run.demonstrations(name) for name in ("demonstrations", "general")}
     examples, size = shown["demonstrations"][0] + shown["general"][0], max(sizes.max() for _, sizes, _ in shown.values())
     skipped = sum((collections.Counter(without) for _, _, without in shown.values()), collections.Counter())
@@ -76,7 +75,7 @@ def main() -> None:
     drawn, _ = during("rl", drawing.draw)(run, None, numbers, run.key("rl"), samples=G, rows=B // 2, temperature=1.0)
 
     before = copy.deepcopy(lines)
-    again = train.prepare(config, flags.directory / "run")
+    again = pipeline.prepare(config, flags.directory / "run")
     for name in shown:
         again.demonstrations(name)
     report = {"lines": before, "restart": before == lines, "skipped": skipped}

@@ -16,12 +16,14 @@ import numpy as np
 import optax
 
 from spct_jax import distributed, files, models, sharding
-from spct_jax.config import MeshConfig, OptimizerConfig
+from spct_jax.checkpoints import steps, train_state
 from spct_jax.data import batches
-from spct_jax.models import heads, sizes, steps
-from spct_jax.sampling import grouped
+from spct_jax.models import heads, sizes
+from spct_jax.models.config import ModelConfig
 from spct_jax.sampling.generate import branch_keys
-from spct_jax.training import grpo, loop, meta_rm, optimizers, sft, train_state
+from spct_jax.sharding.config import MeshConfig
+from spct_jax.training import grouped, grpo, loop, meta, optimizers, sft
+from spct_jax.training.config import OptimizerConfig
 
 B, G, P, T = 16, 4, 24, 40
 STAGES = ("sft", "rl", "meta_rm")
@@ -38,7 +40,7 @@ MESHES = {
 }
 
 
-def config_of(stage: str) -> sizes.ModelConfig:
+def config_of(stage: str) -> ModelConfig:
     """Three layers of one kind, scanned over; RL's are global, the others local. Two key heads for four heads."""
     return dataclasses.replace(
         sizes.toy(64),
@@ -95,7 +97,7 @@ def _update(params, batch, *, stage: str, accumulate: int):
     if stage == "rl":
         gradients, metrics, _ = grpo.grpo_gradients(params, *batch, SETTINGS, config=config, accumulate=accumulate)
     else:
-        function = sft.sft_gradients if stage == "sft" else meta_rm.meta_gradients
+        function = sft.sft_gradients if stage == "sft" else meta.meta_gradients
         parts = (accumulate,) * 2 if stage == "sft" else accumulate
         gradients, metrics = function(params, *batch, config=config, accumulate=parts)
 

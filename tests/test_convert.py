@@ -16,11 +16,10 @@ import pytest
 import safetensors
 import safetensors.numpy
 
-from spct_jax import convert, models, sharding
+from spct_jax import checkpoints, convert, models, sharding
 from spct_jax.data.tokenizer import train_tokenizer
 from spct_jax.errors import InputError
-from spct_jax.models import checkpoints
-from spct_jax.training import run as runs
+from spct_jax.training import context as runs
 
 FIXTURES = pathlib.Path(__file__).parent / "fixtures"
 

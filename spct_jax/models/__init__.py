@@ -1,11 +1,15 @@
 """The decoder, its sizes and its heads."""
 
+import importlib
+from typing import Any
+
+from spct_jax.models.config import ModelConfig
+from spct_jax.models.decoder import Params, Trunk, extend, init, logits, prefill, unembed
 from spct_jax.models.decoding import Cache, decode, flush, init_cache
-from spct_jax.models.gemma import Params, Trunk, extend, init, logits, prefill, unembed, unrolled
 from spct_jax.models.heads import init_score_head, score
-from spct_jax.models.hf_weights import load_hf, save_hf
-from spct_jax.models.likelihood import token_logprobs
-from spct_jax.models.sizes import SIZES, ModelConfig, get
+from spct_jax.models.logprobs import token_logprobs
+from spct_jax.models.sizes import SIZES, get
+from spct_jax.models.stack import unrolled
 
 __all__ = [
     "SIZES",
@@ -29,3 +33,10 @@ __all__ = [
     "unembed",
     "unrolled",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    # Checkpoints are read a layer above; these two names are here for those who look for them beside the model.
+    if name in ("load_hf", "save_hf"):
+        return getattr(importlib.import_module("spct_jax.checkpoints.hf_weights"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -3,7 +3,7 @@
 The keys and values of the chunk at hand stand in `Cache.recent`, in the same column for all branches; when a chunk is full,
 `flush` puts them where they belong in `Cache.past`, which is thus only read while a chunk runs. Every branch starts at a
 chunk's first column, whenever that is, so token t of a branch always stands in column t % C and its sums are added up in
-the same order, whatever the other branches are at. Letters as in `spct_jax.models.gemma`; U trunks can stand in one row.
+the same order, whatever the other branches are at. Letters as in `spct_jax.models.decoder`; U trunks can stand in one row.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from spct_jax.models import attention, gemma
-from spct_jax.models.sizes import ModelConfig
+from spct_jax.models import attention, decoder, stack
+from spct_jax.models.config import ModelConfig
 
 PAST_BLOCK = 32
 """Columns of the past that are always attended to; more of them only as far as some branch has reached, see `segments`."""
@@ -65,9 +65,9 @@ def init_cache(config: ModelConfig, num_trunks: int, num_branches: int, max_len:
 
 
 def decode(
-    params: gemma.Params,
+    params: decoder.Params,
     config: ModelConfig,
-    trunks: Sequence[gemma.Trunk],
+    trunks: Sequence[decoder.Trunk],
     tokens: jax.Array,
     cache: Cache,
     base: jax.Array,
@@ -77,7 +77,7 @@ def decode(
     """Reads one more token of every branch.
 
     Args:
-      params: parameters, see `spct_jax.models.gemma`.
+      params: parameters, see `spct_jax.models.decoder`.
       config: the architecture.
       trunks: U of B rows each, from `prefill` with the same parameters: row b of the branches has row b of each.
       tokens: Int[B G]; the first one of a branch is its prompt's last token.
@@ -93,12 +93,12 @@ def decode(
     times = base + column
     own = jnp.take_along_axis(jnp.stack([trunk.lengths for trunk in trunks], axis=1), place, axis=1)
     longest = jnp.max(base)  # once for all layers: where rows are split, every device has to hear of it
-    ropes = gemma.rope_tables(config, (own + times)[..., None])
+    ropes = decoder.rope_tables(config, (own + times)[..., None])
 
     def body(kind, group, name, carry, index, layer):
         x, recent = carry
         block, on_layer = layer
-        window, cap = gemma.window_of(config, kind), config.attn_softcap
+        window, cap = decoder.window_of(config, kind), config.attn_softcap
         # Out of the stack before any condition: XLA for TPU copies what a branch of one takes, which would be the whole stack.
         past = jax.tree.map(lambda stack: lax.dynamic_index_in_dim(stack, index, keepdims=False), cache.past[group][name])
 
@@ -119,15 +119,15 @@ def decode(
             on_recent = attention.one_query_on_branch(q, jnp.swapaxes(new_k, -1, -2), new_v, visible, cap)
             return attention.merge(*on_trunks, on_past, on_recent)[..., None, :], rows
 
-        x, rows = gemma.apply_block(config, block, x, ropes[kind], attend)
+        x, rows = decoder.apply_block(config, block, x, ropes[kind], attend)
         return (x, recent | {group: recent[group] | {name: rows}}), None
 
-    stacks = gemma.stacks(config, params)
+    stacks = stack.stacks(config, params)
     held = {group: {name: tuple(t.layers[group][name] for t in trunks) for name in stack} for group, stack in stacks.items()}
-    layers = gemma.beside(held, stacks)
-    x = gemma.embed(params, config, tokens[..., None])
-    (x, recent), _ = gemma.run_layers(config, body, (x, cache.recent), layers)
-    return gemma.final_norm(params, config, x)[:, :, 0], cache.replace(recent=recent)
+    layers = stack.beside(held, stacks)
+    x = decoder.embed(params, config, tokens[..., None])
+    (x, recent), _ = stack.run_layers(config, body, (x, cache.recent), layers)
+    return decoder.final_norm(params, config, x)[:, :, 0], cache.replace(recent=recent)
 
 
 def _attend_past(q, past, base, longest, times, window, cap) -> attention.Partial:

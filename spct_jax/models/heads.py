@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from spct_jax.models.sizes import ModelConfig
+from spct_jax.models.config import ModelConfig
 
 
 def init_score_head(config: ModelConfig, key: jax.Array) -> dict[str, jax.Array]:

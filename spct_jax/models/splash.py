@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax.experimental.pallas.ops.tpu import splash_attention as splash
 
-from spct_jax.models import partition
+from spct_jax.sharding import logical
 
 LANES = 128
 """Trunks are padded to a multiple of this; a head dim must be one."""
@@ -52,7 +52,7 @@ def attend_trunk(
         return out.reshape(q.shape)[..., spare:, :].astype(jnp.float32)
 
     keys = ("batch", "kv_heads")
-    return partition.on_each_device(local, ((*keys, "heads_per_kv"), keys, keys, ("batch",)), q, k, v, segments)
+    return logical.on_each_device(local, ((*keys, "heads_per_kv"), keys, keys, ("batch",)), q, k, v, segments)
 
 
 def block_size(length: int) -> int:

@@ -9,14 +9,15 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from spct_jax import sharding
+from spct_jax import checkpoints, sharding
+from spct_jax.checkpoints import train_state
 from spct_jax.config import Config
 from spct_jax.data.batches import Groups
-from spct_jax.models import checkpoints, count, partition
-from spct_jax.sampling import grouped
+from spct_jax.models import flops
 from spct_jax.sampling.generate import draw
 from spct_jax.sampling.programs import Sampler, Shape, lowered, prefill_rows
-from spct_jax.training import grpo, meta_rm, mixture, optimizers, sft, train_state
+from spct_jax.sharding import logical
+from spct_jax.training import checks, grouped, grpo, meta, mixture, optimizers, sft
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,10 +53,10 @@ class _Setting:
     def __init__(self, config: Config, devices: list):
         self.config = config
         self.layout = sharding.make_layout(config.mesh, devices)
-        sharding.check_batches(config, self.layout)
+        checks.check_batches(config, self.layout)
         self.rollout = sharding.rollout_layout(self.layout, config.mesh)
         self.params = checkpoints.abstract_params(config.model, "policy")
-        self.reference = jax.eval_shape(functools.partial(partition.cast, dtype=config.rl.ref_dtype), self.params)
+        self.reference = jax.eval_shape(functools.partial(logical.cast, dtype=config.rl.ref_dtype), self.params)
         self.trunk, self.time = config.data.max_prompt - 1, config.data.max_completion
         learner = self.state("rl", "policy")
         self.state_bytes = sharding.bytes_per_device(learner, self.layout.state(learner))
@@ -93,7 +94,7 @@ def _drawing(setting: _Setting) -> dict[str, Planned]:
     model, rl = config.model, config.rl
     G, drawn = rl.group_size, rl.batch_size // rl.rollout_parts
     beside = setting.state_bytes + setting.reference_bytes
-    params = jax.eval_shape(lambda p: partition.cast(p, model.dtype), setting.params)
+    params = jax.eval_shape(lambda p: logical.cast(p, model.dtype), setting.params)
     stops = (1, 107)
     shape = Shape(
         max_prompt=config.data.max_prompt,
@@ -118,19 +119,19 @@ def _drawing(setting: _Setting) -> dict[str, Planned]:
     def lower_reshard():
         return grouped.reshard.lower(setting.params, layout=setting.layout, config=model, rollout=rollout)
 
-    read, decoded = shape.prefill_rows, count.decode(model, drawn * G, trunk, time + shape.chunk)
+    read, decoded = shape.prefill_rows, flops.decode(model, drawn * G, trunk, time + shape.chunk)
     return {
         "reshard": Planned(lower_reshard, 0, 0, beside - setting.params_bytes),
         "prefill": Planned(
             engine_program("prefill"),
-            count.prefill(model, read, trunk),
+            flops.prefill(model, read, trunk),
             read * trunk,
             beside,
-            count.kernels(model, read, trunk),
+            flops.kernels(model, read, trunk),
         ),
         "decode": Planned(engine_program("decode"), decoded, drawn * G, beside, steps=shape.chunk),
         "rollout": Planned(
-            lower_rollout, count.prefill(model, drawn, trunk) + decoded, drawn * G, beside, count.kernels(model, drawn, trunk)
+            lower_rollout, flops.prefill(model, drawn, trunk) + decoded, drawn * G, beside, flops.kernels(model, drawn, trunk)
         ),
     }
 
@@ -155,9 +156,9 @@ def _rft(setting: _Setting) -> Planned:
 
     return Planned(
         lower,
-        sum(count.update(config.model, rows, size, trunk, time) for size, (rows, _) in shapes.items()),
+        sum(flops.update(config.model, rows, size, trunk, time) for size, (rows, _) in shapes.items()),
         sum(rows * size * time for size, (rows, _) in shapes.items()),
-        kernels=sum(count.kernels(config.model, rows, trunk, gradients=True) for rows, _ in shapes.values()),
+        kernels=sum(flops.kernels(config.model, rows, trunk, gradients=True) for rows, _ in shapes.values()),
     )
 
 
@@ -177,9 +178,9 @@ def _learning(setting: _Setting) -> dict[str, Planned]:
                 layout=layout, config=model, optimizer=setting.optimizer(stage), accumulate=chosen.accumulate,
             )  # fmt: skip
 
-        flops = count.update(model, rows, group, trunk, length, logits=logits)
-        kernels = count.kernels(model, rows, trunk, gradients=True)
-        return Planned(lower, flops, rows * group * time, beside, kernels)
+        arithmetic = flops.update(model, rows, group, trunk, length, logits=logits)
+        kernels = flops.kernels(model, rows, trunk, gradients=True)
+        return Planned(lower, arithmetic, rows * group * time, beside, kernels)
 
     def of_rollouts(rows: int):
         settings = {name: number(()) for name in ("beta", "clip", "temperature")}
@@ -196,15 +197,15 @@ def _learning(setting: _Setting) -> dict[str, Planned]:
     return {
         "reference": Planned(
             lower_reference,
-            count.forward(model, scored, G, trunk, time),
+            flops.forward(model, scored, G, trunk, time),
             scored * G * time,
             setting.state_bytes,
-            count.kernels(model, scored, trunk),
+            flops.kernels(model, scored, trunk),
         ),
         "grpo": planned(grpo.grpo_step, "rl", "policy", G, of_rollouts, beside=setting.reference_bytes),
         "sft": _rft(setting),
         # The score is read behind the last token.
         "meta_rm": planned(
-            meta_rm.meta_step, "meta_rm", "meta_rm", drawn, lambda rows: (number((rows, drawn)),), length=time + 1, logits=False
+            meta.meta_step, "meta_rm", "meta_rm", drawn, lambda rows: (number((rows, drawn)),), length=time + 1, logits=False
         ),
     }

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from spct_jax.config import Config
 from spct_jax.hardware import Chip
-from spct_jax.models import count
+from spct_jax.models import flops
 
 STAGE_OF = {"reference": "rl", "grpo": "rl", "sft": "rft", "meta_rm": "meta_rm"}
 
@@ -80,7 +80,7 @@ def candidates(config: Config, chip: Chip, devices: int) -> list[Candidate]:
     layer = model.width * (2 * model.head_dim * (model.num_heads + model.num_kv_heads) + 3 * model.ffw_width)
     params = model.num_layers * layer + model.vocab_size * model.width
     tokens = data.max_prompt + rl.group_size * data.max_completion
-    flops = count.update(model, rl.batch_size, rl.group_size, data.max_prompt - 1, data.max_completion)
+    arithmetic = flops.update(model, rl.batch_size, rl.group_size, data.max_prompt - 1, data.max_completion)
     found = []
     for tensor in (1, 2, 4, 8, 16):
         shards = devices // tensor
@@ -99,7 +99,7 @@ def candidates(config: Config, chip: Chip, devices: int) -> list[Candidate]:
             within = shards // config.mesh.slices
             gathered = accumulate * params / tensor * (2 * 2 + 2 * 4) * (within - 1) / within
             summed = accumulate * rows * tokens * model.width * 4 * model.num_layers * 8 * (tensor - 1) / tensor
-            seconds = flops / devices / chip.flops + (gathered + summed) / chip.ici_bandwidth
+            seconds = arithmetic / devices / chip.flops + (gathered + summed) / chip.ici_bandwidth
             if memory <= chip.hbm:
                 found.append(Candidate(tensor, accumulate, memory, seconds))
     return sorted(found, key=lambda c: c.seconds)

@@ -19,7 +19,7 @@ import numpy as np
 
 from spct_jax import distributed, models
 from spct_jax.data import batches
-from spct_jax.models.sizes import ModelConfig
+from spct_jax.models.config import ModelConfig
 from spct_jax.sampling import programs
 from spct_jax.sampling.generate import Completions, check_finite, check_truncation
 from spct_jax.sampling.programs import Sampler, Shape

@@ -1,7 +1,7 @@
 """The sampling kernel: each prompt's trunk is computed once, all of its branches are decoded together.
 
 Token t of sample s of prompt b is drawn with `fold_in(fold_in(key_b, s), t)`, so more samples, a longer limit or other
-prompts beside it change nothing in a completion. Letters as in `spct_jax.models.gemma`.
+prompts beside it change nothing in a completion. Letters as in `spct_jax.models.decoder`.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from jax import lax
 
 from spct_jax import models
 from spct_jax.errors import InputError
-from spct_jax.models import likelihood, partition
-from spct_jax.sharding import Program
+from spct_jax.models import logprobs
+from spct_jax.sharding import Program, logical
 
 UNROLLED_LAYERS = 8
 """Stacks up to this deep are decoded without a scan over layers."""
@@ -102,11 +102,11 @@ def _sample(
     def uniform(key, t):
         return jax.random.uniform(jax.random.fold_in(key, t))
 
-    scaled = truncated(logits / likelihood.divisor(temperature), top_k, top_p)
+    scaled = truncated(logits / logprobs.divisor(temperature), top_k, top_p)
     peak = jnp.max(scaled, axis=-1, keepdims=True)
     weights = jnp.exp(scaled - peak)
     token = lax.cond(
-        temperature >= likelihood.GREEDY_BELOW,
+        temperature >= logprobs.GREEDY_BELOW,
         lambda: inverse_cdf(weights, jax.vmap(jax.vmap(uniform))(keys, times)),
         lambda: jnp.argmax(scaled, axis=-1),
     ).astype(jnp.int32)
@@ -236,7 +236,7 @@ def _draw(
       The `Completions`.
     """
     B, G = keys.shape
-    params = partition.cast(params, config.dtype)
+    params = logical.cast(params, config.dtype)
     temperature = jnp.asarray(temperature, jnp.float32)
     if config.num_layers <= UNROLLED_LAYERS:
         params, config = models.unrolled(params, config)
@@ -249,7 +249,7 @@ def _draw(
         lengths=jnp.zeros((B, G), jnp.int32),
         done=jnp.zeros((B, G), bool) if active is None else ~active,
     )
-    slots = partition.constrain_rows(slots)
+    slots = logical.constrain_rows(slots)
 
     def next_chunk(state):
         base, slots, out = state

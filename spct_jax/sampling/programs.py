@@ -16,10 +16,10 @@ import jax.numpy as jnp
 
 from spct_jax import models
 from spct_jax.errors import InputError
-from spct_jax.models import decoding, partition
-from spct_jax.models.sizes import ModelConfig
+from spct_jax.models import decoding
+from spct_jax.models.config import ModelConfig
 from spct_jax.sampling.generate import CHUNK, UNROLLED_LAYERS, Slots, run_chunk
-from spct_jax.sharding import Layout, Program
+from spct_jax.sharding import Layout, Program, logical
 
 PREFILL_TOKENS = 4096
 """About how many tokens of prompts an engine reads at once."""
@@ -67,7 +67,7 @@ def prefill_rows(max_prompt: int, rows: int, devices: int) -> int:
 
 def prepared(params: Any, config: ModelConfig) -> tuple[Any, ModelConfig]:
     """Parameters and architecture as the programs read them: in the model's dtype, short stacks unrolled."""
-    params = partition.cast(params, config.dtype)
+    params = logical.cast(params, config.dtype)
     return models.unrolled(params, config) if config.num_layers <= UNROLLED_LAYERS else (params, config)
 
 

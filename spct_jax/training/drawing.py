@@ -9,9 +9,9 @@ import numpy as np
 
 from spct_jax import distributed
 from spct_jax.grm import orders
-from spct_jax.sampling import grouped
-from spct_jax.sampling.rollouts import Rollout
-from spct_jax.training.run import Run
+from spct_jax.grm.prompter import Rollout
+from spct_jax.training import grouped
+from spct_jax.training.context import Run
 
 
 def draw(

@@ -11,17 +11,17 @@ import numpy as np
 import optax
 
 from spct_jax import distributed, files
+from spct_jax.checkpoints import train_state
 from spct_jax.data import batches
 from spct_jax.data.batches import Groups
 from spct_jax.errors import InputError
 from spct_jax.grm import rewards
-from spct_jax.models import count, partition
-from spct_jax.models.sizes import ModelConfig
-from spct_jax.sampling import rollouts
-from spct_jax.sampling.rollouts import Rollout
-from spct_jax.sharding import Program, bytes_per_device
-from spct_jax.training import drawing, loop, meter, optimizers, rejection, train_state
-from spct_jax.training.run import Run
+from spct_jax.grm.prompter import Rollout
+from spct_jax.models import flops
+from spct_jax.models.config import ModelConfig
+from spct_jax.sharding import Program, bytes_per_device, logical
+from spct_jax.training import drawing, loop, meter, optimizers, rejection, rollout
+from spct_jax.training.context import Run
 from spct_jax.training.scoring import completion_mask, group_logprobs
 
 
@@ -169,7 +169,7 @@ def run_rl(run: Run) -> dict[str, float]:
     config, problems = run.config.rl, problems_of(run)
     optimizer = optimizers.make(config.optimizer, config.steps * config.updates_per_rollout)
     reference = run.policy_before("rl", config.ref_dtype)
-    drawn_with = jax.eval_shape(lambda p: partition.cast(p, run.model.dtype), reference)
+    drawn_with = jax.eval_shape(lambda p: logical.cast(p, run.model.dtype), reference)
     read = bytes_per_device(drawn_with, run.rollout_layout.params(drawn_with))
     settings = {"beta": config.kl_beta, "clip": config.clip, "temperature": config.temperature}
 
@@ -233,10 +233,10 @@ def least_seconds(run: Run, drawn: list[Rollout], read: int) -> float:
     tokens = sum(max(lengths[start : start + rows]) for start in range(0, len(drawn), rows))
     shape = len(drawn), G, trunk, run.limits.max_completion
     return (
-        meter.least_seconds(run.rollout_layout, count.prefill(model, len(drawn), trunk))
-        + tokens * meter.least_seconds(run.rollout_layout, count.decode(model, rows * G, trunk), read)
-        + meter.least_seconds(run.layout, count.forward(model, *shape))
-        + config.updates_per_rollout * meter.least_seconds(run.layout, count.update(model, *shape))
+        meter.least_seconds(run.rollout_layout, flops.prefill(model, len(drawn), trunk))
+        + tokens * meter.least_seconds(run.rollout_layout, flops.decode(model, rows * G, trunk), read)
+        + meter.least_seconds(run.layout, flops.forward(model, *shape))
+        + config.updates_per_rollout * meter.least_seconds(run.layout, flops.update(model, *shape))
     )
 
 
@@ -285,7 +285,7 @@ def roll_out(run: Run, params: Any, numbers: list[int], step: int) -> tuple[list
     path.parent.mkdir(parents=True, exist_ok=True)
     if run.config.checkpoint.reuse_rollouts:
         files.write_array(path.with_suffix(".npy"), logprobs)
-    rollouts.write(path, drawn)
+    rollout.write(path, drawn)
     return drawn, logprobs
 
 
@@ -295,7 +295,7 @@ def read_log(run: Run, step: int) -> tuple[list[Rollout], np.ndarray] | None:
     if not (run.config.checkpoint.reuse_rollouts and distributed.agree(path.exists() and path.with_suffix(".npy").exists())):
         return None
     try:
-        found = rollouts.read(path), files.read_array(path.with_suffix(".npy"))
+        found = rollout.read(path), files.read_array(path.with_suffix(".npy"))
     except InputError as error:
         found = None
         print(f"{error}; the rollouts are drawn again", file=sys.stderr)
@@ -306,7 +306,7 @@ def read_rollouts(run: Run) -> Iterator[tuple[int, Rollout]]:
     """(number of the comparison, its rollout) of all steps, once they are done."""
     problems = problems_of(run)
     for step in range(run.config.rl.steps):
-        yield from zip(batch_of(run, problems, step), rollouts.read(_log(run, step)), strict=True)
+        yield from zip(batch_of(run, problems, step), rollout.read(_log(run, step)), strict=True)
 
 
 def _log(run: Run, step: int) -> pathlib.Path:

@@ -11,11 +11,12 @@ import os
 import pathlib
 from typing import Any
 
-from spct_jax import distributed, files
-from spct_jax.config import DATA_FILES, STAGES, Config
+from spct_jax import digests, distributed, files
+from spct_jax.checkpoints import hf_weights
+from spct_jax.config import STAGES, Config
+from spct_jax.data.config import DATA_FILES
 from spct_jax.errors import InputError
 from spct_jax.grm import prompts
-from spct_jax.models import digests, hf_weights
 
 FREE = ("mesh", "checkpoint", "profile_steps")
 """Fields that change no result."""

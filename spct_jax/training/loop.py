@@ -15,13 +15,14 @@ import optax
 import tqdm
 from jax import lax
 
-from spct_jax import distributed
+from spct_jax import checkpoints, distributed
+from spct_jax.checkpoints import steps as saved_steps
+from spct_jax.checkpoints import train_state
+from spct_jax.checkpoints.train_state import TrainState
 from spct_jax.errors import InputError
-from spct_jax.models import checkpoints, partition
-from spct_jax.models import steps as saved_steps
-from spct_jax.training import meter, train_state
-from spct_jax.training.run import Run
-from spct_jax.training.train_state import TrainState
+from spct_jax.sharding import logical
+from spct_jax.training import meter
+from spct_jax.training.context import Run
 from spct_jax.training.writers import MetricWriter
 
 Metrics = dict[str, tuple[jax.Array, jax.Array]]
@@ -67,7 +68,7 @@ def split_rows(batch: Any, parts: int) -> Any:
 
     def split(x):
         # Strided, so that rows stay on the device that has them.
-        return partition.constrain(jnp.moveaxis(x.reshape(-1, parts, *x.shape[1:]), 1, 0), None, "batch")
+        return logical.constrain(jnp.moveaxis(x.reshape(-1, parts, *x.shape[1:]), 1, 0), None, "batch")
 
     return jax.tree.map(split, batch)
 
@@ -98,15 +99,15 @@ def gradients(loss: Callable, params: Any, batch: Any, parts: int = 1, onto: Any
 
         def step(total, rows):
             part, (metrics, per_row) = grad(params, rows)
-            return partition.constrain_params(jax.tree.map(jnp.add, total, part)), (metrics, per_row)
+            return logical.constrain_params(jax.tree.map(jnp.add, total, part)), (metrics, per_row)
 
-        begun = partition.constrain_params(jax.tree.map(jnp.zeros_like, params) if onto is None else onto)
+        begun = logical.constrain_params(jax.tree.map(jnp.zeros_like, params) if onto is None else onto)
         total, (each, per_row) = lax.scan(step, begun, split_rows(batch, parts))
         rows = [jax.tree.map(lambda x, p=p: x[p], each) for p in range(parts)]
         metrics = functools.reduce(add_metrics, rows)
         per_row = join_rows(per_row)
     metrics["gradient_norm"] = (optax.tree.norm(total), 1.0)
-    return partition.constrain_params(total), metrics, per_row
+    return logical.constrain_params(total), metrics, per_row
 
 
 def mean(metrics: Metrics) -> dict[str, float]:

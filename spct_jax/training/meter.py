@@ -62,7 +62,7 @@ def least_seconds(layout: Layout, flops: float, read: float = 0.0) -> float:
 
     Args:
       layout: where it runs.
-      flops: floating-point operations, on all devices together (`models.count`).
+      flops: floating-point operations, on all devices together (`models.flops`).
       read: bytes that a device must read from its memory.
     """
     chip = hardware.chip_of(layout.mesh.devices.flat[0].device_kind)

@@ -6,7 +6,7 @@ import jax
 import optax
 import optax.contrib
 
-from spct_jax.config import OptimizerConfig
+from spct_jax.training.config import OptimizerConfig
 
 
 def make_schedule(config: OptimizerConfig, peak: float, steps: int) -> optax.Schedule:

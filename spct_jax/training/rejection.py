@@ -18,10 +18,9 @@ from spct_jax import distributed, files
 from spct_jax.data import batches
 from spct_jax.data.batches import Example
 from spct_jax.grm import rewards
-from spct_jax.sampling import rollouts
-from spct_jax.sampling.rollouts import Rollout
-from spct_jax.training import drawing, meter
-from spct_jax.training.run import Run
+from spct_jax.grm.prompter import Rollout
+from spct_jax.training import drawing, meter, rollout
+from spct_jax.training.context import Run
 
 
 def correct(rollout: Rollout) -> list[bool]:
@@ -102,7 +101,7 @@ def retained_examples(run: Run) -> list[Example]:
 def read(run: Run, draws: Draws) -> Iterator[tuple[int, Rollout]]:
     """(number of the comparison, its completions), correct or not, of draws that are done."""
     for start, numbers in _batches(run):
-        yield from zip(_shown(run, draws, numbers), rollouts.read(_part(run, draws, start)), strict=True)
+        yield from zip(_shown(run, draws, numbers), rollout.read(_part(run, draws, start)), strict=True)
 
 
 def solved(run: Run) -> np.ndarray:
@@ -127,7 +126,7 @@ def draw(run: Run, *kinds: Draws) -> dict[str, float]:
                 continue
             if params is None:
                 params = run.to_draw_with(run.policy_before(stage))
-            rollouts.write(path, _draw(run, params, kind, shown) if shown else [])
+            rollout.write(path, _draw(run, params, kind, shown) if shown else [])
             files.write_json(progress, watch.read())
         distributed.PREEMPTION.check()
     distributed.barrier(f"{stage} draws")

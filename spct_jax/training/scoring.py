@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from spct_jax import models
 from spct_jax.data.batches import Groups
-from spct_jax.models.sizes import ModelConfig
+from spct_jax.models.config import ModelConfig
 
 
 def completion_mask(groups: Groups) -> jax.Array:

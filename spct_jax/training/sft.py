@@ -7,14 +7,15 @@ import jax
 import numpy as np
 import optax
 
-from spct_jax.config import RFTConfig, SFTConfig
+from spct_jax.checkpoints import train_state
 from spct_jax.data.batches import Groups
 from spct_jax.errors import InputError
-from spct_jax.models import count
-from spct_jax.models.sizes import ModelConfig
+from spct_jax.models import flops
+from spct_jax.models.config import ModelConfig
 from spct_jax.sharding import Program
-from spct_jax.training import loop, meter, mixture, optimizers, rejection, train_state
-from spct_jax.training.run import Run
+from spct_jax.training import loop, meter, mixture, optimizers, rejection
+from spct_jax.training.config import RFTConfig, SFTConfig
+from spct_jax.training.context import Run
 from spct_jax.training.scoring import completion_mask, group_logprobs
 
 
@@ -88,14 +89,14 @@ def train(
     mixed = mixture.Mixture(run.config.seed, stage, config.batch_size, config.general_fraction, judging, general)
     shapes = mixture.shapes(mixed.rows, config.batch_size, config.accumulate, run.layout.batch_shards)
     trunk, time = run.limits.max_prompt - 1, run.limits.max_completion
-    flops = sum(count.update(run.model, rows, size, trunk, time) for size, (rows, _) in shapes.items())
+    arithmetic = sum(flops.update(run.model, rows, size, trunk, time) for size, (rows, _) in shapes.items())
 
     def update(state, step):
         examples = mixed.batch(step)
         batch = tuple(run.pack(examples[size], size, rows) for size, (rows, _) in shapes.items())
         parts = tuple(parts for _, parts in shapes.values())
         state, metrics = sft_step(state, batch, layout=run.layout, config=run.model, optimizer=optimizer, accumulate=parts)
-        metrics["least_seconds"] = (meter.least_seconds(run.layout, flops), 1.0)
+        metrics["least_seconds"] = (meter.least_seconds(run.layout, arithmetic), 1.0)
         return state, metrics, [e.id for size in shapes for e in examples[size]]
 
     run.describe(stage, "policy")

@@ -1,4 +1,4 @@
-"""Hostile checkpoints, most of those of `experiments/abuse_foreign.py`, through the loading that all commands share."""
+"""Hostile checkpoints, most of those of `experiments/studies/abuse_foreign.py`, through the loading that all commands share."""
 
 import pathlib
 import shutil
@@ -16,7 +16,7 @@ SLOW = ("40 GB", "arrays", "a bit flipped")
 @pytest.fixture(scope="module")
 def abuse(request):
     with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(request.config.rootpath / "experiments")
+        patch.syspath_prepend(request.config.rootpath / "experiments" / "studies")
         import abuse_foreign
 
         yield abuse_foreign

@@ -1,4 +1,4 @@
-"""`experiments/attack_study.py` with a model that writes one and the same verdict, and with an untrained one."""
+"""`experiments/studies/attack_study.py` with a model that writes one and the same verdict, and with an untrained one."""
 
 import dataclasses
 import importlib
@@ -8,16 +8,16 @@ import jax
 import pytest
 
 from spct_jax import models, sharding
-from spct_jax.config import PromptConfig, ToyConfig
-from spct_jax.data import toy
 from spct_jax.data.tokenizer import train_tokenizer
-from spct_jax.evaluation import stream
-from spct_jax.evaluation.judging import Judge
-from spct_jax.grm import orders, prompts
+from spct_jax.grm import orders, prompter, prompts
+from spct_jax.grm.config import PromptConfig
+from spct_jax.judging import scheduler
+from spct_jax.judging.judge import Judge
 from spct_jax.models import sizes
-from spct_jax.sampling import rollouts
+from spct_jax.toy import world
+from spct_jax.toy.config import ToyConfig
 
-EXPERIMENTS = pathlib.Path(__file__).parents[2] / "experiments"
+EXPERIMENTS = pathlib.Path(__file__).parents[2] / "experiments" / "studies"
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ def attack_study(monkeypatch):
 
 
 def problems(count):
-    return [problem.comparison for problem in toy.problems("test", count, ToyConfig())]
+    return [problem.comparison for problem in world.problems("test", count, ToyConfig())]
 
 
 def test_every_attack_stands_below_the_response_it_is_for_and_names_its_place(attack_study):
@@ -54,13 +54,13 @@ def test_no_attack_but_look_alike_letters_reaches_the_prompt_as_it_is_written(at
 def test_the_table_of_a_judge_that_always_prefers_the_second_place(attack_study, monkeypatch):
     shown = problems(8)
     template, single = prompts.load_template("short"), prompts.load_template("short_single")
-    made = toy.demonstrations(ToyConfig(demonstrations=20), template, single)
+    made = world.demonstrations(ToyConfig(demonstrations=20), template, single)
     tokenizer = train_tokenizer([text for d in made for text in (d.turns[0].content, *d.completions)], vocab_size=500)
     layout = sharding.make_layout(devices=jax.devices()[:1])
     config = dataclasses.replace(sizes.toy(tokenizer.vocab_size), num_layers=2)
     params = jax.jit(models.init, static_argnums=0)(config, jax.random.key(0))
-    judge = Judge(layout, params, config, rollouts.Prompter(PromptConfig(), tokenizer))
-    collect = stream.Engine.collect
+    judge = Judge(layout, params, config, prompter.Prompter(PromptConfig(), tokenizer))
+    collect = scheduler.Engine.collect
 
     def answer(finished):
         n = len(finished.request.tag[0].comparison.responses)
@@ -70,7 +70,7 @@ def test_the_table_of_a_judge_that_always_prefers_the_second_place(attack_study,
     options = {"max_new_tokens": 2, "batch_size": 8, "max_prompt": 512}
     untrained = attack_study.measure(judge, shown, 0, **options)
     assert untrained[1:] == ["0.0", "100.0", "8"]
-    monkeypatch.setattr(stream.Engine, "collect", lambda self: [*map(answer, collect(self))])
+    monkeypatch.setattr(scheduler.Engine, "collect", lambda self: [*map(answer, collect(self))])
     right = [orders.sample_order(c.n, "balanced", 0, c.id, 0)[1] == c.best for c in shown]
     monkeypatch.setattr(attack_study, "ATTACKS", dict(list(attack_study.ATTACKS.items())[:2]))
     table = attack_study.study(judge, shown, 0, **options).splitlines()

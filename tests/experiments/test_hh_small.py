@@ -15,7 +15,7 @@ from spct_jax.data.tokenizer import Tokenizer
 from spct_jax.errors import InputError
 from spct_jax.grm import parse, prompts
 
-EXPERIMENTS = pathlib.Path(__file__).parents[2] / "experiments"
+EXPERIMENTS = pathlib.Path(__file__).parents[2] / "experiments" / "studies"
 
 
 @pytest.fixture(scope="module")
@@ -248,5 +248,5 @@ def test_one_line_errors(tmp_path):
         ((data, workdir, "--config.rl.step=3"), "did you mean --config.rl.steps"),
     ):
         command = [sys.executable, str(EXPERIMENTS / "hh_small.py"), *arguments]
-        done = subprocess.run(command, capture_output=True, text=True, cwd=EXPERIMENTS.parent)
+        done = subprocess.run(command, capture_output=True, text=True, cwd=EXPERIMENTS.parents[1])
         assert done.returncode == 2 and message in done.stderr and len(done.stderr.strip().splitlines()) == 1

@@ -13,7 +13,7 @@ LOG = (
 
 @pytest.fixture
 def kills(monkeypatch, request):
-    monkeypatch.syspath_prepend(request.config.rootpath / "experiments")
+    monkeypatch.syspath_prepend(request.config.rootpath / "experiments" / "studies")
     import kills
 
     return kills

@@ -1,4 +1,4 @@
-"""The bound of `experiments/machine_limits.py`, against counts made by hand."""
+"""The bound of `experiments/studies/machine_limits.py`, against counts made by hand."""
 
 import dataclasses
 import importlib
@@ -9,7 +9,7 @@ import pytest
 
 from spct_jax.models import sizes
 
-EXPERIMENTS = pathlib.Path(__file__).parents[2] / "experiments"
+EXPERIMENTS = pathlib.Path(__file__).parents[2] / "experiments" / "studies"
 # Projections of a layer: 4 x 2 to each of q and o (1 head of 2), the same to k and v, 3 x 4 x 5 of the feed-forward part.
 CONFIG = dataclasses.replace(
     sizes.toy(10),

@@ -6,12 +6,12 @@ import random
 
 import pytest
 
-from spct_jax.config import PromptConfig
 from spct_jax.data.comparison import Comparison, Turn
 from spct_jax.data.tokenizer import train_tokenizer
 from spct_jax.grm import lengths, prompts
+from spct_jax.grm.config import PromptConfig
+from spct_jax.grm.prompter import Prompter
 from spct_jax.grm.prompts import load_template
-from spct_jax.sampling.rollouts import Prompter
 
 CORPUS = [f"Response {i} is quiet: it has {i} rooms, wifi and 1{i} pools.\n\n[Response {i} ends]" for i in range(13)] * 9
 PIECES = [" ", "\n", "\n\n", "quiet", "it has", "1", "10", "[Response", "]", "<bos>", "\u6f22", "pool s", "."]

@@ -4,12 +4,12 @@ import time
 
 import pytest
 
-from spct_jax.config import ToyConfig
-from spct_jax.data import toy
 from spct_jax.data.comparison import Comparison, Turn
 from spct_jax.data.tokenizer import train_tokenizer
 from spct_jax.errors import InputError
 from spct_jax.grm.prompts import load_template, render, template_names
+from spct_jax.toy import world
+from spct_jax.toy.config import ToyConfig
 
 CLOSED = str(pathlib.Path(__file__).with_name("closed.txt"))  # responses have an end marker too
 OURS = ["default", "judge", "meta", "no_principles", "single"]
@@ -158,7 +158,7 @@ def test_the_hint_is_disarmed(name):
 
 
 def test_what_toy_problems_hold_is_shown_as_it_is():
-    for problem in toy.problems("train", 60, ToyConfig()):
+    for problem in world.problems("train", 60, ToyConfig()):
         for name in ("short", "short_single", "short_meta", "short_judge", "default"):
             shown = text(problem.comparison, range(problem.comparison.n), template=name)
             assert all(response in shown for response in problem.comparison.responses) and "~" not in shown

@@ -12,7 +12,7 @@ import pytest
 from jax import lax
 
 from spct_jax import models
-from spct_jax.models import attention, gemma, likelihood, sizes, splash
+from spct_jax.models import attention, decoder, logprobs, sizes, splash, trunk_attention
 
 CAP = 50.0
 SWEEP = (-49.9, -45, -44, -30, 0, 30, 42, 44, 45, 49, 49.9)
@@ -78,7 +78,7 @@ def test_gradient_at_large_scores_within_trunks(length, dtype, tolerance):
     shapes, lengths = ((1, 2, 2, length, 16), (1, 2, length, 16)), jnp.array([length])
     mask = np.tri(length, dtype=bool)
     sweep(
-        lambda q, k, v: attention.attend_trunk(q, k, v, lengths, None, CAP),
+        lambda q, k, v: trunk_attention.attend_trunk(q, k, v, lengths, None, CAP),
         functools.partial(softmax_attention, mask=mask),
         lambda score, keys: data(*shapes, score, keys, dtype),
         tolerance,
@@ -172,14 +172,14 @@ def test_gradient_of_a_model_with_large_scores(config, monkeypatch):
 
     def gradient(params, config):
         def loss(params):
-            trunk = gemma.prefill(params, config, trunks, np.array([24, 17]))
-            logprobs = likelihood.token_logprobs(params, config, trunk, branches[..., :-1], branches[..., 1:])
-            return logprobs.mean()
+            trunk = decoder.prefill(params, config, trunks, np.array([24, 17]))
+            scored = logprobs.token_logprobs(params, config, trunk, branches[..., :-1], branches[..., 1:])
+            return scored.mean()
 
         return jax.tree.map(np.asarray, jax.jit(jax.grad(loss))(params))
 
     got = gradient(params, config)
-    for module in (attention, gemma, likelihood):
+    for module in (attention, decoder, logprobs):
         monkeypatch.setattr(module, "jnp", InFloat64("jax.numpy in float64"))
     with jax.enable_x64(True):
         wide = dataclasses.replace(config)

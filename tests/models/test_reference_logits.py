@@ -12,6 +12,7 @@ from safetensors.numpy import load_file
 
 from spct_jax import models, sampling
 from spct_jax.models import sizes
+from spct_jax.models.config import ModelConfig
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 
@@ -99,7 +100,7 @@ def fixture_config(directory):
     raw = json.loads((directory / "config.json").read_text())
     gemma3 = raw["model_type"] == "gemma3_text"
     rope = raw["rope_parameters"]
-    return sizes.ModelConfig(
+    return ModelConfig(
         vocab_size=raw["vocab_size"],
         num_layers=raw["num_hidden_layers"],
         width=raw["hidden_size"],

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from spct_jax import sharding
-from spct_jax.config import MeshConfig
 from spct_jax.errors import InputError
-from spct_jax.models import attention, sizes, splash
+from spct_jax.models import sizes, splash, trunk_attention
+from spct_jax.sharding.config import MeshConfig
 
 B, K, M, P, H = 2, 2, 2, 250, 128
 
@@ -34,7 +34,7 @@ def test_the_kernel_is_the_reference_with_gradients(window, cap, strategy):
 
         return jax.jit(jax.grad(loss, argnums=(0, 1, 2), has_aux=True))
 
-    want = of(attention.attend_trunk)(*data)
+    want = of(trunk_attention.attend_trunk)(*data)
     if layout:
         with layout.constraints():
             got = of(splash.attend_trunk, interpret=True)(*data)

@@ -6,11 +6,11 @@ import jax.numpy as jnp
 import pytest
 from jax import lax
 
-from spct_jax.config import OptimizerConfig
-from spct_jax.models import attention, count, sizes
-from spct_jax.models.checkpoints import abstract_params
+from spct_jax.checkpoints import abstract_params, train_state
+from spct_jax.models import attention, flops, sizes
 from spct_jax.planning import hlo, programs
-from spct_jax.training import grpo, optimizers, sft, train_state
+from spct_jax.training import grpo, optimizers, sft
+from spct_jax.training.config import OptimizerConfig
 
 
 def test_a_scan_counts_as_often_as_it_runs():
@@ -272,9 +272,9 @@ def test_the_count_by_hand_is_what_is_compiled(program, layers, scores, monkeypa
         optimizer = optimizers.make(OptimizerConfig(), 10)
         state = train_state.abstract_state(None, params, optimizer)
         lowered = sft.sft_step.lower(state, (groups,), config=model, optimizer=optimizer)
-        expected = count.update(model, B, G, P, T)
+        expected = flops.update(model, B, G, P, T)
     else:
         lowered = grpo.reference_logprobs.lower(params, groups, jax.ShapeDtypeStruct((), jnp.float32), config=model)
-        expected = count.forward(model, B, G, P, T)
+        expected = flops.forward(model, B, G, P, T)
     found = hlo.Module(lowered.compile().as_text()).cost().flops
     assert found == pytest.approx(expected, rel=0.01)

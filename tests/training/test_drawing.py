@@ -7,12 +7,11 @@ import json
 import jax
 import numpy as np
 
-from spct_jax import train
+from spct_jax import pipeline
 from spct_jax.data import batches
-from spct_jax.evaluation import accuracy
-from spct_jax.sampling import grouped
+from spct_jax.evaluation import evaluate
 from spct_jax.sampling.generate import Completions
-from spct_jax.training import drawing, rejection
+from spct_jax.training import drawing, grouped, rejection
 
 
 def config_of(config, **changes):
@@ -20,7 +19,7 @@ def config_of(config, **changes):
 
 
 def test_a_comparison_that_comes_up_again_in_a_step_is_drawn_anew(micro_config, tmp_path, monkeypatch):
-    run = train.prepare(micro_config, tmp_path)
+    run = pipeline.prepare(micro_config, tmp_path)
 
     def draw_rows(layout, params, config, prompts, keys, **_):
         tokens = jax.vmap(jax.vmap(lambda key: jax.random.randint(key, (3,), 6, config.vocab_size)))(keys)
@@ -48,9 +47,9 @@ def test_a_comparison_that_comes_up_again_in_a_step_is_drawn_anew(micro_config, 
 
 
 def test_a_number_of_problems_is_a_sample_of_the_file_and_not_its_beginning(micro_config, tmp_path):
-    run = train.prepare(micro_config, tmp_path)
+    run = pipeline.prepare(micro_config, tmp_path)
     drawn_on = [number for _, numbers in rejection._batches(run) for number in numbers]
-    accuracy.run_evaluation(dataclasses.replace(run, config=config_of(micro_config, stages=("evaluate",))))
+    evaluate.run_evaluation(dataclasses.replace(run, config=config_of(micro_config, stages=("evaluate",))))
     ids = [json.loads(line)["id"] for line in (tmp_path / "evaluate" / "problems.jsonl").read_text().splitlines()]
     evaluated = [[c.id for c in run.dataset.test].index(id) for id in ids]
     for chosen, size, count in ((drawn_on, 24, 48), (evaluated, 10, 24)):

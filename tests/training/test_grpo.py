@@ -8,14 +8,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from spct_jax import models, sharding
-from spct_jax.config import OptimizerConfig
+from spct_jax import checkpoints, models, sharding
+from spct_jax.checkpoints import train_state
 from spct_jax.data import batches
 from spct_jax.data.tokenizer import train_tokenizer
-from spct_jax.models import checkpoints, sizes
+from spct_jax.models import sizes
 from spct_jax.sampling.generate import branch_keys, draw
-from spct_jax.training import grpo, loop, optimizers, train_state
-from spct_jax.training import run as runs
+from spct_jax.training import context as runs
+from spct_jax.training import grpo, loop, optimizers
+from spct_jax.training.config import OptimizerConfig
 from spct_jax.training.scoring import completion_mask, group_logprobs
 
 CONFIG = dataclasses.replace(sizes.toy(64), num_layers=2)

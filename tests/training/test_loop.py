@@ -10,9 +10,10 @@ import optax
 import pytest
 
 from spct_jax import models, sharding
-from spct_jax.config import CheckpointConfig
-from spct_jax.models import sizes, steps
+from spct_jax.checkpoints import steps
+from spct_jax.models import sizes
 from spct_jax.training import loop
+from spct_jax.training.config import CheckpointConfig
 
 
 @pytest.fixture(scope="module")

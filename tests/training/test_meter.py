@@ -6,10 +6,9 @@ import json
 import jax
 import pytest
 
-from spct_jax import hardware, sharding, train
-from spct_jax.models import checkpoints, count
-from spct_jax.sampling import rollouts
-from spct_jax.training import meter, writers
+from spct_jax import checkpoints, hardware, pipeline, sharding
+from spct_jax.models import flops
+from spct_jax.training import meter, rollout, writers
 
 
 class Device:
@@ -56,19 +55,19 @@ def test_nothing_is_said_of_devices_without_published_peaks():
 def test_steps_say_how_near_the_roofline_they_are(known_chip, micro_config, tmp_path):
     """A step's least time, by way of its tokens per second; RL's has a rollout, whose decoding reads the parameters."""
     micro_config.stages = ("sft", "rl")
-    train.train(micro_config, tmp_path)
+    pipeline.train(micro_config, tmp_path)
     model, trunk, time = checkpoints.read_architecture(tmp_path / "sft"), 103, 84
     steps = {stage: writers.read_metrics(tmp_path / stage / "metrics.jsonl") for stage in micro_config.stages}
     ratio = {stage: [row["roofline_fraction"] / row["tokens_per_second"] for row in rows] for stage, rows in steps.items()}
-    tokens = sum(count.update(model, 4, 2, trunk, time) / 4 / r for r in ratio["sft"])
+    tokens = sum(flops.update(model, 4, 2, trunk, time) / 4 / r for r in ratio["sft"])
     assert tokens == pytest.approx(json.loads((tmp_path / "sft" / "summary.json").read_text())["tokens"])
     read = 4 * sum(leaf.size for leaf in jax.tree.leaves(checkpoints.abstract_params(model, "policy")))
     assert len(steps["rl"]) == 2
     for step, found in enumerate(ratio["rl"]):
-        drawn = rollouts.read(tmp_path / "rl" / "rollouts" / f"{step:06d}.jsonl")
+        drawn = rollout.read(tmp_path / "rl" / "rollouts" / f"{step:06d}.jsonl")
         lengths = [len(c) for r in drawn for c in r.completions]
-        work = [count.prefill(model, 8, trunk), count.forward(model, 8, 4, trunk, time), count.update(model, 8, 4, trunk, time)]
-        decode = max(count.decode(model, 8 * 4, trunk) / 4, read)
+        work = [flops.prefill(model, 8, trunk), flops.forward(model, 8, 4, trunk, time), flops.update(model, 8, 4, trunk, time)]
+        decode = max(flops.decode(model, 8 * 4, trunk) / 4, read)
         assert found * sum(lengths) == pytest.approx(sum(work) / 4 + max(lengths) * decode)
 
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from spct_jax.config import OptimizerConfig
 from spct_jax.training import optimizers
+from spct_jax.training.config import OptimizerConfig
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,8 @@ import pytest
 
 from spct_jax import config as config_lib
 from spct_jax.errors import InputError
-from spct_jax.sampling.rollouts import Rollout
-from spct_jax.training import grpo, meta_rm, rejection
+from spct_jax.grm.prompter import Rollout
+from spct_jax.training import grpo, meta, rejection
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,7 @@ def test_the_meta_rm_learns_from_draws_of_the_final_policy(monkeypatch):
     monkeypatch.setattr(grpo, "read_rollouts", lambda run: [(3, rollout("d", 0, 0, 0, 1))])
     run, found = SimpleNamespace(config=config), {}
     for config.meta_rm.policy_data in ("draws", "rollouts"):
-        found[config.meta_rm.policy_data] = [right for _, right in meta_rm._examples(run)]
+        found[config.meta_rm.policy_data] = [right for _, right in meta._examples(run)]
     assert found == {
         "draws": [[True, False, True], [True, True, True]],
         "rollouts": [[True, False, True], [False, False, False, True]],

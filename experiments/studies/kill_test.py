@@ -1,0 +1,138 @@
+r"""Kills training runs with SIGKILL, starts them again each time, and holds them against an undisturbed run.
+
+    python experiments/studies/kill_test.py --workdir=runs/kill --kills=20 --output=docs/results/kill_test.md
+    python experiments/studies/kill_test.py --workdir=runs/kill --kills=20 --processes=2 --life=30 --other_processes=1 \
+        --other_mesh=strategy=data,cpu_devices=2 --config.mesh.strategy=fsdp --output=docs/results/kill_meshes.md
+
+Every life is the README's own command, relative path included, given in a directory of the run; several processes are started
+by the launcher.
+
+Three runs. The first is undisturbed. The second is killed and started again on the same mesh: it must end with bitwise the
+same parameters in every stage and, times and throughput aside, the same report. The third, where --other_mesh or
+--other_processes is given, lives on the two meshes in turn, which differ in rounding; it must end too. In neither may a
+checkpoint be found damaged, or a life go on from a step before the last finished save.
+
+Every kill takes one process or all of them, at any moment, in the midst of a save, or in the midst of a rollout, all drawn
+from --seed (`kills.py`). The lives are drawn uniformly, so that together they last about two thirds of the undisturbed run, or
+`--life` seconds each on average; what a kill is aimed at makes them longer, and finished evaluation is not done again. Fields
+of the experiment are set as for training, `--config.sft.steps=40`; a path among them must be absolute. On two CPU cores the
+default takes two to three times the tiny experiment.
+"""
+
+import hashlib
+import json
+import pathlib
+import sys
+
+import jax
+import kills
+import numpy as np
+from absl import flags
+
+from spct_jax import checkpoints, cli
+from spct_jax.errors import InputError
+
+MEASURED = {"seconds", "compile_seconds", "tokens_per_second", "peak_memory_gib"}
+"""Fields of a report that no two runs share."""
+
+
+def digests(workdir: pathlib.Path) -> dict[str, str]:
+    """A hash of the final parameters of every trained stage."""
+    found = {}
+    for card in sorted(workdir.glob("*/model.json")):
+        kind = json.loads(card.read_text())["kind"]
+        params = checkpoints.load(card.parent, kind=kind).params
+        found[card.parent.name] = hash_tree(params)
+    return found
+
+
+def hash_tree(tree) -> str:
+    """SHA-256 of every leaf's path and bytes."""
+    digest = hashlib.sha256()
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        digest.update(jax.tree_util.keystr(path).encode() + np.asarray(leaf).tobytes())
+    return digest.hexdigest()
+
+
+def figures(workdir: pathlib.Path) -> dict:
+    """The report without times, throughput and memory."""
+
+    def comparable(value):
+        if isinstance(value, dict):
+            return {k: comparable(v) for k, v in value.items() if k not in MEASURED}
+        return value
+
+    return comparable(json.loads((workdir / "report.json").read_text()))
+
+
+def compare(calm: pathlib.Path, killed: pathlib.Path) -> list[str]:
+    """What differs between the finished runs of the README's command in two directories; empty if nothing does."""
+    calm, killed = kills.workdir_in(calm), kills.workdir_in(killed)
+    one, other = digests(calm), digests(killed)
+    wrong = [f"parameters of {stage} differ" for stage in one if one[stage] != other.get(stage)]
+    one, other = figures(calm), figures(killed)
+    return wrong + [f"report field {field} differs" for field in one if one[field] != other.get(field)]
+
+
+def meshes() -> list[kills.Mesh]:
+    """The mesh of the experiment and, where it is given, the other one."""
+    first = kills.Mesh(PROCESSES.value)
+    if not (OTHER_MESH.value or OTHER_PROCESSES.value):
+        return [first]
+    fields = tuple(f"--config.mesh.{field}" for field in OTHER_MESH.value)
+    return [first, kills.Mesh(OTHER_PROCESSES.value or first.processes, fields)]
+
+
+def section(title: str, lines: list[str], wrong: list[str], right: str) -> list[str]:
+    """Of the report: a run's verdict and its lives."""
+    return [f"## {title}", "", f"{'; '.join(wrong) or right}.", "", *(f"{i}. {line}" for i, line in enumerate(lines, 1)), ""]
+
+
+def main(_) -> None:
+    """Runs the test and writes what happened."""
+    root = pathlib.Path(WORKDIR.value).absolute()
+    root.mkdir(parents=True, exist_ok=True)
+    calm, killed, moved = root / "calm", root / "killed", root / "moved"
+    for directory in (calm, killed, moved):
+        if directory.exists():
+            raise InputError(f"{directory} exists; choose another --workdir")
+    overrides = [a for a in ARGUMENTS if a.startswith(("--config.", "--config="))]
+    duration = kills.run_undisturbed(calm, overrides, meshes()[0])
+    print(f"undisturbed: {duration:.0f} s", flush=True)
+    life = LIFE.value or 2 / 3 * duration / KILLS.value
+    lines, wrong = kills.run_killed(killed, overrides, meshes()[:1], KILLS.value, life, SEED.value)
+    wrong += compare(calm, killed)
+    report = [
+        f"# Killed {KILLS.value} times, restarted {KILLS.value} times",
+        "",
+        f"Command: `python experiments/studies/kill_test.py {' '.join(a for a in ARGUMENTS if not a.startswith('--workdir'))}`",
+        "",
+        f"Every life: `{' '.join(['python', *kills.readme_command()[1:]])}`, in a directory of the run.",
+        "",
+        f"Undisturbed run: {duration:.0f} s.",
+        "",
+        *section("On the same mesh", lines, wrong, "Bitwise the same parameters in every stage, and the same report figures"),
+        *(f"- parameters of {stage}: sha256 `{digest}`" for stage, digest in digests(kills.workdir_in(killed)).items()),
+        "",
+    ]
+    if len(meshes()) > 1:
+        lines, also_wrong = kills.run_killed(moved, overrides, meshes(), KILLS.value, life, SEED.value + 1)
+        report += section("On two meshes in turn", lines, also_wrong, "Came to its end; no checkpoint was damaged or lost")
+        wrong += also_wrong
+    pathlib.Path(OUTPUT.value).write_text("\n".join(report))
+    print("\n".join(report))
+    if wrong:
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    WORKDIR = flags.DEFINE_string("workdir", None, "Where the runs go.", required=True)
+    KILLS = flags.DEFINE_integer("kills", 10, "How often a run is killed.", lower_bound=1)
+    SEED = flags.DEFINE_integer("seed", 0, "Seed of the kills.")
+    PROCESSES = flags.DEFINE_integer("processes", 1, "Processes of the run.", lower_bound=1)
+    OTHER_MESH = flags.DEFINE_list("other_mesh", [], "Fields of config.mesh, such as strategy=data,cpu_devices=2.")
+    OTHER_PROCESSES = flags.DEFINE_integer("other_processes", 0, "Processes on the other mesh; 0: as many as on the first.")
+    LIFE = flags.DEFINE_float("life", 0.0, "Seconds between kills on average; 0: as the undisturbed run's time allows.")
+    OUTPUT = flags.DEFINE_string("output", "kill_test.md", "Where the result is written.")
+    ARGUMENTS = sys.argv[1:]
+    cli.run(main, with_config=True)

@@ -1,0 +1,156 @@
+"""Google's own Flax layout of Gemma checkpoints (Orbax, `transformer/layer_i/...`), read into our tree.
+
+Nested trees and trees with `/` in their names are read, with or without `params` and `transformer` in front, `{"w": array}`
+or the array itself, fused `qkv_einsum` or `q_einsum` with `kv_einsum`, gating matrices in either orientation.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import pathlib
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+
+from spct_jax import files
+from spct_jax.checkpoints import steps
+from spct_jax.errors import InputError
+from spct_jax.models.config import ModelConfig
+
+_DTYPES = (np.dtype("float32"), jnp.dtype("bfloat16"), np.dtype("float16"))
+_NORMS = ("pre_attention_norm", "post_attention_norm", "pre_ffw_norm", "post_ffw_norm")
+_QK_NORMS = {"q_norm": "_query_norm", "k_norm": "_key_norm"}
+
+
+def is_google_directory(directory: str | os.PathLike) -> bool:
+    """Whether a directory is a bare Orbax checkpoint, as Google publishes Gemma."""
+    directory = pathlib.Path(directory)
+    return (directory / "_METADATA").is_file() or (directory / "checkpoint").is_file()
+
+
+def load_google(directory: str | os.PathLike, config: ModelConfig, *, dtype: str = "float32") -> tuple[Any, ModelConfig]:
+    """Reads a checkpoint in Google's layout.
+
+    Args:
+      directory: an Orbax checkpoint.
+      config: the size; its vocabulary tells how many of the table's rows are tokens.
+      dtype: of parameters and activations.
+
+    Returns:
+      (parameters, the architecture with as many rows as the checkpoint's table has).
+
+    Raises:
+      InputError: no such checkpoint, or a parameter is missing, unexpected or misshapen; the message names it.
+    """
+    path = pathlib.Path(directory).absolute()
+    files.check_regular(path)
+    try:
+        with ocp.PyTreeCheckpointer() as reader:
+            if (path / "_METADATA").exists():
+                files.read_bytes(path / "_METADATA")
+                # Shapes first: what a file claims may be more than there is memory. These arrays take none.
+                claimed = getattr(reader.metadata(path).item_metadata, "tree", None)
+                if claimed is None:
+                    raise InputError(f"{directory}: not an Orbax checkpoint (an array that it names is not there)")
+                empty = jax.tree.map(lambda leaf: np.broadcast_to(np.zeros((), leaf.dtype), leaf.shape), claimed)
+                _take_all(empty, config, str(directory))
+                steps.check_claims(claimed)
+            tree = reader.restore(path)
+    except InputError:
+        raise
+    except Exception as error:  # Orbax and TensorStore raise unrelated types for files they cannot read
+        raise InputError(f"{directory}: not an Orbax checkpoint ({' '.join(str(error).split())[:300]})") from None
+    return from_google(tree, config, dtype=dtype, where=str(directory))
+
+
+def from_google(tree: Any, config: ModelConfig, *, dtype: str, where: str) -> tuple[Any, ModelConfig]:
+    """`load_google` for a tree that is already in memory; `where` begins its error messages."""
+    params, layers = _take_all(tree, config, where)
+    period, whole = len(config.pattern), config.repeats * len(config.pattern)
+    if config.repeats:
+        params["blocks"] = {
+            str(i): jax.tree.map(lambda *leaves: np.stack(leaves), *layers[i:whole:period]) for i in range(period)
+        }
+    if config.remainder:
+        params["remainder"] = {str(i): block for i, block in enumerate(layers[whole:])}
+    rows = params["embedder"]["input_embedding"].shape[0]
+    num_tokens = config.vocab_size if rows > config.vocab_size else 0
+    size = dataclasses.replace(config, vocab_size=rows, num_tokens=num_tokens, dtype=dtype)
+    return jax.tree.map(lambda x: jnp.asarray(np.ascontiguousarray(x), jnp.dtype(dtype)), params), size
+
+
+def _take_all(tree: Any, config: ModelConfig, where: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """(parameters outside the layers, those of each layer), in our names and axes, as views; errors as of `load_google`."""
+    leaves = _flatten(tree)
+    found = {_plain(name): leaf for name, leaf in leaves}
+    if len(found) != len(leaves):
+        raise InputError(f"{where}: two parameters have the same name")
+    D, F, N, K, H = config.width, config.ffw_width, config.num_heads, config.num_kv_heads, config.head_dim
+
+    def take(name: str, *shapes: tuple[int, ...]) -> np.ndarray:
+        if name not in found:
+            raise InputError(f"{where}: parameter {name} is missing")
+        array = np.asarray(found.pop(name))
+        if array.shape not in shapes:
+            raise InputError(f"{where}: parameter {name} is {array.shape}, not {' or '.join(map(str, shapes))}")
+        if array.dtype not in _DTYPES:
+            raise InputError(f"{where}: parameter {name} is {array.dtype}; {', '.join(map(str, _DTYPES))} are supported")
+        return array
+
+    def layer(i: int) -> dict[str, Any]:
+        def name(rest):
+            return f"layer_{i}/{rest}"
+
+        if name("attn/qkv_einsum") in found:
+            q, k, v = take(name("attn/qkv_einsum"), (3, N, D, H))
+        else:
+            q, (k, v) = take(name("attn/q_einsum"), (N, D, H)), take(name("attn/kv_einsum"), (2, K, D, H))
+        gating = take(name("mlp/gating_einsum"), (2, F, D), (2, D, F))
+        # With F = D the shape does not tell the orientation; no published size has that.
+        gate, up = gating if gating.shape == (2, D, F) else gating.swapaxes(1, 2)
+        block = {
+            "attn": {
+                **{ours: x.transpose(1, 0, 2) for ours, x in (("q", q), ("k", k), ("v", v))},
+                "out": take(name("attn/attn_vec_einsum"), (N, H, D)),
+            },
+            "mlp": {"gate": gate, "up": up, "down": take(name("mlp/linear"), (F, D))},
+        }
+        for norm in _NORMS:
+            block[norm] = {"scale": take(name(f"{norm}/scale"), (D,))}
+        for ours, theirs in _QK_NORMS.items() if config.qk_norm else ():
+            block["attn"][ours] = {"scale": take(name(f"attn/{theirs}/scale"), (H,))}
+        return block
+
+    rows = found["embedder/input_embedding"].shape[0] if "embedder/input_embedding" in found else config.vocab_size
+    if rows < config.vocab_size:
+        raise InputError(f"{where}: embedder/input_embedding has {rows} rows, fewer than {config.vocab_size} tokens")
+    if rows > 2 * config.vocab_size:
+        raise InputError(f"{where}: embedder/input_embedding has {rows} rows, far more than {config.vocab_size} tokens")
+    params: dict[str, Any] = {
+        "embedder": {"input_embedding": take("embedder/input_embedding", (rows, D))},
+        "final_norm": {"scale": take("final_norm/scale", (D,))},
+    }
+    layers = [layer(i) for i in range(config.num_layers)]
+    if found:
+        raise InputError(f"{where}: parameter {min(found)} is not part of this model")
+    return params, layers
+
+
+def _flatten(tree: Any, prefix: str = "") -> list[tuple[str, Any]]:
+    if not isinstance(tree, dict):
+        return [(prefix, tree)]
+    return [pair for name, value in tree.items() for pair in _flatten(value, f"{prefix}/{name}")]
+
+
+def _plain(name: str) -> str:
+    """A parameter's name without what differs between writers: what stands in front, and a closing `/w`."""
+    parts = [part for part in name.split("/") if part]
+    while parts and parts[0] in ("params", "transformer"):
+        parts.pop(0)
+    if parts and parts[-1] == "w":
+        parts.pop()
+    return "/".join(parts)

@@ -1,0 +1,42 @@
+"""Experiments: typed dataclasses, one per concern, every field with its meaning and range, composed here."""
+
+from spct_jax.config.presets import paper, tiny
+from spct_jax.config.schema import POLICIES, STAGES, Config
+from spct_jax.data.config import DATA_FILES, DataConfig
+from spct_jax.evaluation.config import EvaluationConfig
+from spct_jax.grm.config import PromptConfig
+from spct_jax.models.config import ModelConfig
+from spct_jax.sharding.config import STRATEGIES, MeshConfig
+from spct_jax.toy.config import ToyConfig
+from spct_jax.training.config import (
+    CheckpointConfig,
+    MetaRMConfig,
+    OptimizerConfig,
+    RejectionConfig,
+    RFTConfig,
+    RLConfig,
+    SFTConfig,
+)
+
+__all__ = [
+    "DATA_FILES",
+    "POLICIES",
+    "STAGES",
+    "STRATEGIES",
+    "CheckpointConfig",
+    "Config",
+    "DataConfig",
+    "EvaluationConfig",
+    "MeshConfig",
+    "MetaRMConfig",
+    "ModelConfig",
+    "OptimizerConfig",
+    "PromptConfig",
+    "RFTConfig",
+    "RLConfig",
+    "RejectionConfig",
+    "SFTConfig",
+    "ToyConfig",
+    "paper",
+    "tiny",
+]

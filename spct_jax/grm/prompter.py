@@ -1,0 +1,118 @@
+"""Completions and what they say: from a comparison to a prompt's tokens, from drawn tokens back to scores."""
+
+import dataclasses
+import functools
+import hashlib
+from collections.abc import Callable, Iterable, Sequence
+
+import numpy as np
+
+from spct_jax import digests
+from spct_jax.data.comparison import Comparison
+from spct_jax.data.tokenizer import Tokenizer
+from spct_jax.grm import lengths, parse, prompts
+from spct_jax.grm.config import PromptConfig
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Rollout:
+    """Completions drawn for one comparison in one order."""
+
+    id: str
+    order: tuple[int, ...]
+    """order[j] is the index of the response shown in place j."""
+    completions: tuple[np.ndarray, ...]
+    """Int32[T] each: tokens, terminator included. Arrays, since all that was ever drawn is held while the meta RM learns."""
+    texts: tuple[str, ...] | None
+    """Decoded from the tokens; None where they were read back from a file, since nobody reads them there."""
+    scores: tuple[tuple[int, ...] | None, ...]
+    """Per completion its scores in input order, None where it is cut short or its text does not parse."""
+    truncated: tuple[bool, ...]
+    """Per completion whether it was cut at the limit, its last token being no terminator; such a one is not read."""
+    truth: tuple[float, ...] | None
+    """The comparison's own scores."""
+
+
+class Prompter:
+    """The text contract of a run: which template a comparison gets, its tokens, and how a verdict is read.
+
+    Attributes:
+      digest: changes when a template or the tokenizer does.
+      texts_digest: changes when the text of a template does.
+    """
+
+    def __init__(self, config: PromptConfig, tokenizer: Tokenizer):
+        self.tokenizer = tokenizer
+        self.template = prompts.load_template(config.template)
+        self.single = prompts.load_template(config.single_template)
+        self.meta = prompts.load_template(config.meta_template)
+        self.choice = prompts.load_template(config.choice_template)
+        texts = [template.text for template in (self.template, self.single, self.meta, self.choice)]
+        self.texts_digest = digests.of_json(texts)
+        templates = repr((self.template, self.single, self.meta, self.choice)).encode("utf-8", "surrogatepass")
+        self.digest = hashlib.blake2b(templates + tokenizer.model_proto, digest_size=8).hexdigest()
+
+    def template_of(self, comparison: Comparison) -> prompts.Template:
+        """The 0/1 template for a single response whose truth is 0 or 1, the run's template otherwise."""
+        binary = comparison.n == 1 and comparison.scores is not None and comparison.scores[0] in (0.0, 1.0)
+        return self.single if binary else self.template
+
+    def encode(self, comparison: Comparison, order: Sequence[int], *, hinted: bool = False) -> list[int]:
+        """Prompt tokens; with `hinted`, the prompt names the best response."""
+        hint = comparison.best if hinted else None
+        return self.tokenizer.encode_turns(prompts.render(comparison, order, self.template_of(comparison), hint=hint))
+
+    def encode_choice(self, comparison: Comparison, order: Sequence[int]) -> list[int]:
+        """Prompt tokens of an LLM judge, which names the best response."""
+        return self.tokenizer.encode_turns(prompts.render(comparison, order, self.choice))
+
+    def encode_meta(self, comparison: Comparison, order: Sequence[int]) -> list[int]:
+        """Prompt tokens of the meta RM, whose completions are the critiques it scores."""
+        return self.tokenizer.encode_turns(prompts.render(comparison, order, self.meta))
+
+    def longest(self, comparison: Comparison, *, hinted: bool = False, meta: bool = False, limit: int) -> int:
+        """Tokens of the longest of a comparison's prompts in any order, see `lengths.longest`; `meta`: the meta RM's, too."""
+        template = self.template_of(comparison)
+        most = lengths.longest(
+            comparison,
+            template,
+            self.tokenizer,
+            lambda order: self.encode(comparison, order, hinted=hinted),
+            hinted=hinted,
+            limit=limit,
+        )
+        if not meta or most > limit:
+            return most
+        encode = functools.partial(self.encode_meta, comparison)
+        return max(most, lengths.longest(comparison, self.meta, self.tokenizer, encode, limit=limit))
+
+    def read(self, comparison: Comparison, order: Sequence[int], completions: Iterable[Sequence[int]]) -> Rollout:
+        """Decodes and parses completions drawn for a comparison shown in `order`."""
+        template, n = self.template_of(comparison), comparison.n
+        limits = {"parts": template.parts, "low": template.low, "high": template.high}
+        return self._read(comparison, order, completions, lambda text: parse.parse(text, n, **limits))
+
+    def read_choice(self, comparison: Comparison, order: Sequence[int], completions: Iterable[Sequence[int]]) -> Rollout:
+        """As `read`, of an LLM judge: the response that it names has the score 1, the others 0."""
+
+        def scores(text):
+            choice = parse.parse_choice(text, comparison.n, self.choice.parts)
+            return None if choice is None else tuple(int(place == choice) for place in range(comparison.n))
+
+        return self._read(comparison, order, completions, scores)
+
+    def _read(
+        self,
+        comparison: Comparison,
+        order: Sequence[int],
+        completions: Iterable[Sequence[int]],
+        parse_shown: Callable[[str], Sequence[int] | None],
+    ) -> Rollout:
+        """`parse_shown` gives the scores in a text by place."""
+        completions = tuple(np.array(tokens, np.int32) for tokens in completions)
+        texts = tuple(self.tokenizer.decode(tokens) for tokens in completions)
+        # The one place that decides it: whatever a completion says, it says nothing unless it came to its end.
+        truncated = tuple(not len(tokens) or tokens[-1] not in self.tokenizer.stop_ids for tokens in completions)
+        shown = [None if cut else parse_shown(text) for text, cut in zip(texts, truncated, strict=True)]
+        scores = tuple(None if s is None else parse.unshuffle(s, order) for s in shown)
+        return Rollout(comparison.id, tuple(order), completions, texts, scores, truncated, comparison.scores)

@@ -1,0 +1,1 @@
+"""The judge: verdicts on comparisons, drawn, voted, and written to files."""

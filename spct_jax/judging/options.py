@@ -1,0 +1,89 @@
+"""How verdicts are drawn and voted."""
+
+import dataclasses
+
+from spct_jax import bounds
+from spct_jax.bounds import MOST, SEEDS, bounded, one_of
+from spct_jax.errors import InputError
+from spct_jax.models.config import ModelConfig
+from spct_jax.sampling.generate import bucket_of
+
+LONGEST_PROMPT = 8192
+"""Tokens of the longest prompt where nothing else limits it."""
+MODES = ("scores", "choice", "token_prob")
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """How verdicts are drawn and voted."""
+
+    k: int = bounded(8, 1, 65536)
+    """Samples per comparison; at most so many where `adaptive` is set."""
+    k_meta: int = bounded(0, 0, 65536)
+    """Samples that count, those of highest meta reward; 0: all that parsed."""
+    temperature: float = bounded(0.5, 0, 100)
+    """0, or less than 1e-5, is greedy."""
+    seed: int = bounded(0, *SEEDS)
+    order: str = one_of("balanced", ("balanced", "random"))
+    """`balanced`, or `random` (the paper's)."""
+    max_new_tokens: int = bounded(1024, 1, 1 << 24)
+    """Where a critique is cut."""
+    max_prompt: int = bounded(0, 0, 1 << 24)
+    """Tokens of the longest prompt; a longer one has no verdict. 0: what the model's positions leave, 8,192 at most."""
+    batch_size: int = bounded(16, 1, 1 << 20)
+    """Rows decoded at once, rounded up to a multiple of the devices; see `sampling.programs.Shape`."""
+    top_k: int = bounded(0, 0, MOST)
+    top_p: float = bounded(1.0, 0, 1, ends="(]")
+    mode: str = one_of("scores", MODES)
+    """`scores`: pointwise scores, summed. `choice`: an LLM judge names the best response, and votes count (Eq. 13).
+    `token_prob`: as `choice`, each vote weighted by the probabilities of the responses' numbers."""
+    adaptive: float = bounded(0.0, 0, 1, ends="[)")
+    """Stop drawing when the chance that all k samples would give another verdict is estimated below this; 0: never."""
+    rounds: int = bounded(1, 1, 65536)
+    """Samples in each round of an adaptive vote, in multiples of the responses, so that balanced orders stay so."""
+    buckets: tuple[tuple[int, int], ...] = bounded((), 1, 1 << 24, length=(0, 64), ascending=True)
+    """(max_prompt, max_new_tokens) of the shapes, ascending; empty: powers of two up to `max_prompt`."""
+
+    def __post_init__(self):
+        bounds.check(self)
+        if self.k_meta > self.k:
+            raise InputError(f"k_meta: {self.k_meta} is more than the {self.k} samples of k")
+        if self.adaptive and self.mode == "token_prob":
+            raise InputError("adaptive and mode='token_prob' exclude each other: votes are weighted when all are drawn")
+        if self.adaptive and self.k_meta:
+            raise InputError("adaptive and k_meta exclude each other: which samples the meta RM keeps is known at the end only")
+
+    @property
+    def branches(self) -> int:
+        """Branches of a row; the same for any number of votes, so that fewer samples are the first of more to the bit."""
+        return 4 if self.k > 1 else 1
+
+    @property
+    def trunks(self) -> int:
+        """Trunks of a row; a single sample leaves no stragglers to share a row with."""
+        return 1 if self.k == 1 else 2
+
+    @property
+    def longest_prompt(self) -> int:
+        """Tokens of the longest prompt that has a shape."""
+        return self.buckets[-1][0] if self.buckets else self.max_prompt
+
+    def for_model(self, config: ModelConfig) -> "Options":
+        """The same with `max_prompt` set, for a model.
+
+        Raises:
+          InputError: prompts and critiques of these lengths have more tokens than the model has positions.
+        """
+        known, new = config.max_positions, self.max_new_tokens
+        most = min(LONGEST_PROMPT, max(known - new, 1)) if known else LONGEST_PROMPT
+        options = dataclasses.replace(self, max_prompt=self.max_prompt or most)
+        for prompt, completion in self.buckets or ((options.max_prompt, new),):
+            config.check_length(prompt, completion, "max_prompt and max_new_tokens")
+        return options
+
+    def shape_of(self, length: int) -> tuple[int, int]:
+        """(max_prompt, max_new_tokens) for prompts of up to `length` tokens; InputError if there is none."""
+        if length > self.longest_prompt:
+            raise InputError(f"prompt longer than the context (more than {self.longest_prompt:,} tokens)")
+        fitting = (bucket for bucket in self.buckets if length <= bucket[0])
+        return next(fitting, (min(bucket_of(length), self.max_prompt), self.max_new_tokens))

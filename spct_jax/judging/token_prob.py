@@ -1,0 +1,70 @@
+"""TokenProb: how sure an LLM judge was of the response it named.
+
+Where its critique ends in the number of a response, the model gave a probability to every number that could have stood there;
+they weight the vote (after "generative verifiers", Zhang et al. 2025, as the paper's baseline has it).
+"""
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from spct_jax import models
+from spct_jax.data.batches import Groups
+from spct_jax.data.tokenizer import Tokenizer
+from spct_jax.models.config import ModelConfig
+from spct_jax.sharding import Program
+
+_LAST_NUMBER = re.compile(r"\\boxed\s*\{\s*([0-9]+)")
+ABSENT = -1
+"""Stands for the id of a number that is no piece like the one drawn."""
+
+
+def locate(tokenizer: Tokenizer, tokens: Sequence[int], n: int) -> tuple[int, list[int]]:
+    """Where a completion names its choice, and which pieces could have stood there.
+
+    Args:
+      tokenizer: of the model.
+      tokens: a completion whose last box holds the number of a response.
+      n: responses.
+
+    Returns:
+      (the index of the token that ends the number, the n ids of that piece with each number in its place, `ABSENT` where
+      there is none).
+    """
+    *_, box = _LAST_NUMBER.finditer(tokenizer.decode(tokens))
+    position = next(t for t in range(len(tokens)) if len(tokenizer.decode(tokens[: t + 1])) >= box.end())
+    before, number, after = tokenizer.piece(tokens[position]).rpartition(box[1])
+    if not number:
+        return position, [ABSENT] * n
+    found = (tokenizer.find(f"{before}{i}{after}") for i in range(1, n + 1))
+    return position, [ABSENT if id is None else id for id in found]
+
+
+def _choice_probabilities(
+    params: Any, groups: Groups, positions: jax.Array, candidates: jax.Array, *, config: ModelConfig
+) -> jax.Array:
+    """Probabilities of the candidate tokens at one position of every completion, among each other.
+
+    Args:
+      params: the model's parameters.
+      groups: prompts and completions.
+      positions: Int[B G], which token of the completion.
+      candidates: Int[B G n], token ids; `ABSENT` ones have probability 0.
+      config: the architecture.
+
+    Returns:
+      Float32[B G n].
+    """
+    trunk = models.prefill(params, config, groups.trunk_tokens, groups.trunk_lengths)
+    hidden = models.extend(params, config, trunk, groups.inputs[:, :, :-1])
+    at = jnp.take_along_axis(hidden, positions[..., None, None], axis=2)[:, :, 0]
+    logits = jnp.take_along_axis(models.unembed(params, config, at), jnp.maximum(candidates, 0), axis=-1)
+    return jax.nn.softmax(logits, axis=-1, where=candidates != ABSENT)
+
+
+choice_probabilities = Program(
+    _choice_probabilities, ("params", "batch", "batch", "batch"), lambda layout, *_, **__: layout.sharding("batch")
+)

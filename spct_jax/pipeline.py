@@ -1,0 +1,145 @@
+"""A run from its configuration to its report: every stage in order, each resumable."""
+
+import dataclasses
+import json
+import pathlib
+import sys
+from collections.abc import Callable
+
+from spct_jax import checkpoints, distributed, files, memory, sharding
+from spct_jax.config import Config
+from spct_jax.errors import InputError
+from spct_jax.evaluation import evaluate
+from spct_jax.grm.prompter import Prompter
+from spct_jax.reporting import report
+from spct_jax.training import checks, grpo, inputs, meta, meter, rejection, sft
+from spct_jax.training.context import (
+    LostStepsError,
+    Run,
+    architecture,
+    drop_misfits,
+    load_dataset,
+    load_tokenizer,
+    name_templates,
+)
+from spct_jax.validation import check_positions, validate
+
+STAGES: dict[str, Callable[[Run], dict]] = {
+    "sft": sft.run_sft,
+    "rejection": rejection.run_rejection,
+    "rft": sft.run_rft,
+    "rl": grpo.run_rl,
+    "meta_rm": meta.run_meta_rm,
+    "evaluate": evaluate.run_evaluation,
+}
+
+
+def prepare(config: Config, workdir: pathlib.Path) -> Run:
+    """Reads the data, trains or loads the tokenizer, and fixes the model's size.
+
+    Raises:
+      InputError: the configuration or a file is wrong, or `workdir` holds a run of another configuration.
+    """
+    validate(config)
+    config, workdir = inputs.absolute(config), workdir.absolute()
+    check_positions(config, checkpoints.read_architecture(config.init_checkpoint) if config.init_checkpoint else config.model)
+    layout = sharding.make_layout(config.mesh)
+    checks.check_batches(config, layout)
+    config = name_templates(config)
+    files.make_directory(workdir / "data")
+    _claim(workdir, config)
+    dataset = load_dataset(config, workdir / "data")
+    tokenizer = load_tokenizer(config, dataset, workdir / "tokenizer.model")
+    run = Run(
+        config=config,
+        workdir=workdir,
+        dataset=dataset,
+        prompter=Prompter(config.prompt, tokenizer),
+        model=architecture(config, tokenizer),
+        layout=layout,
+        rollout_layout=sharding.rollout_layout(layout, config.mesh),
+    )
+    run = drop_misfits(run)
+    files.write_json(workdir / "data.json", {name: dataclasses.asdict(r) for name, r in run.dataset.reports.items()})
+    return run
+
+
+def train(config: Config, workdir: pathlib.Path) -> dict:
+    """Runs every configured stage that has not finished yet and writes the report; returns it.
+
+    Raises:
+      InputError: as of `prepare`, or another run is under way in `workdir`, or what a stage needs is missing.
+    """
+    validate(config)  # before there is a directory
+    workdir = workdir.absolute()
+    with files.locked_directory(workdir):
+        run = prepare(config, workdir)
+        check(run)
+        values = inputs.values(run.config, workdir)
+        for stage in run.config.stages:
+            if not distributed.agree((workdir / stage / "summary.json").exists()):
+                inputs.begin(stage, run.config, workdir, values)
+                _finish(run, stage)
+        return report.write_report(workdir) if distributed.is_first() else {}
+
+
+def _finish(run: Run, stage: str) -> None:
+    """Runs a stage to its end, and before it the last steps of an earlier one whose parameters are found damaged."""
+    while True:
+        try:
+            summary = STAGES[stage](run)
+        except LostStepsError as lost:
+            if distributed.is_first():
+                print(f"{lost}; the steps after it are trained again", file=sys.stderr)
+                (run.workdir / lost.stage / "summary.json").unlink(missing_ok=True)
+            _finish(run, lost.stage)
+        else:
+            break
+    memory.end_stage()
+    summary = {**summary, "peak_memory_gib": round(meter.peak_memory_gib(), 3)}
+    files.write_json(run.workdir / stage / "summary.json", summary)
+    distributed.barrier(f"end of {stage}")
+
+
+def _claim(workdir: pathlib.Path, config: Config) -> None:
+    """Keeps the configuration, once no stage that has begun has read another.
+
+    Raises:
+      InputError: one has; it names the field.
+    """
+    inputs.check(config, workdir, inputs.values(config, workdir))
+    path = workdir / "config.json"
+    wanted = json.loads(json.dumps(dataclasses.asdict(config)))
+    found = files.read_json(path) if distributed.agree(path.exists()) else {}
+    changed = {field for field in wanted.keys() | found.keys() if wanted.get(field) != found.get(field)} - set(inputs.FREE)
+    if changed:
+        files.write_json(path, wanted)
+    if not inputs.begun(workdir) and distributed.is_first():
+        (workdir / "data" / "init_checkpoint.json").unlink(missing_ok=True)
+        if changed:  # it may be of other demonstrations
+            (workdir / "tokenizer.model").unlink(missing_ok=True)
+
+
+def check(run: Run) -> None:
+    """Raises InputError naming the field where a stage would find nothing to work on, or settings that do not go together."""
+    stages, data = run.config.stages, run.config.data
+    toy = "" if data.train else "toy."
+    if "sft" in stages:
+        parts, skipped = sft.demonstrations(run, "demonstrations", "general")
+        if not any(len(examples) for examples, _ in parts):
+            reason = f"none fits: {skipped}" if skipped else "there are none"
+            raise InputError(f"config.data.{toy}demonstrations: sft needs demonstrations ({reason})")
+    for stage in ("rejection", "rft", "rl", "meta_rm"):
+        if stage in stages and not len(run.dataset.train):
+            raise InputError(f"config.data.{toy}train: {stage} needs comparisons, and there are none")
+    if "evaluate" in stages:
+        split = run.config.evaluation.split
+        if not len(getattr(run.dataset, split)):
+            raise InputError(
+                f"config.data.{toy}{split}: evaluate needs comparisons of config.evaluation.split={split!r}, and there are none"
+            )
+        for name, _, k, temperature in evaluate.passes(run):
+            try:
+                evaluate.options_of(run, k, temperature, guided=k > 1 and "meta_rm" in stages)
+            except InputError as error:
+                raise InputError(f"config.evaluation: {error} ({name})") from None

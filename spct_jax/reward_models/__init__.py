@@ -1,0 +1,1 @@
+"""Reward models that give a response, or a critique, a number."""

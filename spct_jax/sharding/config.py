@@ -1,0 +1,27 @@
+"""Fields of the mesh."""
+
+import dataclasses
+
+from spct_jax.bounds import bounded, one_of
+
+STRATEGIES = ("data", "fsdp", "tensor", "fsdp_tensor", "multislice")
+
+
+@dataclasses.dataclass
+class MeshConfig:
+    """Devices; see `sharding.py`."""
+
+    cpu_devices: int = bounded(2, 1, 4096)
+    """Devices that the host's CPU is split into when there is no accelerator; about as many as cores is fastest."""
+    strategy: str = one_of("data", STRATEGIES)
+    """How parameters, optimiser state and rows are split over the devices. `data`: rows only. `fsdp`: parameters too, along
+    their width. `tensor`: heads, feed-forward and vocabulary. `fsdp_tensor`: both. `multislice`: both in each slice."""
+    tensor: int = bounded(1, 1, 1 << 20)
+    """Devices that share the heads of a layer; more than 1 for `tensor`, `fsdp_tensor` and `multislice` only."""
+    slices: int = bounded(1, 1, 1 << 20)
+    """Slices of the pod, each with a copy of the parameters; more than 1 for `multislice` only."""
+    rollout: str = one_of("same", ("same", "tensor"))
+    """Where the parameters are while completions are drawn: `same`, or `tensor`, whole but for what `tensor` splits, so that
+    no step of decoding gathers them."""
+    heartbeat_seconds: int = bounded(100, 1, 1 << 20)
+    """Of several processes, one that is silent for so long is given up and the others end."""

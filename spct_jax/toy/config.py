@@ -1,0 +1,40 @@
+"""Fields of the toy world."""
+
+import dataclasses
+
+from spct_jax.bounds import MOST, SEEDS, bounded
+
+
+@dataclasses.dataclass
+class ToyConfig:
+    """The procedural world of `data/toy.py`; used when `DataConfig.train` names no file."""
+
+    seed: int = bounded(0, *SEEDS)
+    """Seed of the problems themselves; the run's seed leaves the data alone, as it would with real data."""
+    train: int = bounded(6000, 1, MOST)
+    development: int = bounded(500, 0, MOST)
+    test: int = bounded(2000, 0, MOST)
+    response_counts: tuple[float, ...] = bounded((0.45, 0.35, 0.2), 0, 1e6)
+    """Relative frequency of 2, 3 and 4 responses."""
+    margin: int = bounded(2, 1, 8)
+    """Least difference between the best and the second-best truth."""
+    single_every: int = bounded(12, 0, MOST)
+    """Every how many training problems one has a single response (0: none)."""
+    lure_on_wrong: float = bounded(0.45, 0, 1)
+    """Share of problems in which a wrong response mentions the lure."""
+    lure_on_any: float = bounded(0.15, 0, 1)
+    """Share in which any response may."""
+    demonstrations: int = bounded(6000, 1, MOST)
+    completions_per_demonstration: int = bounded(2, 1, 1024)
+    demonstration_mix: tuple[float, ...] = bounded((0.8, 0.08, 0.12), 0, 1e6)
+    """Relative frequency of compared, single-response and hinted demonstrations."""
+    general: int = bounded(500, 0, MOST)
+    """General-instruction demonstrations."""
+    criterion_right: tuple[float, ...] = bounded((0.97, 0.94, 0.91), 0, 1)
+    """How often the demonstrator's criterion is the requirement it stands for."""
+    weights_wrong: float = bounded(0.04, 0, 1)
+    """How often he shuffles the weights."""
+    misread: float = bounded(0.015, 0, 1, ends="[)")
+    """How often he misreads whether a response meets a criterion."""
+    lure: tuple[float, float] = bounded((0.3, 0.995), 0, 1, ends="()")
+    """How often he judges by the lure when some response mentions it: on the soberest and on the most festive occasion."""

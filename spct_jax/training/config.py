@@ -1,0 +1,141 @@
+"""Fields of the training stages."""
+
+import dataclasses
+
+from spct_jax.bounds import MOST, bounded, one_of
+
+OPTIMIZERS = ("adam", "muon", "adafactor")
+
+
+REFERENCE_DTYPES = ("float32", "bfloat16")
+
+
+POLICY_DATA = ("draws", "rollouts")
+
+
+@dataclasses.dataclass
+class OptimizerConfig:
+    """Warm-up, plateau, linear decay and global-norm clipping around the optimiser (the papers state none of it)."""
+
+    name: str = one_of("adam", OPTIMIZERS)
+    """`adam`; `muon`: orthogonalised momentum for the matrices of the layers, Adam for the rest; `adafactor`: no momentum and a
+    second moment by rows and columns, next to no memory (`b1` and `b2` do not count)."""
+    learning_rate: float = bounded(1e-3, 0, 100, ends="(]")
+    muon_learning_rate: float = bounded(0.02, 0, 100, ends="(]")
+    warmup_steps: int = bounded(10, 0, MOST)
+    decay_fraction: float = bounded(0.3, 0, 1)
+    """Share of the steps, the last ones, over which the learning rate falls to a tenth."""
+    b1: float = bounded(0.9, 0, 1, ends="[)")
+    b2: float = bounded(0.95, 0, 1, ends="[)")
+    weight_decay: float = bounded(0.0, 0, 100)
+    clip_norm: float = bounded(1.0, 0, 1e9, ends="(]")
+
+
+@dataclasses.dataclass
+class SFTConfig:
+    """Cold start on demonstrations."""
+
+    steps: int = bounded(520, 1, MOST)
+    batch_size: int = bounded(32, 1, 1 << 20)
+    """Examples per step: completions, those of one prompt counted one by one."""
+    accumulate: int = bounded(1, 1, 1 << 20)
+    """Gradients are taken of `batch_size / accumulate` examples at a time, and added up: less memory, the same step."""
+    general_fraction: float = bounded(0.04, 0, 1)
+    """Share of a step's examples that are general (non-judging) demonstrations."""
+    optimizer: OptimizerConfig = dataclasses.field(
+        default_factory=lambda: OptimizerConfig(name="muon", learning_rate=4e-3, muon_learning_rate=0.012, decay_fraction=0.5)
+    )
+
+
+@dataclasses.dataclass
+class RejectionConfig:
+    """Rejection sampling (paper section 3.1): draws on the training comparisons, kept when correct by Eq. 10."""
+
+    problems: int = bounded(1024, 0, MOST)
+    """How many training comparisons are drawn on, a sample by the seed (0: all)."""
+    samples: int = bounded(3, 1, 4096)
+    """N_RFT: draws per comparison without a hint."""
+    hinted: bool = True
+    """Whether one more draw is made with the best response told; the hint is stripped from the target."""
+    drop_too_easy: bool = True
+    """Whether a comparison's unhinted draws are dropped when all of them are correct; hinted ones stay, as in the paper."""
+    temperature: float = bounded(1.0, 0.01, 100)
+    batch_size: int = bounded(256, 1, 1 << 20)
+    """Comparisons per call of the sampler."""
+
+
+@dataclasses.dataclass
+class RFTConfig:
+    """Rejective fine-tuning on the retained draws, mixed with demonstrations of general instructions."""
+
+    steps: int = bounded(22, 1, MOST)
+    batch_size: int = bounded(48, 1, 1 << 20)
+    """As of `SFTConfig`."""
+    accumulate: int = bounded(1, 1, 1 << 20)
+    """As of `SFTConfig`."""
+    general_fraction: float = bounded(0.1, 0, 1)
+    """As of `SFTConfig`."""
+    optimizer: OptimizerConfig = dataclasses.field(default_factory=lambda: OptimizerConfig(learning_rate=1e-3))
+
+
+@dataclasses.dataclass
+class RLConfig:
+    """Rule-based GRPO (paper Eq. 11 and 15)."""
+
+    steps: int = bounded(24, 1, MOST)
+    batch_size: int = bounded(32, 1, 1 << 20)
+    """Prompts per step."""
+    drop_solved: bool = False
+    """Whether comparisons are left out all of whose unhinted rejection draws are correct; those that were not drawn on stay.
+    Without a rejection stage there is nothing to go by, and all stay."""
+    group_size: int = bounded(4, 2, 4096)
+    """G: completions per prompt."""
+    temperature: float = bounded(1.0, 0.01, 100)
+    """Rollout temperature; policy, old and reference log-probabilities are all taken at it."""
+    kl_beta: float = bounded(0.08, 0, 1e6)
+    """Weight of the k3 KL estimate in the loss."""
+    clip: float = bounded(0.2, 0, 1, ends="()")
+    """Ratios beyond 1 - clip and 1 + clip push no further."""
+    updates_per_rollout: int = bounded(1, 1, 4096)
+    """Updates that learn from the same completions."""
+    accumulate: int = bounded(1, 1, 1 << 20)
+    """Gradients are taken of `batch_size / accumulate` prompts at a time, and added up: less memory, the same step. The
+    reference scores the completions in the same parts."""
+    rollout_parts: int = bounded(1, 1, 1 << 20)
+    """Completions are drawn in so many equal parts of the prompts, one after the other, to save the memory of caches."""
+    ref_dtype: str = one_of("float32", REFERENCE_DTYPES)
+    """Of the frozen reference policy's matrices: `float32`, or `bfloat16` for half the memory."""
+    optimizer: OptimizerConfig = dataclasses.field(default_factory=lambda: OptimizerConfig(learning_rate=1.5e-4))
+
+
+@dataclasses.dataclass
+class MetaRMConfig:
+    """Scalar RM that tells correct critiques from wrong ones, trained on rejection draws and on the policy's own verdicts."""
+
+    steps: int = bounded(120, 1, MOST)
+    batch_size: int = bounded(16, 1, 1 << 20)
+    """Prompts per step; each comes with the whole group drawn for it."""
+    policy_data: str = one_of("rollouts", POLICY_DATA)
+    """The policy's verdicts it learns from, beside the unhinted rejection draws. `draws`, the paper's: `rejection.samples` of
+    the final policy on each comparison that rejection sampling draws on. `rollouts`: all of RL, which cost nothing more."""
+    accumulate: int = bounded(1, 1, 1 << 20)
+    """As of `RLConfig`."""
+    optimizer: OptimizerConfig = dataclasses.field(
+        default_factory=lambda: OptimizerConfig(name="muon", learning_rate=3e-3, muon_learning_rate=0.01)
+    )
+
+
+@dataclasses.dataclass
+class CheckpointConfig:
+    """When state is saved."""
+
+    every_steps: int = bounded(20, 1, MOST)
+    every_minutes: float = bounded(0.0, 0, 1e6)
+    """Also when so many minutes have passed since the last one; 0: by steps only."""
+    keep: int = bounded(2, 1, MOST)
+    """The newest so many stay."""
+    keep_hours: float = bounded(0.0, 0, 1e6)
+    """Besides, one in so many hours stays for good; 0: none."""
+    reuse_rollouts: bool = False
+    """Keep the sampler's log-probabilities beside RL's rollouts, and after a restart read what was drawn since the last
+    checkpoint instead of drawing it again, where that is dear. On the same mesh the parameters come out the same either way."""

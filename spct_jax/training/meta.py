@@ -1,0 +1,137 @@
+"""The meta reward model (paper section 4): one scalar that tells a correct critique from a wrong one.
+
+Trained with binary cross-entropy on Eq. 10 correctness, on the unhinted rejection draws (kept or not) and what the RL policy
+writes (`meta_rm.policy_data`), from that policy's parameters. The critiques of one prompt are branches of one trunk here too.
+"""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from spct_jax import distributed
+from spct_jax.checkpoints import train_state
+from spct_jax.data import batches
+from spct_jax.data.batches import Example, Groups
+from spct_jax.models import flops, heads
+from spct_jax.models.config import ModelConfig
+from spct_jax.reward_models.meta import meta_rewards
+from spct_jax.sharding import Program
+from spct_jax.training import grpo, loop, meter, optimizers, rejection
+from spct_jax.training.context import Run
+
+
+def meta_loss(
+    params: Any, config: ModelConfig, groups: Groups, labels: jax.Array, total: jax.Array | None = None
+) -> tuple[jax.Array, loop.Metrics]:
+    """Binary cross-entropy of correctness labels Float32[B G], mean over critiques; empty ones do not count.
+
+    `total` is the number of critiques of the whole batch, where `groups` are a part of it.
+    """
+    logits = meta_rewards(params, config, groups)
+    present = (groups.lengths > 0).astype(jnp.float32)
+    count = present.sum()
+    total = count if total is None else total
+    loss = (optax.sigmoid_binary_cross_entropy(logits, labels) * present).sum() / total
+    right = ((logits > 0) == (labels > 0.5)) * present
+    tokens = groups.lengths.sum().astype(jnp.float32)
+    metrics = {
+        "loss": (loss * total, count),
+        "accuracy": (right.sum(), count),
+        "branch_slots_used": (count, float(present.size)),
+        "tokens": (tokens, 1.0),
+    }
+    return loss, metrics
+
+
+def meta_gradients(
+    params: Any, groups: Groups, labels: jax.Array, *, config: ModelConfig, accumulate: int = 1
+) -> tuple[Any, loop.Metrics]:
+    """Gradients of `meta_loss` and its metrics, in `accumulate` parts."""
+    total = (groups.lengths > 0).astype(jnp.float32).sum()
+
+    def loss(params, rows):
+        value, metrics = meta_loss(params, config, *rows, total)
+        return value, (metrics, None)
+
+    return loop.gradients(loss, params, (groups, labels), accumulate)[:2]
+
+
+def _step(
+    state: train_state.TrainState,
+    groups: Groups,
+    labels: jax.Array,
+    *,
+    config: ModelConfig,
+    optimizer: optax.GradientTransformation,
+    accumulate: int = 1,
+) -> tuple[train_state.TrainState, loop.Metrics]:
+    """One update; returns (state, metrics)."""
+    gradients, metrics = meta_gradients(state.params, groups, labels, config=config, accumulate=accumulate)
+    return train_state.apply_gradients(state, gradients, optimizer), metrics
+
+
+meta_step = Program(
+    _step, ("state", "batch", "batch"), lambda layout, state, *_, **__: (layout.state(state), layout.whole), donate=(0,)
+)
+
+
+def run_meta_rm(run: Run) -> dict[str, float]:
+    """Trains the meta RM."""
+    config = run.config.meta_rm
+    optimizer = optimizers.make(config.optimizer, config.steps)
+    drawing = rejection.draw(run, rejection.FINAL) if config.policy_data == "draws" else None
+    examples = _examples(run)
+    group_size = max(example.size for example, _ in examples)
+
+    def make_params():
+        head = heads.init_score_head(run.model, run.key("meta_rm"))
+        head = distributed.put(head, run.layout.params(head))
+        return {"model": run.policy_before("meta_rm"), "head": head}
+
+    def update(state, step):
+        chosen = batches.order(run.config.seed, "meta_rm", len(examples), step, config.batch_size)
+        rows, right = zip(*(examples[i] for i in chosen), strict=True)
+        labels = np.zeros((len(chosen), group_size), np.float32)
+        for row, values in zip(labels, right, strict=True):
+            row[: len(values)] = values
+        groups = run.pack(rows, group_size)
+        state, metrics = meta_step(
+            state,
+            groups,
+            run.layout.split(labels),
+            layout=run.layout,
+            config=run.model,
+            optimizer=optimizer,
+            accumulate=config.accumulate,
+        )
+        trunk, time = run.limits.max_prompt - 1, run.limits.max_completion
+        arithmetic = flops.update(run.model, len(chosen), group_size, trunk, time + 1, logits=False)
+        metrics["least_seconds"] = (meter.least_seconds(run.layout, arithmetic), 1.0)
+        return state, metrics, [row.id for row in rows]
+
+    run.describe("meta_rm", "meta_rm")
+    summary = loop.fit(run, "meta_rm", make_params, optimizer, update, config.steps)
+    counts = {"critiques": sum(e.size for e, _ in examples), "correct": sum(sum(right) for _, right in examples)}
+    return summary | counts | ({"drawing_seconds": drawing["seconds"]} if drawing else {})
+
+
+def _examples(run: Run) -> list[tuple[Example, list[bool]]]:
+    """(meta prompt and critiques, which of them are correct) of every group that the meta RM learns from."""
+    groups = []
+    if "rejection" in run.config.stages:
+        groups += rejection.read(run, rejection.UNHINTED)
+    if run.config.meta_rm.policy_data == "draws":
+        groups += rejection.read(run, rejection.FINAL)
+    elif "rl" in run.config.stages:
+        groups += grpo.read_rollouts(run)
+
+    def tokens(number, rollout):
+        return run.prompter.encode_meta(run.dataset.train[number], rollout.order), rollout.completions
+
+    return [
+        (Example(r.id, len(r.completions), functools.partial(tokens, number, r)), rejection.correct(r)) for number, r in groups
+    ]

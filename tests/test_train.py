@@ -1,0 +1,329 @@
+"""The whole pipeline in miniature: every stage runs, bad input is one line, a killed run ends as if it had not been."""
+
+import copy
+import dataclasses
+import functools
+import importlib
+import json
+import pathlib
+import shutil
+import subprocess
+import sys
+
+import jax
+import limits
+import numpy as np
+import pytest
+
+from spct_jax import files, pipeline
+from spct_jax.config import STAGES
+from spct_jax.errors import InputError
+from spct_jax.grm import prompts
+from spct_jax.sharding.config import MeshConfig
+from spct_jax.training import inputs, writers
+
+EXPERIMENTS = pathlib.Path(__file__).parents[1] / "experiments"
+MICRO = [
+    "--config.data.toy.train=48",
+    "--config.data.toy.test=24",
+    "--config.data.toy.development=16",
+    "--config.data.toy.demonstrations=64",
+    "--config.data.toy.general=16",
+    "--config.stages=('sft', 'rl')",
+    "--config.sft.steps=2",
+    "--config.sft.batch_size=8",
+    "--config.rl.steps=2",
+    "--config.rl.batch_size=8",
+    "--config.checkpoint.every_steps=1",
+]
+
+
+def load_experiment(name, monkeypatch):
+    monkeypatch.syspath_prepend(EXPERIMENTS)
+    return importlib.import_module(name)
+
+
+def command(*arguments):
+    return subprocess.run(
+        [sys.executable, "-m", "spct_jax.train", *arguments], capture_output=True, text=True, timeout=limits.SECONDS
+    )
+
+
+def test_every_stage_runs_and_a_second_start_does_nothing_again(micro_config, tmp_path, monkeypatch):
+    """An untrained model parses nothing, so RFT's examples are stood in for; everything else is the real thing."""
+    from spct_jax.training import rejection
+
+    def first_draws(run):
+        return [run.example(number, r, r.completions[:1]) for number, r, _ in rejection._drawn(run)]
+
+    monkeypatch.setattr(rejection, "retained_examples", first_draws)
+    made = pipeline.train(micro_config, tmp_path)
+    assert set(made["stages"]) == set(micro_config.stages)
+    assert {"greedy", "vote@1", "vote@4", "meta@4"} <= made["accuracy"]["rl"].keys()
+    assert (tmp_path / "report.md").exists() and made["problems"] == 10
+    steps = writers.read_metrics(tmp_path / "rl" / "metrics.jsonl")
+    assert made["stages"]["rl"]["zero_spread"] == pytest.approx(np.mean([step["zero_spread"] for step in steps]))
+    assert made["peak_memory_gib"] == made["stages"]["evaluate"]["peak_memory_gib"] > 0
+    assert made["stages"]["rl"]["data"] == {"read": 48, "used": 48, "skipped": {}}
+    before = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*") if p.is_file() and p.parent != tmp_path}
+    again = pipeline.train(micro_config, tmp_path)
+    assert again == made
+    assert before == {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*") if p.is_file() and p.parent != tmp_path}
+
+    # Killed in the midst of the votes, it draws the rest; what it counts is what an undisturbed run counts.
+    (tmp_path / "evaluate" / "summary.json").unlink()
+    done = tmp_path / "evaluate" / "rl_sampled.jsonl"
+    first = done.read_text().splitlines(keepends=True)[:3]
+    done.unlink()
+    done.with_name("rl_sampled.partial.jsonl").write_text("".join(first))
+    resumed = pipeline.train(micro_config, tmp_path)
+    assert resumed["accuracy"] == made["accuracy"]
+    assert resumed["stages"]["evaluate"]["tokens"] == made["stages"]["evaluate"]["tokens"] > 0
+
+
+def test_rft_says_when_nothing_was_retained(micro_config, tmp_path):
+    micro_config.stages = ("sft", "rejection", "rft")
+    with pytest.raises(InputError, match="kept no draw"):
+        pipeline.train(micro_config, tmp_path)
+
+
+def test_a_field_may_change_until_a_stage_has_read_it(micro_config, tmp_path):
+    micro_config.stages = ("sft",)
+    pipeline.train(dataclasses.replace(micro_config, profile_steps=(1, 2)), tmp_path)
+    assert list((tmp_path / "profile" / "sft").rglob("*.xplane.pb"))
+    longer = dataclasses.replace(micro_config, sft=dataclasses.replace(micro_config.sft, steps=3))
+    with pytest.raises(InputError, match=r"config\.sft\.steps: was 2 when sft began .* is 3 now"):
+        pipeline.train(longer, tmp_path)
+    # Another mesh is no other run, nor is one without a profile, nor what no stage has read yet.
+    mended = copy.deepcopy(
+        dataclasses.replace(micro_config, mesh=MeshConfig(strategy="fsdp"), stages=("sft", "rl", "evaluate"))
+    )
+    mended.rl.steps, mended.rl.batch_size, mended.evaluation.problems, mended.data.toy.test = 1, 4, 4, 9
+    pipeline.train(mended, tmp_path)
+    assert json.loads((tmp_path / "config.json").read_text())["data"]["toy"]["test"] == 9
+    mended.rl.kl_beta = 0.5
+    with pytest.raises(InputError, match=r"config\.rl\.kl_beta: was 0.08 when rl began"):
+        pipeline.train(mended, tmp_path)
+
+
+def test_every_field_is_read_by_a_stage_or_free(micro_config, tmp_path):
+    found = inputs.values(micro_config, tmp_path)
+    read = {field for stage in STAGES for field in inputs.read_by(stage, micro_config, found)}
+    left = {field for field in found if field.split(".")[0] not in inputs.FREE} - read
+    assert left == {"data.development", "data.toy.development"}
+    micro_config.stages, micro_config.meta_rm.policy_data = ("sft", "meta_rm"), "draws"
+    assert "rejection.samples" in inputs.read_by("meta_rm", micro_config, found)
+
+
+def write_lines(path, records):
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    return str(path)
+
+
+PAIRS = [{"id": str(i), "query": "Tea?", "responses": ["Yes.", "No."], "scores": [1, 0]} for i in range(4)]
+
+
+def demonstrations(length):
+    said = [" ".join(str(i * i * j) for j in range(3, 3 + length)) for i in range(300)]
+    return [{"turns": [{"role": "user", "content": f"Please say {i}."}], "completions": [text]} for i, text in enumerate(said)]
+
+
+@pytest.mark.parametrize(("stage", "lacks"), [("sft", "demonstrations"), ("evaluate", "test")])
+def test_what_a_later_stage_would_lack_is_said_before_the_first_step(stage, lacks, micro_config, tmp_path):
+    micro_config.stages, data = ("sft", "rl", "evaluate"), micro_config.data
+    data.train, data.vocab_size, data.max_prompt = write_lines(tmp_path / "train.jsonl", PAIRS), 320, 400
+    data.demonstrations = write_lines(tmp_path / "shown.jsonl", demonstrations(1 if lacks == "test" else 200))
+    with pytest.raises(InputError, match=rf"config\.data\.{lacks}: {stage} needs"):
+        pipeline.train(micro_config, tmp_path / "run")
+    assert not (tmp_path / "run" / "sft").exists()
+
+
+@pytest.mark.parametrize("name", ["development", "test", "demonstrations", "general"])
+def test_a_named_file_that_would_not_be_read_is_an_error(name, micro_config, tmp_path):
+    setattr(micro_config.data, name, str(tmp_path / "x.jsonl"))
+    with pytest.raises(InputError, match=rf"config\.data\.{name}: names a file"):
+        pipeline.train(micro_config, tmp_path / "run")
+
+
+def test_two_processes_do_not_share_a_workdir(micro_config, tmp_path):
+    micro_config.stages = ("sft",)
+    with files.locked_directory(tmp_path):
+        done = command(f"--workdir={tmp_path}", *MICRO)
+        assert done.returncode == 2 and done.stderr == f"error: {tmp_path}: another run is under way in it\n"
+        assert [p.name for p in tmp_path.iterdir()] == [".lock"]
+
+
+def test_a_file_that_changes_between_two_lives_of_a_run_is_named(micro_config, tmp_path):
+    def write(name, records):
+        return write_lines(tmp_path / name, records)
+
+    data, pairs, shown = micro_config.data, PAIRS, demonstrations(1)
+    data.train = data.test = write("pairs.jsonl", pairs)
+    data.test, data.demonstrations, data.vocab_size = write("test.jsonl", pairs), write("shown.jsonl", shown), 320
+    template = tmp_path / "mine.txt"
+    template.write_text(prompts.load_template("short").text)
+    micro_config.prompt.template, micro_config.evaluation.problems = str(template), 4
+    values = functools.partial(inputs.values, inputs.absolute(micro_config), tmp_path / "run")
+    inputs.begin("sft", micro_config, tmp_path / "run", values())
+    inputs.begin("evaluate", micro_config, tmp_path / "run", values())
+
+    def check(field, stage):
+        prompts.load_template.cache_clear()
+        with pytest.raises(InputError, match=rf"config\.{field}: the content of .* is not that which {stage} began with"):
+            inputs.check(micro_config, tmp_path / "run", values())
+
+    inputs.check(micro_config, tmp_path / "run", values())
+    write("test.jsonl", pairs[::-1])
+    check(r"data\.test", "evaluate")
+    write("test.jsonl", pairs)
+    inputs.check(micro_config, tmp_path / "run", values())
+    template.write_text(template.read_text() + "\n")
+    check(r"prompt\.template", "sft")
+    write("shown.jsonl", shown[1:])
+    check(r"data\.demonstrations", "sft")
+
+
+def test_another_model_at_the_path_of_the_initial_checkpoint_is_named(micro_config, tmp_path):
+    micro_config.stages = ("sft",)
+    pipeline.train(micro_config, tmp_path / "first")
+    base, other = (str(tmp_path / name / "sft") for name in ("base", "first"))
+    shutil.copytree(other, base)
+    run = pipeline.prepare(dataclasses.replace(micro_config, init_checkpoint=base), tmp_path / "run")
+    run.initial_params()
+    run.initial_params()
+    shutil.rmtree(tmp_path / "base" / "sft" / "checkpoints" / "2")
+    with pytest.raises(InputError, match=r"config\.init_checkpoint: .* is not the model that this run began with"):
+        run.initial_params()
+
+
+def test_a_slip_before_the_first_stage_claims_nothing(micro_config, tmp_path):
+    micro_config.stages, slip = ("sft",), dataclasses.replace(micro_config)
+    slip.data = dataclasses.replace(micro_config.data, train=str(tmp_path / "trian.jsonl"), vocab_size=500)
+    with pytest.raises(InputError, match=r"trian\.jsonl"):
+        pipeline.train(slip, tmp_path / "run")
+    pipeline.train(micro_config, tmp_path / "run")
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["data"]["vocab_size"] == micro_config.data.vocab_size
+
+
+def test_a_run_may_start_from_a_checkpoint_at_any_stage(micro_config, tmp_path):
+    micro_config.stages = ("sft",)
+    pipeline.train(micro_config, tmp_path / "first")
+    micro_config.stages, micro_config.init_checkpoint = ("rl", "meta_rm", "evaluate"), str(tmp_path / "first" / "sft")
+    micro_config.meta_rm.policy_data = "draws"
+    made = pipeline.train(micro_config, tmp_path / "second")
+    assert made["stages"]["meta_rm"]["critiques"] == 24 * 3 and made["stages"]["meta_rm"]["branch_slots_used"] == 1
+    assert set(made["stages"]) == set(micro_config.stages) and set(made["accuracy"]) == {"rl"}
+    run = pipeline.prepare(micro_config, tmp_path / "second")
+    assert jax.tree.all(jax.tree.map(np.array_equal, run.policy_before("rl"), run.initial_params()))
+    first = json.loads((tmp_path / "second" / "rl" / "metrics.jsonl").read_text().splitlines()[0])
+    assert first["kl"] == 0.0
+
+
+def test_a_comparison_without_one_best_response_is_named(tmp_path):
+    path = tmp_path / "train.jsonl"
+    path.write_text('{"query": "q", "responses": ["a", "b"], "scores": [1, 1]}\n')
+    done = command(f"--workdir={tmp_path / 'run'}", f"--config.data.train={path}")
+    assert done.returncode == 2 and f"{path}:1: no unique best response" in done.stderr
+
+
+def test_killed_and_restarted_by_a_relative_path_it_ends_bitwise_the_same(tmp_path, monkeypatch):
+    kill_test = load_experiment("kill_test", monkeypatch)
+    calm, killed = tmp_path / "calm", tmp_path / "killed"
+    kill_test.kills.run_undisturbed(calm, MICRO, kill_test.kills.Mesh())
+    with kill_test.kills.Pod(killed, MICRO, [kill_test.kills.Mesh()]) as pod:
+        pod.begin()
+        for _ in pod.looks():
+            if (pod.workdir / "rl" / "checkpoints" / "1").exists():
+                break
+        pod.kill(pod.pids)
+        assert not (pod.workdir / "report.json").exists(), "the run was over before it could be killed"
+        pod.begin()
+        pod.end()
+    assert set(kill_test.digests(pod.workdir)) == {"sft", "rl"}
+    assert kill_test.compare(calm, killed) == []
+    assert json.loads((pod.workdir / "rl" / "summary.json").read_text())["steps"] == 2
+    assert "is damaged" not in pod.log.read_text()
+
+
+def test_a_damaged_checkpoint_is_passed_over_and_the_run_ends_as_if_it_had_been_whole(micro_config, tmp_path, monkeypatch):
+    micro_config.stages, micro_config.sft.steps, micro_config.checkpoint.every_steps = ("sft",), 3, 1
+    calm, damaged = tmp_path / "calm", tmp_path / "damaged"
+    pipeline.train(micro_config, calm)
+    pipeline.train(micro_config, damaged)
+    (damaged / "sft" / "summary.json").unlink()
+    last = damaged / "sft" / "checkpoints" / "3" / "params"
+    largest = max((p for p in last.rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
+    content = bytearray(largest.read_bytes())
+    content[len(content) // 2 : len(content) // 2 + 64] = bytes(64)
+    largest.write_bytes(content)
+    pipeline.train(micro_config, damaged)
+    digests = load_experiment("kill_test", monkeypatch).digests
+    assert digests(damaged) == digests(calm)
+
+
+def test_a_damaged_end_of_a_finished_stage_is_trained_again_before_a_later_one_builds_on_it(
+    micro_config, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    micro_config.stages = ("sft", "rl")
+    calm, damaged = pathlib.Path("calm"), pathlib.Path("damaged")
+    pipeline.train(micro_config, calm)
+    shutil.copytree(calm, damaged)
+    shutil.rmtree(damaged / "rl")
+    last = sorted((damaged / "sft/checkpoints/2/params/d").iterdir(), key=lambda p: p.stat().st_size)[-1]
+    content = bytearray(last.read_bytes())
+    content[len(content) // 2] ^= 16
+    last.write_bytes(content)
+    pipeline.train(micro_config, damaged)
+    assert "checkpoint 2 is damaged" in capsys.readouterr().err
+    digests = load_experiment("kill_test", monkeypatch).digests
+    assert digests(damaged) == digests(calm)
+
+
+def test_where_one_process_cannot_read_its_part_of_a_checkpoint_the_run_goes_on_from_an_earlier_one(tmp_path, monkeypatch):
+    kill_test = load_experiment("kill_test", monkeypatch)
+    mesh = ("strategy=fsdp", "cpu_devices=1", "heartbeat_seconds=10")
+    pair = kill_test.kills.Mesh(2, tuple(f"--config.mesh.{flag}" for flag in mesh))
+    flags = ["--config.stages=('sft',)" if "stages" in flag else flag for flag in MICRO] + ["--config.sft.steps=3"]
+    workdir = kill_test.kills.workdir_in(tmp_path)
+    start = kill_test.kills.command(flags, pair, 1)
+    again = functools.partial(subprocess.run, start, cwd=tmp_path, capture_output=True, text=True)
+    assert again(timeout=limits.SECONDS).returncode == 0
+    calm = kill_test.digests(workdir)
+    (workdir / "sft" / "summary.json").unlink()
+    part = workdir / "sft" / "checkpoints" / "3" / "params" / "ocdbt.process_1"
+    largest = max((p for p in part.rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
+    largest.write_bytes(largest.read_bytes()[:1000])
+    done = again(timeout=limits.SECONDS)
+    assert done.returncode == 0 and "restart" not in done.stderr and "checkpoint 3 is damaged" in done.stderr, done.stderr
+    assert kill_test.digests(workdir) == calm
+    assert [p.name.partition("-")[0] for p in (workdir / "sft" / "damaged").iterdir()] == ["3"]
+
+
+def test_rollouts_since_the_last_checkpoint_are_read_instead_of_drawn_and_it_ends_bitwise_the_same(
+    micro_config, tmp_path, monkeypatch, capsys
+):
+    from spct_jax.training import drawing, grpo
+
+    micro_config.stages = ("sft", "rl")
+    # All verdicts of an untrained model are malformed, and without spread nothing would be learned.
+    monkeypatch.setattr(grpo, "group_advantages", lambda r: np.random.default_rng(0).standard_normal(r.shape, np.float32))
+    calm, resumed = tmp_path / "calm", tmp_path / "resumed"
+    pipeline.train(micro_config, calm)
+    micro_config.checkpoint.reuse_rollouts = True
+    pipeline.train(micro_config, resumed)
+    (resumed / "rl" / "summary.json").unlink()
+    shutil.rmtree(resumed / "rl" / "checkpoints" / "2")
+    with monkeypatch.context() as nothing:
+        nothing.setattr(drawing, "draw", None)
+        pipeline.train(micro_config, resumed)
+    digests = load_experiment("kill_test", monkeypatch).digests
+    assert digests(resumed) == digests(calm)
+    seen = [json.loads((run / "rl" / "metrics.jsonl").read_text().splitlines()[-1]) for run in (calm, resumed)]
+    assert seen[0]["step"] == seen[1]["step"] and seen[0]["sampler_drift"] == seen[1]["sampler_drift"] > 0
+    (resumed / "rl" / "rollouts" / "000001.npy").write_bytes(b"torn")
+    (resumed / "rl" / "summary.json").unlink()
+    shutil.rmtree(resumed / "rl" / "checkpoints" / "2")
+    pipeline.train(micro_config, resumed)
+    assert "000001.npy: not an array" in capsys.readouterr().err
+    assert digests(resumed) == digests(calm)

@@ -1,0 +1,55 @@
+"""What a run makes of its records."""
+
+import dataclasses
+import itertools
+
+import pytest
+
+from spct_jax.config import tiny
+from spct_jax.data.comparison import Comparison, Turn
+from spct_jax.data.config import DataConfig
+from spct_jax.data.index import Records
+from spct_jax.data.tokenizer import train_tokenizer
+from spct_jax.errors import InputError
+from spct_jax.grm.config import PromptConfig
+from spct_jax.grm.prompter import Prompter
+from spct_jax.training.context import Dataset, Run, drop_misfits
+
+
+@pytest.fixture(scope="module")
+def prompter():
+    return Prompter(
+        PromptConfig(),
+        train_tokenizer(["Response 1 is quiet and has wifi, Response 2 and Response 3 have a pool.\n"] * 50, vocab_size=400),
+    )
+
+
+def run_of(prompter, tmp_path, comparison, stages, *, on_bad="skip", **data):
+    config = dataclasses.replace(tiny(), stages=stages, data=DataConfig(on_bad=on_bad, **data))
+    other = dataclasses.replace(comparison, responses=("a", "b"), scores=(0, 1), id="short")
+    both, none = Records.of([other, comparison]), Records.of([])
+    reports = {
+        name: dataclasses.make_dataclass("Report", ["used", "skipped"])(2, {}) for name in ("train", "development", "test")
+    }
+    dataset = Dataset(both, both, both, none, none, reports)
+    (tmp_path / "data").mkdir(exist_ok=True)
+    return Run(config, tmp_path, dataset, prompter, None, None, None)
+
+
+@pytest.mark.parametrize("stages", [("sft",), ("sft", "meta_rm"), ("sft", "rejection"), ("rejection", "meta_rm")])
+def test_a_comparison_fits_where_its_longest_prompt_in_any_order_does(prompter, tmp_path, stages):
+    """The longest of all that any stage makes: hinted, and as the meta RM reads it."""
+    responses = ["wifi", "wifi and a pool", "quiet" + "\n" * 30]  # at the end of a prompt white space is trimmed
+    shown = Comparison(conversation=[Turn("user", "q")], responses=responses, scores=[0, 1, 0], id="x")
+    orders = list(itertools.permutations(range(3)))
+    kinds = (False, True) if "rejection" in stages else (False,)
+    each = [len(prompter.encode(shown, order, hinted=hinted)) for order in orders for hinted in kinds]
+    if "meta_rm" in stages:
+        each += [len(prompter.encode_meta(shown, order)) for order in orders]
+    assert max(each) > len(prompter.encode(shown, (0, 1, 2))) + 20
+    for limit, fits in ((max(each), True), (max(each) - 1, False)):
+        run = run_of(prompter, tmp_path, shown, stages, max_prompt=limit)
+        assert run.fits(shown) is fits
+        assert [c.id for c in drop_misfits(run).dataset.train] == ["short", "x"][: 1 + fits]
+    with pytest.raises(InputError, match="prompt of 'x' is longer"):
+        drop_misfits(run_of(prompter, tmp_path, shown, stages, on_bad="fatal", max_prompt=max(each) - 1))

@@ -1,0 +1,74 @@
+"""What completions say, on their way from the sampler to what is learned from them."""
+
+import functools
+import json
+import pickle
+import tracemalloc
+
+import numpy as np
+import pytest
+
+from spct_jax.data.comparison import Comparison
+from spct_jax.data.tokenizer import train_tokenizer
+from spct_jax.errors import InputError
+from spct_jax.grm import prompts, rewards
+from spct_jax.grm.config import PromptConfig
+from spct_jax.grm.prompter import Prompter
+from spct_jax.toy import world
+from spct_jax.toy.config import ToyConfig
+from spct_jax.training import rejection, rollout
+
+PAIR = Comparison(id="a", conversation=[{"role": "user", "content": "q"}], responses=["x", "y"], scores=[9, 1])
+
+
+@functools.cache
+def prompter():
+    shown = world.demonstrations(
+        ToyConfig(demonstrations=20), prompts.load_template("short"), prompts.load_template("short_single")
+    )
+    return Prompter(PromptConfig(), train_tokenizer([c for d in shown for c in d.completions], vocab_size=400))
+
+
+@pytest.fixture
+def drawn():
+    """Three completions that say the same and are right; one ends, one goes on, one is cut; and an empty one."""
+    whole = prompter().tokenizer.encode_completion("Scores: \\boxed{1, 9}")
+    rambling = prompter().tokenizer.encode("Scores: \\boxed{1, 9}\nand so on and so on")
+    return prompter().read(PAIR, (1, 0), [whole, rambling, whole[:-1], []])
+
+
+def test_a_completion_cut_at_the_limit_earns_nothing(drawn):
+    assert drawn.truncated == (False, True, True, True) and drawn.scores == ((9, 1), None, None, None)
+    assert [rewards.reward(s, drawn.truth) for s in drawn.scores] == [1, -1, -1, -1]
+    assert rejection.correct(drawn) == [True, False, False, False]
+    assert rejection.retain(rejection.correct(drawn), rejection.correct(drawn), drop_too_easy=True) == ([0], [0])
+
+
+def test_files_keep_what_was_read(drawn, tmp_path):
+    rollout.write(tmp_path / "drawn.jsonl", [drawn])
+    (found,) = rollout.read(tmp_path / "drawn.jsonl")
+    for field in ("id", "order", "scores", "truncated", "truth"):
+        assert getattr(found, field) == getattr(drawn, field)
+    assert found.texts is None and json.loads((tmp_path / "drawn.jsonl").read_text())["texts"] == list(drawn.texts)
+    assert [c.tolist() for c in found.completions] == [c.tolist() for c in drawn.completions]
+    (tmp_path / "drawn.jsonl").write_text('\n{"id": "a", "completions": [[1]]}\n')
+    with pytest.raises(InputError, match="drawn.jsonl:2: not a rollout"):
+        rollout.read(tmp_path / "drawn.jsonl")
+
+
+def test_rollouts_take_four_bytes_a_token(tmp_path):
+    """Read from a file, drawn, and as one process hands them to another; Python's own integers would take 36."""
+    rng, file = np.random.default_rng(0), tmp_path / "drawn.jsonl"
+    given = [rng.integers(6, prompter().tokenizer.vocab_size, 5000, np.int32) for _ in range(8)]
+    rollout.write(file, [prompter().read(PAIR, (1, 0), given)])
+    tracemalloc.start()
+    try:
+        for make in (lambda: rollout.read(file), lambda: pickle.loads(pickle.dumps(rollout.read(file)))):
+            before = tracemalloc.get_traced_memory()[0]
+            held = make()
+            assert tracemalloc.get_traced_memory()[0] - before < 4.5 * 8 * 5000
+            assert held[0].completions[7].tolist() == given[7].tolist()
+            del held
+    finally:
+        tracemalloc.stop()
+    assert {c.dtype for c in prompter().read(PAIR, (1, 0), given).completions} == {np.dtype(np.int32)}
