@@ -234,13 +234,13 @@ def load_dataset(config: Config, directory: pathlib.Path) -> Dataset:
 
 
 def _toy_dataset(config: Config) -> Dataset:
-    world, names = config.data.toy, config.prompt
+    toy, names = config.data.toy, config.prompt
     template, single = prompts.load_template(names.template), prompts.load_template(names.single_template)
-    splits = {s: [p.comparison for p in world.problems(s, getattr(world, s), world)] for s in world.SPLITS}
+    splits = {s: [p.comparison for p in world.problems(s, getattr(toy, s), toy)] for s in world.SPLITS}
     return Dataset(
-        **{name: Records.of(split, repr(world)) for name, split in splits.items()},
-        demonstrations=Records.of(world.demonstrations(world, template, single), repr(world)),
-        general=Records.of(world.general_instructions(world), repr(world)),
+        **{name: Records.of(split, repr(toy)) for name, split in splits.items()},
+        demonstrations=Records.of(world.demonstrations(toy, template, single), repr(toy)),
+        general=Records.of(world.general_instructions(toy), repr(toy)),
         reports={name: ReadReport(len(split), len(split)) for name, split in splits.items()},
     )
 
