@@ -1,7 +1,7 @@
 """The arithmetic of every program by hand, to hold against what the compiler made of it.
 
 Conventions: a multiplication with its addition is two operations; only matrix products count. Attention of a trunk counts the
-blocks that are computed (`attention.query_blocks`), which is more than the causal half and less than the square; a branch
+blocks that are computed (`trunk_attention.query_blocks`), which is more than the causal half and less than the square; a branch
 attends to its whole trunk and, masked, to all of its own tokens. Padding counts, it is computed. Decoding counts one token of
 every branch and as many columns of its own cache as the caller says; compiled, all of the cache counts. With `remat="full"` a
 layer's products are done twice before and twice as much again in the backward pass (4 times the forward), those of attention in
@@ -32,7 +32,7 @@ def _trunk_linear(c: ModelConfig, trunk: int) -> float:
 
 def _trunk_attention(c: ModelConfig, trunk: int) -> float:
     """All layers, the last one only where it is in a scan, one trunk of so many slots."""
-    pairs, query_blocks = 0, (splash if c.attention == "splash" else attention).query_blocks
+    pairs, query_blocks = 0, (splash if c.attention == "splash" else trunk_attention).query_blocks
     for kind in c.layer_kinds[:-1] if c.remainder else c.layer_kinds:
         blocks = query_blocks(trunk, window_of(c, kind))
         pairs += sum((last - start) * (last - first) for start, last, first in blocks)

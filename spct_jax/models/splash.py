@@ -1,4 +1,4 @@
-"""Attention within trunks by the Pallas kernel for TPUs (splash attention); `attention.attend_trunk` is the reference."""
+"""Attention within trunks by the Pallas kernel for TPUs (splash attention); `trunk_attention.attend_trunk` is the reference."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def block_size(length: int) -> int:
 
 
 def query_blocks(length: int, window: int | None) -> list[tuple[int, int, int]]:
-    """What `attention.query_blocks` says of its blocks: (first query, one past the last query and key, first key) of each."""
+    """What `trunk_attention.query_blocks` says of its blocks: (first query, one past the last query and key, first key) of each."""
     padded = length + -length % LANES
     size = block_size(padded)
     firsts = range(0, padded, size)
