@@ -61,7 +61,7 @@ def block_size(length: int) -> int:
 
 
 def query_blocks(length: int, window: int | None) -> list[tuple[int, int, int]]:
-    """What `trunk_attention.query_blocks` says of its blocks: (first query, one past the last query and key, first key) of each."""
+    """As `trunk_attention.query_blocks`, of the blocks here: (first query, one past the last query and key, first key)."""
     padded = length + -length % LANES
     size = block_size(padded)
     firsts = range(0, padded, size)
