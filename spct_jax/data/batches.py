@@ -12,6 +12,7 @@ import flax.struct
 import numpy as np
 
 from spct_jax.errors import InputError
+from spct_jax.numbers import next_power_of_two
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,6 +52,11 @@ class Groups:
     def targets(self):
         """Int32[B G T]: the completions."""
         return self.inputs[:, :, 1:]
+
+
+def padded_length(length: int) -> int:
+    """The length that a sequence of `length` tokens is padded to, of few: a power of two, at least 16."""
+    return next_power_of_two(length, minimum=16)
 
 
 def order(seed: int, stream: str, count: int, step: int, batch_size: int) -> list[int]:

@@ -4,9 +4,9 @@ import dataclasses
 
 from spct_jax import bounds
 from spct_jax.bounds import MOST, SEEDS, bounded, one_of
+from spct_jax.data import batches
 from spct_jax.errors import InputError
 from spct_jax.models.config import ModelConfig
-from spct_jax.sampling.generate import bucket_of
 
 LONGEST_PROMPT = 8192
 """Tokens of the longest prompt where nothing else limits it."""
@@ -86,4 +86,4 @@ class Options:
         if length > self.longest_prompt:
             raise InputError(f"prompt longer than the context (more than {self.longest_prompt:,} tokens)")
         fitting = (bucket for bucket in self.buckets if length <= bucket[0])
-        return next(fitting, (min(bucket_of(length), self.max_prompt), self.max_new_tokens))
+        return next(fitting, (min(batches.padded_length(length), self.max_prompt), self.max_new_tokens))

@@ -18,8 +18,8 @@ from spct_jax.grm import parse
 from spct_jax.judging import token_prob
 from spct_jax.judging.options import Options
 from spct_jax.judging.task import Order, Task
+from spct_jax.numbers import next_power_of_four
 from spct_jax.reward_models import meta
-from spct_jax.sampling.generate import bucket_of
 
 if TYPE_CHECKING:
     from spct_jax.judging.judge import Judge
@@ -48,10 +48,10 @@ class Reader:
         task.unread = len(by_order)
         for order, critiques in by_order.items():
             max_prompt, max_completion = self._options.shape_of(task.prepared.longest)
-            longest = bucket_of(max(map(len, critiques)))
+            longest = batches.padded_length(max(map(len, critiques)))
             # Few programs: powers of four, and less than four only where fewer samples were drawn.
             most = max(len(critiques), min(sum(map(len, critiques.values())), 4))
-            group_size = 1 << 2 * -(-(most - 1).bit_length() // 2)
+            group_size = next_power_of_four(most)
             shape = (max_prompt, group_size, min(longest, max_completion))
             self._waiting.setdefault(shape, []).append((task, order, list(critiques.values())))
         self.read(fill=True)
@@ -98,7 +98,7 @@ class Reader:
     def _choice_probabilities(self, batch: list, groups: Groups) -> None:
         judge, most = self._judge, max(task.comparison.n for task, _, _ in batch)
         positions = np.zeros(groups.lengths.shape, np.int32)
-        candidates = np.zeros((*positions.shape, bucket_of(most)), np.int32)
+        candidates = np.zeros((*positions.shape, batches.padded_length(most)), np.int32)
         chosen = [
             (b, g, task, same)
             for b, (task, _, critiques) in enumerate(batch)

@@ -26,6 +26,7 @@ from spct_jax.judging.options import Options
 from spct_jax.judging.rescoring import Reader
 from spct_jax.judging.task import Order, Prepared, Task
 from spct_jax.judging.verdicts import Sample, Verdict
+from spct_jax.numbers import ceil_div
 from spct_jax.sampling import programs
 from spct_jax.sampling.engine import Engine, Finished, Request, Usage
 from spct_jax.sampling.programs import Sampler, Shape
@@ -216,7 +217,7 @@ class Stream:
 
     def _size(self, shape: tuple[int, int]) -> Shape:
         options, devices = self.options, self.judge.layout.batch_shards
-        rows = -(-options.batch_size // devices) * devices
+        rows = ceil_div(options.batch_size, devices) * devices
         prefill_rows = programs.prefill_rows(shape[0], rows, devices)
         return Shape(*shape, rows=rows, branches=options.branches, trunks=options.trunks, prefill_rows=prefill_rows)
 

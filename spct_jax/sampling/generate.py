@@ -15,6 +15,7 @@ import numpy as np
 from jax import lax
 
 from spct_jax import models
+from spct_jax.data import batches
 from spct_jax.errors import InputError
 from spct_jax.models import logprobs
 from spct_jax.sharding import Program, logical
@@ -280,11 +281,6 @@ def _draw(
 draw = Program(_draw, ("params", *("batch",) * 5, "whole"), lambda layout, *_, **__: layout.sharding("batch"))
 
 
-def bucket_of(length: int) -> int:
-    """The fixed table of trunk shapes: the next power of two, at least 16."""
-    return max(16, 1 << max(length - 1, 0).bit_length())
-
-
 def generate(
     params: models.Params,
     config: models.ModelConfig,
@@ -313,7 +309,7 @@ def generate(
       top_k: draw from the top_k likeliest tokens only; 0 for all.
       top_p: draw from the likeliest tokens that together have this probability; 1 for all. Log-probabilities are those of
         the distribution that is left.
-      bucket: trunk shape for all prompts; None takes each prompt's own from the fixed table (`bucket_of`).
+      bucket: trunk shape for all prompts; None takes each prompt's own from the fixed table (`batches.padded_length`).
 
     Returns:
       `Completions` with tokens Int32[B G T], lengths Int32[B G] and logprobs Float32[B G T].
@@ -333,7 +329,7 @@ def generate(
         raise InputError(f"generate needs one key or {B} keys, got shape {key.shape}")
     keys = branch_keys(key, jnp.broadcast_to(jnp.arange(num_samples), (B, num_samples)))
 
-    buckets = np.array([bucket or bucket_of(len(prompt) - 1) for prompt in prompts])
+    buckets = np.array([bucket or batches.padded_length(len(prompt) - 1) for prompt in prompts])
     parts, order = [], []
     for P in sorted(set(buckets.tolist())):
         rows = np.flatnonzero(buckets == P)
