@@ -110,7 +110,7 @@ def _update(params, batch, *, stage: str, accumulate: int):
 
 def _placed(layout: sharding.Layout, params, *_, **__):
     states = {name: layout.state(train_state.abstract_state(None, params, optimizer)) for name, optimizer in OPTIMIZERS.items()}
-    return layout.params(params), layout.whole, states
+    return layout.params(params), layout.replicated, states
 
 
 update = sharding.Program(_update, ("params", "batch"), _placed)

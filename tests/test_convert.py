@@ -117,7 +117,7 @@ def test_a_run_starts_from_a_hugging_face_directory(source, micro_config, tmp_pa
 
 def test_a_checkpoint_of_two_devices_is_converted_on_one(source, tmp_path):
     model = checkpoints.load(source)
-    both = jax.device_put(model.params, sharding.make_layout().whole)
+    both = jax.device_put(model.params, sharding.make_layout().replicated)
     checkpoints.save(tmp_path / "ours", dataclasses.replace(model, params=both))
     command = [sys.executable, "-m", "spct_jax.convert", f"--from={tmp_path}/ours", f"--to={tmp_path}/theirs", "--format=hf"]
     done = subprocess.run(command, capture_output=True, text=True)

@@ -73,4 +73,4 @@ def token_logprobs(
         return jax.tree.map(join, out)
 
     whole = (table, jnp.asarray(temperature, jnp.float32))
-    return logical.over_rows(all_chunks, whole, hidden, targets)
+    return logical.shard_map_batch(all_chunks, whole, hidden, targets)

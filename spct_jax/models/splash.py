@@ -52,7 +52,7 @@ def attend_trunk(
         return out.reshape(q.shape)[..., spare:, :].astype(jnp.float32)
 
     keys = ("batch", "kv_heads")
-    return logical.on_each_device(local, ((*keys, "heads_per_kv"), keys, keys, ("batch",)), q, k, v, segments)
+    return logical.shard_map(local, ((*keys, "heads_per_kv"), keys, keys, ("batch",)), q, k, v, segments)
 
 
 def block_size(length: int) -> int:

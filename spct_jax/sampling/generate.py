@@ -250,7 +250,7 @@ def _draw(
         lengths=jnp.zeros((B, G), jnp.int32),
         done=jnp.zeros((B, G), bool) if active is None else ~active,
     )
-    slots = logical.constrain_rows(slots)
+    slots = logical.constrain_batch(slots)
 
     def next_chunk(state):
         base, slots, out = state
@@ -278,7 +278,7 @@ def _draw(
     return out.replace(tokens=out.tokens[..., :max_new_tokens], logprobs=out.logprobs[..., :max_new_tokens])
 
 
-draw = Program(_draw, ("params", *("batch",) * 5, "whole"), lambda layout, *_, **__: layout.sharding("batch"))
+draw = Program(_draw, ("params", *("batch",) * 5, "replicated"), lambda layout, *_, **__: layout.sharding("batch"))
 
 
 def generate(

@@ -125,7 +125,7 @@ def _same_slots(layout: Layout, slots: Slots, *_) -> Slots:
 
 chunk = Program(
     _draw_chunk,
-    ("params", "batch", "whole"),
+    ("params", "batch", "replicated"),
     lambda layout, params, slots, *_, **__: (layout.batch(slots), layout.sharding("batch")),
     donate=(1,),
 )
@@ -148,7 +148,7 @@ def _insert_trunks(slots: Slots, trunks: models.Trunk, rows: jax.Array, places: 
     return slots.replace(trunks=tuple(into(u, held) for u, held in enumerate(slots.trunks)))
 
 
-insert = Program(_insert_trunks, ("batch", "batch", "whole", "whole", "whole"), _same_slots, donate=(0,))
+insert = Program(_insert_trunks, ("batch", "batch", "replicated", "replicated", "replicated"), _same_slots, donate=(0,))
 
 
 def _begin_branches(slots: Slots, fresh, place, keys, sample, last) -> Slots:

@@ -1,6 +1,8 @@
-"""Which devices hold what: logical axes, the strategies that map them to mesh axes, and layouts."""
+"""Which devices hold what: logical axes, strategies that map them to mesh axes, and layouts."""
 
-from spct_jax.sharding.layout import AXES, WAITED, Layout, Program, bytes_per_device, make_layout, rollout_layout, use_devices
+from spct_jax.sharding.devices import AXES, make_mesh, use_devices
+from spct_jax.sharding.layout import Layout, bytes_per_device, make_layout, rollout_layout
+from spct_jax.sharding.program import WAITED, Program
 from spct_jax.sharding.strategies import TABLES
 
 __all__ = [
@@ -11,6 +13,7 @@ __all__ = [
     "Program",
     "bytes_per_device",
     "make_layout",
+    "make_mesh",
     "rollout_layout",
     "use_devices",
 ]

@@ -9,10 +9,10 @@ STRATEGIES = ("data", "fsdp", "tensor", "fsdp_tensor", "multislice")
 
 @dataclasses.dataclass
 class MeshConfig:
-    """Devices; see `sharding.py`."""
+    """Devices and how arrays are split over them."""
 
     cpu_devices: int = bounded(2, 1, 4096)
-    """Devices that the host's CPU is split into when there is no accelerator; about as many as cores is fastest."""
+    """Devices that the host's CPU is split into when there is no accelerator; about one per core is fastest."""
     strategy: str = one_of("data", STRATEGIES)
     """How parameters, optimiser state and rows are split over the devices. `data`: rows only. `fsdp`: parameters too, along
     their width. `tensor`: heads, feed-forward and vocabulary. `fsdp_tensor`: both. `multislice`: both in each slice."""
@@ -21,7 +21,7 @@ class MeshConfig:
     slices: int = bounded(1, 1, 1 << 20)
     """Slices of the pod, each with a copy of the parameters; more than 1 for `multislice` only."""
     rollout: str = one_of("same", ("same", "tensor"))
-    """Where the parameters are while completions are drawn: `same`, or `tensor`, whole but for what `tensor` splits, so that
-    no step of decoding gathers them."""
+    """How parameters are split while completions are drawn: `same`, or `tensor`, replicated but for what `tensor` splits, so
+    that no step of decoding gathers them."""
     heartbeat_seconds: int = bounded(100, 1, 1 << 20)
-    """Of several processes, one that is silent for so long is given up and the others end."""
+    """A process that is silent for so long is given up, and the other processes end."""

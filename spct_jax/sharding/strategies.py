@@ -1,16 +1,14 @@
-"""Strategies: which mesh axes the logical axes stand for."""
+"""Strategies: which mesh axes the logical axes map to. All other logical axes are not split."""
 
-_ROWS = {"batch": ("data", "fsdp")}
-
-
-_SPLIT_BY_TENSOR = {axis: ("tensor",) for axis in ("heads", "kv_heads", "heads_per_kv", "ffw", "vocab")}
-
+_BATCH = {"batch": ("data", "fsdp")}
+_TENSOR = {axis: ("tensor",) for axis in ("heads", "kv_heads", "heads_per_kv", "ffw", "vocab")}
+_FSDP = {"embed": ("fsdp",)}
 
 TABLES: dict[str, dict[str, tuple[str, ...]]] = {
-    "data": _ROWS,
-    "fsdp": _ROWS | {"embed": ("fsdp",)},
-    "tensor": _ROWS | _SPLIT_BY_TENSOR,
-    "fsdp_tensor": _ROWS | {"embed": ("fsdp",)} | _SPLIT_BY_TENSOR,
-    "multislice": _ROWS | {"embed": ("fsdp",)} | _SPLIT_BY_TENSOR,
+    "data": _BATCH,
+    "fsdp": _BATCH | _FSDP,
+    "tensor": _BATCH | _TENSOR,
+    "fsdp_tensor": _BATCH | _FSDP | _TENSOR,
+    "multislice": _BATCH | _FSDP | _TENSOR,
 }
 """Strategy -> logical axis -> mesh axes. In a multi-slice pod only gradients cross slices, which are copies along `data`."""

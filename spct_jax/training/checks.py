@@ -1,7 +1,7 @@
 """Whether the devices divide the batches of an experiment."""
 
 from spct_jax.config import Config
-from spct_jax.sharding.layout import Layout
+from spct_jax.sharding import Layout
 
 
 def check_batches(config: Config, layout: Layout) -> None:

@@ -139,13 +139,13 @@ def _step(
     return train_state.apply_gradients(state, gradients, optimizer), metrics, logprobs
 
 
-GRPO_BATCH = ("batch", "batch", "batch", "batch", "batch", "whole")
+GRPO_BATCH = ("batch", "batch", "batch", "batch", "batch", "replicated")
 """What the arguments of an update are, behind the state."""
 
 grpo_step = Program(
     _step,
     ("state", *GRPO_BATCH),
-    lambda layout, state, *_, **__: (layout.state(state), layout.whole, layout.sharding("batch")),
+    lambda layout, state, *_, **__: (layout.state(state), layout.replicated, layout.sharding("batch")),
     donate=(0,),
 )
 
@@ -161,7 +161,7 @@ def _reference(params: Any, groups: Groups, temperature: float, *, config: Model
     return loop.join_rows(jax.lax.map(score, loop.split_rows(groups, accumulate)))
 
 
-reference_logprobs = Program(_reference, ("params", "batch", "whole"), lambda layout, *_, **__: layout.sharding("batch"))
+reference_logprobs = Program(_reference, ("params", "batch", "replicated"), lambda layout, *_, **__: layout.sharding("batch"))
 
 
 def run_rl(run: Run) -> dict[str, float]:

@@ -75,7 +75,7 @@ def _step(
 
 
 meta_step = Program(
-    _step, ("state", "batch", "batch"), lambda layout, state, *_, **__: (layout.state(state), layout.whole), donate=(0,)
+    _step, ("state", "batch", "batch"), lambda layout, state, *_, **__: (layout.state(state), layout.replicated), donate=(0,)
 )
 
 

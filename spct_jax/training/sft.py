@@ -78,7 +78,9 @@ def _step(
     return train_state.apply_gradients(state, gradients, optimizer), metrics
 
 
-sft_step = Program(_step, ("state", "batch"), lambda layout, state, *_, **__: (layout.state(state), layout.whole), donate=(0,))
+sft_step = Program(
+    _step, ("state", "batch"), lambda layout, state, *_, **__: (layout.state(state), layout.replicated), donate=(0,)
+)
 
 
 def train(

@@ -59,9 +59,9 @@ def tokenizer():
 def judge(devices=1):
     layout = sharding.make_layout(devices=jax.devices()[:devices])
     config = dataclasses.replace(sizes.toy(tokenizer().vocab_size), num_layers=2, final_softcap=5.0)
-    params = jax.device_put(jax.jit(models.init, static_argnums=0)(config, jax.random.key(0)), layout.whole)
+    params = jax.device_put(jax.jit(models.init, static_argnums=0)(config, jax.random.key(0)), layout.replicated)
     prompter = Prompter(PromptConfig(), tokenizer())
-    meta = {"model": params, "head": jax.device_put(models.init_score_head(config, jax.random.key(1)), layout.whole)}
+    meta = {"model": params, "head": jax.device_put(models.init_score_head(config, jax.random.key(1)), layout.replicated)}
     return Judge(layout, params, config, prompter, meta=(meta, config, prompter))
 
 

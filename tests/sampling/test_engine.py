@@ -25,7 +25,7 @@ SAMPLES = 5
 
 @functools.cache
 def params(layout):
-    return jax.device_put(jax.jit(models.init, static_argnums=0)(CONFIG, jax.random.key(0)), layout.whole)
+    return jax.device_put(jax.jit(models.init, static_argnums=0)(CONFIG, jax.random.key(0)), layout.replicated)
 
 
 def key_data(key):
@@ -93,7 +93,7 @@ def test_programs_compiled_ahead_are_those_that_an_engine_calls():
 
 def test_a_program_whose_compilation_was_dropped_is_compiled_when_it_is_called():
     layout, release = sharding.make_layout(devices=jax.devices()[:1]), threading.Event()
-    double = sharding.Program(lambda x: 2 * x, ("whole",), lambda layout, *_: layout.whole)
+    double = sharding.Program(lambda x: 2 * x, ("replicated",), lambda layout, *_: layout.replicated)
     pool = futures.ThreadPoolExecutor(1)
     pool.submit(release.wait)
     assert double.compile_ahead(pool, jax.ShapeDtypeStruct((3,), np.float32), layout=layout)

@@ -1,4 +1,4 @@
-"""Layouts: the same update on one device and on eight, nothing large held whole, checkpoints that fit any mesh."""
+"""Layouts: the same update on one device and on eight, nothing large replicated, checkpoints that fit any mesh."""
 
 import collections
 import dataclasses
@@ -48,7 +48,7 @@ def test_an_update_is_the_same_on_any_mesh(report, stage, mesh):
 
 
 @pytest.mark.parametrize("mesh", sharded.MESHES)
-def test_nothing_large_is_held_whole_unless_it_is_copied(report, mesh):
+def test_nothing_large_is_replicated_but_along_data(report, mesh):
     """Eight devices hold an eighth each of gradients, parameters and moments; of two copies, a quarter; of four, a half."""
     share = {"data": 1, "tensor": 1 / 2, "multislice": 1 / 4}.get(mesh, 1 / 8)
     assert all(report["updates"][f"{stage} {mesh}"]["share"] == share for stage in sharded.STAGES)

@@ -1,0 +1,51 @@
+"""Devices and the mesh they are arranged in.
+
+A mesh has three axes: `data` (copies of the parameters; the slices of a multi-slice pod), `fsdp` (parameters and batch are
+split) and `tensor` (heads, feed-forward and vocabulary are split).
+"""
+
+import importlib.util
+import os
+from collections.abc import Sequence
+
+import jax
+import numpy as np
+from jax.experimental import mesh_utils
+from jax.sharding import Mesh
+
+from spct_jax import distributed, memory
+from spct_jax.errors import InputError
+from spct_jax.sharding.config import MeshConfig
+
+AXES = ("data", "fsdp", "tensor")
+
+
+def use_devices(config: MeshConfig) -> None:
+    """Splits the host's CPU into devices where the CPU is what JAX runs on; must come before JAX is first used."""
+    # A device that waits for another one for 40 s ends the process; on a busy machine that is no reason to.
+    patience = "--xla_cpu_collective_call_terminate_timeout_seconds=600"
+    os.environ["XLA_FLAGS"] = f"{patience} {os.environ.get('XLA_FLAGS', '')}"
+    jax.config.update("jax_num_cpu_devices", config.cpu_devices)
+    if os.environ.get("JAX_PLATFORMS") == "cpu" or not any(map(importlib.util.find_spec, ("libtpu", "jax_plugins"))):
+        memory.keep()
+
+
+def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """The mesh that `config` describes, of all devices that JAX sees or of these.
+
+    Raises:
+      InputError: the devices cannot be arranged so.
+    """
+    devices = list(distributed.devices() if devices is None else devices)
+    count, tensor, slices = len(devices), config.tensor, config.slices
+    if count % (tensor * slices):
+        raise InputError(f"{count} devices cannot be arranged in slices={slices} and tensor={tensor}")
+    inner = count // (slices * tensor)
+    shape = (count, 1, 1) if config.strategy == "data" else (slices, inner, tensor)
+    if slices > 1 and devices[0].platform == "tpu":
+        arranged = mesh_utils.create_hybrid_device_mesh(
+            (1, inner, tensor), (slices, 1, 1), devices, allow_split_physical_axes=True
+        )
+    else:
+        arranged = mesh_utils.create_device_mesh(shape, devices, allow_split_physical_axes=True)
+    return Mesh(np.asarray(arranged).reshape(shape), AXES)
