@@ -48,7 +48,7 @@ def load(source: pathlib.Path, *, dtype: str | None, size: str = "", tokenizer: 
         found = Tokenizer.load(tokenizer) if tokenizer else checkpoints.read_tokenizer(source)
         params, config, kind = hf_weights.read_weights(source, dtype=dtype, num_tokens=found.vocab_size)
         checkpoints.check_finite(params, source)
-        return Model(params, config, found, kind, 0, checkpoints.read_templates(source))
+        return Model(params, config, found, kind, prompt=checkpoints.read_templates(source))
     if (source / "model.json").is_file():
         return checkpoints.load(source, kind=checkpoints.read_card(source)[1], dtype=dtype)
     if google.is_google_directory(source):
@@ -59,7 +59,7 @@ def load(source: pathlib.Path, *, dtype: str | None, size: str = "", tokenizer: 
         found = Tokenizer.load(tokenizer)
         if found.vocab_size > config.vocab_size:
             raise InputError(f"{source}: the tokenizer has {found.vocab_size} pieces, the model {config.vocab_size} rows")
-        return Model(params, config, found, "policy", 0)
+        return Model(params, config, found)
     raise InputError(f"{source}: neither a model of this library nor Hugging Face's nor an Orbax checkpoint")
 
 

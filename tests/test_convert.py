@@ -79,7 +79,7 @@ def test_a_classifier_becomes_a_meta_rm_and_back(tmp_path, tokenizer):
     safetensors.numpy.save_file(wide, source / "model.safetensors")
     (source / "config.json").write_text(json.dumps(config | {"vocab_size": 320}))
     convert.convert(source, tmp_path / "ours", "orbax", dtype=None, tokenizer=str(path))
-    model = checkpoints.load(tmp_path / "ours", kind="meta_rm")
+    model = checkpoints.load(tmp_path / "ours", kind=checkpoints.ModelKind.META_RM)
     assert model.params["head"]["score"].shape == (24,)
     with pytest.raises(InputError, match="holds a meta_rm checkpoint, not a policy one"):
         checkpoints.load(tmp_path / "ours")

@@ -61,7 +61,7 @@ class Loader:
         steps_of = getattr(experiment, directory.name)
         optimizer = optimizers.make(steps_of.optimizer, steps_of.steps)
         architecture = checkpoints.read_card(directory)[0]
-        target = train_state.abstract_state(layout, checkpoints.abstract_params(architecture, "policy"), optimizer)
+        target = train_state.abstract_state(layout, checkpoints.abstract_params(architecture), optimizer)
         self.targets = {"params": target.params, "opt_state": target.opt_state}
         self.before = {read.__name__: self.facts(read) for read in (self.as_judge, self.as_training)}
 

@@ -161,7 +161,7 @@ def prepare(directory: pathlib.Path) -> None:
     config = sizes.toy(tokenizer.vocab_size)
     params = jax.jit(models.init, static_argnums=0)(config, jax.random.key(0))
     prompt = PromptConfig("short", "short_single", "short_meta", "short_judge")
-    checkpoints.save(directory / "model", checkpoints.Model(params, config, tokenizer, "policy", 0, prompt))
+    checkpoints.save(directory / "model", checkpoints.Model(params, config, tokenizer, prompt=prompt))
     lines = [json.dumps({"id": str(i), "query": text * 3, "responses": ["Ten rooms. " * 9, "A pool."]}) for i in range(40)]
     (directory / "in.jsonl").write_text("\n".join(lines) + "\n")
     (directory / "file").write_text("")

@@ -63,7 +63,7 @@ def make_layouts(directory: pathlib.Path) -> None:
     tokenizer.save(source / "tokenizer.model")
     checkpoints.write_templates(source, PromptConfig())
     params, config, kind = hf_weights.read_weights(source, num_tokens=tokenizer.vocab_size)
-    checkpoints.save(directory / "ours", Model(params, config, tokenizer, kind, 0, PromptConfig()))
+    checkpoints.save(directory / "ours", Model(params, config, tokenizer, kind, prompt=PromptConfig()))
     toy = models.get("toy")
     ocp.PyTreeCheckpointer(use_ocdbt=False).save(directory / "google", to_google(models.init(toy, jax.random.key(0)), toy))
     shutil.copy(source / "tokenizer.model", directory / "tokenizer.model")

@@ -68,7 +68,7 @@ def make_model(directory: pathlib.Path) -> None:
     tokenizer = train_tokenizer([TEXT, "Response 1: \\boxed{8, 3}"] * 50, vocab_size=500)
     config = sizes.toy(tokenizer.vocab_size)
     params = jax.jit(models.init, static_argnums=0)(config, jax.random.key(0))
-    checkpoints.save(directory, checkpoints.Model(params, config, tokenizer, "policy", 0, PromptConfig()))
+    checkpoints.save(directory, checkpoints.Model(params, config, tokenizer, prompt=PromptConfig()))
 
 
 def measure(model: pathlib.Path, source: pathlib.Path) -> dict[str, float | str]:

@@ -20,6 +20,7 @@ import safetensors.numpy
 import tqdm
 
 from spct_jax.checkpoints import hf_config, hf_weights
+from spct_jax.checkpoints.kinds import ModelKind
 from spct_jax.models import sizes
 from spct_jax.models.config import ModelConfig
 
@@ -55,8 +56,8 @@ def size_of(gigabytes: float) -> ModelConfig:
 def write(directory: pathlib.Path, config: ModelConfig) -> int:
     """Writes random weights, one shard at a time; returns the bytes of the largest shard."""
     rng = np.random.default_rng(0)
-    hf = {f"model.{t.name}": t.shape for t in hf_weights.outer_tensors(config, "policy").values()}
-    for _, layers in hf_weights.stacks(config, "policy"):
+    hf = {f"model.{t.name}": t.shape for t in hf_weights.outer_tensors(config, ModelKind.POLICY).values()}
+    for _, layers in hf_weights.stacks(config, ModelKind.POLICY):
         hf |= {f"model.layers.{i}.{t.name}": t.shape for i in layers for t in hf_weights.layer_tensors(config).values()}
     shards: list[dict] = [{}]
     for name, shape in hf.items():
@@ -66,7 +67,7 @@ def write(directory: pathlib.Path, config: ModelConfig) -> int:
     for number, members in enumerate(tqdm.tqdm(shards, "writing", unit="shard")):
         tensors = {name: rng.standard_normal(shape, np.float32) for name, shape in members.items()}
         safetensors.numpy.save_file(tensors, directory / f"model-{number:05d}.safetensors")
-    (directory / "config.json").write_text(json.dumps(hf_config.write_config(config, "policy", "float32", {})))
+    (directory / "config.json").write_text(json.dumps(hf_config.write_config(config, ModelKind.POLICY, "float32", {})))
     return max(path.stat().st_size for path in directory.glob("*.safetensors"))
 
 

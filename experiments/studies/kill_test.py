@@ -40,7 +40,7 @@ def digests(workdir: pathlib.Path) -> dict[str, str]:
     """A hash of the final parameters of every trained stage."""
     found = {}
     for card in sorted(workdir.glob("*/model.json")):
-        kind = json.loads(card.read_text())["kind"]
+        kind = checkpoints.read_card(card.parent)[1]
         params = checkpoints.load(card.parent, kind=kind).params
         found[card.parent.name] = hash_tree(params)
     return found

@@ -3,7 +3,6 @@
 from spct_jax.checkpoints.directory import (
     COMPUTE,
     Model,
-    abstract_params,
     check_finite,
     describe,
     first_not_finite,
@@ -15,10 +14,12 @@ from spct_jax.checkpoints.directory import (
     save,
     write_templates,
 )
+from spct_jax.checkpoints.kinds import ModelKind, abstract_params
 
 __all__ = [
     "COMPUTE",
     "Model",
+    "ModelKind",
     "abstract_params",
     "check_finite",
     "describe",

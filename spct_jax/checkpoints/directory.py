@@ -21,17 +21,16 @@ import numpy as np
 
 from spct_jax import digests, files
 from spct_jax.checkpoints import array_digests, hf_config, hf_weights, steps
+from spct_jax.checkpoints.kinds import ModelKind, abstract_params
 from spct_jax.data.tokenizer import Tokenizer
 from spct_jax.errors import InputError
 from spct_jax.grm import prompts
 from spct_jax.grm.config import PromptConfig
-from spct_jax.models import decoder, heads
 from spct_jax.models.config import ModelConfig
 from spct_jax.sharding import logical
 
 COMPUTE = "compute"
 """As a dtype to load: what the model's arithmetic needs, no more, where training keeps float32."""
-KINDS = ("policy", "meta_rm")
 TEMPLATES = "templates"
 """The folder of a model's templates, in either layout."""
 
@@ -44,8 +43,8 @@ class Model:
     """Policy: the tree of `gemma.init`; meta RM: {"model": that tree, "head": `heads.init_score_head`}."""
     config: ModelConfig
     tokenizer: Tokenizer
-    kind: str
-    step: int
+    kind: ModelKind = ModelKind.POLICY
+    step: int = 0
     prompt: PromptConfig | None = None
     """The templates it carries, None where it carries none."""
     digest: str = ""
@@ -56,14 +55,14 @@ def describe(
     directory: str | os.PathLike,
     config: ModelConfig,
     tokenizer: Tokenizer,
-    kind: str = "policy",
+    kind: ModelKind = ModelKind.POLICY,
     prompt: PromptConfig | None = None,
 ) -> None:
     """Writes what a reader needs beside the parameters; `prompt` are the templates that the model was trained with."""
     directory = pathlib.Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     tokenizer.save(directory / "tokenizer.model")
-    card = {"kind": kind, "stop_ids": tokenizer.stop_ids, **dataclasses.asdict(config)}
+    card = {"kind": kind.value, "stop_ids": tokenizer.stop_ids, **dataclasses.asdict(config)}
     texts = {role: prompts.load_template(name).text.encode() for role, name in vars(prompt).items()} if prompt else {}
     card["digests"] = {
         name: digests.of_bytes(content) for name, content in {"tokenizer": tokenizer.model_proto, **texts}.items()
@@ -84,7 +83,7 @@ def read_templates(directory: str | os.PathLike) -> PromptConfig | None:
     """The templates that a model directory of either layout carries, as paths in it; None where it carries none.
 
     Raises:
-      InputError: one of the four is missing or no template, or an older `model.json` names a file instead of carrying its text.
+      InputError: one of the four is missing or no template.
     """
     directory = pathlib.Path(directory)
     roles = [field.name for field in dataclasses.fields(PromptConfig)]
@@ -96,43 +95,28 @@ def read_templates(directory: str | os.PathLike) -> PromptConfig | None:
                 raise InputError(f"{path}: missing beside the other templates of this model")
             prompts.load_template(path)
         return PromptConfig(**{role: str(path) for role, path in paths.items()})
-    named = files.read_json(directory / "model.json").get("prompt") if (directory / "model.json").is_file() else None
-    if named is None:
-        return None
-    try:
-        prompt = PromptConfig(**named)
-    except TypeError as error:
-        raise InputError(f"{directory}: model.json names no templates we know ({error})") from None
-    for role, name in vars(prompt).items():
-        if name not in prompts.template_names():
-            raise InputError(
-                f"{directory}: does not carry its template {name!r}; copy that file to {TEMPLATES}/{role}.txt there"
-            )
-    return prompt
+    return None
 
 
-def abstract_params(config: ModelConfig, kind: str) -> Any:
-    """Shapes and dtypes of a model's parameters, without making them."""
-    key = jax.random.key(0)
-    model = jax.eval_shape(lambda: decoder.init(config, key))
-    if kind == "policy":
-        return model
-    return {"model": model, "head": jax.eval_shape(lambda: heads.init_score_head(config, key))}
+Shardings = Callable[[Any], Any]
+"""From a tree of abstract parameters to a tree of their shardings, such as `sharding.Layout.params`."""
 
 
-Place = Callable[[Any], Any]
-"""From a tree of abstract parameters to their shardings, `sharding.Layout.params` for one."""
-
-
-def load(directory: str | os.PathLike, *, kind: str = "policy", dtype: str | None = None, place: Place | None = None) -> Model:
+def load(
+    directory: str | os.PathLike,
+    *,
+    kind: ModelKind = ModelKind.POLICY,
+    dtype: str | None = None,
+    shardings: Shardings | None = None,
+) -> Model:
     """Loads a model directory of ours (its newest intact parameters) or of Hugging Face's layout.
 
     Args:
       directory: the model.
-      kind: `policy` or `meta_rm`; what the directory must hold.
+      kind: what the directory must hold.
       dtype: of parameters and activations. None: as stored, but float32 for Hugging Face's files where JAX runs on CPU.
         COMPUTE: as None, but the matrices of ours in the dtype that the model computes with; see `partition.cast`.
-      place: where the parameters go, each part of a parameter straight to its device; None for the first device.
+      shardings: gives where the parameters go; each device reads its own shards only. None: all on the first device.
 
     Raises:
       InputError: the directory is no checkpoint, is of another kind, a leaf differs from what its description says, its bytes
@@ -143,9 +127,9 @@ def load(directory: str | os.PathLike, *, kind: str = "policy", dtype: str | Non
         raise InputError(f"{directory}: no such checkpoint directory")
     is_hf = hf_weights.is_hf_directory(directory)
     found = hf_config.read_config(directory / "config.json", "float32")[1] if is_hf else read_card(directory)[1]
-    if found != kind:
+    if found is not kind:
         raise InputError(f"{directory}: holds a {found} checkpoint, not a {kind} one")
-    model = _load_hf(directory, dtype, place) if is_hf else _load_ours(directory, dtype, place)
+    model = _load_hf(directory, dtype, shardings) if is_hf else _load_ours(directory, dtype, shardings)
     check_finite(model.params, directory)
     return model
 
@@ -183,29 +167,29 @@ def _check_digest(directory: pathlib.Path, field: str, name: str, content: bytes
         raise InputError(f"{directory / name}: was altered since model.json was written (its digest is another)")
 
 
-def _load_hf(directory: pathlib.Path, dtype: str | None, place: Place | None) -> Model:
+def _load_hf(directory: pathlib.Path, dtype: str | None, shardings: Shardings | None) -> Model:
     dtype = None if dtype == COMPUTE else dtype
     if dtype is None and jax.default_backend() == "cpu":
         dtype = "float32"
     tokenizer = read_tokenizer(directory)
-    shardings = None
-    if place is not None:
-        shardings = place(abstract_params(*hf_config.read_config(directory / "config.json", "float32")))
-    params, config, kind = hf_weights.read_weights(directory, dtype=dtype, num_tokens=tokenizer.vocab_size, shardings=shardings)
+    where = None
+    if shardings is not None:
+        where = shardings(abstract_params(*hf_config.read_config(directory / "config.json", "float32")))
+    params, config, kind = hf_weights.read_weights(directory, dtype=dtype, num_tokens=tokenizer.vocab_size, shardings=where)
     prompt = read_templates(directory)
     digest = _digest(array_digests.of_tree(params), config, tokenizer, prompt)
     return Model(params, config, tokenizer, kind, 0, prompt, digest)
 
 
-def _load_ours(directory: pathlib.Path, dtype: str | None, place: Place | None) -> Model:
+def _load_ours(directory: pathlib.Path, dtype: str | None, shardings: Shardings | None) -> Model:
     config, kind = read_card(directory)
     if not (directory / "checkpoints").is_dir():
         raise InputError(f"{directory}: not a checkpoint (it has no 'checkpoints' folder)")
     expected = abstract_params(config, kind)
     # Not the devices it was written from, which may be others or more than there are here.
     here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    shardings = jax.tree.map(lambda _: here, expected) if place is None else place(expected)
-    target = jax.tree.map(lambda leaf, at: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=at), expected, shardings)
+    where = jax.tree.map(lambda _: here, expected) if shardings is None else shardings(expected)
+    target = jax.tree.map(lambda leaf, at: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=at), expected, where)
 
     def cast(params):
         if dtype == COMPUTE:
@@ -239,7 +223,7 @@ def read_architecture(directory: str | os.PathLike) -> ModelConfig:
     return read_card(directory)[0]
 
 
-def read_card(directory: str | os.PathLike) -> tuple[ModelConfig, str]:
+def read_card(directory: str | os.PathLike) -> tuple[ModelConfig, ModelKind]:
     """(the architecture, the kind) that a model directory of ours states."""
     path = pathlib.Path(directory) / "model.json"
     if not path.is_file():
@@ -248,20 +232,18 @@ def read_card(directory: str | os.PathLike) -> tuple[ModelConfig, str]:
     digest = card.pop("digest", None)
     if digest is not None and digest != digests.of_json(card):
         raise InputError(f"{path}: was altered since it was written (its digest is another)")
-    if card.get("kind") not in KINDS:
-        raise InputError(f"{path}: kind is {card.get('kind')!r}, none of {', '.join(KINDS)}")
+    kinds = {kind.value: kind for kind in ModelKind}
+    if not isinstance(word := card.pop("kind", None), str) or word not in kinds:
+        raise InputError(f"{path}: kind is {word!r}, none of {', '.join(kinds)}")
     if not isinstance(card.get("digests", {}), dict):
         raise InputError(f"{path}: digests are no object")
     try:
-        kind = card.pop("kind")
-        for extra in ("stop_ids", "prompt", "digests"):
+        for extra in ("stop_ids", "digests"):
             card.pop(extra, None)
-        if isinstance(card.get("remat"), bool):  # as it was written before there were policies
-            card["remat"] = "full" if card["remat"] else "none"
         config = ModelConfig(**{k: tuple(v) if isinstance(v, list) else v for k, v in card.items()})
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise InputError(f"{path}: not a model description ({error})") from None
-    return config, kind
+    return config, kinds[word]
 
 
 def check_finite(params: Any, where: str | os.PathLike) -> None:

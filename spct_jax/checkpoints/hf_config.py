@@ -10,6 +10,7 @@ import os
 from typing import Any
 
 from spct_jax import files
+from spct_jax.checkpoints.kinds import ModelKind
 from spct_jax.errors import InputError
 from spct_jax.models.config import LONGEST_PATTERN, MOST_LAYERS, ModelConfig
 
@@ -52,7 +53,7 @@ _DEFAULTS = {
 }
 
 
-def read_config(path: str | os.PathLike, dtype: str) -> tuple[ModelConfig, str]:
+def read_config(path: str | os.PathLike, dtype: str) -> tuple[ModelConfig, ModelKind]:
     """Reads `config.json`.
 
     Args:
@@ -60,7 +61,7 @@ def read_config(path: str | os.PathLike, dtype: str) -> tuple[ModelConfig, str]:
       dtype: of the activations, a field of ours only.
 
     Returns:
-      (the architecture, `policy` or `meta_rm`); a sequence classifier with one label is a meta RM.
+      (the architecture, what the files hold); a sequence classifier with one label is a meta RM.
 
     Raises:
       InputError: the model is not one we compute; the message names the field.
@@ -74,16 +75,16 @@ def read_config(path: str | os.PathLike, dtype: str) -> tuple[ModelConfig, str]:
         raise InputError(f"{path}: a field has a value of the wrong type ({error})") from None
 
 
-def _kind_of_model(top: dict[str, Any]) -> str:
+def _kind_of_model(top: dict[str, Any]) -> ModelKind:
     names = top.get("architectures") or ["CausalLM"]
     if not isinstance(names, list) or not isinstance(names[0], str):
         raise InputError(f"architectures is {names!r}, not a list of names")
     if not names[0].endswith("ForSequenceClassification"):
-        return "policy"
+        return ModelKind.POLICY
     labels = len(top["id2label"]) if "id2label" in top else top.get("num_labels", 2)
     if labels != 1:
         raise InputError(f"num_labels is {labels}; a scalar reward model has 1")
-    return "meta_rm"
+    return ModelKind.META_RM
 
 
 def _architecture(top: dict[str, Any], dtype: str) -> ModelConfig:
@@ -193,12 +194,12 @@ def _rope_factor(scaling: dict[str, Any] | None, field: str) -> float:
     return float(scaling.get("factor") or 1.0) if kind == "linear" else 1.0
 
 
-def write_config(config: ModelConfig, kind: str, dtype: str, tokens: dict[str, int]) -> dict[str, Any]:
+def write_config(config: ModelConfig, kind: ModelKind, dtype: str, tokens: dict[str, int]) -> dict[str, Any]:
     """The content of `config.json`, in terms that older and newer transformers (and vLLM) read.
 
     Args:
       config: the architecture.
-      kind: `policy` or `meta_rm`.
+      kind: what the files hold.
       dtype: of the weights.
       tokens: ids of `bos_token_id` and the like, copied in.
 
@@ -209,7 +210,7 @@ def write_config(config: ModelConfig, kind: str, dtype: str, tokens: dict[str, i
     scaled = config.rope_scale_global != 1 or config.rope_base_local != config.rope_base_global
     if family == "Gemma2" and scaled:
         raise InputError("Gemma2 has one rope for all layers; this model has two and cannot be written as one")
-    head = "ForCausalLM" if kind == "policy" else "TextForSequenceClassification"
+    head = "ForCausalLM" if kind is ModelKind.POLICY else "TextForSequenceClassification"
     if family == "Gemma2":
         head = head.removeprefix("Text")
     names = {ours: theirs for theirs, ours in _KINDS.items()}
@@ -244,7 +245,7 @@ def write_config(config: ModelConfig, kind: str, dtype: str, tokens: dict[str, i
         out["rope_local_base_freq"] = config.rope_base_local
         out["rope_scaling"] = linear if config.rope_scale_global != 1 else None
         out["sliding_window_pattern"] = len(config.pattern)
-    if kind == "meta_rm":
+    if kind is ModelKind.META_RM:
         out |= {"id2label": {"0": "LABEL_0"}, "label2id": {"LABEL_0": 0}}
     return out | tokens
 

@@ -22,6 +22,7 @@ import tqdm
 
 from spct_jax import files
 from spct_jax.checkpoints import hf_config
+from spct_jax.checkpoints.kinds import ModelKind
 from spct_jax.data.tokenizer import Tokenizer
 from spct_jax.errors import InputError
 from spct_jax.models.config import ModelConfig
@@ -91,23 +92,23 @@ def layer_tensors(c: ModelConfig) -> dict[TreePath, Tensor]:
     return tensors
 
 
-def outer_tensors(c: ModelConfig, kind: str) -> dict[TreePath, Tensor]:
+def outer_tensors(c: ModelConfig, kind: ModelKind) -> dict[TreePath, Tensor]:
     """Path in our tree -> a tensor outside the layers; `lm_head.` and `score.` names have no prefix."""
-    root = () if kind == "policy" else ("model",)
+    root = kind.decoder_path
     tensors = {
         (*root, "embedder", "input_embedding"): Tensor("embed_tokens.weight", (c.vocab_size, c.width)),
         (*root, "final_norm", "scale"): Tensor("norm.weight", (c.width,)),
     }
-    if not c.tied and kind == "policy":
+    if not c.tied and kind is ModelKind.POLICY:
         tensors[(*root, "embedder", "output_embedding")] = Tensor("lm_head.weight", (c.vocab_size, c.width))
-    if kind == "meta_rm":
+    if kind is ModelKind.META_RM:
         tensors[("head", "score")] = Tensor("score.weight", (1, c.width), lambda x: x[0], lambda x: x[None])
     return tensors
 
 
-def stacks(c: ModelConfig, kind: str) -> Iterator[tuple[TreePath, list[int] | None]]:
+def stacks(c: ModelConfig, kind: ModelKind) -> Iterator[tuple[TreePath, list[int] | None]]:
     """(path of a stack of blocks in our tree, the layers in it or None for a single layer without a stacked axis)."""
-    root = () if kind == "policy" else ("model",)
+    root = kind.decoder_path
     period = len(c.pattern)
     if c.repeats:
         for i in range(period):
@@ -210,7 +211,7 @@ def is_hf_directory(directory: str | os.PathLike) -> bool:
 
 def read_weights(
     directory: str | os.PathLike, *, dtype: str | None = "float32", num_tokens: int = 0, shardings: Any = None
-) -> tuple[Any, ModelConfig, str]:
+) -> tuple[Any, ModelConfig, ModelKind]:
     """Reads a checkpoint in Hugging Face's layout.
 
     Args:
@@ -220,7 +221,7 @@ def read_weights(
       shardings: where each parameter goes, a tree like the parameters; None for the default device.
 
     Returns:
-      (parameters, the architecture, `policy` or `meta_rm`).
+      (parameters, the architecture, what they are).
 
     Raises:
       InputError: a field or tensor is not one of this model's, or a file cannot be read; the message names it.
@@ -234,7 +235,7 @@ def read_weights(
     expected = {t.name: t.shape for t in outer.values()}
     expected |= {f"layers.{i}.{t.name}": t.shape for _, layers in plan for i in layers for t in inner.values()}
     ignored = _VISION
-    if config.tied and "lm_head.weight" in shards.shapes and kind == "policy":
+    if config.tied and "lm_head.weight" in shards.shapes and kind is ModelKind.POLICY:
         _check_tied(shards)
         ignored += ("lm_head.weight",)
     shards.check(expected, ignored)
@@ -270,7 +271,7 @@ def load_hf(directory: str | os.PathLike, *, dtype: str | None = "float32", shar
     path = pathlib.Path(directory) / "tokenizer.model"
     num_tokens = Tokenizer.load(path).vocab_size if path.is_file() else 0
     params, config, kind = read_weights(directory, dtype=dtype, num_tokens=num_tokens, shardings=shardings)
-    if kind != "policy":
+    if kind is not ModelKind.POLICY:
         raise InputError(f"{directory}: holds a sequence classifier, not a causal language model")
     return params, config
 
@@ -323,7 +324,7 @@ def save_hf(
     params: Any,
     config: ModelConfig,
     *,
-    kind: str = "policy",
+    kind: ModelKind = ModelKind.POLICY,
     tokens: dict[str, int] | None = None,
     extra: Callable[[pathlib.Path], None] = lambda directory: None,
     shard_bytes: int = SHARD_BYTES,
@@ -334,7 +335,7 @@ def save_hf(
       directory: must not exist, or be empty.
       params: as of `models.init`, or for a meta RM {"model", "head"}; written in the dtype they have.
       config: the architecture.
-      kind: `policy`, or `meta_rm` for a sequence classifier with one label.
+      kind: what the parameters are; a meta RM becomes a sequence classifier with one label.
       tokens: ids for `config.json`, such as {"bos_token_id": 2}.
       extra: writes further files into the directory before it gets its name.
       shard_bytes: upper size of one file (a single tensor may be bigger).
@@ -363,7 +364,7 @@ def save_hf(
         extra(scratch)
 
 
-def _plan_files(params: Any, config: ModelConfig, kind: str, shard_bytes: int):
+def _plan_files(params: Any, config: ModelConfig, kind: ModelKind, shard_bytes: int):
     """([[(their name, a function that makes the array), ..] per file], bytes of every tensor)."""
     members = []
 

@@ -81,10 +81,10 @@ class Judge:
             return Prompter(dataclasses.replace(model.prompt or DEFAULT_PROMPT, **asked), model.tokenizer)
 
         def read(directory, kind):
-            return checkpoints.load(directory, kind=kind, dtype=checkpoints.COMPUTE, place=layout.params)
+            return checkpoints.load(directory, kind=kind, dtype=checkpoints.COMPUTE, shardings=layout.params)
 
-        meta = read(meta_checkpoint, "meta_rm") if meta_checkpoint else None
-        policy = read(checkpoint, "policy")
+        meta = read(meta_checkpoint, checkpoints.ModelKind.META_RM) if meta_checkpoint else None
+        policy = read(checkpoint, checkpoints.ModelKind.POLICY)
         judge = cls(
             layout,
             policy.params,

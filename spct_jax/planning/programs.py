@@ -17,7 +17,7 @@ from spct_jax.models import flops
 from spct_jax.sampling.generate import draw
 from spct_jax.sampling.programs import Sampler, Shape, lowered, prefill_rows
 from spct_jax.sharding import logical
-from spct_jax.training import checks, grouped, grpo, meta, mixture, optimizers, sft
+from spct_jax.training import checks, context, grouped, grpo, meta, mixture, optimizers, sft
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,10 +55,10 @@ class _Setting:
         self.layout = sharding.make_layout(config.mesh, devices)
         checks.check_batches(config, self.layout)
         self.rollout = sharding.rollout_layout(self.layout, config.mesh)
-        self.params = checkpoints.abstract_params(config.model, "policy")
+        self.params = checkpoints.abstract_params(config.model)
         self.reference = jax.eval_shape(functools.partial(logical.cast, dtype=config.rl.ref_dtype), self.params)
         self.trunk, self.time = config.data.max_prompt - 1, config.data.max_completion
-        learner = self.state("rl", "policy")
+        learner = self.state("rl")
         self.state_bytes = sharding.bytes_per_device(learner, self.layout.state(learner))
         self.params_bytes = sharding.bytes_per_device(self.params, self.layout.params(self.params))
         self.reference_bytes = sharding.bytes_per_device(self.reference, self.layout.params(self.reference))
@@ -68,9 +68,9 @@ class _Setting:
         chosen = getattr(self.config, stage)
         return optimizers.make(chosen.optimizer, chosen.steps)
 
-    def state(self, stage: str, kind: str) -> train_state.TrainState:
-        """Of a stage that trains this kind of parameters, in shapes."""
-        params = checkpoints.abstract_params(self.config.model, kind)
+    def state(self, stage: str) -> train_state.TrainState:
+        """Of a stage, in shapes."""
+        params = checkpoints.abstract_params(self.config.model, context.kind_of(stage))
         return train_state.abstract_state(self.layout, params, self.optimizer(stage))
 
     def groups(self, rows: int, group: int) -> Groups:
@@ -150,7 +150,7 @@ def _rft(setting: _Setting) -> Planned:
     def lower():
         batch = tuple(setting.groups(rows, size) for size, (rows, _) in shapes.items())
         return sft.sft_step.lower(
-            setting.state("rft", "policy"), batch, layout=setting.layout, config=config.model,
+            setting.state("rft"), batch, layout=setting.layout, config=config.model,
             optimizer=setting.optimizer("rft"), accumulate=tuple(parts for _, parts in shapes.values()),
         )  # fmt: skip
 
@@ -168,13 +168,13 @@ def _learning(setting: _Setting) -> dict[str, Planned]:
     model, G = config.model, config.rl.group_size
     number = functools.partial(_struct, dtype=jnp.float32)
 
-    def planned(update, stage: str, kind: str, group: int, others=lambda rows: (), *, length=time, logits=True, beside=0):
+    def planned(update, stage: str, group: int, others=lambda rows: (), *, length=time, logits=True, beside=0):
         chosen = getattr(config, stage)
         rows = chosen.batch_size
 
         def lower():
             return update.lower(
-                setting.state(stage, kind), setting.groups(rows, group), *others(rows),
+                setting.state(stage), setting.groups(rows, group), *others(rows),
                 layout=layout, config=model, optimizer=setting.optimizer(stage), accumulate=chosen.accumulate,
             )  # fmt: skip
 
@@ -202,10 +202,10 @@ def _learning(setting: _Setting) -> dict[str, Planned]:
             setting.state_bytes,
             flops.kernels(model, scored, trunk),
         ),
-        "grpo": planned(grpo.grpo_step, "rl", "policy", G, of_rollouts, beside=setting.reference_bytes),
+        "grpo": planned(grpo.grpo_step, "rl", G, of_rollouts, beside=setting.reference_bytes),
         "sft": _rft(setting),
         # The score is read behind the last token.
         "meta_rm": planned(
-            meta.meta_step, "meta_rm", "meta_rm", drawn, lambda rows: (number((rows, drawn)),), length=time + 1, logits=False
+            meta.meta_step, "meta_rm", drawn, lambda rows: (number((rows, drawn)),), length=time + 1, logits=False
         ),
     }

@@ -10,6 +10,7 @@ import jax
 import numpy as np
 
 from spct_jax import checkpoints, distributed, files, models
+from spct_jax.checkpoints import ModelKind
 from spct_jax.config import POLICIES, Config
 from spct_jax.data import batches, index
 from spct_jax.data.batches import Example, Groups
@@ -53,6 +54,11 @@ class Dataset:
 _cast = Program(logical.cast, ("params",), lambda layout, params, *, dtype: layout.params(params))
 
 
+def kind_of(stage: str) -> ModelKind:
+    """What a stage trains."""
+    return ModelKind.META_RM if stage == "meta_rm" else ModelKind.POLICY
+
+
 @dataclasses.dataclass(frozen=True)
 class Run:
     """What every stage is given."""
@@ -79,7 +85,7 @@ class Run:
     def initial_params(self) -> Any:
         """Float32 parameters that the first training stage starts from."""
         if self.config.init_checkpoint:
-            model = checkpoints.load(self.config.init_checkpoint, dtype="float32", place=self.layout.params)
+            model = checkpoints.load(self.config.init_checkpoint, dtype="float32", shardings=self.layout.params)
             self._check_initial(model.digest)
             return model.params
 
@@ -105,8 +111,7 @@ class Run:
         Raises:
           LostStepsError: the last checkpoint is damaged, an earlier one is intact.
         """
-        kind = "meta_rm" if stage == "meta_rm" else "policy"
-        model = checkpoints.load(self.workdir / stage, kind=kind, dtype=dtype, place=self.layout.params)
+        model = checkpoints.load(self.workdir / stage, kind=kind_of(stage), dtype=dtype, shardings=self.layout.params)
         if model.step < getattr(self.config, stage).steps:
             raise LostStepsError(stage, model.step)
         return model.params
@@ -125,10 +130,11 @@ class Run:
         """Parameters that completions are drawn with or read by, from where updates have them."""
         return grouped.place_params(params, layout=self.layout, rollout=self.rollout_layout, config=self.model)
 
-    def describe(self, stage: str, kind: str) -> None:
+    def describe(self, stage: str) -> None:
         """Makes the stage's directory a model directory."""
         if distributed.is_first():
-            checkpoints.describe(self.workdir / stage, self.model, self.prompter.tokenizer, kind, self.config.prompt)
+            tokenizer = self.prompter.tokenizer
+            checkpoints.describe(self.workdir / stage, self.model, tokenizer, kind_of(stage), self.config.prompt)
 
     @property
     def prompted(self) -> dict[str, bool]:

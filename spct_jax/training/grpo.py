@@ -216,7 +216,7 @@ def run_rl(run: Run) -> dict[str, float]:
         }
         return state, metrics, [r.id for r in drawn]
 
-    run.describe("rl", "policy")
+    run.describe("rl")
     summary = loop.fit(run, "rl", lambda: run.policy_before("rl"), optimizer, update, config.steps)
     read, used = len(run.dataset.train), len(problems)
     return {**summary, "data": {"read": read, "used": used, "skipped": {SOLVED: read - used} if used < read else {}}}

@@ -22,7 +22,7 @@ from spct_jax.checkpoints.train_state import TrainState
 from spct_jax.errors import InputError
 from spct_jax.sharding import logical
 from spct_jax.training import meter
-from spct_jax.training.context import Run
+from spct_jax.training.context import Run, kind_of
 from spct_jax.training.writers import MetricWriter
 
 Metrics = dict[str, tuple[jax.Array, jax.Array]]
@@ -154,8 +154,7 @@ def fit(
     """
     directory, saving = run.workdir / stage, run.config.checkpoint
     with contextlib.ExitStack() as stack:
-        kind = "meta_rm" if stage == "meta_rm" else "policy"
-        target = train_state.abstract_state(run.layout, checkpoints.abstract_params(run.model, kind), optimizer)
+        target = train_state.abstract_state(run.layout, checkpoints.abstract_params(run.model, kind_of(stage)), optimizer)
         first, state, progress = train_state.restore_newest(target, directory)
         manager = stack.enter_context(saved_steps.manager(directory, keep=saving.keep, keep_hours=saving.keep_hours))
         if state is None:

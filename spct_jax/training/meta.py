@@ -113,7 +113,7 @@ def run_meta_rm(run: Run) -> dict[str, float]:
         metrics["least_seconds"] = (meter.least_seconds(run.layout, arithmetic), 1.0)
         return state, metrics, [row.id for row in rows]
 
-    run.describe("meta_rm", "meta_rm")
+    run.describe("meta_rm")
     summary = loop.fit(run, "meta_rm", make_params, optimizer, update, config.steps)
     counts = {"critiques": sum(e.size for e, _ in examples), "correct": sum(sum(right) for _, right in examples)}
     return summary | counts | ({"drawing_seconds": drawing["seconds"]} if drawing else {})

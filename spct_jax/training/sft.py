@@ -101,7 +101,7 @@ def train(
         metrics["least_seconds"] = (meter.least_seconds(run.layout, arithmetic), 1.0)
         return state, metrics, [e.id for size in shapes for e in examples[size]]
 
-    run.describe(stage, "policy")
+    run.describe(stage)
     return loop.fit(run, stage, lambda: run.policy_before(stage), optimizer, update, config.steps)
 
 

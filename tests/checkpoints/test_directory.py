@@ -18,7 +18,7 @@ FIXTURES = pathlib.Path(__file__).parents[1] / "fixtures"
 def test_weights_that_are_not_finite_are_refused(tmp_path, wrong):
     tokenizer = train_tokenizer(["Alba has wifi, sun.", "Birch has tea."], vocab_size=300)
     params, config = checkpoints.hf_weights.read_weights(FIXTURES / "gemma2_tiny", num_tokens=tokenizer.vocab_size)[:2]
-    model = checkpoints.Model(params, config, tokenizer, "policy", 0)
+    model = checkpoints.Model(params, config, tokenizer)
     scale = params["final_norm"]["scale"].at[3].set(wrong)
     checkpoints.save(tmp_path / "bad", dataclasses.replace(model, params=params | {"final_norm": {"scale": scale}}))
     with pytest.raises(InputError, match=r"weights of .*bad hold NaN or infinite numbers \(in final_norm/scale\)"):

@@ -12,6 +12,7 @@ import safetensors.numpy
 
 from spct_jax import models, sharding
 from spct_jax.checkpoints import hf_config, hf_weights
+from spct_jax.checkpoints.kinds import ModelKind
 from spct_jax.errors import InputError
 
 FIXTURES = pathlib.Path(__file__).parents[1] / "fixtures"
@@ -45,7 +46,7 @@ def test_logits_are_those_of_transformers(name):
 
 def test_scores_of_a_classifier_are_those_of_transformers():
     params, config, kind = hf_weights.read_weights(FIXTURES / "gemma2_classifier")
-    assert kind == "meta_rm"
+    assert kind is ModelKind.META_RM
     ids = reference("gemma2_classifier")["ids"]
     trunk = models.prefill(params["model"], config, ids[:, :-1], jnp.full(2, ids.shape[1] - 1))
     hidden = models.extend(params["model"], config, trunk, ids[:, None, -1:])
@@ -84,7 +85,7 @@ def test_bfloat16_picks_the_same_tokens(name, agreeing):
 
 def test_global_rope_scale_and_kinds_of_layers_are_read():
     config, kind = hf_config.read_config(FIXTURES / "gemma3_vision" / "config.json", "float32")
-    assert kind == "policy"
+    assert kind is ModelKind.POLICY
     assert config.layer_kinds == ("local",) * 5 + ("global",) + ("local",) * 2
     assert (config.rope_scale_global, config.rope_base_global, config.rope_base_local) == (8.0, 1e6, 1e4)
 
@@ -109,7 +110,7 @@ def test_every_published_size_survives_its_own_config_json(tmp_path):
     for name, make in models.SIZES.items():
         size = make()
         path = tmp_path / f"{name}.json"
-        path.write_text(json.dumps(hf_config.write_config(size, "policy", size.dtype, {})))
+        path.write_text(json.dumps(hf_config.write_config(size, ModelKind.POLICY, size.dtype, {})))
         found, _ = hf_config.read_config(path, size.dtype)
         assert abs(found.query_scale / size.query_scale - 1) < 1e-12
         ours = {

@@ -134,7 +134,7 @@ def test_another_shape_is_an_error_that_names_the_parameter(saved):
 def test_an_altered_description_or_tokenizer_is_an_error(tmp_path):
     tokenizer = train_tokenizer([f"some text {i} of {i % 7} words" for i in range(300)], vocab_size=320)
     config = dataclasses.replace(sizes.toy(tokenizer.vocab_size), num_layers=1, width=16, ffw_width=16)
-    checkpoints.save(tmp_path / "m", checkpoints.Model(decoder.init(config, jax.random.key(0)), config, tokenizer, "policy", 0))
+    checkpoints.save(tmp_path / "m", checkpoints.Model(decoder.init(config, jax.random.key(0)), config, tokenizer))
     whole = checkpoints.load(tmp_path / "m")
     card, proto = tmp_path / "m/model.json", tmp_path / "m/tokenizer.model"
     for path in (card, proto):

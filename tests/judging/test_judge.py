@@ -15,6 +15,7 @@ import pytest
 
 import spct_jax
 from spct_jax import checkpoints, convert, models, sharding
+from spct_jax.checkpoints import ModelKind
 from spct_jax.config import Config
 from spct_jax.data.tokenizer import train_tokenizer
 from spct_jax.errors import InputError
@@ -271,7 +272,7 @@ def test_templates_travel_with_a_model_in_every_layout(tmp_path, monkeypatch):
     own = prompts.load_template("short_no_principles").text.replace("Judge:", "Judge well:")
     (tmp_path / "mine.txt").write_text(own)
     one = judge()
-    model = checkpoints.Model(one.params, one.config, tokenizer(), "policy", 0)
+    model = checkpoints.Model(one.params, one.config, tokenizer())
     checkpoints.save(tmp_path / "bare", model)
     assert spct_jax.Judge.load(tmp_path / "bare", mesh=one.layout).prompter.template.name == "default"
     checkpoints.save(tmp_path / "ours", dataclasses.replace(model, prompt=PromptConfig(template="mine.txt")))
@@ -296,17 +297,6 @@ def test_templates_travel_with_a_model_in_every_layout(tmp_path, monkeypatch):
     (tmp_path / "last" / "templates" / "meta_template.txt").unlink()
     with pytest.raises(InputError, match="meta_template.txt: missing"):
         spct_jax.Judge.load(tmp_path / "last", mesh=one.layout)
-
-
-def test_an_older_card_names_templates(tmp_path):
-    one = judge()
-    checkpoints.describe(tmp_path, one.config, tokenizer())
-    card = json.loads((tmp_path / "model.json").read_text())
-    (tmp_path / "model.json").write_text(json.dumps(card | {"prompt": vars(PromptConfig(template="default"))}))
-    assert checkpoints.read_templates(tmp_path) == PromptConfig(template="default")
-    (tmp_path / "model.json").write_text(json.dumps(card | {"prompt": vars(PromptConfig(template="mine.txt"))}))
-    with pytest.raises(InputError, match="does not carry its template 'mine.txt'; copy that file to templates/template.txt"):
-        checkpoints.read_templates(tmp_path)
 
 
 @pytest.mark.parametrize("carries", [True, False])
@@ -338,9 +328,9 @@ def test_a_judge_holds_matrices_in_the_models_dtype(tmp_path):
     one = judge()
     half = dataclasses.replace(one.config, dtype="bfloat16")
     meta_params, _, _ = one.meta
-    for kind, params in (("policy", one.params), ("meta_rm", meta_params)):
-        checkpoints.save(tmp_path / kind, checkpoints.Model(params, half, tokenizer(), kind, 0, PromptConfig()))
-        found = checkpoints.load(tmp_path / kind, kind=kind, dtype=checkpoints.COMPUTE)
+    for kind, params in ((ModelKind.POLICY, one.params), (ModelKind.META_RM, meta_params)):
+        checkpoints.save(tmp_path / kind.value, checkpoints.Model(params, half, tokenizer(), kind, prompt=PromptConfig()))
+        found = checkpoints.load(tmp_path / kind.value, kind=kind, dtype=checkpoints.COMPUTE)
         wanted = logical.cast(params, "bfloat16")
         assert jax.tree.all(jax.tree.map(lambda a, b: a.dtype == b.dtype and np.array_equal(a, b), found.params, wanted))
         assert found.config == half
@@ -352,7 +342,7 @@ def test_a_judge_holds_matrices_in_the_models_dtype(tmp_path):
 
 def test_a_hugging_face_directory_judges_alike(tmp_path):
     one = judge()
-    checkpoints.save(tmp_path / "model", checkpoints.Model(one.params, one.config, tokenizer(), "policy", 0))
+    checkpoints.save(tmp_path / "model", checkpoints.Model(one.params, one.config, tokenizer()))
     convert.convert(tmp_path / "model", tmp_path / "hf", "hf", dtype=None)
     loaded = spct_jax.Judge.load(tmp_path / "hf", mesh=one.layout, prompt=PromptConfig())
     got = loaded.score(comparisons()[:4], **OPTIONS)
@@ -486,7 +476,7 @@ def test_the_command_gives_the_same_greedy_verdicts_on_any_mesh(tmp_path):
     config, rng = dataclasses.replace(judge().config, num_heads=4, num_kv_heads=2, tied=False), np.random.default_rng(0)
     fresh = jax.jit(models.init, static_argnums=0)(config, jax.random.key(0))
     params = jax.tree.map(lambda x: x + rng.normal(0, 0.2, x.shape).astype(x.dtype), fresh)
-    checkpoints.save(tmp_path / "model", checkpoints.Model(params, config, tokenizer(), "policy", 0))
+    checkpoints.save(tmp_path / "model", checkpoints.Model(params, config, tokenizer()))
     shown = [{"id": c.id, "query": c.query, "responses": c.responses} for c in comparisons()[:6]]
     (tmp_path / "in.jsonl").write_text("".join(json.dumps(record) + "\n" for record in shown))
     code, want, error = run_command(tmp_path, "whole.jsonl")

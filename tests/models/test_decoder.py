@@ -1,13 +1,12 @@
 import dataclasses
 import functools
-import json
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from spct_jax import checkpoints, models
+from spct_jax import models
 from spct_jax.errors import InputError
 from spct_jax.models import attention, decoder, sizes
 
@@ -157,11 +156,6 @@ def test_score_head_maps_hidden_states_to_scalars():
     np.testing.assert_allclose(got, np.asarray(hidden, np.float32) @ np.asarray(head["score"]), rtol=1e-4, atol=1e-5)
 
 
-def test_model_descriptions_of_old_say_whether_to_remat(tmp_path):
-    """`remat` was a bool once."""
-    card = {"kind": "policy", **dataclasses.asdict(sizes.toy()), "pattern": ["local", "global"]}
-    for stored, meant in ((True, "full"), (False, "none"), ("dots", "dots")):
-        (tmp_path / "model.json").write_text(json.dumps(card | {"remat": stored}))
-        assert checkpoints.read_card(tmp_path)[0].remat == meant
+def test_what_is_computed_again_is_one_of_three():
     with pytest.raises(InputError, match="model.remat: 'half' is none of none, full, dots"):
         dataclasses.replace(sizes.toy(), remat="half")

@@ -267,7 +267,7 @@ def test_the_count_by_hand_is_what_is_compiled(program, layers, scores, monkeypa
     jax.clear_caches()
     B, G, P, T = 2, 4, 320, 64
     model = dataclasses.replace(MODEL, num_layers=layers)
-    params, groups = abstract_params(model, "policy"), programs.abstract_groups(B, G, P, T)
+    params, groups = abstract_params(model), programs.abstract_groups(B, G, P, T)
     if program == "sft":
         optimizer = optimizers.make(OptimizerConfig(), 10)
         state = train_state.abstract_state(None, params, optimizer)

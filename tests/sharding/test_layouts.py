@@ -70,7 +70,7 @@ def test_axes_are_left_whole_where_the_devices_do_not_divide_them():
     assert layout.resolve((4, 2, 2), ("batch", "kv_heads", "heads_per_kv")).spec == PartitionSpec(None, ("tensor",))
     assert layout.resolve((4, 1, 2), ("batch", "kv_heads", "heads_per_kv")).spec == PartitionSpec(None, None, ("tensor",))
     assert layout.resolve((3, 5), ("heads", "ffw")).spec == PartitionSpec()
-    params = checkpoints.abstract_params(dataclasses.replace(sizes.toy(64), num_heads=2, num_kv_heads=1), "policy")
+    params = checkpoints.abstract_params(dataclasses.replace(sizes.toy(64), num_heads=2, num_kv_heads=1))
     specs = jax.tree.map(lambda s: s.spec, layout.params(params))["blocks"]["0"]["attn"]
     assert specs["q"] == PartitionSpec(None, None, ("tensor",)) and specs["k"] == PartitionSpec()
 
@@ -78,7 +78,7 @@ def test_axes_are_left_whole_where_the_devices_do_not_divide_them():
 @pytest.mark.parametrize("name", training_config.OPTIMIZERS)
 def test_what_the_optimiser_keeps_of_a_parameter_lies_where_the_parameter_does(name):
     layout = sharding.make_layout(MeshConfig(strategy="fsdp"))
-    params = checkpoints.abstract_params(sharded.config_of("sft"), "policy")
+    params = checkpoints.abstract_params(sharded.config_of("sft"))
     state = train_state.abstract_state(layout, params, optimizers.make(config_lib.OptimizerConfig(name=name), 10))
     large = [leaf for leaf in jax.tree.leaves(state) if leaf.size > 1000]
     assert large and all(np.prod(leaf.sharding.shard_shape(leaf.shape)) == leaf.size / 2 for leaf in large)
@@ -92,7 +92,7 @@ def test_no_logits_of_a_whole_sequence_ever_exist():
     groups = batches.Groups(*(jax.ShapeDtypeStruct(s, np.int32) for s in ((B, 31), (B,), (B, G, T + 1), (B, G))))
     rows = [jax.ShapeDtypeStruct((B, G, T), np.float32)] * 2
     optimizer = optax.sgd(0.1)
-    state = train_state.abstract_state(layout, checkpoints.abstract_params(config, "policy"), optimizer)
+    state = train_state.abstract_state(layout, checkpoints.abstract_params(config), optimizer)
     lowered = grpo.grpo_step.lower(
         state,
         groups,
@@ -128,7 +128,7 @@ def test_remat_policies_differ_in_what_is_computed_again():
     groups, counts = sharded.groups_of(2), []
     for remat in ("none", "dots", "full"):
         config = dataclasses.replace(sharded.config_of("sft"), remat=remat)
-        params = checkpoints.abstract_params(config, "policy")
+        params = checkpoints.abstract_params(config)
         jaxpr = jax.make_jaxpr(lambda p, config=config: sft.sft_gradients(p, (groups,), config=config)[0])(params)
         counts.append(str(jaxpr).count("dot_general["))
     assert counts[0] < counts[1] < counts[2]

@@ -199,7 +199,7 @@ def test_a_reference_in_bfloat16_is_the_policy_it_starts_from(params, groups, mi
     rng, config = np.random.default_rng(0), dataclasses.replace(CONFIG, dtype="bfloat16")
     params = jax.tree.map(lambda x: x + 0.01 * rng.standard_normal(x.shape, np.float32), params)
     tokenizer = train_tokenizer(["Alba has wifi, sun.", "Birch has tea."], vocab_size=300)
-    checkpoints.save(tmp_path / "start", checkpoints.Model(params, config, tokenizer, "policy", 0))
+    checkpoints.save(tmp_path / "start", checkpoints.Model(params, config, tokenizer))
     micro_config.stages, micro_config.init_checkpoint = ("rl",), str(tmp_path / "start")
     (tmp_path / "data").mkdir()
     layout = sharding.make_layout()

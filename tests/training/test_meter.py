@@ -61,7 +61,7 @@ def test_steps_say_how_near_the_roofline_they_are(known_chip, micro_config, tmp_
     ratio = {stage: [row["roofline_fraction"] / row["tokens_per_second"] for row in rows] for stage, rows in steps.items()}
     tokens = sum(flops.update(model, 4, 2, trunk, time) / 4 / r for r in ratio["sft"])
     assert tokens == pytest.approx(json.loads((tmp_path / "sft" / "summary.json").read_text())["tokens"])
-    read = 4 * sum(leaf.size for leaf in jax.tree.leaves(checkpoints.abstract_params(model, "policy")))
+    read = 4 * sum(leaf.size for leaf in jax.tree.leaves(checkpoints.abstract_params(model)))
     assert len(steps["rl"]) == 2
     for step, found in enumerate(ratio["rl"]):
         drawn = rollout.read(tmp_path / "rl" / "rollouts" / f"{step:06d}.jsonl")
