@@ -4,6 +4,12 @@ steps: int = bounded(520, 1, MOST)
 clip: float = bounded(0.2, 0, 1, ends="()")
 k: tuple[int, ...] = bounded((1, 8, 32), 1, 4096, length=(1, 64), ascending=True)
 name: str = one_of("adam", ("adam", "muon"))
+
+What must hold between fields is checked by a method of the dataclass, called when every field is within its own range:
+
+def conflicts(self, prefix: str) -> Iterator[str]:
+    if self.batch_size % self.accumulate:
+        yield f"{prefix}accumulate: ..."
 """
 
 import dataclasses
@@ -17,72 +23,77 @@ from typing import Any
 from spct_jax.errors import InputError
 
 MOST = 2**31 - 1
-"""Greatest count of anything; most of them become 32-bit integers on the devices."""
+"""Largest count of anything; most counts become 32-bit integers on the devices."""
 SEEDS = (0, 2**32 - 1)
-"""Seeds that `jax.random.key` tells apart; it takes others modulo 2**32."""
+"""Range of the seeds: `jax.random.key` takes them modulo 2**32."""
 NAMES = {int: "a whole number", float: "a number", bool: "True or False", str: "text", tuple: "a tuple"}
 
 
 @dataclasses.dataclass(frozen=True)
 class Bounds:
-    """A range of numbers; of a tuple, also how many there are."""
+    """The range of a number; for a tuple, of each of its numbers, and of how many there are."""
 
-    least: float
-    greatest: float
+    minimum: float
+    maximum: float
     ends: str = "[]"
-    """Brackets of the interval: a round one leaves its end out."""
+    """Brackets of the interval: a round one excludes its end."""
     length: tuple[int, int] = (0, MOST)
     ascending: bool = False
 
     def __contains__(self, number: float) -> bool:
-        above = number > self.least if self.ends[0] == "(" else number >= self.least
-        below = number < self.greatest if self.ends[1] == ")" else number <= self.greatest
+        above = number > self.minimum if self.ends[0] == "(" else number >= self.minimum
+        below = number < self.maximum if self.ends[1] == ")" else number <= self.maximum
         return above and below  # NaN is in no interval
 
     def __str__(self) -> str:
-        return f"{self.ends[0]}{self.least}, {self.greatest}{self.ends[1]}"
+        return f"{self.ends[0]}{self.minimum}, {self.maximum}{self.ends[1]}"
 
 
-def bounded(default: Any, least: float, greatest: float, **more: Any) -> Any:
-    """A dataclass field of numbers from `least` to `greatest`.
+def bounded(default: Any, minimum: float, maximum: float, **more: Any) -> Any:
+    """A dataclass field that holds a number, or a tuple of numbers, from `minimum` to `maximum`.
 
     Args:
-      default: its value where none is given; `dataclasses.MISSING` for none.
-      least: the least value of each number.
-      greatest: the greatest.
-      more: `ends`, `length`, `ascending` as of `Bounds`.
+      default: the field's default; `dataclasses.MISSING` for a required field.
+      minimum: smallest value of each number.
+      maximum: largest value of each number.
+      more: `ends`, `length` and `ascending`, as in `Bounds`.
     """
-    return dataclasses.field(default=default, metadata={"bounds": Bounds(least, greatest, **more)})
+    return dataclasses.field(default=default, metadata={"bounds": Bounds(minimum, maximum, **more)})
 
 
 def one_of(default: str, choices: tuple[str, ...]) -> Any:
-    """A dataclass field that holds one of some words."""
+    """A dataclass field that holds one of these strings."""
     return dataclasses.field(default=default, metadata={"choices": choices})
 
 
 def check(values: Any, prefix: str = "") -> None:
-    """Checks types and ranges of all fields of a dataclass, those of dataclasses inside it too.
+    """Checks a dataclass and those inside it: types and ranges of their fields, and what must hold between fields.
 
     Args:
       values: the dataclass.
       prefix: what stands before a field's name where the user writes it, such as `config.` or `--`.
 
     Raises:
-      InputError: a value is out of range or of another type, or there is a field that the dataclass does not know.
+      InputError: a value has the wrong type or is out of range, values do not go together, or the dataclass has no such field.
     """
     for problem in problems(values, prefix):
         raise InputError(problem)
 
 
 def problems(values: Any, prefix: str) -> Iterator[str]:
-    """One line for every wrong value; see `check`."""
+    """One line for every problem; see `check`."""
     fields = {field.name: field for field in dataclasses.fields(values)}
     for name in vars(values).keys() - fields.keys():
         near = difflib.get_close_matches(name, fields, n=1, cutoff=0.0)[0]
         yield f"{prefix}{name}: no such field; did you mean {prefix}{near}?"
     kinds = _kinds(type(values))
+    sound = True
     for name, field in fields.items():
-        yield from _problems_of(f"{prefix}{name}", kinds[name], field.metadata, getattr(values, name))
+        for problem in _problems_of(f"{prefix}{name}", kinds[name], field.metadata, getattr(values, name)):
+            sound = False
+            yield problem
+    if sound and hasattr(values, "conflicts"):
+        yield from values.conflicts(prefix)
 
 
 @functools.cache

@@ -11,20 +11,19 @@ from typing import Any
 
 from absl import flags
 
-from spct_jax import checkpoints, cli, sharding
+from spct_jax import bounds, checkpoints, cli, sharding
 from spct_jax.errors import InputError
 from spct_jax.grm.config import PromptConfig
 from spct_jax.judging import files, verdicts
 from spct_jax.judging.judge import Judge
 from spct_jax.judging.options import MODES, Options
 from spct_jax.sharding.config import STRATEGIES, MeshConfig
-from spct_jax.validation import check_mesh
 
 
 def read_layout() -> sharding.Layout:
     """The devices as the flags arrange them; the first use of JAX."""
     mesh = MeshConfig(cpu_devices=CPU_DEVICES.value, strategy=STRATEGY.value, tensor=TENSOR.value)
-    check_mesh(mesh, "--")
+    bounds.check(mesh, "--")
     sharding.use_devices(mesh)
     return sharding.make_layout(mesh)
 

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 
 from spct_jax import checkpoints, distributed, files, memory, sharding
-from spct_jax.config import Config
+from spct_jax.config import Config, check_positions, validate
 from spct_jax.errors import InputError
 from spct_jax.evaluation import evaluate
 from spct_jax.grm.prompter import Prompter
@@ -22,7 +22,6 @@ from spct_jax.training.context import (
     load_tokenizer,
     name_templates,
 )
-from spct_jax.validation import check_positions, validate
 
 STAGES: dict[str, Callable[[Run], dict]] = {
     "sft": sft.run_sft,

@@ -14,11 +14,10 @@ import tqdm
 from absl import flags
 
 from spct_jax import cli, files, hardware
-from spct_jax.config import Config
+from spct_jax.config import Config, check_positions, validate
 from spct_jax.errors import InputError
 from spct_jax.hardware import GIB, Chip
 from spct_jax.planning import programs, report, search
-from spct_jax.validation import check_positions, validate
 
 COMPILED_CANDIDATES = 3
 

@@ -5,9 +5,8 @@ import pathlib
 from absl import flags
 
 from spct_jax import cli, distributed, files, sharding
-from spct_jax.config import Config
+from spct_jax.config import Config, validate
 from spct_jax.pipeline import train
-from spct_jax.validation import validate
 
 
 def main(_) -> None:

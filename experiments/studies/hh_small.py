@@ -30,7 +30,7 @@ from absl import flags
 
 from spct_jax import cli, files, pipeline
 from spct_jax import config as configs
-from spct_jax.config import Config
+from spct_jax.config import Config, validate
 from spct_jax.data.comparison import Comparison, to_json
 from spct_jax.data.sources import Demonstration, ReadReport, write_jsonl
 from spct_jax.data.tokenizer import Tokenizer, train_tokenizer
@@ -41,7 +41,6 @@ from spct_jax.grm.prompter import Prompter
 from spct_jax.models.config import ModelConfig
 from spct_jax.reporting import figures, report
 from spct_jax.training.context import name_templates
-from spct_jax.validation import validate
 
 SPLITS = {"train": 75, "development": 5, "test": 20}
 FILES = (*SPLITS, "demonstrations", "general")

@@ -1,7 +1,7 @@
 """Experiments: typed dataclasses, one per concern, every field with its meaning and range, composed here."""
 
 from spct_jax.config.presets import paper, tiny
-from spct_jax.config.schema import POLICIES, STAGES, Config
+from spct_jax.config.schema import POLICIES, STAGES, Config, check_positions, validate
 from spct_jax.data.config import DATA_FILES, DataConfig
 from spct_jax.evaluation.config import EvaluationConfig
 from spct_jax.grm.config import PromptConfig
@@ -37,6 +37,8 @@ __all__ = [
     "RejectionConfig",
     "SFTConfig",
     "ToyConfig",
+    "check_positions",
     "paper",
     "tiny",
+    "validate",
 ]

@@ -1,7 +1,9 @@
 """A whole experiment, composed of the dataclasses that lie beside their owners."""
 
 import dataclasses
+from collections.abc import Iterator
 
+from spct_jax import bounds
 from spct_jax.bounds import MOST, SEEDS, bounded
 from spct_jax.data.config import DataConfig
 from spct_jax.evaluation.config import EvaluationConfig
@@ -15,6 +17,8 @@ STAGES = ("sft", "rejection", "rft", "rl", "meta_rm", "evaluate")
 
 POLICIES = ("sft", "rft", "rl")
 """The stages that train the policy."""
+NEEDS = {"rft": ("rejection",), "meta_rm": ("rejection", "rl")}
+"""Stages that learn from the completions of others; at least one of those must come before."""
 
 
 @dataclasses.dataclass
@@ -41,3 +45,41 @@ class Config:
     checkpoint: CheckpointConfig = dataclasses.field(default_factory=CheckpointConfig)
     profile_steps: tuple[int, int] = bounded((0, 0), 0, MOST)
     """(start, stop): a profiler trace of these steps of every training stage, in `workdir/profile/STAGE`; none where equal."""
+
+    def conflicts(self, prefix: str) -> Iterator[str]:
+        """What is wrong between the sections, a line each; see `bounds`."""
+        unknown = [s for s in self.stages if s not in STAGES]
+        if unknown:
+            yield f"{prefix}stages: unknown stage {unknown[0]!r}; stages are {', '.join(STAGES)}"
+        if self.profile_steps[0] > self.profile_steps[1]:
+            yield f"{prefix}profile_steps: {self.profile_steps} is not (start, stop) with start <= stop"
+        for bucket in self.evaluation.buckets:
+            if bucket[0] > self.data.max_prompt or bucket[1] > self.data.max_completion:
+                yield f"{prefix}evaluation.buckets: {bucket} does not lie within data.max_prompt and data.max_completion"
+        if list(self.stages) != [s for s in STAGES if s in self.stages]:
+            yield f"{prefix}stages: {', '.join(self.stages)} is not in the order {', '.join(STAGES)}"
+        yield from self._missing_stages(prefix)
+
+    def _missing_stages(self, prefix: str) -> Iterator[str]:
+        first = next((s for s in self.stages if s != "evaluate"), "sft")
+        if first != "sft" and not self.init_checkpoint:
+            yield f"{prefix}stages: {first} needs a policy; put sft before it or set {prefix}init_checkpoint"
+        for stage, sources in NEEDS.items():
+            draws_itself = stage == "meta_rm" and self.meta_rm.policy_data == "draws"
+            if stage in self.stages and not draws_itself and not set(sources) & set(self.stages):
+                yield f"{prefix}stages: {stage} learns from what {' or '.join(sources)} draws; put that before it"
+        if "evaluate" in self.stages and not set(POLICIES) & set(self.stages):
+            yield (
+                f"{prefix}stages: evaluate judges with what {', '.join(POLICIES)} trained in this run; put one of them before "
+                "it, or judge with a finished model by python -m spct_jax.judge"
+            )
+
+
+def validate(config: Config) -> None:
+    """Raises InputError, naming the field, where a value is wrong or values do not go together."""
+    bounds.check(config, "config.")
+
+
+def check_positions(config: Config, model: sizes.ModelConfig) -> None:
+    """Raises InputError if the prompts and completions of a run are longer than its model is made for."""
+    model.check_length(config.data.max_prompt, config.data.max_completion, "config.data.max_prompt and max_completion")

@@ -1,6 +1,7 @@
 """Where comparisons and demonstrations come from."""
 
 import dataclasses
+from collections.abc import Iterator
 
 from spct_jax.bounds import bounded, one_of
 from spct_jax.toy.config import ToyConfig
@@ -34,3 +35,9 @@ class DataConfig:
     max_completion: int = bounded(84, 1, 1 << 24)
     """Longest completion in tokens, terminator included."""
     toy: ToyConfig = dataclasses.field(default_factory=ToyConfig)
+
+    def conflicts(self, prefix: str) -> Iterator[str]:
+        """What is wrong between the fields, a line each; see `bounds`."""
+        for name in DATA_FILES:
+            if getattr(self, name) and not self.train and name != "tokenizer":
+                yield f"{prefix}{name}: names a file, but without {prefix}train the toy world is read, not files"

@@ -1,6 +1,7 @@
 """The architecture of a decoder."""
 
 import dataclasses
+from collections.abc import Iterator
 from dataclasses import MISSING
 
 from spct_jax import bounds
@@ -87,18 +88,21 @@ class ModelConfig:
 
     def __post_init__(self):
         bounds.check(self, "model.")
+
+    def conflicts(self, _: str) -> Iterator[str]:
+        """What is wrong between the fields, a line each; see `bounds`. Fields are named `model.FIELD`, in a run's configuration too."""
         if self.num_heads % self.num_kv_heads:
-            raise InputError(f"model.num_kv_heads={self.num_kv_heads} does not divide num_heads={self.num_heads}")
-        if not 0 <= self.num_tokens <= self.vocab_size:
-            raise InputError(f"model.num_tokens={self.num_tokens} is more than vocab_size={self.vocab_size}")
+            yield f"model.num_kv_heads={self.num_kv_heads} does not divide num_heads={self.num_heads}"
+        if self.num_tokens > self.vocab_size:
+            yield f"model.num_tokens={self.num_tokens} is more than vocab_size={self.vocab_size}"
         if self.head_dim % 2:
-            raise InputError(f"model.head_dim must be even for rotary positions, got {self.head_dim}")
+            yield f"model.head_dim must be even for rotary positions, got {self.head_dim}"
         if len(self.pattern) > LONGEST_PATTERN:
-            raise InputError(f"model.pattern has {len(self.pattern)} layers; at most {LONGEST_PATTERN} are supported")
+            yield f"model.pattern has {len(self.pattern)} layers; at most {LONGEST_PATTERN} are supported"
         if not isinstance(self.pattern, tuple) or not self.pattern:
-            raise InputError(f"model.pattern must be a non-empty tuple of 'local' and 'global', got {self.pattern!r}")
+            yield f"model.pattern must be a non-empty tuple of 'local' and 'global', got {self.pattern!r}"
         if self.attention == "splash" and self.head_dim % 128:
-            raise InputError(f"model.attention='splash' needs model.head_dim to be a multiple of 128, got {self.head_dim}")
+            yield f"model.attention='splash' needs model.head_dim to be a multiple of 128, got {self.head_dim}"
 
     def check_length(self, prompt: int, completion: int, names: str) -> None:
         """Raises InputError if prompt and completion, whose lengths have these names, are longer than the model is made for."""

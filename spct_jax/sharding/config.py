@@ -1,6 +1,7 @@
 """Fields of the mesh."""
 
 import dataclasses
+from collections.abc import Iterator
 
 from spct_jax.bounds import bounded, one_of
 
@@ -25,3 +26,10 @@ class MeshConfig:
     that no step of decoding gathers them."""
     heartbeat_seconds: int = bounded(100, 1, 1 << 20)
     """A process that is silent for so long is given up, and the other processes end."""
+
+    def conflicts(self, prefix: str) -> Iterator[str]:
+        """What is wrong between the fields, a line each; see `bounds`."""
+        for field, strategies in (("tensor", ("tensor", "fsdp_tensor", "multislice")), ("slices", ("multislice",))):
+            value = getattr(self, field)
+            if value > 1 and self.strategy not in strategies:
+                yield f"{prefix}{field}: {value} does not go with strategy={self.strategy!r}"

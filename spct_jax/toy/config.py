@@ -1,6 +1,7 @@
 """Fields of the toy world."""
 
 import dataclasses
+from collections.abc import Iterator
 
 from spct_jax.bounds import MOST, SEEDS, bounded
 
@@ -38,3 +39,9 @@ class ToyConfig:
     """How often he misreads whether a response meets a criterion."""
     lure: tuple[float, float] = bounded((0.3, 0.995), 0, 1, ends="()")
     """How often he judges by the lure when some response mentions it: on the soberest and on the most festive occasion."""
+
+    def conflicts(self, prefix: str) -> Iterator[str]:
+        """What is wrong between the fields, a line each; see `bounds`."""
+        for name in ("response_counts", "demonstration_mix"):
+            if not any(getattr(self, name)):
+                yield f"{prefix}{name}: one of the frequencies must be above 0"

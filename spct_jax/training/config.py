@@ -1,6 +1,7 @@
 """Fields of the training stages."""
 
 import dataclasses
+from collections.abc import Iterator
 
 from spct_jax.bounds import MOST, bounded, one_of
 
@@ -11,6 +12,11 @@ REFERENCE_DTYPES = ("float32", "bfloat16")
 
 
 POLICY_DATA = ("draws", "rollouts")
+
+
+def _divides(prefix: str, field: str, parts: int, batch_size: int) -> Iterator[str]:
+    if batch_size % parts:
+        yield f"{prefix}{field}: {parts} parts do not divide batch_size={batch_size}"
 
 
 @dataclasses.dataclass
@@ -46,6 +52,10 @@ class SFTConfig:
         default_factory=lambda: OptimizerConfig(name="muon", learning_rate=4e-3, muon_learning_rate=0.012, decay_fraction=0.5)
     )
 
+    def conflicts(self, prefix: str) -> Iterator[str]:
+        """What is wrong between the fields, a line each; see `bounds`."""
+        yield from _divides(prefix, "accumulate", self.accumulate, self.batch_size)
+
 
 @dataclasses.dataclass
 class RejectionConfig:
@@ -77,6 +87,10 @@ class RFTConfig:
     """As of `SFTConfig`."""
     optimizer: OptimizerConfig = dataclasses.field(default_factory=lambda: OptimizerConfig(learning_rate=1e-3))
 
+    def conflicts(self, prefix: str) -> Iterator[str]:
+        """What is wrong between the fields, a line each; see `bounds`."""
+        yield from _divides(prefix, "accumulate", self.accumulate, self.batch_size)
+
 
 @dataclasses.dataclass
 class RLConfig:
@@ -107,6 +121,11 @@ class RLConfig:
     """Of the frozen reference policy's matrices: `float32`, or `bfloat16` for half the memory."""
     optimizer: OptimizerConfig = dataclasses.field(default_factory=lambda: OptimizerConfig(learning_rate=1.5e-4))
 
+    def conflicts(self, prefix: str) -> Iterator[str]:
+        """What is wrong between the fields, a line each; see `bounds`."""
+        yield from _divides(prefix, "accumulate", self.accumulate, self.batch_size)
+        yield from _divides(prefix, "rollout_parts", self.rollout_parts, self.batch_size)
+
 
 @dataclasses.dataclass
 class MetaRMConfig:
@@ -123,6 +142,10 @@ class MetaRMConfig:
     optimizer: OptimizerConfig = dataclasses.field(
         default_factory=lambda: OptimizerConfig(name="muon", learning_rate=3e-3, muon_learning_rate=0.01)
     )
+
+    def conflicts(self, prefix: str) -> Iterator[str]:
+        """What is wrong between the fields, a line each; see `bounds`."""
+        yield from _divides(prefix, "accumulate", self.accumulate, self.batch_size)
 
 
 @dataclasses.dataclass

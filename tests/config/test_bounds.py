@@ -8,10 +8,10 @@ import pytest
 
 from spct_jax import config as config_lib
 from spct_jax import pipeline
+from spct_jax.config import check_positions, validate
 from spct_jax.errors import InputError
 from spct_jax.judging.options import Options
 from spct_jax.models import sizes
-from spct_jax.validation import check_positions, validate
 
 
 def scalars(kind):
@@ -44,12 +44,12 @@ FIELDS = {
 }
 
 
-def test_every_number_of_a_configuration_has_a_least_and_a_greatest_value():
+def test_every_number_of_a_configuration_has_a_minimum_and_a_maximum():
     assert len(FIELDS) > 100
     for path, (field, _) in FIELDS.items():
         bounds = field.metadata.get("bounds")
-        assert bounds is not None, f"{path} has no bounds; write bounded(default, least, greatest)"
-        assert math.isfinite(bounds.least) and math.isfinite(bounds.greatest) and bounds.least < bounds.greatest, path
+        assert bounds is not None, f"{path} has no bounds; write bounded(default, minimum, maximum)"
+        assert math.isfinite(bounds.minimum) and math.isfinite(bounds.maximum) and bounds.minimum < bounds.maximum, path
 
 
 def set_field(config, path, value):
@@ -64,9 +64,9 @@ def test_a_number_outside_its_range_is_refused_by_name(path):
     field, kind = FIELDS[path]
     bounds, (scalar,) = field.metadata["bounds"], scalars(kind)
     step = 1 if scalar is int else 1e-3
-    wrong = [bounds.least - step, bounds.greatest + step, "7", None, True]
+    wrong = [bounds.minimum - step, bounds.maximum + step, "7", None, True]
     wrong += [math.nan, math.inf, -math.inf] if scalar is float else [1.5]
-    wrong += [bounds.least] * (bounds.ends[0] == "(") + [bounds.greatest] * (bounds.ends[1] == ")")
+    wrong += [bounds.minimum] * (bounds.ends[0] == "(") + [bounds.maximum] * (bounds.ends[1] == ")")
     for value in wrong:
         config = config_lib.tiny()
         set_field(config, path, filled(kind, value))

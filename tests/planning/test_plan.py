@@ -9,11 +9,11 @@ import pytest
 
 from spct_jax import config as config_lib
 from spct_jax import hardware
+from spct_jax.config import validate
 from spct_jax.errors import InputError
 from spct_jax.models import sizes
 from spct_jax.planning import search
 from spct_jax.sharding.config import MeshConfig
-from spct_jax.validation import validate
 
 EXPERIMENTS = sorted((pathlib.Path(__file__).parents[2] / "experiments").glob("gemma*.py"))
 

@@ -19,6 +19,7 @@ from jax.sharding import PartitionSpec
 from spct_jax import checkpoints, models, sharding
 from spct_jax import config as config_lib
 from spct_jax.checkpoints import train_state
+from spct_jax.config import validate
 from spct_jax.data import batches
 from spct_jax.errors import InputError
 from spct_jax.models import sizes
@@ -26,7 +27,6 @@ from spct_jax.sampling.engine import Engine, Request, Sampler, Shape
 from spct_jax.sharding.config import MeshConfig
 from spct_jax.training import checks, grpo, optimizers, sft
 from spct_jax.training import config as training_config
-from spct_jax.validation import validate
 
 
 @pytest.fixture(scope="module")

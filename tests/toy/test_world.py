@@ -5,11 +5,11 @@ import re
 import pytest
 
 from spct_jax import config as configs
+from spct_jax.config import validate
 from spct_jax.errors import InputError
 from spct_jax.grm import parse, prompts
 from spct_jax.toy import world
 from spct_jax.toy.config import ToyConfig
-from spct_jax.validation import validate
 
 CONFIG = ToyConfig(demonstrations=400)
 WEIGHT = {"need": 5, "want": 3, "like": 1}
