@@ -22,7 +22,7 @@ from spct_jax.grm import prompts
 from spct_jax.sharding.config import MeshConfig
 from spct_jax.training import inputs, writers
 
-EXPERIMENTS = pathlib.Path(__file__).parents[1] / "experiments"
+STUDIES = pathlib.Path(__file__).parents[1] / "experiments" / "studies"
 MICRO = [
     "--config.data.toy.train=48",
     "--config.data.toy.test=24",
@@ -38,8 +38,8 @@ MICRO = [
 ]
 
 
-def load_experiment(name, monkeypatch):
-    monkeypatch.syspath_prepend(EXPERIMENTS)
+def load_study(name, monkeypatch):
+    monkeypatch.syspath_prepend(STUDIES)
     return importlib.import_module(name)
 
 
@@ -227,7 +227,7 @@ def test_a_comparison_without_one_best_response_is_named(tmp_path):
 
 
 def test_killed_and_restarted_by_a_relative_path_it_ends_bitwise_the_same(tmp_path, monkeypatch):
-    kill_test = load_experiment("kill_test", monkeypatch)
+    kill_test = load_study("kill_test", monkeypatch)
     calm, killed = tmp_path / "calm", tmp_path / "killed"
     kill_test.kills.run_undisturbed(calm, MICRO, kill_test.kills.Mesh())
     with kill_test.kills.Pod(killed, MICRO, [kill_test.kills.Mesh()]) as pod:
@@ -257,7 +257,7 @@ def test_a_damaged_checkpoint_is_passed_over_and_the_run_ends_as_if_it_had_been_
     content[len(content) // 2 : len(content) // 2 + 64] = bytes(64)
     largest.write_bytes(content)
     pipeline.train(micro_config, damaged)
-    digests = load_experiment("kill_test", monkeypatch).digests
+    digests = load_study("kill_test", monkeypatch).digests
     assert digests(damaged) == digests(calm)
 
 
@@ -276,12 +276,12 @@ def test_a_damaged_end_of_a_finished_stage_is_trained_again_before_a_later_one_b
     last.write_bytes(content)
     pipeline.train(micro_config, damaged)
     assert "checkpoint 2 is damaged" in capsys.readouterr().err
-    digests = load_experiment("kill_test", monkeypatch).digests
+    digests = load_study("kill_test", monkeypatch).digests
     assert digests(damaged) == digests(calm)
 
 
 def test_where_one_process_cannot_read_its_part_of_a_checkpoint_the_run_goes_on_from_an_earlier_one(tmp_path, monkeypatch):
-    kill_test = load_experiment("kill_test", monkeypatch)
+    kill_test = load_study("kill_test", monkeypatch)
     mesh = ("strategy=fsdp", "cpu_devices=1", "heartbeat_seconds=10")
     pair = kill_test.kills.Mesh(2, tuple(f"--config.mesh.{flag}" for flag in mesh))
     flags = ["--config.stages=('sft',)" if "stages" in flag else flag for flag in MICRO] + ["--config.sft.steps=3"]
@@ -317,7 +317,7 @@ def test_rollouts_since_the_last_checkpoint_are_read_instead_of_drawn_and_it_end
     with monkeypatch.context() as nothing:
         nothing.setattr(drawing, "draw", None)
         pipeline.train(micro_config, resumed)
-    digests = load_experiment("kill_test", monkeypatch).digests
+    digests = load_study("kill_test", monkeypatch).digests
     assert digests(resumed) == digests(calm)
     seen = [json.loads((run / "rl" / "metrics.jsonl").read_text().splitlines()[-1]) for run in (calm, resumed)]
     assert seen[0]["step"] == seen[1]["step"] and seen[0]["sampler_drift"] == seen[1]["sampler_drift"] > 0

@@ -90,7 +90,7 @@ class ModelConfig:
         bounds.check(self, "model.")
 
     def conflicts(self, _: str) -> Iterator[str]:
-        """What is wrong between the fields, a line each; see `bounds`. Fields are named `model.FIELD`, in a run's configuration too."""
+        """What is wrong between the fields, a line each; see `bounds`. They are named `model.FIELD` in a run, too."""
         if self.num_heads % self.num_kv_heads:
             yield f"model.num_kv_heads={self.num_kv_heads} does not divide num_heads={self.num_heads}"
         if self.num_tokens > self.vocab_size:
