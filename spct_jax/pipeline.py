@@ -10,7 +10,7 @@ from spct_jax import checkpoints, distributed, files, memory, sharding
 from spct_jax.config import Config, check_positions, validate
 from spct_jax.errors import InputError
 from spct_jax.evaluation import evaluate
-from spct_jax.grm.prompter import Prompter
+from spct_jax.grm.prompts import Prompter
 from spct_jax.reporting import report
 from spct_jax.training import checks, grpo, inputs, meta, meter, rejection, sft
 from spct_jax.training.context import (

@@ -18,7 +18,7 @@ import pytest
 from spct_jax import files, pipeline
 from spct_jax.config import STAGES
 from spct_jax.errors import InputError
-from spct_jax.grm import prompts
+from spct_jax.grm.template import load_template
 from spct_jax.sharding.config import MeshConfig
 from spct_jax.training import inputs, writers
 
@@ -161,14 +161,14 @@ def test_a_file_that_changes_between_two_lives_of_a_run_is_named(micro_config, t
     data.train = data.test = write("pairs.jsonl", pairs)
     data.test, data.demonstrations, data.vocab_size = write("test.jsonl", pairs), write("shown.jsonl", shown), 320
     template = tmp_path / "mine.txt"
-    template.write_text(prompts.load_template("short").text)
+    template.write_text(load_template("short").text)
     micro_config.prompt.template, micro_config.evaluation.problems = str(template), 4
     values = functools.partial(inputs.values, inputs.absolute(micro_config), tmp_path / "run")
     inputs.begin("sft", micro_config, tmp_path / "run", values())
     inputs.begin("evaluate", micro_config, tmp_path / "run", values())
 
     def check(field, stage):
-        prompts.load_template.cache_clear()
+        load_template.cache_clear()
         with pytest.raises(InputError, match=rf"config\.{field}: the content of .* is not that which {stage} began with"):
             inputs.check(micro_config, tmp_path / "run", values())
 

@@ -25,7 +25,7 @@ from absl import flags, logging
 from spct_jax import checkpoints, cli, config, files, pipeline, sharding
 from spct_jax.checkpoints import steps, train_state
 from spct_jax.errors import InputError
-from spct_jax.grm import prompts
+from spct_jax.grm.template import load_template
 from spct_jax.training import optimizers
 
 OUTCOMES = ("refused", "passed over", "equal", "SILENT", "TRACEBACK")
@@ -67,9 +67,9 @@ class Loader:
 
     def as_judge(self):
         """(step, all that belongs to the model)."""
-        prompts.load_template.cache_clear()
+        load_template.cache_clear()
         model = checkpoints.load(self.directory)
-        texts = [prompts.load_template(path).text for path in vars(model.prompt).values()]
+        texts = [load_template(path).text for path in vars(model.prompt).values()]
         return model.step, (model.params, [repr(model.config), model.tokenizer.model_proto, model.tokenizer.stop_ids, texts])
 
     def as_training(self):

@@ -36,8 +36,9 @@ from spct_jax.data.sources import Demonstration, ReadReport, write_jsonl
 from spct_jax.data.tokenizer import Tokenizer, train_tokenizer
 from spct_jax.errors import InputError
 from spct_jax.evaluation import metrics
-from spct_jax.grm import prompts
-from spct_jax.grm.prompter import Prompter
+from spct_jax.grm.prompts import Prompter
+from spct_jax.grm.render import render
+from spct_jax.grm.template import Template, load_template
 from spct_jax.models.config import ModelConfig
 from spct_jax.reporting import figures, report
 from spct_jax.training.context import name_templates
@@ -131,7 +132,7 @@ def split_of(comparison: Comparison) -> str:
     return "train" if place < SPLITS["train"] else "development" if place < 100 - SPLITS["test"] else "test"
 
 
-def verdict(rng: random.Random, shown: Comparison, order: Sequence[int], template: prompts.Template, favourite: int):
+def verdict(rng: random.Random, shown: Comparison, order: Sequence[int], template: Template, favourite: int):
     """A verdict in the template's parts that favours one response, or None if no criterion tells it from the other.
 
     The first criterion, which outweighs the others, is one that only the favourite meets; the others are any. The
@@ -160,7 +161,7 @@ def verdict(rng: random.Random, shown: Comparison, order: Sequence[int], templat
 
 
 def demonstrations(
-    comparisons: Sequence[Comparison], template: prompts.Template, seed: int = 0
+    comparisons: Sequence[Comparison], template: Template, seed: int = 0
 ) -> tuple[list[Demonstration], dict[str, int]]:
     """Judging as the cold start learns it, one demonstration a pair; and how many pairs give none, and why."""
     made, skipped = [], collections.Counter()
@@ -172,7 +173,7 @@ def demonstrations(
         favourites = [shown.best if r else 1 - shown.best for r in right]
         texts = [text for f in favourites if (text := verdict(rng, shown, order, template, f))]
         if texts:
-            turns = prompts.render(shown, order, template, hint=shown.best if told else None)
+            turns = render(shown, order, template, hint=shown.best if told else None)
             made.append(Demonstration(turns, tuple(texts)))
         else:
             skipped["no criterion tells the responses apart"] += 1
@@ -208,7 +209,7 @@ def prepare(path: str, workdir: pathlib.Path, config: Config) -> tuple[Config, d
     directory = workdir / "data"
     _claim(directory, comparisons, config)
     config = name_templates(config)
-    template = prompts.load_template(config.prompt.template)
+    template = load_template(config.prompt.template)
     if not template.parts:
         raise InputError(f"--config.prompt.template: {template.name!r} has no parts to demonstrate a verdict in")
     splits = {name: [c for c in comparisons if split_of(c) == name] for name in SPLITS}

@@ -24,8 +24,8 @@ from spct_jax.checkpoints import array_digests, hf_config, hf_weights, steps
 from spct_jax.checkpoints.kinds import ModelKind, abstract_params
 from spct_jax.data.tokenizer import Tokenizer
 from spct_jax.errors import InputError
-from spct_jax.grm import prompts
 from spct_jax.grm.config import PromptConfig
+from spct_jax.grm.template import load_template
 from spct_jax.models.config import ModelConfig
 from spct_jax.sharding import logical
 
@@ -63,7 +63,7 @@ def describe(
     directory.mkdir(parents=True, exist_ok=True)
     tokenizer.save(directory / "tokenizer.model")
     card = {"kind": kind.value, "stop_ids": tokenizer.stop_ids, **dataclasses.asdict(config)}
-    texts = {role: prompts.load_template(name).text.encode() for role, name in vars(prompt).items()} if prompt else {}
+    texts = {role: load_template(name).text.encode() for role, name in vars(prompt).items()} if prompt else {}
     card["digests"] = {
         name: digests.of_bytes(content) for name, content in {"tokenizer": tokenizer.model_proto, **texts}.items()
     }
@@ -76,7 +76,7 @@ def write_templates(directory: pathlib.Path, prompt: PromptConfig) -> None:
     """Writes the texts of the templates beside a model, so that it carries them wherever it goes."""
     (directory / TEMPLATES).mkdir(exist_ok=True)
     for role, name in vars(prompt).items():
-        files.write(directory / TEMPLATES / f"{role}.txt", prompts.load_template(name).text)
+        files.write(directory / TEMPLATES / f"{role}.txt", load_template(name).text)
 
 
 def read_templates(directory: str | os.PathLike) -> PromptConfig | None:
@@ -93,7 +93,7 @@ def read_templates(directory: str | os.PathLike) -> PromptConfig | None:
         for path in paths.values():
             if not path.exists():
                 raise InputError(f"{path}: missing beside the other templates of this model")
-            prompts.load_template(path)
+            load_template(path)
         return PromptConfig(**{role: str(path) for role, path in paths.items()})
     return None
 
@@ -201,7 +201,7 @@ def _load_ours(directory: pathlib.Path, dtype: str | None, shardings: Shardings 
         raise InputError(f"{directory}: not a checkpoint ('checkpoints' holds no finished step)")
     tokenizer, prompt = read_tokenizer(directory), read_templates(directory)
     for role, path in vars(prompt).items() if prompt else ():
-        _check_digest(directory, role, f"{TEMPLATES}/{role}.txt", prompts.load_template(path).text.encode())
+        _check_digest(directory, role, f"{TEMPLATES}/{role}.txt", load_template(path).text.encode())
     digest = _digest(stored.digests["params"], config, tokenizer, prompt)
     config = config if dtype in (None, COMPUTE) else dataclasses.replace(config, dtype=dtype)
     return Model(cast(stored.trees["params"]), config, tokenizer, kind, stored.step, prompt, digest)
@@ -211,7 +211,7 @@ def _digest(params: Any, config: ModelConfig, tokenizer: Tokenizer, prompt: Prom
     """Of a model, from the digests of its parameters; the dtype that it is loaded in does not count."""
     params = {name: leaf.get("bfloat16") or leaf[leaf["dtype"]] for name, leaf in params.items()}
     config = dataclasses.replace(config, dtype="bfloat16")
-    texts = [prompts.load_template(path).text for path in vars(prompt).values()] if prompt else []
+    texts = [load_template(path).text for path in vars(prompt).values()] if prompt else []
     proto = digests.of_bytes(tokenizer.model_proto)
     return digests.of_json([params, dataclasses.asdict(config), proto, tokenizer.stop_ids, texts])
 

@@ -14,8 +14,8 @@ from collections.abc import Callable, Sequence
 
 from spct_jax.data.comparison import Comparison
 from spct_jax.data.tokenizer import Tokenizer
-from spct_jax.grm import prompts
-from spct_jax.grm.prompts import Template
+from spct_jax.grm.render import render
+from spct_jax.grm.template import Template
 
 MOST_PERMUTED = 4
 """Responses whose orders are all tried where nothing is known of a template: 24 of them."""
@@ -47,13 +47,13 @@ def longest(
     hint = comparison.best if hinted else None
     # The prompt has to be looked at, since white space at its end is trimmed.
     if tokenizer.at_least(comparison.characters) > limit:
-        characters = len(prompts.render(comparison, first, template, hint=hint)[0].content)
+        characters = len(render(comparison, first, template, hint=hint)[0].content)
         if (least := tokenizer.at_least(characters)) > limit:
             return least
     depends = dependence(tokenizer, template, hinted)
     if depends == "any":
         if comparison.n > MOST_PERMUTED:
-            (turn,) = prompts.render(comparison, first, template, hint=hint)
+            (turn,) = render(comparison, first, template, hint=hint)
             return tokenizer.at_most(turn.content) + len(str(comparison.n))
         return max(len(encode(order)) for order in itertools.permutations(first))
     most = len(encode(first))

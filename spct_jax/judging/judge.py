@@ -8,7 +8,7 @@ from spct_jax import checkpoints, sharding
 from spct_jax.data.comparison import Comparison
 from spct_jax.errors import InputError
 from spct_jax.grm.config import PromptConfig
-from spct_jax.grm.prompter import Prompter
+from spct_jax.grm.prompts import Prompter
 from spct_jax.judging.options import Options
 from spct_jax.judging.scheduler import Stream
 from spct_jax.judging.verdicts import Verdict

@@ -19,8 +19,8 @@ from spct_jax import distributed
 from spct_jax.data.comparison import Comparison
 from spct_jax.errors import InputError
 from spct_jax.grm import lengths, orders, voting
-from spct_jax.grm.prompter import Prompter
-from spct_jax.grm.prompts import Template
+from spct_jax.grm.prompts import Prompter
+from spct_jax.grm.template import Template
 from spct_jax.judging import adaptive, unread
 from spct_jax.judging.options import Options
 from spct_jax.judging.rescoring import Reader

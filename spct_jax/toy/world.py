@@ -26,7 +26,8 @@ from collections.abc import Iterable
 
 from spct_jax.data.comparison import Comparison, Turn
 from spct_jax.data.sources import Demonstration
-from spct_jax.grm import prompts
+from spct_jax.grm.render import render
+from spct_jax.grm.template import Template
 from spct_jax.toy.config import ToyConfig
 
 OCCASIONS = ("class", "office", "seminar", "weekend", "holiday", "reunion", "concert", "party", "wedding", "gala")
@@ -92,7 +93,7 @@ def problems(split: str, count: int, config: ToyConfig) -> list[Problem]:
     return [problem(split, i, config, single=bool(every) and i % every == every - 1) for i in range(count)]
 
 
-def demonstrations(config: ToyConfig, template: prompts.Template, single: prompts.Template) -> list[Demonstration]:
+def demonstrations(config: ToyConfig, template: Template, single: Template) -> list[Demonstration]:
     """Judging as the cold start learns it (compared, single, hinted), on training problems of their own.
 
     Demonstrated problems lie behind the `config.train` problems that later stages draw from.
@@ -106,7 +107,7 @@ def demonstrations(config: ToyConfig, template: prompts.Template, single: prompt
         rng.shuffle(order)
         form = single if kind == "single" else template
         best = shown.comparison.best
-        turns = prompts.render(shown.comparison, order, form, hint=best if kind == "hinted" else None)
+        turns = render(shown.comparison, order, form, hint=best if kind == "hinted" else None)
         texts = []
         while len(texts) < config.completions_per_demonstration:
             text, scores = _verdict(rng, shown, order, config, form)
@@ -147,7 +148,7 @@ def _offer(rng: random.Random, requirements, met, lured: bool) -> tuple[str, ...
     return tuple(words)
 
 
-def _verdict(rng: random.Random, shown: Problem, order, config: ToyConfig, template: prompts.Template):
+def _verdict(rng: random.Random, shown: Problem, order, config: ToyConfig, template: Template):
     """One noisy verdict: (text, scores in input order)."""
     criteria, weights = _criteria(rng, shown, config)
     numbers = {word: j for j, word in enumerate(criteria, start=1)}

@@ -19,9 +19,9 @@ from spct_jax.data.index import Records
 from spct_jax.data.sources import DECIDED, DEMONSTRATIONS, Demonstration, Kind, ReadReport
 from spct_jax.data.tokenizer import Tokenizer, train_tokenizer
 from spct_jax.errors import InputError
-from spct_jax.grm import prompts
 from spct_jax.grm.config import PromptConfig
-from spct_jax.grm.prompter import Prompter, Rollout
+from spct_jax.grm.prompts import Prompter, Rollout
+from spct_jax.grm.template import load_template
 from spct_jax.models.config import ModelConfig
 from spct_jax.sharding import Layout, Program, logical
 from spct_jax.toy import world
@@ -241,7 +241,7 @@ def load_dataset(config: Config, directory: pathlib.Path) -> Dataset:
 
 def _toy_dataset(config: Config) -> Dataset:
     toy, names = config.data.toy, config.prompt
-    template, single = prompts.load_template(names.template), prompts.load_template(names.single_template)
+    template, single = load_template(names.template), load_template(names.single_template)
     splits = {s: [p.comparison for p in world.problems(s, getattr(toy, s), toy)] for s in world.SPLITS}
     return Dataset(
         **{name: Records.of(split, repr(toy)) for name, split in splits.items()},

@@ -9,7 +9,7 @@ import numpy as np
 
 from spct_jax import distributed
 from spct_jax.grm import orders
-from spct_jax.grm.prompter import Rollout
+from spct_jax.grm.prompts import Rollout
 from spct_jax.training import grouped
 from spct_jax.training.context import Run
 

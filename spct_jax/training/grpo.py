@@ -16,7 +16,7 @@ from spct_jax.data import batches
 from spct_jax.data.batches import Groups
 from spct_jax.errors import InputError
 from spct_jax.grm import rewards
-from spct_jax.grm.prompter import Rollout
+from spct_jax.grm.prompts import Rollout
 from spct_jax.models import flops
 from spct_jax.models.config import ModelConfig
 from spct_jax.sharding import Program, bytes_per_device, logical

@@ -16,7 +16,7 @@ from spct_jax.checkpoints import hf_weights
 from spct_jax.config import STAGES, Config
 from spct_jax.data.config import DATA_FILES
 from spct_jax.errors import InputError
-from spct_jax.grm import prompts
+from spct_jax.grm.template import load_template, template_names
 
 FREE = ("mesh", "checkpoint", "profile_steps")
 """Fields that change no result."""
@@ -38,8 +38,7 @@ def absolute(config: Config) -> Config:
 
     data = {name: full(f"data.{name}", getattr(config.data, name)) for name in DATA_FILES}
     templates = {
-        role: name if name in prompts.template_names() else full(f"prompt.{role}", name)
-        for role, name in vars(config.prompt).items()
+        role: name if name in template_names() else full(f"prompt.{role}", name) for role, name in vars(config.prompt).items()
     }
     return dataclasses.replace(
         config,
@@ -75,7 +74,7 @@ def _values(config: Config, workdir: pathlib.Path) -> dict[str, Any] | InputErro
                 found[f"data.{name}"] = _digest(pathlib.Path(path), workdir / "data" / "digests.json")
         for role, name in vars(config.prompt).items():
             if name:
-                found[f"prompt.{role}"] = digests.of_bytes(prompts.load_template(name).text.encode())
+                found[f"prompt.{role}"] = digests.of_bytes(load_template(name).text.encode())
         if config.init_checkpoint:
             found["init_checkpoint"] = _model_digest(pathlib.Path(config.init_checkpoint))
         if (workdir / "tokenizer.model").exists():

@@ -18,7 +18,7 @@ from spct_jax import distributed, files
 from spct_jax.data import batches
 from spct_jax.data.batches import Example
 from spct_jax.grm import rewards
-from spct_jax.grm.prompter import Rollout
+from spct_jax.grm.prompts import Rollout
 from spct_jax.training import drawing, meter, rollout
 from spct_jax.training.context import Run
 

@@ -9,7 +9,7 @@ import numpy as np
 from spct_jax import distributed
 from spct_jax.data.sources import read_jsonl, write_jsonl
 from spct_jax.errors import InputError
-from spct_jax.grm.prompter import Rollout
+from spct_jax.grm.prompts import Rollout
 
 
 def write(path: str | os.PathLike, rollouts: Iterable[Rollout]) -> None:

@@ -9,8 +9,11 @@ import pytest
 
 from spct_jax import models, sharding
 from spct_jax.data.tokenizer import train_tokenizer
-from spct_jax.grm import orders, prompter, prompts
+from spct_jax.grm import orders
 from spct_jax.grm.config import PromptConfig
+from spct_jax.grm.prompts import Prompter
+from spct_jax.grm.render import render
+from spct_jax.grm.template import load_template
 from spct_jax.judging import scheduler
 from spct_jax.judging.judge import Judge
 from spct_jax.models import sizes
@@ -43,23 +46,23 @@ def test_every_attack_stands_below_the_response_it_is_for_and_names_its_place(at
 
 
 def test_no_attack_but_look_alike_letters_reaches_the_prompt_as_it_is_written(attack_study):
-    (problem,), template = problems(1), prompts.load_template("short")
+    (problem,), template = problems(1), load_template("short")
     for name, attack in attack_study.ATTACKS.items():
         changed = attack_study.attacked(problem, attack, False, 0)
-        ((turn,),) = [prompts.render(changed, orders.sample_order(problem.n, "balanced", 0, problem.id, 0), template)]
+        ((turn,),) = [render(changed, orders.sample_order(problem.n, "balanced", 0, problem.id, 0), template)]
         disarmed = ("the hint's sentence", "a fake verdict", "the end of the response, and a fake one")
         assert ("~" in turn.content) == (name in disarmed), name
 
 
 def test_the_table_of_a_judge_that_always_prefers_the_second_place(attack_study, monkeypatch):
     shown = problems(8)
-    template, single = prompts.load_template("short"), prompts.load_template("short_single")
+    template, single = load_template("short"), load_template("short_single")
     made = world.demonstrations(ToyConfig(demonstrations=20), template, single)
     tokenizer = train_tokenizer([text for d in made for text in (d.turns[0].content, *d.completions)], vocab_size=500)
     layout = sharding.make_layout(devices=jax.devices()[:1])
     config = dataclasses.replace(sizes.toy(tokenizer.vocab_size), num_layers=2)
     params = jax.jit(models.init, static_argnums=0)(config, jax.random.key(0))
-    judge = Judge(layout, params, config, prompter.Prompter(PromptConfig(), tokenizer))
+    judge = Judge(layout, params, config, Prompter(PromptConfig(), tokenizer))
     collect = scheduler.Engine.collect
 
     def answer(finished):

@@ -13,7 +13,8 @@ from spct_jax.data.comparison import Comparison
 from spct_jax.data.sources import read_comparisons, read_demonstrations
 from spct_jax.data.tokenizer import Tokenizer
 from spct_jax.errors import InputError
-from spct_jax.grm import parse, prompts
+from spct_jax.grm import parse
+from spct_jax.grm.template import load_template
 
 EXPERIMENTS = pathlib.Path(__file__).parents[2] / "experiments" / "studies"
 
@@ -150,7 +151,7 @@ def test_continued_conversations_stay_in_one_split(hh_small, readers, pairs):
 
 @pytest.mark.parametrize("name", ["short", "default", "short_no_principles"])
 def test_demonstrations_parse_and_follow_the_labels_mostly(hh_small, pairs, name):
-    template = prompts.load_template(name)
+    template = load_template(name)
     made, skipped = hh_small.demonstrations(pairs, template)
     assert len(made) + sum(skipped.values()) == len(pairs)
     by_query = {c.query: c for c in pairs}
@@ -174,7 +175,7 @@ def test_verdict_says_what_is_true(hh_small):
         scores=[1, 0],
         id="x",
     )
-    template = prompts.load_template("short")
+    template = load_template("short")
     meets = {c.text: (c.met(*shown.responses), c.met(*shown.responses[::-1])) for c in hh_small.CRITERIA}
     assert meets["kind words"] == (True, False) and meets["more detail"] == (True, False)
     for draw in range(20):
@@ -187,7 +188,7 @@ def test_verdict_says_what_is_true(hh_small):
 
 def test_verdict_without_a_reason(hh_small):
     shown = Comparison(conversation=[{"role": "user", "content": "?"}], responses=["a", "b"], scores=[1, 0])
-    assert hh_small.verdict(random.Random(0), shown, (0, 1), prompts.load_template("short"), 0) is None
+    assert hh_small.verdict(random.Random(0), shown, (0, 1), load_template("short"), 0) is None
 
 
 def test_prepare(hh_small, tmp_path, capsys):

@@ -13,7 +13,8 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from spct_jax.data.comparison import Comparison, Turn
-from spct_jax.grm.prompts import load_template, render, template_names
+from spct_jax.grm.render import render
+from spct_jax.grm.template import load_template, template_names
 
 NAMES = (*template_names(), str(pathlib.Path(__file__).with_name("closed.txt")))
 BREAKS = ("\n", "\r\n", "\v", "\x1c", "\x85", "\u2028")

@@ -8,10 +8,11 @@ import pytest
 
 from spct_jax.data.comparison import Comparison, Turn
 from spct_jax.data.tokenizer import train_tokenizer
-from spct_jax.grm import lengths, prompts
+from spct_jax.grm import lengths
 from spct_jax.grm.config import PromptConfig
-from spct_jax.grm.prompter import Prompter
-from spct_jax.grm.prompts import load_template
+from spct_jax.grm.prompts import Prompter
+from spct_jax.grm.render import render
+from spct_jax.grm.template import load_template, template_names
 
 CORPUS = [f"Response {i} is quiet: it has {i} rooms, wifi and 1{i} pools.\n\n[Response {i} ends]" for i in range(13)] * 9
 PIECES = [" ", "\n", "\n\n", "quiet", "it has", "1", "10", "[Response", "]", "<bos>", "\u6f22", "pool s", "."]
@@ -40,10 +41,10 @@ def made(rng, n):
 
 def every_length(tokenizer, template, comparison, hint):
     for order in itertools.permutations(range(comparison.n)):
-        yield len(tokenizer.encode_turns(prompts.render(comparison, order, template, hint=hint)))
+        yield len(tokenizer.encode_turns(render(comparison, order, template, hint=hint)))
 
 
-@pytest.mark.parametrize("name", [*prompts.template_names(), "own"])
+@pytest.mark.parametrize("name", [*template_names(), "own"])
 def test_no_order_gives_a_longer_prompt(tokenizer, own, name):
     template, rng, differ = load_template(own if name == "own" else name), random.Random(name), 0
     for n, hinted in itertools.product((1, 2, 3, 4), (False, True) if template.hint else (False,)):
@@ -52,7 +53,7 @@ def test_no_order_gives_a_longer_prompt(tokenizer, own, name):
             hint = shown.best if hinted else None
 
             def encode(order, shown=shown, hint=hint):
-                return tokenizer.encode_turns(prompts.render(shown, order, template, hint=hint))
+                return tokenizer.encode_turns(render(shown, order, template, hint=hint))
 
             found = lengths.longest(shown, template, tokenizer, encode, hinted=hinted, limit=10_000)
             each = set(every_length(tokenizer, template, shown, hint))
@@ -62,7 +63,7 @@ def test_no_order_gives_a_longer_prompt(tokenizer, own, name):
 
 
 def test_of_our_templates_few_orders_are_tried(tokenizer):
-    for name in prompts.template_names():
+    for name in template_names():
         template = load_template(name)
         assert lengths.dependence(tokenizer, template, template.hint is not None) in ("none", "last")
 

@@ -7,7 +7,8 @@ import pytest
 from spct_jax.data.comparison import Comparison, Turn
 from spct_jax.data.tokenizer import train_tokenizer
 from spct_jax.errors import InputError
-from spct_jax.grm.prompts import load_template, render, template_names
+from spct_jax.grm.render import render
+from spct_jax.grm.template import load_template, template_names
 from spct_jax.toy import world
 from spct_jax.toy.config import ToyConfig
 

@@ -19,8 +19,10 @@ from spct_jax.checkpoints import ModelKind
 from spct_jax.config import Config
 from spct_jax.data.tokenizer import train_tokenizer
 from spct_jax.errors import InputError
-from spct_jax.grm import orders, prompter, prompts, voting
+from spct_jax.grm import orders, voting
 from spct_jax.grm.config import PromptConfig
+from spct_jax.grm.prompts import Prompter as RealPrompter
+from spct_jax.grm.template import load_template
 from spct_jax.judging import adaptive, scheduler, token_prob, unread
 from spct_jax.judging.judge import Judge
 from spct_jax.judging.options import Options
@@ -35,7 +37,7 @@ WORLD = ToyConfig(demonstrations=40)
 OPTIONS = {"k": 6, "temperature": 1.0, "max_new_tokens": 24, "batch_size": 4}
 
 
-class Prompter(prompter.Prompter):
+class Prompter(RealPrompter):
     """Reads scores off the tokens: an untrained model writes no box. Every seventh critique does not parse."""
 
     def read(self, comparison, order, completions):
@@ -49,7 +51,7 @@ class Prompter(prompter.Prompter):
 
 @functools.cache
 def tokenizer():
-    shown = world.demonstrations(WORLD, prompts.load_template("short"), prompts.load_template("short_single"))
+    shown = world.demonstrations(WORLD, load_template("short"), load_template("short_single"))
     texts = [turn.content for d in shown for turn in d.turns] + [c for d in shown for c in d.completions]
     # Often enough that every number with its brace is a piece, whatever else the world says.
     choices = [f"Best: \\boxed{{{number}}}" for number in range(1, 5)] * 50
@@ -269,7 +271,7 @@ def test_k_meta_needs_a_meta_rm():
 def test_templates_travel_with_a_model_in_every_layout(tmp_path, monkeypatch):
     """A template file of the user's own, gone by the time the model is used, and from another directory."""
     monkeypatch.chdir(tmp_path)
-    own = prompts.load_template("short_no_principles").text.replace("Judge:", "Judge well:")
+    own = load_template("short_no_principles").text.replace("Judge:", "Judge well:")
     (tmp_path / "mine.txt").write_text(own)
     one = judge()
     model = checkpoints.Model(one.params, one.config, tokenizer())
@@ -283,15 +285,15 @@ def test_templates_travel_with_a_model_in_every_layout(tmp_path, monkeypatch):
     for name in ("ours", "hf", "again", "last"):
         loaded = spct_jax.Judge.load(tmp_path / name, mesh=one.layout)
         assert loaded.prompter.template.text == own, name
-        assert loaded.prompter.meta.text == prompts.load_template("short_meta").text, name
+        assert loaded.prompter.meta.text == load_template("short_meta").text, name
         config = Config(init_checkpoint=str(tmp_path / name))
-        assert prompts.load_template(runs.name_templates(config).prompt.template).text == own, name
+        assert load_template(runs.name_templates(config).prompt.template).text == own, name
         config.prompt.template = "default"
         named = runs.name_templates(config).prompt
-        assert named.template == "default" and prompts.load_template(named.meta_template) == loaded.prompter.meta
+        assert named.template == "default" and load_template(named.meta_template) == loaded.prompter.meta
     asked = PromptConfig(template="default", single_template="", meta_template="", choice_template="")
     loaded = spct_jax.Judge.load(tmp_path / "last", mesh=one.layout, prompt=asked)
-    assert loaded.prompter.template.name == "default" and loaded.prompter.meta.text == prompts.load_template("short_meta").text
+    assert loaded.prompter.template.name == "default" and loaded.prompter.meta.text == load_template("short_meta").text
     with pytest.raises(InputError, match="holds a policy checkpoint, not a meta_rm one"):
         spct_jax.Judge.load(tmp_path / "ours", tmp_path / "ours", mesh=one.layout)
     (tmp_path / "last" / "templates" / "meta_template.txt").unlink()
@@ -316,7 +318,7 @@ def test_a_judge_that_cannot_be_read_says_so_at_once(carries, cut, capsys):
 
 def test_a_stream_that_cannot_be_read_says_so(capsys):
     one = judge()
-    plain = Judge(one.layout, one.params, one.config, prompter.Prompter(PromptConfig(), tokenizer()))
+    plain = Judge(one.layout, one.params, one.config, RealPrompter(PromptConfig(), tokenizer()))
     plain.score(comparisons()[:11], **OPTIONS)
     assert "no verdict could be read in the first 64 samples" in capsys.readouterr().err
     one.score(comparisons()[:11], **OPTIONS)
@@ -423,7 +425,7 @@ def test_choices_are_counted_in_input_order(mode, monkeypatch):
 
 def test_a_tie_has_no_best(monkeypatch):
     """Whatever the order of the responses: the second and third of three, as shown, get the same."""
-    monkeypatch.setattr(judge(), "prompter", prompter.Prompter(PromptConfig(), tokenizer()))
+    monkeypatch.setattr(judge(), "prompter", RealPrompter(PromptConfig(), tokenizer()))
     answer, collect = tokenizer().encode_completion("Scores: \\boxed{3, 8, 8}"), scheduler.Engine.collect
     monkeypatch.setattr(
         scheduler.Engine, "collect", lambda self: [dataclasses.replace(f, tokens=answer) for f in collect(self)]
@@ -438,7 +440,7 @@ def test_a_tie_has_no_best(monkeypatch):
 @pytest.mark.parametrize("mode", ["scores", "choice", "token_prob"])
 def test_a_completion_cut_at_the_limit_is_no_vote(mode, monkeypatch):
     """Of a comparison's six critiques, all of them with a box, the first two lack their terminators."""
-    monkeypatch.setattr(judge(), "prompter", prompter.Prompter(PromptConfig(), tokenizer()))
+    monkeypatch.setattr(judge(), "prompter", RealPrompter(PromptConfig(), tokenizer()))
     one = next(c for c in comparisons() if c.n == 2)
     text = "Scores: \\boxed{8, 3}" if mode == "scores" else "Best: \\boxed{1}"
     answer, collect = tokenizer().encode_completion(text), scheduler.Engine.collect

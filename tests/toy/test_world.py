@@ -7,7 +7,8 @@ import pytest
 from spct_jax import config as configs
 from spct_jax.config import validate
 from spct_jax.errors import InputError
-from spct_jax.grm import parse, prompts
+from spct_jax.grm import parse
+from spct_jax.grm.template import load_template
 from spct_jax.toy import world
 from spct_jax.toy.config import ToyConfig
 
@@ -46,7 +47,7 @@ def test_problems_depend_on_split_index_and_seed_alone():
 
 @pytest.mark.parametrize("name", ["short", "short_no_principles"])
 def test_demonstrations_have_the_form_and_some_are_wrong(name):
-    template, single = prompts.load_template(name), prompts.load_template("short_single")
+    template, single = load_template(name), load_template("short_single")
     right = wrong = 0
     for shown in world.demonstrations(CONFIG, template, single):
         text = shown.turns[-1].content
@@ -77,7 +78,7 @@ def _best(query, responses):
 
 
 def test_hinted_demonstrations_arrive_at_the_answer():
-    template, single = prompts.load_template("short"), prompts.load_template("short_single")
+    template, single = load_template("short"), load_template("short_single")
     hinted = [d for d in world.demonstrations(CONFIG, template, single) if "known to be best" in d.turns[0].content]
     assert len(hinted) > 20
     for shown in hinted:
@@ -91,7 +92,7 @@ def test_hinted_demonstrations_arrive_at_the_answer():
 def test_the_demonstrator_falls_for_the_lure_the_oftener_the_more_festive_the_occasion():
     rates = [world.lure_rate(occasion, CONFIG) for occasion in world.OCCASIONS]
     assert rates == sorted(rates) and (rates[0], rates[-1]) == pytest.approx(CONFIG.lure)
-    template, single = prompts.load_template("short"), prompts.load_template("short_single")
+    template, single = load_template("short"), load_template("short_single")
     fell = {occasion: [] for occasion in world.OCCASIONS}
     for shown in world.demonstrations(ToyConfig(demonstrations=4000, demonstration_mix=(1, 0, 0)), template, single):
         text = shown.turns[-1].content

@@ -12,7 +12,7 @@ from spct_jax.data.index import Records
 from spct_jax.data.tokenizer import train_tokenizer
 from spct_jax.errors import InputError
 from spct_jax.grm.config import PromptConfig
-from spct_jax.grm.prompter import Prompter
+from spct_jax.grm.prompts import Prompter
 from spct_jax.training.context import Dataset, Run, drop_misfits
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from spct_jax import config as config_lib
 from spct_jax.errors import InputError
-from spct_jax.grm.prompter import Rollout
+from spct_jax.grm.prompts import Rollout
 from spct_jax.training import grpo, meta, rejection
 
 

@@ -11,9 +11,10 @@ import pytest
 from spct_jax.data.comparison import Comparison
 from spct_jax.data.tokenizer import train_tokenizer
 from spct_jax.errors import InputError
-from spct_jax.grm import prompts, rewards
+from spct_jax.grm import rewards
 from spct_jax.grm.config import PromptConfig
-from spct_jax.grm.prompter import Prompter
+from spct_jax.grm.prompts import Prompter
+from spct_jax.grm.template import load_template
 from spct_jax.toy import world
 from spct_jax.toy.config import ToyConfig
 from spct_jax.training import rejection, rollout
@@ -23,9 +24,7 @@ PAIR = Comparison(id="a", conversation=[{"role": "user", "content": "q"}], respo
 
 @functools.cache
 def prompter():
-    shown = world.demonstrations(
-        ToyConfig(demonstrations=20), prompts.load_template("short"), prompts.load_template("short_single")
-    )
+    shown = world.demonstrations(ToyConfig(demonstrations=20), load_template("short"), load_template("short_single"))
     return Prompter(PromptConfig(), train_tokenizer([c for d in shown for c in d.completions], vocab_size=400))
 
 
