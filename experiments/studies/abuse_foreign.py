@@ -27,6 +27,7 @@ from spct_jax import checkpoints, files, models
 from spct_jax.checkpoints import Model, hf_weights
 from spct_jax.data.tokenizer import train_tokenizer
 from spct_jax.grm.config import PromptConfig
+from spct_jax.models import stack
 
 MEMORY = 2 << 30
 SECONDS = 20
@@ -70,10 +71,9 @@ def make_layouts(directory: pathlib.Path) -> None:
 
 
 def to_google(params: dict, config: models.ModelConfig) -> dict:
-    """Our parameters of a model without a remainder as Google's modules name and shape them."""
+    """Our parameters as Google's modules name and shape them."""
     tree = {"embedder": params["embedder"], "final_norm": params["final_norm"]}
-    for i, (repeat, place) in enumerate(np.ndindex(config.repeats, len(config.pattern))):
-        block = jax.tree.map(lambda x, r=repeat: np.asarray(x[r]), params["blocks"][str(place)])
+    for i, block in enumerate(stack.to_layers(config, jax.tree.map(np.asarray, params))):
         q, k, v = (block["attn"][name].transpose(1, 0, 2) for name in ("q", "k", "v"))
         attn = {"attn_vec_einsum": {"w": block["attn"]["out"]}, "q_einsum": {"w": q}, "kv_einsum": {"w": np.stack([k, v])}}
         gating = np.stack([block["mlp"]["gate"], block["mlp"]["up"]])

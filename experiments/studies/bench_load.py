@@ -57,8 +57,8 @@ def write(directory: pathlib.Path, config: ModelConfig) -> int:
     """Writes random weights, one shard at a time; returns the bytes of the largest shard."""
     rng = np.random.default_rng(0)
     hf = {f"model.{t.name}": t.shape for t in hf_weights.outer_tensors(config, ModelKind.POLICY).values()}
-    for _, layers in hf_weights.stacks(config, ModelKind.POLICY):
-        hf |= {f"model.layers.{i}.{t.name}": t.shape for i in layers for t in hf_weights.layer_tensors(config).values()}
+    for i in range(config.num_layers):
+        hf |= {f"model.layers.{i}.{t.name}": t.shape for t in hf_weights.layer_tensors(config).values()}
     shards: list[dict] = [{}]
     for name, shape in hf.items():
         if shards[-1] and sum(4 * np.prod(s) for s in shards[-1].values()) + 4 * np.prod(shape) > SHARD:

@@ -19,6 +19,7 @@ import orbax.checkpoint as ocp
 from spct_jax import files
 from spct_jax.checkpoints import steps
 from spct_jax.errors import InputError
+from spct_jax.models import stack
 from spct_jax.models.config import ModelConfig
 
 _DTYPES = (np.dtype("float32"), jnp.dtype("bfloat16"), np.dtype("float16"))
@@ -70,13 +71,7 @@ def load_google(directory: str | os.PathLike, config: ModelConfig, *, dtype: str
 def from_google(tree: Any, config: ModelConfig, *, dtype: str, where: str) -> tuple[Any, ModelConfig]:
     """`load_google` for a tree that is already in memory; `where` begins its error messages."""
     params, layers = _take_all(tree, config, where)
-    period, whole = len(config.pattern), config.repeats * len(config.pattern)
-    if config.repeats:
-        params["blocks"] = {
-            str(i): jax.tree.map(lambda *leaves: np.stack(leaves), *layers[i:whole:period]) for i in range(period)
-        }
-    if config.remainder:
-        params["remainder"] = {str(i): block for i, block in enumerate(layers[whole:])}
+    params |= stack.from_layers(config, layers)
     rows = params["embedder"]["input_embedding"].shape[0]
     num_tokens = config.vocab_size if rows > config.vocab_size else 0
     size = dataclasses.replace(config, vocab_size=rows, num_tokens=num_tokens, dtype=dtype)

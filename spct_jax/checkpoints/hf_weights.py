@@ -25,6 +25,7 @@ from spct_jax.checkpoints import hf_config
 from spct_jax.checkpoints.kinds import ModelKind
 from spct_jax.data.tokenizer import Tokenizer
 from spct_jax.errors import InputError
+from spct_jax.models import stack
 from spct_jax.models.config import ModelConfig
 
 PREFIXES = ("model.language_model.", "language_model.model.", "model.")
@@ -106,15 +107,11 @@ def outer_tensors(c: ModelConfig, kind: ModelKind) -> dict[TreePath, Tensor]:
     return tensors
 
 
-def stacks(c: ModelConfig, kind: ModelKind) -> Iterator[tuple[TreePath, list[int] | None]]:
-    """(path of a stack of blocks in our tree, the layers in it or None for a single layer without a stacked axis)."""
+def stacks(c: ModelConfig, kind: ModelKind) -> Iterator[tuple[TreePath, stack.LayerStack]]:
+    """(path in our tree, which layers are there) of every stack of layers."""
     root = kind.decoder_path
-    period = len(c.pattern)
-    if c.repeats:
-        for i in range(period):
-            yield (*root, "blocks", str(i)), list(range(i, c.repeats * period, period))
-    for i in range(len(c.remainder)):
-        yield (*root, "remainder", str(i)), [c.repeats * period + i]
+    for entry in stack.entries(c):
+        yield (*root, *entry.path), entry
 
 
 class Shards:
@@ -233,7 +230,7 @@ def read_weights(
     shards = Shards(directory)
     outer, inner, plan = outer_tensors(config, kind), layer_tensors(config), list(stacks(config, kind))
     expected = {t.name: t.shape for t in outer.values()}
-    expected |= {f"layers.{i}.{t.name}": t.shape for _, layers in plan for i in layers for t in inner.values()}
+    expected |= {f"layers.{i}.{t.name}": t.shape for _, entry in plan for i in entry.layers for t in inner.values()}
     ignored = _VISION
     if config.tied and "lm_head.weight" in shards.shapes and kind is ModelKind.POLICY:
         _check_tied(shards)
@@ -254,12 +251,12 @@ def read_weights(
         for path, tensor in outer.items():
             put(path, np.asarray(tensor.from_hf(shards.read(tensor.name)), jnp.dtype(dtype)))
             bar.update()
-        for path, layers in plan:
+        for path, entry in plan:
             for inside, tensor in inner.items():
-                stack = _read_stack(shards, tensor, layers, dtype)
-                put((*path, *inside), stack if "blocks" in path else stack[0])
-                del stack
-                bar.update(len(layers))
+                stacked = _read_stack(shards, tensor, entry.layers, dtype)
+                put((*path, *inside), stacked if entry.leading else stacked[0])
+                del stacked
+                bar.update(len(entry.layers))
     return params, config, kind
 
 
@@ -276,12 +273,12 @@ def load_hf(directory: str | os.PathLike, *, dtype: str | None = "float32", shar
     return params, config
 
 
-def _read_stack(shards: Shards, tensor: Tensor, layers: list[int], dtype: str) -> np.ndarray:
+def _read_stack(shards: Shards, tensor: Tensor, layers: tuple[int, ...], dtype: str) -> np.ndarray:
     first = tensor.from_hf(np.empty(tensor.shape, np.int8))
-    stack = _aligned_empty((len(layers), *first.shape), jnp.dtype(dtype))
+    stacked = _aligned_empty((len(layers), *first.shape), jnp.dtype(dtype))
     for row, i in enumerate(layers):
-        stack[row] = tensor.from_hf(shards.read(f"layers.{i}.{tensor.name}"))
-    return stack
+        stacked[row] = tensor.from_hf(shards.read(f"layers.{i}.{tensor.name}"))
+    return stacked
 
 
 def _aligned_empty(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
@@ -375,11 +372,11 @@ def _plan_files(params: Any, config: ModelConfig, kind: ModelKind, shard_bytes: 
 
     for path, tensor in outer_tensors(config, kind).items():
         add(tensor.name, _at(params, path), tensor)
-    for path, layers in stacks(config, kind):
+    for path, entry in stacks(config, kind):
         for inside, tensor in layer_tensors(config).items():
             leaf = _at(params, (*path, *inside))
-            for row, i in enumerate(layers):
-                add(f"layers.{i}.{tensor.name}", leaf, tensor, row if "blocks" in path else None)
+            for row, i in enumerate(entry.layers):
+                add(f"layers.{i}.{tensor.name}", leaf, tensor, row if entry.leading else None)
     plan, room = [], 0
     for size, member in members:
         if not plan or size > room:

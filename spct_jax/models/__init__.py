@@ -9,7 +9,7 @@ from spct_jax.models.decoding import Cache, decode, flush, init_cache
 from spct_jax.models.heads import init_score_head, score
 from spct_jax.models.logprobs import token_logprobs
 from spct_jax.models.sizes import SIZES, get
-from spct_jax.models.stack import unrolled
+from spct_jax.models.stack import unroll
 
 __all__ = [
     "SIZES",
@@ -31,7 +31,7 @@ __all__ = [
     "score",
     "token_logprobs",
     "unembed",
-    "unrolled",
+    "unroll",
 ]
 
 

@@ -27,9 +27,9 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from spct_jax.models import attention, splash, trunk_attention
+from spct_jax.models import attention, splash, stack, trunk_attention
 from spct_jax.models.config import ModelConfig
-from spct_jax.models.stack import Params, beside, run_layers, stacks
+from spct_jax.models.stack import LayerStack, Params
 from spct_jax.sharding import logical
 
 PADDING_LOGIT = -1e30
@@ -165,7 +165,9 @@ def init(config: ModelConfig, key: jax.Array) -> Params:
     def one(index):
         return block.init(jax.random.fold_in(key, index), x, rope, lambda q, k, v: (q, None))["params"]
 
-    period, whole = len(config.pattern), config.repeats * len(config.pattern)
+    def layers(entry: LayerStack):
+        return jax.vmap(one)(jnp.array(entry.layers)) if entry.leading else one(entry.layers[0])
+
     embedding = jax.random.normal(jax.random.fold_in(key, config.num_layers), (config.vocab_size, config.width))
     params = {
         "embedder": {"input_embedding": embedding * config.width**-0.5},
@@ -174,11 +176,7 @@ def init(config: ModelConfig, key: jax.Array) -> Params:
     if not config.tied:
         output = jax.random.normal(jax.random.fold_in(key, config.num_layers + 1), embedding.shape)
         params["embedder"]["output_embedding"] = output * config.width**-0.5
-    if config.repeats:
-        params["blocks"] = {str(i): jax.vmap(one)(jnp.arange(i, whole, period)) for i in range(period)}
-    if config.remainder:
-        params["remainder"] = {str(i): one(whole + i) for i in range(len(config.remainder))}
-    return params
+    return params | stack.build(config, layers)
 
 
 def apply_block(config: ModelConfig, layer: Params, x: jax.Array, rope: Any, attend: Callable) -> tuple[jax.Array, Any]:
@@ -219,17 +217,17 @@ def _forward(params: Params, config: ModelConfig, tokens: jax.Array, lengths: ja
     by_kernel = config.attention == "splash" and logical.platform() == "tpu"
     attend_trunk = splash.attend_trunk if by_kernel else trunk_attention.attend_trunk
 
-    def body(kind, group, name, x, index, layer):
-        window = window_of(config, kind)
+    def body(entry, x, row, layer):
+        window = window_of(config, entry.kind)
 
         def attend(q, k, v):
             kept = slice(max(P - window, 0), None) if window else slice(None)
             out = attend_trunk(q, k, v, lengths, window, config.attn_softcap)
             return out, (k[:, :, kept], v[:, :, kept])
 
-        return apply_block(config, layer, x, ropes[kind], attend)
+        return apply_block(config, layer, x, ropes[entry.kind], attend)
 
-    return run_layers(config, body, embed(params, config, tokens), stacks(config, params))
+    return stack.scan(config, body, embed(params, config, tokens), params)
 
 
 def prefill(params: Params, config: ModelConfig, tokens: jax.Array, lengths: jax.Array) -> Trunk:
@@ -263,9 +261,9 @@ def extend(params: Params, config: ModelConfig, trunk: Trunk, tokens: jax.Array)
     times = jnp.arange(tokens.shape[-1])
     ropes = rope_tables(config, trunk.lengths[:, None, None] + times)
 
-    def body(kind, group, name, x, index, layer):
+    def body(entry, x, row, layer):
         block, (trunk_k, trunk_v) = layer
-        window = window_of(config, kind)
+        window = window_of(config, entry.kind)
 
         def attend(q, k, v):
             masks = (
@@ -274,9 +272,9 @@ def extend(params: Params, config: ModelConfig, trunk: Trunk, tokens: jax.Array)
             )
             return attention.attend_branch(q, (trunk_k, trunk_v), (k, v), masks, config.attn_softcap), None
 
-        return apply_block(config, block, x, ropes[kind], attend)
+        return apply_block(config, block, x, ropes[entry.kind], attend)
 
-    x, _ = run_layers(config, body, embed(params, config, tokens), beside(trunk.layers, stacks(config, params)))
+    x, _ = stack.scan(config, body, embed(params, config, tokens), stack.zip_stacks(params, trunk.layers))
     return final_norm(params, config, x)
 
 

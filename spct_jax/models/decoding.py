@@ -44,24 +44,16 @@ def init_cache(config: ModelConfig, num_trunks: int, num_branches: int, max_len:
     S = -(-max_len // block) * block
     K, H = config.num_kv_heads, config.head_dim
 
-    def empty(rows, *shape):
-        return jnp.zeros((rows, num_trunks, num_branches, K, *shape), config.dtype)
+    def empty(entry, *shape):
+        return jnp.zeros((len(entry.layers), num_trunks, num_branches, K, *shape), config.dtype)
 
-    def past(rows):
-        return tuple((empty(rows, H, stop - start), empty(rows, stop - start, H)) for start, stop in segments(S))
+    def past(entry):
+        return tuple((empty(entry, H, stop - start), empty(entry, stop - start, H)) for start, stop in segments(S))
 
-    def recent(rows):
-        return empty(rows, chunk, H), empty(rows, chunk, H)
+    def recent(entry):
+        return empty(entry, chunk, H), empty(entry, chunk, H)
 
-    def stacks(layer):
-        found = {}
-        if config.repeats:
-            found["blocks"] = {str(i): layer(config.repeats) for i in range(len(config.pattern))}
-        if config.remainder:
-            found["remainder"] = {str(i): layer(1) for i in range(len(config.remainder))}
-        return found
-
-    return Cache(past=stacks(past), recent=stacks(recent))
+    return Cache(past=stack.build(config, past), recent=stack.build(config, recent))
 
 
 def decode(
@@ -95,38 +87,34 @@ def decode(
     longest = jnp.max(base)  # once for all layers: where rows are split, every device has to hear of it
     ropes = decoder.rope_tables(config, (own + times)[..., None])
 
-    def body(kind, group, name, carry, index, layer):
+    def body(entry, carry, row, layer):
         x, recent = carry
-        block, on_layer = layer
-        window, cap = decoder.window_of(config, kind), config.attn_softcap
+        block, *trunk_layers = layer
+        window, cap = decoder.window_of(config, entry.kind), config.attn_softcap
         # Out of the stack before any condition: XLA for TPU copies what a branch of one takes, which would be the whole stack.
-        past = jax.tree.map(lambda stack: lax.dynamic_index_in_dim(stack, index, keepdims=False), cache.past[group][name])
+        past = jax.tree.map(lambda a: lax.dynamic_index_in_dim(a, row, keepdims=False), entry.of(cache.past))
 
         def attend(q, k, v):
-            at = (index, 0, 0, 0, column, 0)
-            rows = tuple(
-                lax.dynamic_update_slice(stack, new[None], at) for stack, new in zip(recent[group][name], (k, v), strict=True)
-            )
-            new_k, new_v = (lax.dynamic_index_in_dim(stack, index, keepdims=False) for stack in rows)
+            at = (row, 0, 0, 0, column, 0)
+            written = tuple(lax.dynamic_update_slice(a, new[None], at) for a, new in zip(entry.of(recent), (k, v), strict=True))
+            new_k, new_v = (lax.dynamic_index_in_dim(a, row, keepdims=False) for a in written)
             q = q[..., 0, :]
             # Trunk by trunk: a sum over all would depend in its last bits on where in the row a branch's own one stands.
             on_trunks = []
-            for u, (trunk, (trunk_k, trunk_v)) in enumerate(zip(trunks, on_layer, strict=True)):
+            for u, (trunk, (trunk_k, trunk_v)) in enumerate(zip(trunks, trunk_layers, strict=True)):
                 visible = attention.trunk_mask(trunk.lengths, trunk_k.shape[-2], times, window) & (place == u)[..., None]
                 on_trunks.append(attention.one_query_on_trunk(q, trunk_k, trunk_v, visible, cap))
             on_past = _attend_past(q, past, base, longest, times, window, cap)
             visible = attention.causal_mask(column + jnp.zeros_like(base), jnp.arange(new_k.shape[-2]), window)
             on_recent = attention.one_query_on_branch(q, jnp.swapaxes(new_k, -1, -2), new_v, visible, cap)
-            return attention.merge(*on_trunks, on_past, on_recent)[..., None, :], rows
+            return attention.merge(*on_trunks, on_past, on_recent)[..., None, :], written
 
-        x, rows = decoder.apply_block(config, block, x, ropes[kind], attend)
-        return (x, recent | {group: recent[group] | {name: rows}}), None
+        x, written = decoder.apply_block(config, block, x, ropes[entry.kind], attend)
+        return (x, entry.put(recent, written)), None
 
-    stacks = stack.stacks(config, params)
-    held = {group: {name: tuple(t.layers[group][name] for t in trunks) for name in stack} for group, stack in stacks.items()}
-    layers = stack.beside(held, stacks)
+    layers = stack.zip_stacks(params, *(trunk.layers for trunk in trunks))
     x = decoder.embed(params, config, tokens[..., None])
-    (x, recent), _ = stack.run_layers(config, body, (x, cache.recent), layers)
+    (x, recent), _ = stack.scan(config, body, (x, cache.recent), layers)
     return decoder.final_norm(params, config, x)[:, :, 0], cache.replace(recent=recent)
 
 
@@ -168,11 +156,7 @@ def flush(cache: Cache, base: jax.Array) -> Cache:
             start += past_v.shape[-2]
         return tuple(written)
 
-    past = {
-        group: {name: one_layer(cache.past[group][name], new) for name, new in stack.items()}
-        for group, stack in cache.recent.items()
-    }
-    return cache.replace(past=past)
+    return cache.replace(past=stack.map_stacks(one_layer, cache.past, cache.recent))
 
 
 def _put(segment: jax.Array, chunk: jax.Array, base: jax.Array, axis: int) -> jax.Array:

@@ -1,82 +1,173 @@
-"""The stack of layers: parameters stacked by the pattern of kinds, scanned over."""
+"""The stack of L layers as one tree: how it is built, run, zipped with others, and taken apart.
+
+Layers repeat a pattern of attention kinds, (local, global) say. Layers at the same position of the pattern are held as one
+stack, arrays with a leading axis R that has a row for each repeat, so that one loop runs over them. Layers that are left over
+where the pattern does not divide L are held one by one, without that axis::
+
+    {"blocks": {"0": {...: [R ..]}, "1": {...: [R ..]}},     one entry per position of the pattern
+     "remainder": {"0": {...}}}                               only if the pattern does not divide L
+
+Parameters, the keys and values of trunks, and the caches of branches are all trees of this form; no other module knows it.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from spct_jax.models.config import ModelConfig
 
 Params = dict[str, Any]
+"""Parameters of a decoder, see `spct_jax.models.decoder`."""
 
 UNROLLED_REPEATS = 2
-"""Stacks of up to this many repeats are not scanned over: on CPU a scan's saved activations cost a third of a step."""
+"""Up to this many repeats are run without a scan: on CPU a scan's saved activations cost a third of a step."""
 
+_REPEATED, _LEFT_OVER = "blocks", "remainder"
 
 _REMAT = {"full": None, "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable}
 """What is kept by each `ModelConfig.remat` besides a block's input."""
 
 
-def run_layers(config: ModelConfig, body: Callable, carry: Any, layers: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-    """Runs `body(kind, group, name, carry, index, layer) -> (carry, out)` over the stack, scanning over repeats.
+@dataclasses.dataclass(frozen=True)
+class LayerStack:
+    """One entry of the tree: the layers at one position of the pattern, or a single layer left over."""
 
-    `layers` is any tree that starts like the parameters, {'blocks': {'0': [R ..]}, 'remainder': {'0': ..}}; the
-    outputs come back in the same shape. `index` is the layer's row in its stack.
+    path: tuple[str, str]
+    """Where it is in the tree."""
+    kind: str
+    """The kind of attention, `local` or `global`."""
+    layers: tuple[int, ...]
+    """Indices of its layers, from 0 to L - 1; row r of its arrays is layer layers[r]."""
+
+    @property
+    def leading(self) -> tuple[int, ...]:
+        """Leading axes of its arrays: (R,), or none for a layer left over."""
+        return (len(self.layers),) if self.path[0] == _REPEATED else ()
+
+    def of(self, tree: dict[str, Any]) -> Any:
+        """Its entry in a tree."""
+        group, name = self.path
+        return tree[group][name]
+
+    def put(self, tree: dict[str, Any], value: Any) -> dict[str, Any]:
+        """The tree with another entry in its place."""
+        group, name = self.path
+        return tree | {group: tree[group] | {name: value}}
+
+
+def entries(config: ModelConfig) -> list[LayerStack]:
+    """The entries of the tree, in the order in which their first layers run."""
+    period, whole = len(config.pattern), config.repeats * len(config.pattern)
+    found = []
+    if config.repeats:
+        for i, kind in enumerate(config.pattern):
+            found.append(LayerStack((_REPEATED, str(i)), kind, tuple(range(i, whole, period))))
+    for i, kind in enumerate(config.remainder):
+        found.append(LayerStack((_LEFT_OVER, str(i)), kind, (whole + i,)))
+    return found
+
+
+def build(config: ModelConfig, make: Callable[[LayerStack], Any]) -> dict[str, Any]:
+    """The tree whose entries are `make(entry)`."""
+    tree: dict[str, Any] = {}
+    for entry in entries(config):
+        group, name = entry.path
+        tree.setdefault(group, {})[name] = make(entry)
+    return tree
+
+
+def map_stacks(function: Callable, *trees: dict[str, Any]) -> dict[str, Any]:
+    """The tree whose entries are `function` of the entries of all trees; what the first holds besides layers is left out."""
+    return {
+        group: {name: function(*(tree[group][name] for tree in trees)) for name in trees[0][group]}
+        for group in (_REPEATED, _LEFT_OVER)
+        if group in trees[0]
+    }
+
+
+def zip_stacks(*trees: dict[str, Any]) -> dict[str, Any]:
+    """One tree of several: each entry is the tuple of theirs."""
+    return map_stacks(lambda *found: found, *trees)
+
+
+def scan(config: ModelConfig, body: Callable, carry: Any, tree: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """Runs all layers in order, by a loop over the repeats of the pattern.
+
+    Args:
+      config: the architecture; its `remat` says what of each layer is computed again in the backward pass.
+      body: called as `body(entry, carry, row, layer) -> (carry, out)`, where `layer` is row `row` of `entry` in the tree.
+      carry: what the first layer gets.
+      tree: anything by layers, the parameters for instance.
+
+    Returns:
+      (what the last layer gives, the tree of what all gave).
     """
 
-    def group_body(group, kinds, carry, index, layers):
+    def run(group, carry, row, layers):
         outs = {}
-        for i, kind in enumerate(kinds):
-            step = functools.partial(body, kind, group, str(i))
+        for entry in groups[group]:
+            name = entry.path[1]
+            step = functools.partial(body, entry)
             step = jax.checkpoint(step, policy=_REMAT[config.remat]) if config.remat != "none" else step
-            carry, outs[str(i)] = step(carry, index, layers[str(i)])
+            carry, outs[name] = step(carry, row, layers[name])
         return carry, outs
 
+    groups: dict[str, list[LayerStack]] = {}
+    for entry in entries(config):
+        groups.setdefault(entry.path[0], []).append(entry)
     outs = {}
     if 0 < config.repeats <= UNROLLED_REPEATS:
         rows = []
         for r in range(config.repeats):
-            layer = jax.tree.map(lambda a, r=r: a[r], layers["blocks"])
-            carry, out = group_body("blocks", config.pattern, carry, r, layer)
+            layers = jax.tree.map(lambda a, r=r: a[r], tree[_REPEATED])
+            carry, out = run(_REPEATED, carry, r, layers)
             rows.append(out)
-        outs["blocks"] = jax.tree.map(lambda *r: jnp.stack(r), *rows)
+        outs[_REPEATED] = jax.tree.map(lambda *r: jnp.stack(r), *rows)
     elif config.repeats:
-        rows = (jnp.arange(config.repeats), layers["blocks"])
-        carry, outs["blocks"] = lax.scan(lambda c, row: group_body("blocks", config.pattern, c, *row), carry, rows)
+        rows = (jnp.arange(config.repeats), tree[_REPEATED])
+        carry, outs[_REPEATED] = lax.scan(lambda c, row: run(_REPEATED, c, *row), carry, rows)
     if config.remainder:
-        carry, outs["remainder"] = group_body("remainder", config.remainder, carry, 0, layers["remainder"])
+        carry, outs[_LEFT_OVER] = run(_LEFT_OVER, carry, 0, tree[_LEFT_OVER])
     return carry, outs
 
 
-def stacks(config: ModelConfig, tree: dict[str, Any]) -> dict[str, Any]:
-    """The layers' part of a tree of parameters."""
-    return {group: tree[group] for group in ("blocks", "remainder") if group in tree}
+def from_layers(config: ModelConfig, layers: Sequence[Any]) -> dict[str, Any]:
+    """The tree of L layers given in order, each a tree of NumPy arrays."""
+
+    def make(entry: LayerStack):
+        if not entry.leading:
+            return layers[entry.layers[0]]
+        return jax.tree.map(lambda *leaves: np.stack(leaves), *(layers[i] for i in entry.layers))
+
+    return build(config, make)
 
 
-def beside(values: dict[str, Any], layers: dict[str, Any]) -> dict[str, Any]:
-    """Per layer the pair (parameters, its entry in `values`)."""
-    return {group: {name: (block, values[group][name]) for name, block in stack.items()} for group, stack in layers.items()}
+def to_layers(config: ModelConfig, tree: dict[str, Any]) -> list[Any]:
+    """The L layers of a tree in order, each without the stacked axis."""
+    layers = {}
+    for entry in entries(config):
+        for row, i in enumerate(entry.layers):
+            layers[i] = jax.tree.map(lambda a, row=row: a[row], entry.of(tree)) if entry.leading else entry.of(tree)
+    return [layers[i] for i in range(config.num_layers)]
 
 
-def unrolled(params: Params, config: ModelConfig) -> tuple[Params, ModelConfig]:
+def unroll(params: Params, config: ModelConfig) -> tuple[Params, ModelConfig]:
     """The same model with all its layers as one repeat of a longer pattern, hence without a scan over layers.
 
     A short stack decodes faster this way, every layer's cache being a buffer of its own; a deep one compiles slowly.
     """
-    blocks = {
-        str(r * len(config.pattern) + int(name)): jax.tree.map(lambda a, r=r: a[r : r + 1], stack)
-        for name, stack in params.get("blocks", {}).items()
-        for r in range(config.repeats)
-    }
-    rest = {
-        str(len(blocks) + int(name)): jax.tree.map(lambda a: a[None], layer)
-        for name, layer in params.get("remainder", {}).items()
-    }
-    others = {name: leaf for name, leaf in params.items() if name not in ("blocks", "remainder")}
-    return others | {"blocks": blocks | rest}, dataclasses.replace(config, pattern=config.layer_kinds)
+    blocks = {}
+    for entry in entries(config):
+        for row, i in enumerate(entry.layers):
+            take = (lambda a, row=row: a[row : row + 1]) if entry.leading else (lambda a: a[None])
+            blocks[str(i)] = jax.tree.map(take, entry.of(params))
+    others = {name: leaf for name, leaf in params.items() if name not in (_REPEATED, _LEFT_OVER)}
+    return others | {_REPEATED: blocks}, dataclasses.replace(config, pattern=config.layer_kinds)

@@ -240,7 +240,7 @@ def _draw(
     params = logical.cast(params, config.dtype)
     temperature = jnp.asarray(temperature, jnp.float32)
     if config.num_layers <= UNROLLED_LAYERS:
-        params, config = models.unrolled(params, config)
+        params, config = models.unroll(params, config)
     slots = Slots(
         trunks=(models.prefill(params, config, trunk_tokens, trunk_lengths),),
         cache=models.init_cache(config, B, G, max_new_tokens, chunk),

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 
 from spct_jax import models
 from spct_jax.errors import InputError
-from spct_jax.models import decoding
+from spct_jax.models import decoding, stack
 from spct_jax.models.config import ModelConfig
 from spct_jax.sampling.generate import CHUNK, UNROLLED_LAYERS, Slots, run_chunk
 from spct_jax.sharding import Layout, Program, logical
@@ -68,7 +68,7 @@ def prefill_rows(max_prompt: int, rows: int, devices: int) -> int:
 def prepared(params: Any, config: ModelConfig) -> tuple[Any, ModelConfig]:
     """Parameters and architecture as the programs read them: in the model's dtype, short stacks unrolled."""
     params = logical.cast(params, config.dtype)
-    return models.unrolled(params, config) if config.num_layers <= UNROLLED_LAYERS else (params, config)
+    return models.unroll(params, config) if config.num_layers <= UNROLLED_LAYERS else (params, config)
 
 
 def empty_slots(*, config: ModelConfig, shape: Shape) -> Slots:
@@ -76,17 +76,13 @@ def empty_slots(*, config: ModelConfig, shape: Shape) -> Slots:
     B, G = shape.rows, shape.branches
     K, H = config.num_kv_heads, config.head_dim
 
-    def rows_of(kind: str, repeats: tuple[int, ...]):
-        S = shape.max_prompt - 1 if kind == "global" else min(shape.max_prompt - 1, config.window)
-        empty = jnp.zeros((*repeats, B, K, S, H), config.dtype)
+    def keys_and_values(entry: stack.LayerStack):
+        S = shape.max_prompt - 1 if entry.kind == "global" else min(shape.max_prompt - 1, config.window)
+        empty = jnp.zeros((*entry.leading, B, K, S, H), config.dtype)
         return empty, empty.copy()
 
     def trunk():
-        layers = {}
-        if config.repeats:
-            layers["blocks"] = {str(i): rows_of(kind, (config.repeats,)) for i, kind in enumerate(config.pattern)}
-        if config.remainder:
-            layers["remainder"] = {str(i): rows_of(kind, ()) for i, kind in enumerate(config.remainder)}
+        layers = stack.build(config, keys_and_values)
         return models.Trunk(layers=layers, lengths=jnp.zeros(B, jnp.int32))
 
     keys = jax.random.wrap_key_data(jnp.zeros((B, G, *jax.random.key_data(jax.random.key(0)).shape), jnp.uint32))

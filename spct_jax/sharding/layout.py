@@ -76,7 +76,7 @@ class Layout:
     def batch(self, tree: Any) -> Any:
         """Shardings of a tree of arrays with a batch axis B, trunks and caches among them."""
         axes = logical.batch_logical_axes
-        return jax.tree_util.tree_map_with_path(lambda path, x: self.resolve(x.shape, axes(path)), tree)
+        return jax.tree_util.tree_map_with_path(lambda path, x: self.resolve(x.shape, axes(path, x.ndim)), tree)
 
     def split(self, tree: Any) -> Any:
         """Puts arrays with B as first axis on the devices; what rows that are not local (`local_rows`) contain does not matter.

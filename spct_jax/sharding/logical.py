@@ -82,19 +82,19 @@ def constrain_params(tree: Any) -> Any:
     return jax.tree_util.tree_map_with_path(lambda path, x: constrain(x, *param_logical_axes(path, x.ndim)), tree)
 
 
-def batch_logical_axes(path: tuple) -> tuple[str | None, ...]:
-    """Logical axes of an array of a batch at a path of its tree: B first, but behind stacked layers in trunks and caches."""
+def batch_logical_axes(path: tuple, ndim: int) -> tuple[str | None, ...]:
+    """Logical axes of an array of a batch with `ndim` axes at a path of its tree: B first, or behind stacked layers."""
     names = [str(getattr(key, "name", getattr(key, "key", ""))) for key in path]
     if "cache" in names:
         return (None, "batch", None, "kv_heads")
     if "layers" in names:
-        return (None, "batch", "kv_heads") if "blocks" in names else ("batch", "kv_heads")
+        return (None,) * (ndim - 4) + ("batch", "kv_heads")  # [.. B K S H]
     return ("batch",)
 
 
 def constrain_batch(tree: Any) -> Any:
     """A tree of arrays of a batch, split along B (and kv heads)."""
-    return jax.tree_util.tree_map_with_path(lambda path, x: constrain(x, *batch_logical_axes(path)), tree)
+    return jax.tree_util.tree_map_with_path(lambda path, x: constrain(x, *batch_logical_axes(path, x.ndim)), tree)
 
 
 def gather(tree: Any, dtype: Any) -> Any:

@@ -8,6 +8,7 @@ import pytest
 from spct_jax import models
 from spct_jax.checkpoints import google
 from spct_jax.errors import InputError
+from spct_jax.models import stack
 
 
 def size(**fields):
@@ -17,18 +18,10 @@ def size(**fields):
 
 def to_google(params, config, *, transposed: bool, fused: bool = False, spare_rows: int = 0):
     """Our parameters as Google's modules name and shape them."""
-
-    def at(i):
-        period = len(config.pattern)
-        if i < config.repeats * period:
-            return jax.tree.map(lambda x: np.asarray(x[i // period]), params["blocks"][str(i % period)])
-        return jax.tree.map(np.asarray, params["remainder"][str(i - config.repeats * period)])
-
     table = np.asarray(params["embedder"]["input_embedding"])
     table = np.concatenate([table, np.full((spare_rows, config.width), 9, table.dtype)])
     tree = {"embedder": {"input_embedding": table}, "final_norm": {"scale": np.asarray(params["final_norm"]["scale"])}}
-    for i in range(config.num_layers):
-        block = at(i)
+    for i, block in enumerate(stack.to_layers(config, jax.tree.map(np.asarray, params))):
         q, k, v = (block["attn"][name].transpose(1, 0, 2) for name in ("q", "k", "v"))
         attn = {"attn_vec_einsum": {"w": block["attn"]["out"]}}
         if fused:

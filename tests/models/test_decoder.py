@@ -130,7 +130,7 @@ def test_unrolled_stack_and_remat_change_nothing(config):
     tokens = jax.random.randint(jax.random.key(1), (2, 3, 6), 0, 97)
     trunk = jax.jit(models.prefill, static_argnums=1)(params, config, tokens[:, 0], jnp.array([6, 4]))
     want = extend(params, config, trunk, tokens)
-    flat_params, flat_config = models.unrolled(params, config)
+    flat_params, flat_config = models.unroll(params, config)
     flat_trunk = jax.jit(models.prefill, static_argnums=1)(flat_params, flat_config, tokens[:, 0], jnp.array([6, 4]))
     assert flat_config.repeats == 1 and not flat_config.remainder
     np.testing.assert_allclose(extend(flat_params, flat_config, flat_trunk, tokens), want, atol=1e-5)

@@ -11,7 +11,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from spct_jax import models, sampling
-from spct_jax.models import sizes
+from spct_jax.models import sizes, stack
 from spct_jax.models.config import ModelConfig
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
@@ -47,8 +47,7 @@ def numpy_gemma2(params, config, tokens):
     p = jax.tree.map(lambda a: np.asarray(a, np.float64), params)
     table, base = p["embedder"]["input_embedding"], config.rope_base_global  # this model's local layers have the same
     xs = [table[token] * np.sqrt(config.width) for token in tokens]
-    for layer in range(config.num_layers):
-        w = jax.tree.map(lambda a, r=layer // 2: a[r], p["blocks"][str(layer % 2)])
+    for layer, w in enumerate(stack.to_layers(config, p)):
         normed = [numpy_norm(x, w["pre_attention_norm"]["scale"]) for x in xs]
         attended = []
         for i, x in enumerate(normed):
@@ -145,16 +144,12 @@ def fixture_params(directory, c):
         }
 
     layers = [layer(i) for i in range(c.num_layers)]
-    period, whole = len(c.pattern), c.repeats * len(c.pattern)
     params = {
         "embedder": {"input_embedding": tensors.pop("model.embed_tokens.weight")},
         "final_norm": {"scale": tensors.pop("model.norm.weight")},
-        "blocks": {str(i): jax.tree.map(lambda *a: np.stack(a), *layers[i:whole:period]) for i in range(period)},
     }
-    if c.remainder:
-        params["remainder"] = {str(i): layers[whole + i] for i in range(len(c.remainder))}
     assert not tensors
-    return jax.tree.map(jnp.asarray, params)
+    return jax.tree.map(jnp.asarray, params | stack.from_layers(c, layers))
 
 
 @pytest.fixture(params=["gemma2_tiny", "gemma3_tiny"], scope="module")
