@@ -15,6 +15,7 @@ from spct_jax import bounds, checkpoints, cli, sharding
 from spct_jax.errors import InputError
 from spct_jax.grm.config import PromptConfig
 from spct_jax.judging import files, verdicts
+from spct_jax.judging.explain import explanation
 from spct_jax.judging.judge import Judge
 from spct_jax.judging.options import MODES, Options
 from spct_jax.sharding.config import STRATEGIES, MeshConfig
@@ -74,7 +75,7 @@ def explain() -> str:
         record = line.failed(str(outcome)) if isinstance(outcome, InputError) else verdicts.to_json(outcome)
     if "error" in record:
         raise InputError(f"{line.where}: {record['error']}")
-    return f"{line.where}, {line.id!r}: the verdict of {origin}\n\n{verdicts.explain(line.comparison, record)}"
+    return f"{line.where}, {line.id!r}: the verdict of {origin}\n\n{explanation(line.comparison, record)}"
 
 
 def score() -> None:

@@ -16,9 +16,9 @@ from spct_jax.data import batches
 from spct_jax.data.comparison import Comparison
 from spct_jax.data.sources import read_jsonl, write_jsonl
 from spct_jax.errors import InputError
-from spct_jax.judging.judge import Judge
+from spct_jax.judging.models import Model, Models
 from spct_jax.judging.options import Options
-from spct_jax.judging.scheduler import Stream
+from spct_jax.judging.scheduler import Scheduler
 from spct_jax.judging.verdicts import Verdict
 from spct_jax.training import meter
 from spct_jax.training.context import Run
@@ -107,15 +107,16 @@ def _run_pass(
     target, partial = path.with_name(path.name + ".jsonl"), path.with_name(path.name + ".partial.jsonl")
     if distributed.agree(target.exists()):
         return
-    config, meta = run.config.evaluation, None
-    if k > 1 and "meta_rm" in run.config.stages:
-        meta = run.to_draw_with(run.params_of("meta_rm", checkpoints.COMPUTE)), run.model, run.prompter
-    judge = Judge(
-        run.rollout_layout, run.to_draw_with(run.params_of(policy, checkpoints.COMPUTE)), run.model, run.prompter, meta
-    )
+    config = run.config.evaluation
+
+    def model(stage: str) -> Model:
+        return Model(run.to_draw_with(run.params_of(stage, checkpoints.COMPUTE)), run.model, run.prompter)
+
+    meta = model("meta_rm") if k > 1 and "meta_rm" in run.config.stages else None
+    models = Models(run.rollout_layout, model(policy), meta)
     with files.Appended(partial) as file:
         left = comparisons[file.lines :]
-        outcomes = Stream(judge, options_of(run, k, temperature, guided=meta is not None)).run(left)
+        outcomes = Scheduler(models, options_of(run, k, temperature, guided=meta is not None)).run(left)
         bar = tqdm.tqdm(
             outcomes, path.name, len(comparisons), initial=file.lines, unit="problem", disable=not distributed.is_first()
         )

@@ -1,4 +1,4 @@
-"""How verdicts are drawn and voted."""
+"""How verdicts are drawn and voted: the options of `Judge.score` and, as flags, of the judge command."""
 
 import dataclasses
 
@@ -64,6 +64,11 @@ class Options:
         return 1 if self.k == 1 else 2
 
     @property
+    def rescores(self) -> bool:
+        """Whether critiques are read once more when they are drawn: by the meta RM, or for the probabilities of a choice."""
+        return bool(self.k_meta) or self.mode == "token_prob"
+
+    @property
     def longest_prompt(self) -> int:
         """Tokens of the longest prompt that has a shape."""
         return self.buckets[-1][0] if self.buckets else self.max_prompt
@@ -81,8 +86,8 @@ class Options:
             config.check_length(prompt, completion, "max_prompt and max_new_tokens")
         return options
 
-    def shape_of(self, length: int) -> tuple[int, int]:
-        """(max_prompt, max_new_tokens) for prompts of up to `length` tokens; InputError if there is none."""
+    def lengths(self, length: int) -> tuple[int, int]:
+        """(max_prompt, max_new_tokens) of the shape for prompts of up to `length` tokens; InputError if there is none."""
         if length > self.longest_prompt:
             raise InputError(f"prompt longer than the context (more than {self.longest_prompt:,} tokens)")
         fitting = (bucket for bucket in self.buckets if length <= bucket[0])

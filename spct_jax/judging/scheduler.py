@@ -1,4 +1,4 @@
-"""One pass of a judge over a stream of comparisons: prompts made ahead, engines fed, critiques read, verdicts in order.
+"""One pass of a judge over comparisons: prompts made ahead, engines fed, critiques read, verdicts in order.
 
 A verdict depends on its own comparison, the comparison's id, the seed and the table of shapes, never on its neighbours: see
 `sampling.engine`, and `judging.rescoring` for what is read of the critiques afterwards.
@@ -7,9 +7,8 @@ A verdict depends on its own comparison, the comparison's id, the seed and the t
 import collections
 import contextlib
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent import futures
-from typing import TYPE_CHECKING
 
 import jax
 import numpy as np
@@ -18,21 +17,17 @@ import tqdm
 from spct_jax import distributed
 from spct_jax.data.comparison import Comparison
 from spct_jax.errors import InputError
-from spct_jax.grm import lengths, orders, voting
-from spct_jax.grm.prompts import Prompter
-from spct_jax.grm.template import Template
-from spct_jax.judging import adaptive, unread
+from spct_jax.grm import orders
+from spct_jax.judging import adaptive, tasks
+from spct_jax.judging.models import Models
 from spct_jax.judging.options import Options
-from spct_jax.judging.rescoring import Reader
-from spct_jax.judging.task import Order, Prepared, Task
+from spct_jax.judging.rescoring import Rescorer
+from spct_jax.judging.tasks import Prompts, Task
 from spct_jax.judging.verdicts import Sample, Verdict
 from spct_jax.numbers import ceil_div
 from spct_jax.sampling import programs
 from spct_jax.sampling.engine import Engine, Finished, Request, Usage
 from spct_jax.sampling.programs import Sampler, Shape
-
-if TYPE_CHECKING:
-    from spct_jax.judging.judge import Judge
 
 MAX_ENGINES = 3
 """Shapes whose slots are on the devices at once."""
@@ -42,6 +37,8 @@ MOST_PREPARED = 1 << 24
 """Characters of those comparisons, unless there is only one."""
 MOST_HELD = 1 << 26
 """Tokens of prompts and characters of texts of all comparisons that are at work or wait to be yielded, unless there is one."""
+FIRST_SAMPLES = 64
+"""Samples after which a judge says so if none of them could be read."""
 
 
 @contextlib.contextmanager
@@ -54,217 +51,203 @@ def _thread() -> Iterator[futures.Executor]:
         pool.shutdown(cancel_futures=True)
 
 
-class Stream:
-    """One pass over a sequence of comparisons."""
+class Scheduler:
+    """One pass over a sequence of comparisons.
 
-    def __init__(self, judge: "Judge", options: Options):
-        """`judge` is the `judging.Judge` whose models are used; InputError if they have too few positions for the options."""
-        options = options.for_model(judge.config)
-        if judge.meta is not None:
-            options.for_model(judge.meta[1])
-        self.judge, self.options = judge, options
-        self.prompter = judge.prompter
-        self.key = jax.random.key(options.seed)
-        self.engines: dict[tuple[int, int], Engine] = {}
-        self.backlog: dict[tuple[int, int], list[Request]] = {}
-        self.open: collections.Counter[tuple[int, int]] = collections.Counter()
-        self.sampler = Sampler(options.temperature, self.prompter.tokenizer.stop_ids, options.top_k, options.top_p)
-        self.reads = bool(options.k_meta) or options.mode == "token_prob"
-        self.reader = Reader(judge, options, self._conclude)
-        self.window = max(16, 16 * options.batch_size * options.branches // options.k)
-        self.held = 0
-        self.usage = judge.usage = Usage()
-        self.watch = unread.Watch(options, judge.carries_templates)
+    Attributes:
+      usage: tokens, prefills and decode slots so far.
+    """
+
+    def __init__(self, models: Models, options: Options):
+        """Prepares a pass; InputError if the models have too few positions for the options."""
+        options = options.for_model(models.policy.config)
+        if models.meta is not None:
+            options.for_model(models.meta.config)
+        self.usage = Usage()
+        self._models, self._options, self._prompter = models, options, models.policy.prompter
+        self._rescorer = Rescorer(models, options)
+        self._warning = UnreadableWarning(options, models.knows_templates)
+        self._sampler = Sampler(options.temperature, self._prompter.tokenizer.stop_ids, options.top_k, options.top_p)
+        self._key = jax.random.key(options.seed)
+        self._compiled: set[Shape] = set()
+        self._engines: dict[Shape, Engine] = {}
+        self._backlog: dict[Shape, list[Request]] = {}
+        self._open: collections.Counter[Shape] = collections.Counter()
+        """Tasks that are not all drawn."""
+        self._window = max(16, 16 * options.batch_size * options.branches // options.k)
+        self._held = 0
 
     def run(self, comparisons: Iterable[Comparison]) -> Iterator[Verdict | InputError]:
         """One outcome per comparison, in their order."""
-        tasks: collections.deque[Task] = collections.deque()
+        begun: collections.deque[Task] = collections.deque()
         finished: list[Finished] = []
-        # Prompts are written and tokenised, and the programs of further shapes compiled, beside the devices' work.
+        # Prompts are written and tokenised, and the programs of further shapes compiled, while the devices work.
         with contextlib.ExitStack() as leaving, _thread() as worker, _thread() as compiler:
-            leaving.callback(self._let_go)
+            # Whoever looks at the traceback of an error, or keeps it, must not hold the slots.
+            leaving.callback(self._engines.clear)
             coming = self._prepared(comparisons, worker)
             while True:
-                while self._has_room(tasks) and (task := next(coming, None)) is not None:
-                    tasks.append(task)
-                    self.held += task.size
+                while self._has_room(begun) and (task := next(coming, None)) is not None:
+                    begun.append(task)
+                    self._held += task.size
                     self._submit(task)
-                if not tasks:
+                if not begun:
                     return
                 self._compile_ahead(compiler)
-                while tasks and tasks[0].outcome is not None:
-                    self.held -= tasks[0].size
-                    yield tasks.popleft().outcome
+                while begun and begun[0].outcome is not None:
+                    self._held -= begun[0].size
+                    yield begun.popleft().outcome
                 engine = self._next_engine()
                 if engine is not None:
                     engine.launch()
                 # Texts are decoded and parsed while the devices draw the next tokens.
                 for completion in finished:
-                    self._digest(completion)
+                    self._read(completion)
                 finished = engine.collect() if engine is not None else []
-                if engine is None or (tasks[0].unread and len(tasks) >= self.window):
-                    self.reader.read(fill=False)
+                if engine is None or (begun[0].orders_to_rescore and len(begun) >= self._window):
+                    self._conclude(self._rescorer.flush(only_full=False))
 
-    def _let_go(self) -> None:
-        """Drops the slots, and the reader, which names the stream: Python may look for such rings after memory is full."""
-        self.engines.clear()
-        self.reader = None
+    def _has_room(self, begun: Sequence[Task]) -> bool:
+        return not begun or (len(begun) < self._window and self._held < MOST_HELD)
 
-    def _has_room(self, tasks: Sequence[Task]) -> bool:
-        return not tasks or (len(tasks) < self.window and self.held < MOST_HELD)
+    # Prompts.
 
     def _prepared(self, comparisons: Iterable[Comparison], worker: futures.Executor) -> Iterator[Task]:
-        ahead: collections.deque[tuple[Comparison, futures.Future]] = collections.deque()
+        ahead: collections.deque[tuple[Comparison, futures.Future[Prompts]]] = collections.deque()
         characters = 0
         for comparison in comparisons:
-            ahead.append((comparison, worker.submit(self._prepare, comparison)))
+            ahead.append((comparison, worker.submit(tasks.make_prompts, comparison, self._models, self._options)))
             characters += comparison.characters
             while len(ahead) >= PREPARED or (ahead and characters > MOST_PREPARED):
                 characters -= ahead[0][0].characters
-                yield self._task(*ahead.popleft())
+                yield self._make_task(*ahead.popleft())
         while ahead:
-            yield self._task(*ahead.popleft())
+            yield self._make_task(*ahead.popleft())
 
-    def _task(self, comparison: Comparison, prepared: futures.Future) -> Task:
-        task = Task(comparison, prepared.result(), 0)
+    def _make_task(self, comparison: Comparison, prompts: futures.Future[Prompts]) -> Task:
+        task = Task(comparison, prompts.result())
         try:
-            self._shape(task)
+            task.shape = self._shape(task.prompts.longest)
         except InputError as error:
             task.outcome = error
         return task
 
-    def _prepare(self, comparison: Comparison) -> Prepared:
-        """The prompts that will be needed; what does not fit is found out before more than one of them is made."""
-        options, prompter = self.options, self.prompter
-        shown = list(dict.fromkeys(self._order(comparison, s) for s in range(options.k)))
-        if options.mode == "scores":
-            template, encode = prompter.template_of(comparison), prompter.encode
-        else:
-            template, encode = prompter.choice, prompter.encode_choice
-        prompts, longest = self._encoded(comparison, shown, template, prompter, encode)
-        readers = prompts
-        if options.k_meta and prompts:
-            meta = self.judge.meta[2]
-            readers, length = self._encoded(comparison, shown, meta.meta, meta, meta.encode_meta)
-            longest = max(longest, length)
-        return Prepared(prompts if readers else {}, readers, longest)
+    def _shape(self, length: int) -> Shape:
+        """The engine's shape for prompts of up to `length` tokens; InputError if there is none."""
+        options, devices = self._options, self._models.layout.batch_shards
+        max_prompt, max_new_tokens = options.lengths(length)
+        rows = ceil_div(options.batch_size, devices) * devices
+        return Shape(
+            max_prompt,
+            max_new_tokens,
+            rows=rows,
+            branches=options.branches,
+            trunks=options.trunks,
+            prefill_rows=programs.prefill_rows(max_prompt, rows, devices),
+        )
 
-    def _encoded(
-        self, comparison: Comparison, shown: list[Order], template: Template, prompter: Prompter, encode: Callable
-    ) -> tuple[dict[Order, np.ndarray], int]:
-        """Prompts by order, none if the longest of any order does not fit; and the tokens of that one."""
-        made: dict[Order, np.ndarray] = {}
-
-        def one(order: Order) -> np.ndarray:
-            if order not in made:
-                made[order] = np.array(encode(comparison, order), np.int32)
-            return made[order]
-
-        limit = self.options.longest_prompt
-        longest = lengths.longest(comparison, template, prompter.tokenizer, one, first=shown[0], limit=limit)
-        return {order: one(order) for order in shown} if longest <= limit else {}, longest
-
-    def _order(self, comparison: Comparison, sample: int) -> tuple[int, ...]:
-        return orders.sample_order(comparison.n, self.options.order, self.options.seed, comparison.id, sample)
-
-    def _shape(self, task: Task) -> tuple[int, int]:
-        return self.options.shape_of(task.prepared.longest)
+    # Drawing.
 
     def _submit(self, task: Task) -> None:
         if task.outcome is not None:
             return
-        options, comparison = self.options, task.comparison
-        key = np.asarray(jax.random.key_data(jax.random.fold_in(self.key, orders.stable_hash(comparison.id))))
-        task.requests = [
-            Request((task, order), prompt, key, collections.deque()) for order, prompt in task.prepared.prompts.items()
-        ]
-        self.open[self._shape(task)] += 1
+        options, comparison = self._options, task.comparison
+        key = np.asarray(jax.random.key_data(jax.random.fold_in(self._key, orders.stable_hash(comparison.id))))
+        for order, prompt in task.prompts.sampling.items():
+            task.requests[order] = Request((task, order), prompt, key, collections.deque())
+        self._open[task.shape] += 1
         self._ask(task, options.rounds * comparison.n if options.adaptive else options.k)
 
     def _ask(self, task: Task, count: int) -> None:
         """Asks for `count` more samples, k in all at most."""
-        until = min(task.planned + count, self.options.k)
-        by_order = {request.tag[1]: request for request in task.requests}
+        until = min(task.planned + count, self._options.k)
         for sample in range(task.planned, until):
-            by_order[self._order(task.comparison, sample)].waiting.append(sample)
+            task.requests[tasks.order_of(task.comparison, self._options, sample)].waiting.append(sample)
         task.planned = until
-        self.backlog.setdefault(self._shape(task), []).extend(r for r in task.requests if r.waiting)
+        self._backlog.setdefault(task.shape, []).extend(r for r in task.requests.values() if r.waiting)
 
     def _next_engine(self) -> Engine | None:
         """The engine whose next chunk has most to do; shapes take turns when there are more of them than fit."""
-        for shape in [s for s in self.engines if not self.open[s]]:
-            if self.backlog.keys() - self.engines.keys() and len(self.engines) >= MAX_ENGINES:
-                del self.engines[shape]
-        for shape in list(self.backlog):
-            if shape in self.engines or len(self.engines) < MAX_ENGINES:
-                engine = self.engines.get(shape) or self._make_engine(shape)
-                for request in self.backlog.pop(shape):
+        for shape in [s for s in self._engines if not self._open[s]]:
+            if self._backlog.keys() - self._engines.keys() and len(self._engines) >= MAX_ENGINES:
+                del self._engines[shape]
+        for shape in list(self._backlog):
+            if shape in self._engines or len(self._engines) < MAX_ENGINES:
+                engine = self._engines.get(shape) or self._make_engine(shape)
+                for request in self._backlog.pop(shape):
                     engine.submit(request)
-        busy = [engine for engine in self.engines.values() if engine.pending]
+        busy = [engine for engine in self._engines.values() if engine.pending]
         return max(busy, key=lambda engine: min(engine.pending, engine.capacity), default=None)
+
+    def _make_engine(self, shape: Shape) -> Engine:
+        layout, policy = self._models.layout, self._models.policy
+        self._engines[shape] = Engine(layout, policy.params, policy.config, shape, self._sampler, self.usage)
+        return self._engines[shape]
 
     def _compile_ahead(self, pool: futures.Executor) -> None:
         """Has the programs of the shapes that wait compiled, in the order in which they will be drawn."""
-        judge, new = self.judge, []
-        for shape in self.backlog:
-            size = self._size(shape)
-            if (size, self.sampler) not in judge.shapes:
-                judge.shapes.add((size, self.sampler))
-                if programs.compile_ahead(pool, judge.layout, judge.params, judge.config, size, self.sampler):
-                    new.append(f"{size.max_prompt:,}")
+        layout, policy, new = self._models.layout, self._models.policy, []
+        for shape in self._backlog:
+            if shape not in self._compiled:
+                self._compiled.add(shape)
+                if programs.compile_ahead(pool, layout, policy.params, policy.config, shape, self._sampler):
+                    new.append(f"{shape.max_prompt:,}")
         if new and distributed.is_first():
             tqdm.tqdm.write(f"compiling for prompts of up to {' / '.join(new)} tokens", file=sys.stderr)
 
-    def _size(self, shape: tuple[int, int]) -> Shape:
-        options, devices = self.options, self.judge.layout.batch_shards
-        rows = ceil_div(options.batch_size, devices) * devices
-        prefill_rows = programs.prefill_rows(shape[0], rows, devices)
-        return Shape(*shape, rows=rows, branches=options.branches, trunks=options.trunks, prefill_rows=prefill_rows)
+    # Reading.
 
-    def _make_engine(self, shape: tuple[int, int]) -> Engine:
-        judge = self.judge
-        self.engines[shape] = Engine(judge.layout, judge.params, judge.config, self._size(shape), self.sampler, self.usage)
-        return self.engines[shape]
-
-    def _digest(self, completion: Finished) -> None:
+    def _read(self, completion: Finished) -> None:
+        """Notes what a completion says; once all of a task's are there, asks for more or has the verdict made."""
+        options = self._options
         task, order = completion.request.tag
-        read = self.prompter.read if self.options.mode == "scores" else self.prompter.read_choice
-        r = read(task.comparison, order, [completion.tokens])
-        self.watch.count(r.scores[0] is not None, r.truncated[0])
-        task.samples[completion.sample] = Sample(
-            order, r.scores[0], None, r.texts[0], r.truncated[0], tokens=len(completion.tokens)
-        )
-        if self.reads:
+        read = self._prompter.read if options.mode == "scores" else self._prompter.read_choice
+        rollout = read(task.comparison, order, [completion.tokens])
+        (scores,), (text,), (truncated,) = rollout.scores, rollout.texts, rollout.truncated
+        self._warning.count(scores is not None, truncated)
+        task.samples[completion.sample] = Sample(order, scores, None, text, truncated, tokens=len(completion.tokens))
+        if options.rescores:
             task.tokens[completion.sample] = completion.tokens
         if len(task.samples) < task.planned:
             return
-        if self.options.adaptive and task.planned < self.options.k:
+        if options.adaptive and task.planned < options.k:
             drawn = [task.samples[s].scores for s in range(task.planned)]
-            if not adaptive.decided(drawn, task.comparison.n, self.options.k, self.options.adaptive):
-                self._ask(task, self.options.rounds * task.comparison.n)
+            if not adaptive.decided(drawn, task.comparison.n, options.k, options.adaptive):
+                self._ask(task, options.rounds * task.comparison.n)
                 return
-        self.open[self._shape(task)] -= 1
-        if self.reads:
-            self.reader.queue(task)
+        self._open[task.shape] -= 1
+        if options.rescores:
+            self._rescorer.add(task)
+            self._conclude(self._rescorer.flush(only_full=True))
         else:
-            self._conclude(task)
+            self._conclude([task])
 
-    def _conclude(self, task: Task) -> None:
-        samples = tuple(task.samples[s] for s in range(task.planned))
-        scores = [sample.scores for sample in samples]
-        n = task.comparison.n
-        if self.options.k_meta:
-            totals = voting.guided_vote(scores, [s.meta for s in samples], self.options.k_meta, n)
-        else:
-            totals = voting.sum_vote(scores, n)
-        top = voting.winners(totals)
-        task.outcome = Verdict(
-            id=task.comparison.id,
-            scores=totals,
-            best=top[0] if len(top) == 1 else None,
-            tied=top if len(top) > 1 else (),
-            k=len(samples),
-            valid=sum(s is not None for s in scores),
-            truncated=sum(s.truncated for s in samples),
-            samples=samples,
-        )
+    def _conclude(self, done: Iterable[Task]) -> None:
+        for task in done:
+            task.outcome = tasks.vote(task, self._options)
+
+
+class UnreadableWarning:
+    """Where nothing can be read in a judge's first samples, says so early, with the likely cause."""
+
+    def __init__(self, options: Options, knows_templates: bool):
+        """`knows_templates`: see `Models`."""
+        self._options, self._knows_templates = options, knows_templates
+        self._seen = self._readable = self._cut = 0
+
+    def count(self, readable: bool, cut: bool) -> None:
+        """Counts one sample: whether a verdict could be read in it, and whether it was cut at the limit of its length."""
+        if self._seen == FIRST_SAMPLES:
+            return
+        self._seen, self._readable, self._cut = self._seen + 1, self._readable + readable, self._cut + cut
+        if self._seen == FIRST_SAMPLES and not self._readable and distributed.is_first():
+            text = f"warning: no verdict could be read in the first {FIRST_SAMPLES} samples; {self._cause()}"
+            tqdm.tqdm.write(text, file=sys.stderr)
+
+    def _cause(self) -> str:
+        if 2 * self._cut > self._seen:
+            limit = self._options.max_new_tokens
+            return f"{self._cut} of them were cut: max_new_tokens ({limit}) may be too small for this model's critiques"
+        if not self._knows_templates:
+            return "the checkpoint carries no templates: was it trained with others than the default, or not to judge at all?"
+        return "was the model trained to judge with these templates, or is it a base model?"

@@ -4,18 +4,19 @@ Where its critique ends in the number of a response, the model gave a probabilit
 they weight the vote (after "generative verifiers", Zhang et al. 2025, as the paper's baseline has it).
 """
 
+import functools
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from spct_jax import models
+from spct_jax import checkpoints, models
 from spct_jax.data.batches import Groups
 from spct_jax.data.tokenizer import Tokenizer
 from spct_jax.models.config import ModelConfig
-from spct_jax.sharding import Program
+from spct_jax.sharding import Layout
 
 _LAST_NUMBER = re.compile(r"\\boxed\s*\{\s*([0-9]+)")
 ABSENT = -1
@@ -43,17 +44,17 @@ def locate(tokenizer: Tokenizer, tokens: Sequence[int], n: int) -> tuple[int, li
     return position, [ABSENT if id is None else id for id in found]
 
 
-def _choice_probabilities(
-    params: Any, groups: Groups, positions: jax.Array, candidates: jax.Array, *, config: ModelConfig
+def choice_probabilities(
+    params: Any, config: ModelConfig, groups: Groups, positions: jax.Array, candidates: jax.Array
 ) -> jax.Array:
     """Probabilities of the candidate tokens at one position of every completion, among each other.
 
     Args:
       params: the model's parameters.
+      config: the architecture.
       groups: prompts and completions.
       positions: Int[B G], which token of the completion.
       candidates: Int[B G n], token ids; `ABSENT` ones have probability 0.
-      config: the architecture.
 
     Returns:
       Float32[B G n].
@@ -65,6 +66,13 @@ def _choice_probabilities(
     return jax.nn.softmax(logits, axis=-1, where=candidates != ABSENT)
 
 
-choice_probabilities = Program(
-    _choice_probabilities, ("params", "batch", "batch", "batch"), lambda layout, *_, **__: layout.sharding("batch")
-)
+@functools.cache
+def weigher(layout: Layout, config: ModelConfig) -> Callable[[Any, Groups, jax.Array, jax.Array], jax.Array]:
+    """The jitted `choice_probabilities`: a function of (params, groups, positions, candidates), all on the devices."""
+
+    def weigh(params: Any, groups: Groups, positions: jax.Array, candidates: jax.Array) -> jax.Array:
+        with layout.constraints():
+            return choice_probabilities(params, config, groups, positions, candidates)
+
+    params, rows = layout.params(checkpoints.abstract_params(config)), layout.sharding("batch")
+    return jax.jit(weigh, in_shardings=(params, rows, rows, rows), out_shardings=rows)

@@ -16,6 +16,7 @@ from spct_jax.grm.render import render
 from spct_jax.grm.template import load_template
 from spct_jax.judging import scheduler
 from spct_jax.judging.judge import Judge
+from spct_jax.judging.models import Model, Models
 from spct_jax.models import sizes
 from spct_jax.toy import world
 from spct_jax.toy.config import ToyConfig
@@ -62,7 +63,7 @@ def test_the_table_of_a_judge_that_always_prefers_the_second_place(attack_study,
     layout = sharding.make_layout(devices=jax.devices()[:1])
     config = dataclasses.replace(sizes.toy(tokenizer.vocab_size), num_layers=2)
     params = jax.jit(models.init, static_argnums=0)(config, jax.random.key(0))
-    judge = Judge(layout, params, config, Prompter(PromptConfig(), tokenizer))
+    judge = Judge(Models(layout, Model(params, config, Prompter(PromptConfig(), tokenizer))))
     collect = scheduler.Engine.collect
 
     def answer(finished):

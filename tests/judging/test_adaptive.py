@@ -60,3 +60,23 @@ def test_stopped_votes_say_otherwise_less_often_than_the_error_rate(seed):
         other += (margins[:stop].sum() > 0) != (margins.sum() > 0)
     assert other / votes <= error
     assert 0 < other and drawn < 0.5 * votes * k
+
+
+def test_the_chance_of_another_verdict_is_that_of_simulated_votes():
+    """Scores drawn from a normal distribution; the estimate from 8 of 32 samples against how often the rest turns the vote."""
+    rng = np.random.default_rng(0)
+    turned, estimated = [], []
+    for _ in range(2000):
+        samples = rng.normal(rng.normal(0, 4, (1, 2)), 3.0, (32, 2))
+        estimated.append(adaptive.flip_chance(samples[:8].tolist(), 2, 32))
+        turned.append(samples[:8].sum(0).argmax() != samples.sum(0).argmax())
+    assert np.mean(estimated) == pytest.approx(np.mean(turned), abs=0.03)
+    likely = np.array(estimated) > 0.2
+    assert np.mean(np.array(turned)[likely]) == pytest.approx(np.mean(np.array(estimated)[likely]), abs=0.06)
+
+
+def test_votes_that_cannot_or_need_not_go_on():
+    assert adaptive.flip_chance([[5]], 1, 8) == 0
+    assert adaptive.flip_chance([[1, 9], [9, 1]], 2, 2) == 0
+    assert adaptive.flip_chance([None, None], 2, 8) == 1
+    assert adaptive.flip_chance([[9, 1]] * 8, 2, 32) < 1e-4 < adaptive.flip_chance([[6, 5]] * 8, 2, 32)

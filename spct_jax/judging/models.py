@@ -1,0 +1,71 @@
+"""The models of a judge, on the devices: a policy that writes critiques, and perhaps a meta reward model that rates them."""
+
+import dataclasses
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from spct_jax import checkpoints
+from spct_jax.grm.config import PromptConfig
+from spct_jax.grm.prompts import Prompter
+from spct_jax.models.config import ModelConfig
+from spct_jax.sharding import Layout
+
+DEFAULT_PROMPT = PromptConfig("default", "single", "meta", "judge")
+"""Templates of a checkpoint that names none."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Model:
+    """A model and how it is spoken to."""
+
+    params: Any
+    """Its parameters; of a meta RM {"model": ..., "head": ...}. In the layout of `Models` and the dtype of its arithmetic."""
+    config: ModelConfig
+    prompter: Prompter
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Models:
+    """What a judge is made of."""
+
+    layout: Layout
+    """How parameters and rows are split over the devices."""
+    policy: Model
+    meta: Model | None = None
+    digests: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """What was loaded, each under the name of the flag that names it; a digest changes when the content does."""
+    knows_templates: bool = True
+    """Whether the policy's templates came with its checkpoint or were asked for, and are not just the default ones."""
+
+
+def load(
+    checkpoint: str | os.PathLike,
+    meta_checkpoint: str | os.PathLike | None,
+    layout: Layout,
+    prompt: PromptConfig | None = None,
+) -> Models:
+    """Loads the models of a judge; see `Judge.load`.
+
+    Raises:
+      InputError: a directory is not such a checkpoint.
+    """
+    asked = {role: name for role, name in vars(prompt).items() if name} if prompt else {}
+
+    def read(directory: str | os.PathLike, kind: checkpoints.ModelKind) -> checkpoints.Model:
+        return checkpoints.load(directory, kind=kind, dtype=checkpoints.COMPUTE, shardings=layout.params)
+
+    def with_prompter(found: checkpoints.Model) -> Model:
+        templates = dataclasses.replace(found.prompt or DEFAULT_PROMPT, **asked)
+        return Model(found.params, found.config, Prompter(templates, found.tokenizer))
+
+    meta = read(meta_checkpoint, checkpoints.ModelKind.META_RM) if meta_checkpoint else None
+    policy = read(checkpoint, checkpoints.ModelKind.POLICY)
+    models = Models(
+        layout,
+        with_prompter(policy),
+        with_prompter(meta) if meta else None,
+        knows_templates=policy.prompt is not None or "template" in asked,
+    )
+    digests = {"checkpoint": policy.digest, "template": models.policy.prompter.texts_digest}
+    return dataclasses.replace(models, digests=digests | ({"meta_checkpoint": meta.digest} if meta else {}))

@@ -1,0 +1,29 @@
+"""What every reward model does: a score for each response of a comparison."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from spct_jax.data.comparison import Comparison
+
+
+class Scored(Protocol):
+    """What a reward model makes of one comparison; `judging.verdicts.Verdict` is one."""
+
+    @property
+    def id(self) -> str:
+        """The comparison's."""
+
+    @property
+    def scores(self) -> tuple[float, ...] | None:
+        """One per response, in input order, higher is better; None where the model could not say."""
+
+
+class RewardModel(Protocol):
+    """A model that scores responses; `judging.judge.Judge` is one."""
+
+    def score(self, comparisons: Sequence[Comparison]) -> Sequence[Scored]:
+        """One result per comparison, in their order. The scores that people gave are not looked at.
+
+        Raises:
+          InputError: a comparison does not fit the model's context.
+        """

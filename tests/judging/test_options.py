@@ -1,0 +1,49 @@
+"""Options out of range, by themselves and for a model."""
+
+import dataclasses
+
+import pytest
+from small_judge import OPTIONS, changed, comparisons, judge
+
+from spct_jax.errors import InputError
+from spct_jax.judging.options import Options
+from spct_jax.models import sizes
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"k": 0}, r"^k: 0 is not in"),
+        ({"k_meta": 7}, "^k_meta: 7 is more than"),
+        ({"temperature": -0.5}, "temperature"),
+        ({"order": "alphabetical"}, "'alphabetical' is none of balanced, random"),
+        ({"mode": "guess"}, "'guess' is none of scores, choice, token_prob"),
+        ({"adaptive": 0.1, "k_meta": 2}, "exclude each other"),
+        ({"adaptive": 0.1, "mode": "token_prob"}, "exclude each other"),
+        ({"adaptive": 1.5}, "adaptive"),
+        ({"seed": 2**32}, r"^seed: 4294967296 is not in \[0, 4294967295\]"),
+        ({"seed": -1}, "^seed: -1 is not in"),
+    ],
+)
+def test_options_out_of_range_are_refused(change, message):
+    with pytest.raises(InputError, match=message):
+        judge().score(comparisons()[:1], **OPTIONS | change)
+
+
+def test_prompts_and_critiques_beyond_the_models_positions_are_refused():
+    """By the judge before anything is drawn; where no length is given, prompts get what critiques leave."""
+    plain = judge().models.policy.config
+    few = dataclasses.replace(plain, max_positions=9000)
+    short = changed({"config": few})
+    with pytest.raises(InputError, match="8,192 [+] 1,024 = 9,216 tokens; the model has 9,000 positions"):
+        short.stream([], max_prompt=8192)
+    with pytest.raises(InputError, match="1 [+] 9,000 = 9,001 tokens; the model has 9,000 positions"):
+        short.stream([], max_new_tokens=9000)
+    with pytest.raises(InputError, match="8,000 [+] 1,001 = 9,001 tokens"):
+        short.stream([], buckets=((10, 20), (8000, 1001)))
+    meta = changed(meta={"config": few})
+    with pytest.raises(InputError, match="the model has 9,000 positions"):
+        meta.stream([], max_prompt=8192)
+    assert Options().for_model(few).max_prompt == 9000 - 1024
+    assert Options().for_model(plain).max_prompt == Options().for_model(sizes.gemma3_27b()).max_prompt == 8192
+    assert Options().for_model(sizes.gemma2_27b()).max_prompt == 8192 - 1024
