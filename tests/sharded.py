@@ -209,7 +209,7 @@ def compare_scores() -> dict:
     keys = branch_keys(jax.random.split(jax.random.key(3), 8), np.tile(np.arange(G), (8, 1)))
     for rollout in ("same", "tensor"):
         layout = sharding.rollout_layout(update, dataclasses.replace(mesh, rollout=rollout))
-        moved = grouped.place_params(placed, layout=update, rollout=layout, config=config)
+        moved = sharding.cast_params(placed, config.dtype, layout)
         out = grouped.draw_rows(
             layout, moved, config, prompts, keys, rows=8, temperature=1.0, limits=grouped.Limits(P, T, (1,))
         )

@@ -17,7 +17,7 @@ from spct_jax.models import flops
 from spct_jax.sampling.generate import draw
 from spct_jax.sampling.programs import Sampler, Shape, lowered, prefill_rows
 from spct_jax.sharding import logical
-from spct_jax.training import checks, context, grouped, grpo, meta, mixture, optimizers, sft
+from spct_jax.training import checks, context, grpo, meta, mixture, optimizers, sft
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,6 +56,9 @@ class _Setting:
         checks.check_batches(config, self.layout)
         self.rollout = sharding.rollout_layout(self.layout, config.mesh)
         self.params = checkpoints.abstract_params(config.model)
+        self.placed_params = jax.tree.map(
+            lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), self.params, self.layout.params(self.params)
+        )
         self.reference = jax.eval_shape(functools.partial(logical.cast, dtype=config.rl.ref_dtype), self.params)
         self.trunk, self.time = config.data.max_prompt - 1, config.data.max_completion
         learner = self.state("rl")
@@ -117,7 +120,7 @@ def _drawing(setting: _Setting) -> dict[str, Planned]:
         )  # fmt: skip
 
     def lower_reshard():
-        return grouped.reshard.lower(setting.params, layout=setting.layout, config=model, rollout=rollout)
+        return sharding.make_cast(params, rollout).lower(setting.placed_params, jnp.dtype(model.dtype))
 
     read, decoded = shape.prefill_rows, flops.decode(model, drawn * G, trunk, time + shape.chunk)
     return {

@@ -2,6 +2,7 @@
 
 from spct_jax.sharding.devices import AXES, make_mesh, use_devices
 from spct_jax.sharding.layout import Layout, bytes_per_device, make_layout, rollout_layout
+from spct_jax.sharding.params import cast_params, make_cast
 from spct_jax.sharding.program import WAITED, Program
 from spct_jax.sharding.strategies import TABLES
 
@@ -12,6 +13,8 @@ __all__ = [
     "Layout",
     "Program",
     "bytes_per_device",
+    "cast_params",
+    "make_cast",
     "make_layout",
     "make_mesh",
     "rollout_layout",

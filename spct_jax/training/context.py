@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from spct_jax import checkpoints, distributed, files, models
+from spct_jax import checkpoints, distributed, files, models, sharding
 from spct_jax.checkpoints import ModelKind
 from spct_jax.config import POLICIES, Config
 from spct_jax.data import batches, index
@@ -23,7 +23,7 @@ from spct_jax.grm.config import PromptConfig
 from spct_jax.grm.prompts import Prompter, Rollout
 from spct_jax.grm.template import load_template
 from spct_jax.models.config import ModelConfig
-from spct_jax.sharding import Layout, Program, logical
+from spct_jax.sharding import Layout
 from spct_jax.toy import world
 from spct_jax.training import grouped
 
@@ -49,9 +49,6 @@ class Dataset:
     """Per file or split: records read, used, skipped and why."""
     responses: np.ndarray | None = None
     """How many each training comparison has, once misfits are dropped."""
-
-
-_cast = Program(logical.cast, ("params",), lambda layout, params, *, dtype: layout.params(params))
 
 
 def kind_of(stage: str) -> ModelKind:
@@ -124,11 +121,11 @@ class Run:
         """
         earlier = [s for s in self.config.stages[: self.config.stages.index(stage)] if s in POLICIES]
         params = self.params_of(earlier[-1], "float32") if earlier else self.initial_params()
-        return params if matrices == "float32" else _cast(params, layout=self.layout, dtype=matrices)
+        return params if matrices == "float32" else sharding.cast_params(params, matrices, self.layout)
 
     def to_draw_with(self, params: Any) -> Any:
         """Parameters that completions are drawn with or read by, from where updates have them."""
-        return grouped.place_params(params, layout=self.layout, rollout=self.rollout_layout, config=self.model)
+        return sharding.cast_params(params, self.model.dtype, self.rollout_layout)
 
     def describe(self, stage: str) -> None:
         """Makes the stage's directory a model directory."""

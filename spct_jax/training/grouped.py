@@ -17,7 +17,7 @@ from spct_jax.data import batches
 from spct_jax.grm import orders
 from spct_jax.models.config import ModelConfig
 from spct_jax.sampling.generate import Completions, branch_keys, check_finite, draw
-from spct_jax.sharding import Layout, Program, logical
+from spct_jax.sharding import Layout
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,22 +44,6 @@ def sample_keys(key: jax.Array, ids: Sequence[str], samples: int, repeats: Seque
     return _fold(key, hashes, np.add.outer(np.array(repeats) * samples, np.arange(samples)))
 
 
-def _cast(params: Any, *, config: ModelConfig, rollout: Layout) -> Any:
-    return logical.cast(params, config.dtype)
-
-
-reshard = Program(_cast, ("params",), lambda layout, params, *, config, rollout: rollout.params(params))
-"""From the parameters of an update to those that completions are drawn with: in the model's dtype, in the rollout's layout."""
-
-
-def place_params(params: Any, *, layout: Layout, rollout: Layout, config: ModelConfig) -> Any:
-    """Parameters as the sampler reads them, from where the updates have them; the very same arrays where nothing differs."""
-    cast = jax.eval_shape(lambda params: logical.cast(params, config.dtype), params)
-    if layout == rollout and jax.tree.all(jax.tree.map(lambda x, y: x.dtype == y.dtype, params, cast)):
-        return params
-    return reshard(params, layout=layout, config=config, rollout=rollout)
-
-
 def draw_rows(
     layout: Layout,
     params: Any,
@@ -75,7 +59,7 @@ def draw_rows(
 
     Args:
       layout: of the rollout.
-      params: from `place_params`.
+      params: from `Run.to_draw_with`.
       config: the architecture.
       prompts: token ids.
       keys: one per branch, [B G].

@@ -1,0 +1,28 @@
+"""Parameters in another dtype and another layout."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from spct_jax.sharding import logical
+from spct_jax.sharding.layout import Layout
+
+
+def make_cast(params: Any, layout: Layout) -> Callable[[Any, jnp.dtype], Any]:
+    """A jitted `logical.cast(params, dtype)` of parameters of these shapes, from wherever they are to `layout`."""
+    return jax.jit(logical.cast, static_argnums=1, out_shardings=layout.params(params))
+
+
+def cast_params(params: Any, dtype: Any, layout: Layout) -> Any:
+    """Parameters with the large ones in `dtype`, in `layout`; the very same arrays where nothing differs."""
+    dtype = jnp.dtype(dtype)
+    wanted = jax.eval_shape(lambda params: logical.cast(params, dtype), params)
+
+    def is_there(x, cast, sharding):
+        return isinstance(x, jax.Array) and x.dtype == cast.dtype and x.sharding.is_equivalent_to(sharding, x.ndim)
+
+    if jax.tree.all(jax.tree.map(is_there, params, wanted, layout.params(params))):
+        return params
+    return make_cast(params, layout)(params, dtype)
