@@ -12,7 +12,7 @@ import pathlib
 from absl import flags
 
 from spct_jax import checkpoints, cli, distributed, files
-from spct_jax.checkpoints import Model, google, hf_weights
+from spct_jax.checkpoints import Model, google, hugging_face, safetensors_files
 from spct_jax.data.tokenizer import Tokenizer
 from spct_jax.errors import InputError
 from spct_jax.models import sizes
@@ -44,9 +44,9 @@ def load(source: pathlib.Path, *, dtype: str | None, size: str = "", tokenizer: 
     Raises:
       InputError: it cannot be loaded; the message says why.
     """
-    if hf_weights.is_hf_directory(source):
+    if hugging_face.is_hf_directory(source):
         found = Tokenizer.load(tokenizer) if tokenizer else checkpoints.read_tokenizer(source)
-        params, config, kind = hf_weights.read_weights(source, dtype=dtype, num_tokens=found.vocab_size)
+        params, config, kind = hugging_face.read_weights(source, dtype=dtype, num_tokens=found.vocab_size)
         checkpoints.check_finite(params, source)
         return Model(params, config, found, kind, prompt=checkpoints.read_templates(source))
     if (source / "model.json").is_file():
@@ -80,7 +80,7 @@ def write_hf(target: pathlib.Path, model: Model, source: pathlib.Path) -> None:
         if not (directory / "generation_config.json").exists():
             files.write_json(directory / "generation_config.json", ids | {"eos_token_id": list(tokenizer.stop_ids)})
 
-    hf_weights.save_hf(target, model.params, model.config, kind=model.kind, tokens=ids, extra=extra)
+    hugging_face.save_hf(target, model.params, model.config, kind=model.kind, tokens=ids, extra=extra)
 
 
 def _tokenizer_config() -> dict:
@@ -120,7 +120,7 @@ if __name__ == "__main__":
     FROM = flags.DEFINE_string("from", None, "Directory to read.", required=True)
     TO = flags.DEFINE_string("to", None, "Directory to write; must not exist.", required=True)
     FORMAT = flags.DEFINE_enum("format", None, FORMATS, "Layout to write.", required=True)
-    DTYPE = flags.DEFINE_enum("dtype", None, hf_weights.DTYPES, "Of the parameters; default: as they are stored.")
+    DTYPE = flags.DEFINE_enum("dtype", None, safetensors_files.DTYPES, "Of the parameters; default: as they are stored.")
     SIZE = flags.DEFINE_enum("size", None, sorted(sizes.SIZES), "Size of a checkpoint in Google's layout.")
     TOKENIZER = flags.DEFINE_string("tokenizer", None, "SentencePiece model, if none lies beside the weights.")
     cli.run(main)

@@ -24,7 +24,7 @@ import orbax.checkpoint as ocp
 from hostile_checkpoints import CASES, Spoil
 
 from spct_jax import checkpoints, files, models
-from spct_jax.checkpoints import Model, hf_weights
+from spct_jax.checkpoints import Model, hugging_face
 from spct_jax.data.tokenizer import train_tokenizer
 from spct_jax.grm.config import PromptConfig
 from spct_jax.models import stack
@@ -63,7 +63,7 @@ def make_layouts(directory: pathlib.Path) -> None:
     shutil.copytree(FIXTURE, source, copy_function=shutil.copyfile)
     tokenizer.save(source / "tokenizer.model")
     checkpoints.write_templates(source, PromptConfig())
-    params, config, kind = hf_weights.read_weights(source, num_tokens=tokenizer.vocab_size)
+    params, config, kind = hugging_face.read_weights(source, num_tokens=tokenizer.vocab_size)
     checkpoints.save(directory / "ours", Model(params, config, tokenizer, kind, prompt=PromptConfig()))
     toy = models.get("toy")
     ocp.PyTreeCheckpointer(use_ocdbt=False).save(directory / "google", to_google(models.init(toy, jax.random.key(0)), toy))

@@ -19,7 +19,7 @@ import numpy as np
 import safetensors.numpy
 import tqdm
 
-from spct_jax.checkpoints import hf_config, hf_weights
+from spct_jax.checkpoints import config_json, hugging_face
 from spct_jax.checkpoints.kinds import ModelKind
 from spct_jax.models import sizes
 from spct_jax.models.config import ModelConfig
@@ -43,31 +43,33 @@ print(json.dumps({"before": before, "after": memory("VmHWM"), "output": output})
 """
 
 
+def bytes_of(config: ModelConfig) -> int:
+    """Of a model's tensors in float32."""
+    return sum(4 * int(np.prod(shape)) for shape in hugging_face.stored_shapes(config).values())
+
+
 def size_of(gigabytes: float) -> ModelConfig:
     """A Gemma-2 of about that many gigabytes in float32."""
     config = dataclasses.replace(
         sizes.toy(32_000), width=2048, num_heads=8, num_kv_heads=4, head_dim=128, ffw_width=5632, query_scale=128**-0.5
     )
-    layer = sum(int(np.prod(t.shape)) for t in hf_weights.layer_tensors(config).values()) * 4
-    layers = max(round((gigabytes * 1e9 - 4 * config.vocab_size * config.width) / layer), 2)
+    one, two = (bytes_of(dataclasses.replace(config, num_layers=layers)) for layers in (1, 2))
+    layers = max(round((gigabytes * 1e9 - one) / (two - one)) + 1, 2)
     return dataclasses.replace(config, num_layers=layers)
 
 
 def write(directory: pathlib.Path, config: ModelConfig) -> int:
     """Writes random weights, one shard at a time; returns the bytes of the largest shard."""
     rng = np.random.default_rng(0)
-    hf = {f"model.{t.name}": t.shape for t in hf_weights.outer_tensors(config, ModelKind.POLICY).values()}
-    for i in range(config.num_layers):
-        hf |= {f"model.layers.{i}.{t.name}": t.shape for t in hf_weights.layer_tensors(config).values()}
     shards: list[dict] = [{}]
-    for name, shape in hf.items():
+    for name, shape in hugging_face.stored_shapes(config).items():
         if shards[-1] and sum(4 * np.prod(s) for s in shards[-1].values()) + 4 * np.prod(shape) > SHARD:
             shards.append({})
         shards[-1][name] = shape
     for number, members in enumerate(tqdm.tqdm(shards, "writing", unit="shard")):
         tensors = {name: rng.standard_normal(shape, np.float32) for name, shape in members.items()}
         safetensors.numpy.save_file(tensors, directory / f"model-{number:05d}.safetensors")
-    (directory / "config.json").write_text(json.dumps(hf_config.write_config(config, ModelKind.POLICY, "float32", {})))
+    (directory / "config.json").write_text(json.dumps(config_json.write_config(config, ModelKind.POLICY, "float32", {})))
     return max(path.stat().st_size for path in directory.glob("*.safetensors"))
 
 

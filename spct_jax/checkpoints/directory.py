@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from spct_jax import digests, files
-from spct_jax.checkpoints import array_digests, hf_config, hf_weights, steps
+from spct_jax.checkpoints import array_digests, config_json, hugging_face, steps
 from spct_jax.checkpoints.kinds import ModelKind, abstract_params
 from spct_jax.data.tokenizer import Tokenizer
 from spct_jax.errors import InputError
@@ -125,8 +125,8 @@ def load(
     directory = pathlib.Path(directory).absolute()
     if not directory.is_dir():
         raise InputError(f"{directory}: no such checkpoint directory")
-    is_hf = hf_weights.is_hf_directory(directory)
-    found = hf_config.read_config(directory / "config.json", "float32")[1] if is_hf else read_card(directory)[1]
+    is_hf = hugging_face.is_hf_directory(directory)
+    found = config_json.read_config(directory / "config.json").kind if is_hf else read_card(directory)[1]
     if found is not kind:
         raise InputError(f"{directory}: holds a {found} checkpoint, not a {kind} one")
     model = _load_hf(directory, dtype, shardings) if is_hf else _load_ours(directory, dtype, shardings)
@@ -145,7 +145,7 @@ def save(directory: str | os.PathLike, model: Model) -> None:
 def read_tokenizer(directory: str | os.PathLike) -> Tokenizer:
     """The tokenizer of a model directory of either layout, with all ids the model stops at."""
     directory = pathlib.Path(directory)
-    is_hf = hf_weights.is_hf_directory(directory)
+    is_hf = hugging_face.is_hf_directory(directory)
     path, field = directory / ("generation_config.json" if is_hf else "model.json"), "eos_token_id" if is_hf else "stop_ids"
     if not is_hf:
         read_card(directory)
@@ -174,8 +174,8 @@ def _load_hf(directory: pathlib.Path, dtype: str | None, shardings: Shardings | 
     tokenizer = read_tokenizer(directory)
     where = None
     if shardings is not None:
-        where = shardings(abstract_params(*hf_config.read_config(directory / "config.json", "float32")))
-    params, config, kind = hf_weights.read_weights(directory, dtype=dtype, num_tokens=tokenizer.vocab_size, shardings=where)
+        where = shardings(abstract_params(*config_json.read_config(directory / "config.json")[:2]))
+    params, config, kind = hugging_face.read_weights(directory, dtype=dtype, num_tokens=tokenizer.vocab_size, shardings=where)
     prompt = read_templates(directory)
     digest = _digest(array_digests.of_tree(params), config, tokenizer, prompt)
     return Model(params, config, tokenizer, kind, 0, prompt, digest)
@@ -218,8 +218,8 @@ def _digest(params: Any, config: ModelConfig, tokenizer: Tokenizer, prompt: Prom
 
 def read_architecture(directory: str | os.PathLike) -> ModelConfig:
     """The architecture of a model directory of either layout, without its parameters; InputError if it is neither."""
-    if hf_weights.is_hf_directory(directory):
-        return hf_config.read_config(pathlib.Path(directory) / "config.json", "float32")[0]
+    if hugging_face.is_hf_directory(directory):
+        return config_json.read_config(pathlib.Path(directory) / "config.json").config
     return read_card(directory)[0]
 
 

@@ -1,7 +1,7 @@
-"""Google's own Flax layout of Gemma checkpoints (Orbax, `transformer/layer_i/...`), read into our tree.
+"""Google's own Flax layout of checkpoints (Orbax, `transformer/layer_i/...`), read into our tree.
 
-Nested trees and trees with `/` in their names are read, with or without `params` and `transformer` in front, `{"w": array}`
-or the array itself, fused `qkv_einsum` or `q_einsum` with `kv_einsum`, gating matrices in either orientation.
+Nested trees and trees with `/` in their names are read, with or without `params` and `transformer` before them, `{"w": array}`
+or the array itself. What the arrays of a layer are called is in `families`.
 """
 
 from __future__ import annotations
@@ -17,14 +17,12 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from spct_jax import files
-from spct_jax.checkpoints import steps
+from spct_jax.checkpoints import families, steps, trees
 from spct_jax.errors import InputError
 from spct_jax.models import stack
 from spct_jax.models.config import ModelConfig
 
 _DTYPES = (np.dtype("float32"), jnp.dtype("bfloat16"), np.dtype("float16"))
-_NORMS = ("pre_attention_norm", "post_attention_norm", "pre_ffw_norm", "post_ffw_norm")
-_QK_NORMS = {"q_norm": "_query_norm", "k_norm": "_key_norm"}
 
 
 def is_google_directory(directory: str | os.PathLike) -> bool:
@@ -84,7 +82,9 @@ def _take_all(tree: Any, config: ModelConfig, where: str) -> tuple[dict[str, Any
     found = {_plain(name): leaf for name, leaf in leaves}
     if len(found) != len(leaves):
         raise InputError(f"{where}: two parameters have the same name")
-    D, F, N, K, H = config.width, config.ffw_width, config.num_heads, config.num_kv_heads, config.head_dim
+    family = families.family_of(config)
+    if family.google_arrays is None:
+        raise InputError(f"{where}: no checkpoints of {family.model_type} in Google's layout are supported")
 
     def take(name: str, *shapes: tuple[int, ...]) -> np.ndarray:
         if name not in found:
@@ -97,27 +97,12 @@ def _take_all(tree: Any, config: ModelConfig, where: str) -> tuple[dict[str, Any
         return array
 
     def layer(i: int) -> dict[str, Any]:
-        def name(rest):
-            return f"layer_{i}/{rest}"
-
-        if name("attn/qkv_einsum") in found:
-            q, k, v = take(name("attn/qkv_einsum"), (3, N, D, H))
-        else:
-            q, (k, v) = take(name("attn/q_einsum"), (N, D, H)), take(name("attn/kv_einsum"), (2, K, D, H))
-        gating = take(name("mlp/gating_einsum"), (2, F, D), (2, D, F))
-        # With F = D the shape does not tell the orientation; no published size has that.
-        gate, up = gating if gating.shape == (2, D, F) else gating.swapaxes(1, 2)
-        block = {
-            "attn": {
-                **{ours: x.transpose(1, 0, 2) for ours, x in (("q", q), ("k", k), ("v", v))},
-                "out": take(name("attn/attn_vec_einsum"), (N, H, D)),
-            },
-            "mlp": {"gate": gate, "up": up, "down": take(name("mlp/linear"), (F, D))},
-        }
-        for norm in _NORMS:
-            block[norm] = {"scale": take(name(f"{norm}/scale"), (D,))}
-        for ours, theirs in _QK_NORMS.items() if config.qk_norm else ():
-            block["attn"][ours] = {"scale": take(name(f"attn/{theirs}/scale"), (H,))}
+        prefix = f"layer_{i}/"
+        names = {name.removeprefix(prefix) for name in found if name.startswith(prefix)}
+        block: dict[str, Any] = {}
+        for stored in family.google_arrays(config, names):
+            for path, array in stored.split(take(prefix + stored.name, *stored.shapes)).items():
+                trees.set_at(block, path, array)
         return block
 
     rows = found["embedder/input_embedding"].shape[0] if "embedder/input_embedding" in found else config.vocab_size
@@ -126,8 +111,8 @@ def _take_all(tree: Any, config: ModelConfig, where: str) -> tuple[dict[str, Any
     if rows > 2 * config.vocab_size:
         raise InputError(f"{where}: embedder/input_embedding has {rows} rows, far more than {config.vocab_size} tokens")
     params: dict[str, Any] = {
-        "embedder": {"input_embedding": take("embedder/input_embedding", (rows, D))},
-        "final_norm": {"scale": take("final_norm/scale", (D,))},
+        "embedder": {"input_embedding": take("embedder/input_embedding", (rows, config.width))},
+        "final_norm": {"scale": take("final_norm/scale", (config.width,))},
     }
     layers = [layer(i) for i in range(config.num_layers)]
     if found:
@@ -142,7 +127,7 @@ def _flatten(tree: Any, prefix: str = "") -> list[tuple[str, Any]]:
 
 
 def _plain(name: str) -> str:
-    """A parameter's name without what differs between writers: what stands in front, and a closing `/w`."""
+    """A parameter's name without what differs between writers: what stands before it, and a closing `/w`."""
     parts = [part for part in name.split("/") if part]
     while parts and parts[0] in ("params", "transformer"):
         parts.pop(0)

@@ -38,5 +38,5 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     # Checkpoints are read a layer above; these two names are here for those who look for them beside the model.
     if name in ("load_hf", "save_hf"):
-        return getattr(importlib.import_module("spct_jax.checkpoints.hf_weights"), name)
+        return getattr(importlib.import_module("spct_jax.checkpoints.hugging_face"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -12,7 +12,7 @@ import pathlib
 from typing import Any
 
 from spct_jax import digests, distributed, files
-from spct_jax.checkpoints import hf_weights
+from spct_jax.checkpoints import hugging_face
 from spct_jax.config import STAGES, Config
 from spct_jax.data.config import DATA_FILES
 from spct_jax.errors import InputError
@@ -190,6 +190,6 @@ def _digest(path: pathlib.Path, kept: pathlib.Path) -> str:
 
 def _model_digest(directory: pathlib.Path) -> str:
     """Of a model's description and tokenizer, without its parameters, whose digest is compared where they are loaded."""
-    name = "config.json" if hf_weights.is_hf_directory(directory) else "model.json"
+    name = "config.json" if hugging_face.is_hf_directory(directory) else "model.json"
     content = [(directory / file) for file in (name, "tokenizer.model", "generation_config.json")]
     return digests.of_json([digests.of_bytes(files.read_bytes(path)) if path.exists() else "" for path in content])

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from spct_jax import checkpoints
+from spct_jax.checkpoints import hugging_face
 from spct_jax.data.tokenizer import train_tokenizer
 from spct_jax.errors import InputError
 
@@ -17,7 +18,7 @@ FIXTURES = pathlib.Path(__file__).parents[1] / "fixtures"
 @pytest.mark.parametrize("wrong", [np.nan, -np.inf])
 def test_weights_that_are_not_finite_are_refused(tmp_path, wrong):
     tokenizer = train_tokenizer(["Alba has wifi, sun.", "Birch has tea."], vocab_size=300)
-    params, config = checkpoints.hf_weights.read_weights(FIXTURES / "gemma2_tiny", num_tokens=tokenizer.vocab_size)[:2]
+    params, config = hugging_face.read_weights(FIXTURES / "gemma2_tiny", num_tokens=tokenizer.vocab_size)[:2]
     model = checkpoints.Model(params, config, tokenizer)
     scale = params["final_norm"]["scale"].at[3].set(wrong)
     checkpoints.save(tmp_path / "bad", dataclasses.replace(model, params=params | {"final_norm": {"scale": scale}}))

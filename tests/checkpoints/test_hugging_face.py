@@ -11,7 +11,7 @@ import pytest
 import safetensors.numpy
 
 from spct_jax import models, sharding
-from spct_jax.checkpoints import hf_config, hf_weights
+from spct_jax.checkpoints import config_json, hugging_face
 from spct_jax.checkpoints.kinds import ModelKind
 from spct_jax.errors import InputError
 
@@ -45,7 +45,7 @@ def test_logits_are_those_of_transformers(name):
 
 
 def test_scores_of_a_classifier_are_those_of_transformers():
-    params, config, kind = hf_weights.read_weights(FIXTURES / "gemma2_classifier")
+    params, config, kind = hugging_face.read_weights(FIXTURES / "gemma2_classifier")
     assert kind is ModelKind.META_RM
     ids = reference("gemma2_classifier")["ids"]
     trunk = models.prefill(params["model"], config, ids[:, :-1], jnp.full(2, ids.shape[1] - 1))
@@ -84,16 +84,16 @@ def test_bfloat16_picks_the_same_tokens(name, agreeing):
 
 
 def test_global_rope_scale_and_kinds_of_layers_are_read():
-    config, kind = hf_config.read_config(FIXTURES / "gemma3_vision" / "config.json", "float32")
-    assert kind is ModelKind.POLICY
+    config, kind, family = config_json.read_config(FIXTURES / "gemma3_vision" / "config.json")
+    assert (kind, family.model_type) == (ModelKind.POLICY, "gemma3_text")
     assert config.layer_kinds == ("local",) * 5 + ("global",) + ("local",) * 2
     assert (config.rope_scale_global, config.rope_base_global, config.rope_base_local) == (8.0, 1e6, 1e4)
 
 
 @pytest.mark.parametrize("name", [*CAUSAL[:4], "gemma2_classifier"])
 def test_round_trip_is_exact(name, tmp_path):
-    params, config, kind = hf_weights.read_weights(FIXTURES / name, dtype=None)
-    hf_weights.save_hf(tmp_path / "out", params, config, kind=kind, shard_bytes=30_000)
+    params, config, kind = hugging_face.read_weights(FIXTURES / name, dtype=None)
+    hugging_face.save_hf(tmp_path / "out", params, config, kind=kind, shard_bytes=30_000)
     sources = sorted((FIXTURES / name).glob("*.safetensors"))
     before = {k: v for path in sources for k, v in safetensors.numpy.load_file(path).items()}
     after = {k: v for path in (tmp_path / "out").glob("*.safetensors") for k, v in safetensors.numpy.load_file(path).items()}
@@ -101,7 +101,7 @@ def test_round_trip_is_exact(name, tmp_path):
     for key, array in before.items():
         assert array.dtype == after[key].dtype
         assert array.tobytes() == after[key].tobytes(), key
-    again, config_again, kind_again = hf_weights.read_weights(tmp_path / "out", dtype=None)
+    again, config_again, kind_again = hugging_face.read_weights(tmp_path / "out", dtype=None)
     assert (config_again, kind_again) == (config, kind)
     assert jax.tree.all(jax.tree.map(np.array_equal, params, again))
 
@@ -110,8 +110,8 @@ def test_every_published_size_survives_its_own_config_json(tmp_path):
     for name, make in models.SIZES.items():
         size = make()
         path = tmp_path / f"{name}.json"
-        path.write_text(json.dumps(hf_config.write_config(size, ModelKind.POLICY, size.dtype, {})))
-        found, _ = hf_config.read_config(path, size.dtype)
+        path.write_text(json.dumps(config_json.write_config(size, ModelKind.POLICY, size.dtype, {})))
+        found = config_json.read_config(path, size.dtype).config
         assert abs(found.query_scale / size.query_scale - 1) < 1e-12
         ours = {
             "query_scale": 0,
@@ -129,7 +129,7 @@ def test_a_sparse_gemma3_config_takes_the_published_defaults(tmp_path):
     path = tmp_path / "config.json"
     whole = {"architectures": ["Gemma3ForConditionalGeneration"], "model_type": "gemma3", "text_config": text}
     path.write_text(json.dumps(whole))
-    found, _ = hf_config.read_config(path, "bfloat16")
+    found = config_json.read_config(path, "bfloat16").config
     assert vars(found) | {"remat": "full", "time_chunk": 128} == vars(models.get("gemma3_4b"))
 
 
@@ -229,11 +229,11 @@ def test_nothing_is_overwritten_and_nothing_half_written_stays(tmp_path):
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "file").touch()
     with pytest.raises(InputError, match="exists already"):
-        hf_weights.save_hf(tmp_path / "full", params, config)
+        hugging_face.save_hf(tmp_path / "full", params, config)
 
     def fail(directory):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        hf_weights.save_hf(tmp_path / "new", params, config, extra=fail)
+        hugging_face.save_hf(tmp_path / "new", params, config, extra=fail)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["full"]
