@@ -14,7 +14,7 @@ import numpy as np
 import sharded
 
 from spct_jax import config as config_lib
-from spct_jax import distributed, pipeline, sharding, train
+from spct_jax import distributed, pipeline, sharding
 from spct_jax.data import batches, index
 from spct_jax.sampling.generate import Completions
 from spct_jax.training import drawing, grouped
@@ -22,25 +22,17 @@ from spct_jax.training import drawing, grouped
 B, G = 4, 2
 FILES = ("train", "development", "test", "demonstrations", "general")
 
-phase = ""
-lines = collections.defaultdict(list)
-"""Phase -> what was parsed in it, file:line."""
 
-
-def during(name, function):
-    """The function, what it parses counted under a name."""
+def during(function, parsed, lines):
+    """The function; what was added to `parsed` while it ran is added to `lines`, too."""
 
     def counted(*args, **kwargs):
-        global phase
-        phase = name
-        return function(*args, **kwargs)
+        first = len(parsed)
+        result = function(*args, **kwargs)
+        lines.extend(parsed[first:])
+        return result
 
     return counted
-
-
-def _read_line(text, kind, path, line, read_line=index.read_line):
-    lines[phase].append(f"{pathlib.Path(path).stem}:{line}")
-    return read_line(text, kind, path, line)
 
 
 def _draw_rows(layout, params, config, prompts, keys, **_):
@@ -61,24 +53,33 @@ def main() -> None:
     sharding.use_devices(config.mesh)
     distributed.initialize(flags.coordinator, flags.num_processes, flags.process_id)
 
-    index.read_line, grouped.draw_rows = _read_line, _draw_rows
-    for name, when in (("load_dataset", "index"), ("load_tokenizer", "tokenizer"), ("drop_misfits", "survey")):
-        setattr(train, name, during(when, getattr(train, name)))
+    parsed: list[str] = []
+    lines = collections.defaultdict(list)  # part of the work -> the lines parsed in it, file:line
+
+    def read_line(text, kind, path, line, read_line=index.read_line):
+        parsed.append(f"{pathlib.Path(path).stem}:{line}")
+        return read_line(text, kind, path, line)
+
+    index.read_line, grouped.draw_rows = read_line, _draw_rows
+    for name, part in (("load_dataset", "index"), ("load_tokenizer", "tokenizer"), ("drop_misfits", "survey")):
+        setattr(pipeline, name, during(getattr(pipeline, name), parsed, lines[part]))
     run = pipeline.prepare(config, flags.directory / "run")
-    shown = {name: run.demonstrations(name) for name in ("demonstrations", "general")}
+    shown = {name: during(run.demonstrations, parsed, lines["survey"])(name) for name in ("demonstrations", "general")}
     examples, size = shown["demonstrations"][0] + shown["general"][0], max(sizes.max() for _, sizes, _ in shown.values())
     skipped = sum((collections.Counter(without) for _, _, without in shown.values()), collections.Counter())
     chosen = [examples[i] for i in batches.order(0, "sft", len(examples), 0, B)]
-    groups = distributed.fetch(during("sft", run.pack)(chosen, size))
+    groups = distributed.fetch(during(run.pack, parsed, lines["sft"])(chosen, size))
     numbers = batches.order(0, "rl", len(run.dataset.train), 0, B)
     # In two parts, each of which has rows of both processes.
-    drawn, _ = during("rl", drawing.draw)(run, None, numbers, run.key("rl"), samples=G, rows=B // 2, temperature=1.0)
+    drawn, _ = during(drawing.draw, parsed, lines["rl"])(
+        run, None, numbers, run.key("rl"), samples=G, rows=B // 2, temperature=1.0
+    )
 
-    before = copy.deepcopy(lines)
+    before, report = len(parsed), {"lines": copy.deepcopy(lines), "skipped": skipped}
     again = pipeline.prepare(config, flags.directory / "run")
     for name in shown:
         again.demonstrations(name)
-    report = {"lines": before, "restart": before == lines, "skipped": skipped}
+    report["restart"] = len(parsed) == before
     # From here on everything is read, to hold what was made of parts against it.
     limits = {"max_prompt": config.data.max_prompt, "max_completion": config.data.max_completion, "group_size": size}
     whole = batches.pack(*zip(*(e.tokens() for e in chosen), strict=True), **limits)

@@ -13,7 +13,7 @@ from spct_jax.grm.template import load_template
 from spct_jax.judging.judge import Judge
 from spct_jax.judging.models import Model, Models
 from spct_jax.models import sizes
-from spct_jax.toy import world
+from spct_jax.toy import demonstrator, world
 from spct_jax.toy.config import ToyConfig
 
 WORLD = ToyConfig(demonstrations=40)
@@ -36,7 +36,7 @@ class Prompter(RealPrompter):
 
 @functools.cache
 def tokenizer():
-    shown = world.demonstrations(WORLD, load_template("short"), load_template("short_single"))
+    shown = demonstrator.demonstrations(WORLD, load_template("short"), load_template("short_single"))
     texts = [turn.content for d in shown for turn in d.turns] + [c for d in shown for c in d.completions]
     # Often enough that every number with its brace is a piece, whatever else the world says.
     choices = [f"Best: \\boxed{{{number}}}" for number in range(1, 5)] * 50

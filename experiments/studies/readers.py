@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from spct_jax.data.comparison import Comparison, Turn
-from spct_jax.data.sources import OnBad, ReadReport, read_jsonl
+from spct_jax.data.jsonl import OnBad, ReadReport, read_jsonl
 from spct_jax.errors import InputError
 
 _ANSWER = "\n\nAssistant:"

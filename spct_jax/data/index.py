@@ -17,18 +17,8 @@ from typing import TypeVar
 import numpy as np
 
 from spct_jax import distributed, files
-from spct_jax.data.sources import (
-    Entry,
-    Kind,
-    OnBad,
-    ReadReport,
-    is_blank,
-    is_too_long,
-    next_line,
-    read_line,
-    read_lines,
-    settle,
-)
+from spct_jax.data.jsonl import OnBad, ReadReport, is_blank, is_too_long, next_line, read_lines
+from spct_jax.data.sources import Entry, Kind, read_line, settle
 from spct_jax.errors import InputError
 
 T = TypeVar("T")

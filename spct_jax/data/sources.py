@@ -1,42 +1,15 @@
-"""Files of comparisons and demonstrations: JSONL, plain or gzipped, every bad line named."""
+"""Files of comparisons and demonstrations, every bad line named."""
 
-import gzip
-import json
 import os
-import re
-import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import Any, BinaryIO, Generic, Literal, NamedTuple, TypeVar
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, Generic, NamedTuple, TypeVar
 
-from spct_jax import files
 from spct_jax.data.comparison import Comparison, Turn, as_texts, as_turns, check_alternation, from_json, given_id
+from spct_jax.data.jsonl import OnBad, ReadReport, check_on_bad, is_blank, parse_line, read_lines
 from spct_jax.errors import InputError
 
-OnBad = Literal["fatal", "skip"]
 T = TypeVar("T")
-LONGEST_LINE = 1 << 24
-"""Bytes of a line; a longer one is an error of its own and never held in memory."""
-
-
-@dataclass
-class ReadReport:
-    """What became of the lines of a file; blank lines do not count.
-
-    Attributes:
-        read: lines read.
-        used: records made of them.
-        skipped: how many lines were left out, by reason.
-    """
-
-    read: int = 0
-    used: int = 0
-    skipped: dict[str, int] = field(default_factory=dict)
-
-    def skip(self, reason: str) -> None:
-        """Counts one line left out; details in parentheses at the end of a reason are not part of it."""
-        reason = re.sub(r" \(.*\)$", "", reason, flags=re.DOTALL)
-        self.skipped[reason] = self.skipped.get(reason, 0) + 1
 
 
 @dataclass(frozen=True)
@@ -145,7 +118,7 @@ def settle(path: str | os.PathLike, entries: Iterable[Entry], name: str, on_bad:
     Raises:
         InputError: naming file and line, or the file when nothing is left.
     """
-    _check_on_bad(on_bad)
+    check_on_bad(on_bad)
     values, report, lines_by_id = [], ReadReport(), {}
     for line, identifier, error, value in entries:
         report.read += 1
@@ -153,7 +126,7 @@ def settle(path: str | os.PathLike, entries: Iterable[Entry], name: str, on_bad:
         if identifier is not None and identifier in lines_by_id:
             error = f"{where}: duplicate id ({identifier!r}, first on line {lines_by_id[identifier]})"
         if error:
-            _drop(InputError(error), where, on_bad, report)
+            report.drop(InputError(error), where, on_bad)
         else:
             if identifier is not None:
                 lines_by_id[identifier] = line
@@ -165,107 +138,6 @@ def settle(path: str | os.PathLike, entries: Iterable[Entry], name: str, on_bad:
     return values, report
 
 
-def next_line(file: BinaryIO, longest: int | None = None) -> bytes:
-    """The next line of a file, nothing at its end; of one longer than `longest` (`LONGEST_LINE`) bytes only the start."""
-    longest = LONGEST_LINE if longest is None else longest
-    text = file.readline(longest + 1)
-    if len(text) > longest and not text.endswith(b"\n"):
-        while (rest := file.readline(1 << 20)) and not rest.endswith(b"\n"):
-            pass
-    return text
-
-
-def is_too_long(text: bytes) -> bool:
-    """Whether a line is only the start of one that is too long."""
-    return len(text) > LONGEST_LINE and not text.endswith(b"\n")
-
-
-def is_blank(text: bytes) -> bool:
-    """Whether there is nothing on a line."""
-    return not is_too_long(text) and not text.strip()
-
-
-def read_lines(path: str | os.PathLike, longest: int | None = None) -> Iterator[tuple[int, bytes]]:
-    """Line numbers from 1 and the lines, undecoded, of a plain file or, by its name, a gzipped one; see `next_line`.
-
-    Raises:
-        InputError: when the file cannot be read, or its compressed data is damaged or cut short.
-    """
-    opened = gzip.open if str(path).endswith(".gz") else open
-    line = 0
-    try:
-        with opened(path, "rb") as file:
-            while text := next_line(file, longest):
-                line += 1
-                yield line, text
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise InputError(f"{path}:{line + 1}: damaged or truncated gzip data ({error})") from None
-    except OSError as error:
-        raise InputError(f"{path}: cannot read the file ({error.strerror})") from None
-
-
-def parse_line(text: bytes, where: str) -> dict[str, Any]:
-    """The JSON object on one line; InputError, '<where>: ...', when it is not UTF-8, not JSON, no object or repeats a key."""
-    if is_too_long(text):
-        raise InputError(f"{where}: line longer than {LONGEST_LINE:,} bytes")
-    try:
-        record = json.loads(text.decode("utf-8-sig"), object_pairs_hook=_without_repeats)
-    except InputError as error:
-        raise InputError(f"{where}: {error}") from None
-    except UnicodeDecodeError as error:
-        raise InputError(f"{where}: not UTF-8 (byte {error.start + 1} of the line)") from None
-    except json.JSONDecodeError as error:
-        raise InputError(f"{where}: not JSON ({error.msg} at column {error.colno})") from None
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{where}: not JSON that can be read ({error})") from None
-    if not isinstance(record, dict):
-        raise InputError(f"{where}: not a JSON object ({type(record).__name__})")
-    return record
-
-
-def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    made = dict(pairs)
-    if len(made) < len(pairs):
-        seen: set[str] = set()
-        key = next(key for key, _ in pairs if key in seen or seen.add(key))
-        raise InputError(f"repeated key ({key!r})")
-    return made
-
-
-def read_jsonl(
-    path: str | os.PathLike, on_bad: OnBad = "fatal", report: ReadReport | None = None
-) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Line numbers from 1 and the JSON objects of a .jsonl or .jsonl.gz file; blank lines are passed over.
-
-    Args:
-        path: the file.
-        on_bad: 'fatal' raises at the first bad line; 'skip' leaves it out.
-        report: where given, counts the lines read and left out.
-
-    Raises:
-        InputError: naming file and line, or the file when it cannot be read.
-    """
-    _check_on_bad(on_bad)
-    report = ReadReport() if report is None else report
-    for line, text in read_lines(path):
-        if is_blank(text):
-            continue
-        report.read += 1
-        where = f"{path}:{line}"
-        try:
-            record = parse_line(text, where)
-        except InputError as error:
-            _drop(error, where, on_bad, report)
-        else:
-            yield line, record
-
-
-def write_jsonl(path: str | os.PathLike, records: Iterable[Mapping[str, Any]]) -> None:
-    """Writes one JSON object a line, whole or not at all; gzipped when the name ends in .gz."""
-    text = "".join(json.dumps(record, allow_nan=False) + "\n" for record in records).encode()
-    files.write(path, gzip.compress(text, mtime=0) if str(path).endswith(".gz") else text)
-
-
 def _read(path: str | os.PathLike, kind: Kind[T], on_bad: OnBad) -> tuple[list[T], ReadReport]:
     def entries() -> Iterator[Entry]:
         for line, text in read_lines(path):
@@ -274,17 +146,6 @@ def _read(path: str | os.PathLike, kind: Kind[T], on_bad: OnBad) -> tuple[list[T
                 yield Entry(line, id, error, made)
 
     return settle(path, entries(), kind.name, on_bad)
-
-
-def _check_on_bad(on_bad: str) -> None:
-    if on_bad not in ("fatal", "skip"):
-        raise InputError(f"on_bad is {on_bad!r}, but must be 'fatal' or 'skip'")
-
-
-def _drop(error: InputError, where: str, on_bad: OnBad, report: ReadReport) -> None:
-    if on_bad == "fatal":
-        raise error
-    report.skip(str(error).removeprefix(f"{where}: "))
 
 
 def _check_best(comparison: Comparison, where: str) -> None:

@@ -14,7 +14,7 @@ from spct_jax import checkpoints, distributed, files, memory
 from spct_jax.config import POLICIES
 from spct_jax.data import batches
 from spct_jax.data.comparison import Comparison
-from spct_jax.data.sources import read_jsonl, write_jsonl
+from spct_jax.data.jsonl import read_jsonl, write_jsonl
 from spct_jax.errors import InputError
 from spct_jax.judging.models import Model, Models
 from spct_jax.judging.options import Options

@@ -20,7 +20,7 @@ import tqdm
 
 from spct_jax import errors, files
 from spct_jax.data.comparison import Comparison, from_json, given_id
-from spct_jax.data.sources import OnBad, is_blank, next_line, parse_line, read_lines
+from spct_jax.data.jsonl import OnBad, is_blank, next_line, parse_line, read_lines
 from spct_jax.errors import InputError
 from spct_jax.judging import verdicts
 from spct_jax.judging.verdicts import Summary

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from spct_jax.data.comparison import Comparison
-from spct_jax.data.sources import ReadReport
+from spct_jax.data.jsonl import ReadReport
 from spct_jax.grm import voting
 
 

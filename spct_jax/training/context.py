@@ -16,7 +16,8 @@ from spct_jax.data import batches, index
 from spct_jax.data.batches import Example, Groups
 from spct_jax.data.comparison import Comparison
 from spct_jax.data.index import Records
-from spct_jax.data.sources import DECIDED, DEMONSTRATIONS, Demonstration, Kind, ReadReport
+from spct_jax.data.jsonl import ReadReport
+from spct_jax.data.sources import DECIDED, DEMONSTRATIONS, Demonstration, Kind
 from spct_jax.data.tokenizer import Tokenizer, train_tokenizer
 from spct_jax.errors import InputError
 from spct_jax.grm.config import PromptConfig
@@ -24,7 +25,7 @@ from spct_jax.grm.prompts import Prompter, Rollout
 from spct_jax.grm.template import load_template
 from spct_jax.models.config import ModelConfig
 from spct_jax.sharding import Layout
-from spct_jax.toy import world
+from spct_jax.toy import demonstrator, world
 from spct_jax.training import grouped
 
 
@@ -242,8 +243,8 @@ def _toy_dataset(config: Config) -> Dataset:
     splits = {s: [p.comparison for p in world.problems(s, getattr(toy, s), toy)] for s in world.SPLITS}
     return Dataset(
         **{name: Records.of(split, repr(toy)) for name, split in splits.items()},
-        demonstrations=Records.of(world.demonstrations(toy, template, single), repr(toy)),
-        general=Records.of(world.general_instructions(toy), repr(toy)),
+        demonstrations=Records.of(demonstrator.demonstrations(toy, template, single), repr(toy)),
+        general=Records.of(demonstrator.general_instructions(toy), repr(toy)),
         reports={name: ReadReport(len(split), len(split)) for name, split in splits.items()},
     )
 

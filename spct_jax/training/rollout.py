@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from spct_jax import distributed
-from spct_jax.data.sources import read_jsonl, write_jsonl
+from spct_jax.data.jsonl import read_jsonl, write_jsonl
 from spct_jax.errors import InputError
 from spct_jax.grm.prompts import Rollout
 

@@ -17,30 +17,19 @@ from tensorboardX.record_writer import RecordWriter
 from tensorboardX.summary import scalar
 
 from spct_jax import files
+from spct_jax.data.jsonl import read_jsonl
 from spct_jax.errors import InputError
 
 
 def read_metrics(path: str | os.PathLike) -> list[dict]:
     """The objects of a file of JSON lines, in order.
 
-    A last line cut short by a killed run (no newline at its end, not JSON) is left out.
+    A last line that a killed run cut short is left out.
 
     Raises:
-      InputError: naming file and line, if any other line is not a JSON object.
+      InputError: naming file and line, if any other line is not a JSON object; or the file, if it cannot be read.
     """
-    rows = []
-    with open(path, encoding="utf-8", errors="replace") as file:
-        for number, line in enumerate(file, 1):
-            try:
-                row = json.loads(line)
-            except json.JSONDecodeError as error:
-                if not line.endswith("\n"):
-                    break
-                raise InputError(f"{path}:{number}: not JSON: {error}") from None
-            if not isinstance(row, dict):
-                raise InputError(f"{path}:{number}: expected a JSON object, found {type(row).__name__}")
-            rows.append(row)
-    return rows
+    return [record for _, record in read_jsonl(path, growing=True)]
 
 
 class MetricWriter:

@@ -11,7 +11,7 @@ import numpy as np
 import parsed
 import pytest
 
-from spct_jax.data import index, sources
+from spct_jax.data import index, jsonl
 from spct_jax.data.index import Records
 from spct_jax.data.sources import DECIDED, read_comparisons, settle
 from spct_jax.errors import InputError
@@ -136,14 +136,14 @@ def test_a_damaged_survey_is_made_anew(tmp_path):
 @pytest.mark.parametrize("name", ["x.jsonl", "x.jsonl.gz"])
 def test_an_endless_line_is_an_error_of_its_own(tmp_path, monkeypatch, name):
     """Neither the lines around it nor their numbers are lost, and it is not held."""
-    monkeypatch.setattr(sources, "LONGEST_LINE", 100)
+    monkeypatch.setattr(jsonl, "LONGEST_LINE", 100)
     text = content(record()) + b" " * 10_000 + b"\n" + content(record(query="q" * 200), record(id="last"))
     path = tmp_path / name
     path.write_bytes(gzip.compress(text) if name.endswith("gz") else text)
     for read in (find(path, tmp_path), read_comparisons(path, on_bad="skip", need_best=True)):
         assert [c.id for c in read[0]] == ["1", "last"]
         assert read[1].skipped == {"line longer than 100 bytes": 2}
-    assert max(len(line) for _, line in sources.read_lines(path)) <= 101
+    assert max(len(line) for _, line in jsonl.read_lines(path)) <= 101
     with pytest.raises(InputError, match=":2: line longer than 100 bytes"):
         read_comparisons(path)
 
@@ -211,12 +211,12 @@ def test_two_processes_parse_every_line_once_and_then_only_those_of_their_rows(t
     (one, other), _ = two_processes
     every = sorted(f"{name}:{line}" for name in parsed.FILES for line in range(1, 12))
     good = [line for line in every if not line.endswith(":11")]
-    for phase, want in (("index", every), ("survey", good), ("rl", sorted(one["wanted"]))):
-        assert sorted(one["lines"][phase] + other["lines"][phase]) == want, phase
-        assert abs(len(one["lines"][phase]) - len(other["lines"][phase])) <= len(want) // 5, phase
+    for part, want in (("index", every), ("survey", good), ("rl", sorted(one["wanted"]))):
+        assert sorted(one["lines"][part] + other["lines"][part]) == want, part
+        assert abs(len(one["lines"][part]) - len(other["lines"][part])) <= len(want) // 5, part
     assert len(one["lines"]["sft"]) == len(other["lines"]["sft"]) == parsed.B // 2
     assert not set(one["lines"]["sft"]) & set(other["lines"]["sft"])
-    assert "tokenizer" in one["lines"] and "tokenizer" not in other["lines"]
+    assert one["lines"]["tokenizer"] and not other["lines"]["tokenizer"]
 
 
 def test_what_two_processes_make_of_their_parts_is_whole(two_processes):

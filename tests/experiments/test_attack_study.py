@@ -18,7 +18,7 @@ from spct_jax.judging import scheduler
 from spct_jax.judging.judge import Judge
 from spct_jax.judging.models import Model, Models
 from spct_jax.models import sizes
-from spct_jax.toy import world
+from spct_jax.toy import demonstrator, world
 from spct_jax.toy.config import ToyConfig
 
 EXPERIMENTS = pathlib.Path(__file__).parents[2] / "experiments" / "studies"
@@ -58,7 +58,7 @@ def test_no_attack_but_look_alike_letters_reaches_the_prompt_as_it_is_written(at
 def test_the_table_of_a_judge_that_always_prefers_the_second_place(attack_study, monkeypatch):
     shown = problems(8)
     template, single = load_template("short"), load_template("short_single")
-    made = world.demonstrations(ToyConfig(demonstrations=20), template, single)
+    made = demonstrator.demonstrations(ToyConfig(demonstrations=20), template, single)
     tokenizer = train_tokenizer([text for d in made for text in (d.turns[0].content, *d.completions)], vocab_size=500)
     layout = sharding.make_layout(devices=jax.devices()[:1])
     config = dataclasses.replace(sizes.toy(tokenizer.vocab_size), num_layers=2)

@@ -8,7 +8,7 @@ import pytest
 from judge_stand_in import ERRORS, GOOD, MIXED, Judge, comparison, read, run, write
 
 from spct_jax import errors
-from spct_jax.data import sources
+from spct_jax.data import jsonl
 from spct_jax.data.comparison import Comparison, Turn
 from spct_jax.errors import InputError
 from spct_jax.judging import files
@@ -82,7 +82,7 @@ def test_the_number_of_a_line_without_id_is_no_duplicate_of_an_id(tmp_path, targ
 
 @pytest.mark.parametrize("source", ["in.jsonl", "in.jsonl.gz", "-"])
 def test_an_endless_line_is_an_error_of_its_own(tmp_path, target, monkeypatch, source):
-    monkeypatch.setattr(sources, "LONGEST_LINE", 100)
+    monkeypatch.setattr(jsonl, "LONGEST_LINE", 100)
     lines = [comparison("a"), b" " * 10_000, comparison("b", query="q" * 200), comparison("c")]
     if source == "-":
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"\n".join(lines))))

@@ -9,7 +9,7 @@ from spct_jax.config import validate
 from spct_jax.errors import InputError
 from spct_jax.grm import parse
 from spct_jax.grm.template import load_template
-from spct_jax.toy import world
+from spct_jax.toy import demonstrator, world
 from spct_jax.toy.config import ToyConfig
 
 CONFIG = ToyConfig(demonstrations=400)
@@ -49,7 +49,7 @@ def test_problems_depend_on_split_index_and_seed_alone():
 def test_demonstrations_have_the_form_and_some_are_wrong(name):
     template, single = load_template(name), load_template("short_single")
     right = wrong = 0
-    for shown in world.demonstrations(CONFIG, template, single):
+    for shown in demonstrator.demonstrations(CONFIG, template, single):
         text = shown.turns[-1].content
         n = text.count("[Response ")
         low, high = (0, 1) if n == 1 else (1, 10)
@@ -79,7 +79,7 @@ def _best(query, responses):
 
 def test_hinted_demonstrations_arrive_at_the_answer():
     template, single = load_template("short"), load_template("short_single")
-    hinted = [d for d in world.demonstrations(CONFIG, template, single) if "known to be best" in d.turns[0].content]
+    hinted = [d for d in demonstrator.demonstrations(CONFIG, template, single) if "known to be best" in d.turns[0].content]
     assert len(hinted) > 20
     for shown in hinted:
         text = shown.turns[0].content
@@ -90,11 +90,11 @@ def test_hinted_demonstrations_arrive_at_the_answer():
 
 
 def test_the_demonstrator_falls_for_the_lure_the_oftener_the_more_festive_the_occasion():
-    rates = [world.lure_rate(occasion, CONFIG) for occasion in world.OCCASIONS]
+    rates = [demonstrator.lure_rate(occasion, CONFIG) for occasion in world.OCCASIONS]
     assert rates == sorted(rates) and (rates[0], rates[-1]) == pytest.approx(CONFIG.lure)
     template, single = load_template("short"), load_template("short_single")
     fell = {occasion: [] for occasion in world.OCCASIONS}
-    for shown in world.demonstrations(ToyConfig(demonstrations=4000, demonstration_mix=(1, 0, 0)), template, single):
+    for shown in demonstrator.demonstrations(ToyConfig(demonstrations=4000, demonstration_mix=(1, 0, 0)), template, single):
         text = shown.turns[-1].content
         if world.LURE in text:
             occasion = re.search(r"For my (\w+)", text)[1]

@@ -15,7 +15,7 @@ from spct_jax.grm import rewards
 from spct_jax.grm.config import PromptConfig
 from spct_jax.grm.prompts import Prompter
 from spct_jax.grm.template import load_template
-from spct_jax.toy import world
+from spct_jax.toy import demonstrator
 from spct_jax.toy.config import ToyConfig
 from spct_jax.training import rejection, rollout
 
@@ -24,7 +24,7 @@ PAIR = Comparison(id="a", conversation=[{"role": "user", "content": "q"}], respo
 
 @functools.cache
 def prompter():
-    shown = world.demonstrations(ToyConfig(demonstrations=20), load_template("short"), load_template("short_single"))
+    shown = demonstrator.demonstrations(ToyConfig(demonstrations=20), load_template("short"), load_template("short_single"))
     return Prompter(PromptConfig(), train_tokenizer([c for d in shown for c in d.completions], vocab_size=400))
 
 

@@ -54,7 +54,7 @@ def test_what_is_not_finite_becomes_null(tmp_path):
     assert json.loads(line, parse_constant=pytest.fail) == {"step": 0, "loss": None, "kl": None}
 
 
-@pytest.mark.parametrize(("line", "message"), [("{oops", "metrics.jsonl:2: not JSON"), ("[1]", "expected a JSON object")])
+@pytest.mark.parametrize(("line", "message"), [("{oops", "metrics.jsonl:2: not JSON"), ("[1]", "not a JSON object")])
 def test_a_damaged_file_is_named(tmp_path, line, message):
     path = tmp_path / "metrics.jsonl"
     path.write_text('{"step": 0}\n' + line + '\n{"step": 2}\n')
