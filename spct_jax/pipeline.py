@@ -132,13 +132,4 @@ def check(run: Run) -> None:
         if stage in stages and not len(run.dataset.train):
             raise InputError(f"config.data.{toy}train: {stage} needs comparisons, and there are none")
     if "evaluate" in stages:
-        split = run.config.evaluation.split
-        if not len(getattr(run.dataset, split)):
-            raise InputError(
-                f"config.data.{toy}{split}: evaluate needs comparisons of config.evaluation.split={split!r}, and there are none"
-            )
-        for name, _, k, temperature in evaluate.passes(run):
-            try:
-                evaluate.options_of(run, k, temperature, guided=k > 1 and "meta_rm" in stages)
-            except InputError as error:
-                raise InputError(f"config.evaluation: {error} ({name})") from None
+        evaluate.check(run)

@@ -18,12 +18,12 @@ from matplotlib.figure import Figure
 
 from spct_jax import cli, sharding
 from spct_jax.data.comparison import from_json
-from spct_jax.evaluation import metrics
+from spct_jax.evaluation import bootstrap
 from spct_jax.grm import voting
 from spct_jax.judging import adaptive
 from spct_jax.judging.judge import Judge
 from spct_jax.judging.options import Options
-from spct_jax.reporting import figures
+from spct_jax.reporting import run_files
 from spct_jax.reporting.plots import BLUE, GREY, VERMILLION
 from spct_jax.sharding.config import MeshConfig
 
@@ -42,7 +42,7 @@ class Votes:
 
     def against(self, full: "Votes", k: int) -> str:
         """One row of the table."""
-        gap = metrics.paired_bootstrap(self.credit, full.credit)
+        gap = bootstrap.paired(self.credit, full.credit)
         other = np.mean([a != b for a, b in zip(self.named, full.named, strict=True)])
         return (
             f"{self.used.mean() / k:.1%} | {100 * self.credit.mean():.2f} | "
@@ -64,7 +64,7 @@ def stops(row: dict, k: int, error: float) -> int:
     return next(m for m in ends if m == k or adaptive.decided(scores[:m], row["n"], k, error))
 
 
-def live(run: figures.Run, policy: str, rows: list[dict], k: int, error: float) -> tuple[Votes, bool]:
+def live(run: run_files.RunFiles, policy: str, rows: list[dict], k: int, error: float) -> tuple[Votes, bool]:
     """Votes that the judge drew adaptively, and whether every sample is the stored one."""
     settings = run.config["evaluation"]
     sharding.use_devices(MeshConfig(run.config["mesh"]["cpu_devices"]))
@@ -115,7 +115,7 @@ def draw_figure(points: dict[float, Votes], fixed: dict[int, Votes], k: int) -> 
 
 def main(_) -> None:
     """Replays, draws live if asked to, and writes the page."""
-    run = figures.read_run(RUN.value)
+    run = run_files.read_run_files(RUN.value)
     policy, samples = next((p, s["sampled"]) for p, s in run.samples.items() if "sampled" in s and "@" not in p)
     rows = [row for row in samples if row["n"] > 1]
     k = len(rows[0]["samples"])

@@ -16,10 +16,10 @@ from absl import flags
 
 from spct_jax import cli, sharding
 from spct_jax.data.comparison import Comparison
-from spct_jax.evaluation import metrics
+from spct_jax.evaluation import bootstrap, metrics
 from spct_jax.grm import orders
 from spct_jax.judging.judge import Judge
-from spct_jax.reporting import report
+from spct_jax.reporting import markdown
 from spct_jax.sharding.config import MeshConfig
 from spct_jax.toy import world
 from spct_jax.toy.config import ToyConfig
@@ -72,8 +72,8 @@ def measure(judge: Judge, problems: Sequence[Comparison], seed: int, **options) 
         for problem, verdict in zip(problems, verdicts, strict=True)
     ]
     tally, unread = metrics.tally(rows, 1), np.mean([verdict.valid == 0 for verdict in verdicts])
-    accuracy = report.percent(tally.accuracy, metrics.bootstrap_interval(tally.credit))
-    return [accuracy, report.percent(tally.tie_rate), report.percent(float(unread)), str(len(problems))]
+    accuracy = markdown.percent(tally.accuracy, bootstrap.interval(tally.credit))
+    return [accuracy, markdown.percent(tally.tie_rate), markdown.percent(float(unread)), str(len(problems))]
 
 
 def study(judge: Judge, problems: Sequence[Comparison], seed: int, **options) -> str:
@@ -84,7 +84,7 @@ def study(judge: Judge, problems: Sequence[Comparison], seed: int, **options) ->
             changed = [attacked(problem, attack, on_right, seed) for problem in problems]
             cells = measure(judge, changed, seed, **options)
             rows.append([name, "right" if on_right else "wrong", *cells])
-    return report.table(["attack", "appended to a response that is", "accuracy, %", "ties, %", "not read, %", "n"], rows)
+    return markdown.table(["attack", "appended to a response that is", "accuracy, %", "ties, %", "not read, %", "n"], rows)
 
 
 def main(_) -> None:

@@ -36,12 +36,12 @@ from spct_jax.data.jsonl import ReadReport, write_jsonl
 from spct_jax.data.sources import Demonstration
 from spct_jax.data.tokenizer import Tokenizer, train_tokenizer
 from spct_jax.errors import InputError
-from spct_jax.evaluation import metrics
+from spct_jax.evaluation import bootstrap
 from spct_jax.grm.prompts import Prompter
 from spct_jax.grm.render import render
 from spct_jax.grm.template import Template, load_template
 from spct_jax.models.config import ModelConfig
-from spct_jax.reporting import figures, report
+from spct_jax.reporting import figures, markdown, run_files
 from spct_jax.training.context import name_templates
 
 SPLITS = {"train": 75, "development": 5, "test": 20}
@@ -332,7 +332,7 @@ def _words(text: str) -> list[str]:
 
 def page(workdir: pathlib.Path, config: Config, splits: dict[str, list[Comparison]]) -> str:
     """The accuracy of every model and of the baselines on the pairs that were judged, with intervals."""
-    run = figures.read_run(workdir)
+    run = run_files.read_run_files(workdir)
     judged = [c for c in splits[config.evaluation.split] if c.id in run.problems]
     side, by_length = length_credits(splits["train"], judged)
     words = fit_bag_of_words(splits["train"], splits["development"])
@@ -344,9 +344,9 @@ def page(workdir: pathlib.Path, config: Config, splits: dict[str, list[Compariso
     }
     rows = []
     for name, credits in judges.items():
-        ahead = metrics.paired_bootstrap(credits, by_words)
-        accuracy = report.percent(float(credits.mean()), metrics.bootstrap_interval(credits))
-        difference = report.percent(ahead.mean, (ahead.low, ahead.high), signed=True)
+        ahead = bootstrap.paired(credits, by_words)
+        accuracy = markdown.percent(float(credits.mean()), bootstrap.interval(credits))
+        difference = markdown.percent(ahead.mean, (ahead.low, ahead.high), signed=True)
         rows.append([name, accuracy, "–" if credits is by_words else difference])
     sizes = ", ".join(f"{len(members):,} {name}" for name, members in splits.items())
     return (
@@ -355,7 +355,7 @@ def page(workdir: pathlib.Path, config: Config, splits: dict[str, list[Compariso
         f"a tie counts 1/2, so chance is 50. Pairs used: {sizes}. Whether length favours the longer or the shorter "
         "response, and the weights of the words, come from the training pairs, the strength of L2 from the development "
         f"pairs. Seed {config.seed}; report.md says more about the run.\n\n"
-        + report.table(["judge", "accuracy", "ahead of the bag of words, points"], rows)
+        + markdown.table(["judge", "accuracy", "ahead of the bag of words, points"], rows)
         + "\n"
     )
 

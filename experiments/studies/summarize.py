@@ -18,9 +18,10 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from spct_jax import files
+from spct_jax.config import STAGES
 from spct_jax.errors import InputError
-from spct_jax.evaluation import metrics
-from spct_jax.reporting import figures, plots, report
+from spct_jax.evaluation import bootstrap
+from spct_jax.reporting import figures, markdown, plots, run_files
 
 ORDERS = (
     ("sft greedy", "rft greedy"),
@@ -54,7 +55,7 @@ class Result:
 
 def load(workdir: str) -> Result:
     """Reads a workdir; InputError if it holds no evaluation, or one whose files judge different problems."""
-    run = figures.read_run(workdir)
+    run = run_files.read_run_files(workdir)
     if "seed" not in run.config:
         raise InputError(f"{workdir}/config.json: no field seed")
     tallies = figures.tallies(run)
@@ -85,7 +86,7 @@ def load_all(workdirs: Sequence[str]) -> list[Result]:
 
 def page(runs: Sequence[Result], ablation: Sequence[Result], name: str, command: str, plot: str) -> str:
     """The whole page."""
-    parts = ["# Results over seeds", f"Made by\n\n{report.fence(command, 'sh')}"]
+    parts = ["# Results over seeds", f"Made by\n\n{markdown.fence(command, 'sh')}"]
     counts = sorted({len(run.problems) for run in runs})
     parts.append(
         f"{len(runs)} runs, {' or '.join(f'{count:,}' for count in counts)} test problems with several responses each. "
@@ -108,12 +109,12 @@ def measures_of(runs: Sequence[Result]) -> dict[str, dict[str, float]]:
 
 def _accuracy_section(runs: Sequence[Result]) -> str:
     columns = [column for column in COLUMNS if any(column in run.credits for run in runs)]
-    rows = [[run.seed, *(report.percent(run.accuracy(column)) for column in columns)] for run in runs]
+    rows = [[run.seed, *(markdown.percent(run.accuracy(column)) for column in columns)] for run in runs]
     for title, statistic, least in (("mean", statistics.fmean, 1), ("standard deviation", statistics.stdev, 2)):
         values = ([run.accuracy(column) for run in runs if column in run.credits] for column in columns)
-        rows.append([title, *(report.percent(statistic(v) if len(v) >= least else None) for v in values)])
+        rows.append([title, *(markdown.percent(statistic(v) if len(v) >= least else None) for v in values)])
     note = "The standard deviation is over seeds, with n - 1."
-    return f"## Accuracy\n\n{report.table(['seed', *columns], rows)}\n\n{note}"
+    return f"## Accuracy\n\n{markdown.table(['seed', *columns], rows)}\n\n{note}"
 
 
 def _order_section(runs: Sequence[Result]) -> str:
@@ -125,7 +126,7 @@ def _order_section(runs: Sequence[Result]) -> str:
             absent = low is None or high is None
             cells.append("not measured" if absent else "pass" if low < high else "FAIL")
         rows.append([f"{less} < {more}", *cells])
-    return "## The expected order, seed by seed\n\n" + report.table(["order", *(f"seed {r.seed}" for r in runs)], rows)
+    return "## The expected order, seed by seed\n\n" + markdown.table(["order", *(f"seed {r.seed}" for r in runs)], rows)
 
 
 def _pooled_section(runs: Sequence[Result]) -> str:
@@ -134,12 +135,12 @@ def _pooled_section(runs: Sequence[Result]) -> str:
         measured = [run for run in runs if less in run.credits and more in run.credits]
         if measured:
             differences = [run.credits[more] - run.credits[less] for run in measured]
-            pooled = metrics.pooled_bootstrap(differences, shared_problems=_shared(measured))
+            pooled = bootstrap.pooled(differences, shared_problems=_shared(measured))
             rows.append([f"{more} - {less}", len(measured), *_interval_cells(pooled)])
     drawn = "drawn once for all seeds, which share them" if _shared(runs) else "drawn within each seed"
     note = f"Paired by problem; the interval is over problems, {drawn}, the seeds taken as they are."
     header = ["difference, points", "seeds", "with 95 % interval", "above 0"]
-    return f"## Differences, seeds pooled\n\n{note}\n\n{report.table(header, rows)}"
+    return f"## Differences, seeds pooled\n\n{note}\n\n{markdown.table(header, rows)}"
 
 
 def _ablation_section(runs: Sequence[Result], ablation: Sequence[Result], name: str) -> str:
@@ -155,20 +156,20 @@ def _ablation_section(runs: Sequence[Result], ablation: Sequence[Result], name: 
         both = [(run, other) for run, other in pairs if column in run.credits and column in other.credits]
         for run, other in both:
             with_it, without = run.accuracy(column), other.accuracy(column)
-            cells = (report.percent(with_it), report.percent(without), report.percent(with_it - without, signed=True))
+            cells = (markdown.percent(with_it), markdown.percent(without), markdown.percent(with_it - without, signed=True))
             rows.append([column, run.seed, *cells])
         if both:
             differences = [run.credits[column] - other.credits[column] for run, other in both]
-            difference = metrics.two_level_bootstrap(differences, shared_problems=_shared([run for run, _ in both]))
+            difference = bootstrap.two_level(differences, shared_problems=_shared([run for run, _ in both]))
             summary.append([column, len(both), *_interval_cells(difference)])
     unpaired = sorted({run.seed for run in ablation} - set(full))
     note = f"Seeds without a full run, left out: {unpaired}.\n\n" if unpaired else ""
     header = ["measure", "seeds", "mean difference, with 95 % interval over seeds and problems", "above 0"]
     return (
         f"## Ablation: {name}\n\nPaired by seed.\n\n{note}"
-        + report.table(["measure", "seed", "full", name, "difference"], rows)
+        + markdown.table(["measure", "seed", "full", name, "difference"], rows)
         + "\n\n"
-        + report.table(header, summary)
+        + markdown.table(header, summary)
     )
 
 
@@ -178,27 +179,27 @@ def _time_section(runs: Sequence[Result]) -> str:
         return show(statistics.median(values)) if values else "–"
 
     rows = []
-    for stage in figures.STAGES:
+    for stage in STAGES:
         if any(stage in run.stages for run in runs):
             times = (median(stage, field, "{:,.1f}".format) for field in ("seconds", "compile_seconds"))
-            rows.append([plots.label_name(stage), *times, median(stage, "tokens_per_second", "{:,.0f}".format)])
+            rows.append([figures.label_name(stage), *times, median(stage, "tokens_per_second", "{:,.0f}".format)])
     totals = [
         [sum(summary.get(field, 0) for summary in run.stages.values()) for run in runs]
         for field in ("seconds", "compile_seconds")
     ]
     rows.append(["all stages", *(f"{statistics.median(values):,.1f}" for values in totals), "–"])
     header = ["stage", "seconds", "of which compiling", "tokens/s"]
-    return f"## Time, median over the runs\n\n{report.table(header, rows)}"
+    return f"## Time, median over the runs\n\n{markdown.table(header, rows)}"
 
 
 def _shared(runs: Sequence[Result]) -> bool:
     return all(run.problems == runs[0].problems for run in runs)
 
 
-def _interval_cells(difference: metrics.Difference) -> list[str]:
+def _interval_cells(difference: bootstrap.Difference) -> list[str]:
     interval = (difference.low, difference.high)
     return [
-        report.percent(difference.mean, interval, signed=True),
+        markdown.percent(difference.mean, interval, signed=True),
         "yes" if difference.low > 0 else "NO",
     ]
 

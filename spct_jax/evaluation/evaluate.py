@@ -7,6 +7,7 @@ import dataclasses
 import itertools
 import pathlib
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import tqdm
 
@@ -34,13 +35,13 @@ def run_evaluation(run: Run) -> dict[str, float]:
     directory.mkdir(exist_ok=True)
     split = getattr(run.dataset, config.split)
     comparisons = split[batches.sample(run.config.seed, "evaluate", len(split), config.problems)]
-    _keep_problems(directory, comparisons, f"data.{config.split}")
+    keep_problems(directory, comparisons, f"data.{config.split}")
     progress = directory / "progress.json"
     earlier = files.read_json(progress) if progress.exists() else {}
     watch = meter.Stopwatch(earlier)
 
-    for name, policy, k, temperature in passes(run):
-        for _ in _run_pass(run, directory / name, comparisons, policy, k, temperature):
+    for one in passes(run):
+        for _ in _run_pass(run, directory, comparisons, one):
             files.write_json(progress, watch.read())
             memory.give_back()
             distributed.PREEMPTION.check()
@@ -48,33 +49,66 @@ def run_evaluation(run: Run) -> dict[str, float]:
     # Of the verdicts that were kept: what a killed run draws again does not count twice.
     tokens = sum(
         sample["tokens"]
-        for name, *_ in passes(run)
-        for _, record in read_jsonl(directory / f"{name}.jsonl")
+        for one in passes(run)
+        for _, record in read_jsonl(directory / f"{one.name}.jsonl")
         for sample in record["samples"]
     )
     busy = max(timing["seconds"] - timing["compile_seconds"], 1e-9)
     return {**timing, "steps": len(passes(run)), "tokens": tokens, "tokens_per_second": tokens / busy}
 
 
-def passes(run: Run) -> list[tuple[str, str, int, float]]:
-    """(name, policy, k, temperature) of every pass over the problems."""
+def check(run: Run) -> None:
+    """Raises InputError naming the field where there is nothing to judge, or settings do not go together."""
+    split, toy = run.config.evaluation.split, "" if run.config.data.train else "toy."
+    if not len(getattr(run.dataset, split)):
+        raise InputError(
+            f"config.data.{toy}{split}: evaluate needs comparisons of config.evaluation.split={split!r}, and there are none"
+        )
+    for one in passes(run):
+        try:
+            options_for(run, one)
+        except InputError as error:
+            raise InputError(f"config.evaluation: {error} ({one.name})") from None
+
+
+class Pass(NamedTuple):
+    """One pass over the problems."""
+
+    name: str
+    """Of its file of verdicts."""
+    policy: str
+    """The stage whose policy judges."""
+    k: int
+    """Samples per problem."""
+    temperature: float
+    guided: bool
+    """Whether the meta RM rates the samples."""
+
+
+def passes(run: Run) -> list[Pass]:
+    """Every pass over the problems: greedy ones of each policy, sampled ones of the last."""
     config, policies = run.config.evaluation, [s for s in POLICIES if s in run.config.stages]
-    found = [(f"{p}_greedy", p, 1, 0.0) for p in policies]
+    found = [Pass(f"{policy}_greedy", policy, 1, 0.0, guided=False) for policy in policies]
     if policies and max(config.k) > 1:
-        found.append((f"{policies[-1]}_sampled", policies[-1], max(config.k), config.temperature))
-        found += [(f"{policies[-1]}_sampled_T{t}", policies[-1], max(config.k), t) for t in config.compare_temperatures]
+        last, guided = policies[-1], "meta_rm" in run.config.stages
+        found.append(Pass(f"{last}_sampled", last, max(config.k), config.temperature, guided))
+        found += [Pass(f"{last}_sampled_T{t}", last, max(config.k), t, guided) for t in config.compare_temperatures]
     return found
 
 
-def options_of(run: Run, k: int, temperature: float, *, guided: bool) -> Options:
+def options_for(run: Run, one: Pass) -> Options:
     """How the verdicts of a pass are drawn; InputError where the configuration's fields do not go together."""
     config, layout = run.config.evaluation, run.rollout_layout
     # A single draw is not worth programs of its own for shorter prompts.
     largest = (run.limits.max_prompt, run.limits.max_completion)
     options = Options(
-        k=k, k_meta=k if guided else 0, temperature=temperature, seed=run.config.seed, order=config.order,
-        buckets=(largest,) if k == 1 else (*config.buckets, largest),
-    )  # fmt: skip
+        k=one.k,
+        k_meta=one.k if one.guided else 0,
+        temperature=one.temperature,
+        seed=run.config.seed,
+        order=config.order,
+        buckets=(largest,) if one.k == 1 else (*config.buckets, largest),
+    )
     rows = config.slots // options.branches // layout.batch_shards * layout.batch_shards
     return dataclasses.replace(options, batch_size=max(rows, layout.batch_shards))
 
@@ -83,7 +117,7 @@ def _problem(c: Comparison) -> dict:
     return {"id": c.id, "query": c.query, "responses": list(c.responses), "scores": list(c.scores), "digest": c.digest}
 
 
-def _keep_problems(directory: pathlib.Path, comparisons: Sequence[Comparison], field: str) -> None:
+def keep_problems(directory: pathlib.Path, comparisons: Sequence[Comparison], field: str) -> None:
     """Writes what is judged; where there are verdicts already, InputError unless they are on the same, in the same order."""
     path = directory / "problems.jsonl"
     begun = path.exists() and any(p.stat().st_size for p in directory.glob("*.jsonl") if p != path)
@@ -100,35 +134,32 @@ def _keep_problems(directory: pathlib.Path, comparisons: Sequence[Comparison], f
         write_jsonl(path, map(_problem, comparisons))
 
 
-def _run_pass(
-    run: Run, path: pathlib.Path, comparisons: Sequence[Comparison], policy: str, k: int, temperature: float
-) -> Iterator[None]:
-    """Draws and scores k verdicts of every comparison; yields now and then."""
-    target, partial = path.with_name(path.name + ".jsonl"), path.with_name(path.name + ".partial.jsonl")
+def _run_pass(run: Run, directory: pathlib.Path, comparisons: Sequence[Comparison], one: Pass) -> Iterator[None]:
+    """Draws and writes k verdicts of every comparison; yields now and then."""
+    target, partial = directory / f"{one.name}.jsonl", directory / f"{one.name}.partial.jsonl"
     if distributed.agree(target.exists()):
         return
-    config = run.config.evaluation
 
     def model(stage: str) -> Model:
         return Model(run.to_draw_with(run.params_of(stage, checkpoints.COMPUTE)), run.model, run.prompter)
 
-    meta = model("meta_rm") if k > 1 and "meta_rm" in run.config.stages else None
-    models = Models(run.rollout_layout, model(policy), meta)
+    meta = model("meta_rm") if one.guided else None
+    models = Models(run.rollout_layout, model(one.policy), meta)
     with files.Appended(partial) as file:
         left = comparisons[file.lines :]
-        outcomes = Scheduler(models, options_of(run, k, temperature, guided=meta is not None)).run(left)
+        outcomes = Scheduler(models, options_for(run, one)).run(left)
         bar = tqdm.tqdm(
-            outcomes, path.name, len(comparisons), initial=file.lines, unit="problem", disable=not distributed.is_first()
+            outcomes, one.name, len(comparisons), initial=file.lines, unit="problem", disable=not distributed.is_first()
         )
         for number, (comparison, verdict) in enumerate(zip(left, bar, strict=True)):
             if isinstance(verdict, InputError):
                 raise InputError(f"evaluate: {comparison.id!r}: {verdict}")
-            file.write(_record(comparison, verdict, file.lines + number < config.texts))
+            file.write(_record(comparison, verdict, file.lines + number < run.config.evaluation.texts))
             if number % PROGRESS_EVERY == 0 or number == len(left) - 1:
                 yield
     if distributed.is_first():
         partial.replace(target)
-    distributed.barrier(path.name)
+    distributed.barrier(one.name)
 
 
 def _record(comparison: Comparison, verdict: Verdict, keep_text: bool) -> dict:

@@ -1,71 +1,35 @@
 """The figures of a run's report, from the files its stages left in the workdir.
 
-Accuracies are over problems with several responses; those with one are reported apart. A *label* names a model and, if
-it is not the run's own, a temperature (`rl`, `rl@T0.5`); a *measure* a way of judging (`greedy`, `vote@8`, `meta@8`).
+Accuracies are over problems with several responses; those with one are reported apart. A *measure* is a way of
+judging: `greedy`, `vote@8`, `meta@8`; for labels see `run_files`.
 """
 
-import dataclasses
-import os
-import pathlib
-import re
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from spct_jax import files
-from spct_jax.config import STAGES
-from spct_jax.errors import InputError
-from spct_jax.evaluation import metrics
-from spct_jax.training.writers import read_metrics
+from spct_jax.evaluation import bootstrap, metrics
+from spct_jax.reporting.run_files import RunFiles
 
+STAGE_NAMES = {
+    "sft": "Cold start",
+    "rejection": "Rejection sampling",
+    "rft": "RFT",
+    "rl": "RL",
+    "meta_rm": "Meta RM",
+    "evaluate": "Evaluation",
+}
 Tallies = dict[str, dict[str, metrics.Tally]]
 
 
-@dataclasses.dataclass(frozen=True)
-class Run:
-    """What a run left in its workdir; whatever it did not reach is absent.
-
-    `samples` holds the rows of `evaluate/*.jsonl` (see `metrics`) by label and kind, `greedy` or `sampled`.
-    """
-
-    config: dict
-    stages: dict[str, dict]
-    curves: dict[str, list[dict]]
-    samples: dict[str, dict[str, list[dict]]]
-    problems: dict[str, dict]
-
-    def rows(self, label: str, kind: str, single: bool = False) -> list[dict]:
-        """The problems of one label and kind that have several responses, or those that have one."""
-        return [row for row in self.samples[label].get(kind, ()) if row["single"] == single]
+def label_name(label: str) -> str:
+    """`rl` as "RL", `rl@T0.5` as "RL, T = 0.5"."""
+    stage, _, temperature = label.partition("@T")
+    name = STAGE_NAMES.get(stage, stage)
+    return f"{name}, T = {temperature}" if temperature else name
 
 
-def read_run(workdir: str | os.PathLike) -> Run:
-    """Reads a workdir.
-
-    Raises:
-      InputError: if it has no config.json or one of its files is not what a run writes.
-    """
-    workdir = pathlib.Path(workdir)
-    if not (workdir / "config.json").is_file():
-        raise InputError(f"{workdir}: not the workdir of a run: it has no config.json")
-    summaries = {stage: workdir / stage / "summary.json" for stage in STAGES}
-    curves = {stage: workdir / stage / "metrics.jsonl" for stage in STAGES}
-    samples = {}
-    for path in sorted((workdir / "evaluate").glob("*.jsonl")):
-        if name := re.fullmatch(r"(.+)_(greedy|sampled)(?:_T([\d.]+))?", path.stem):
-            label = f"{name[1]}@T{name[3]}" if name[3] else name[1]
-            samples.setdefault(label, {})[name[2]] = read_metrics(path)
-    problems = workdir / "evaluate" / "problems.jsonl"
-    return Run(
-        config=files.read_json(workdir / "config.json"),
-        stages={stage: files.read_json(path) for stage, path in summaries.items() if path.exists()},
-        curves={stage: read_metrics(path) for stage, path in curves.items() if path.exists()},
-        samples={label: samples[label] for label in sorted(samples, key=_label_order)},
-        problems={row["id"]: row for row in read_metrics(problems)} if problems.exists() else {},
-    )
-
-
-def tallies(run: Run) -> Tallies:
+def tallies(run: RunFiles) -> Tallies:
     """Every measure of every label, with votes of the configured k and of every power of two there are samples for."""
     settings = run.config.get("evaluation", {})
     fraction = settings.get("k_meta_fraction", 0.5)
@@ -85,7 +49,7 @@ def tallies(run: Run) -> Tallies:
     return table
 
 
-def figures(run: Run) -> dict:
+def figures(run: RunFiles) -> dict:
     """Everything in `report.json`, a function of the run's files alone."""
     table = tallies(run)
     asked = _asked(table, run.config.get("evaluation", {}).get("k", ()))
@@ -120,8 +84,7 @@ def _accuracies(table: Tallies) -> dict:
     return {
         "accuracy": {label: {name: tally.accuracy for name, tally in row.items()} for label, row in table.items()},
         "intervals": {
-            label: {name: list(metrics.bootstrap_interval(tally.credit)) for name, tally in row.items()}
-            for label, row in table.items()
+            label: {name: list(bootstrap.interval(tally.credit)) for name, tally in row.items()} for label, row in table.items()
         },
     }
 
@@ -132,7 +95,7 @@ def _pairs(measures: Mapping[str, metrics.Tally]) -> dict:
     wanted += [(name, f"vote@{metrics.votes(name)}") for name in measures if name.startswith("meta@")]
     pairs = {}
     for more, less in wanted:
-        difference = metrics.paired_bootstrap(measures[more].credit, measures[less].credit)
+        difference = bootstrap.paired(measures[more].credit, measures[less].credit)
         pairs[f"{more} - {less}"] = {"difference": difference.mean, "interval": [difference.low, difference.high]}
     return pairs
 
@@ -148,11 +111,11 @@ def _curve(measures: Mapping[str, metrics.Tally]) -> dict:
     curve = {"k": ks}
     for kind, line in lines.items():
         curve[kind] = [tally.accuracy for tally in line]
-        curve[f"{kind}_interval"] = [list(metrics.bootstrap_interval(tally.credit)) for tally in line]
+        curve[f"{kind}_interval"] = [list(bootstrap.interval(tally.credit)) for tally in line]
     return curve
 
 
-def _single(run: Run) -> dict:
+def _single(run: RunFiles) -> dict:
     part: Tallies = {}
     problems = set()
     for label, kinds in run.samples.items():
@@ -180,11 +143,6 @@ def _vote_sizes(rows: Sequence[Mapping], ks: Sequence[int]) -> list[int]:
     return sorted({k for k in (*ks, *(2**power for power in range(most.bit_length()))) if k <= most})
 
 
-def _first_rows(run: Run) -> list[dict]:
+def _first_rows(run: RunFiles) -> list[dict]:
     found = (run.rows(label, kind) for label, kinds in run.samples.items() for kind in kinds)
     return max(found, key=len, default=[])
-
-
-def _label_order(label: str) -> tuple:
-    stage = label.partition("@")[0]
-    return (STAGES.index(stage) if stage in STAGES else len(STAGES), label)

@@ -14,16 +14,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from spct_jax.evaluation import metrics
+from spct_jax.reporting import figures
 
 BLUE, VERMILLION, GREEN, PURPLE, GREY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#6B6B6B"
-STAGE_NAMES = {
-    "sft": "Cold start",
-    "rejection": "Rejection sampling",
-    "rft": "RFT",
-    "rl": "RL",
-    "meta_rm": "Meta RM",
-    "evaluate": "Evaluation",
-}
 CURVES = {
     ("sft", "loss"): "Cold start: loss",
     ("rft", "loss"): "RFT: loss",
@@ -53,13 +46,6 @@ _STYLE = {
 }
 
 
-def label_name(label: str) -> str:
-    """`rl` as "RL", `rl@T0.5` as "RL, T = 0.5"."""
-    stage, _, temperature = label.partition("@T")
-    name = STAGE_NAMES.get(stage, stage)
-    return f"{name}, T = {temperature}" if temperature else name
-
-
 def accuracy_by_stage(
     accuracy: Mapping[str, Mapping[str, float]], intervals: Mapping[str, Mapping[str, Sequence[float]]], chance: float
 ) -> bytes:
@@ -73,18 +59,18 @@ def accuracy_by_stage(
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(1.6 + 1.05 * len(bars), 3.6), layout="constrained")
         axes = figure.subplots()
-        for place, (label, measure, colour) in enumerate(bars):
+        for position, (label, measure, colour) in enumerate(bars):
             value = 100 * accuracy[label][measure]
             low, high = (100 * bound for bound in intervals[label][measure])
-            axes.bar(place, value, width=0.62, color=colour)
+            axes.bar(position, value, width=0.62, color=colour)
             axes.errorbar(
-                place, value, [[value - low], [high - value]], color="#222222", capsize=3.5, linewidth=1.3, capthick=1.3
+                position, value, [[value - low], [high - value]], color="#222222", capsize=3.5, linewidth=1.3, capthick=1.3
             )
-            axes.annotate(f"{value:.1f}", (place, high), (0, 4), textcoords="offset points", ha="center", fontweight="bold")
+            axes.annotate(f"{value:.1f}", (position, high), (0, 4), textcoords="offset points", ha="center", fontweight="bold")
         axes.axhline(100 * chance, color=GREY, linestyle=(0, (4, 3)), linewidth=1.2)
         axes.set_xlim(-0.6, len(bars) + 0.05)
         axes.annotate("chance", (len(bars) - 0.55, 100 * chance), (0, 3), textcoords="offset points", color=GREY)
-        axes.set_xticks(range(len(bars)), [f"{label_name(label)}\n{_measure(name)}" for label, name, _ in bars])
+        axes.set_xticks(range(len(bars)), [f"{figures.label_name(label)}\n{_measure(name)}" for label, name, _ in bars])
         axes.tick_params(axis="x", length=0)
         axes.grid(axis="x", visible=False)
         axes.set_ylim(0, 108)
@@ -124,7 +110,7 @@ def accuracy_by_k(by_k: Mapping[str, Mapping], greedy: Mapping[str, float], temp
             axes.set_xlim(0.9, curve["k"][-1] * 1.08)
             axes.set_xlabel("votes k (log scale)")
             own = model == label and temperature is not None
-            axes.set_title(label_name(f"{label}@T{temperature:g}" if own else label))
+            axes.set_title(figures.label_name(f"{label}@T{temperature:g}" if own else label))
             names.append(ends)
         panels[0].set_ylabel("accuracy, %")
         for axes, ends in zip(panels, names, strict=True):
@@ -178,9 +164,9 @@ def runs_by_measure(measures: Mapping[str, Mapping[str, float]]) -> bytes:
         palette = [BLUE, VERMILLION, GREEN, PURPLE, "#E69F00", "#56B4E9"]
         offsets = np.linspace(-0.16, 0.16, len(names)) if len(names) > 1 else [0.0]
         for index, (name, offset) in enumerate(zip(names, offsets, strict=True)):
-            points = [(place, values[name]) for place, values in enumerate(measures.values()) if name in values]
+            points = [(position, values[name]) for position, values in enumerate(measures.values()) if name in values]
             axes.plot(
-                [place + offset for place, _ in points],
+                [position + offset for position, _ in points],
                 [100 * value for _, value in points],
                 linestyle="none",
                 marker="osD^vP"[index % 6],
@@ -188,10 +174,10 @@ def runs_by_measure(measures: Mapping[str, Mapping[str, float]]) -> bytes:
                 color=palette[index % 6],
                 label=name,
             )
-        for place, values in enumerate(measures.values()):
+        for position, values in enumerate(measures.values()):
             mean = 100 * np.mean(list(values.values()))
-            axes.hlines(mean, place - 0.3, place + 0.3, color="#222222", linewidth=1.4, zorder=1)
-            axes.annotate(f"{mean:.1f}", (place + 0.3, mean), (2, 0), textcoords="offset points", va="center", size=8)
+            axes.hlines(mean, position - 0.3, position + 0.3, color="#222222", linewidth=1.4, zorder=1)
+            axes.annotate(f"{mean:.1f}", (position + 0.3, mean), (2, 0), textcoords="offset points", va="center", size=8)
         axes.set_xlim(-0.5, len(measures) - 0.2)
         axes.set_xticks(range(len(measures)), list(measures))
         axes.tick_params(axis="x", length=0)

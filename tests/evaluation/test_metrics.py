@@ -1,9 +1,11 @@
+"""Accuracy from votes, by hand."""
+
 import time
 
 import numpy as np
 import pytest
 
-from spct_jax.evaluation import metrics
+from spct_jax.evaluation import bootstrap, metrics
 
 
 def row(best, *samples, n=2, meta=None):
@@ -63,65 +65,6 @@ def test_malformed_rate_and_agreement():
     assert metrics.agreement([row(0, [2, 1], None)]) is None
 
 
-def test_intervals_cover_the_truth_about_as_often_as_they_say():
-    rng = np.random.default_rng(0)
-    covered = 0
-    for trial in range(400):
-        credits = rng.choice([0.0, 0.5, 1.0], p=[0.3, 0.2, 0.5], size=300)
-        low, high = metrics.bootstrap_interval(credits, seed=trial, resamples=500)
-        covered += low <= 0.6 <= high
-    assert 0.92 <= covered / 400 <= 0.975
-
-
-def test_interval_has_the_width_of_the_standard_error():
-    credits = np.repeat([0.0, 1.0], [800, 1200])
-    low, high = metrics.bootstrap_interval(credits)
-    assert high - low == pytest.approx(2 * 1.96 * np.sqrt(0.6 * 0.4 / 2000), rel=0.05)
-    assert (low, high) == metrics.bootstrap_interval(credits) != metrics.bootstrap_interval(credits, seed=1)
-    assert metrics.bootstrap_interval(np.ones(7)) == (1.0, 1.0)
-
-
-def test_pairing_removes_what_both_sides_share():
-    rng = np.random.default_rng(1)
-    b = rng.integers(0, 2, 1000).astype(float)
-    a = np.where(rng.random(1000) < 0.03, 1.0, b)
-    difference = metrics.paired_bootstrap(a, b)
-    assert difference.mean == pytest.approx((a - b).mean())
-    assert 0 < difference.low < difference.mean < difference.high < 0.04
-    with pytest.raises(ValueError, match="same problems"):
-        metrics.paired_bootstrap(a, b[:-1])
-
-
-def test_pooled_runs_count_by_their_problems():
-    assert metrics.pooled_bootstrap([np.zeros(10), np.ones(30)]) == metrics.Difference(0.75, 0.75, 0.75)
-
-
-def test_a_problem_common_to_the_runs_is_drawn_for_all_of_them():
-    values = np.random.default_rng(2).normal(size=400)
-    apart = metrics.pooled_bootstrap([values] * 4)
-    together = metrics.pooled_bootstrap([values] * 4, shared_problems=True)
-    assert (together.high - together.low) == pytest.approx(2 * (apart.high - apart.low), rel=0.15)
-
-
-@pytest.mark.parametrize("shared", [False, True])
-def test_two_levels_carry_the_spread_over_seeds(shared):
-    differences = [np.full(50, mean) for mean in (0.0, 0.2, 0.4)]
-    two = metrics.two_level_bootstrap(differences, shared_problems=shared)
-    assert two.mean == pytest.approx(0.2)
-    # All three draws the first seed, or all the last, have chance 1/27 each: beyond the 2.5 % tails.
-    assert (two.low, two.high) == pytest.approx((0.0, 0.4))
-    assert metrics.pooled_bootstrap(differences, shared_problems=shared).low == pytest.approx(0.2)
-
-
-@pytest.mark.parametrize("shared", [False, True])
-def test_two_levels_carry_the_spread_over_problems(shared):
-    values = np.repeat([0.0, 1.0], 100)
-    two = metrics.two_level_bootstrap([values, values], shared_problems=shared)
-    # Both runs are alike, so only problems vary: a mean of 400 drawn apart, or of 200 drawn together.
-    expected = 2 * 1.96 * np.sqrt(0.25 / (200 if shared else 400))
-    assert two.high - two.low == pytest.approx(expected, rel=0.1)
-
-
 def test_a_whole_evaluation_is_scored_quickly():
     rng = np.random.default_rng(0)
     scores = rng.integers(1, 11, (2000, 32, 3)).tolist()
@@ -129,6 +72,6 @@ def test_a_whole_evaluation_is_scored_quickly():
     rows = [row(0, *s, n=3, meta=m) for s, m in zip(scores, meta, strict=True)]
     start = time.process_time()
     for k in (1, 8, 32):
-        metrics.bootstrap_interval(metrics.tally(rows, k).credit)
-        metrics.bootstrap_interval(metrics.tally(rows, k, metrics.guided_votes(k)).credit)
+        bootstrap.interval(metrics.tally(rows, k).credit)
+        bootstrap.interval(metrics.tally(rows, k, metrics.guided_votes(k)).credit)
     assert time.process_time() - start < 2

@@ -6,6 +6,7 @@ import pytest
 from judge_stand_in import GOOD, MIXED, SETTINGS, Judge, comparison, read, run, unscored, write
 
 from spct_jax.errors import InputError
+from spct_jax.files import lock
 from spct_jax.judging import files
 
 
@@ -139,5 +140,7 @@ def test_a_file_of_another_kind_is_left_alone(tmp_path):
 
 def test_two_runs_do_not_write_one_output(tmp_path, target):
     source = write(tmp_path / "in.jsonl", GOOD)
-    with files._opened(str(target)), pytest.raises(InputError, match="another run is writing it"):
-        run(source, target)
+    with open(target, "ab") as file:
+        lock(file, "")
+        with pytest.raises(InputError, match="another run is writing it"):
+            run(source, target)

@@ -5,7 +5,7 @@ import pytest
 import synthetic
 
 from spct_jax.errors import InputError
-from spct_jax.reporting import figures, report
+from spct_jax.reporting import markdown, report, run_files
 
 FILES = ("report.json", "report.md", "accuracy_by_stage.png", "accuracy_by_k.png", "learning_curves.png")
 
@@ -106,15 +106,15 @@ def test_not_a_workdir(tmp_path):
         report.write_report(tmp_path)
     (tmp_path / "config.json").write_text("{\n")
     with pytest.raises(InputError, match=r"config.json:2: not JSON"):
-        figures.read_run(tmp_path)
+        run_files.read_run_files(tmp_path)
 
 
 @pytest.mark.parametrize("text", ["```\n# title", "`````", "~~~\n</details>", "a\ud800b", ""])
 def test_a_fence_cannot_be_closed_from_inside(text):
-    first, *inside, last = report.fence(text).encode().decode().split("\n")
+    first, *inside, last = markdown.fence(text).encode().decode().split("\n")
     assert first == last + "text" and set(last) == {"`"}
     assert all(last not in line for line in inside)
 
 
 def test_cells_stay_cells():
-    assert report.table(["a"], [["x | y\n| z `"]]).splitlines()[2] == "| x \\| y \\| z \\` |"
+    assert markdown.table(["a"], [["x | y\n| z `"]]).splitlines()[2] == "| x \\| y \\| z \\` |"

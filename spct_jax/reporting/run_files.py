@@ -1,0 +1,63 @@
+"""What a run left in its workdir, read back.
+
+A *label* names a model and, if it is not the run's own, a temperature: `rl`, `rl@T0.5`.
+"""
+
+import dataclasses
+import os
+import pathlib
+import re
+
+from spct_jax import files
+from spct_jax.config import STAGES
+from spct_jax.errors import InputError
+from spct_jax.training.writers import read_metrics
+
+
+@dataclasses.dataclass(frozen=True)
+class RunFiles:
+    """What a run left in its workdir; whatever it did not reach is absent.
+
+    `samples` holds the rows of `evaluate/*.jsonl` (see `metrics`) by label and kind, `greedy` or `sampled`.
+    """
+
+    config: dict
+    stages: dict[str, dict]
+    curves: dict[str, list[dict]]
+    samples: dict[str, dict[str, list[dict]]]
+    problems: dict[str, dict]
+
+    def rows(self, label: str, kind: str, single: bool = False) -> list[dict]:
+        """The problems of one label and kind that have several responses, or those that have one."""
+        return [row for row in self.samples[label].get(kind, ()) if row["single"] == single]
+
+
+def read_run_files(workdir: str | os.PathLike) -> RunFiles:
+    """Reads a workdir.
+
+    Raises:
+      InputError: if it has no config.json or one of its files is not what a run writes.
+    """
+    workdir = pathlib.Path(workdir)
+    if not (workdir / "config.json").is_file():
+        raise InputError(f"{workdir}: not the workdir of a run: it has no config.json")
+    summaries = {stage: workdir / stage / "summary.json" for stage in STAGES}
+    curves = {stage: workdir / stage / "metrics.jsonl" for stage in STAGES}
+    samples = {}
+    for path in sorted((workdir / "evaluate").glob("*.jsonl")):
+        if name := re.fullmatch(r"(.+)_(greedy|sampled)(?:_T([\d.]+))?", path.stem):
+            label = f"{name[1]}@T{name[3]}" if name[3] else name[1]
+            samples.setdefault(label, {})[name[2]] = read_metrics(path)
+    problems = workdir / "evaluate" / "problems.jsonl"
+    return RunFiles(
+        config=files.read_json(workdir / "config.json"),
+        stages={stage: files.read_json(path) for stage, path in summaries.items() if path.exists()},
+        curves={stage: read_metrics(path) for stage, path in curves.items() if path.exists()},
+        samples={label: samples[label] for label in sorted(samples, key=_label_order)},
+        problems={row["id"]: row for row in read_metrics(problems)} if problems.exists() else {},
+    )
+
+
+def _label_order(label: str) -> tuple:
+    stage = label.partition("@")[0]
+    return (STAGES.index(stage) if stage in STAGES else len(STAGES), label)
