@@ -14,7 +14,7 @@ from absl import flags
 from spct_jax import bounds, checkpoints, cli, sharding
 from spct_jax.errors import InputError
 from spct_jax.grm.config import PromptConfig
-from spct_jax.judging import files, verdicts
+from spct_jax.judging import files, lines, resume, verdicts
 from spct_jax.judging.explain import explanation
 from spct_jax.judging.judge import Judge
 from spct_jax.judging.options import MODES, Options
@@ -64,8 +64,8 @@ def settings_of(options: dict[str, Any]) -> dict[str, Any]:
 
 def explain() -> str:
     """The text for `--explain`."""
-    line = files.find(INPUT.value, EXPLAIN.value)
-    record, origin = files.find_record(OUTPUT.value, line) if OUTPUT.value else None, OUTPUT.value
+    line = lines.find(INPUT.value, EXPLAIN.value)
+    record, origin = resume.find_record(OUTPUT.value, line) if OUTPUT.value else None, OUTPUT.value
     if record is None:
         if not CHECKPOINT.value:
             raise InputError(f"{line.where}: {line.id!r} has no verdict yet; give --checkpoint to score it")
@@ -87,12 +87,12 @@ def score() -> None:
     summary = files.judge_file(
         INPUT.value, OUTPUT.value, load, options=options, settings=settings_of(options), on_bad=ON_BAD.value
     )
-    print(summary, file=sys.stderr if OUTPUT.value == files.STREAM else sys.stdout)
+    print(summary, file=sys.stderr if OUTPUT.value == lines.STREAM else sys.stdout)
 
 
 def main(_) -> None:
     """Entry of `python -m spct_jax.judge`."""
-    if INPUT.value == files.STREAM and sys.stdin is None:
+    if INPUT.value == lines.STREAM and sys.stdin is None:
         raise InputError("--input=-: standard input is closed")
     if EXPLAIN.value is None:
         score()

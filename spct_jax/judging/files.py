@@ -1,17 +1,14 @@
 """A file of comparisons into a file of verdicts: line N of the output answers line N of the input, whatever is on it.
 
-Lines are written in order as they come, so an output cut anywhere is the start of the whole one. Resuming is to read it
-beside the input, drop a last line without its end, and go on.
+Lines are written in order as they come, so an output cut anywhere is the start of the whole one. To resume is to read it and
+the input side by side, to drop a last line without its end, and to go on; see `resume`.
 """
 
 import collections
 import contextlib
-import dataclasses
-import hashlib
 import itertools
 import json
 import os
-import pathlib
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, BinaryIO
@@ -19,72 +16,15 @@ from typing import Any, BinaryIO
 import tqdm
 
 from spct_jax import errors, files
-from spct_jax.data.comparison import Comparison, from_json, given_id
-from spct_jax.data.jsonl import OnBad, is_blank, next_line, parse_line, read_lines
+from spct_jax.data.comparison import Comparison
+from spct_jax.data.jsonl import OnBad, read_lines
 from spct_jax.errors import InputError
-from spct_jax.judging import verdicts
+from spct_jax.judging import resume, verdicts
+from spct_jax.judging.lines import BLANK, STREAM, Line, read_input
 from spct_jax.judging.verdicts import Summary
 
-STREAM = "-"
-"""Stands for standard input or output."""
-LONGEST = 4_000_000
-"""Characters in a comparison; no context holds that many, and a tokenizer would take long to find it out."""
 MOST_WAITING = 100_000
 """Lines read ahead of what is written, so that a run of bad lines behind a slow comparison stays out of memory."""
-BLANK = "blank line"
-
-
-@dataclasses.dataclass(frozen=True)
-class Line:
-    """One line of the input: a comparison, or why it is none.
-
-    Attributes:
-      where: 'file:number', for messages.
-      number: counted from 1.
-      id: as it was given, or the number of the line; None where it could not be read.
-      comparison: None on a bad line.
-      error: None on a good one.
-      digest: of what the verdict depends on, which is not the scores that people gave; of all bytes of a bad line.
-    """
-
-    where: str
-    number: int
-    id: str | int | None
-    comparison: Comparison | None
-    error: str | None
-    digest: str
-    named: bool = False
-    """Whether the id was given; then no other line may have the same."""
-
-    @property
-    def bad(self) -> bool:
-        """Whether something on the line is wrong; on a blank one there is nothing."""
-        return self.error not in (None, BLANK)
-
-    def failed(self, error: str) -> dict[str, Any]:
-        """The record that stands in the output where there is no verdict."""
-        return {"id": self.id, "line": self.number, "error": error, "digest": self.digest}
-
-
-def read_input(source: str) -> Iterator[Line]:
-    """The lines of a .jsonl or .jsonl.gz file or of standard input; bad ones carry their error.
-
-    Raises:
-      InputError: the file cannot be read.
-    """
-    name = "<stdin>" if source == STREAM else source
-    lines = enumerate(iter(lambda: next_line(sys.stdin.buffer), b""), 1) if source == STREAM else read_lines(source)
-    first_lines: dict[bytes, int] = {}  # by a hash: a million long ids are as small as a million short ones
-    for number, text in lines:
-        line = _read_line(text, f"{name}:{number}", number)
-        if line.comparison is not None and line.named:
-            # 7 and "7" are one name: the command line could not tell them apart.
-            digest = hashlib.blake2b(str(line.id).encode("utf-8", "surrogatepass"), digest_size=16).digest()
-            first = first_lines.setdefault(digest, number)
-            if first != number:
-                error = f"duplicate id ({str(line.id)!r}, first on line {first})"
-                line = dataclasses.replace(line, comparison=None, error=error)
-        yield line
 
 
 def judge_file(
@@ -112,72 +52,25 @@ def judge_file(
     """
     summary, lines, total = Summary(), read_input(source), _count_lines(source)
     with _opened(target) as file:
-        resumable = _is_resumable(target)
+        resumable, done = resume.is_resumable(target), 0
         if resumable:
-            _check_settings(target, settings)
-        done = _resume(file, source, target, lines, summary) if resumable else 0
+            resume.check_settings(target, settings)
+            for line, record in resume.answered(file, source, target, lines):
+                _tally(summary, line, record)
+                done += 1
         if (following := next(lines, None)) is None:
             return summary
         judge = load()
         if resumable:
             if done:
-                _check_digests(target, judge.digests)
-            files.write_json(_settings_path(target), {**settings, "digests": judge.digests})
+                resume.check_digests(target, judge.digests)
+            resume.write_settings(target, settings, judge.digests)
         outcomes = _outcomes(judge, itertools.chain([following], lines), options, on_bad)
         for line, record in tqdm.tqdm(outcomes, "judging", total, initial=done, unit="comparison", mininterval=1):
             file.write(json.dumps(record, allow_nan=False).encode() + b"\n")
             file.flush()
             _tally(summary, line, record)
     return summary
-
-
-def find(source: str, wanted: str) -> Line:
-    """The line of that id or, where no comparison has it, of that number; a good line goes before a bad one of its id.
-
-    Raises:
-      InputError: there is none, or it is a bad one.
-    """
-    named = numbered = None
-    for line in read_input(source):
-        if line.named and str(line.id) == wanted:
-            named = named or line
-            if line.comparison is not None:
-                return line
-        if str(line.number) == wanted:
-            numbered = line
-    line = named or numbered
-    if line is None:
-        raise InputError(f"{source}: no comparison has the id {wanted!r}, and it is not the number of a line")
-    if line.comparison is None:
-        raise InputError(f"{line.where}: {line.error}")
-    return line
-
-
-def find_record(target: str, line: Line) -> dict[str, Any] | None:
-    """What an output says of a line of its input, or None if it does not go that far."""
-    if not pathlib.Path(target).is_file():
-        return None
-    text = next((text for number, text in read_lines(target, sys.maxsize - 1) if number == line.number), b"")
-    if not text.endswith(b"\n"):
-        return None
-    return _answer(text, target, line)
-
-
-def _read_line(text: bytes, where: str, number: int) -> Line:
-    digest = hashlib.blake2b(text.strip(), digest_size=8).hexdigest()
-    if is_blank(text):
-        return Line(where, number, None, None, BLANK, digest)
-    id, named = None, False
-    try:
-        record = parse_line(text, where)
-        given = record.get("id")
-        id, named = (number, False) if given is None else (given_id(record), True)
-        comparison = from_json(record, where, number)
-        if comparison.characters > LONGEST:
-            raise InputError(f"longer than any context ({comparison.characters:,} characters)")
-        return Line(where, number, id, comparison, None, comparison.digest, named)
-    except InputError as error:
-        return Line(where, number, id, None, str(error).removeprefix(f"{where}: "), digest, named)
 
 
 def _outcomes(
@@ -230,75 +123,6 @@ def _tally(summary: Summary, line: Line, record: Mapping[str, Any]) -> None:
         summary.add_verdict(record, line.comparison)
 
 
-def _resume(file: BinaryIO, source: str, target: str, lines: Iterator[Line], summary: Summary) -> int:
-    """Counts the whole lines of the output, each checked against the input's, and cuts off what follows them."""
-    done = 0
-    for text in files.whole_lines(file):
-        line = next(lines, None)
-        if line is None:
-            raise InputError(f"{target}:{done + 1}: {source} has no such line; is this the output of another input?")
-        _tally(summary, line, _answer(text, target, line))
-        done += 1
-    return done
-
-
-def _answer(text: bytes, target: str, line: Line) -> dict[str, Any]:
-    """The record on a line of the output; InputError unless it belongs to that line of the input."""
-    where = f"{target}:{line.number}"
-    record = parse_line(text, where)
-    failed = isinstance(record.get("error"), str)
-    if record.get("id") == line.id and (record.get("line") == line.number if failed else _is_verdict(record, line)):
-        if record.get("digest") == line.digest:
-            return record
-        raise InputError(f"{where}: answers other texts than those that {line.where} holds now; choose another --output")
-    found = f"an error record ({record['error']})" if failed else f"a verdict on {record.get('id')!r}"
-    wanted = f"a bad line ({line.error})" if line.comparison is None else f"{line.id!r} with {line.comparison.n} responses"
-    raise InputError(f"{where}: {found}, but {line.where} is {wanted}; is this the output of another input?")
-
-
-def _is_verdict(record: Mapping[str, Any], line: Line) -> bool:
-    scores, samples, *counts = (record.get(field) for field in ("scores", "samples", "valid", "truncated"))
-    whole = all(isinstance(n, int) for n in counts) and isinstance(record.get("tied"), list)
-    whole = whole and isinstance(samples, list) and isinstance(scores, list | None)
-    return whole and line.comparison is not None and (scores is None or len(scores) == line.comparison.n)
-
-
-def _settings_path(target: str) -> pathlib.Path:
-    return pathlib.Path(f"{target}.settings.json")
-
-
-def _check_settings(target: str, settings: Mapping[str, Any]) -> None:
-    """InputError if there are lines in the output that were written under other settings, or not by this command."""
-    path = _settings_path(target)
-    if not os.path.getsize(target):
-        return
-    if not path.exists():
-        raise InputError(f"{target}: not an output to go on with ({path} is missing); choose another --output")
-    found, wanted = files.read_json(path), json.loads(json.dumps(settings))
-    found.pop("digests", None)
-    for name in sorted(found.keys() | wanted.keys()):
-        if found.get(name) != wanted.get(name):
-            raise InputError(
-                f"{target}: begun with --{name}={found.get(name)}, not {wanted.get(name)}; choose another --output"
-            )
-
-
-def _check_digests(target: str, digests: Mapping[str, str]) -> None:
-    """InputError if what was loaded is not what the output was begun with, though its names are the same."""
-    settings = files.read_json(_settings_path(target))
-    found = settings.get("digests")
-    for name in sorted(digests):
-        if not isinstance(found, dict) or found.get(name) != digests[name]:
-            what = "text" if name == "template" else "parameters, tokenizer or templates"
-            named = "" if settings.get(name) is None else f"={settings[name]}"
-            changed = f"--{name}{named} has other {what} than the output was begun with"
-            raise InputError(f"{target}: {changed}; choose another --output")
-
-
-def _is_resumable(target: str) -> bool:
-    return target != STREAM and pathlib.Path(target).is_file()
-
-
 @contextlib.contextmanager
 def _opened(target: str) -> Iterator[BinaryIO]:
     """The output, to read from its start and to write at its end."""
@@ -310,7 +134,7 @@ def _opened(target: str) -> Iterator[BinaryIO]:
         raise InputError(f"{target}: the output cannot be compressed, since an interrupted run goes on in it")
     try:
         # A device or a pipe is written as it is; only what was there before is ever read back.
-        file = open(target, "a+b" if not os.path.exists(target) or _is_resumable(target) else "wb")
+        file = open(target, "a+b" if not os.path.exists(target) or resume.is_resumable(target) else "wb")
     except OSError as error:
         raise InputError(f"{target}: cannot be written ({error.strerror})") from None
     with errors.naming(target), file:

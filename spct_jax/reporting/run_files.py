@@ -10,8 +10,8 @@ import re
 
 from spct_jax import files
 from spct_jax.config import STAGES
+from spct_jax.data.jsonl import read_jsonl
 from spct_jax.errors import InputError
-from spct_jax.training.writers import read_metrics
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,15 +47,19 @@ def read_run_files(workdir: str | os.PathLike) -> RunFiles:
     for path in sorted((workdir / "evaluate").glob("*.jsonl")):
         if name := re.fullmatch(r"(.+)_(greedy|sampled)(?:_T([\d.]+))?", path.stem):
             label = f"{name[1]}@T{name[3]}" if name[3] else name[1]
-            samples.setdefault(label, {})[name[2]] = read_metrics(path)
+            samples.setdefault(label, {})[name[2]] = _read_rows(path)
     problems = workdir / "evaluate" / "problems.jsonl"
     return RunFiles(
         config=files.read_json(workdir / "config.json"),
         stages={stage: files.read_json(path) for stage, path in summaries.items() if path.exists()},
-        curves={stage: read_metrics(path) for stage, path in curves.items() if path.exists()},
+        curves={stage: _read_rows(path) for stage, path in curves.items() if path.exists()},
         samples={label: samples[label] for label in sorted(samples, key=_label_order)},
-        problems={row["id"]: row for row in read_metrics(problems)} if problems.exists() else {},
+        problems={row["id"]: row for row in _read_rows(problems)} if problems.exists() else {},
     )
+
+
+def _read_rows(path: pathlib.Path) -> list[dict]:
+    return [row for _, row in read_jsonl(path, growing=True)]
 
 
 def _label_order(label: str) -> tuple:

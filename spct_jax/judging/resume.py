@@ -1,0 +1,102 @@
+"""Where an interrupted judge run goes on: what stands in its output already, checked against the input.
+
+Beside the output, `<output>.settings.json` keeps what its verdicts depend on, and it is continued under the same settings only.
+"""
+
+import json
+import os
+import pathlib
+import sys
+from collections.abc import Iterator, Mapping
+from typing import Any, BinaryIO
+
+from spct_jax import files
+from spct_jax.data.jsonl import parse_line, read_lines
+from spct_jax.errors import InputError
+from spct_jax.judging.lines import STREAM, Line
+
+
+def is_resumable(target: str) -> bool:
+    """Whether an output is a regular file; pipes and devices are written from their start."""
+    return target != STREAM and pathlib.Path(target).is_file()
+
+
+def check_settings(target: str, settings: Mapping[str, Any]) -> None:
+    """InputError if there are lines in the output that were written under other settings, or not by this command."""
+    path = _settings_path(target)
+    if not os.path.getsize(target):
+        return
+    if not path.exists():
+        raise InputError(f"{target}: not an output to go on with ({path} is missing); choose another --output")
+    found, wanted = files.read_json(path), json.loads(json.dumps(settings))
+    found.pop("digests", None)
+    for name in sorted(found.keys() | wanted.keys()):
+        if found.get(name) != wanted.get(name):
+            raise InputError(
+                f"{target}: begun with --{name}={found.get(name)}, not {wanted.get(name)}; choose another --output"
+            )
+
+
+def check_digests(target: str, digests: Mapping[str, str]) -> None:
+    """InputError if what was loaded is not what the output was begun with, though its names are the same."""
+    settings = files.read_json(_settings_path(target))
+    found = settings.get("digests")
+    for name in sorted(digests):
+        if not isinstance(found, dict) or found.get(name) != digests[name]:
+            what = "text" if name == "template" else "parameters, tokenizer or templates"
+            named = "" if settings.get(name) is None else f"={settings[name]}"
+            changed = f"--{name}{named} has other {what} than the output was begun with"
+            raise InputError(f"{target}: {changed}; choose another --output")
+
+
+def write_settings(target: str, settings: Mapping[str, Any], digests: Mapping[str, str]) -> None:
+    """Keeps what an output's verdicts depend on: the flags, and digests of what was loaded."""
+    files.write_json(_settings_path(target), {**settings, "digests": digests})
+
+
+def answered(file: BinaryIO, source: str, target: str, lines: Iterator[Line]) -> Iterator[tuple[Line, dict[str, Any]]]:
+    """The lines of the input that an output answers, each with its record; what follows the last full line is cut off.
+
+    Raises:
+      InputError: a record answers another input.
+    """
+    for number, text in enumerate(files.whole_lines(file), 1):
+        line = next(lines, None)
+        if line is None:
+            raise InputError(f"{target}:{number}: {source} has no such line; is this the output of another input?")
+        yield line, _answer(text, target, line)
+
+
+def find_record(target: str, line: Line) -> dict[str, Any] | None:
+    """What an output says of a line of its input, or None if it does not go that far."""
+    if not pathlib.Path(target).is_file():
+        return None
+    text = next((text for number, text in read_lines(target, sys.maxsize - 1) if number == line.number), b"")
+    if not text.endswith(b"\n"):
+        return None
+    return _answer(text, target, line)
+
+
+def _answer(text: bytes, target: str, line: Line) -> dict[str, Any]:
+    """The record on a line of the output; InputError unless it belongs to that line of the input."""
+    where = f"{target}:{line.number}"
+    record = parse_line(text, where)
+    failed = isinstance(record.get("error"), str)
+    if record.get("id") == line.id and (record.get("line") == line.number if failed else _is_verdict(record, line)):
+        if record.get("digest") == line.digest:
+            return record
+        raise InputError(f"{where}: answers other texts than those that {line.where} holds now; choose another --output")
+    found = f"an error record ({record['error']})" if failed else f"a verdict on {record.get('id')!r}"
+    wanted = f"a bad line ({line.error})" if line.comparison is None else f"{line.id!r} with {line.comparison.n} responses"
+    raise InputError(f"{where}: {found}, but {line.where} is {wanted}; is this the output of another input?")
+
+
+def _is_verdict(record: Mapping[str, Any], line: Line) -> bool:
+    scores, samples, *counts = (record.get(field) for field in ("scores", "samples", "valid", "truncated"))
+    whole = all(isinstance(n, int) for n in counts) and isinstance(record.get("tied"), list)
+    whole = whole and isinstance(samples, list) and isinstance(scores, list | None)
+    return whole and line.comparison is not None and (scores is None or len(scores) == line.comparison.n)
+
+
+def _settings_path(target: str) -> pathlib.Path:
+    return pathlib.Path(f"{target}.settings.json")
