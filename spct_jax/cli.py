@@ -29,22 +29,33 @@ INTERRUPTED = 130
 flags.disclaim_key_flags()  # those defined here belong to the command, so that its --help shows them
 
 
-def run(main: Callable[[list[str]], object], *, with_config: bool = False, argv: list[str] | None = None) -> None:
+def run(
+    main: Callable[[list[str]], object],
+    own: flags.FlagValues = flags.FLAGS,
+    *,
+    with_config: bool = False,
+    argv: list[str] | None = None,
+) -> None:
     """Parses flags and calls `main(positional arguments)`.
 
     Ends with one line and exit status 2 where the user's input is wrong or the system refuses something, see `errors.describe`.
 
     Args:
       main: the command.
-      with_config: whether it has `--config=FILE.py[:ARGUMENT]` and `--config.FIELD=VALUE`, and `flags.FLAGS.config` a Config.
+      own: the command's flags. Each command defines them in a `FlagValues` of its own, so that modules of several commands can
+        be imported in one process; the process gets those of the command that it runs.
+      with_config: whether it has `--config=FILE.py[:ARGUMENT]` and `--config.FIELD=VALUE`, and `own.config` a Config.
       argv: the command line; None for that of this process.
     """
     argv = list(sys.argv if argv is None else argv)
     try:
         _settle_streams()
         if with_config:
-            argv = _define_config(argv)
-        app.run(lambda positional: _run(main, positional), argv=argv, flags_parser=_parse)
+            argv = _define_config(argv, own)
+        if own is not flags.FLAGS:
+            for name in own:
+                flags.DEFINE_flag(own[name], module_name=own.find_module_defining_flag(name))
+        app.run(lambda positional: _run(main, positional), argv=argv, flags_parser=lambda argv: _parse(argv, own))
     except KeyboardInterrupt:
         _end("interrupted", INTERRUPTED)
     except Exception as error:
@@ -129,17 +140,17 @@ def _end(line: str, status: int) -> None:
     sys.exit(status)
 
 
-def _define_config(argv: list[str]) -> list[str]:
+def _define_config(argv: list[str], own: flags.FlagValues) -> list[str]:
     """Defines the flag `--config` and those of its fields that are set; the command line without `--config=FILE`."""
     named = [a for a in argv[1:] if re.match(r"--?config($|=)", a)]
     argv = [a for a in argv if a not in named]
     asked = any(re.fullmatch(r"--?(help\w*|\?)", a) for a in argv[1:])
     config = load_config(named[-1].partition("=")[2]) if named and not asked else tiny()
     try:
-        config_flags.DEFINE_config_dataclass("config", config, HELP, sys_argv=argv)
+        config_flags.DEFINE_config_dataclass("config", config, HELP, own, sys_argv=argv)
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
         raise InputError(_explain(error, argv)) from None
-    flags.FLAGS["config"].default_as_str = "'experiments/tiny.py'"
+    own["config"].default_as_str = "'experiments/tiny.py'"
     return argv
 
 
@@ -175,10 +186,12 @@ def _blame(error: BaseException, path: str) -> str:
     return f"{where}: {what}" if isinstance(error, InputError) else f"{where}: {type(error).__name__}: {what}"
 
 
-def _parse(argv: list[str]) -> list[str]:
+def _parse(argv: list[str], own: flags.FlagValues) -> list[str]:
     """Positional arguments; whatever is wrong with the flags becomes an InputError that says which and why."""
     try:
-        return flags.FLAGS(argv)
+        positional = flags.FLAGS(argv)
+        own.mark_as_parsed()
+        return positional
     except InputError:
         raise
     except SystemExit:  # help was printed, which absl counts as a failure

@@ -31,6 +31,16 @@ TOKENIZER_FILES = (
 TOKENIZER_BYTES = 256 << 20
 """The largest of those; `tokenizer.json` of Gemma-3 has 33 million."""
 
+FLAGS = flags.FlagValues()
+FROM = flags.DEFINE_string("from", None, "Directory to read.", required=True, flag_values=FLAGS)
+TO = flags.DEFINE_string("to", None, "Directory to write; must not exist.", required=True, flag_values=FLAGS)
+FORMAT = flags.DEFINE_enum("format", None, FORMATS, "Layout to write.", required=True, flag_values=FLAGS)
+DTYPE = flags.DEFINE_enum(
+    "dtype", None, safetensors_files.DTYPES, "Of the parameters; default: as they are stored.", flag_values=FLAGS
+)
+SIZE = flags.DEFINE_enum("size", None, sorted(sizes.SIZES), "Size of a checkpoint in Google's layout.", flag_values=FLAGS)
+TOKENIZER = flags.DEFINE_string("tokenizer", None, "SentencePiece model, if none lies beside the weights.", flag_values=FLAGS)
+
 
 def load(source: pathlib.Path, *, dtype: str | None, size: str = "", tokenizer: str = "") -> Model:
     """Loads a model of any layout.
@@ -117,10 +127,4 @@ def main(_) -> None:
 
 
 if __name__ == "__main__":
-    FROM = flags.DEFINE_string("from", None, "Directory to read.", required=True)
-    TO = flags.DEFINE_string("to", None, "Directory to write; must not exist.", required=True)
-    FORMAT = flags.DEFINE_enum("format", None, FORMATS, "Layout to write.", required=True)
-    DTYPE = flags.DEFINE_enum("dtype", None, safetensors_files.DTYPES, "Of the parameters; default: as they are stored.")
-    SIZE = flags.DEFINE_enum("size", None, sorted(sizes.SIZES), "Size of a checkpoint in Google's layout.")
-    TOKENIZER = flags.DEFINE_string("tokenizer", None, "SentencePiece model, if none lies beside the weights.")
-    cli.run(main)
+    cli.run(main, FLAGS)

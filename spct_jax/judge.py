@@ -12,13 +12,71 @@ from typing import Any
 from absl import flags
 
 from spct_jax import bounds, checkpoints, cli, sharding
+from spct_jax.data.comparison import Comparison
 from spct_jax.errors import InputError
 from spct_jax.grm.config import PromptConfig
-from spct_jax.judging import files, lines, resume, verdicts
-from spct_jax.judging.explain import explanation
+from spct_jax.judging import explain, files, lines
 from spct_jax.judging.judge import Judge
 from spct_jax.judging.options import MODES, Options
+from spct_jax.judging.verdicts import Verdict
 from spct_jax.sharding.config import STRATEGIES, MeshConfig
+
+FLAGS = flags.FlagValues()
+CHECKPOINT = flags.DEFINE_string(
+    "checkpoint", None, "Model directory of the judge, of this library or Hugging Face's.", flag_values=FLAGS
+)
+INPUT = flags.DEFINE_string(
+    "input", None, "Comparisons, .jsonl or .jsonl.gz; - is standard input.", required=True, flag_values=FLAGS
+)
+OUTPUT = flags.DEFINE_string("output", None, "Verdicts, .jsonl; - is standard output.", flag_values=FLAGS)
+K = flags.DEFINE_integer("k", 8, "Samples per comparison.", flag_values=FLAGS)
+TEMPLATE = flags.DEFINE_string(
+    "template", None, "Wording of the task, by name or file; default: the checkpoint's own.", flag_values=FLAGS
+)
+K_META = flags.DEFINE_integer("k_meta", 0, "Samples that count, chosen by the meta reward model.", flag_values=FLAGS)
+META_CHECKPOINT = flags.DEFINE_string("meta_checkpoint", None, "Model directory of the meta reward model.", flag_values=FLAGS)
+TEMPERATURE = flags.DEFINE_float("temperature", 0.5, "Of sampling; 0, or less than 1e-5, is greedy.", flag_values=FLAGS)
+TOP_K = flags.DEFINE_integer("top_k", 0, "Draw from so many likeliest tokens only; 0 for all.", flag_values=FLAGS)
+TOP_P = flags.DEFINE_float("top_p", 1.0, "Draw from the likeliest tokens of this total probability only.", flag_values=FLAGS)
+SEED = flags.DEFINE_integer("seed", 0, "Of samples and orders.", flag_values=FLAGS)
+ORDER = flags.DEFINE_enum(
+    "order", "balanced", ("balanced", "random"), "In which orders the responses are shown.", flag_values=FLAGS
+)
+MODE = flags.DEFINE_enum(
+    "mode",
+    "scores",
+    MODES,
+    "Scores of every response, or an LLM judge's choice of one, counted or weighted.",
+    flag_values=FLAGS,
+)
+ADAPTIVE = flags.DEFINE_float(
+    "adaptive", 0.0, "Stop at a chance of this that all k samples would say otherwise; 0: never.", flag_values=FLAGS
+)
+MAX_NEW_TOKENS = flags.DEFINE_integer("max_new_tokens", 1024, "Longest critique, in tokens.", flag_values=FLAGS)
+MAX_PROMPT = flags.DEFINE_integer(
+    "max_prompt",
+    None,
+    "Longest prompt, in tokens; a longer one is an error. Default: 8192, or what the model has.",
+    flag_values=FLAGS,
+)
+BATCH_SIZE = flags.DEFINE_integer("batch_size", None, "Rows of prompts at a time; default: 16.", flag_values=FLAGS)
+CPU_DEVICES = flags.DEFINE_integer(
+    "cpu_devices", 1, "Devices to split the CPU into, where there is nothing else.", flag_values=FLAGS
+)
+STRATEGY = flags.DEFINE_enum(
+    "strategy",
+    "data",
+    [s for s in STRATEGIES if s != "multislice"],
+    "What is split over the devices; see docs/judge.md.",
+    flag_values=FLAGS,
+)
+TENSOR = flags.DEFINE_integer("tensor", 1, "Devices that share the heads of a layer.", flag_values=FLAGS)
+ON_BAD = flags.DEFINE_enum(
+    "on_bad", "fatal", ("skip", "fatal"), "What a bad line does: leave an error record, or stop.", flag_values=FLAGS
+)
+EXPLAIN = flags.DEFINE_string(
+    "explain", None, "Id or line number: tell this one verdict in full, write nothing.", flag_values=FLAGS
+)
 
 
 def read_layout() -> sharding.Layout:
@@ -62,20 +120,11 @@ def settings_of(options: dict[str, Any]) -> dict[str, Any]:
     return where | {name: value for name, value in options.items() if name != BATCH_SIZE.name}
 
 
-def explain() -> str:
-    """The text for `--explain`."""
-    line = lines.find(INPUT.value, EXPLAIN.value)
-    record, origin = resume.find_record(OUTPUT.value, line) if OUTPUT.value else None, OUTPUT.value
-    if record is None:
-        if not CHECKPOINT.value:
-            raise InputError(f"{line.where}: {line.id!r} has no verdict yet; give --checkpoint to score it")
-        origin = CHECKPOINT.value
-        options = read_options()
-        (outcome,) = load().stream([line.comparison], **options)
-        record = line.failed(str(outcome)) if isinstance(outcome, InputError) else verdicts.to_json(outcome)
-    if "error" in record:
-        raise InputError(f"{line.where}: {record['error']}")
-    return f"{line.where}, {line.id!r}: the verdict of {origin}\n\n{explanation(line.comparison, record)}"
+def score_one(comparison: Comparison) -> Verdict | InputError:
+    """The verdict on one comparison, or why there is none."""
+    options = read_options()
+    (outcome,) = load().stream([comparison], **options)
+    return outcome
 
 
 def score() -> None:
@@ -97,38 +146,8 @@ def main(_) -> None:
     if EXPLAIN.value is None:
         score()
     else:
-        print(explain())
+        print(explain.explain(INPUT.value, EXPLAIN.value, OUTPUT.value, score_one, CHECKPOINT.value))
 
 
 if __name__ == "__main__":
-    CHECKPOINT = flags.DEFINE_string("checkpoint", None, "Model directory of the judge, of this library or Hugging Face's.")
-    INPUT = flags.DEFINE_string("input", None, "Comparisons, .jsonl or .jsonl.gz; - is standard input.", required=True)
-    OUTPUT = flags.DEFINE_string("output", None, "Verdicts, .jsonl; - is standard output.")
-    K = flags.DEFINE_integer("k", 8, "Samples per comparison.")
-    TEMPLATE = flags.DEFINE_string("template", None, "Wording of the task, by name or file; default: the checkpoint's own.")
-    K_META = flags.DEFINE_integer("k_meta", 0, "Samples that count, chosen by the meta reward model.")
-    META_CHECKPOINT = flags.DEFINE_string("meta_checkpoint", None, "Model directory of the meta reward model.")
-    TEMPERATURE = flags.DEFINE_float("temperature", 0.5, "Of sampling; 0, or less than 1e-5, is greedy.")
-    TOP_K = flags.DEFINE_integer("top_k", 0, "Draw from so many likeliest tokens only; 0 for all.")
-    TOP_P = flags.DEFINE_float("top_p", 1.0, "Draw from the likeliest tokens of this total probability only.")
-    SEED = flags.DEFINE_integer("seed", 0, "Of samples and orders.")
-    ORDER = flags.DEFINE_enum("order", "balanced", ("balanced", "random"), "In which orders the responses are shown.")
-    MODE = flags.DEFINE_enum(
-        "mode", "scores", MODES, "Scores of every response, or an LLM judge's choice of one, counted or weighted."
-    )
-    ADAPTIVE = flags.DEFINE_float("adaptive", 0.0, "Stop at a chance of this that all k samples would say otherwise; 0: never.")
-    MAX_NEW_TOKENS = flags.DEFINE_integer("max_new_tokens", 1024, "Longest critique, in tokens.")
-    MAX_PROMPT = flags.DEFINE_integer(
-        "max_prompt",
-        None,
-        "Longest prompt, in tokens; a longer one is an error. Default: 8192, or what the model has.",
-    )
-    BATCH_SIZE = flags.DEFINE_integer("batch_size", None, "Rows of prompts at a time; default: 16.")
-    CPU_DEVICES = flags.DEFINE_integer("cpu_devices", 1, "Devices to split the CPU into, where there is nothing else.")
-    STRATEGY = flags.DEFINE_enum(
-        "strategy", "data", [s for s in STRATEGIES if s != "multislice"], "What is split over the devices; see docs/judge.md."
-    )
-    TENSOR = flags.DEFINE_integer("tensor", 1, "Devices that share the heads of a layer.")
-    ON_BAD = flags.DEFINE_enum("on_bad", "fatal", ("skip", "fatal"), "What a bad line does: leave an error record, or stop.")
-    EXPLAIN = flags.DEFINE_string("explain", None, "Id or line number: tell this one verdict in full, write nothing.")
-    cli.run(main)
+    cli.run(main, FLAGS)

@@ -21,6 +21,17 @@ from spct_jax.planning import programs, report, search
 
 COMPILED_CANDIDATES = 3
 
+FLAGS = flags.FlagValues()
+TOPOLOGY = flags.DEFINE_string(
+    "topology", None, "Slice, such as v5p:4x4x4, v5e:4x4, v6e:4x4, tpu7x:2x2x1.", required=True, flag_values=FLAGS
+)
+JSON = flags.DEFINE_string("json", "", "File to write the plan to, as JSON.", flag_values=FLAGS)
+PROGRAMS = flags.DEFINE_list("programs", [], "Only these programs.", flag_values=FLAGS)
+SEARCH = flags.DEFINE_bool(
+    "search", False, "Rank meshes and micro-batches instead, and compile the best three.", flag_values=FLAGS
+)
+CACHE = flags.DEFINE_string("cache", "~/.cache/spct_jax/plan", "Where compiled programs are kept, as text.", flag_values=FLAGS)
+
 
 def plan(config: Config, topology: str, cache: pathlib.Path, only: list[str] | None = None) -> dict[str, dict]:
     """Figures of every program, or of those named; see `planning.report.measure`.
@@ -72,7 +83,7 @@ def rank(config: Config, topology: str, chip: Chip, cache: pathlib.Path, say=pri
 
 def main(_) -> None:
     """Entry of `python -m spct_jax.plan`."""
-    config, topology = flags.FLAGS.config, TOPOLOGY.value
+    config, topology = FLAGS.config, TOPOLOGY.value
     validate(config)
     check_positions(config, config.model)
     if JSON.value and not pathlib.Path(JSON.value).absolute().parent.is_dir():
@@ -94,9 +105,4 @@ def main(_) -> None:
 
 
 if __name__ == "__main__":
-    TOPOLOGY = flags.DEFINE_string("topology", None, "Slice, such as v5p:4x4x4, v5e:4x4, v6e:4x4, tpu7x:2x2x1.", required=True)
-    JSON = flags.DEFINE_string("json", "", "File to write the plan to, as JSON.")
-    PROGRAMS = flags.DEFINE_list("programs", [], "Only these programs.")
-    SEARCH = flags.DEFINE_bool("search", False, "Rank meshes and micro-batches instead, and compile the best three.")
-    CACHE = flags.DEFINE_string("cache", "~/.cache/spct_jax/plan", "Where compiled programs are kept, as text.")
-    cli.run(main, with_config=True)
+    cli.run(main, FLAGS, with_config=True)

@@ -8,10 +8,20 @@ from spct_jax import cli, distributed, files, sharding
 from spct_jax.config import Config, validate
 from spct_jax.pipeline import train
 
+FLAGS = flags.FlagValues()
+WORKDIR = flags.DEFINE_string(
+    "workdir", None, "Directory of the run; an interrupted run goes on in it.", required=True, flag_values=FLAGS
+)
+COORDINATOR = flags.DEFINE_string(
+    "coordinator", "", "HOST:PORT of the first of several processes; a TPU pod needs none.", flag_values=FLAGS
+)
+NUM_PROCESSES = flags.DEFINE_integer("num_processes", 1, "How many processes there are.", flag_values=FLAGS)
+PROCESS_ID = flags.DEFINE_integer("process_id", 0, "Which of them this is, from 0.", flag_values=FLAGS)
+
 
 def main(_) -> None:
     """Entry of `python -m spct_jax.train`."""
-    config, workdir = flags.FLAGS.config, files.local_path(WORKDIR.value, "--workdir")
+    config, workdir = FLAGS.config, files.local_path(WORKDIR.value, "--workdir")
     validate(config)
     sharding.use_devices(config.mesh)
     distributed.initialize(COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value, config.mesh.heartbeat_seconds)
@@ -29,8 +39,4 @@ def _train_and_print(config: Config, workdir: pathlib.Path) -> None:
 
 
 if __name__ == "__main__":
-    WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the run; an interrupted run goes on in it.", required=True)
-    COORDINATOR = flags.DEFINE_string("coordinator", "", "HOST:PORT of the first of several processes; a TPU pod needs none.")
-    NUM_PROCESSES = flags.DEFINE_integer("num_processes", 1, "How many processes there are.")
-    PROCESS_ID = flags.DEFINE_integer("process_id", 0, "Which of them this is, from 0.")
-    cli.run(main, with_config=True)
+    cli.run(main, FLAGS, with_config=True)

@@ -1,12 +1,17 @@
 """What a command says, and ends with, when it is called wrongly or the system refuses something: one line, no traceback."""
 
 import dataclasses
+import importlib
 import json
 import pathlib
 import re
+import subprocess
+import sys
 
 import commands
+import limits
 import pytest
+from absl import flags
 
 from spct_jax import cli, errors
 from spct_jax.errors import InputError
@@ -160,3 +165,20 @@ def test_a_config_file_may_return_a_subclass_and_take_an_argument(tmp_path):
     path = tmp_path / "own"
     path.write_text("from spct_jax import config\ndef get_config(a):\n  c = config.tiny()\n  c.seed = int(a)\n  return c\n")
     assert cli.load_config(f"{path}:7").seed == 7
+
+
+def test_modules_of_several_commands_are_imported_together_and_each_keeps_its_flags():
+    modules = {name: importlib.import_module(f"spct_jax.{name}") for name in COMMANDS}
+    for name, module in modules.items():
+        assert module.FLAGS is not flags.FLAGS and callable(module.main), name
+    read = modules["judge"].FLAGS
+    read(["judge", "--input=-", "--k=3"])
+    assert modules["judge"].K.value == 3 and "k" not in modules["train"].FLAGS
+
+
+def test_importing_the_package_is_quick_and_leaves_jax_alone():
+    code = "import sys, time; t = time.process_time(); import spct_jax; print(time.process_time() - t)\n"
+    code += "print(sorted({'jax', 'flax', 'numpy', 'orbax'} & sys.modules.keys()))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=limits.SECONDS, check=True)
+    seconds, loaded = done.stdout.splitlines()
+    assert float(seconds) < 0.3 and loaded == "[]"

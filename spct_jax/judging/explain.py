@@ -1,14 +1,47 @@
 """One verdict told to a person: the texts, every critique with what was read in it, the votes and who won."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from spct_jax.data.comparison import Comparison
+from spct_jax.errors import InputError
 from spct_jax.grm import voting
-from spct_jax.judging.verdicts import count
+from spct_jax.judging import lines, resume
+from spct_jax.judging.verdicts import Verdict, count, to_json
 
 _UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
+
+
+def explain(
+    source: str,
+    wanted: str,
+    target: str | None,
+    score: Callable[[Comparison], Verdict | InputError],
+    checkpoint: str | None,
+) -> str:
+    """The verdict on one line of an input, in full: from the output if it is there already, else scored now.
+
+    Args:
+      source: the input.
+      wanted: the id or the number of the line.
+      target: the output; None for none.
+      score: gives the verdict on a comparison, or why there is none.
+      checkpoint: name of the model that `score` judges with; None where there is none.
+
+    Raises:
+      InputError: there is no such line, or no verdict on it.
+    """
+    line = lines.find(source, wanted)
+    record, origin = resume.find_record(target, line) if target else None, target
+    if record is None:
+        if not checkpoint:
+            raise InputError(f"{line.where}: {line.id!r} has no verdict yet; give --checkpoint to score it")
+        outcome, origin = score(line.comparison), checkpoint
+        record = line.failed(str(outcome)) if isinstance(outcome, InputError) else to_json(outcome)
+    if "error" in record:
+        raise InputError(f"{line.where}: {record['error']}")
+    return f"{line.where}, {line.id!r}: the verdict of {origin}\n\n{explanation(line.comparison, record)}"
 
 
 def explanation(comparison: Comparison, record: Mapping[str, Any]) -> str:
