@@ -17,6 +17,7 @@ setup(
     install_requires=[
         JAX,
         "flax",
+        "jaxtyping",
         "optax",
         "orbax-checkpoint",
         "tensorflow-datasets",
@@ -35,6 +36,6 @@ setup(
         "tpu": ["jax[tpu]>=0.10,<0.13"],
         "gpu": ["jax[cuda12]>=0.10,<0.13"],
         "launch": ["xmanager"],
-        "dev": ["hypothesis", "pytest", "pytest-xdist", "ruff"],
+        "dev": ["beartype", "hypothesis", "pytest", "pytest-xdist", "ruff"],
     },
 )
