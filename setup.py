@@ -17,7 +17,6 @@ setup(
     install_requires=[
         JAX,
         "flax",
-        "jaxtyping",
         "optax",
         "orbax-checkpoint",
         "tensorflow-datasets",
@@ -36,6 +35,6 @@ setup(
         "tpu": ["jax[tpu]>=0.10,<0.13"],
         "gpu": ["jax[cuda12]>=0.10,<0.13"],
         "launch": ["xmanager"],
-        "dev": ["beartype", "hypothesis", "pytest", "pytest-xdist", "ruff"],
+        "dev": ["hypothesis", "pytest", "pytest-xdist", "ruff"],
     },
 )

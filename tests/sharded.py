@@ -28,9 +28,9 @@ from spct_jax.training.config import OptimizerConfig
 B, G, P, T = 16, 4, 24, 40
 STAGES = ("sft", "rl", "meta_rm")
 OPTIMIZERS = {"sgd": optax.sgd(0.1), "adam": optimizers.make(OptimizerConfig(warmup_steps=1), 10)}
-SETTINGS = {"beta": 0.08, "clip": 0.2, "temperature": 0.7}
-ACCUMULATE = {"multislice": 4}
-"""Parts that a mesh's updates and scores are computed in, where not in one; one device always takes the batch as a whole."""
+HYPERPARAMETERS = grpo.GRPOHyperparameters(beta=0.08, clip=0.2, temperature=0.7)
+MICRO_BATCHES = {"multislice": 4}
+"""How many a mesh's updates and scores are computed in, where not in one; one device always takes the batch at once."""
 MESHES = {
     "data": MeshConfig(),
     "fsdp": MeshConfig(strategy="fsdp"),
@@ -80,7 +80,7 @@ def params_of(stage: str):
 
 
 def batch_of(stage: str) -> tuple:
-    """Host arrays that the stage's update reads, every one with B rows first."""
+    """Arguments of the stage's gradients behind the parameters: host arrays, every one with B first."""
     rng, groups = np.random.default_rng(1), groups_of()
     if stage == "sft":
         return ((groups, ones_of()),)
@@ -88,18 +88,18 @@ def batch_of(stage: str) -> tuple:
         return groups, rng.integers(0, 2, (B, G)).astype(np.float32)
     # About what the model says of random tokens, so that some ratios are clipped and some are not.
     logprobs = [(-4.2 + 0.2 * rng.standard_normal((B, G, T))).astype(np.float32) for _ in range(3)]
-    return groups, rng.standard_normal((B, G)).astype(np.float32), *logprobs
+    return (grpo.GRPOBatch(groups, rng.standard_normal((B, G)).astype(np.float32), *logprobs),)
 
 
-def _update(params, batch, *, stage: str, accumulate: int):
+def update(params, batch, *, stage: str, micro_batches: int):
     """(gradients, metrics, {"sgd": state, "adam": state} after one step each)."""
     config = config_of(stage)
     if stage == "rl":
-        gradients, metrics, _ = grpo.grpo_gradients(params, *batch, SETTINGS, config=config, accumulate=accumulate)
+        gradients, metrics, _ = grpo.grpo_gradients(params, *batch, HYPERPARAMETERS, config=config, micro_batches=micro_batches)
     else:
         function = sft.sft_gradients if stage == "sft" else meta.meta_gradients
-        parts = (accumulate,) * 2 if stage == "sft" else accumulate
-        gradients, metrics = function(params, *batch, config=config, accumulate=parts)
+        counts = (micro_batches,) * 2 if stage == "sft" else micro_batches
+        gradients, metrics = function(params, *batch, config=config, micro_batches=counts)
 
     def after(optimizer):
         state = train_state.TrainState(params=params, opt_state=optimizer.init(params))
@@ -108,19 +108,17 @@ def _update(params, batch, *, stage: str, accumulate: int):
     return gradients, metrics, {name: after(optimizer) for name, optimizer in OPTIMIZERS.items()}
 
 
-def _placed(layout: sharding.Layout, params, *_, **__):
-    states = {name: layout.state(train_state.abstract_state(None, params, optimizer)) for name, optimizer in OPTIMIZERS.items()}
-    return layout.params(params), layout.replicated, states
-
-
-update = sharding.Program(_update, ("params", "batch"), _placed)
-
-
-def compute(stage: str, layout: sharding.Layout, accumulate: int = 1):
-    """What `_update` returns for a stage, on the layout's devices; the metrics hold the loss."""
+def compute(stage: str, layout: sharding.Layout, micro_batches: int = 1):
+    """What `update` returns for a stage, on the layout's devices; the metrics hold the loss."""
     params = params_of(stage)
-    params = distributed.put(params, layout.params(params))
-    return update(params, layout.split(batch_of(stage)), layout=layout, stage=stage, accumulate=accumulate)
+    states = {name: layout.state(train_state.abstract_state(None, params, optimizer)) for name, optimizer in OPTIMIZERS.items()}
+
+    @functools.partial(jax.jit, out_shardings=(layout.params(params), layout.replicated, states))
+    def traced(params, batch):
+        with layout.constraints():
+            return update(params, batch, stage=stage, micro_batches=micro_batches)
+
+    return traced(distributed.put(params, layout.params(params)), layout.split(batch_of(stage)))
 
 
 def worst(got, want) -> float:
@@ -144,11 +142,11 @@ def largest_share(tree) -> float:
     return max(leaf.addressable_shards[0].data.size / leaf.size for leaf in big)
 
 
-def score(params, groups, layout: sharding.Layout, accumulate: int = 1) -> np.ndarray:
+def score(params, groups, layout: sharding.Layout, micro_batches: int = 1) -> np.ndarray:
     """Log-probabilities of given completions."""
     params = distributed.put(params, layout.params(params))
-    static = {"layout": layout, "config": config_of("rl"), "accumulate": accumulate}
-    return distributed.fetch(grpo.reference_logprobs(params, layout.split(groups), 1.0, **static))
+    logprobs = grpo.make_reference(layout, params, config_of("rl"), micro_batches)
+    return distributed.fetch(logprobs(params, layout.split(groups), 1.0))
 
 
 def round_trips(directory: pathlib.Path) -> dict:
@@ -180,7 +178,7 @@ def compare() -> dict:
         want, want_metrics, want_states = compute(stage, alone)
         for name, mesh in MESHES.items():
             layout = sharding.make_layout(mesh)
-            gradients, metrics, states = compute(stage, layout, ACCUMULATE.get(name, 1))
+            gradients, metrics, states = compute(stage, layout, MICRO_BATCHES.get(name, 1))
             report[f"{stage} {name}"] = {
                 "gradients": worst(gradients, want),
                 "metrics": worst(totals(metrics), totals(want_metrics)),
@@ -197,7 +195,7 @@ def compare_scores() -> dict:
     params, groups = params_of("rl"), groups_of()
     want = score(params, groups, alone)
     for name, mesh in MESHES.items():
-        found = score(params, groups, sharding.make_layout(mesh), ACCUMULATE.get(name, 1))
+        found = score(params, groups, sharding.make_layout(mesh), MICRO_BATCHES.get(name, 1))
         report[name] = float(np.abs(found - want).max())
 
     # Drawn on eight devices, in the update's layout and in the rollout's own, and scored on one.

@@ -38,7 +38,7 @@ MODEL = dataclasses.replace(
     query_scale=64**-0.5,
     remat="full",
 )
-SETTINGS = {"beta": 0.08, "clip": 0.2, "temperature": 1.0}
+HYPERPARAMETERS = grpo.GRPOHyperparameters(beta=0.08, clip=0.2, temperature=1.0)
 CASES = {"short": (2, 1024, 256, 4, 0.85), "long": (1, 2048, 256, 16, 0.75)}
 """B, prompt, completion, G, share of the promise aimed at."""
 ROWS = (1, 2, 4)
@@ -60,8 +60,8 @@ def arithmetic(config: models.ModelConfig, prompt: int, completion: int, group: 
     return repeated, cost(prompt + group * completion, prompt**2 / 2 + own)
 
 
-def make_batch(params, batch: int, prompt: int, completion: int, group: int) -> tuple:
-    """Arguments of an update: full lengths, old and reference policies near the policy, so that few ratios are clipped."""
+def make_batch(params, batch: int, prompt: int, completion: int, group: int) -> grpo.GRPOBatch:
+    """What an update learns from: full lengths, old and reference policies near the policy, so that few ratios are clipped."""
     rng = np.random.default_rng(0)
     groups = Groups(
         trunk_tokens=rng.integers(0, MODEL.vocab_size, (batch, prompt - 1), np.int32),
@@ -70,33 +70,36 @@ def make_batch(params, batch: int, prompt: int, completion: int, group: int) -> 
         lengths=np.full((batch, group), completion, np.int32),
     )
     groups.inputs[:, :, 1:] = rng.integers(0, MODEL.vocab_size, (batch, group, completion))
-    policy = np.asarray(grpo.reference_logprobs(params, groups, 1.0, config=MODEL))
+    layout = sharding.make_layout()
+    policy = np.asarray(grpo.make_reference(layout, params, MODEL)(params, layout.split(groups), 1.0))
     near = [policy + 0.1 * rng.standard_normal(policy.shape, np.float32) for _ in range(2)]
-    return groups, grpo.group_advantages(rng.integers(0, 2, (batch, group))), *near, policy
+    return grpo.GRPOBatch(groups, grpo.group_advantages(rng.integers(0, 2, (batch, group))), *near, policy)
 
 
-def repeat_prompts(batch: tuple) -> tuple:
+def repeat_prompts(batch: grpo.GRPOBatch) -> grpo.GRPOBatch:
     """The same update with one completion per trunk."""
-    groups, *rest = batch
-    G = groups.lengths.shape[1]
+    groups, G = batch.groups, batch.groups.lengths.shape[1]
     apart = Groups(
         trunk_tokens=np.repeat(groups.trunk_tokens, G, 0),
         trunk_lengths=np.repeat(groups.trunk_lengths, G, 0),
         inputs=groups.inputs.reshape(-1, 1, groups.inputs.shape[-1]),
         lengths=groups.lengths.reshape(-1, 1),
     )
-    return apart, *(x.reshape(-1, 1, *x.shape[2:]) for x in rest)
+    rest = {name: x.reshape(-1, 1, *x.shape[2:]) for name, x in vars(batch).items() if name != "groups"}
+    return grpo.GRPOBatch(apart, **rest)
 
 
 class Side:
     """One way to compute the update, compiled."""
 
-    def __init__(self, params, batch: tuple, accumulate: int):
+    def __init__(self, params, batch: grpo.GRPOBatch, micro_batches: int):
         optimizer = optax.adam(1e-6)
         params = jax.tree.map(np.array, params)
-        self._state, self._batch, self.accumulate = train_state.TrainState(params, optimizer.init(params)), batch, accumulate
-        lowered = grpo.grpo_step.lower(self._state, *batch, SETTINGS, config=MODEL, optimizer=optimizer, accumulate=accumulate)
-        self._step = lowered.compile()
+        layout, state = sharding.make_layout(), train_state.TrainState(params, optimizer.init(params))
+        self._state, self._batch = jax.device_put(state, layout.state(state)), layout.split(batch)
+        self._micro_batches = micro_batches
+        step = grpo.make_step(layout, state, MODEL, optimizer, micro_batches)
+        self._step = step.lower(self._state, self._batch, HYPERPARAMETERS).compile()
         memory = self._step.memory_analysis()
         # The results of the state take its memory over; the CPU's own figure of the peak leaves temporaries out.
         self.peak = (memory.argument_size_in_bytes + memory.temp_size_in_bytes) / 2**20
@@ -104,13 +107,13 @@ class Side:
     def seconds(self) -> np.ndarray:
         """Of one step: [wall, CPU of all threads]."""
         start = np.array([time.perf_counter(), time.process_time()])
-        self._state, _, _ = jax.block_until_ready(self._step(self._state, *self._batch, SETTINGS))
+        self._state, _, _ = jax.block_until_ready(self._step(self._state, self._batch, HYPERPARAMETERS))
         return np.array([time.perf_counter(), time.process_time()]) - start
 
     def gradients(self, params):
         """(gradients, loss) of the same batch."""
-        function = jax.jit(functools.partial(grpo.grpo_gradients, config=MODEL, accumulate=self.accumulate))
-        gradients, metrics, _ = function(params, *self._batch, SETTINGS)
+        function = jax.jit(functools.partial(grpo.grpo_gradients, config=MODEL, micro_batches=self._micro_batches))
+        gradients, metrics, _ = function(params, self._batch, HYPERPARAMETERS)
         return gradients, loop.mean(metrics)["loss"]
 
 

@@ -152,10 +152,8 @@ def _rft(setting: _Setting) -> Planned:
 
     def lower():
         batch = tuple(setting.groups(rows, size) for size, (rows, _) in shapes.items())
-        return sft.sft_step.lower(
-            setting.state("rft"), batch, layout=setting.layout, config=config.model,
-            optimizer=setting.optimizer("rft"), accumulate=tuple(parts for _, parts in shapes.values()),
-        )  # fmt: skip
+        state, micro_batches = setting.state("rft"), tuple(count for _, count in shapes.values())
+        return sft.make_step(setting.layout, state, config.model, setting.optimizer("rft"), micro_batches).lower(state, batch)
 
     return Planned(
         lower,
@@ -171,29 +169,31 @@ def _learning(setting: _Setting) -> dict[str, Planned]:
     model, G = config.model, config.rl.group_size
     number = functools.partial(_struct, dtype=jnp.float32)
 
-    def planned(update, stage: str, group: int, others=lambda rows: (), *, length=time, logits=True, beside=0):
+    def planned(make_step, stage: str, group: int, batch_of, *, length=time, logits=True, beside=0):
         chosen = getattr(config, stage)
         rows = chosen.batch_size
 
         def lower():
-            return update.lower(
-                setting.state(stage), setting.groups(rows, group), *others(rows),
-                layout=layout, config=model, optimizer=setting.optimizer(stage), accumulate=chosen.accumulate,
-            )  # fmt: skip
+            state = setting.state(stage)
+            step = make_step(layout, state, model, setting.optimizer(stage), chosen.accumulate)
+            return step.lower(state, *batch_of(setting.groups(rows, group)))
 
         arithmetic = flops.update(model, rows, group, trunk, length, logits=logits)
         kernels = flops.kernels(model, rows, trunk, gradients=True)
         return Planned(lower, arithmetic, rows * group * time, beside, kernels)
 
-    def of_rollouts(rows: int):
-        settings = {name: number(()) for name in ("beta", "clip", "temperature")}
-        return number((rows, G)), None, number((rows, G, time)), number((rows, G, time)), settings
+    def of_rollouts(groups: Groups):
+        tokens = number(groups.targets.shape)
+        batch = grpo.GRPOBatch(groups, number(groups.lengths.shape), None, tokens, tokens)
+        return batch, grpo.GRPOHyperparameters(*(number(()),) * 3)
+
+    def of_critiques(groups: Groups):
+        return groups, number(groups.lengths.shape)
 
     def lower_reference():
         groups = setting.groups(config.rl.batch_size, G)
-        return grpo.reference_logprobs.lower(
-            setting.reference, groups, number(()), layout=layout, config=model, accumulate=config.rl.accumulate
-        )
+        score = grpo.make_reference(layout, setting.reference, model, config.rl.accumulate)
+        return score.lower(setting.reference, groups, number(()))
 
     scored, drawn = config.rl.batch_size, config.rejection.samples
     drawn = drawn if config.meta_rm.policy_data == "draws" else max(drawn, G)
@@ -205,10 +205,8 @@ def _learning(setting: _Setting) -> dict[str, Planned]:
             setting.state_bytes,
             flops.kernels(model, scored, trunk),
         ),
-        "grpo": planned(grpo.grpo_step, "rl", G, of_rollouts, beside=setting.reference_bytes),
+        "grpo": planned(grpo.make_step, "rl", G, of_rollouts, beside=setting.reference_bytes),
         "sft": _rft(setting),
         # The score is read behind the last token.
-        "meta_rm": planned(
-            meta.meta_step, "meta_rm", drawn, lambda rows: (number((rows, drawn)),), length=time + 1, logits=False
-        ),
+        "meta_rm": planned(meta.make_step, "meta_rm", drawn, of_critiques, length=time + 1, logits=False),
     }

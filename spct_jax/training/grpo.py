@@ -2,9 +2,10 @@
 
 import pathlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
+import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -19,7 +20,7 @@ from spct_jax.grm import rewards
 from spct_jax.grm.prompts import Rollout
 from spct_jax.models import flops
 from spct_jax.models.config import ModelConfig
-from spct_jax.sharding import Program, bytes_per_device, logical
+from spct_jax.sharding import Layout, bytes_per_device, logical
 from spct_jax.training import drawing, loop, meter, optimizers, rejection, rollout
 from spct_jax.training.context import Run
 from spct_jax.training.scoring import completion_mask, group_logprobs
@@ -40,62 +41,76 @@ def group_advantages(rewards: np.ndarray) -> np.ndarray:
     return np.where(spread, centred / np.where(spread, rewards.std(axis=1, keepdims=True), 1.0), 0.0).astype(np.float32)
 
 
+@flax.struct.dataclass
+class GRPOBatch:
+    """What an update learns from: B groups of G completions, with what is known of every token."""
+
+    groups: Groups
+    advantages: Any
+    """Float32[B G]."""
+    old_logprobs: Any
+    """Float32[B G T] under the policy that the rollout was drawn from; None on the first update after a rollout, when policy
+    and old policy are the same and the ratio is 1 by construction."""
+    ref_logprobs: Any
+    """Float32[B G T] under the fixed reference policy, at the rollout temperature."""
+    sampler_logprobs: Any
+    """Float32[B G T] as the sampler reported them; how far the trainer's differ is reported."""
+
+
+@flax.struct.dataclass
+class GRPOHyperparameters:
+    """Numbers of the loss: arguments of the update, not part of its program."""
+
+    beta: Any
+    """Weight of the KL estimate."""
+    clip: Any
+    """How far from 1 the ratio counts."""
+    temperature: Any
+    """Of the rollout; all log-probabilities are taken at it."""
+
+
 def grpo_loss(
-    params: Any,
-    config: ModelConfig,
-    groups: Groups,
-    advantages: jax.Array,
-    old_logprobs: jax.Array | None,
-    ref_logprobs: jax.Array,
-    sampler_logprobs: jax.Array,
-    *,
-    beta: float,
-    clip: float,
-    temperature: float,
-    parts: int = 1,
+    params: Any, config: ModelConfig, batch: GRPOBatch, hyperparameters: GRPOHyperparameters, micro_batches: int = 1
 ) -> tuple[jax.Array, tuple[loop.Metrics, jax.Array]]:
     """Negative Eq. 15: clipped surrogate minus beta times the k3 estimate of KL, mean over a sequence, then sequences.
 
     Args:
-      advantages: Float32[B G].
-      old_logprobs: Float32[B G T] under the policy that the rollout was drawn from, or None on the first update after a
-        rollout, when policy and old policy are the same and the ratio is 1 by construction.
-      ref_logprobs: Float32[B G T] under the fixed reference policy, at the rollout temperature.
-      sampler_logprobs: Float32[B G T] as the sampler reported them; how far the trainer's differ is reported.
-      beta: weight of the KL estimate.
-      clip: how far from 1 the ratio counts.
-      temperature: of the rollout.
-      parts: of how many equal parts of a batch these groups are one; the losses of the parts add up.
+      params: parameters of the policy.
+      config: its architecture.
+      batch: groups, or the micro-batch of them that is one of `micro_batches`, whose losses add up to that of the batch.
+      hyperparameters: `beta`, `clip` and `temperature`.
+      micro_batches: how many there are.
 
     Returns:
       (loss, (metrics, the policy's log-probabilities Float32[B G T])).
     """
-    logprobs, entropy = group_logprobs(params, config, groups, temperature)
-    old = jax.lax.stop_gradient(logprobs) if old_logprobs is None else old_logprobs
+    groups, clip = batch.groups, hyperparameters.clip
+    logprobs, entropy = group_logprobs(params, config, groups, hyperparameters.temperature)
+    old = jax.lax.stop_gradient(logprobs) if batch.old_logprobs is None else batch.old_logprobs
     mask = completion_mask(groups)
     # Of completion tokens only: exp of what stands behind them may be infinite, and 0 times that is NaN.
     log_ratio = jnp.where(mask > 0, logprobs - old, 0)
     # Far above any clip, and below where exp is infinite, whose gradient would be NaN where the clip leaves it out.
     ratio = jnp.exp(jnp.minimum(log_ratio, 60))
-    gain = advantages[..., None]
+    gain = batch.advantages[..., None]
     surrogate = jnp.minimum(ratio * gain, jnp.clip(ratio, 1 - clip, 1 + clip) * gain)
-    log_ref_ratio = jnp.where(mask > 0, ref_logprobs - logprobs, 0)
+    log_ref_ratio = jnp.where(mask > 0, batch.ref_logprobs - logprobs, 0)
     kl = jnp.exp(log_ref_ratio) - log_ref_ratio - 1
-    per_sequence = ((surrogate - beta * kl) * mask).sum(-1) / jnp.maximum(mask.sum(-1), 1)
-    loss = -per_sequence.mean() / parts
+    per_sequence = ((surrogate - hyperparameters.beta * kl) * mask).sum(-1) / jnp.maximum(mask.sum(-1), 1)
+    loss = -per_sequence.mean() / micro_batches
 
     tokens, sequences = mask.sum(), float(mask.shape[0] * mask.shape[1])
     clipped = (jnp.abs(ratio - 1) > clip) & (jnp.sign(ratio - 1) == jnp.sign(gain))
-    drift = jnp.where(mask > 0, jnp.abs(jnp.exp(logprobs - sampler_logprobs) - 1), 0)
+    drift = jnp.where(mask > 0, jnp.abs(jnp.exp(logprobs - batch.sampler_logprobs) - 1), 0)
     metrics = {
-        "loss": (loss * parts * sequences, sequences),
+        "loss": (loss * micro_batches * sequences, sequences),
         "kl": ((kl * mask).sum(), tokens),
         "entropy": ((entropy * mask).sum(), tokens),
         "clip_fraction": ((clipped * mask).sum(), tokens),
         "ratio_mean": ((ratio * mask).sum(), tokens),
         "ratio_p95": loop.p95(log_ratio, mask),
         "ratio_max": ((ratio * mask).max(), 1.0),
-        "sampler_drift": (drift.max(), 1.0) if old_logprobs is None else (0.0, 0.0),
+        "sampler_drift": (drift.max(), 1.0) if batch.old_logprobs is None else (0.0, 0.0),
         "length": (tokens, sequences),
         "tokens": (tokens, 1.0),
     }
@@ -103,65 +118,59 @@ def grpo_loss(
 
 
 def grpo_gradients(
-    params: Any,
-    groups: Groups,
-    advantages: jax.Array,
-    old_logprobs: jax.Array | None,
-    ref_logprobs: jax.Array,
-    sampler_logprobs: jax.Array,
-    settings: dict[str, Any],
-    *,
-    config: ModelConfig,
-    accumulate: int = 1,
+    params: Any, batch: GRPOBatch, hyperparameters: GRPOHyperparameters, *, config: ModelConfig, micro_batches: int = 1
 ) -> tuple[Any, loop.Metrics, jax.Array]:
-    """Gradients of `grpo_loss`, its metrics and the log-probabilities; `settings` are `beta`, `clip` and `temperature`."""
+    """Gradients of `grpo_loss`, its metrics, and the policy's log-probabilities Float32[B G T]."""
 
-    def loss(params, rows):
-        return grpo_loss(params, config, *rows, **settings, parts=accumulate)
+    def loss(params, batch):
+        return grpo_loss(params, config, batch, hyperparameters, micro_batches)
 
-    batch = (groups, advantages, old_logprobs, ref_logprobs, sampler_logprobs)
-    return loop.gradients(loss, params, batch, accumulate)
+    return loop.gradients(loss, params, batch, micro_batches)
 
 
-def _step(
+def make_step(
+    layout: Layout,
     state: train_state.TrainState,
-    *rollout: Any,
-    config: ModelConfig,
+    model: ModelConfig,
     optimizer: optax.GradientTransformation,
-    accumulate: int = 1,
-) -> tuple[train_state.TrainState, loop.Metrics, jax.Array]:
-    """One update on a `rollout`, the arguments of `grpo_gradients` from groups on.
+    micro_batches: int = 1,
+) -> Callable:
+    """The update, compiled when it is first called.
 
-    Returns:
-      (state, metrics, the log-probabilities before it).
+    `(state, GRPOBatch, GRPOHyperparameters) -> (state, metrics, the log-probabilities before the update)`. Of `state` only the
+    shapes count; the update takes over the memory of the one that it is called with.
     """
-    gradients, metrics, logprobs = grpo_gradients(state.params, *rollout, config=config, accumulate=accumulate)
-    return train_state.apply_gradients(state, gradients, optimizer), metrics, logprobs
+
+    def step(state, batch, hyperparameters):
+        with layout.constraints():
+            gradients, metrics, logprobs = grpo_gradients(
+                state.params, batch, hyperparameters, config=model, micro_batches=micro_batches
+            )
+            return train_state.apply_gradients(state, gradients, optimizer), metrics, logprobs
+
+    split, rows = layout.state(state), layout.sharding("batch")
+    return jax.jit(
+        step, donate_argnums=0, in_shardings=(split, rows, layout.replicated), out_shardings=(split, layout.replicated, rows)
+    )
 
 
-GRPO_BATCH = ("batch", "batch", "batch", "batch", "batch", "replicated")
-"""What the arguments of an update are, behind the state."""
+def make_reference(layout: Layout, params: Any, model: ModelConfig, micro_batches: int = 1) -> Callable:
+    """The reference policy's log-probabilities, compiled when first called: (params, groups, temperature) -> Float32[B G T].
 
-grpo_step = Program(
-    _step,
-    ("state", *GRPO_BATCH),
-    lambda layout, state, *_, **__: (layout.state(state), layout.replicated, layout.sharding("batch")),
-    donate=(0,),
-)
+    They are computed in as many micro-batches as the update, whose memory then is enough. Of `params` only the shapes count.
+    """
 
+    def reference_logprobs(params, groups, temperature):
+        def score(groups):
+            return group_logprobs(params, model, groups, temperature)[0]
 
-def _reference(params: Any, groups: Groups, temperature: float, *, config: ModelConfig, accumulate: int = 1) -> jax.Array:
-    """Float32[B G T] under the reference policy, in the same parts as the update, whose memory then is enough."""
+        with layout.constraints():
+            if micro_batches == 1:
+                return score(groups)
+            return loop.join_rows(jax.lax.map(score, loop.split_rows(groups, micro_batches)))
 
-    def score(groups):
-        return group_logprobs(params, config, groups, temperature)[0]
-
-    if accumulate == 1:
-        return score(groups)
-    return loop.join_rows(jax.lax.map(score, loop.split_rows(groups, accumulate)))
-
-
-reference_logprobs = Program(_reference, ("params", "batch", "replicated"), lambda layout, *_, **__: layout.sharding("batch"))
+    rows = layout.sharding("batch")
+    return jax.jit(reference_logprobs, in_shardings=(layout.params(params), rows, layout.replicated), out_shardings=rows)
 
 
 def run_rl(run: Run) -> dict[str, float]:
@@ -171,40 +180,28 @@ def run_rl(run: Run) -> dict[str, float]:
     reference = run.policy_before("rl", config.ref_dtype)
     drawn_with = jax.eval_shape(lambda p: logical.cast(p, run.model.dtype), reference)
     read = bytes_per_device(drawn_with, run.rollout_layout.params(drawn_with))
-    settings = {"beta": config.kl_beta, "clip": config.clip, "temperature": config.temperature}
+    hyperparameters = GRPOHyperparameters(config.kl_beta, config.clip, config.temperature)
+    state = loop.abstract_state(run, "rl", optimizer)
+    train_step = make_step(run.layout, state, run.model, optimizer, config.accumulate)
+    reference_logprobs = make_reference(run.layout, reference, run.model, config.accumulate)
 
     def update(state, step):
         logged, numbers = read_log(run, step), batch_of(run, problems, step)
         drawn, sampler_logprobs = logged or roll_out(run, state.params, numbers, step)
         groups = run.pack([*map(run.example, numbers, drawn)], config.group_size)
-        sampler_logprobs = run.layout.split(sampler_logprobs)
         given = np.array([[rewards.reward(s, r.truth) for s in r.scores] for r in drawn])
-        advantages = run.layout.split(group_advantages(given))
-        ref_logprobs = reference_logprobs(
-            reference,
-            groups,
-            config.temperature,
-            layout=run.layout,
-            config=run.model,
-            accumulate=config.accumulate,
+        batch = GRPOBatch(
+            groups=groups,
+            advantages=run.layout.split(group_advantages(given)),
+            old_logprobs=None,
+            ref_logprobs=reference_logprobs(reference, groups, config.temperature),
+            sampler_logprobs=run.layout.split(sampler_logprobs),
         )
-        old_logprobs, metrics = None, {}
+        metrics = {}
         for _ in range(config.updates_per_rollout):
-            state, new, logprobs = grpo_step(
-                state,
-                groups,
-                advantages,
-                old_logprobs,
-                ref_logprobs,
-                sampler_logprobs,
-                settings,
-                layout=run.layout,
-                config=run.model,
-                optimizer=optimizer,
-                accumulate=config.accumulate,
-            )
+            state, new, logprobs = train_step(state, batch, hyperparameters)
             metrics = loop.add_metrics(metrics, new) if metrics else new
-            old_logprobs = logprobs if old_logprobs is None else old_logprobs
+            batch = batch if batch.old_logprobs is not None else batch.replace(old_logprobs=logprobs)
         metrics |= {
             "tokens": new["tokens"],
             "reward": (given.sum(), given.size),

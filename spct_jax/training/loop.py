@@ -63,36 +63,36 @@ def add_metrics(a: Metrics, b: Metrics) -> Metrics:
     return {name: one(name) for name in a}
 
 
-def split_rows(batch: Any, parts: int) -> Any:
-    """A tree of arrays of rows [B ..] as `parts` of them, [parts B/parts ..]: part p has rows p, p + parts, .."""
+def split_rows(batch: Any, count: int) -> Any:
+    """A tree of arrays [B ..] as `count` micro-batches, [count B/count ..]: number m has rows m, m + count, .."""
 
     def split(x):
         # Strided, so that rows stay on the device that has them.
-        return logical.constrain(jnp.moveaxis(x.reshape(-1, parts, *x.shape[1:]), 1, 0), None, "batch")
+        return logical.constrain(jnp.moveaxis(x.reshape(-1, count, *x.shape[1:]), 1, 0), None, "batch")
 
     return jax.tree.map(split, batch)
 
 
-def join_rows(parts: Any) -> Any:
+def join_rows(micro_batches: Any) -> Any:
     """The rows [B ..] of what `split_rows` split."""
-    return jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1).reshape(-1, *x.shape[2:]), parts)
+    return jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1).reshape(-1, *x.shape[2:]), micro_batches)
 
 
-def gradients(loss: Callable, params: Any, batch: Any, parts: int = 1, onto: Any = None) -> tuple[Any, Metrics, Any]:
-    """Gradients of a loss over a batch, taken of one part of the rows after the other where `parts` is more than 1.
+def gradients(loss: Callable, params: Any, batch: Any, micro_batches: int = 1, onto: Any = None) -> tuple[Any, Metrics, Any]:
+    """Gradients of a loss over a batch, taken of one micro-batch after the other.
 
     Args:
-      loss: `loss(params, batch) -> (loss, (metrics, per_row))`; the losses of the parts add up to the loss of the whole.
+      loss: `loss(params, batch) -> (loss, (metrics, per_row))`; the losses of micro-batches add up to the loss of the batch.
       params: what it is differentiated by.
       batch: a tree of arrays of rows, B first.
-      parts: divides B.
+      micro_batches: how many; divides B.
       onto: gradients of rows of another shape, which these are added to.
 
     Returns:
       (gradients in the parameters' dtype, split as the parameters are, the metrics, per_row of all rows).
     """
     grad = jax.grad(loss, has_aux=True)
-    if parts == 1:
+    if micro_batches == 1:
         total, (metrics, per_row) = grad(params, batch)
         total = total if onto is None else jax.tree.map(jnp.add, onto, total)
     else:
@@ -102,8 +102,8 @@ def gradients(loss: Callable, params: Any, batch: Any, parts: int = 1, onto: Any
             return logical.constrain_params(jax.tree.map(jnp.add, total, part)), (metrics, per_row)
 
         begun = logical.constrain_params(jax.tree.map(jnp.zeros_like, params) if onto is None else onto)
-        total, (each, per_row) = lax.scan(step, begun, split_rows(batch, parts))
-        rows = [jax.tree.map(lambda x, p=p: x[p], each) for p in range(parts)]
+        total, (each, per_row) = lax.scan(step, begun, split_rows(batch, micro_batches))
+        rows = [jax.tree.map(lambda x, p=p: x[p], each) for p in range(micro_batches)]
         metrics = functools.reduce(add_metrics, rows)
         per_row = join_rows(per_row)
     metrics["gradient_norm"] = (optax.tree.norm(total), 1.0)
@@ -131,6 +131,11 @@ def add_to_sums(sums: dict[str, list[float]], metrics: Metrics) -> dict[str, lis
     }
 
 
+def abstract_state(run: Run, stage: str, optimizer: optax.GradientTransformation) -> TrainState:
+    """Shapes, dtypes and shardings of what a stage trains."""
+    return train_state.abstract_state(run.layout, checkpoints.abstract_params(run.model, kind_of(stage)), optimizer)
+
+
 def fit(
     run: Run,
     stage: str,
@@ -154,7 +159,7 @@ def fit(
     """
     directory, saving = run.workdir / stage, run.config.checkpoint
     with contextlib.ExitStack() as stack:
-        target = train_state.abstract_state(run.layout, checkpoints.abstract_params(run.model, kind_of(stage)), optimizer)
+        target = abstract_state(run, stage, optimizer)
         first, state, progress = train_state.restore_newest(target, directory)
         manager = stack.enter_context(saved_steps.manager(directory, keep=saving.keep, keep_hours=saving.keep_hours))
         if state is None:

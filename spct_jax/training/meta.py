@@ -5,6 +5,7 @@ writes (`meta_rm.policy_data`), from that policy's parameters. The critiques of 
 """
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -19,7 +20,7 @@ from spct_jax.data.batches import Example, Groups
 from spct_jax.models import flops, heads
 from spct_jax.models.config import ModelConfig
 from spct_jax.reward_models.meta import meta_rewards
-from spct_jax.sharding import Program
+from spct_jax.sharding import Layout
 from spct_jax.training import grpo, loop, meter, optimizers, rejection
 from spct_jax.training.context import Run
 
@@ -48,35 +49,37 @@ def meta_loss(
 
 
 def meta_gradients(
-    params: Any, groups: Groups, labels: jax.Array, *, config: ModelConfig, accumulate: int = 1
+    params: Any, groups: Groups, labels: jax.Array, *, config: ModelConfig, micro_batches: int = 1
 ) -> tuple[Any, loop.Metrics]:
-    """Gradients of `meta_loss` and its metrics, in `accumulate` parts."""
+    """Gradients of `meta_loss` and its metrics, of so many micro-batches one after the other."""
     total = (groups.lengths > 0).astype(jnp.float32).sum()
 
     def loss(params, rows):
         value, metrics = meta_loss(params, config, *rows, total)
         return value, (metrics, None)
 
-    return loop.gradients(loss, params, (groups, labels), accumulate)[:2]
+    return loop.gradients(loss, params, (groups, labels), micro_batches)[:2]
 
 
-def _step(
+def make_step(
+    layout: Layout,
     state: train_state.TrainState,
-    groups: Groups,
-    labels: jax.Array,
-    *,
-    config: ModelConfig,
+    model: ModelConfig,
     optimizer: optax.GradientTransformation,
-    accumulate: int = 1,
-) -> tuple[train_state.TrainState, loop.Metrics]:
-    """One update; returns (state, metrics)."""
-    gradients, metrics = meta_gradients(state.params, groups, labels, config=config, accumulate=accumulate)
-    return train_state.apply_gradients(state, gradients, optimizer), metrics
+    micro_batches: int = 1,
+) -> Callable:
+    """The update, compiled when it is first called: (state, groups, labels Float32[B G]) -> (state, metrics).
 
+    Of `state` only the shapes count; the update takes over the memory of the one that it is called with.
+    """
 
-meta_step = Program(
-    _step, ("state", "batch", "batch"), lambda layout, state, *_, **__: (layout.state(state), layout.replicated), donate=(0,)
-)
+    def step(state, groups, labels):
+        with layout.constraints():
+            gradients, metrics = meta_gradients(state.params, groups, labels, config=model, micro_batches=micro_batches)
+            return train_state.apply_gradients(state, gradients, optimizer), metrics
+
+    split, rows = layout.state(state), layout.sharding("batch")
+    return jax.jit(step, donate_argnums=0, in_shardings=(split, rows, rows), out_shardings=(split, layout.replicated))
 
 
 def run_meta_rm(run: Run) -> dict[str, float]:
@@ -86,6 +89,8 @@ def run_meta_rm(run: Run) -> dict[str, float]:
     drawing = rejection.draw(run, rejection.FINAL) if config.policy_data == "draws" else None
     examples = _examples(run)
     group_size = max(example.size for example, _ in examples)
+    state = loop.abstract_state(run, "meta_rm", optimizer)
+    train_step = make_step(run.layout, state, run.model, optimizer, config.accumulate)
 
     def make_params():
         head = heads.init_score_head(run.model, run.key("meta_rm"))
@@ -98,16 +103,7 @@ def run_meta_rm(run: Run) -> dict[str, float]:
         labels = np.zeros((len(chosen), group_size), np.float32)
         for row, values in zip(labels, right, strict=True):
             row[: len(values)] = values
-        groups = run.pack(rows, group_size)
-        state, metrics = meta_step(
-            state,
-            groups,
-            run.layout.split(labels),
-            layout=run.layout,
-            config=run.model,
-            optimizer=optimizer,
-            accumulate=config.accumulate,
-        )
+        state, metrics = train_step(state, run.pack(rows, group_size), run.layout.split(labels))
         trunk, time = run.limits.max_prompt - 1, run.limits.max_completion
         arithmetic = flops.update(run.model, len(chosen), group_size, trunk, time + 1, logits=False)
         metrics["least_seconds"] = (meter.least_seconds(run.layout, arithmetic), 1.0)

@@ -1,6 +1,7 @@
 """Supervised fine-tuning on completions that share prompts: the cold start, and RFT on what rejection sampling kept."""
 
 import collections
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -12,7 +13,7 @@ from spct_jax.data.batches import Groups
 from spct_jax.errors import InputError
 from spct_jax.models import flops
 from spct_jax.models.config import ModelConfig
-from spct_jax.sharding import Program
+from spct_jax.sharding import Layout
 from spct_jax.training import loop, meter, mixture, optimizers, rejection
 from spct_jax.training.config import RFTConfig, SFTConfig
 from spct_jax.training.context import Run
@@ -41,7 +42,7 @@ def sft_loss(
 
 
 def sft_gradients(
-    params: Any, batch: tuple[Groups, ...], *, config: ModelConfig, accumulate: tuple[int, ...] = ()
+    params: Any, batch: tuple[Groups, ...], *, config: ModelConfig, micro_batches: tuple[int, ...] = ()
 ) -> tuple[Any, loop.Metrics]:
     """Gradients of `sft_loss` over a batch and its metrics.
 
@@ -49,7 +50,7 @@ def sft_gradients(
       params: what it is differentiated by.
       batch: groups of one G or several, one after the other; the loss is a mean over the tokens of all.
       config: the architecture.
-      accumulate: in how many parts each of them is taken; () is one each.
+      micro_batches: in how many each of them is taken, one after the other; () is one each.
     """
     total = sum(completion_mask(groups).sum() for groups in batch)
 
@@ -58,29 +59,34 @@ def sft_gradients(
         return value, (metrics, None)
 
     gradients, metrics = None, {}
-    for groups, parts in zip(batch, accumulate or (1,) * len(batch), strict=True):
-        gradients, new, _ = loop.gradients(loss, params, groups, parts, gradients)
+    for groups, count in zip(batch, micro_batches or (1,) * len(batch), strict=True):
+        gradients, new, _ = loop.gradients(loss, params, groups, count, gradients)
         norm = new.pop("gradient_norm")
         metrics = loop.add_metrics(metrics, new) if metrics else new
     return gradients, {**metrics, "gradient_norm": norm}
 
 
-def _step(
+def make_step(
+    layout: Layout,
     state: train_state.TrainState,
-    batch: tuple[Groups, ...],
-    *,
-    config: ModelConfig,
+    model: ModelConfig,
     optimizer: optax.GradientTransformation,
-    accumulate: tuple[int, ...] = (),
-) -> tuple[train_state.TrainState, loop.Metrics]:
-    """One update; returns (state, metrics)."""
-    gradients, metrics = sft_gradients(state.params, batch, config=config, accumulate=accumulate)
-    return train_state.apply_gradients(state, gradients, optimizer), metrics
+    micro_batches: tuple[int, ...] = (),
+) -> Callable:
+    """The update, compiled when it is first called: (state, groups of one G or several) -> (state, metrics).
 
+    Of `state` only the shapes count; the update takes over the memory of the one that it is called with.
+    """
 
-sft_step = Program(
-    _step, ("state", "batch"), lambda layout, state, *_, **__: (layout.state(state), layout.replicated), donate=(0,)
-)
+    def step(state, batch):
+        with layout.constraints():
+            gradients, metrics = sft_gradients(state.params, batch, config=model, micro_batches=micro_batches)
+            return train_state.apply_gradients(state, gradients, optimizer), metrics
+
+    split = layout.state(state)
+    return jax.jit(
+        step, donate_argnums=0, in_shardings=(split, layout.sharding("batch")), out_shardings=(split, layout.replicated)
+    )
 
 
 def train(
@@ -92,12 +98,13 @@ def train(
     shapes = mixture.shapes(mixed.rows, config.batch_size, config.accumulate, run.layout.batch_shards)
     trunk, time = run.limits.max_prompt - 1, run.limits.max_completion
     arithmetic = sum(flops.update(run.model, rows, size, trunk, time) for size, (rows, _) in shapes.items())
+    state = loop.abstract_state(run, stage, optimizer)
+    train_step = make_step(run.layout, state, run.model, optimizer, tuple(count for _, count in shapes.values()))
 
     def update(state, step):
         examples = mixed.batch(step)
         batch = tuple(run.pack(examples[size], size, rows) for size, (rows, _) in shapes.items())
-        parts = tuple(parts for _, parts in shapes.values())
-        state, metrics = sft_step(state, batch, layout=run.layout, config=run.model, optimizer=optimizer, accumulate=parts)
+        state, metrics = train_step(state, batch)
         metrics["least_seconds"] = (meter.least_seconds(run.layout, arithmetic), 1.0)
         return state, metrics, [e.id for size in shapes for e in examples[size]]
 

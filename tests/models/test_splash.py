@@ -64,10 +64,12 @@ layout = sharding.make_layout(MeshConfig(strategy="fsdp_tensor", tensor=2), hard
 ints = lambda *shape: jax.ShapeDtypeStruct(shape, np.int32)
 groups = Groups(trunk_tokens=ints(4, 255), trunk_lengths=ints(4), inputs=ints(4, 2, 17), lengths=ints(4, 2))
 params = jax.eval_shape(lambda: models.init(config, jax.random.key(0)))
-step = sharding.Program(
-    sft.sft_gradients, ("params", "batch"), lambda layout, p, *_, **__: (layout.params(p), layout.replicated)
-)
-text = step.lower(params, (groups,), layout=layout, config=config).compile().as_text()
+def gradients(params, groups):
+    with layout.constraints():
+        return sft.sft_gradients(params, (groups,), config=config)
+split = layout.params(params)
+step = jax.jit(gradients, in_shardings=(split, layout.sharding("batch")), out_shardings=(split, layout.replicated))
+text = step.lower(params, groups).compile().as_text()
 print("kernels", text.count("tpu_custom_call"))
 """
 

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import pytest
 from jax import lax
 
+from spct_jax import sharding
 from spct_jax.checkpoints import abstract_params, train_state
 from spct_jax.models import attention, flops, sizes
 from spct_jax.planning import hlo, programs
@@ -268,13 +269,15 @@ def test_the_count_by_hand_is_what_is_compiled(program, layers, scores, monkeypa
     B, G, P, T = 2, 4, 320, 64
     model = dataclasses.replace(MODEL, num_layers=layers)
     params, groups = abstract_params(model), programs.abstract_groups(B, G, P, T)
+    layout = sharding.make_layout(devices=jax.devices()[:1])
     if program == "sft":
         optimizer = optimizers.make(OptimizerConfig(), 10)
         state = train_state.abstract_state(None, params, optimizer)
-        lowered = sft.sft_step.lower(state, (groups,), config=model, optimizer=optimizer)
+        lowered = sft.make_step(layout, state, model, optimizer).lower(state, (groups,))
         expected = flops.update(model, B, G, P, T)
     else:
-        lowered = grpo.reference_logprobs.lower(params, groups, jax.ShapeDtypeStruct((), jnp.float32), config=model)
+        temperature = jax.ShapeDtypeStruct((), jnp.float32)
+        lowered = grpo.make_reference(layout, params, model).lower(params, groups, temperature)
         expected = flops.forward(model, B, G, P, T)
     found = hlo.Module(lowered.compile().as_text()).cost().flops
     assert found == pytest.approx(expected, rel=0.01)

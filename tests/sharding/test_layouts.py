@@ -93,17 +93,8 @@ def test_no_logits_of_a_whole_sequence_ever_exist():
     rows = [jax.ShapeDtypeStruct((B, G, T), np.float32)] * 2
     optimizer = optax.sgd(0.1)
     state = train_state.abstract_state(layout, checkpoints.abstract_params(config), optimizer)
-    lowered = grpo.grpo_step.lower(
-        state,
-        groups,
-        jax.ShapeDtypeStruct((B, G), np.float32),
-        None,
-        *rows,
-        sharded.SETTINGS,
-        layout=layout,
-        config=config,
-        optimizer=optimizer,
-    )
+    batch = grpo.GRPOBatch(groups, jax.ShapeDtypeStruct((B, G), np.float32), None, *rows)
+    lowered = grpo.make_step(layout, state, config, optimizer).lower(state, batch, sharded.HYPERPARAMETERS)
     memory = lowered.compile().memory_analysis()
     logits = B // 2 * G * T * config.vocab_size * 4
     assert memory.temp_size_in_bytes < logits / 4

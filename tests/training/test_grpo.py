@@ -1,7 +1,6 @@
 """GRPO: advantages and loss against hand-computed numbers, ratios, and the clip."""
 
 import dataclasses
-import functools
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +20,7 @@ from spct_jax.training.scoring import completion_mask, group_logprobs
 
 CONFIG = dataclasses.replace(sizes.toy(64), num_layers=2)
 OPTIMIZER = OptimizerConfig(warmup_steps=0)
+HYPERPARAMETERS = grpo.GRPOHyperparameters(beta=0.08, clip=0.2, temperature=1.0)
 P, T, G = 12, 8, 4
 
 
@@ -39,8 +39,8 @@ def groups():
 
 
 def loss_of(params, groups, advantages, old, reference, **options):
-    options = {"beta": 0.08, "clip": 0.2, "temperature": 1.0} | options
-    return grpo.grpo_loss(params, CONFIG, groups, advantages, old, reference, reference, **options)
+    hyperparameters = dataclasses.replace(HYPERPARAMETERS, **options)
+    return grpo.grpo_loss(params, CONFIG, grpo.GRPOBatch(groups, advantages, old, reference, reference), hyperparameters)
 
 
 def test_advantages_of_the_papers_groups():
@@ -106,19 +106,11 @@ def step(params, groups, updates, learning_rate=0.05):
     state = train_state.TrainState(params=jax.tree.map(jnp.copy, params), opt_state=optimizer.init(params))
     reference = group_logprobs(params, CONFIG, groups)[0]
     advantages = jnp.array([[1.0, -1.0, 1.0, -1.0]] * 2)
+    update = grpo.make_step(sharding.make_layout(devices=jax.devices()[:1]), state, CONFIG, optimizer)
     old, seen = None, []
     for _ in range(updates):
-        state, metrics, logprobs = grpo.grpo_step(
-            state,
-            groups,
-            advantages,
-            old,
-            reference,
-            reference,
-            {"beta": 0.0, "clip": 0.2, "temperature": 1.0},
-            config=CONFIG,
-            optimizer=optimizer,
-        )
+        batch = grpo.GRPOBatch(groups, advantages, old, reference, reference)
+        state, metrics, logprobs = update(state, batch, dataclasses.replace(HYPERPARAMETERS, beta=0.0))
         old = logprobs if old is None else old
         seen.append((loop.mean(metrics), logprobs))
     return seen
@@ -130,24 +122,24 @@ def test_two_updates_per_rollout_see_the_clip_act(params, groups):
     assert second["clip_fraction"] > 0
 
 
-def test_ratio_metrics_are_those_of_the_tokens_and_the_same_in_parts(params, groups):
+def test_ratio_metrics_are_those_of_the_tokens_and_the_same_in_micro_batches(params, groups):
     rng = np.random.default_rng(4)
     logprobs, inside = np.asarray(group_logprobs(params, CONFIG, groups)[0]), np.asarray(completion_mask(groups)) > 0
     old = (logprobs - rng.normal(0, 0.4, logprobs.shape)).astype(np.float32)
     old[~inside] = logprobs[~inside] - 30  # what padding holds must not count
     ratio = np.exp(logprobs - old, dtype=np.float64)[inside]
-    batch = (groups, jnp.ones((2, G)), jnp.asarray(old), jnp.asarray(logprobs), jnp.asarray(logprobs))
-    settings = {"beta": 0.0, "clip": 0.2, "temperature": 1.0}
-    for parts in (1, 2):
-        got = loop.mean(grpo.grpo_gradients(params, *batch, settings, config=CONFIG, accumulate=parts)[1])
+    batch = grpo.GRPOBatch(groups, jnp.ones((2, G)), *map(jnp.asarray, (old, logprobs, logprobs)))
+    for count in (1, 2):
+        got = loop.mean(grpo.grpo_gradients(params, batch, HYPERPARAMETERS, config=CONFIG, micro_batches=count)[1])
         exact = np.sort(ratio)[int(np.ceil(0.95 * ratio.size)) - 1]
         assert exact * 0.999999 <= got["ratio_p95"] <= exact * 1.0101
         np.testing.assert_allclose([got["ratio_mean"], got["ratio_max"]], [ratio.mean(), ratio.max()], rtol=1e-5)
 
 
-def test_the_reference_scores_the_same_in_parts(params, groups):
-    whole, parts = (np.asarray(grpo.reference_logprobs(params, groups, 0.6, config=CONFIG, accumulate=n)) for n in (1, 2))
-    np.testing.assert_allclose(parts, whole, rtol=0, atol=1e-5)
+def test_the_reference_scores_the_same_in_micro_batches(params, groups):
+    layout = sharding.make_layout(devices=jax.devices()[:1])
+    once, twice = (np.asarray(grpo.make_reference(layout, params, CONFIG, count)(params, groups, 0.6)) for count in (1, 2))
+    np.testing.assert_allclose(twice, once, rtol=0, atol=1e-5)
 
 
 def test_clipped_tokens_get_no_gradient(params, groups):
@@ -207,11 +199,7 @@ def test_a_reference_in_bfloat16_is_the_policy_it_starts_from(params, groups, mi
     reference = jax.device_get(run.policy_before("rl", "bfloat16"))
     assert {str(x.dtype) for x in jax.tree.leaves(reference)} == {"float32", "bfloat16"}
 
-    settings = {"beta": 0.08, "clip": 0.2, "temperature": 1.0}
     wanted = jax.jit(lambda p: group_logprobs(p, config, groups, 1.0)[0])(reference)
-    loss = functools.partial(grpo.grpo_loss, config=config, groups=groups, old_logprobs=None, **settings)
-    advantages = jnp.ones((2, G))
-    gradient = jax.jit(
-        jax.grad(lambda p: loss(p, advantages=advantages, ref_logprobs=wanted, sampler_logprobs=wanted), has_aux=True)
-    )
+    batch = grpo.GRPOBatch(groups, jnp.ones((2, G)), None, wanted, wanted)
+    gradient = jax.jit(jax.grad(lambda p: grpo.grpo_loss(p, config, batch, HYPERPARAMETERS), has_aux=True))
     assert float(gradient(params)[1][0]["kl"][0]) == 0.0

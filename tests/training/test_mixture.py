@@ -94,8 +94,8 @@ def test_parts_are_equal_and_no_larger_than_they_may_be(rows, most, shards):
     assert rows <= whole < rows + parts * shards and whole // parts <= most
 
 
-@pytest.mark.parametrize("accumulate", [(1, 1), (2, 4)])
-def test_rows_of_one_and_of_two_branches_give_the_gradient_of_all_their_tokens(accumulate):
+@pytest.mark.parametrize("micro_batches", [(1, 1), (2, 4)])
+def test_rows_of_one_and_of_two_branches_give_the_gradient_of_all_their_tokens(micro_batches):
     """That of the same completions in one batch with empty branches."""
     model, rng = sharded.config_of("sft"), np.random.default_rng(0)
     params = models.init(model, jax.random.key(0))
@@ -107,7 +107,7 @@ def test_rows_of_one_and_of_two_branches_give_the_gradient_of_all_their_tokens(a
         return jax.tree.map(jnp.asarray, packed)
 
     want, expected = sft.sft_gradients(params, (pack(0, 6, 2),), config=model)
-    got, metrics = sft.sft_gradients(params, (pack(0, 2, 2), pack(2, 6, 1)), config=model, accumulate=accumulate)
+    got, metrics = sft.sft_gradients(params, (pack(0, 2, 2), pack(2, 6, 1)), config=model, micro_batches=micro_batches)
     assert sharded.worst(got, want) < 1e-5
     expected, metrics = sharded.totals(expected), sharded.totals(metrics)
     assert metrics.pop("branch_slots_used") == 7 / 8 and expected.pop("branch_slots_used") == 7 / 12
