@@ -23,7 +23,7 @@ import tqdm
 from absl import flags, logging
 
 from spct_jax import checkpoints, cli, config, files, pipeline, sharding
-from spct_jax.checkpoints import steps, train_state
+from spct_jax.checkpoints import restore, train_state
 from spct_jax.errors import InputError
 from spct_jax.grm.template import load_template
 from spct_jax.training import optimizers
@@ -74,7 +74,7 @@ class Loader:
 
     def as_training(self):
         """(step, state and progress)."""
-        stored = steps.read_newest(self.directory, self.targets)
+        stored = restore.read_newest(self.directory, self.targets)
         return stored.step, (stored.trees, stored.progress)
 
     def facts(self, read) -> tuple[int, list]:

@@ -1,30 +1,25 @@
 """Models on disk: our directories, Hugging Face's layout, Google's, and the state of training."""
 
-from spct_jax.checkpoints.directory import (
-    COMPUTE,
-    Model,
-    check_finite,
-    describe,
-    first_not_finite,
-    load,
-    read_architecture,
-    read_card,
-    read_templates,
-    read_tokenizer,
-    save,
-    write_templates,
-)
+from spct_jax.checkpoints.conversion import convert, load_any
+from spct_jax.checkpoints.directory import Card, describe, read_card, save
 from spct_jax.checkpoints.kinds import ModelKind, abstract_params
+from spct_jax.checkpoints.loading import load, read_architecture, read_tokenizer
+from spct_jax.checkpoints.model import COMPUTE, Model
+from spct_jax.checkpoints.side_files import read_templates, write_templates
+from spct_jax.checkpoints.trees import check_finite, first_not_finite
 
 __all__ = [
     "COMPUTE",
+    "Card",
     "Model",
     "ModelKind",
     "abstract_params",
     "check_finite",
+    "convert",
     "describe",
     "first_not_finite",
     "load",
+    "load_any",
     "read_architecture",
     "read_card",
     "read_templates",

@@ -1,7 +1,7 @@
-"""Digests: what tells an array, a file or a description that was altered from the one that was saved.
+"""Digests of arrays, which tell one that was altered from the one that was saved.
 
-An array's digest depends on the bits of every element and on its index, not on how the array is split over devices. It is
-computed where the array is, so that no process needs all of it.
+A digest depends on the bits of every element and on its index, not on how the array is split over devices. It is computed
+where the array is, so that no process needs all of it.
 """
 
 from typing import Any
@@ -11,6 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from spct_jax.checkpoints import trees
+
 SEEDS = (0x9E3779B9, 0x85EBCA6B)
 """Of the two 32-bit halves of an array's digest."""
 
@@ -18,10 +20,10 @@ SEEDS = (0x9E3779B9, 0x85EBCA6B)
 def of_tree(tree: Any) -> dict[str, dict[str, Any]]:
     """Per leaf name: `shape`, `dtype`, and the digest of its bits by dtype.
 
-    A leaf of float32 or bfloat16 has digests for both, of what it is when cast: a reader may restore it in either.
+    A leaf of float32 or bfloat16 has a digest for each of the two, of the leaf cast to it: a reader may restore it in either.
     """
-    leaves = named_leaves(tree)
-    # One after the other: programs that sum over devices, many of them at once, wait for each other's threads on CPUs.
+    leaves = trees.named_leaves(tree)
+    # One after the other: on CPUs, programs that sum over devices wait for each other's threads if many run at once.
     found = [jax.device_get(_digests(leaf)) for _, leaf in leaves]
     return {
         name: {"shape": list(leaf.shape), "dtype": str(leaf.dtype)}
@@ -36,14 +38,6 @@ def differing(recorded: dict[str, dict[str, Any]], tree: Any) -> str | None:
         if recorded.get(name, {}).get(found["dtype"]) != found[found["dtype"]]:
             return name
     return None
-
-
-def named_leaves(tree: Any) -> list[tuple[str, Any]]:
-    """(name, leaf) of every leaf, names like `blocks/0/mlp/gate`."""
-    return [
-        (jax.tree_util.keystr(path, simple=True, separator="/"), leaf)
-        for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]
-    ]
 
 
 @jax.jit
@@ -80,8 +74,8 @@ def _hash(words: jax.Array) -> jax.Array:
     for seed in SEEDS:
         index = jnp.full((1,) * words.ndim, seed, jnp.uint32)
         for axis, length in enumerate(words.shape):
-            places = _mix(jnp.arange(length, dtype=jnp.uint32) + np.uint32((seed * (2 * axis + 3)) & 0xFFFFFFFF))
-            index = _mix(index + places.reshape((-1,) + (1,) * (words.ndim - axis - 1)))
+            along = _mix(jnp.arange(length, dtype=jnp.uint32) + np.uint32((seed * (2 * axis + 3)) & 0xFFFFFFFF))
+            index = _mix(index + along.reshape((-1,) + (1,) * (words.ndim - axis - 1)))
         halves.append(jnp.sum(_mix(words ^ index), dtype=jnp.uint32))
     return jnp.stack(halves)
 

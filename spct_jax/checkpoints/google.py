@@ -17,7 +17,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from spct_jax import files
-from spct_jax.checkpoints import families, steps, trees
+from spct_jax.checkpoints import families, orbax_arrays, trees
 from spct_jax.errors import InputError
 from spct_jax.models import stack
 from spct_jax.models.config import ModelConfig
@@ -57,7 +57,7 @@ def load_google(directory: str | os.PathLike, config: ModelConfig, *, dtype: str
                     raise InputError(f"{directory}: not an Orbax checkpoint (an array that it names is not there)")
                 empty = jax.tree.map(lambda leaf: np.broadcast_to(np.zeros((), leaf.dtype), leaf.shape), claimed)
                 _take_all(empty, config, str(directory))
-                steps.check_claims(claimed)
+                orbax_arrays.check_claims(claimed)
             tree = reader.restore(path)
     except InputError:
         raise

@@ -16,9 +16,10 @@ import numpy as np
 import tqdm
 
 from spct_jax import files
-from spct_jax.checkpoints import config_json, families, safetensors_files, trees
+from spct_jax.checkpoints import array_digests, config_json, families, safetensors_files, side_files, trees
 from spct_jax.checkpoints.families import Family, Tensor
-from spct_jax.checkpoints.kinds import ModelKind
+from spct_jax.checkpoints.kinds import ModelKind, abstract_params
+from spct_jax.checkpoints.model import COMPUTE, Model, Shardings, digest_of
 from spct_jax.checkpoints.safetensors_files import DTYPES, Shards, ToWrite
 from spct_jax.checkpoints.trees import TreePath
 from spct_jax.data.tokenizer import Tokenizer
@@ -27,6 +28,7 @@ from spct_jax.models import stack
 from spct_jax.models.config import ModelConfig
 
 SHARD_BYTES = 5 * 10**9
+GENERATION_CONFIG = "generation_config.json"
 
 
 def is_hf_directory(directory: str | os.PathLike) -> bool:
@@ -78,12 +80,33 @@ def read_weights(
     return params, config, kind
 
 
+def load(directory: pathlib.Path, dtype: str | None, shardings: Shardings | None) -> Model:
+    """A model with its tokenizer and templates; arguments and errors as of `checkpoints.load`."""
+    dtype = None if dtype == COMPUTE else dtype
+    if dtype is None and jax.default_backend() == "cpu":
+        dtype = "float32"
+    tokenizer = read_tokenizer(directory)
+    where = None
+    if shardings is not None:
+        config, kind, _ = config_json.read_config(directory / "config.json")
+        where = shardings(abstract_params(config, kind))
+    params, config, kind = read_weights(directory, dtype=dtype, num_tokens=tokenizer.vocab_size, shardings=where)
+    prompt = side_files.read_templates(directory)
+    digest = digest_of(array_digests.of_tree(params), config, tokenizer, prompt)
+    return Model(params, config, tokenizer, kind, prompt=prompt, digest=digest)
+
+
+def read_tokenizer(directory: pathlib.Path) -> Tokenizer:
+    """The tokenizer of a directory, with all ids that the model stops at."""
+    return side_files.read_tokenizer(directory, GENERATION_CONFIG, "eos_token_id")
+
+
 def load_hf(directory: str | os.PathLike, *, dtype: str | None = "float32", shardings: Any = None) -> tuple[Any, ModelConfig]:
     """Loads a causal language model: (parameters, architecture); arguments and errors as of `read_weights`.
 
     A `tokenizer.model` beside the weights tells how many rows of the embedding are tokens.
     """
-    path = pathlib.Path(directory) / "tokenizer.model"
+    path = pathlib.Path(directory) / side_files.TOKENIZER
     num_tokens = Tokenizer.load(path).vocab_size if path.is_file() else 0
     params, config, kind = read_weights(directory, dtype=dtype, num_tokens=num_tokens, shardings=shardings)
     if kind is not ModelKind.POLICY:

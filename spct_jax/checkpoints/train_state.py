@@ -11,7 +11,7 @@ import optax
 import orbax.checkpoint as ocp
 
 from spct_jax import distributed
-from spct_jax.checkpoints import steps
+from spct_jax.checkpoints import restore, steps
 from spct_jax.sharding import Layout
 
 
@@ -57,7 +57,7 @@ def restore_newest(target: TrainState, directory: pathlib.Path) -> tuple[int, Tr
     Raises:
       InputError: a parameter is missing, unexpected, or of another shape, or there are checkpoints and none is intact.
     """
-    stored = steps.read_newest(directory, {"params": target.params, "opt_state": target.opt_state})
+    stored = restore.read_newest(directory, {"params": target.params, "opt_state": target.opt_state})
     if stored is None:
         return 0, None, {}
     _set_aside(stored.damaged, directory)

@@ -11,13 +11,12 @@ import pytest
 import safetensors.numpy
 
 from spct_jax import models, sharding
-from spct_jax.checkpoints import config_json, hugging_face
+from spct_jax.checkpoints import hugging_face
 from spct_jax.checkpoints.kinds import ModelKind
 from spct_jax.errors import InputError
 
 FIXTURES = pathlib.Path(__file__).parents[1] / "fixtures"
 CAUSAL = ("gemma2_tiny", "gemma3_tiny", "gemma2_older_bf16", "gemma2_untied", "gemma3_vision")
-
 logits = jax.jit(models.logits, static_argnames="config")
 
 
@@ -83,13 +82,6 @@ def test_bfloat16_picks_the_same_tokens(name, agreeing):
     assert np.abs(got - wanted).max() < 0.04
 
 
-def test_global_rope_scale_and_kinds_of_layers_are_read():
-    config, kind, family = config_json.read_config(FIXTURES / "gemma3_vision" / "config.json")
-    assert (kind, family.model_type) == (ModelKind.POLICY, "gemma3_text")
-    assert config.layer_kinds == ("local",) * 5 + ("global",) + ("local",) * 2
-    assert (config.rope_scale_global, config.rope_base_global, config.rope_base_local) == (8.0, 1e6, 1e4)
-
-
 @pytest.mark.parametrize("name", [*CAUSAL[:4], "gemma2_classifier"])
 def test_round_trip_is_exact(name, tmp_path):
     params, config, kind = hugging_face.read_weights(FIXTURES / name, dtype=None)
@@ -104,33 +96,6 @@ def test_round_trip_is_exact(name, tmp_path):
     again, config_again, kind_again = hugging_face.read_weights(tmp_path / "out", dtype=None)
     assert (config_again, kind_again) == (config, kind)
     assert jax.tree.all(jax.tree.map(np.array_equal, params, again))
-
-
-def test_every_published_size_survives_its_own_config_json(tmp_path):
-    for name, make in models.SIZES.items():
-        size = make()
-        path = tmp_path / f"{name}.json"
-        path.write_text(json.dumps(config_json.write_config(size, ModelKind.POLICY, size.dtype, {})))
-        found = config_json.read_config(path, size.dtype).config
-        assert abs(found.query_scale / size.query_scale - 1) < 1e-12
-        ours = {
-            "query_scale": 0,
-            "remat": 0,
-            "time_chunk": 0,
-            "max_positions": size.max_positions or 8192,
-        }  # The first compared above, the others no part of the architecture.
-        assert found.max_positions == ours["max_positions"]
-        assert vars(found) | ours == vars(size) | ours
-
-
-def test_a_sparse_gemma3_config_takes_the_published_defaults(tmp_path):
-    text = {"hidden_size": 2560, "intermediate_size": 10_240, "model_type": "gemma3_text", "num_hidden_layers": 34}
-    text |= {"rope_scaling": {"factor": 8.0, "rope_type": "linear"}, "sliding_window": 1024}
-    path = tmp_path / "config.json"
-    whole = {"architectures": ["Gemma3ForConditionalGeneration"], "model_type": "gemma3", "text_config": text}
-    path.write_text(json.dumps(whole))
-    found = config_json.read_config(path, "bfloat16").config
-    assert vars(found) | {"remat": "full", "time_chunk": 128} == vars(models.get("gemma3_4b"))
 
 
 def test_parameters_go_to_the_devices_they_are_asked_for():

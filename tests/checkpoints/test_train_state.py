@@ -27,16 +27,6 @@ def saved(tmp_path):
         yield tmp_path, train_state.abstract_state(layout, state.params, optimizer), manager
 
 
-@pytest.mark.parametrize(("keep_hours", "left"), [(0.0, [3]), (1e-9, [1, 2, 3])])
-def test_checkpoints_are_kept_by_count_and_by_time(keep_hours, left, tmp_path):
-    state = train_state.TrainState(params={"score": jnp.ones(3)}, opt_state={"count": jnp.zeros(1)})
-    with steps.manager(tmp_path, keep=1, keep_hours=keep_hours) as manager:
-        for step in (1, 2, 3):
-            train_state.save(manager, step, state, {})
-        manager.wait_until_finished()
-        assert sorted(manager.all_steps()) == left
-
-
 @pytest.mark.parametrize("where", ["save", "close"])
 def test_a_full_disk_at_a_checkpoint_is_one_error_and_the_last_state_stays(where, saved, monkeypatch):
     directory, target, _ = saved

@@ -6,7 +6,7 @@ import shutil
 import jax
 import pytest
 
-from spct_jax import convert
+from spct_jax import checkpoints
 from spct_jax.errors import InputError
 
 SLOW = ("40 GB", "arrays", "a bit flipped")
@@ -31,7 +31,7 @@ def sound(abuse, tmp_path_factory):
 
 
 def load(directory: pathlib.Path, tokenizer: pathlib.Path):
-    return convert.load(directory, dtype=None, size="toy", tokenizer=str(tokenizer) if directory.name == "google" else "")
+    return checkpoints.load_any(directory, size="toy", tokenizer=str(tokenizer) if directory.name == "google" else "")
 
 
 @pytest.mark.parametrize("layout", ["hf", "ours", "google"])

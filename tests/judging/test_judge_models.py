@@ -8,7 +8,7 @@ import pytest
 from small_judge import OPTIONS, comparisons, judge, tokenizer, verdicts
 
 import spct_jax
-from spct_jax import checkpoints, convert
+from spct_jax import checkpoints
 from spct_jax.checkpoints import ModelKind
 from spct_jax.config import Config
 from spct_jax.errors import InputError
@@ -30,7 +30,7 @@ def test_templates_travel_with_a_model_in_every_layout(tmp_path, monkeypatch):
     checkpoints.save(tmp_path / "ours", dataclasses.replace(model, prompt=PromptConfig(template="mine.txt")))
     (tmp_path / "mine.txt").unlink()
     for source, target, layout in [("ours", "hf", "hf"), ("hf", "again", "orbax"), ("again", "last", "hf")]:
-        convert.convert(tmp_path / source, tmp_path / target, layout, dtype=None)
+        checkpoints.convert(tmp_path / source, tmp_path / target, layout)
     monkeypatch.chdir("/")
     for name in ("ours", "hf", "again", "last"):
         loaded = spct_jax.Judge.load(tmp_path / name, mesh=one.models.layout)
@@ -74,7 +74,7 @@ def test_a_judge_holds_matrices_in_the_models_dtype(tmp_path):
 def test_a_hugging_face_directory_judges_alike(tmp_path):
     one = judge()
     checkpoints.save(tmp_path / "model", checkpoints.Model(one.models.policy.params, one.models.policy.config, tokenizer()))
-    convert.convert(tmp_path / "model", tmp_path / "hf", "hf", dtype=None)
+    checkpoints.convert(tmp_path / "model", tmp_path / "hf", "hf")
     loaded = spct_jax.Judge.load(tmp_path / "hf", mesh=one.models.layout, prompt=PromptConfig())
     got = loaded.score(comparisons()[:4], **OPTIONS)
     assert [[s.text for s in v.samples] for v in got] == [[s.text for s in v.samples] for v in verdicts()[:4]]

@@ -1,0 +1,57 @@
+"""Loads a model directory wherever a checkpoint is asked for: one of our layout, or of Hugging Face's."""
+
+import os
+import pathlib
+
+from spct_jax.checkpoints import config_json, hugging_face, trees
+from spct_jax.checkpoints import directory as our_directory
+from spct_jax.checkpoints.kinds import ModelKind
+from spct_jax.checkpoints.model import Model, Shardings
+from spct_jax.data.tokenizer import Tokenizer
+from spct_jax.errors import InputError
+from spct_jax.models.config import ModelConfig
+
+
+def load(
+    directory: str | os.PathLike,
+    *,
+    kind: ModelKind = ModelKind.POLICY,
+    dtype: str | None = None,
+    shardings: Shardings | None = None,
+) -> Model:
+    """Loads a model directory of our layout (its newest intact parameters) or of Hugging Face's.
+
+    Args:
+      directory: the model.
+      kind: what the directory must hold.
+      dtype: of parameters and activations. None: as stored, but float32 for Hugging Face's files where JAX runs on CPU.
+        COMPUTE: as None, but the matrices of ours in the dtype that the model computes with; see `logical.cast`.
+      shardings: gives where the parameters go; each device reads its own shards only. None: all on the first device.
+
+    Raises:
+      InputError: the directory is no checkpoint, is of another kind, a leaf differs from what its description says, its bytes
+        are not those that were saved, or a weight is not finite.
+    """
+    path = pathlib.Path(directory).absolute()
+    if not path.is_dir():
+        raise InputError(f"{path}: no such checkpoint directory")
+    is_hf = hugging_face.is_hf_directory(path)
+    found = config_json.read_config(path / "config.json").kind if is_hf else our_directory.read_card(path).kind
+    if found is not kind:
+        raise InputError(f"{path}: holds a {found} checkpoint, not a {kind} one")
+    model = (hugging_face if is_hf else our_directory).load(path, dtype, shardings)
+    trees.check_finite(model.params, path)
+    return model
+
+
+def read_architecture(directory: str | os.PathLike) -> ModelConfig:
+    """The architecture of a model directory of either layout, without its parameters; InputError if it is neither."""
+    if hugging_face.is_hf_directory(directory):
+        return config_json.read_config(pathlib.Path(directory) / "config.json").config
+    return our_directory.read_card(directory).config
+
+
+def read_tokenizer(directory: str | os.PathLike) -> Tokenizer:
+    """The tokenizer of a model directory of either layout, with all ids that the model stops at."""
+    layout = hugging_face if hugging_face.is_hf_directory(directory) else our_directory
+    return layout.read_tokenizer(pathlib.Path(directory))

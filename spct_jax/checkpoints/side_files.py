@@ -1,0 +1,66 @@
+"""What lies beside the weights in a model directory of either layout: the tokenizer and the texts of the templates.
+
+DIR/tokenizer.model
+DIR/templates/{template,single_template,meta_template,choice_template}.txt
+"""
+
+import dataclasses
+import os
+import pathlib
+
+from spct_jax import files
+from spct_jax.data.tokenizer import Tokenizer
+from spct_jax.errors import InputError
+from spct_jax.grm.config import PromptConfig
+from spct_jax.grm.template import load_template
+
+TOKENIZER = "tokenizer.model"
+TEMPLATES = "templates"
+"""The folder of a model's templates."""
+
+
+def read_tokenizer(directory: pathlib.Path, described_in: str, field: str) -> Tokenizer:
+    """The tokenizer of a model directory, with all ids that the model stops at.
+
+    Args:
+      directory: holds `tokenizer.model`.
+      described_in: the JSON file of the directory that lists those ids, if it is there.
+      field: the field that lists them.
+
+    Raises:
+      InputError: there is no tokenizer, or what the field lists are no ids of its pieces.
+    """
+    path = directory / described_in
+    stops = (files.read_json(path).get(field) or []) if os.path.lexists(path) else []
+    stops = stops if isinstance(stops, list) else [stops]
+    tokenizer = Tokenizer.load(files.contained(directory, TOKENIZER), ())
+    for index in stops:
+        if not isinstance(index, int) or isinstance(index, bool) or not 0 <= index < tokenizer.vocab_size:
+            raise InputError(f"{path}: {field} holds {index!r}, no id of the tokenizer's {tokenizer.vocab_size} pieces")
+    return Tokenizer(tokenizer.model_proto, stops)
+
+
+def write_templates(directory: str | os.PathLike, prompt: PromptConfig) -> None:
+    """Writes the texts of the templates beside a model, so that it carries them wherever it goes."""
+    folder = pathlib.Path(directory) / TEMPLATES
+    folder.mkdir(exist_ok=True)
+    for role, name in vars(prompt).items():
+        files.write(folder / f"{role}.txt", load_template(name).text)
+
+
+def read_templates(directory: str | os.PathLike) -> PromptConfig | None:
+    """The templates that a model directory of either layout carries, as paths in it; None where it carries none.
+
+    Raises:
+      InputError: one of the four is missing or no template.
+    """
+    folder = files.contained(directory, TEMPLATES)
+    roles = [field.name for field in dataclasses.fields(PromptConfig)]
+    if not any(os.path.lexists(folder / f"{role}.txt") for role in roles):
+        return None
+    paths = {role: files.contained(folder, f"{role}.txt").absolute() for role in roles}
+    for path in paths.values():
+        if not path.exists():
+            raise InputError(f"{path}: missing beside the other templates of this model")
+        load_template(path)
+    return PromptConfig(**{role: str(path) for role, path in paths.items()})
