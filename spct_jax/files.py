@@ -2,7 +2,6 @@
 
 import contextlib
 import errno
-import fcntl
 import io
 import json
 import os
@@ -96,47 +95,6 @@ def make_directory(path: str | os.PathLike) -> None:
         pathlib.Path(path).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"{path}: cannot be made ({error.strerror})") from None
-
-
-def lock(file: BinaryIO, message: str) -> None:
-    """Keeps an open file for this process until it is closed; InputError with this message where another has it.
-
-    A file system without locks goes without.
-    """
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise InputError(message) from None
-    except OSError:
-        pass
-
-
-@contextlib.contextmanager
-def locked_directory(directory: str | os.PathLike) -> Iterator[None]:
-    """Keeps a directory, which is made, for one run: of several processes the first holds the lock, for all of them.
-
-    Raises:
-      InputError: on all of them, where another run has it.
-    """
-    path = pathlib.Path(directory) / ".lock"
-    with contextlib.ExitStack() as stack:
-        error = ""
-        if distributed.is_first():
-            try:
-                make_directory(directory)
-                lock(stack.enter_context(_opened(path)), f"{directory}: another run is under way in it")
-            except InputError as refused:
-                error = str(refused)
-        if error := distributed.gather(error)[0]:
-            raise InputError(error)
-        yield
-
-
-def _opened(path: pathlib.Path) -> BinaryIO:
-    try:
-        return open(path, "ab")
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror})") from None
 
 
 def write(path: str | os.PathLike, content: str | bytes) -> None:
@@ -261,44 +219,3 @@ def _permit(directory: pathlib.Path) -> None:
     for folder, _, names in os.walk(directory):
         for name in names:
             os.chmod(os.path.join(folder, name), stat.S_IMODE(directory.stat().st_mode) & 0o666)
-
-
-def whole_lines(file: BinaryIO) -> Iterator[bytes]:
-    """The lines of a file from its start; what a killed writer left of a last one is cut off when it is come to."""
-    whole = 0
-    file.seek(0)
-    for text in file:
-        if not text.endswith(b"\n"):
-            file.truncate(whole)
-            return
-        yield text
-        whole += len(text)
-
-
-class Appended:
-    """JSON lines that grow; what a killed writer left of a last line is cut off when they are opened again.
-
-    Of several processes the first one writes.
-
-    Attributes:
-      lines: whole lines that were there when it was opened.
-    """
-
-    def __init__(self, path: str | os.PathLike):
-        """Opens or creates the file."""
-        first, self._path = distributed.is_first(), path
-        self._file = open(path if first else os.devnull, "a+b")
-        self.lines = distributed.agree(sum(1 for _ in whole_lines(self._file)) if first else 0)
-
-    def write(self, record: Any) -> None:
-        """Appends one line."""
-        with errors.naming(self._path):
-            self._file.write(json.dumps(record, allow_nan=False).encode() + b"\n")
-            self._file.flush()
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        with errors.naming(self._path):
-            self._file.close()

@@ -6,7 +6,7 @@ import pathlib
 import sys
 from collections.abc import Callable
 
-from spct_jax import checkpoints, distributed, files, memory, sharding
+from spct_jax import checkpoints, distributed, files, locks, memory, sharding
 from spct_jax.config import Config, check_positions, validate
 from spct_jax.errors import InputError
 from spct_jax.evaluation import evaluate
@@ -71,7 +71,7 @@ def train(config: Config, workdir: pathlib.Path) -> dict:
     """
     validate(config)  # before there is a directory
     workdir = workdir.absolute()
-    with files.locked_directory(workdir):
+    with locks.locked_directory(workdir):
         run = prepare(config, workdir)
         check(run)
         values = inputs.values(run.config, workdir)

@@ -7,6 +7,7 @@ import stat
 import pytest
 
 from spct_jax import files
+from spct_jax.appended import Appended
 from spct_jax.errors import InputError
 
 
@@ -24,14 +25,14 @@ def test_a_relative_path_is_made_absolute_once(tmp_path, monkeypatch):
 
 def test_appended_lines_go_on_after_the_last_whole_one(tmp_path):
     path = tmp_path / "x.jsonl"
-    with files.Appended(path) as file:
+    with Appended(path) as file:
         assert file.lines == 0
         file.write({"a": 1})
         file.write({"b": 2})
     whole = path.read_bytes()
     for cut in range(len(whole) + 1):
         path.write_bytes(whole[:cut])
-        with files.Appended(path) as file:
+        with Appended(path) as file:
             assert file.lines == whole[:cut].count(b"\n")
             for record in [{"a": 1}, {"b": 2}][file.lines :]:
                 file.write(record)

@@ -15,7 +15,7 @@ import limits
 import numpy as np
 import pytest
 
-from spct_jax import files, pipeline
+from spct_jax import locks, pipeline
 from spct_jax.config import STAGES
 from spct_jax.errors import InputError
 from spct_jax.grm.template import load_template
@@ -147,7 +147,7 @@ def test_a_named_file_that_would_not_be_read_is_an_error(name, micro_config, tmp
 
 def test_two_processes_do_not_share_a_workdir(micro_config, tmp_path):
     micro_config.stages = ("sft",)
-    with files.locked_directory(tmp_path):
+    with locks.locked_directory(tmp_path):
         done = command(f"--workdir={tmp_path}", *MICRO)
         assert done.returncode == 2 and done.stderr == f"error: {tmp_path}: another run is under way in it\n"
         assert [p.name for p in tmp_path.iterdir()] == [".lock"]

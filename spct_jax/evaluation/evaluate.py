@@ -12,6 +12,7 @@ from typing import NamedTuple
 import tqdm
 
 from spct_jax import checkpoints, distributed, files, memory
+from spct_jax.appended import Appended
 from spct_jax.config import POLICIES
 from spct_jax.data import batches
 from spct_jax.data.comparison import Comparison
@@ -145,7 +146,7 @@ def _run_pass(run: Run, directory: pathlib.Path, comparisons: Sequence[Compariso
 
     meta = model("meta_rm") if one.guided else None
     models = Models(run.rollout_layout, model(one.policy), meta)
-    with files.Appended(partial) as file:
+    with Appended(partial) as file:
         left = comparisons[file.lines :]
         outcomes = Scheduler(models, options_for(run, one)).run(left)
         bar = tqdm.tqdm(

@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 
 import tqdm
 
-from spct_jax import errors, files
+from spct_jax import errors, locks
 from spct_jax.data.comparison import Comparison
 from spct_jax.data.jsonl import OnBad, read_lines
 from spct_jax.errors import InputError
@@ -138,7 +138,7 @@ def _opened(target: str) -> Iterator[BinaryIO]:
     except OSError as error:
         raise InputError(f"{target}: cannot be written ({error.strerror})") from None
     with errors.naming(target), file:
-        files.lock(file, f"{target}: another run is writing it")
+        locks.lock(file, f"{target}: another run is writing it")
         yield file
 
 

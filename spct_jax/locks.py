@@ -1,0 +1,52 @@
+"""Locks, so that two processes do not write the same file or directory."""
+
+import contextlib
+import fcntl
+import os
+import pathlib
+from collections.abc import Iterator
+from typing import BinaryIO
+
+from spct_jax import distributed, files
+from spct_jax.errors import InputError
+
+
+def lock(file: BinaryIO, message: str) -> None:
+    """Keeps an open file for this process until it is closed; InputError with this message where another has it.
+
+    A file system without locks goes without.
+    """
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise InputError(message) from None
+    except OSError:
+        pass
+
+
+@contextlib.contextmanager
+def locked_directory(directory: str | os.PathLike) -> Iterator[None]:
+    """Keeps a directory, which is made, for one run: of several processes the first holds the lock, for all of them.
+
+    Raises:
+      InputError: on all of them, where another run has it.
+    """
+    path = pathlib.Path(directory) / ".lock"
+    with contextlib.ExitStack() as stack:
+        error = ""
+        if distributed.is_first():
+            try:
+                files.make_directory(directory)
+                lock(stack.enter_context(_opened(path)), f"{directory}: another run is under way in it")
+            except InputError as refused:
+                error = str(refused)
+        if error := distributed.gather(error)[0]:
+            raise InputError(error)
+        yield
+
+
+def _opened(path: pathlib.Path) -> BinaryIO:
+    try:
+        return open(path, "ab")
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror})") from None
