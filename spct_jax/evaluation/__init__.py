@@ -1,1 +1,1 @@
-"""Accuracy, intervals, reports."""
+"""How good the judges of a run are: their verdicts on held-out problems, accuracy, intervals."""

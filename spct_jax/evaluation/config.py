@@ -17,7 +17,7 @@ class EvaluationConfig:
     """Sampling temperature of every vote; chosen on the development split, see docs/choices.md. At 0 votes of a comparison
     differ by the order of its responses only."""
     compare_temperatures: tuple[float, ...] = bounded((), 0, 100, length=(0, 64))
-    """Other temperatures to report beside it (the paper's is 0.5)."""
+    """Other temperatures to report as well (the paper's is 0.5)."""
     order: str = one_of("balanced", ("balanced", "random"))
     """`balanced` or `random` (the paper's)."""
     k_meta_fraction: float = bounded(0.5, 0, 1, ends="(]")
@@ -28,4 +28,4 @@ class EvaluationConfig:
     slots: int = bounded(1024, 1, 1 << 24)
     """Branches decoded at once."""
     texts: int = bounded(40, 0, MOST)
-    """For how many problems the whole text of every verdict is kept."""
+    """For how many problems the full text of every verdict is kept."""

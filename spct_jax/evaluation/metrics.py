@@ -59,7 +59,7 @@ def vote(row: Mapping, k: int, k_meta: int | None = None) -> tuple | None:
 
 
 def votes(measure: str) -> int:
-    """How many samples `vote@k` or `meta@k` looks at, k."""
+    """The k of `vote@k` or `meta@k`."""
     return int(measure.partition("@")[2])
 
 

@@ -18,13 +18,13 @@ PRIOR_VARIANCE = 16.0
 
 
 def decided(samples: Sequence[Sequence[float] | None], n: int, k: int, error: float) -> bool:
-    """Whether the vote of k samples will hardly differ from that of those drawn so far.
+    """Whether the vote of all k samples is unlikely to differ from the vote of those drawn so far.
 
     Args:
       samples: scores of each sample in input order, None where it did not parse.
       n: responses.
-      k: samples of the whole vote.
-      error: the chance of another verdict that is put up with.
+      k: samples of the full vote.
+      error: the chance of another verdict that is accepted.
     """
     return flip_chance(samples, n, k) <= error
 

@@ -1,7 +1,7 @@
 """A file of comparisons into a file of verdicts: line N of the output answers line N of the input, whatever is on it.
 
-Lines are written in order as they come, so an output cut anywhere is the start of the whole one. To resume is to read it and
-the input side by side, to drop a last line without its end, and to go on; see `resume`.
+Lines are written in order as they come, so an output cut anywhere is the start of the complete one. `resume` reads it and the
+input side by side, drops a last line that is not complete, and the run goes on from there.
 """
 
 import collections
@@ -76,7 +76,7 @@ def judge_file(
 def _outcomes(
     judge: Any, lines: Iterable[Line], options: Mapping[str, Any], on_bad: OnBad
 ) -> Iterator[tuple[Line, dict[str, Any]]]:
-    """The record of each line, in order: verdicts as the judge finds them, errors where they stand between."""
+    """The record of each line, in order: the judge's verdicts, and between them the errors of bad lines."""
     lines = iter(lines)
     waiting: collections.deque[Line] = collections.deque()
 
@@ -95,7 +95,7 @@ def _outcomes(
                 raise InputError(f"{line.where}: {line.error}")
             yield line, line.failed(line.error)
 
-    # A stream ends before the input does only where nothing more may be read before what waits is written.
+    # Where no more lines may be read until those that wait are written, the stream ends, and another one begins.
     for first in lines:
         with contextlib.closing(judge.stream(comparisons(first), **options)) as outcomes:
             for outcome in outcomes:
@@ -143,7 +143,7 @@ def _opened(target: str) -> Iterator[BinaryIO]:
 
 
 def _count_lines(source: str) -> int | None:
-    """How many lines there are; None where they can be read but once."""
+    """How many lines there are; None where they can be read only once."""
     if source == STREAM or (os.path.exists(source) and not os.path.isfile(source)):
         return None
     return sum(1 for _ in read_lines(source))

@@ -13,7 +13,7 @@ from spct_jax.errors import InputError
 STREAM = "-"
 """Stands for standard input or output."""
 LONGEST = 4_000_000
-"""Characters in a comparison; no context holds that many, and a tokenizer would take long to find it out."""
+"""Characters in a comparison; no context holds that many, and a tokenizer would take long to find that out."""
 BLANK = "blank line"
 
 
@@ -45,7 +45,7 @@ class Line:
         return self.error not in (None, BLANK)
 
     def failed(self, error: str) -> dict[str, Any]:
-        """The record that stands in the output where there is no verdict."""
+        """The record that the output holds where there is no verdict."""
         return {"id": self.id, "line": self.number, "error": error, "digest": self.digest}
 
 
@@ -71,7 +71,7 @@ def read_input(source: str) -> Iterator[Line]:
 
 
 def find(source: str, wanted: str) -> Line:
-    """The line of that id or, where no comparison has it, of that number; a good line goes before a bad one of its id.
+    """The line with that id or, where no comparison has it, with that number; of lines that share an id, a good one first.
 
     Raises:
       InputError: there is none, or it is a bad one.

@@ -1,4 +1,4 @@
-"""How verdicts are drawn and voted: the options of `Judge.score` and, as flags, of the judge command."""
+"""How critiques are drawn and turned into verdicts: the options of `Judge.score` and, as flags, of the judge command."""
 
 import dataclasses
 
@@ -15,19 +15,19 @@ MODES = ("scores", "choice", "token_prob")
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """How verdicts are drawn and voted."""
+    """How critiques are drawn and turned into verdicts."""
 
     k: int = bounded(8, 1, 65536)
-    """Samples per comparison; at most so many where `adaptive` is set."""
+    """Samples per comparison; the most there can be where `adaptive` is set."""
     k_meta: int = bounded(0, 0, 65536)
-    """Samples that count, those of highest meta reward; 0: all that parsed."""
+    """How many samples count, those with the highest meta rewards; 0: all that parsed."""
     temperature: float = bounded(0.5, 0, 100)
     """0, or less than 1e-5, is greedy."""
     seed: int = bounded(0, *SEEDS)
     order: str = one_of("balanced", ("balanced", "random"))
     """`balanced`, or `random` (the paper's)."""
     max_new_tokens: int = bounded(1024, 1, 1 << 24)
-    """Where a critique is cut."""
+    """Tokens after which a critique is cut."""
     max_prompt: int = bounded(0, 0, 1 << 24)
     """Tokens of the longest prompt; a longer one has no verdict. 0: what the model's positions leave, 8,192 at most."""
     batch_size: int = bounded(16, 1, 1 << 20)
@@ -38,9 +38,9 @@ class Options:
     """`scores`: pointwise scores, summed. `choice`: an LLM judge names the best response, and votes count (Eq. 13).
     `token_prob`: as `choice`, each vote weighted by the probabilities of the responses' numbers."""
     adaptive: float = bounded(0.0, 0, 1, ends="[)")
-    """Stop drawing when the chance that all k samples would give another verdict is estimated below this; 0: never."""
+    """Stop drawing once the estimated chance that all k samples would give another verdict is below this; 0: never."""
     rounds: int = bounded(1, 1, 65536)
-    """Samples in each round of an adaptive vote, in multiples of the responses, so that balanced orders stay so."""
+    """Samples in each round of an adaptive vote, as a multiple of the number of responses, so that orders stay balanced."""
     buckets: tuple[tuple[int, int], ...] = bounded((), 1, 1 << 24, length=(0, 64), ascending=True)
     """(max_prompt, max_new_tokens) of the shapes, ascending; empty: powers of two up to `max_prompt`."""
 
@@ -55,7 +55,7 @@ class Options:
 
     @property
     def branches(self) -> int:
-        """Branches of a row; the same for any number of votes, so that fewer samples are the first of more to the bit."""
+        """Branches of a row; the same for every k above 1, so that a smaller k draws the first samples of a larger one."""
         return 4 if self.k > 1 else 1
 
     @property

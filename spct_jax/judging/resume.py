@@ -1,6 +1,6 @@
-"""Where an interrupted judge run goes on: what stands in its output already, checked against the input.
+"""Where an interrupted judge run resumes: after the records that its output holds already, each checked against the input.
 
-Beside the output, `<output>.settings.json` keeps what its verdicts depend on, and it is continued under the same settings only.
+`<output>.settings.json`, next to the output, keeps what its verdicts depend on; a run resumes under the same settings only.
 """
 
 import json
@@ -55,7 +55,7 @@ def write_settings(target: str, settings: Mapping[str, Any], digests: Mapping[st
 
 
 def answered(file: BinaryIO, source: str, target: str, lines: Iterator[Line]) -> Iterator[tuple[Line, dict[str, Any]]]:
-    """The lines of the input that an output answers, each with its record; what follows the last full line is cut off.
+    """The input's lines that an output answers already, each with its record; an incomplete last record is cut off.
 
     Raises:
       InputError: a record answers another input.
@@ -93,9 +93,9 @@ def _answer(text: bytes, target: str, line: Line) -> dict[str, Any]:
 
 def _is_verdict(record: Mapping[str, Any], line: Line) -> bool:
     scores, samples, *counts = (record.get(field) for field in ("scores", "samples", "valid", "truncated"))
-    whole = all(isinstance(n, int) for n in counts) and isinstance(record.get("tied"), list)
-    whole = whole and isinstance(samples, list) and isinstance(scores, list | None)
-    return whole and line.comparison is not None and (scores is None or len(scores) == line.comparison.n)
+    complete = all(isinstance(n, int) for n in counts) and isinstance(record.get("tied"), list)
+    complete = complete and isinstance(samples, list) and isinstance(scores, list | None)
+    return complete and line.comparison is not None and (scores is None or len(scores) == line.comparison.n)
 
 
 def _settings_path(target: str) -> pathlib.Path:

@@ -20,11 +20,11 @@ from spct_jax.sharding import Layout
 
 _LAST_NUMBER = re.compile(r"\\boxed\s*\{\s*([0-9]+)")
 ABSENT = -1
-"""Stands for the id of a number that is no piece like the one drawn."""
+"""In place of a token id, where the tokenizer has no piece with that number."""
 
 
 def locate(tokenizer: Tokenizer, tokens: Sequence[int], n: int) -> tuple[int, list[int]]:
-    """Where a completion names its choice, and which pieces could have stood there.
+    """At which token a completion names its choice, and which tokens would have named the other responses.
 
     Args:
       tokenizer: of the model.
@@ -32,8 +32,8 @@ def locate(tokenizer: Tokenizer, tokens: Sequence[int], n: int) -> tuple[int, li
       n: responses.
 
     Returns:
-      (the index of the token that ends the number, the n ids of that piece with each number in its place, `ABSENT` where
-      there is none).
+      (the index of the token that ends the number, for each of the n responses the id of the token that would name it
+      there, or `ABSENT`).
     """
     *_, box = _LAST_NUMBER.finditer(tokenizer.decode(tokens))
     position = next(t for t in range(len(tokens)) if len(tokenizer.decode(tokens[: t + 1])) >= box.end())

@@ -48,7 +48,7 @@ class Verdict:
 
 
 def to_json(verdict: Verdict) -> dict[str, Any]:
-    """The JSON object of a verdict; a meta reward that is not finite becomes null, which JSON has a word for."""
+    """The JSON object of a verdict; a meta reward that is not finite becomes null, since JSON cannot write it."""
     record = dataclasses.asdict(verdict)
     for sample in record["samples"]:
         del sample["tokens"]
@@ -124,5 +124,5 @@ def count(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
-def _share(part: float, whole: int) -> str:
-    return f"{100 * part / whole:.1f} % of {whole:,}"
+def _share(part: float, total: int) -> str:
+    return f"{100 * part / total:.1f} % of {total:,}"

@@ -103,15 +103,15 @@ def _stages_section(report: Mapping) -> str:
     if not report["stages"]:
         return ""
     named = ("seconds", "compile_seconds", "steps", "tokens", "tokens_per_second", "peak_memory_gib")
-    times, data = [], []
+    timing, data = [], []
     for stage, summary in report["stages"].items():
         others = [f"{key} = {_number(value)}" for key, value in summary.items() if key not in (*named, "data")]
-        times.append([label_name(stage), *(_number(summary.get(key)) for key in named), ", ".join(others)])
+        timing.append([label_name(stage), *(_number(summary.get(key)) for key in named), ", ".join(others)])
         if counts := summary.get("data"):
             skipped = ", ".join(f"{reason}: {count:,}" for reason, count in counts.get("skipped", {}).items())
             data.append([label_name(stage), _number(counts["read"]), _number(counts["used"]), skipped or "none"])
     header = ["stage", "seconds", "of which compiling", "steps", "tokens", "tokens/s", "peak GiB", "other"]
-    parts = ["## Stages", table(header, times)]
+    parts = ["## Stages", table(header, timing)]
     if (peak := report["peak_memory_gib"]) is not None:
         parts.append(
             f"Peak resident memory of the first process, up to the end of each stage; of the run: {_number(peak)} GiB."

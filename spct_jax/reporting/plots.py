@@ -1,6 +1,6 @@
 """The pictures of a report, drawn from its figures. Every function returns the bytes of a PNG.
 
-Colours are Okabe and Ito's, told apart by people with any colour vision; lines carry their names beside them.
+Colours are Okabe and Ito's, told apart by people with any colour vision; lines are labelled where they end.
 """
 
 import io
