@@ -9,7 +9,9 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parents[1]
 
-GROUND = {"errors", "numbers", "bounds", "configs", "digests", "distributed", "files", "hardware", "memory"}
+GROUND = {
+    *("errors", "numbers", "bounds", "configs", "digests", "memory", "distributed", "hardware", "files", "locks", "appended"),
+}
 MAY_IMPORT = {
     "errors": set(),
     "numbers": set(),
@@ -20,6 +22,8 @@ MAY_IMPORT = {
     "distributed": {"errors"},
     "hardware": {"errors"},
     "files": {"errors", "distributed"},
+    "locks": {"errors", "distributed", "files"},
+    "appended": {"errors", "distributed", "files"},
     "data": GROUND,
     "sharding": GROUND,
     "grm": GROUND | {"data"},
@@ -28,7 +32,7 @@ MAY_IMPORT = {
     "config": GROUND | {"models"},
     "checkpoints": GROUND | {"data", "grm", "sharding", "models"},
     "sampling": GROUND | {"data", "sharding", "models"},
-    "reward_models": GROUND | {"data", "sharding", "models"},
+    "reward_models": GROUND | {"data", "grm", "sharding", "models", "checkpoints"},
     "judging": GROUND | {"data", "grm", "sharding", "models", "checkpoints", "sampling", "reward_models"},
 }
 MAY_IMPORT["training"] = MAY_IMPORT["judging"] | {"config", "toy"}
