@@ -99,7 +99,7 @@ class Rescorer:
 
     def _meta_rewards(self, batch: list[_Critiques], groups: Groups) -> None:
         layout, model = self._models.layout, self._models.meta
-        scored = meta.scorer(layout, model.config)(model.params, layout.split(groups))
+        scored = meta.make_scorer(layout, model.config)(model.params, layout.split(groups))
         for (task, _, samples), row in zip(batch, distributed.fetch(scored), strict=False):
             if not np.isfinite(row[: len(samples)]).all():
                 raise InputError(f"{task.comparison.id!r}: a score of the meta RM is NaN or infinite")
@@ -122,7 +122,7 @@ class Rescorer:
             n = task.comparison.n
             positions[b, g], candidates[b, g, :n] = token_prob.locate(model.prompter.tokenizer, task.tokens[same[0]], n)
         arguments = layout.split((groups, positions, candidates))
-        weights = distributed.fetch(token_prob.weigher(layout, model.config)(model.params, *arguments))
+        weights = distributed.fetch(token_prob.make_weigher(layout, model.config)(model.params, *arguments))
         for b, g, task, same in chosen:
             n, order = task.comparison.n, task.samples[same[0]].order
             if (candidates[b, g, :n] == token_prob.ABSENT).any():

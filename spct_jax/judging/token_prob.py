@@ -67,7 +67,7 @@ def choice_probabilities(
 
 
 @functools.cache
-def weigher(layout: Layout, config: ModelConfig) -> Callable[[Any, Groups, jax.Array, jax.Array], jax.Array]:
+def make_weigher(layout: Layout, config: ModelConfig) -> Callable[[Any, Groups, jax.Array, jax.Array], jax.Array]:
     """The jitted `choice_probabilities`: a function of (params, groups, positions, candidates), all on the devices."""
 
     def weigh(params: Any, groups: Groups, positions: jax.Array, candidates: jax.Array) -> jax.Array:

@@ -1,11 +1,12 @@
 """What every reward model does: a score for each response of a comparison."""
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from spct_jax.data.comparison import Comparison
 
 
+@runtime_checkable
 class Scored(Protocol):
     """What a reward model makes of one comparison; `judging.verdicts.Verdict` is one."""
 
@@ -18,6 +19,7 @@ class Scored(Protocol):
         """One per response, in input order, higher is better; None where the model could not say."""
 
 
+@runtime_checkable
 class RewardModel(Protocol):
     """A model that scores responses; `judging.judge.Judge` is one."""
 

@@ -29,7 +29,7 @@ def meta_rewards(params: Any, config: ModelConfig, groups: Groups) -> jax.Array:
 
 
 @functools.cache
-def scorer(layout: Layout, config: ModelConfig) -> Callable[[Any, Groups], jax.Array]:
+def make_scorer(layout: Layout, config: ModelConfig) -> Callable[[Any, Groups], jax.Array]:
     """The jitted `meta_rewards`: a function of (params, groups), both on the devices as the layout splits them."""
 
     def score(params: Any, groups: Groups) -> jax.Array:

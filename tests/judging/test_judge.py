@@ -12,6 +12,7 @@ from spct_jax.grm import orders, voting
 from spct_jax.grm.config import PromptConfig
 from spct_jax.grm.prompts import Prompter as RealPrompter
 from spct_jax.judging import scheduler
+from spct_jax.reward_models.base import RewardModel, Scored
 
 
 def test_verdicts_come_in_order_and_add_up():
@@ -25,6 +26,10 @@ def test_verdicts_come_in_order_and_add_up():
         shown = [s.order for s in verdict.samples]
         assert shown == [orders.sample_order(comparison.n, "balanced", 0, comparison.id, i) for i in range(6)]
         assert all(s.meta is None for s in verdict.samples)
+
+
+def test_a_judge_is_a_reward_model():
+    assert isinstance(judge(), RewardModel) and all(isinstance(verdict, Scored) for verdict in verdicts())
 
 
 def test_a_verdict_is_the_same_alone_in_company_and_in_any_order():
