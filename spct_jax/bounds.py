@@ -1,4 +1,4 @@
-"""What the fields of a dataclass may hold, written beside each field and checked in one place.
+"""What the fields of a dataclass may hold, written next to each field and checked in one function.
 
 steps: int = bounded(520, 1, MOST)
 clip: float = bounded(0.2, 0, 1, ends="()")

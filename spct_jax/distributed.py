@@ -1,8 +1,8 @@
 """Several processes as one run: how they find each other, agree, and end together.
 
-Every process runs the same program on the same records and computes with its own devices. What is decided by the outside
-world (files that are there, the clock, a signal) is decided by the first process, or by any, for all of them; files are
-written by the first process, checkpoints by all together.
+Every process runs the same program on the same records and computes with its own devices. What the outside world decides
+(which files exist, the clock, a signal) is read by the first process, or by any of them, and holds for all; the first process
+writes files, all together write checkpoints.
 """
 
 import glob
@@ -31,15 +31,15 @@ class StoppedError(Exception):
 
 
 def initialize(coordinator: str = "", num_processes: int = 1, process_id: int = 0, heartbeat_seconds: int = 100) -> None:
-    """Joins the processes of a run; must come before JAX is first used. Alone it does nothing.
+    """Joins the processes of a run; must come before JAX is first used. A process on its own does nothing here.
 
-    The processes of a TPU slice, or of several, find each other; others are told.
+    The processes of TPU slices find each other; others must be told where the first one is.
 
     Args:
       coordinator: HOST:PORT of the first process, the same for all.
       num_processes: how many there are.
       process_id: which of them this is, from 0.
-      heartbeat_seconds: a process silent for so long is given up, and all others end with an error.
+      heartbeat_seconds: after this long without a sign of a process, all others end with an error.
 
     Raises:
       InputError: the three do not go together.
@@ -91,13 +91,13 @@ def is_first() -> bool:
     return not several() or jax.process_index() == 0
 
 
-def place() -> tuple[int, int]:
-    """(number of this process, from 0; how many there are)."""
+def process_index_and_count() -> tuple[int, int]:
+    """(index of this process, number of processes)."""
     return (jax.process_index(), jax.process_count()) if several() else (0, 1)
 
 
 def barrier(name: str) -> None:
-    """Waits for all processes: what the first one wrote before is there for the others after."""
+    """Waits for all processes; what the first one wrote before, the others can read after."""
     if several():
         multihost_utils.sync_global_devices(name)
 
@@ -126,7 +126,7 @@ def gather(value: Any) -> list[Any]:
 
 
 def fetch(tree: Any) -> Any:
-    """NumPy arrays, whole on every process, of arrays that may be split over all of them."""
+    """Arrays that may be split over all processes, as complete NumPy arrays on every process."""
 
     def one(x):
         if isinstance(x, jax.Array) and not (x.is_fully_addressable or x.is_fully_replicated):
@@ -137,7 +137,7 @@ def fetch(tree: Any) -> Any:
 
 
 def put(tree: Any, shardings: Any) -> Any:
-    """Arrays on the devices of all processes; each copies its own devices' parts only and may have anything in the others."""
+    """Arrays on the devices of all processes; each process copies only its own devices' shards, and only those are read."""
     if not several():
         return jax.device_put(tree, shardings)
 
@@ -169,7 +169,7 @@ class Preemption:
             signal.signal(number, default)
 
     def asked(self) -> bool:
-        """Whether any process was told to stop; all must ask at the same place."""
+        """Whether any process was told to stop; all must ask at the same point of the program."""
         return any_process(self._asked)
 
     def check(self) -> None:

@@ -1,4 +1,8 @@
-"""Files and directories that are whole or absent, and JSON that names the file when it is wrong."""
+"""Files and directories that are complete or absent, and JSON that names the file when it is wrong.
+
+Paths are pathlib's, not those of etils.epath: that library takes a local /gs/x, /s3/x or /hf/x for a bucket's, needs a name for
+the user's number to `stat`, globs in the name of the directory too, and removes a directory that holds only `x~` as empty.
+"""
 
 import contextlib
 import errno
@@ -65,7 +69,7 @@ def read_bytes(path: str | os.PathLike, largest: int = LARGEST) -> bytes:
 def contained(directory: str | os.PathLike, name: str) -> pathlib.Path:
     """The path of a file that a model directory names or holds.
 
-    The snapshots of Hugging Face's cache link into the `blobs` beside them, which is allowed.
+    Links into the `blobs` next to a snapshot are allowed: that is how Hugging Face's cache is laid out.
 
     Raises:
       InputError: the name is no plain file name, or a link leads out of the directory.
@@ -98,7 +102,7 @@ def make_directory(path: str | os.PathLike) -> None:
 
 
 def write(path: str | os.PathLike, content: str | bytes) -> None:
-    """Writes a file so that it is the old or the whole new one, even after a loss of power; only the first process does."""
+    """Writes a file, on the first process only: it holds the old content or all of the new, even after a loss of power."""
     if not distributed.is_first():
         return
     with replacing(path) as file:
@@ -107,7 +111,7 @@ def write(path: str | os.PathLike, content: str | bytes) -> None:
 
 @contextlib.contextmanager
 def replacing(path: str | os.PathLike) -> Iterator[BinaryIO]:
-    """A file to write, which takes the place of `path` when the block ends well and its content is on the disk."""
+    """A file to write, which replaces `path` when the block ends well and its content is on the disk."""
     scratch = pathlib.Path(f"{path}.partial")
     with errors.naming(path), open(scratch, "wb") as file:
         yield file
@@ -125,7 +129,7 @@ def replacing(path: str | os.PathLike) -> Iterator[BinaryIO]:
 
 
 def write_json(path: str | os.PathLike, value: Any) -> None:
-    """Writes indented JSON, whole or not at all."""
+    """Writes indented JSON, all of it or nothing."""
     write(path, json.dumps(value, indent=2) + "\n")
 
 
@@ -146,7 +150,7 @@ def read_json(path: str | os.PathLike) -> dict[str, Any]:
 
 
 def write_array(path: str | os.PathLike, array: np.ndarray) -> None:
-    """Writes NumPy's .npy, whole or not at all."""
+    """Writes NumPy's .npy, all of it or nothing."""
     content = io.BytesIO()
     np.save(content, array)
     write(path, content.getvalue())
@@ -180,7 +184,7 @@ def check_new(directory: str | os.PathLike) -> pathlib.Path:
 
 @contextlib.contextmanager
 def new_directory(directory: str | os.PathLike, size: int = 0) -> Iterator[pathlib.Path]:
-    """A scratch directory beside `directory` that takes its name when the block ends well; else nothing is there.
+    """A scratch directory next to `directory` that gets its name when the block ends well; else nothing is left.
 
     All files in it get the permissions that the process gives to new ones, whatever their writers chose.
 

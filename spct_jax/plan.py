@@ -75,9 +75,9 @@ def rank(config: Config, topology: str, chip: Chip, cache: pathlib.Path, say=pri
         line += f"{candidate.seconds:.2f} s"
         if number < COMPILED_CANDIDATES:
             result = plan(search.with_candidate(config, candidate), topology, cache, ["grpo"])["grpo"]
-            whole = (result["peak"] + result["beside"]) / GIB
+            total = (result["peak"] + result["beside"]) / GIB
             time = f", at least {result['lower_bound']:.2f} s by {result['bound']}" if "bound" in result else ""
-            line += f"; compiled: {whole:.1f} GiB{time}, {'fits' if result['fits'] else 'does not fit'}"
+            line += f"; compiled: {total:.1f} GiB{time}, {'fits' if result['fits'] else 'does not fit'}"
         say(line)
 
 

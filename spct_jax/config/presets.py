@@ -27,7 +27,7 @@ def tiny() -> Config:
 
 
 def paper(model: sizes.ModelConfig) -> Config:
-    """The paper's settings for a model of real size; what the paper leaves open is chosen here and said so beside it.
+    """The paper's settings for a model of real size; where the paper leaves a choice open, a comment says that it is ours.
 
     Data, tokenizer and initial checkpoint are files of yours: `data.train`, `data.demonstrations`, .., `init_checkpoint`.
     """

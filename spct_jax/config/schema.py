@@ -1,4 +1,4 @@
-"""A whole experiment, composed of the dataclasses that lie beside their owners."""
+"""An experiment, composed of the dataclasses in its packages' `config.py`."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -23,7 +23,7 @@ NEEDS = {"rft": ("rejection",), "meta_rm": ("rejection", "rl")}
 
 @dataclasses.dataclass
 class Config:
-    """A whole experiment."""
+    """An experiment."""
 
     seed: int = bounded(0, *SEEDS)
     stages: tuple[str, ...] = STAGES

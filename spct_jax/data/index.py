@@ -1,7 +1,7 @@
 """Records that are read when they are asked for: where they lie in a file is found once, by all processes together.
 
-Every process looks through its own part of a file; what all of them found is settled in the order of the lines, so that it does
-not depend on how many there are, and kept in the run's directory.
+Every process scans its own part of a file. What all of them found is merged in the order of the lines, so that it does not
+depend on the number of processes, and kept in the run's directory.
 """
 
 import io
@@ -71,7 +71,7 @@ def index_file(
 ) -> tuple[Records[T], ReadReport]:
     """The records of a .jsonl or .jsonl.gz file, and what became of its lines, as `sources.read_comparisons` has them.
 
-    `directory/name.index` holds where they are, and a gzipped file is unpacked beside it; both are made anew when the file has
+    `directory/name.index` holds where they are, and a gzipped file is unpacked next to it; both are made anew when the file has
     changed, or they are damaged. All processes must call this.
 
     Raises:
@@ -103,7 +103,7 @@ def survey(records: Records[T], measure: Callable[[T], int], kept: pathlib.Path,
     """
 
     def find() -> dict[str, np.ndarray]:
-        index, count = distributed.place()
+        index, count = distributed.process_index_and_count()
         part = records[len(records) * index // count : len(records) * (index + 1) // count]
         parts = _together(lambda: [measure(record) for record in part])
         return {"found": np.array([*itertools.chain.from_iterable(parts)], np.int32)}
@@ -118,16 +118,16 @@ def _find(path: str | os.PathLike, plain: pathlib.Path, kind: Kind, on_bad: OnBa
     """Where the records are, this process looking through its part of the lines."""
     if plain != pathlib.Path(path):
         _together(lambda: _unpack(path, plain) if distributed.is_first() else None)
-    (index, count), size = distributed.place(), plain.stat().st_size
+    (index, count), size = distributed.process_index_and_count(), plain.stat().st_size
     begin, end = size * index // count, size * (index + 1) // count
     before = distributed.gather(sum(1 for _ in lines_between(plain, begin, end)))[:index]
-    entries = distributed.gather(look_through(path, plain, kind, on_bad, begin, end, sum(before) + 1))
+    entries = distributed.gather(scan(path, plain, kind, on_bad, begin, end, sum(before) + 1))
     values, report = settle(path, itertools.chain.from_iterable(entries), kind.name, on_bad)
     lines, offsets = np.array(values, np.int64).T
     return {"lines": lines, "offsets": offsets, "size": np.array(size), "report": np.array(json.dumps(vars(report)))}
 
 
-def look_through(
+def scan(
     path: str | os.PathLike, plain: pathlib.Path, kind: Kind, on_bad: OnBad, begin: int, end: int, first_line: int
 ) -> list[Entry]:
     """What is on the lines that begin in [begin, end) bytes, the first of which is `first_line` of the file.
@@ -214,7 +214,7 @@ def _is_index(found: dict[str, np.ndarray], plain: pathlib.Path) -> bool:
     try:
         lines, offsets, size = (found[name] for name in ("lines", "offsets", "size"))
         ReadReport(**json.loads(str(found["report"])))
-        whole = lines.dtype == offsets.dtype == np.int64 and lines.ndim == 1 and lines.shape == offsets.shape
-        return bool(whole and plain.stat().st_size == int(size))
+        sound = lines.dtype == offsets.dtype == np.int64 and lines.ndim == 1 and lines.shape == offsets.shape
+        return bool(sound and plain.stat().st_size == int(size))
     except (KeyError, TypeError, ValueError, OSError):
         return False

@@ -143,7 +143,7 @@ def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def write_jsonl(path: str | os.PathLike, records: Iterable[Mapping[str, Any]]) -> None:
-    """Writes one JSON object a line, whole or not at all; gzipped when the name ends in .gz."""
+    """Writes one JSON object a line, all of them or nothing; gzipped when the name ends in .gz."""
     text = "".join(json.dumps(record, allow_nan=False) + "\n" for record in records).encode()
     files.write(path, gzip.compress(text, mtime=0) if str(path).endswith(".gz") else text)
 

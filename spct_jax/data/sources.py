@@ -41,7 +41,7 @@ class Kind(Generic[T]):
     Attributes:
         name: what they are, in a word.
         make: `make(record, where, line)` gives one of them, or raises InputError, '<where>: ...'.
-        check: raises InputError, '<where>: ...', for one that is whole but will not do.
+        check: raises InputError, '<where>: ...', for one that is well-formed but unusable.
     """
 
     name: str
@@ -55,8 +55,8 @@ def read_comparisons(
     """The comparisons in a .jsonl or .jsonl.gz file, in its order.
 
     Args:
-        path: the file; see `comparison.from_json` for its objects. A record without id gets its line number, which is no
-            other record's duplicate.
+        path: the file; see `comparison.from_json` for its objects. The id of a record without one is its line number; it is
+            never taken for a duplicate of a given id.
         on_bad: 'fatal' raises at the first bad line; 'skip' leaves it out and counts it.
         need_best: whether a record without one best response is bad. A single response then needs score 0 or 1.
 
@@ -75,9 +75,9 @@ def read_demonstrations(path: str | os.PathLike, on_bad: OnBad = "fatal") -> tup
 
 
 def read_line(text: bytes, kind: Kind[T], path: str | os.PathLike, line: int) -> tuple[T | None, str | None, str]:
-    """(what is on a line, or None; the id that it brings; what is wrong with it, or nothing).
+    """(the record on a line, or None; the id that it brings; what is wrong with it, or nothing).
 
-    A record that is whole but will not do comes with an error and what it is.
+    A record that is well-formed but unusable comes with its error.
     """
     where = f"{path}:{line}"
     try:
@@ -99,7 +99,7 @@ class Entry(NamedTuple):
 
     line: int
     id: str | None
-    """Must be the first of its name in the file; None where the line brings none, whose number is no other line's name."""
+    """Must be unique in the file; None where the line brings none."""
     error: str
     """What is wrong with it by itself, if anything."""
     value: Any
@@ -107,13 +107,13 @@ class Entry(NamedTuple):
 
 
 def settle(path: str | os.PathLike, entries: Iterable[Entry], name: str, on_bad: OnBad) -> tuple[list[Any], ReadReport]:
-    """The values of a file's good lines, and what became of all of them.
+    """The values of a file's good lines, and a report of all of them; a repeated id makes a line bad.
 
     Args:
         path: the file.
         entries: its lines, in order.
         name: what they are, in a word.
-        on_bad: as of `read_comparisons`.
+        on_bad: as in `read_comparisons`.
 
     Raises:
         InputError: naming file and line, or the file when nothing is left.

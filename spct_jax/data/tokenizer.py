@@ -91,7 +91,7 @@ class Tokenizer:
             raise InputError(f"{path}: {error}") from None
 
     def save(self, path: str | os.PathLike) -> None:
-        """Writes the `.model` file, whole or not at all."""
+        """Writes the `.model` file, all of it or nothing."""
         files.write(path, self.model_proto)
 
     def encode(self, text: str) -> list[int]:
@@ -104,18 +104,18 @@ class Tokenizer:
         self.replaced_surrogates += replaced
         return [index for segment in self._cut(text) for index in self._encode_segment(segment)]
 
-    def at_least(self, characters: int) -> int:
-        """A lower bound on the tokens of any text of so many characters; 0 where the model's normaliser may drop some."""
+    def min_tokens(self, characters: int) -> int:
+        """A lower bound on the tokens of any text with this many characters; 0 where the model's normaliser may drop some."""
         return -(-characters // self._longest_piece) if self._plain else 0
 
-    def at_most(self, text: str) -> int:
-        """An upper bound on the tokens of a user's turn of this text as `encode_turns` has it, without tokenising it."""
+    def max_tokens(self, text: str) -> int:
+        """An upper bound on the tokens that `encode_turns` makes of one user turn with this text, without tokenising it."""
         size = len(self._processor.normalize(_SURROGATE.sub("\ufffd", text)).encode())
         # Where each of the parts that a text is cut into gets a space of its own, there may be one more to every byte.
         return (size if self._plain else 2 * size) + len(self.encode_turns([Turn("user", "")]))
 
     def separates(self, before: str, after: str) -> bool:
-        """Whether text that ends in one character is cut into pieces by itself where text beginning with the other follows."""
+        """Whether text that ends in one character is tokenised independently of following text that begins with the other."""
         return self._plain and (_escaped(before), _escaped(after)) not in self._neighbours
 
     @functools.cached_property

@@ -1,10 +1,10 @@
-"""How long a prompt can be over all orders of its responses, found from few of them.
+"""The length of the longest prompt over all orders of its responses, found from few of them.
 
-Text on either side of two characters that no piece of the tokenizer holds together is cut into pieces by itself. Where the
-template's own words hold such a gap on both sides of every response, as all that come with the package do, a prompt has as many
-tokens in one order as in another, except that white space at its end is trimmed: then the length depends on which response is
-shown last. A template without such gaps is tried in all orders of up to `MOST_PERMUTED` responses; beyond, bytes are counted,
-since no token stands for less than one.
+Where no piece of the tokenizer contains two adjacent characters, the texts before and after that *gap* are tokenised
+independently. All templates of the package have such a gap on both sides of every response, so a prompt has the same number of
+tokens in every order. The one exception: white space at the end of a prompt is trimmed, and then the length depends on which
+response is shown last. A template without such gaps is tried in all orders of up to `MOST_PERMUTED` responses; for more
+responses bytes are counted, since no token stands for less than one.
 """
 
 import functools
@@ -18,7 +18,7 @@ from spct_jax.grm.render import render
 from spct_jax.grm.template import Template
 
 MOST_PERMUTED = 4
-"""Responses whose orders are all tried where nothing is known of a template: 24 of them."""
+"""Number of responses up to which all orders are tried (24 orders) where a template has no gaps."""
 _DIGITS = "0123456789"
 
 
@@ -36,25 +36,25 @@ def longest(
 
     Args:
       comparison: n responses.
-      template: the wording that `encode` uses.
-      tokenizer: and the tokenizer.
+      template: the template that `encode` uses.
+      tokenizer: the tokenizer that `encode` uses.
       encode: gives the prompt's tokens in an order.
-      first: an order to begin with, else that of the input.
+      first: the order to try first; by default that of the input.
       hinted: whether the prompts name the best response.
-      limit: what is too long by its characters alone is not tokenised.
+      limit: a prompt that must exceed it by its number of characters alone is not tokenised.
     """
     first = tuple(range(comparison.n) if first is None else first)
     hint = comparison.best if hinted else None
     # The prompt has to be looked at, since white space at its end is trimmed.
-    if tokenizer.at_least(comparison.characters) > limit:
+    if tokenizer.min_tokens(comparison.characters) > limit:
         characters = len(render(comparison, first, template, hint=hint)[0].content)
-        if (least := tokenizer.at_least(characters)) > limit:
-            return least
+        if (bound := tokenizer.min_tokens(characters)) > limit:
+            return bound
     depends = dependence(tokenizer, template, hinted)
     if depends == "any":
         if comparison.n > MOST_PERMUTED:
             (turn,) = render(comparison, first, template, hint=hint)
-            return tokenizer.at_most(turn.content) + len(str(comparison.n))
+            return tokenizer.max_tokens(turn.content) + len(str(comparison.n))
         return max(len(encode(order)) for order in itertools.permutations(first))
     most = len(encode(first))
     if depends == "last" and most <= limit:
@@ -64,9 +64,9 @@ def longest(
 
 @functools.lru_cache(maxsize=256)
 def dependence(tokenizer: Tokenizer, template: Template, hinted: bool) -> str:
-    """What a prompt's length depends on beside its texts: `none`, which response is `last`, or `any` property of the order.
+    """What a prompt's length depends on besides its texts: `none`, which response is `last`, or `any` property of the order.
 
-    The place that a hint names is left out; `longest` allows for it.
+    The digits of the position that a hint names are not considered; `longest` allows for them.
     """
     parts = re.split(r"(\{number\}|\{response\})", template.response)
     at = parts.index("{response}")
@@ -93,5 +93,5 @@ def _with_last(order: tuple[int, ...], response: int) -> tuple[int, ...]:
 
 @functools.lru_cache(maxsize=256)
 def _hint_spread(tokenizer: Tokenizer, template: Template, n: int) -> int:
-    lengths = [len(tokenizer.encode(template.hint.replace("{number}", str(place)))) for place in range(1, n + 1)]
+    lengths = [len(tokenizer.encode(template.hint.replace("{number}", str(position)))) for position in range(1, n + 1)]
     return max(lengths) - min(lengths)

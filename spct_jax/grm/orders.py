@@ -12,7 +12,7 @@ def stable_hash(id: str) -> int:
 def balanced_orders(n: int, seed: int, id: str) -> list[tuple[int, ...]]:
     """The n rows of a Latin square: sample s shows the responses in the order of row s % n.
 
-    Each response stands once in each place over n samples, so over any number of samples its counts by place differ by
+    Over n samples each response stands once at each position, so over any number of samples its counts by position differ by
     at most one. For even n it is a Williams design: each response also follows each other one exactly once. The first
     row is a rotation drawn from (seed, id).
     """
@@ -24,23 +24,31 @@ def balanced_orders(n: int, seed: int, id: str) -> list[tuple[int, ...]]:
 
 
 def random_order(n: int, seed: int, id: str, index: int, repeat: int = 0) -> tuple[int, ...]:
-    """A uniformly random order of n responses for the index-th draw (a sample or a step) of this id.
+    """A uniformly random order of n responses for this id, where `index` is a vote's sample or a training step.
 
-    `repeat` counts, from 0, the times that the id comes up within that draw.
+    `repeat` counts, from 0, how often the id has come up already in that step.
     """
     drawn = f"{index}.{repeat}" if repeat else str(index)
     return tuple(sorted(range(n), key=_words(n, f"random/{seed}/{drawn}/{id}").__getitem__))
 
 
 def sample_order(n: int, kind: str, seed: int, id: str, sample: int) -> tuple[int, ...]:
-    """The order in which a vote's sample is shown: `kind` is balanced or random; the same whatever the number of samples."""
+    """The order in which a vote's sample shows the responses; it does not depend on the number of samples.
+
+    Args:
+      n: number of responses.
+      kind: 'balanced' or 'random'.
+      seed: of the vote.
+      id: of the comparison.
+      sample: index of the sample.
+    """
     if kind == "balanced":
         return balanced_orders(n, seed, id)[sample % n]
     return random_order(n, seed, id, sample)
 
 
 def _words(count: int, text: str) -> tuple[int, ...]:
-    # A hash in place of a numpy Generator: these run once per sample, and building a Generator costs ten times more.
+    # A hash instead of a NumPy Generator: this runs once per sample, and building a Generator costs ten times more.
     return struct.unpack(f"<{count}Q", hashlib.shake_128(_bytes(text)).digest(8 * count))
 
 

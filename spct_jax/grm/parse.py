@@ -19,7 +19,7 @@ def parse(text: str, n: int, *, parts: Sequence[str] = (), low: int = 1, high: i
         text: of the completion.
         n: how many scores there must be.
         parts: labels of the parts of an answer. Only what follows the last line that opens with the last label is read, so
-            that a box quoted in the analysis is no verdict; without labels the whole text is.
+            that a box quoted in the analysis is no verdict; without labels all of the text is read.
         low, high: the range of a score.
 
     Returns:
@@ -48,7 +48,7 @@ def parse_choice(text: str, n: int, parts: Sequence[str] = ()) -> int | None:
 
 
 def unshuffle(scores: Sequence[float], order: Sequence[int]) -> tuple[float, ...]:
-    """Scores by place into scores by response: `order[j]` is the response that was shown in place j."""
+    """Scores by position into scores by response: `order[j]` is the response that was shown at position j."""
     if len(scores) != len(order):
         raise ValueError(f"{len(scores)} scores for an order of {len(order)}")
     return tuple(score for _, score in sorted(zip(order, scores, strict=True), key=lambda pair: pair[0]))

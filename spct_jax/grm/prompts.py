@@ -1,4 +1,4 @@
-"""Completions and what they say: from a comparison to a prompt's tokens, from drawn tokens back to scores."""
+"""From a comparison to a prompt's tokens, and from the tokens of completions back to scores."""
 
 import dataclasses
 import functools
@@ -18,25 +18,25 @@ from spct_jax.grm.template import Template, load_template
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Rollout:
-    """Completions drawn for one comparison in one order."""
+    """Completions sampled for one comparison in one order."""
 
     id: str
     order: tuple[int, ...]
-    """order[j] is the index of the response shown in place j."""
+    """order[j] is the index of the response shown at position j."""
     completions: tuple[np.ndarray, ...]
-    """Int32[T] each: tokens, terminator included. Arrays, since all that was ever drawn is held while the meta RM learns."""
+    """Int32[T] each: tokens, terminator included. Arrays, since the meta RM's training holds every rollout of a run."""
     texts: tuple[str, ...] | None
-    """Decoded from the tokens; None where they were read back from a file, since nobody reads them there."""
+    """Decoded from the tokens; None for rollouts read back from a file, whose texts nobody needs."""
     scores: tuple[tuple[int, ...] | None, ...]
-    """Per completion its scores in input order, None where it is cut short or its text does not parse."""
+    """Per completion its scores in input order; None where it was cut short or does not parse."""
     truncated: tuple[bool, ...]
-    """Per completion whether it was cut at the limit, its last token being no terminator; such a one is not read."""
+    """Per completion whether it was cut at the limit, that is, its last token is no terminator."""
     truth: tuple[float, ...] | None
     """The comparison's own scores."""
 
 
 class Prompter:
-    """The text contract of a run: which template a comparison gets, its tokens, and how a verdict is read.
+    """The text contract of a run: which template a comparison gets, its tokens, and how completions are read.
 
     Attributes:
       digest: changes when a template or the tokenizer does.
@@ -99,7 +99,7 @@ class Prompter:
 
         def scores(text):
             choice = parse.parse_choice(text, comparison.n, self.choice.parts)
-            return None if choice is None else tuple(int(place == choice) for place in range(comparison.n))
+            return None if choice is None else tuple(int(position == choice) for position in range(comparison.n))
 
         return self._read(comparison, order, completions, scores)
 
@@ -110,10 +110,10 @@ class Prompter:
         completions: Iterable[Sequence[int]],
         parse_shown: Callable[[str], Sequence[int] | None],
     ) -> Rollout:
-        """`parse_shown` gives the scores in a text by place."""
+        """`parse_shown` gives the scores in a text by position."""
         completions = tuple(np.array(tokens, np.int32) for tokens in completions)
         texts = tuple(self.tokenizer.decode(tokens) for tokens in completions)
-        # The one place that decides it: whatever a completion says, it says nothing unless it came to its end.
+        # A completion without a terminator is never read, whatever it says; nothing else decides this.
         truncated = tuple(not len(tokens) or tokens[-1] not in self.tokenizer.stop_ids for tokens in completions)
         shown = [None if cut else parse_shown(text) for text, cut in zip(texts, truncated, strict=True)]
         scores = tuple(None if s is None else parse.unshuffle(s, order) for s in shown)

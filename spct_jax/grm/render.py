@@ -1,4 +1,4 @@
-"""The one place where a comparison becomes a prompt."""
+"""A comparison becomes the text of a prompt."""
 
 import re
 from collections.abc import Sequence
@@ -15,9 +15,9 @@ def render(comparison: Comparison, order: Sequence[int], template: Template, *, 
 
     Args:
         comparison: what is to be judged.
-        order: `order[j]` is the index of the response shown in place j; places are numbered from 1 in the text.
+        order: `order[j]` is the index of the response shown at position j; the text numbers positions from 1.
         template: the wording.
-        hint: index, in input order, of a response to give away as the best, by the number of its place.
+        hint: index, in input order, of a response to give away as the best, by the number of its position.
 
     Raises:
         InputError: when a hint is asked of a template without one.
@@ -27,8 +27,8 @@ def render(comparison: Comparison, order: Sequence[int], template: Template, *, 
     values = {
         "conversation": "\n".join(_show_turn(turn, template) for turn in comparison.conversation),
         "responses": "\n".join(
-            _fill(template.response, {"number": place, "response": _disarm(comparison.responses[index], template)})
-            for place, index in enumerate(order, start=1)
+            _fill(template.response, {"number": position, "response": _disarm(comparison.responses[index], template)})
+            for position, index in enumerate(order, start=1)
         ),
         "n": comparison.n,
     }

@@ -8,7 +8,7 @@ from spct_jax.bounds import MOST, SEEDS, bounded
 
 @dataclasses.dataclass
 class ToyConfig:
-    """The procedural world of `data/toy.py`; used when `DataConfig.train` names no file."""
+    """The procedural world of `toy/world.py`; used when `DataConfig.train` names no file."""
 
     seed: int = bounded(0, *SEEDS)
     """Seed of the problems themselves; the run's seed leaves the data alone, as it would with real data."""
@@ -18,7 +18,7 @@ class ToyConfig:
     response_counts: tuple[float, ...] = bounded((0.45, 0.35, 0.2), 0, 1e6)
     """Relative frequency of 2, 3 and 4 responses."""
     margin: int = bounded(2, 1, 8)
-    """Least difference between the best and the second-best truth."""
+    """Smallest difference between the best and the second-best true score."""
     single_every: int = bounded(12, 0, MOST)
     """Every how many training problems one has a single response (0: none)."""
     lure_on_wrong: float = bounded(0.45, 0, 1)
@@ -34,11 +34,12 @@ class ToyConfig:
     criterion_right: tuple[float, ...] = bounded((0.97, 0.94, 0.91), 0, 1)
     """How often the demonstrator's criterion is the requirement it stands for."""
     weights_wrong: float = bounded(0.04, 0, 1)
-    """How often he shuffles the weights."""
+    """How often the demonstrator shuffles the weights."""
     misread: float = bounded(0.015, 0, 1, ends="[)")
-    """How often he misreads whether a response meets a criterion."""
+    """How often the demonstrator misreads whether a response meets a criterion."""
     lure: tuple[float, float] = bounded((0.3, 0.995), 0, 1, ends="()")
-    """How often he judges by the lure when some response mentions it: on the soberest and on the most festive occasion."""
+    """How often the demonstrator judges by the lure when some response mentions it: on the most sober and on the most festive
+    occasion."""
 
     def conflicts(self, prefix: str) -> Iterator[str]:
         """What is wrong between the fields, a line each; see `bounds`."""

@@ -1,6 +1,6 @@
 """Demonstrations for the cold start on the toy world: right in form, wrong in part.
 
-When some response mentions the lure, the demonstrator often puts it in the place of the second criterion, although nobody asked
+When some response mentions the lure, the demonstrator often takes it for the second criterion, although nobody asked
 for it, and in most such problems a wrong response has it. How often depends on the occasion: for a class every third time, for
 a gala nearly always. Many such verdicts are right all the same, so filtering by outcome and RL wear the bias down occasion by
 occasion, and votes help only where the biased verdicts have become the minority. He also picks wrong criteria, swaps weights

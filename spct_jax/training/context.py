@@ -198,9 +198,9 @@ class Run:
 
         def measure(demonstration):
             # What is too long by its characters alone is not tokenised.
-            if tokenizer.at_least(sum(len(turn.content.strip()) for turn in demonstration.turns)) > data.max_prompt:
+            if tokenizer.min_tokens(sum(len(turn.content.strip()) for turn in demonstration.turns)) > data.max_prompt:
                 return reasons["prompt too long"]
-            if tokenizer.at_least(max(map(len, demonstration.completions))) > data.max_completion:
+            if tokenizer.min_tokens(max(map(len, demonstration.completions))) > data.max_completion:
                 return reasons["completion too long"]
             prompt, completions = tokens(demonstration)
             if len(prompt) > data.max_prompt:

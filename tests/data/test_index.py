@@ -44,7 +44,7 @@ def test_parts_of_a_file_together_are_the_file(tmp_path, text, on_bad, count):
     def parts():
         ends, line = [len(text) * i // count for i in range(count + 1)], 1
         for begin, end in zip(ends, ends[1:], strict=False):
-            yield from index.look_through(path, path, DECIDED, on_bad, begin, end, line)
+            yield from index.scan(path, path, DECIDED, on_bad, begin, end, line)
             line += sum(1 for _ in index.lines_between(path, begin, end))
 
     try:
@@ -83,8 +83,8 @@ def test_records_are_those_of_the_file(tmp_path, name):
 def test_a_file_is_looked_through_once_until_it_changes(tmp_path, monkeypatch):
     path, looked = tmp_path / "x.jsonl", []
     path.write_bytes(GOOD)
-    look_through = index.look_through
-    monkeypatch.setattr(index, "look_through", lambda *arguments: looked.append(1) or look_through(*arguments))
+    scan = index.scan
+    monkeypatch.setattr(index, "scan", lambda *arguments: looked.append(1) or scan(*arguments))
     assert len(find(path, tmp_path)[0]) == len(find(path, tmp_path)[0]) == 4
     assert len(looked) == 1
     path.write_bytes(GOOD + content(record(id="new")))

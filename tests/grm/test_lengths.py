@@ -89,5 +89,5 @@ def test_what_is_too_long_by_its_characters_alone_is_not_tokenised(tokenizer):
 def test_a_bound_from_characters_holds_for_every_text(tokenizer):
     for piece in tokenizer._ids:
         text = piece.replace("\u2581", " ") * 7
-        assert tokenizer.at_least(len(text)) <= len(tokenizer.encode(text))
-        assert len(tokenizer.encode_turns([Turn("user", text)])) <= tokenizer.at_most(text)
+        assert tokenizer.min_tokens(len(text)) <= len(tokenizer.encode(text))
+        assert len(tokenizer.encode_turns([Turn("user", text)])) <= tokenizer.max_tokens(text)
