@@ -1,11 +1,12 @@
+"""The report of a run, from synthetic files of its stages."""
+
 import json
 import re
 
 import pytest
 import synthetic
 
-from spct_jax.errors import InputError
-from spct_jax.reporting import markdown, report, run_files
+from spct_jax.reporting import report
 
 FILES = ("report.json", "report.md", "accuracy_by_stage.png", "accuracy_by_k.png", "learning_curves.png")
 
@@ -99,22 +100,3 @@ def test_a_run_without_meta_rm_or_problems(tmp_path):
     result = report.write_report(tmp_path)
     assert list(result["accuracy"]["rl"]) == ["greedy", "vote@1", "vote@8"]
     assert "meta" not in result["by_k"]["rl"] and "combinations" not in result and "single" not in result
-
-
-def test_not_a_workdir(tmp_path):
-    with pytest.raises(InputError, match="has no config.json"):
-        report.write_report(tmp_path)
-    (tmp_path / "config.json").write_text("{\n")
-    with pytest.raises(InputError, match=r"config.json:2: not JSON"):
-        run_files.read_run_files(tmp_path)
-
-
-@pytest.mark.parametrize("text", ["```\n# title", "`````", "~~~\n</details>", "a\ud800b", ""])
-def test_a_fence_cannot_be_closed_from_inside(text):
-    first, *inside, last = markdown.fence(text).encode().decode().split("\n")
-    assert first == last + "text" and set(last) == {"`"}
-    assert all(last not in line for line in inside)
-
-
-def test_cells_stay_cells():
-    assert markdown.table(["a"], [["x | y\n| z `"]]).splitlines()[2] == "| x \\| y \\| z \\` |"
