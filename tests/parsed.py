@@ -16,8 +16,8 @@ import sharded
 from spct_jax import config as config_lib
 from spct_jax import distributed, pipeline, sharding
 from spct_jax.data import batches, index
-from spct_jax.sampling.generate import Completions
-from spct_jax.training import drawing, grouped
+from spct_jax.sampling import Finished
+from spct_jax.training import rollout
 
 B, G = 4, 2
 FILES = ("train", "development", "test", "demonstrations", "general")
@@ -35,11 +35,21 @@ def during(function, parsed, lines):
     return counted
 
 
-def _draw_rows(layout, params, config, prompts, keys, **_):
-    """In place of the sampler: completions of one token, whose number is the length of the prompt."""
-    tokens = np.tile(np.array([len(p) for p in prompts], np.int32)[:, None, None], (1, G, 1))
-    whole = distributed.fetch(layout.split(tokens))
-    return Completions(tokens=whole, lengths=np.ones(whole.shape[:2], np.int32), logprobs=np.zeros(whole.shape, np.float32))
+class FakeEngine:
+    """In place of the sampler: completions of one token, the length of the prompt as the process that has its row knows it."""
+
+    def __init__(self, layout, params, config, shape, sampling):
+        self._layout, self._rows = layout, shape.rows
+
+    def run(self, requests):
+        """One completion of every sample."""
+        requests = list(requests)
+        lengths = np.zeros(self._rows, np.int32)
+        lengths[: len(requests)] = [len(request.prompt) for request in requests]
+        lengths = distributed.fetch(self._layout.split(lengths)).tolist()
+        for length, request in zip(lengths, requests, strict=False):
+            for sample in request.waiting:
+                yield Finished(request, sample, [length], np.zeros(1, np.float32))
 
 
 def main() -> None:
@@ -60,7 +70,7 @@ def main() -> None:
         parsed.append(f"{pathlib.Path(path).stem}:{line}")
         return read_line(text, kind, path, line)
 
-    index.read_line, grouped.draw_rows = read_line, _draw_rows
+    index.read_line, rollout.Engine = read_line, FakeEngine
     for name, part in (("load_dataset", "index"), ("load_tokenizer", "tokenizer"), ("drop_misfits", "survey")):
         setattr(pipeline, name, during(getattr(pipeline, name), parsed, lines[part]))
     run = pipeline.prepare(config, flags.directory / "run")
@@ -71,7 +81,7 @@ def main() -> None:
     groups = distributed.fetch(during(run.pack, parsed, lines["sft"])(chosen, size))
     numbers = batches.order(0, "rl", len(run.dataset.train), 0, B)
     # In two parts, each of which has rows of both processes.
-    drawn, _ = during(drawing.draw, parsed, lines["rl"])(
+    drawn, _ = during(rollout.draw, parsed, lines["rl"])(
         run, None, numbers, run.key("rl"), samples=G, rows=B // 2, temperature=1.0
     )
 

@@ -7,6 +7,7 @@ Writes DIRECTORY/report.json.
 """
 
 import argparse
+import collections
 import dataclasses
 import functools
 import pathlib
@@ -20,9 +21,9 @@ from spct_jax.checkpoints import steps, train_state
 from spct_jax.data import batches
 from spct_jax.models import heads, sizes
 from spct_jax.models.config import ModelConfig
-from spct_jax.sampling.generate import branch_keys
+from spct_jax.sampling import Engine, Request, SamplingParams, Shape
 from spct_jax.sharding.config import MeshConfig
-from spct_jax.training import grouped, grpo, loop, meta, optimizers, sft
+from spct_jax.training import grpo, loop, meta, optimizers, sft
 from spct_jax.training.config import OptimizerConfig
 
 B, G, P, T = 16, 4, 24, 40
@@ -204,16 +205,19 @@ def compare_scores() -> dict:
     placed = distributed.put(params, update.params(params))
     rng = np.random.default_rng(2)
     prompts = [rng.integers(6, 64, rng.integers(4, P)).tolist() for _ in range(8)]
-    keys = branch_keys(jax.random.split(jax.random.key(3), 8), np.tile(np.arange(G), (8, 1)))
+    keys = np.asarray(jax.random.key_data(jax.random.split(jax.random.key(3), 8)))
     for rollout in ("same", "tensor"):
         layout = sharding.rollout_layout(update, dataclasses.replace(mesh, rollout=rollout))
-        moved = sharding.cast_params(placed, config.dtype, layout)
-        out = grouped.draw_rows(
-            layout, moved, config, prompts, keys, rows=8, temperature=1.0, limits=grouped.Limits(P, T, (1,))
-        )
-        groups = batches.pack(prompts, grouped.drawn_tokens(out), max_prompt=P, max_completion=T, group_size=G)
+        engine = Engine(layout, placed, config, Shape.of_groups(P, T, 8, G), SamplingParams(1.0, (1,)))
+        local = layout.local_rows(8)  # a process knows the prompts of its own rows only
+        requests = [Request(i, prompts[i] if i in local else [0], keys[i], collections.deque(range(G))) for i in range(8)]
+        tokens, logprobs = [[[]] * G for _ in prompts], np.zeros((8, G, T), np.float32)
+        for done in engine.run(requests):
+            at, length = (done.request.tag, done.sample), len(done.tokens)
+            tokens[at[0]][at[1]], logprobs[at][:length] = done.tokens, done.logprobs
+        groups = batches.pack(prompts, tokens, max_prompt=P, max_completion=T, group_size=G)
         inside = np.arange(T) < groups.lengths[..., None]
-        report[f"drawn, {rollout}"] = float(np.abs(score(params, groups, alone) - out.logprobs)[inside].max())
+        report[f"drawn, {rollout}"] = float(np.abs(score(params, groups, alone) - logprobs)[inside].max())
     return report
 
 

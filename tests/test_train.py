@@ -303,7 +303,7 @@ def test_where_one_process_cannot_read_its_part_of_a_checkpoint_the_run_goes_on_
 def test_rollouts_since_the_last_checkpoint_are_read_instead_of_drawn_and_it_ends_bitwise_the_same(
     micro_config, tmp_path, monkeypatch, capsys
 ):
-    from spct_jax.training import drawing, grpo
+    from spct_jax.training import grpo, rollout
 
     micro_config.stages = ("sft", "rl")
     # All verdicts of an untrained model are malformed, and without spread nothing would be learned.
@@ -315,7 +315,7 @@ def test_rollouts_since_the_last_checkpoint_are_read_instead_of_drawn_and_it_end
     (resumed / "rl" / "summary.json").unlink()
     shutil.rmtree(resumed / "rl" / "checkpoints" / "2")
     with monkeypatch.context() as nothing:
-        nothing.setattr(drawing, "draw", None)
+        nothing.setattr(rollout, "draw", None)
         pipeline.train(micro_config, resumed)
     digests = load_study("kill_test", monkeypatch).digests
     assert digests(resumed) == digests(calm)

@@ -15,7 +15,7 @@ import numpy as np
 from spct_jax import cli, models, sharding
 from spct_jax.data import batches
 from spct_jax.models import sizes
-from spct_jax.sampling.engine import Engine, Request, Sampler, Shape
+from spct_jax.sampling import Engine, Request, SamplingParams, Shape
 from spct_jax.sharding.config import MeshConfig
 from spct_jax.training import scoring
 
@@ -27,7 +27,7 @@ def draw(
     layout: sharding.Layout, params, config: models.ModelConfig, prompts: list[list[int]]
 ) -> dict[tuple[int, int], list[int]]:
     """Tokens by (prompt, sample)."""
-    engine = Engine(layout, params, config, SHAPE, Sampler(1.0, (1,)))
+    engine = Engine(layout, params, config, SHAPE, SamplingParams(1.0, (1,)))
     keys = jax.random.key_data(jax.random.split(jax.random.key(7), PROMPTS))
     requests = (Request(i, p, np.asarray(keys[i]), collections.deque(range(SAMPLES))) for i, p in enumerate(prompts))
     return {(f.request.tag, f.sample): f.tokens for f in engine.run(requests)}

@@ -12,7 +12,7 @@ from spct_jax.judging.models import Models
 from spct_jax.judging.options import Options
 from spct_jax.judging.scheduler import Scheduler
 from spct_jax.judging.verdicts import Verdict
-from spct_jax.sampling.engine import Usage
+from spct_jax.sampling import Usage
 from spct_jax.sharding import Layout
 
 

@@ -31,7 +31,7 @@ class Options:
     max_prompt: int = bounded(0, 0, 1 << 24)
     """Tokens of the longest prompt; a longer one has no verdict. 0: what the model's positions leave, 8,192 at most."""
     batch_size: int = bounded(16, 1, 1 << 20)
-    """Rows decoded at once, rounded up to a multiple of the devices; see `sampling.programs.Shape`."""
+    """Rows decoded at once, rounded up to a multiple of the devices; see `sampling.Shape`."""
     top_k: int = bounded(0, 0, MOST)
     top_p: float = bounded(1.0, 0, 1, ends="(]")
     mode: str = one_of("scores", MODES)

@@ -25,9 +25,9 @@ from spct_jax.judging.rescoring import Rescorer
 from spct_jax.judging.tasks import Prompts, Task
 from spct_jax.judging.verdicts import Sample, Verdict
 from spct_jax.numbers import ceil_div
-from spct_jax.sampling import programs
-from spct_jax.sampling.engine import Engine, Finished, Request, Usage
-from spct_jax.sampling.programs import Sampler, Shape
+from spct_jax.sampling import Engine, Finished, Request, SamplingParams, Shape, Usage
+from spct_jax.sampling.engine_programs import engine_programs
+from spct_jax.sampling.shape import prefill_rows
 
 MAX_ENGINES = 3
 """Shapes whose slots are on the devices at once."""
@@ -67,7 +67,7 @@ class Scheduler:
         self._models, self._options, self._prompter = models, options, models.policy.prompter
         self._rescorer = Rescorer(models, options)
         self._warning = UnreadableWarning(options, models.knows_templates)
-        self._sampler = Sampler(options.temperature, self._prompter.tokenizer.stop_ids, options.top_k, options.top_p)
+        self._sampling = SamplingParams(options.temperature, self._prompter.tokenizer.stop_ids, options.top_k, options.top_p)
         self._key = jax.random.key(options.seed)
         self._compiled: set[Shape] = set()
         self._engines: dict[Shape, Engine] = {}
@@ -143,7 +143,7 @@ class Scheduler:
             rows=rows,
             branches=options.branches,
             trunks=options.trunks,
-            prefill_rows=programs.prefill_rows(max_prompt, rows, devices),
+            prefill_rows=prefill_rows(max_prompt, rows, devices),
         )
 
     # Drawing.
@@ -181,7 +181,7 @@ class Scheduler:
 
     def _make_engine(self, shape: Shape) -> Engine:
         layout, policy = self._models.layout, self._models.policy
-        self._engines[shape] = Engine(layout, policy.params, policy.config, shape, self._sampler, self.usage)
+        self._engines[shape] = Engine(layout, policy.params, policy.config, shape, self._sampling, self.usage)
         return self._engines[shape]
 
     def _compile_ahead(self, pool: futures.Executor) -> None:
@@ -190,7 +190,7 @@ class Scheduler:
         for shape in self._backlog:
             if shape not in self._compiled:
                 self._compiled.add(shape)
-                if programs.compile_ahead(pool, layout, policy.params, policy.config, shape, self._sampler):
+                if engine_programs(layout, policy.config, shape, self._sampling).compile_ahead(pool):
                     new.append(f"{shape.max_prompt:,}")
         if new and distributed.is_first():
             tqdm.tqdm.write(f"compiling for prompts of up to {' / '.join(new)} tokens", file=sys.stderr)

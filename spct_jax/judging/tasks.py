@@ -14,8 +14,7 @@ from spct_jax.grm.template import Template
 from spct_jax.judging.models import Models
 from spct_jax.judging.options import Options
 from spct_jax.judging.verdicts import Sample, Verdict
-from spct_jax.sampling.engine import Request
-from spct_jax.sampling.programs import Shape
+from spct_jax.sampling import Request, Shape
 
 Order = tuple[int, ...]
 """order[j] is the index of the response shown at position j."""

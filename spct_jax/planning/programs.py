@@ -14,8 +14,8 @@ from spct_jax.checkpoints import train_state
 from spct_jax.config import Config
 from spct_jax.data.batches import Groups
 from spct_jax.models import flops
-from spct_jax.sampling.generate import draw
-from spct_jax.sampling.programs import Sampler, Shape, lowered, prefill_rows
+from spct_jax.sampling import SamplingParams, Shape
+from spct_jax.sampling.engine_programs import engine_programs
 from spct_jax.sharding import logical
 from spct_jax.training import checks, context, grpo, meta, mixture, optimizers, sft
 
@@ -55,9 +55,9 @@ class _Setting:
         self.layout = sharding.make_layout(config.mesh, devices)
         checks.check_batches(config, self.layout)
         self.rollout = sharding.rollout_layout(self.layout, config.mesh)
-        self.params = checkpoints.abstract_params(config.model)
-        self.placed_params = jax.tree.map(
-            lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), self.params, self.layout.params(self.params)
+        params = checkpoints.abstract_params(config.model)
+        self.params = jax.tree.map(
+            lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), params, self.layout.params(params)
         )
         self.reference = jax.eval_shape(functools.partial(logical.cast, dtype=config.rl.ref_dtype), self.params)
         self.trunk, self.time = config.data.max_prompt - 1, config.data.max_completion
@@ -92,50 +92,28 @@ def programs(config: Config, devices: list) -> dict[str, Planned]:
 
 
 def _drawing(setting: _Setting) -> dict[str, Planned]:
-    """What draws completions: the engine's programs and RL's own."""
+    """What draws the completions of RL: parameters to where they are drawn with, and the engine's two large programs."""
     config, rollout, trunk, time = setting.config, setting.rollout, setting.trunk, setting.time
     model, rl = config.model, config.rl
     G, drawn = rl.group_size, rl.batch_size // rl.rollout_parts
     beside = setting.state_bytes + setting.reference_bytes
-    params = jax.eval_shape(lambda p: logical.cast(p, model.dtype), setting.params)
-    stops = (1, 107)
-    shape = Shape(
-        max_prompt=config.data.max_prompt,
-        max_new_tokens=time,
-        rows=drawn,
-        branches=G,
-        trunks=1,
-        prefill_rows=prefill_rows(config.data.max_prompt, drawn, rollout.batch_shards),
-    )
-
-    def engine_program(name: str):
-        return lambda: lowered(rollout, params, model, shape, Sampler(rl.temperature, stops))[name]
-
-    def lower_rollout():
-        prompts = (_struct((drawn, trunk), jnp.int32), *(_struct((drawn,), jnp.int32),) * 2)
-        keys = _struct((drawn, G), jax.eval_shape(lambda: jax.random.key(0)).dtype)
-        return draw.lower(
-            params, *prompts, keys, _struct((drawn, G), bool), _struct((), jnp.float32),
-            layout=rollout, config=model, max_new_tokens=time, stop_ids=stops,
-        )  # fmt: skip
+    shape = Shape.of_groups(config.data.max_prompt, time, drawn, G)
+    engine = engine_programs(rollout, model, shape, SamplingParams(rl.temperature, stop_ids=(1, 107)))
 
     def lower_reshard():
-        return sharding.make_cast(params, rollout).lower(setting.placed_params, jnp.dtype(model.dtype))
+        return sharding.make_cast(setting.params, rollout).lower(setting.params, jnp.dtype(model.dtype))
 
-    read, decoded = shape.prefill_rows, flops.decode(model, drawn * G, trunk, time + shape.chunk)
+    decoded = flops.decode(model, drawn * G, trunk, time + shape.chunk)
     return {
         "reshard": Planned(lower_reshard, 0, 0, beside - setting.params_bytes),
         "prefill": Planned(
-            engine_program("prefill"),
-            flops.prefill(model, read, trunk),
-            read * trunk,
+            engine.prefill.lower,
+            flops.prefill(model, drawn, trunk),
+            drawn * trunk,
             beside,
-            flops.kernels(model, read, trunk),
+            flops.kernels(model, drawn, trunk),
         ),
-        "decode": Planned(engine_program("decode"), decoded, drawn * G, beside, steps=shape.chunk),
-        "rollout": Planned(
-            lower_rollout, flops.prefill(model, drawn, trunk) + decoded, drawn * G, beside, flops.kernels(model, drawn, trunk)
-        ),
+        "decode": Planned(engine.chunk.lower, decoded, drawn * G, beside, steps=shape.chunk),
     }
 
 

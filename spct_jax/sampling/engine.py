@@ -19,10 +19,11 @@ import numpy as np
 
 from spct_jax import distributed, models
 from spct_jax.data import batches
+from spct_jax.errors import InputError
 from spct_jax.models.config import ModelConfig
-from spct_jax.sampling import programs
-from spct_jax.sampling.generate import Completions, check_finite, check_truncation
-from spct_jax.sampling.programs import Sampler, Shape
+from spct_jax.sampling.engine_programs import decode_params, engine_programs
+from spct_jax.sampling.params import SamplingParams
+from spct_jax.sampling.shape import Shape
 from spct_jax.sharding import Layout
 
 
@@ -72,6 +73,7 @@ class Finished:
 class _Branch:
     request: Request
     sample: int
+    trunk_slot: int
     tokens: list[np.ndarray] = dataclasses.field(default_factory=list)
     logprobs: list[np.ndarray] = dataclasses.field(default_factory=list)
 
@@ -85,34 +87,38 @@ class Engine:
         params: Any,
         config: ModelConfig,
         shape: Shape,
-        sampler: Sampler,
+        sampling: SamplingParams,
         usage: Usage | None = None,
     ):
-        """Puts empty slots on the devices.
+        """Puts empty slots on the devices. The programs are kept for later engines of the same shape.
 
         Args:
           layout: how parameters and rows are split.
-          params: the model's parameters, in that layout.
+          params: the model's parameters.
           config: the architecture.
           shape: what to compile for.
-          sampler: how tokens are drawn.
+          sampling: how tokens are drawn.
           usage: where to count, if other engines count there too.
 
         Raises:
-          InputError: truncation out of range, or rows that the devices do not divide.
+          InputError: rows that the devices do not divide.
         """
-        check_truncation(sampler.top_k, sampler.top_p)
-        self.shape, self.sampler, self._layout = shape, sampler, layout
         layout.check_rows(shape.rows, "a number of rows")
-        params, self._config = programs.prepared(params, config)
-        self._params = jax.device_put(params, layout.params(params))
-        self._slots = programs.empty(layout=layout, config=self._config, shape=shape)
+        self.shape, self._layout = shape, layout
+        self._sampling = dataclasses.replace(sampling, temperature=np.float32(sampling.temperature))
+        self._programs = engine_programs(layout, config, shape, sampling)
+        self._params = decode_params(params, config, layout)
+        self._slots = self._programs.init()
         self._queue: collections.deque[Request] = collections.deque()
         self._live: dict[int, Request] = {}
-        self._ready: tuple[models.Trunk, list[Request]] | None = None
-        self._placed: list[list[Request | None]] = [[None] * shape.trunks for _ in range(shape.rows)]
-        self._running: dict[tuple[int, int], tuple[_Branch, int]] = {}
-        self._launched: Completions | None = None
+        """By id, all that are queued or have a trunk in a row."""
+        self._read: tuple[models.Trunk, collections.deque[tuple[int, Request]]] | None = None
+        """The trunks that were computed last, and those of them, by number, that are in no row yet."""
+        self._in_rows: list[list[Request | None]] = [[None] * shape.trunks for _ in range(shape.rows)]
+        """[B][U], whose trunk stands there."""
+        self._running: dict[tuple[int, int], _Branch] = {}
+        self._launched: collections.deque[tuple[Any, jax.Array]] = collections.deque()
+        """Chunks that are not collected yet: (completions, which branches ended)."""
         self.usage = Usage() if usage is None else usage
 
     @property
@@ -123,7 +129,11 @@ class Engine:
     @property
     def pending(self) -> int:
         """Samples begun or waiting."""
-        return len(self._running) + sum(len(request.waiting) for request in self._live.values())
+        return len(self._running) + self._waiting
+
+    @property
+    def _waiting(self) -> int:
+        return sum(len(request.waiting) for request in self._live.values())
 
     def submit(self, request: Request) -> None:
         """Puts a request at the end of the queue, unless its trunk is still in a row from an earlier time.
@@ -138,35 +148,30 @@ class Engine:
 
     def launch(self) -> None:
         """Fills idle slots and starts a chunk; the devices work on it while the caller does something else."""
-        self._refill()
-        self._slots, self._launched = programs.chunk(
-            self._params,
-            self._slots,
-            np.float32(self.sampler.temperature),
-            layout=self._layout,
-            config=self._config,
-            limit=self.shape.max_new_tokens,
-            stop_ids=self.sampler.stop_ids,
-            top_k=self.sampler.top_k,
-            top_p=self.sampler.top_p,
-        )
+        if self._waiting:
+            self._refill()
+        self._slots, *drawn = self._programs.chunk(self._params, self._slots, self._sampling)
+        self._launched.append(drawn)
 
     def collect(self) -> list[Finished]:
-        """Waits for the chunk and returns the completions that ended in it; InputError where logits are not finite."""
-        drawn, done = distributed.fetch((self._launched, self._slots.done))
+        """Waits for the oldest chunk and returns the completions that ended in it.
+
+        Raises:
+          InputError: logits are not finite.
+        """
+        drawn, ended = distributed.fetch(self._launched.popleft())
         check_finite(drawn.logprobs)
         finished = []
-        for (b, g), (branch, _) in list(self._running.items()):
+        for (b, g), branch in list(self._running.items()):
             length = drawn.lengths[b, g]
             branch.tokens.append(drawn.tokens[b, g, :length])
             branch.logprobs.append(drawn.logprobs[b, g, :length])
-            if done[b, g]:
+            if ended[b, g]:
                 del self._running[b, g]
                 tokens, logprobs = np.concatenate(branch.tokens), np.concatenate(branch.logprobs)
                 finished.append(Finished(branch.request, branch.sample, tokens.tolist(), logprobs))
         self.usage.tokens += int(drawn.lengths.sum())
         self.usage.slot_steps += int(drawn.lengths.max()) * self.capacity
-        self._launched = None
         return finished
 
     def run(self, requests: Iterable[Request]) -> list[Finished]:
@@ -176,8 +181,17 @@ class Engine:
         finished = []
         while self.pending:
             self.launch()
+            # Where nothing waits for a slot, the next chunk does not depend on what this one says.
+            while len(self._launched) < 2 and not self._waiting and self._can_go_on():
+                self.launch()
             finished += self.collect()
+        self._launched.clear()
         return finished
+
+    def _can_go_on(self) -> bool:
+        """Whether a branch may still run when the chunks that are launched are done."""
+        drawn = min(sum(map(len, branch.tokens)) for branch in self._running.values())
+        return drawn + len(self._launched) * self.shape.chunk < self.shape.max_new_tokens
 
     def _refill(self) -> None:
         begun, admitted = [], []
@@ -185,46 +199,47 @@ class Engine:
             for g in range(self.shape.branches):
                 if (b, g) in self._running:
                     continue
-                place = self._place_with_work(b)
-                if place is None and (place := self._admit(b, admitted)) is None:
+                trunk_slot = self._slot_with_work(b)
+                if trunk_slot is None and (trunk_slot := self._admit(b, admitted)) is None:
                     break
-                request = self._placed[b][place]
-                branch = _Branch(request, request.waiting.popleft())
-                self._running[b, g] = (branch, place)
-                begun.append((b, g, branch, place))
+                request = self._in_rows[b][trunk_slot]
+                branch = self._running[b, g] = _Branch(request, request.waiting.popleft(), trunk_slot)
+                begun.append((b, g, branch))
         self._insert(admitted)
+        if self._read and not self._read[1]:
+            self._read = None
         if begun:
             self._begin(begun)
 
-    def _place_with_work(self, b: int) -> int | None:
-        return next((u for u, request in enumerate(self._placed[b]) if request is not None and request.waiting), None)
+    def _slot_with_work(self, b: int) -> int | None:
+        return next((u for u, request in enumerate(self._in_rows[b]) if request is not None and request.waiting), None)
 
     def _admit(self, b: int, admitted: list) -> int | None:
-        """Gives row b a waiting request; returns its place, or None where there is no room or no work."""
-        place = self._free_place(b)
-        if place is None:
+        """Gives row b a waiting request; returns its trunk's slot, or None where there is no room or no work."""
+        u = self._free_slot(b)
+        if u is None:
             return None
-        if not (self._ready and self._ready[1]):
+        if not (self._read and self._read[1]):
             self._insert(admitted)
             self._prefill()
-        if not (self._ready and self._ready[1]):
+        if not (self._read and self._read[1]):
             return None
-        _, requests = self._ready
-        self._forget(b, place)
-        self._placed[b][place] = request = requests.pop(0)
+        source, request = self._read[1].popleft()
+        self._forget(b, u)
+        self._in_rows[b][u] = request
         self._live[id(request)] = request
-        admitted.append((b, place, self.shape.prefill_rows - 1 - len(requests)))
-        return place if request.waiting else None
+        admitted.append((b, u, source))
+        return u if request.waiting else None
 
-    def _free_place(self, b: int) -> int | None:
-        """A place of row b without a trunk, or else with one that no branch reads or waits for."""
-        row, read = self._placed[b], {place for (row, _), (_, place) in self._running.items() if row == b}
+    def _free_slot(self, b: int) -> int | None:
+        """A slot of row b without a trunk, or else with one that no branch reads or waits for."""
+        row, read = self._in_rows[b], {branch.trunk_slot for (row, _), branch in self._running.items() if row == b}
         idle = (u for u, request in enumerate(row) if u not in read and not (request and request.waiting))
         return min(idle, key=lambda u: row[u] is not None, default=None)
 
-    def _forget(self, b: int, place: int) -> None:
-        request, self._placed[b][place] = self._placed[b][place], None
-        if request is not None and not any(request is other for row in self._placed for other in row):
+    def _forget(self, b: int, u: int) -> None:
+        request, self._in_rows[b][u] = self._in_rows[b][u], None
+        if request is not None and not any(request is other for row in self._in_rows for other in row):
             self._live.pop(id(request), None)
 
     def _prefill(self) -> None:
@@ -232,37 +247,42 @@ class Engine:
         size = self.shape.prefill_rows
         chosen = [self._queue.popleft() for _ in range(min(size, len(self._queue)))]
         if not chosen:
-            waiting = {id(r): r for row in self._placed for r in row if r is not None and r.waiting}
+            waiting = {id(r): r for row in self._in_rows for r in row if r is not None and r.waiting}
             chosen = list(itertools.islice(waiting.values(), size))
         if not chosen:
             return
-        if self._ready:
+        if self._read:
             # XLA's CPU backend holds 32 programs at most, and where they exchange data, more of them can wait for each other.
-            jax.block_until_ready(self._ready[0])
-        # Filled up from the left, so that the last of the batch is the last of the queue.
-        prompts = [[0]] * (size - len(chosen)) + [r.prompt for r in chosen]
+            jax.block_until_ready(self._read[0])
+        prompts = [r.prompt for r in chosen] + [[0]] * (size - len(chosen))
         tokens, lengths, _ = batches.pack_prompts(prompts, self.shape.max_prompt)
-        self._ready = self._read_prompts(tokens, lengths), chosen
+        trunks = self._programs.prefill(self._params, *self._layout.split((tokens, lengths)))
+        self._read = trunks, collections.deque(enumerate(chosen))
         self.usage.prefills += len(chosen)
 
-    def _read_prompts(self, tokens: np.ndarray, lengths: np.ndarray) -> models.Trunk:
-        rows = self._layout.split((tokens, lengths))
-        return programs.prefill(self._params, *rows, layout=self._layout, config=self._config)
-
     def _insert(self, admitted: list) -> None:
+        """Puts trunks (row, slot, number) where they belong."""
         if not admitted:
             return
-        places = np.full((3, self.shape.prefill_rows), self.shape.rows, np.int32)
-        places[:, : len(admitted)] = np.transpose(admitted)
-        self._slots = programs.insert(self._slots, self._ready[0], *places, layout=self._layout)
+        positions = np.full((3, self.shape.prefill_rows), self.shape.rows, np.int32)
+        positions[:, : len(admitted)] = np.transpose(admitted)
+        self._slots = self._programs.insert(self._slots, self._read[0], *positions)
         admitted.clear()
 
-    def _begin(self, begun: list) -> None:
+    def _begin(self, begun: list[tuple[int, int, _Branch]]) -> None:
         shape = (self.shape.rows, self.shape.branches)
-        fresh, place, sample, last = np.zeros(shape, bool), *np.zeros((3, *shape), np.int32)
+        fresh, trunk_slot, sample, last = np.zeros(shape, bool), *np.zeros((3, *shape), np.int32)
         keys = np.zeros((*shape, *begun[0][2].request.key.shape), np.uint32)
-        for b, g, branch, u in begun:
-            fresh[b, g], place[b, g], sample[b, g] = True, u, branch.sample
+        for b, g, branch in begun:
+            fresh[b, g], trunk_slot[b, g], sample[b, g] = True, branch.trunk_slot, branch.sample
             last[b, g], keys[b, g] = branch.request.prompt[-1], branch.request.key
-        rows = self._layout.split((fresh, place, keys, sample, last))
-        self._slots = programs.begin(self._slots, *rows, layout=self._layout)
+        rows = self._layout.split((fresh, trunk_slot, keys, sample, last))
+        self._slots = self._programs.begin(self._slots, *rows)
+
+
+def check_finite(logprobs: np.ndarray) -> None:
+    """Raises InputError if log-probabilities of drawn tokens are not finite, as they are where no logit is NaN."""
+    if not np.isfinite(logprobs).all():
+        raise InputError(
+            "the model's logits are NaN or infinite: its weights, or a dtype too narrow for it, are the likely cause"
+        )

@@ -16,7 +16,7 @@ from spct_jax import distributed
 from spct_jax.errors import InputError
 from spct_jax.sharding import logical
 from spct_jax.sharding.config import MeshConfig
-from spct_jax.sharding.devices import make_mesh
+from spct_jax.sharding.devices import AXES, make_mesh
 from spct_jax.sharding.strategies import TABLES
 
 
@@ -121,6 +121,18 @@ def make_layout(config: MeshConfig | None = None, devices: Sequence[jax.Device] 
     """
     config = config or MeshConfig()
     return Layout(make_mesh(config, devices), config.strategy)
+
+
+def layout_of(params: Any) -> Layout:
+    """The layout that parameters are in; where it is none of ours, one that replicates them on their devices."""
+    first = jax.tree.leaves(params)[0].sharding
+    if isinstance(first, NamedSharding) and first.mesh.axis_names == AXES:
+        for strategy in TABLES:
+            layout = Layout(first.mesh, strategy)
+            same = jax.tree.map(lambda x, s: x.sharding.is_equivalent_to(s, x.ndim), params, layout.params(params))
+            if jax.tree.all(same):
+                return layout
+    return make_layout(devices=sorted(first.device_set, key=lambda device: device.id))
 
 
 def rollout_layout(layout: Layout, config: MeshConfig) -> Layout:

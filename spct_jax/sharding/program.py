@@ -1,17 +1,12 @@
 """Jitted functions with explicit shardings, one per layout and shapes."""
 
-import time
 from collections.abc import Callable
-from concurrent import futures
 from typing import Any
 
 import jax
 import numpy as np
 
 from spct_jax.sharding.layout import Layout
-
-WAITED = "/spct_jax/compile/waited"
-"""JAX's monitoring hears under this name how long a call waited for a program that another thread compiles."""
 
 
 class Program:
@@ -38,28 +33,11 @@ class Program:
         """
         self._function, self._takes, self._gives, self._donate = function, takes, gives, donate
         self._jitted: dict[Any, Callable] = {}
-        self._ahead: dict[Any, futures.Future] = {}
         self.__doc__ = function.__doc__
 
     def __call__(self, *args: Any, layout: Layout | None = None, **static: Any) -> Any:
         """Calls the function."""
-        key = self._key(args, layout, static)
-        ahead = self._ahead.get(key)
-        if ahead is None or ahead.cancelled():
-            return self._program(key, args, layout, static)(*args)
-        return _waited_for(ahead)(*args)
-
-    def compile_ahead(self, pool: futures.Executor, *args: Any, layout: Layout, **static: Any) -> bool:
-        """Has it compiled in `pool` for arguments of these shapes and dtypes, unless it is already; whether it was not.
-
-        A call with such arguments waits for it.
-        """
-        key = self._key(args, layout, static)
-        if key in self._jitted:
-            return False
-        program = self._program(key, args, layout, static)
-        self._ahead[key] = pool.submit(lambda: program.lower(*args).compile())
-        return True
+        return self._program(self._key(args, layout, static), args, layout, static)(*args)
 
     def lower(self, *args: Any, layout: Layout | None = None, **static: Any) -> jax.stages.Lowered:
         """Lowers it for arguments of which shapes and dtypes are enough."""
@@ -90,12 +68,3 @@ class Program:
         traced.__name__ = self._function.__name__
         results = self._gives(layout, *args, **static)
         return jax.jit(traced, in_shardings=given, out_shardings=results, donate_argnums=self._donate)
-
-
-def _waited_for(ahead: futures.Future) -> Callable:
-    """A program that is compiled in another thread; the time that this one waits for it counts as its compiling."""
-    if not ahead.done():
-        start = time.perf_counter()
-        futures.wait([ahead])
-        jax.monitoring.record_event_duration_secs(WAITED, time.perf_counter() - start)
-    return ahead.result()

@@ -26,7 +26,6 @@ from spct_jax.grm.template import load_template
 from spct_jax.models.config import ModelConfig
 from spct_jax.sharding import Layout
 from spct_jax.toy import demonstrator, world
-from spct_jax.training import grouped
 
 
 class LostStepsError(Exception):
@@ -58,6 +57,15 @@ def kind_of(stage: str) -> ModelKind:
 
 
 @dataclasses.dataclass(frozen=True)
+class Limits:
+    """Shapes and stop set of every program of a run."""
+
+    max_prompt: int
+    max_completion: int
+    stop_ids: tuple[int, ...]
+
+
+@dataclasses.dataclass(frozen=True)
 class Run:
     """What every stage is given."""
 
@@ -70,10 +78,10 @@ class Run:
     rollout_layout: Layout
 
     @property
-    def limits(self) -> grouped.Limits:
+    def limits(self) -> Limits:
         """Shapes of every program."""
         data = self.config.data
-        return grouped.Limits(data.max_prompt, data.max_completion, self.prompter.tokenizer.stop_ids)
+        return Limits(data.max_prompt, data.max_completion, self.prompter.tokenizer.stop_ids)
 
     def key(self, stage: str, step: int = 0) -> jax.Array:
         """The key of a step of a stage."""

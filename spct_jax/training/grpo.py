@@ -21,7 +21,7 @@ from spct_jax.grm.prompts import Rollout
 from spct_jax.models import flops
 from spct_jax.models.config import ModelConfig
 from spct_jax.sharding import Layout, bytes_per_device, logical
-from spct_jax.training import drawing, loop, meter, optimizers, rejection, rollout
+from spct_jax.training import loop, meter, optimizers, rejection, rollout
 from spct_jax.training.context import Run
 from spct_jax.training.scoring import completion_mask, group_logprobs
 
@@ -268,7 +268,7 @@ def roll_out(run: Run, params: Any, numbers: list[int], step: int) -> tuple[list
       (the rollouts, the sampler's log-probabilities Float32[B G T]).
     """
     config = run.config.rl
-    drawn, logprobs = drawing.draw(
+    drawn, logprobs = rollout.draw(
         run,
         run.to_draw_with(params),
         numbers,

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 import jax
 
 from spct_jax import hardware
-from spct_jax.sharding import WAITED, Layout
+from spct_jax.sampling.engine_programs import WAITED
+from spct_jax.sharding import Layout
 
 
 class CompileClock:

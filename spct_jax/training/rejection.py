@@ -19,7 +19,7 @@ from spct_jax.data import batches
 from spct_jax.data.batches import Example
 from spct_jax.grm import rewards
 from spct_jax.grm.prompts import Rollout
-from spct_jax.training import drawing, meter, rollout
+from spct_jax.training import meter, rollout
 from spct_jax.training.context import Run
 
 
@@ -151,7 +151,7 @@ def _drawn(run: Run) -> Iterator[tuple[int, Rollout, Rollout | None]]:
 
 def _draw(run: Run, params: Any, draws: Draws, numbers: list[int]) -> list[Rollout]:
     config = run.config.rejection
-    return drawing.draw(
+    return rollout.draw(
         run,
         params,
         numbers,

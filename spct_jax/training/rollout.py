@@ -1,15 +1,105 @@
-"""Rollouts as files."""
+"""Rollouts: completions of training comparisons, as RL and rejection sampling draw them, and their files.
 
+Prompts and completions per call of the sampler are fixed by the configuration, and prompt i of a call stands in row i, so the
+tokens of a prompt depend on its own content, its id and the seed only, and a process makes the prompts of its own rows only.
+"""
+
+import collections
 import os
 import pathlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import Any
 
+import jax
 import numpy as np
 
 from spct_jax import distributed
 from spct_jax.data.jsonl import read_jsonl, write_jsonl
 from spct_jax.errors import InputError
+from spct_jax.grm import orders
 from spct_jax.grm.prompts import Rollout
+from spct_jax.sampling import Engine, Request, SamplingParams, Shape
+from spct_jax.training.context import Run
+
+
+def draw(
+    run: Run,
+    params: Any,
+    numbers: Sequence[int],
+    key: jax.Array,
+    *,
+    samples: int,
+    rows: int,
+    temperature: float,
+    index: int = 0,
+    hinted: bool = False,
+) -> tuple[list[Rollout], np.ndarray]:
+    """Draws completions of B training comparisons, each shown in an order of its own.
+
+    A comparison that comes up again gets another order and other completions than before.
+
+    Args:
+      run: the run.
+      params: from `Run.to_draw_with`.
+      numbers: of the comparisons, B.
+      key: of the draw.
+      samples: G, completions of each.
+      rows: how many prompts are drawn for at once.
+      temperature: 0, or less than 1e-5, is greedy.
+      index: of the draw; a comparison has another order in each.
+      hinted: whether the prompt names the best response.
+
+    Returns:
+      (rollouts, the sampler's log-probabilities Float32[B G T]), the same on all processes.
+
+    Raises:
+      InputError: logits are not finite.
+    """
+    starts, layout, limits = range(0, len(numbers), rows), run.rollout_layout, run.limits
+    local = [start + row for start in starts for row in layout.local_rows(rows) if start + row < len(numbers)]
+    shown = {row: run.dataset.train[numbers[row]] for row in local}
+    repeats = _repeats(numbers)
+    seen = {row: orders.random_order(c.n, run.config.seed, c.id, index, repeats[row]) for row, c in shown.items()}
+    prompts = {row: run.prompter.encode(c, seen[row], hinted=hinted) for row, c in shown.items()}
+    keys = comparison_keys(key, [shown[row].id if row in shown else "" for row in range(len(numbers))])
+
+    def request(row: int) -> Request:
+        # The samples of a comparison that came up before go on where those of the last time ended.
+        first = repeats[row] * samples
+        return Request(row, prompts.get(row, [0]), keys[row], collections.deque(range(first, first + samples)))
+
+    shape = Shape.of_groups(limits.max_prompt, limits.max_completion, rows, samples)
+    engine = Engine(layout, params, run.model, shape, SamplingParams(temperature, limits.stop_ids))
+    tokens = [[np.zeros(0, np.int32)] * samples for _ in numbers]
+    logprobs = np.zeros((len(numbers), samples, limits.max_completion), np.float32)
+    for start in starts:
+        for done in engine.run(map(request, range(start, min(start + rows, len(numbers))))):
+            row, sample = done.request.tag, done.sample % samples
+            tokens[row][sample] = np.array(done.tokens, np.int32)
+            logprobs[row, sample, : len(done.tokens)] = done.logprobs
+    drawn = {}
+    for part in distributed.gather({row: run.prompter.read(c, seen[row], tokens[row]) for row, c in shown.items()}):
+        drawn |= part
+    return [drawn[row] for row in range(len(numbers))], logprobs
+
+
+def comparison_keys(key: jax.Array, ids: Sequence[str]) -> np.ndarray:
+    """Key data of comparisons: `key` folded with the id."""
+    return np.asarray(_fold(key, np.array([orders.stable_hash(i) for i in ids], np.uint32)))
+
+
+@jax.jit
+def _fold(key: jax.Array, hashes: jax.Array) -> jax.Array:
+    return jax.random.key_data(jax.vmap(lambda h: jax.random.fold_in(key, h))(hashes))
+
+
+def _repeats(numbers: Sequence[int]) -> list[int]:
+    """How often each number stood before in the sequence."""
+    seen, repeats = collections.Counter(), []
+    for number in numbers:
+        repeats.append(seen[number])
+        seen[number] += 1
+    return repeats
 
 
 def write(path: str | os.PathLike, rollouts: Iterable[Rollout]) -> None:

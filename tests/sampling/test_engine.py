@@ -4,7 +4,6 @@ import collections
 import dataclasses
 import functools
 import threading
-import types
 from concurrent import futures
 
 import jax
@@ -14,8 +13,9 @@ import pytest
 from spct_jax import models, sampling, sharding
 from spct_jax.errors import InputError
 from spct_jax.models import sizes
-from spct_jax.sampling import programs
-from spct_jax.sampling.engine import Engine, Request, Sampler, Shape
+from spct_jax.sampling import Engine, Request, SamplingParams, Shape, kernel
+from spct_jax.sampling import engine as engine_lib
+from spct_jax.sampling.engine_programs import WAITED, EngineProgram, engine_programs
 
 CONFIG = dataclasses.replace(sizes.toy(40), num_layers=3, window=8)
 SHAPE = Shape(max_prompt=24, max_new_tokens=50, rows=4, branches=3, trunks=2, prefill_rows=2, chunk=8)
@@ -37,9 +37,13 @@ def requests(chosen=range(len(PROMPTS)), samples=SAMPLES):
     return [Request(i, PROMPTS[i], key_data(jax.random.fold_in(key, i)), collections.deque(range(samples))) for i in chosen]
 
 
-def engine(shape=SHAPE, sampler=Sampler(1.0, (1,)), devices=1):
-    layout = sharding.make_layout(devices=jax.devices()[:devices])
-    return Engine(layout, params(layout), CONFIG, shape, sampler)
+def layout_of(devices=1):
+    return sharding.make_layout(devices=jax.devices()[:devices])
+
+
+def engine(shape=SHAPE, sampling=SamplingParams(1.0, (1,)), devices=1):
+    layout = layout_of(devices)
+    return Engine(layout, params(layout), CONFIG, shape, sampling)
 
 
 def drawn(made, wanted):
@@ -54,7 +58,7 @@ def all_completions():
 def test_completions_are_those_of_the_plain_sampler():
     for i, prompt in enumerate(PROMPTS):
         key = jax.random.fold_in(jax.random.key(7), i)
-        out = sampling.generate(params(engine()._layout), CONFIG, [prompt], key[None], num_samples=SAMPLES, max_new_tokens=50)
+        out = sampling.generate(params(layout_of()), CONFIG, [prompt], key[None], num_samples=SAMPLES, max_new_tokens=50)
         for s in range(SAMPLES):
             tokens, logprobs = all_completions()[i, s]
             length = int(out.lengths[0, s])
@@ -74,32 +78,76 @@ def test_no_bit_depends_on_order_company_or_refills():
 
 def test_programs_compiled_ahead_are_those_that_an_engine_calls():
     """Nothing is left to compile at the first call, and the completions are the same to the bit."""
-    shape, sampler = dataclasses.replace(SHAPE, rows=5, prefill_rows=3), Sampler(1.0, (1,))
-    layout = sharding.make_layout(devices=jax.devices()[:1])
-    every = (programs.prefill, programs.chunk, programs.insert, programs.begin)
-    for program in every:
-        program._ahead.clear()
+    shape, layout, compiled = dataclasses.replace(SHAPE, rows=5, prefill_rows=3, max_prompt=23), layout_of(), []
+    wanted = [i for i, prompt in enumerate(PROMPTS) if len(prompt) <= 23]
+    programs = engine_programs(layout, CONFIG, shape, SamplingParams(1.0, (1,)))
     with futures.ThreadPoolExecutor(1) as pool:
-        assert programs.compile_ahead(pool, layout, params(layout), CONFIG, shape, sampler)
-        got = drawn(engine(shape), requests())
-        assert not programs.compile_ahead(pool, layout, params(layout), CONFIG, shape, sampler)
-    assert [len(program._ahead) for program in every] == [1] * 4
-    assert not any(program._jitted[key]._cache_size() for program in every for key in program._ahead)
-    for program in every:
-        program._ahead.clear()
-    assert drawn(engine(shape), requests()) == got
-    assert all(any(jitted._cache_size() for jitted in program._jitted.values()) for program in every)
+        assert programs.compile_ahead(pool)
+    assert not programs.compile_ahead(pool)
+    programs.init()
+    first = Engine(layout, params(layout), CONFIG, shape, SamplingParams(0.7, (1,)))
+
+    def listen(event, duration, fun_name="", **_):
+        if event == "/jax/core/compile/backend_compile_duration":
+            compiled.append(fun_name)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    first.run(requests(wanted, samples=1))
+    ahead = drawn(engine(shape), requests(wanted))
+    jax.monitoring.unregister_event_duration_listener(listen)
+    assert not compiled
+    # Of as many tokens as there are: the same draw, but by programs of their own.
+    assert drawn(engine(shape, SamplingParams(1.0, (1,), top_k=40)), requests(wanted)) == ahead
+
+
+def test_a_call_waits_for_the_thread_that_compiles_and_says_for_how_long():
+    release, seen = threading.Event(), []
+    jax.monitoring.register_event_duration_secs_listener(lambda event, seconds, **_: seen.append((event, seconds)))
+    double = EngineProgram(jax.jit(lambda x: 2 * x), jax.ShapeDtypeStruct((3,), np.float32))
+    with futures.ThreadPoolExecutor(1) as pool:
+        pool.submit(release.wait)
+        assert double.compile_ahead(pool) and not double.compile_ahead(pool)
+        threading.Timer(0.2, release.set).start()
+        assert double(np.ones(3, np.float32)).tolist() == [2, 2, 2]
+    (waited,) = (seconds for event, seconds in seen if event == WAITED)
+    assert waited > 0.1
 
 
 def test_a_program_whose_compilation_was_dropped_is_compiled_when_it_is_called():
-    layout, release = sharding.make_layout(devices=jax.devices()[:1]), threading.Event()
-    double = sharding.Program(lambda x: 2 * x, ("replicated",), lambda layout, *_: layout.replicated)
-    pool = futures.ThreadPoolExecutor(1)
+    release, pool = threading.Event(), futures.ThreadPoolExecutor(1)
+    double = EngineProgram(jax.jit(lambda x: 2 * x), jax.ShapeDtypeStruct((3,), np.float32))
     pool.submit(release.wait)
-    assert double.compile_ahead(pool, jax.ShapeDtypeStruct((3,), np.float32), layout=layout)
+    assert double.compile_ahead(pool)
     pool.shutdown(wait=False, cancel_futures=True)
-    assert double(np.ones(3, np.float32), layout=layout).tolist() == [2, 2, 2]
+    assert double(np.ones(3, np.float32)).tolist() == [2, 2, 2]
     release.set()
+
+
+@pytest.mark.parametrize("devices", [1, 2])
+def test_of_groups_begun_together_no_bit_depends_on_the_others(devices):
+    """Prompt i stands in row i, also where there are fewer prompts than rows, and in an engine that has drawn before."""
+    made = engine(Shape.of_groups(24, 50, 4, SAMPLES), devices=devices)
+    want = drawn(made, requests(range(4)))
+    assert drawn(made, requests(range(4))) == want
+    assert drawn(made, requests(range(3))) == {key: value for key, value in want.items() if key[0] < 3}
+    others = [dataclasses.replace(request, prompt=[0]) if request.tag != 2 else request for request in requests(range(4))]
+    assert {key: value for key, value in drawn(made, others).items() if key[0] == 2} == {
+        key: value for key, value in want.items() if key[0] == 2
+    }
+
+
+def test_a_chunk_stops_when_every_branch_has_ended(monkeypatch):
+    steps, sample = [], kernel.sample_token
+
+    def counted(logits, keys, positions, sampling):
+        jax.debug.callback(lambda t: steps.append(int(t)), positions.max())
+        return sample(logits, keys, positions, sampling)
+
+    monkeypatch.setattr(kernel, "sample_token", counted)
+    made = engine(Shape.of_groups(24, 23, 3, 4), SamplingParams(1.0, tuple(range(20))))
+    longest = max(len(f.tokens) for f in made.run(requests(range(3), samples=4)))
+    jax.effects_barrier()
+    assert max(steps) + 1 == longest < 23
 
 
 def test_rows_are_split_over_devices():
@@ -133,32 +181,31 @@ def test_a_request_that_comes_again_finds_its_trunk_unless_others_took_the_place
     assert got == drawn(engine(shape), requests([4]))
 
 
-class DryDevice:
+class DryPrograms:
     """Stands in for the engine's programs: branches end after lengths that are known beforehand, nothing is computed."""
 
-    def __init__(self, monkeypatch, shape, lengths):
-        self.lengths, self.shape = lengths, shape
-        self.left = np.zeros((shape.rows, shape.branches), int)
-        stand_ins = {"empty": self.empty, "prefill": self.prefill, "insert": self.empty, "begin": self.begin}
-        for name, program in (stand_ins | {"chunk": self.chunk}).items():
-            monkeypatch.setattr(programs, name, program)
+    def __init__(self, shape, lengths):
+        self._lengths, self._shape = lengths, shape
+        self._left = np.zeros((shape.rows, shape.branches), int)
 
-    def empty(self, *_, **__):
-        return types.SimpleNamespace(done=self.left == 0)
-
-    def prefill(self, *_, **__):
+    def init(self):
         return None
 
-    def begin(self, slots, fresh, place, keys, sample, last, **_):
-        fresh, keys, sample = map(np.asarray, (fresh, keys, sample))
-        self.left[fresh] = self.lengths[keys[..., 0], sample][fresh]
-        return self.empty()
+    def prefill(self, *_):
+        return None
 
-    def chunk(self, *_, **__):
-        drawn = np.minimum(self.left, self.shape.chunk)
-        self.left -= drawn
-        tokens = np.zeros((*drawn.shape, self.shape.chunk), int)
-        return self.empty(), sampling.Completions(tokens, drawn, tokens.astype(np.float32))
+    def insert(self, *_):
+        return None
+
+    def begin(self, slots, fresh, trunk_slot, keys, sample, last):
+        fresh, keys, sample = map(np.asarray, (fresh, keys, sample))
+        self._left[fresh] = self._lengths[keys[..., 0], sample][fresh]
+
+    def chunk(self, *_):
+        ran, drawn = self._left > 0, np.minimum(self._left, self._shape.chunk)
+        self._left -= drawn
+        tokens = np.zeros((*drawn.shape, self._shape.chunk), int)
+        return None, sampling.Completions(tokens, drawn, tokens.astype(np.float32)), ran & (self._left == 0)
 
 
 @pytest.mark.parametrize("samples", [4, 8, 16])
@@ -167,13 +214,15 @@ def test_nine_slots_in_ten_are_busy_on_a_realistic_stream(monkeypatch, samples):
     rng = np.random.default_rng(0)
     lengths = np.clip(np.exp(rng.normal(np.log(260), 0.6, (600, samples))), 60, 1200).astype(int)
     shape = Shape(max_prompt=24, max_new_tokens=1200, rows=16)
-    DryDevice(monkeypatch, shape, lengths)
+    monkeypatch.setattr(engine_lib, "engine_programs", lambda *_: DryPrograms(shape, lengths))
     made = engine(shape)
     wanted = [Request(i, [3], np.array([i, 0], np.uint32), collections.deque(range(samples))) for i in range(len(lengths))]
     for request in wanted:
         made.submit(request)
     finished = []
-    while made._queue:  # the share of a stream, not of its end, when there is nothing left to fill slots with
+    while any(
+        request.waiting for request in wanted
+    ):  # the share of a stream, not of its end, when there is nothing left to fill slots with
         made.launch()
         finished += made.collect()
     assert made.usage.useful_share >= 0.9
@@ -198,24 +247,29 @@ def test_a_prompt_longer_than_the_shape_is_refused():
 
 
 def test_truncation_keeps_the_likeliest_tokens():
-    free, greedy = all_completions(), drawn(engine(sampler=Sampler(0.0, (1,))), requests())
-    assert {k: v[0] for k, v in drawn(engine(sampler=Sampler(1.0, (1,), top_k=1)), requests()).items()} == {
+    free, greedy = all_completions(), drawn(engine(sampling=SamplingParams(0.0, (1,))), requests())
+    assert {k: v[0] for k, v in drawn(engine(sampling=SamplingParams(1.0, (1,), top_k=1)), requests()).items()} == {
         k: v[0] for k, v in greedy.items()
     }
-    assert drawn(engine(sampler=Sampler(1.0, (1,), top_k=40, top_p=1.0)), requests()) == free
+    assert drawn(engine(sampling=SamplingParams(1.0, (1,), top_k=40, top_p=1.0)), requests()) == free
     with pytest.raises(InputError, match="top_p"):
-        engine(sampler=Sampler(1.0, (1,), top_p=0.0))
+        engine(sampling=SamplingParams(1.0, (1,), top_p=0.0))
 
 
 def test_no_prompts_are_read_before_those_before_them_have_been(monkeypatch):
     """Else as many programs would be under way at once as there are batches of prompts in all rows."""
-    read, trunks = programs.prefill, []
+    trunks = []
 
-    def prefill(*args, **static):
-        assert not trunks or all(x.is_ready() for x in jax.tree.leaves(trunks[-1]))
-        trunks.append(read(*args, **static))
-        return trunks[-1]
+    def counting(*arguments):
+        programs = engine_programs(*arguments)
 
-    monkeypatch.setattr(programs, "prefill", prefill)
+        def prefill(*arguments):
+            assert not trunks or all(x.is_ready() for x in jax.tree.leaves(trunks[-1]))
+            trunks.append(programs.prefill(*arguments))
+            return trunks[-1]
+
+        return dataclasses.replace(programs, prefill=prefill)
+
+    monkeypatch.setattr(engine_lib, "engine_programs", counting)
     made = engine(dataclasses.replace(SHAPE, rows=32, branches=1, trunks=1), devices=2)
     assert len(made.run(requests([*range(11)] * 3, samples=1))) == 33 and len(trunks) > 10

@@ -1,17 +1,17 @@
+"""`sampling.generate`: what it promises of completions, whatever the way they are drawn."""
+
 import dataclasses
 import functools
-import importlib
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from spct_jax import models, sampling
+from spct_jax import models, sampling, sharding
 from spct_jax.errors import InputError
 from spct_jax.models import sizes
-
-kernel = importlib.import_module("spct_jax.sampling.generate")  # the package's `generate` is the function
+from spct_jax.sharding.config import MeshConfig
 
 CONFIG = dataclasses.replace(sizes.toy(40), num_layers=2, window=8)
 PROMPTS = [[5], [3, 4], list(range(2, 14)), [7] * 17]
@@ -122,50 +122,15 @@ def test_stop_set_only_cuts_completions():
     assert (free.lengths == 24).all()
 
 
-def draw(trunks, lengths, last, keys, temperature=1.0, active=None, **changes):
-    options = {"max_new_tokens": 12, "stop_ids": (1,)} | changes
-    return sampling.draw(params(), trunks, lengths, last, keys, active, temperature, config=CONFIG, **options)
-
-
-def batch(B, G=4):
-    rng = np.random.default_rng(0)
-    keys = sampling.branch_keys(jax.random.split(KEY, B), jnp.broadcast_to(jnp.arange(G), (B, G)))
-    return rng.integers(0, 40, (B, 16)).astype(np.int32), np.arange(B, dtype=np.int32) * 3, np.arange(B) + 2, keys
-
-
-def test_inactive_branches_come_back_empty_and_change_nothing():
-    data = batch(4)
-    active = jnp.array([[True] * 4, [False] * 4, [True, False, True, False], [True] * 4])
-    want, got = draw(*data), draw(*data, active=active)
-    assert not got.lengths[~active].any() and not got.tokens[~active].any() and not got.logprobs[~active].any()
-    np.testing.assert_array_equal(got.tokens[active], want.tokens[active])
-    np.testing.assert_array_equal(got.logprobs[active], want.logprobs[active])
-
-
-def test_a_prompts_tokens_are_the_same_alone_and_in_any_company():
-    trunks, lengths, last, keys = batch(4)
-    want = draw(trunks, lengths, last, keys)
-    order = np.array([2, 0, 3, 1])
-    moved = draw(trunks[order], lengths[order], last[order], keys[order])
-    np.testing.assert_array_equal(moved.tokens, want.tokens[order])
-    np.testing.assert_array_equal(moved.logprobs, want.logprobs[order])
-    alone = draw(trunks * (np.arange(4) == 1)[:, None], lengths, last, keys, active=jnp.arange(4)[:, None] == jnp.ones((4, 4)))
-    np.testing.assert_array_equal(alone.tokens[1], want.tokens[1])
-    np.testing.assert_array_equal(alone.logprobs[1], want.logprobs[1])
-
-
-def test_loop_stops_when_every_branch_has_ended(monkeypatch):
-    steps = []
-    sample = kernel._sample
-
-    def counted(logits, keys, times, *rest):
-        jax.debug.callback(lambda t: steps.append(int(t)), times.max())
-        return sample(logits, keys, times, *rest)
-
-    monkeypatch.setattr(kernel, "_sample", counted)
-    out = draw(*batch(3), max_new_tokens=23, stop_ids=tuple(range(20)))
-    jax.effects_barrier()
-    assert max(steps) + 1 == int(out.lengths.max()) < 23
+def test_the_layout_of_the_parameters_is_that_of_the_draw():
+    """Prompts that two devices do not divide; parameters split over them, copied, and on one device."""
+    split = sharding.make_layout(MeshConfig(strategy="fsdp"))
+    options = {"num_samples": 2, "max_new_tokens": 12}
+    want = sampling.generate(params(), CONFIG, PROMPTS[:3], KEY, **options)
+    for layout in (split, sharding.make_layout()):
+        assert sharding.layout_of(jax.device_put(params(), layout.params(params()))) == layout
+        got = sampling.generate(jax.device_put(params(), layout.params(params())), CONFIG, PROMPTS[:3], KEY, **options)
+        np.testing.assert_array_equal(got.tokens, want.tokens)
 
 
 def test_one_key_is_folded_with_the_prompts_index():
@@ -181,54 +146,10 @@ def test_results_come_back_in_the_order_of_prompts_of_different_buckets():
     np.testing.assert_array_equal(run(bucket=32).tokens, run().tokens)
 
 
-def test_frequencies_match_probabilities():
-    weights = jnp.array([0.3, 0.0, 0.05, 0.15, 0.0, 0.4, 0.1])
-    draws = 40_000
-    keys = jax.random.split(jax.random.key(3), draws)[None]
-    tokens, logprobs = kernel._sample(
-        jnp.broadcast_to(jnp.log(weights), (1, draws, 7)), keys, jnp.full((1, draws), 5), jnp.float32(1.0), 0, 1.0
-    )
-    counts = np.bincount(np.asarray(tokens[0]), minlength=7)
-    expected = np.asarray(weights) * draws
-    assert counts[1] == counts[4] == 0
-    some = expected > 0
-    assert ((counts - expected)[some] ** 2 / expected[some]).sum() < 20.5  # 99.9 % point of chi-square with 4 degrees
-    np.testing.assert_allclose(logprobs[0], jnp.log(weights)[tokens[0]], atol=1e-6)
-
-
-@pytest.mark.parametrize(
-    ("top_k", "top_p", "kept"),
-    [(0, 1.0, [0, 1, 2, 3]), (2, 1.0, [0, 1]), (0, 0.4, [0]), (0, 0.41, [0, 1]), (3, 0.9, [0, 1, 2]), (9, 0.99, [0, 1, 2, 3])],
-)
-def test_truncation_by_rank_and_by_mass(top_k, top_p, kept):
-    """Of 0.4, 0.3, 0.2, 0.1; with top_k first, the mass is that of the tokens it leaves."""
-    logits = jnp.log(jnp.array([0.4, 0.3, 0.2, 0.1]))
-    got = kernel.truncated(logits, top_k, top_p)
-    assert np.flatnonzero(np.isfinite(got)).tolist() == kept
-    np.testing.assert_array_equal(got[jnp.array(kept)], logits[jnp.array(kept)])
-
-
 def test_truncated_completions_report_the_truncated_distribution():
     out = run(top_k=3, stop_ids=())
     free = scored(PROMPTS, out.tokens, 1.0)
     assert (out.logprobs > free).all()
-
-
-@pytest.mark.parametrize("vocab", [1, 2, 5, 64, 257, 1000])
-def test_inverse_cdf_equals_the_plain_one_and_survives_the_ends(vocab):
-    rng = np.random.default_rng(vocab)
-    weights = rng.random((200, vocab)).astype(np.float32) * (rng.random((200, vocab)) < 0.5)
-    weights[:, rng.integers(vocab)] = 1e-30
-    u = rng.random(200).astype(np.float32)
-    u[:20], u[20:40] = 0.0, np.float32(1 - 2**-24)
-    got = np.asarray(kernel.inverse_cdf(jnp.asarray(weights), jnp.asarray(u)))
-    assert (np.take_along_axis(weights, got[:, None], 1) > 0).all()
-    sums = np.cumsum(weights.astype(np.float64), -1)
-    target = u * sums[:, -1]
-    below = np.take_along_axis(sums - weights, got[:, None], 1)[:, 0]
-    above = np.take_along_axis(sums, got[:, None], 1)[:, 0]
-    slack = 1e-5 * sums[:, -1]
-    assert (below <= target + slack).all() and (target <= above + slack).all()
 
 
 @pytest.mark.parametrize(

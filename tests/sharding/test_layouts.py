@@ -23,7 +23,7 @@ from spct_jax.config import validate
 from spct_jax.data import batches
 from spct_jax.errors import InputError
 from spct_jax.models import sizes
-from spct_jax.sampling.engine import Engine, Request, Sampler, Shape
+from spct_jax.sampling import Engine, Request, SamplingParams, Shape
 from spct_jax.sharding.config import MeshConfig
 from spct_jax.training import checks, grpo, optimizers, sft
 from spct_jax.training import config as training_config
@@ -107,7 +107,7 @@ def test_an_engine_decodes_with_the_weights_split_by_heads():
     shape = Shape(max_prompt=16, max_new_tokens=8, rows=2, branches=2, prefill_rows=2)
     for mesh in (MeshConfig(), MeshConfig(strategy="fsdp_tensor", tensor=2, rollout="tensor")):
         layout = sharding.rollout_layout(sharding.make_layout(mesh), mesh)
-        engine = Engine(layout, jax.device_put(params, layout.params(params)), config, shape, Sampler(1.0, (1,)))
+        engine = Engine(layout, jax.device_put(params, layout.params(params)), config, shape, SamplingParams(1.0, (1,)))
         key = np.asarray(jax.random.key_data(jax.random.key(5)))
         requests = [Request(i, [7, 8, 9 + i], key, collections.deque(range(3))) for i in range(3)]
         tokens.append({(f.request.tag, f.sample): f.tokens for f in engine.run(requests)})

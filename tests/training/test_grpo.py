@@ -7,12 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from spct_jax import checkpoints, models, sharding
+from spct_jax import checkpoints, models, sampling, sharding
 from spct_jax.checkpoints import train_state
 from spct_jax.data import batches
 from spct_jax.data.tokenizer import train_tokenizer
 from spct_jax.models import sizes
-from spct_jax.sampling.generate import branch_keys, draw
 from spct_jax.training import context as runs
 from spct_jax.training import grpo, loop, optimizers
 from spct_jax.training.config import OptimizerConfig
@@ -160,9 +159,17 @@ def test_trainer_and_sampler_agree(params, temperature):
     """exp(trainer - sampler) is within 1e-4 of 1 on every drawn token."""
     rng = np.random.default_rng(2)
     prompts = [rng.integers(6, 64, n).tolist() for n in (12, 7, 3)]
-    tokens, lengths, last = batches.pack_prompts(prompts, P)
-    keys = branch_keys(jax.random.split(jax.random.key(3), 3), jnp.tile(jnp.arange(G), (3, 1)))
-    out = draw(params, tokens, lengths, last, keys, None, temperature, config=CONFIG, max_new_tokens=T, stop_ids=(1, 5))
+    out = sampling.generate(
+        params,
+        CONFIG,
+        prompts,
+        jax.random.key(3),
+        num_samples=G,
+        max_new_tokens=T,
+        temperature=temperature,
+        stop_ids=(1, 5),
+        bucket=P,
+    )
     drawn = [
         [t[:n].tolist() for t, n in zip(group, ns, strict=True)]
         for group, ns in zip(np.asarray(out.tokens), np.asarray(out.lengths), strict=True)

@@ -92,7 +92,7 @@ def test_draws_are_resumed_part_by_part_and_read_back_with_their_comparisons(mon
         asked.append((params, numbers, key, samples, hinted, index))
         return [rollout(str(number), *[1] * samples) for number in numbers], None
 
-    monkeypatch.setattr(rejection.drawing, "draw", draw)
+    monkeypatch.setattr(rejection.rollout, "draw", draw)
     (tmp_path / "rejection").mkdir(), (tmp_path / "meta_rm").mkdir()
     rejection.draw(run, rejection.UNHINTED, rejection.HINTED)
     assert [(a[1], a[3]) for a in asked if a[4]] == [([0], 1), ([4], 1)]

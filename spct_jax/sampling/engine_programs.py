@@ -1,0 +1,233 @@
+"""The jitted functions of an engine, compiled for one shape, ahead of time if asked to.
+
+B rows of G branches and U trunks are held as `kernel.Slots`; `chunk`, `insert` and `begin` take the slots and return them
+changed, in the same memory.
+"""
+
+import dataclasses
+import functools
+import time
+from collections.abc import Callable
+from concurrent import futures
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from spct_jax import models, sharding
+from spct_jax.models import stack
+from spct_jax.models.config import ModelConfig
+from spct_jax.sampling.kernel import Slots, draw_chunk
+from spct_jax.sampling.params import SamplingParams
+from spct_jax.sampling.shape import Shape
+from spct_jax.sharding import Layout, logical
+
+UNROLLED_LAYERS = 8
+"""Stacks up to this deep are decoded without a scan over layers."""
+
+WAITED = "/spct_jax/compile/waited"
+"""JAX's monitoring hears under this name how long a call waited for a program that another thread compiles."""
+
+
+class EngineProgram:
+    """A jitted function of an engine, and the shapes it is called with; it can be compiled before it is called."""
+
+    def __init__(self, jitted: Callable, *arguments: Any):
+        """`arguments` are abstract."""
+        self._jitted, self._arguments = jitted, arguments
+        self._begun, self._ahead = False, None
+
+    def __call__(self, *arguments: Any) -> Any:
+        """Calls it; waits where another thread is compiling it."""
+        self._begun, ahead = True, self._ahead
+        if ahead is None or ahead.cancelled():
+            return self._jitted(*arguments)
+        if not ahead.done():
+            start = time.perf_counter()
+            futures.wait([ahead])
+            jax.monitoring.record_event_duration_secs(WAITED, time.perf_counter() - start)
+        return ahead.result()(*arguments)
+
+    def lower(self) -> jax.stages.Lowered:
+        """Lowers it, without arrays."""
+        return self._jitted.lower(*self._arguments)
+
+    def compile_ahead(self, pool: futures.Executor) -> bool:
+        """Has it compiled in `pool`; False if it has been, or has been called."""
+        if self._begun:
+            return False
+        self._begun, self._ahead = True, pool.submit(lambda: self.lower().compile())
+        return True
+
+
+@dataclasses.dataclass(frozen=True)
+class EnginePrograms:
+    """What an engine calls; params are those of `decode_params`."""
+
+    init: EngineProgram
+    """() -> Slots in which nothing runs."""
+    prefill: EngineProgram
+    """(params, tokens [B P], lengths [B]) -> Trunk, B = `Shape.prefill_rows`."""
+    chunk: EngineProgram
+    """(params, slots, sampling) -> (slots, Completions of C tokens, which branches ended in them Bool[B G])."""
+    insert: EngineProgram
+    """(slots, trunks, rows, trunk_slots, sources) -> slots; see `insert_trunks`."""
+    begin: EngineProgram
+    """(slots, fresh, trunk_slot, keys, sample, last) -> slots; see `begin_branches`."""
+
+    def compile_ahead(self, pool: futures.Executor) -> bool:
+        """Has what an engine calls again and again compiled in `pool`; whether there was anything to do.
+
+        An engine waits for a program that is not compiled when it needs it.
+        """
+        return any([program.compile_ahead(pool) for program in (self.prefill, self.chunk, self.insert, self.begin)])
+
+
+def engine_programs(layout: Layout, config: ModelConfig, shape: Shape, sampling: SamplingParams) -> EnginePrograms:
+    """The programs of engines of this shape; engines that differ in nothing but the temperature share them."""
+    return _engine_programs(layout, config, shape, dataclasses.replace(sampling, temperature=np.float32(0)))
+
+
+@functools.cache
+def _engine_programs(layout: Layout, config: ModelConfig, shape: Shape, sampling: SamplingParams) -> EnginePrograms:
+    prefill, trunks = _prefill(layout, config, shape.prefill_rows, shape.max_prompt)
+    params, config = _decode_model(config)
+    slots = jax.eval_shape(functools.partial(empty_slots, config, shape))
+    in_slots, replicated = layout.batch(slots), layout.replicated
+
+    def init():
+        with layout.constraints():
+            return empty_slots(config, shape)
+
+    def chunk(params, slots, sampling):
+        with layout.constraints():
+            after, drawn = draw_chunk(params, config, slots, sampling, shape.max_new_tokens)
+            return after, drawn, after.done & ~slots.done
+
+    def insert(*arguments):
+        with layout.constraints():
+            return insert_trunks(*arguments)
+
+    def begin(*arguments):
+        with layout.constraints():
+            return begin_branches(*arguments)
+
+    init = jax.jit(init, out_shardings=in_slots)
+    chunk = jax.jit(
+        chunk,
+        donate_argnums=1,
+        in_shardings=(layout.params(params), in_slots, replicated),
+        out_shardings=(in_slots, layout.sharding("batch"), layout.sharding("batch")),
+    )
+    insert = jax.jit(
+        insert, donate_argnums=0, in_shardings=(in_slots, layout.batch(trunks), *(replicated,) * 3), out_shardings=in_slots
+    )
+    branches = (slots.done, slots.trunk_slot, jax.eval_shape(jax.random.key_data, slots.keys), slots.trunk_slot, slots.last)
+    begin = jax.jit(begin, donate_argnums=0, in_shardings=(in_slots, *layout.batch(branches)), out_shardings=in_slots)
+
+    row = jax.ShapeDtypeStruct((shape.prefill_rows,), jnp.int32)
+    return EnginePrograms(
+        init=EngineProgram(init),
+        prefill=prefill,
+        chunk=EngineProgram(chunk, params, slots, sampling),
+        insert=EngineProgram(insert, slots, trunks, row, row, row),
+        begin=EngineProgram(begin, slots, *branches),
+    )
+
+
+@functools.cache
+def _prefill(layout: Layout, config: ModelConfig, rows: int, max_prompt: int) -> tuple[EngineProgram, models.Trunk]:
+    """The program that reads prompts, shared by shapes that differ in nothing else, and its result in shapes."""
+    params, config = _decode_model(config)
+    prompts = jax.ShapeDtypeStruct((rows, max_prompt - 1), jnp.int32), jax.ShapeDtypeStruct((rows,), jnp.int32)
+
+    def prefill(params, tokens, lengths):
+        with layout.constraints():
+            return models.prefill(params, config, tokens, lengths)
+
+    trunks = jax.eval_shape(prefill, params, *prompts)
+    prefill = jax.jit(prefill, in_shardings=(layout.params(params), *layout.batch(prompts)), out_shardings=layout.batch(trunks))
+    return EngineProgram(prefill, params, *prompts), trunks
+
+
+def decode_params(params: Any, config: ModelConfig, layout: Layout) -> Any:
+    """Parameters as the programs read them: in the layout, large ones in the model's dtype, short stacks unrolled."""
+    params = sharding.cast_params(params, config.dtype, layout)
+    # Scales that a checkpoint keeps in half the precision, too, are what the programs were compiled for.
+    params = jax.tree.map(lambda x, like: x.astype(like.dtype), params, _stored_model(config))
+    if config.num_layers > UNROLLED_LAYERS:
+        return params
+    return jax.jit(_unroll, static_argnums=1, out_shardings=layout.params(_decode_model(config)[0]))(params, config)
+
+
+def _unroll(params: Any, config: ModelConfig) -> Any:
+    return models.unroll(params, config)[0]
+
+
+def _stored_model(config: ModelConfig) -> Any:
+    """Parameters in shapes, the large ones in the model's dtype."""
+    return jax.eval_shape(lambda key: logical.cast(models.init(config, key), config.dtype), jax.random.key(0))
+
+
+def _decode_model(config: ModelConfig) -> tuple[Any, ModelConfig]:
+    """Parameters as `decode_params` returns them, in shapes, and the architecture that they are of."""
+    params = _stored_model(config)
+    if config.num_layers > UNROLLED_LAYERS:
+        return params, config
+    return jax.eval_shape(lambda p: _unroll(p, config), params), dataclasses.replace(config, pattern=config.layer_kinds)
+
+
+def empty_slots(config: ModelConfig, shape: Shape) -> Slots:
+    """Slots in which nothing runs."""
+    B, G = shape.rows, shape.branches
+    K, H = config.num_kv_heads, config.head_dim
+
+    def keys_and_values(entry: stack.LayerStack):
+        S = shape.max_prompt - 1 if entry.kind == "global" else min(shape.max_prompt - 1, config.window)
+        empty = jnp.zeros((*entry.leading, B, K, S, H), config.dtype)
+        return empty, empty.copy()
+
+    def trunk():
+        return models.Trunk(layers=stack.build(config, keys_and_values), lengths=jnp.zeros(B, jnp.int32))
+
+    return Slots(
+        trunks=tuple(trunk() for _ in range(shape.trunks)),
+        cache=models.init_cache(config, B, G, shape.max_new_tokens, shape.chunk),
+        trunk_slot=jnp.zeros((B, G), jnp.int32),
+        keys=jax.random.wrap_key_data(jnp.zeros((B, G, *jax.random.key_data(jax.random.key(0)).shape), jnp.uint32)),
+        last=jnp.zeros((B, G), jnp.int32),
+        lengths=jnp.zeros((B, G), jnp.int32),
+        done=jnp.ones((B, G), bool),
+    )
+
+
+def insert_trunks(slots: Slots, trunks: models.Trunk, rows: jax.Array, trunk_slots: jax.Array, sources: jax.Array) -> Slots:
+    """Puts trunk sources[i] into slot trunk_slots[i] of row rows[i]; a row that does not exist is passed over."""
+
+    def into(u: int, held: models.Trunk) -> models.Trunk:
+        at = jnp.where(trunk_slots == u, rows, len(held.lengths))
+
+        def one(held, new):
+            lead = held.ndim - 4  # [.. B K S H]: scanned layers have an axis R before the others
+            new = jnp.take(new, sources, axis=lead, mode="clip")
+            return held.at[(*(slice(None),) * lead, at)].set(new, mode="drop")
+
+        lengths = held.lengths.at[at].set(jnp.take(trunks.lengths, sources, mode="clip"), mode="drop")
+        return models.Trunk(layers=jax.tree.map(one, held.layers, trunks.layers), lengths=lengths)
+
+    return slots.replace(trunks=tuple(into(u, held) for u, held in enumerate(slots.trunks)))
+
+
+def begin_branches(
+    slots: Slots, fresh: jax.Array, trunk_slot: jax.Array, keys: jax.Array, sample: jax.Array, last: jax.Array
+) -> Slots:
+    """Begins a branch wherever `fresh`; every argument is [B G ..]."""
+    drawn = jax.vmap(jax.vmap(jax.random.fold_in))(jax.random.wrap_key_data(keys), sample)
+    return slots.replace(
+        trunk_slot=jnp.where(fresh, trunk_slot, slots.trunk_slot),
+        keys=jnp.where(fresh, drawn, slots.keys),
+        last=jnp.where(fresh, last, slots.last),
+        lengths=jnp.where(fresh, 0, slots.lengths),
+        done=slots.done & ~fresh,
+    )

@@ -1,0 +1,49 @@
+"""The shapes that an engine's programs are compiled for."""
+
+import dataclasses
+
+from spct_jax.errors import InputError
+from spct_jax.models import decoding
+from spct_jax.sampling.kernel import CHUNK
+
+PREFILL_TOKENS = 4096
+"""About how many tokens of prompts an engine prefills at once."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Shape:
+    """What an engine's programs are compiled for.
+
+    Raises:
+      InputError: `chunk` does not divide a block of the cache.
+    """
+
+    max_prompt: int
+    """Tokens of the longest prompt."""
+    max_new_tokens: int
+    """T, where completions are cut."""
+    rows: int
+    """B."""
+    branches: int = 4
+    """G, branches that a row decodes at once."""
+    trunks: int = 2
+    """U, trunks that a row holds. The next prompt's samples fill the slots that the stragglers of the last one leave; a single
+    trunk leaves a third or more of the slots idle, each further one costs its share of trunk attention."""
+    prefill_rows: int = 4
+    """Prompts that are prefilled at once; a multiple of the devices."""
+    chunk: int = CHUNK
+    """C, tokens between two looks at which branches have ended; whole chunks fill a block of the cache's past."""
+
+    def __post_init__(self):
+        if self.chunk < 1 or decoding.PAST_BLOCK % self.chunk:
+            raise InputError(f"chunk is {self.chunk}; it must divide {decoding.PAST_BLOCK}, the columns of a block")
+
+    @classmethod
+    def of_groups(cls, max_prompt: int, max_new_tokens: int, rows: int, branches: int) -> "Shape":
+        """For `rows` prompts or fewer with `branches` samples each, all begun together: prompt i stands in row i."""
+        return cls(max_prompt, max_new_tokens, rows=rows, branches=branches, trunks=1, prefill_rows=rows)
+
+
+def prefill_rows(max_prompt: int, rows: int, devices: int) -> int:
+    """How many prompts an engine with so many rows prefills at once: about `PREFILL_TOKENS`, and a multiple of the devices."""
+    return min(devices * max(1, PREFILL_TOKENS // (max_prompt * devices)), rows)
