@@ -17,6 +17,7 @@ setup(
     install_requires=[
         JAX,
         "flax",
+        "jaxtyping",
         "optax",
         "orbax-checkpoint",
         "tensorflow-datasets",

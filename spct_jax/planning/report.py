@@ -23,7 +23,7 @@ def measure(planned: Planned, topology: str, devices: list, chip: Chip, cache: p
 
     Returns:
       `fits`, and in bytes per device `peak`, `beside` (held while it runs), `limit`; if the compiler could fit it `flops`,
-      `flops_by_hand`, `bytes`, `collectives` and `sent` per device, and `seconds`, the least time each resource takes.
+      `flops_by_hand`, `bytes`, `collectives` and `sent` per device, and `seconds`, the roofline time of each resource.
     """
     lowered = planned.lower()
     key = "\n".join((lowered.as_text(), topology, str(len(devices)), jax.__version__, str(chip)))
@@ -78,25 +78,25 @@ def _compile(lowered: jax.stages.Lowered) -> dict[str, Any]:
 
 
 def step(config: Config, results: dict[str, dict]) -> dict[str, float]:
-    """A step of RL and the paper's schedule, if every program took its least time and all ran one after the other.
+    """A step of RL and the paper's schedule, if every program took its roofline time and all ran one after the other.
 
     Returns {} where a program that counts is missing or does not fit.
     """
     wanted = ("reshard", "prefill", "decode", "reference", "grpo", "sft", "meta_rm")
     if any("lower_bound" not in results.get(name, {}) for name in wanted):
         return {}
-    least = {name: results[name]["lower_bound"] for name in wanted}
+    roofline = {name: results[name]["lower_bound"] for name in wanted}
     rl, time_ = config.rl, config.data.max_completion
     prompts = rl.batch_size * (config.data.max_prompt - 1) / results["prefill"]["tokens"]
-    rollout = least["reshard"] + prompts * least["prefill"] + rl.rollout_parts * time_ * least["decode"]
-    seconds = rollout + least["reference"] + rl.updates_per_rollout * least["grpo"]
+    rollout = roofline["reshard"] + prompts * roofline["prefill"] + rl.rollout_parts * time_ * roofline["decode"]
+    seconds = rollout + roofline["reference"] + rl.updates_per_rollout * roofline["grpo"]
     return {
         "rollout_seconds": rollout,
         "seconds": seconds,
         "completion_tokens": rl.batch_size * rl.group_size * time_,
         "rl_hours": rl.steps * seconds / 3600,
-        "rft_hours": config.rft.steps * least["sft"] / 3600,
-        "meta_rm_hours": config.meta_rm.steps * least["meta_rm"] / 3600,
+        "rft_hours": config.rft.steps * roofline["sft"] / 3600,
+        "meta_rm_hours": config.meta_rm.steps * roofline["meta_rm"] / 3600,
     }
 
 
@@ -106,12 +106,13 @@ def tables(config: Config, topology: str, chips: int, chip: Chip, results: dict[
     lines = [
         f"{topology}, {mesh.slices} slice{'s' * (mesh.slices > 1)} of {chips // mesh.slices} chips; strategy {mesh.strategy}, "
         f"tensor {mesh.tensor}, rollout {mesh.rollout}; remat {config.model.remat}, {config.model.time_chunk} "
-        f"times of logits at once; prompt {config.data.max_prompt}, "
+        f"positions of logits at once; prompt {config.data.max_prompt}, "
         f"completion {config.data.max_completion}, group {config.rl.group_size}, {config.rl.batch_size} prompts a step, "
         f"drawn in {config.rl.rollout_parts}, accumulate {config.rl.accumulate} (RL), {config.rft.accumulate} (RFT), "
         f"{config.meta_rm.accumulate} (meta RM).",
         "",
-        f"| program | peak GiB of {chip.hbm / GIB:.2f} | beside | TFLOP | by hand | GB moved | GB sent | least ms | bound by |",
+        f"| program | peak GiB of {chip.hbm / GIB:.2f} | beside | TFLOP | by hand | GB moved | GB sent | roofline ms "
+        "| bound by |",
         "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | --- |",
     ]
     for name, r in results.items():
@@ -120,7 +121,7 @@ def tables(config: Config, topology: str, chips: int, chip: Chip, results: dict[
             lines.append(f"| {name} | {memory} | | | | | | **does not fit** |")
             continue
         hand = f"{r['flops'] / r['flops_by_hand']:.3f}" if r["flops_by_hand"] else ""
-        label = name + (" (a token)" if name == "decode" else " (prefill and a token)" if name == "rollout" else "")
+        label = name + " (a token)" * (name == "decode")
         bound = r["bound"] if r["fits"] else f"**{(r['peak'] + r['beside'] - r['limit']) / GIB:.2f} GiB too much**"
         lines.append(
             f"| {label} | {memory} | {r['flops'] / 1e12:.3f} | {hand} | {r['bytes'] / 1e9:.1f} | {r['sent'] / 1e9:.2f} | "

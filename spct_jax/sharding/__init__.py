@@ -3,14 +3,12 @@
 from spct_jax.sharding.devices import AXES, make_mesh, use_devices
 from spct_jax.sharding.layout import Layout, bytes_per_device, layout_of, make_layout, rollout_layout
 from spct_jax.sharding.params import cast_params, make_cast
-from spct_jax.sharding.program import Program
 from spct_jax.sharding.strategies import TABLES
 
 __all__ = [
     "AXES",
     "TABLES",
     "Layout",
-    "Program",
     "bytes_per_device",
     "cast_params",
     "layout_of",

@@ -1,12 +1,18 @@
 """What rejective fine-tuning learns from, and what it leaves for RL."""
 
+import copy
+import dataclasses
+import json
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from spct_jax import config as config_lib
+from spct_jax import pipeline
+from spct_jax.data import batches
 from spct_jax.errors import InputError
+from spct_jax.evaluation import evaluate
 from spct_jax.grm.prompts import Rollout
 from spct_jax.training import grpo, meta, rejection
 
@@ -108,3 +114,29 @@ def test_draws_are_resumed_part_by_part_and_read_back_with_their_comparisons(mon
     rejection.draw(run, rejection.FINAL)
     assert [a[1] for a in asked] == [[2, 3]]
     assert [(number, r.id) for number, r in rejection.read(run, rejection.FINAL)] == [(n, str(n)) for n in range(5)]
+
+
+def config_of(config, **changes):
+    return dataclasses.replace(copy.deepcopy(config), **changes)
+
+
+def test_a_number_of_problems_is_a_sample_of_the_file_and_not_its_beginning(micro_config, tmp_path):
+    run = pipeline.prepare(micro_config, tmp_path)
+    drawn_on = [number for _, numbers in rejection._batches(run) for number in numbers]
+    evaluate.run_evaluation(dataclasses.replace(run, config=config_of(micro_config, stages=("evaluate",))))
+    ids = [json.loads(line)["id"] for line in (tmp_path / "evaluate" / "problems.jsonl").read_text().splitlines()]
+    evaluated = [[c.id for c in run.dataset.test].index(id) for id in ids]
+    for chosen, size, count in ((drawn_on, 24, 48), (evaluated, 10, 24)):
+        assert len(set(chosen)) == size and chosen == sorted(chosen) and chosen[-1] >= size and chosen[-1] < count
+    every = config_of(micro_config)
+    every.rejection.problems = 0
+    assert [n for _, numbers in rejection._batches(dataclasses.replace(run, config=every)) for n in numbers] == list(range(48))
+
+
+def test_a_sample_is_a_function_of_seed_and_stage_and_favours_no_record():
+    assert batches.sample(0, "a", 5, 0).tolist() == batches.sample(0, "a", 5, 5).tolist() == [0, 1, 2, 3, 4]
+    assert batches.sample(0, "a", 1000, 100).tolist() == batches.sample(0, "a", 1000, 100).tolist()
+    samples = [batches.sample(seed, stage, 40, 10).tolist() for seed in range(200) for stage in ("rejection", "evaluate")]
+    assert len(set(map(tuple, samples))) == len(samples)
+    counts = np.bincount(np.concatenate(samples), minlength=40)
+    assert 60 < counts.min() and counts.max() < 140  # 100 expected, with a standard deviation of 8.7

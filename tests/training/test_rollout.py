@@ -5,9 +5,11 @@ import json
 import pickle
 import tracemalloc
 
+import jax
 import numpy as np
 import pytest
 
+from spct_jax import pipeline
 from spct_jax.data.comparison import Comparison
 from spct_jax.data.tokenizer import train_tokenizer
 from spct_jax.errors import InputError
@@ -15,6 +17,7 @@ from spct_jax.grm import rewards
 from spct_jax.grm.config import PromptConfig
 from spct_jax.grm.prompts import Prompter
 from spct_jax.grm.template import load_template
+from spct_jax.sampling import Finished
 from spct_jax.toy import demonstrator
 from spct_jax.toy.config import ToyConfig
 from spct_jax.training import rejection, rollout
@@ -71,3 +74,39 @@ def test_rollouts_take_four_bytes_a_token(tmp_path):
     finally:
         tracemalloc.stop()
     assert {c.dtype for c in prompter().read(PAIR, (1, 0), given).completions} == {np.dtype(np.int32)}
+
+
+def test_a_comparison_that_comes_up_again_in_a_step_is_drawn_anew(micro_config, tmp_path, monkeypatch):
+    run = pipeline.prepare(micro_config, tmp_path)
+
+    class FakeEngine:
+        """Its tokens are functions of the keys."""
+
+        def __init__(self, layout, params, config, shape, sampling):
+            self._vocab_size = config.vocab_size
+
+        def run(self, requests):
+            for request in requests:
+                key = jax.random.wrap_key_data(request.key)
+                for sample in request.waiting:
+                    tokens = jax.random.randint(jax.random.fold_in(key, sample), (3,), 6, self._vocab_size)
+                    yield Finished(request, sample, tokens.tolist(), np.zeros(3, np.float32))
+
+    monkeypatch.setattr(rollout, "Engine", FakeEngine)
+
+    def draw(numbers):
+        return rollout.draw(run, None, numbers, run.key("rl", 5), samples=4, rows=4, temperature=1.0, index=5)[0]
+
+    def tokens(rollouts):
+        return [tuple(c.tolist()) for r in rollouts for c in r.completions]
+
+    four = next(number for number, n in enumerate(run.dataset.responses) if n == 4)
+    other = (four + 1) % len(run.dataset.train)
+    once, often = draw([four, other]), draw([four, other, four, four, four, four, other, four])
+    assert [r.order for r in often[:2]] == [r.order for r in once] and tokens(often[:2]) == tokens(once), (
+        "what comes up once is drawn as it always was"
+    )
+    equals = [r for r in often if r.id == once[0].id]
+    assert len(equals) == 6
+    assert len(set(tokens(equals))) == 24
+    assert len({r.order for r in equals}) > 3
