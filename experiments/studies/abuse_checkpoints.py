@@ -31,6 +31,11 @@ from spct_jax.training import optimizers
 OUTCOMES = ("refused", "passed over", "equal", "SILENT", "TRACEBACK")
 """An error in one line; an earlier step read and said so; everything as before; other values without a word; a bug."""
 
+FLAGS = flags.FlagValues()
+FLIPS = flags.DEFINE_integer("flips", 500, "How many bits are flipped.", lower_bound=1, flag_values=FLAGS)
+SEED = flags.DEFINE_integer("seed", 0, "Of the choice of bits.", flag_values=FLAGS)
+OUTPUT = flags.DEFINE_string("output", "abuse_checkpoints.md", "Where the result is written.", flag_values=FLAGS)
+
 
 def miniature() -> config.Config:
     """Cold start and RL with next to no work in them."""
@@ -170,7 +175,4 @@ def report(counts: collections.Counter, ways: collections.Counter, number: int, 
 
 
 if __name__ == "__main__":
-    FLIPS = flags.DEFINE_integer("flips", 500, "How many bits are flipped.", lower_bound=1)
-    SEED = flags.DEFINE_integer("seed", 0, "Of the choice of bits.")
-    OUTPUT = flags.DEFINE_string("output", "abuse_checkpoints.md", "Where the result is written.")
-    cli.run(main)
+    cli.run(main, FLAGS)

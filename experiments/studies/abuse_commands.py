@@ -40,6 +40,10 @@ MICRO = (
 )
 JUDGE = "judge --checkpoint=model --input=in.jsonl --k=1 --max_new_tokens=8 --max_prompt=512"
 
+FLAGS = flags.FlagValues()
+OUTPUT = flags.DEFINE_string("output", "", "Page to write.", flag_values=FLAGS)
+ONLY = flags.DEFINE_string("only", "", "Beginning of the names of the groups to run.", flag_values=FLAGS)
+
 
 @dataclasses.dataclass(frozen=True)
 class Case:
@@ -234,6 +238,4 @@ def main(_) -> None:
 
 
 if __name__ == "__main__":
-    OUTPUT = flags.DEFINE_string("output", "", "Page to write.")
-    ONLY = flags.DEFINE_string("only", "", "Beginning of the names of the groups to run.")
-    cli.run(main)
+    cli.run(main, FLAGS)

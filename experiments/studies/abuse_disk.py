@@ -28,6 +28,9 @@ PATIENCE = 300
 """Seconds after which a command is said to hang."""
 MINIATURE = {"toy.train": 48, "toy.test": 24, "toy.development": 16, "toy.demonstrations": 64, "toy.general": 16}
 
+FLAGS = flags.FlagValues()
+OUTPUT = flags.DEFINE_string("output", "abuse_disk.md", "Where the result is written.", flag_values=FLAGS)
+
 
 def command(workdir: pathlib.Path, steps: int, every: int) -> list[str]:
     """The cold start of the miniature."""
@@ -142,5 +145,4 @@ def main(_) -> None:
 
 
 if __name__ == "__main__":
-    OUTPUT = flags.DEFINE_string("output", "abuse_disk.md", "Where the result is written.")
-    cli.run(main)
+    cli.run(main, FLAGS)

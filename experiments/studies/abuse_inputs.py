@@ -28,8 +28,6 @@ from spct_jax.data.tokenizer import train_tokenizer
 from spct_jax.grm.config import PromptConfig
 from spct_jax.models import sizes
 
-OUTPUT = flags.DEFINE_string("output", None, "JSON file of the figures; empty: print only.")
-ONLY = flags.DEFINE_list("only", None, "Names of inputs; all by default.")
 MEASURED = """import resource, runpy, sys
 try:
     runpy.run_module("spct_jax.judge", run_name="__main__")
@@ -37,6 +35,10 @@ finally:
     print(f"peak {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss}", file=sys.stderr)
 """
 TEXT = "The quiet hotel has a pool and a garden, ten rooms and wifi in each. "
+
+FLAGS = flags.FlagValues()
+OUTPUT = flags.DEFINE_string("output", None, "JSON file of the figures; empty: print only.", flag_values=FLAGS)
+ONLY = flags.DEFINE_list("only", None, "Names of inputs; all by default.", flag_values=FLAGS)
 
 
 def line(text: str) -> bytes:
@@ -100,4 +102,4 @@ def main(_) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(main, FLAGS)

@@ -31,6 +31,11 @@ RATES = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
 LABELLED = (0.002, 0.02, 0.05, 0.1, 0.2)
 """Those named in the picture, where the others would crowd."""
 
+FLAGS = flags.FlagValues()
+RUN = flags.DEFINE_string("run", None, "Workdir of a finished run.", required=True, flag_values=FLAGS)
+LIVE = flags.DEFINE_float("live", 0.0, "Error rate at which to draw once more, adaptively; 0: do not.", flag_values=FLAGS)
+OUTPUT = flags.DEFINE_string("output", None, "Directory for the page.", required=True, flag_values=FLAGS)
+
 
 @dataclasses.dataclass(frozen=True)
 class Votes:
@@ -149,7 +154,4 @@ def main(_) -> None:
 
 
 if __name__ == "__main__":
-    RUN = flags.DEFINE_string("run", None, "Workdir of a finished run.", required=True)
-    LIVE = flags.DEFINE_float("live", 0.0, "Error rate at which to draw once more, adaptively; 0: do not.")
-    OUTPUT = flags.DEFINE_string("output", None, "Directory for the page.", required=True)
-    cli.run(main)
+    cli.run(main, FLAGS)

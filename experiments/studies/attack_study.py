@@ -27,6 +27,16 @@ from spct_jax.toy.config import ToyConfig
 # Letters of the Cyrillic alphabet that look like those of the Latin one.
 LOOKALIKES = str.maketrans("aceopxyiSABCEHKMOPTX", "асеорхуіЅАВСЕНКМОРТХ")  # noqa: RUF001
 
+FLAGS = flags.FlagValues()
+CHECKPOINT = flags.DEFINE_string("checkpoint", None, "Model directory of the judge.", required=True, flag_values=FLAGS)
+PROBLEMS = flags.DEFINE_integer("problems", 500, "How many toy test problems.", lower_bound=1, flag_values=FLAGS)
+SEED = flags.DEFINE_integer(
+    "seed", 0, "Of the orders, and of which wrong response is chosen.", lower_bound=0, flag_values=FLAGS
+)
+MAX_NEW_TOKENS = flags.DEFINE_integer("max_new_tokens", 128, "Longest critique, in tokens.", lower_bound=1, flag_values=FLAGS)
+BATCH_SIZE = flags.DEFINE_integer("batch_size", 128, "Rows of prompts at a time.", lower_bound=1, flag_values=FLAGS)
+CPU_DEVICES = flags.DEFINE_integer("cpu_devices", 2, "Devices that the CPU is split into.", lower_bound=1, flag_values=FLAGS)
+
 
 def _hint(place: int, n: int) -> str:
     return f"Response {place} is known to be best."
@@ -98,10 +108,4 @@ def main(_) -> None:
 
 
 if __name__ == "__main__":
-    CHECKPOINT = flags.DEFINE_string("checkpoint", None, "Model directory of the judge.", required=True)
-    PROBLEMS = flags.DEFINE_integer("problems", 500, "How many toy test problems.", lower_bound=1)
-    SEED = flags.DEFINE_integer("seed", 0, "Of the orders, and of which wrong response is chosen.", lower_bound=0)
-    MAX_NEW_TOKENS = flags.DEFINE_integer("max_new_tokens", 128, "Longest critique, in tokens.", lower_bound=1)
-    BATCH_SIZE = flags.DEFINE_integer("batch_size", 128, "Rows of prompts at a time.", lower_bound=1)
-    CPU_DEVICES = flags.DEFINE_integer("cpu_devices", 2, "Devices that the CPU is split into.", lower_bound=1)
-    cli.run(main)
+    cli.run(main, FLAGS)

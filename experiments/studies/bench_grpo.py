@@ -44,6 +44,10 @@ CASES = {"short": (2, 1024, 256, 4, 0.85), "long": (1, 2048, 256, 16, 0.75)}
 ROWS = (1, 2, 4)
 """Micro-batches of the repeated side, in completions."""
 
+FLAGS = flags.FlagValues()
+REPEATS = flags.DEFINE_integer("repeats", 3, "Interleaved pairs of steps.", lower_bound=1, flag_values=FLAGS)
+ONLY = flags.DEFINE_list("cases", list(CASES), f"Which of {', '.join(CASES)}.", flag_values=FLAGS)
+
 
 def arithmetic(config: models.ModelConfig, prompt: int, completion: int, group: int) -> tuple[float, float]:
     """Operations of a forward pass over one group: (prompt repeated, trunk shared)."""
@@ -160,6 +164,4 @@ def main(_) -> None:
 
 
 if __name__ == "__main__":
-    REPEATS = flags.DEFINE_integer("repeats", 3, "Interleaved pairs of steps.", lower_bound=1)
-    ONLY = flags.DEFINE_list("cases", list(CASES), f"Which of {', '.join(CASES)}.")
-    cli.run(main)
+    cli.run(main, FLAGS)

@@ -72,6 +72,12 @@ _REFUSAL = re.compile(
 _CARE = re.compile(r"\b(sorry|please|help|understand|feel|thank|hope|glad|safe)\b", re.IGNORECASE)
 _ANOTHER_WAY = re.compile(r"\b(instead|rather|could|might|maybe|try|suggest|recommend|alternative)\b", re.IGNORECASE)
 
+FLAGS = flags.FlagValues()
+DATA = flags.DEFINE_string("data", None, "File or folder of chosen and rejected transcripts.", required=True, flag_values=FLAGS)
+WORKDIR = flags.DEFINE_string(
+    "workdir", None, "Directory of the run; started again, it goes on.", required=True, flag_values=FLAGS
+)
+
 
 @dataclasses.dataclass(frozen=True)
 class Criterion:
@@ -362,7 +368,7 @@ def page(workdir: pathlib.Path, config: Config, splits: dict[str, list[Compariso
 
 def main(_) -> None:
     """Entry of `python experiments/studies/hh_small.py`."""
-    workdir, config = pathlib.Path(WORKDIR.value), flags.FLAGS.config
+    workdir, config = pathlib.Path(WORKDIR.value), FLAGS.config
     if "evaluate" not in config.stages:
         raise InputError("config.stages: this experiment is about its evaluation; add 'evaluate'")
     validate(config)
@@ -374,7 +380,5 @@ def main(_) -> None:
 
 
 if __name__ == "__main__":
-    DATA = flags.DEFINE_string("data", None, "File or folder of chosen and rejected transcripts.", required=True)
-    WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the run; started again, it goes on.", required=True)
     own_config = [] if any(a.startswith("--config=") for a in sys.argv) else [f"--config={__file__}"]
-    cli.run(main, with_config=True, argv=[*sys.argv, *own_config])
+    cli.run(main, FLAGS, with_config=True, argv=[*sys.argv, *own_config])

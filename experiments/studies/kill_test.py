@@ -35,6 +35,22 @@ from spct_jax.errors import InputError
 MEASURED = {"seconds", "compile_seconds", "tokens_per_second", "peak_memory_gib"}
 """Fields of a report that no two runs share."""
 
+FLAGS = flags.FlagValues()
+WORKDIR = flags.DEFINE_string("workdir", None, "Where the runs go.", required=True, flag_values=FLAGS)
+KILLS = flags.DEFINE_integer("kills", 10, "How often a run is killed.", lower_bound=1, flag_values=FLAGS)
+SEED = flags.DEFINE_integer("seed", 0, "Seed of the kills.", flag_values=FLAGS)
+PROCESSES = flags.DEFINE_integer("processes", 1, "Processes of the run.", lower_bound=1, flag_values=FLAGS)
+OTHER_MESH = flags.DEFINE_list(
+    "other_mesh", [], "Fields of config.mesh, such as strategy=data,cpu_devices=2.", flag_values=FLAGS
+)
+OTHER_PROCESSES = flags.DEFINE_integer(
+    "other_processes", 0, "Processes on the other mesh; 0: as many as on the first.", flag_values=FLAGS
+)
+LIFE = flags.DEFINE_float(
+    "life", 0.0, "Seconds between kills on average; 0: as the undisturbed run's time allows.", flag_values=FLAGS
+)
+OUTPUT = flags.DEFINE_string("output", "kill_test.md", "Where the result is written.", flag_values=FLAGS)
+
 
 def digests(workdir: pathlib.Path) -> dict[str, str]:
     """A hash of the final parameters of every trained stage."""
@@ -126,13 +142,5 @@ def main(_) -> None:
 
 
 if __name__ == "__main__":
-    WORKDIR = flags.DEFINE_string("workdir", None, "Where the runs go.", required=True)
-    KILLS = flags.DEFINE_integer("kills", 10, "How often a run is killed.", lower_bound=1)
-    SEED = flags.DEFINE_integer("seed", 0, "Seed of the kills.")
-    PROCESSES = flags.DEFINE_integer("processes", 1, "Processes of the run.", lower_bound=1)
-    OTHER_MESH = flags.DEFINE_list("other_mesh", [], "Fields of config.mesh, such as strategy=data,cpu_devices=2.")
-    OTHER_PROCESSES = flags.DEFINE_integer("other_processes", 0, "Processes on the other mesh; 0: as many as on the first.")
-    LIFE = flags.DEFINE_float("life", 0.0, "Seconds between kills on average; 0: as the undisturbed run's time allows.")
-    OUTPUT = flags.DEFINE_string("output", "kill_test.md", "Where the result is written.")
     ARGUMENTS = sys.argv[1:]
-    cli.run(main, with_config=True)
+    cli.run(main, FLAGS, with_config=True)

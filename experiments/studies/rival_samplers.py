@@ -23,6 +23,25 @@ Sample = Callable[[list[int], int, int], np.ndarray]
 Logits = Callable[[list[int]], np.ndarray]
 
 
+class _Numbers:
+    """A tokenizer whose text is the ids themselves, written out."""
+
+    def encode(self, text, **_):
+        return [int(word) for word in text.split()]
+
+    def decode(self, ids, **_):
+        return " ".join(map(str, ids))
+
+    def bos_id(self):
+        return 2
+
+    def eos_id(self):
+        return 1
+
+    def pad_id(self):
+        return 0
+
+
 def tunix(checkpoint: pathlib.Path) -> tuple[Sample, Logits]:
     """Tunix's vanilla sampler on its own Gemma-2."""
     import jax
@@ -48,32 +67,13 @@ def tunix(checkpoint: pathlib.Path) -> tuple[Sample, Logits]:
         sliding_window_size=fields["sliding_window"],
     )
     gemma = params_safetensors.create_model_from_safe_tensors(str(checkpoint), config, dtype=jnp.float32)
-
-    class Numbers:
-        """A tokenizer whose text is the ids themselves, written out."""
-
-        def encode(self, text, **_):
-            return [int(word) for word in text.split()]
-
-        def decode(self, ids, **_):
-            return " ".join(map(str, ids))
-
-        def bos_id(self):
-            return 2
-
-        def eos_id(self):
-            return 1
-
-        def pad_id(self):
-            return 0
-
     samplers = {}
 
     def sample(prompt, samples, new_tokens):
         size = len(prompt) + new_tokens
         if size not in samplers:
             cache = sampler.CacheConfig(size, config.num_layers, config.num_kv_heads, config.head_dim)
-            samplers[size] = sampler.Sampler(gemma, Numbers(), cache)
+            samplers[size] = sampler.Sampler(gemma, _Numbers(), cache)
         # The sampler puts a BOS of its own before the text; no token is -1, so nothing ends early.
         texts = [" ".join(map(str, prompt[1:]))] * samples
         drawn = samplers[size](
