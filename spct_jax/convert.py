@@ -1,8 +1,8 @@
 """Converts checkpoints between layouts: `python -m spct_jax.convert --from=DIR --to=DIR --format=orbax|hf`.
 
 The source is recognised: a model directory of this library, Hugging Face's safetensors, or Google's Orbax (which has no
-description of itself, so `--size` must name it and `--tokenizer` the tokenizer). The target is written beside its name and
-renamed when it is complete.
+description of itself, so `--size` must name it and `--tokenizer` the tokenizer). The target is written under
+another name and renamed when it is complete.
 """
 
 import dataclasses
@@ -21,7 +21,7 @@ TO = flags.DEFINE_string("to", None, "Directory to write; must not exist.", requ
 FORMAT = flags.DEFINE_enum("format", None, FORMATS, "Layout to write.", required=True, flag_values=FLAGS)
 DTYPE = flags.DEFINE_enum("dtype", None, DTYPES, "Of the parameters; default: as they are stored.", flag_values=FLAGS)
 SIZE = flags.DEFINE_enum("size", None, sorted(sizes.SIZES), "Size of a checkpoint in Google's layout.", flag_values=FLAGS)
-TOKENIZER = flags.DEFINE_string("tokenizer", None, "SentencePiece model, if none lies beside the weights.", flag_values=FLAGS)
+TOKENIZER = flags.DEFINE_string("tokenizer", None, "SentencePiece model, if none lies with the weights.", flag_values=FLAGS)
 
 
 def main(_) -> None:

@@ -18,7 +18,7 @@ SEEDS = (0x9E3779B9, 0x85EBCA6B)
 
 
 def of_tree(tree: Any) -> dict[str, dict[str, Any]]:
-    """Per leaf name: `shape`, `dtype`, and the digest of its bits by dtype.
+    """For every leaf, by name: `shape`, `dtype`, and the digest of its bits under the name of the dtype.
 
     A leaf of float32 or bfloat16 has a digest for each of the two, of the leaf cast to it: a reader may restore it in either.
     """

@@ -23,7 +23,7 @@ TOKENIZER_FILES = (
     "generation_config.json",
     "chat_template.jinja",
 )
-"""What transformers keeps beside the weights; copied when both ends are in its layout."""
+"""What transformers keeps besides the weights; copied when source and target are in its layout."""
 TOKENIZER_BYTES = 256 << 20
 """The largest of those; `tokenizer.json` of Gemma-3 has 33 million."""
 

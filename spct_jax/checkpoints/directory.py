@@ -1,6 +1,6 @@
 """Model directories of our own layout, which training writes: a description, a tokenizer, templates, and steps.
 
-DIR/model.json                                           what the model is, and digests of the files beside it
+DIR/model.json                                           what the model is, and digests of the other files
 DIR/tokenizer.model
 DIR/templates/{template,single_template,meta_template,choice_template}.txt
 DIR/checkpoints/<step>/{params,opt_state,progress,digests}

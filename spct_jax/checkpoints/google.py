@@ -26,7 +26,7 @@ _DTYPES = (np.dtype("float32"), jnp.dtype("bfloat16"), np.dtype("float16"))
 
 
 def is_google_directory(directory: str | os.PathLike) -> bool:
-    """Whether a directory is a bare Orbax checkpoint, as Google publishes Gemma."""
+    """Whether a directory is a bare Orbax checkpoint, as Google publishes its models."""
     directory = pathlib.Path(directory)
     return (directory / "_METADATA").is_file() or (directory / "checkpoint").is_file()
 
@@ -128,9 +128,9 @@ def _flatten(tree: Any, prefix: str = "") -> list[tuple[str, Any]]:
 
 def _plain(name: str) -> str:
     """A parameter's name without what differs between writers: what stands before it, and a closing `/w`."""
-    parts = [part for part in name.split("/") if part]
-    while parts and parts[0] in ("params", "transformer"):
-        parts.pop(0)
-    if parts and parts[-1] == "w":
-        parts.pop()
-    return "/".join(parts)
+    keys = [key for key in name.split("/") if key]
+    while keys and keys[0] in ("params", "transformer"):
+        keys.pop(0)
+    if keys and keys[-1] == "w":
+        keys.pop()
+    return "/".join(keys)

@@ -1,6 +1,6 @@
 """Models in Hugging Face's layout (`config.json`, `*.safetensors`), read into our tree and written from it.
 
-Beside what is returned or written, no more than one stacked parameter is in memory: tensors are read one by one, and a
+Besides what is returned or written, no more than one stacked parameter is in memory: tensors are read one by one, and a
 parameter goes to its devices before the next is read.
 """
 
@@ -104,7 +104,7 @@ def read_tokenizer(directory: pathlib.Path) -> Tokenizer:
 def load_hf(directory: str | os.PathLike, *, dtype: str | None = "float32", shardings: Any = None) -> tuple[Any, ModelConfig]:
     """Loads a causal language model: (parameters, architecture); arguments and errors as of `read_weights`.
 
-    A `tokenizer.model` beside the weights tells how many rows of the embedding are tokens.
+    If the directory has a `tokenizer.model`, it tells how many rows of the embedding are tokens.
     """
     path = pathlib.Path(directory) / side_files.TOKENIZER
     num_tokens = Tokenizer.load(path).vocab_size if path.is_file() else 0

@@ -21,7 +21,7 @@ class DamagedError(Exception):
 def read_tree(path: pathlib.Path, target: Any) -> Any:
     """The arrays of an item, whose digests have not been compared yet.
 
-    Not by the manager, in which processes wait for each other: one that cannot read its part must be able to say so.
+    Not by the manager, in which processes wait for each other: one that cannot read its shards must be able to say so.
     """
     handler = ocp.StandardCheckpointHandler()
     try:

@@ -57,7 +57,7 @@ def read_newest(directory: str | os.PathLike, targets: Mapping[str, Any], cast: 
                 found = _read(directory, step, targets, cast)
         except DamagedError as error:
             damage = str(error)
-        # Digests are computed by all processes together, so all must have read their parts.
+        # Digests are computed by all processes together, so all must have read their shards.
         if distributed.any_process(bool(damage)):
             damage = damage or "says another process"
         elif newest is None:

@@ -1,4 +1,4 @@
-"""What lies beside the weights in a model directory of either layout: the tokenizer and the texts of the templates.
+"""What a model directory of either layout holds besides the weights: the tokenizer and the texts of the templates.
 
 DIR/tokenizer.model
 DIR/templates/{template,single_template,meta_template,choice_template}.txt
@@ -41,7 +41,7 @@ def read_tokenizer(directory: pathlib.Path, described_in: str, field: str) -> To
 
 
 def write_templates(directory: str | os.PathLike, prompt: PromptConfig) -> None:
-    """Writes the texts of the templates beside a model, so that it carries them wherever it goes."""
+    """Writes the texts of the templates into a model directory, so that the model carries them wherever it goes."""
     folder = pathlib.Path(directory) / TEMPLATES
     folder.mkdir(exist_ok=True)
     for role, name in vars(prompt).items():

@@ -30,8 +30,8 @@ def root(directory: str | os.PathLike) -> pathlib.Path:
 def manager(directory: str | os.PathLike, keep: int = 1, keep_hours: float = 0.0) -> Iterator[ocp.CheckpointManager]:
     """The Orbax manager that writes steps of a model directory; saves are atomic, a torn one is never listed.
 
-    A save copies the state and goes on beside the devices' work; all have ended when the block has ended well. The newest
-    `keep` stay, and one in `keep_hours`, where that is not 0.
+    A save copies the state and writes it while the devices go on; all saves have ended when the block ends well. The newest
+    `keep` steps stay, and, if `keep_hours` is not 0, one for every so many hours.
 
     Raises:
       InputError: a step cannot be written; what was written before is intact.
@@ -50,7 +50,7 @@ def manager(directory: str | os.PathLike, keep: int = 1, keep_hours: float = 0.0
         with _writing(made):
             made.close()
     except BaseException:
-        with contextlib.suppress(Exception):  # else what a save failed of would take the place of what ended the block
+        with contextlib.suppress(Exception):  # else the failure of a save would hide what ended the block
             made.close()
         raise
 

@@ -32,9 +32,9 @@ def abstract_state(layout: Layout | None, params: Any, optimizer: optax.Gradient
 
 
 def make_state(layout: Layout, params: Any, optimizer: optax.GradientTransformation) -> TrainState:
-    """The state that begins with `params`, its optimiser's part made where it belongs."""
-    where = layout.state(jax.eval_shape(lambda p: TrainState(params=p, opt_state=optimizer.init(p)), params))
-    return TrainState(params=params, opt_state=jax.jit(optimizer.init, out_shardings=where.opt_state)(params))
+    """The state that begins with `params`; the optimiser's state is made in the shardings of the layout."""
+    shardings = layout.state(jax.eval_shape(lambda p: TrainState(params=p, opt_state=optimizer.init(p)), params))
+    return TrainState(params=params, opt_state=jax.jit(optimizer.init, out_shardings=shardings.opt_state)(params))
 
 
 def apply_gradients(state: TrainState, gradients: Any, optimizer: optax.GradientTransformation) -> TrainState:
@@ -51,8 +51,8 @@ def save(manager: ocp.CheckpointManager, step: int, state: TrainState, progress:
 def restore_newest(target: TrainState, directory: pathlib.Path) -> tuple[int, TrainState | None, dict[str, float]]:
     """(step, state, progress) of the newest checkpoint that is intact, (0, None, {}) if there are none at all.
 
-    Every part of a leaf is read where `target` (see `abstract_state`) wants it. Damaged checkpoints are reported and, once an
-    earlier one is read, moved to `directory/damaged`, so that their steps can be saved again.
+    Each device reads its own shards only, as `target` (see `abstract_state`) says. Damaged checkpoints are reported and,
+    once an earlier one is read, moved to `directory/damaged`, so that their steps can be saved again.
 
     Raises:
       InputError: a parameter is missing, unexpected, or of another shape, or there are checkpoints and none is intact.
@@ -72,5 +72,5 @@ def _set_aside(damaged: Sequence[int], directory: pathlib.Path) -> None:
         for step in damaged:
             target = directory / "damaged" / f"{step}-{time.time_ns()}"
             target.parent.mkdir(exist_ok=True)
-            (directory / "checkpoints" / str(step)).rename(target)
+            (steps.root(directory) / str(step)).rename(target)
     distributed.barrier(f"{directory.name}: damaged checkpoints moved")

@@ -1,4 +1,4 @@
-"""A small model in Hugging Face's layout, whole with tokenizer."""
+"""A small model in Hugging Face's layout, with a tokenizer."""
 
 import json
 import pathlib

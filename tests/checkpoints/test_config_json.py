@@ -29,7 +29,7 @@ def test_every_published_size_survives_its_own_config_json(tmp_path):
             "remat": 0,
             "time_chunk": 0,
             "max_positions": size.max_positions or 8192,
-        }  # The first compared above, the others no part of the architecture.
+        }  # The first is compared above, the others do not belong to the architecture.
         assert found.max_positions == ours["max_positions"]
         assert vars(found) | ours == vars(size) | ours
 
@@ -38,7 +38,7 @@ def test_a_sparse_gemma3_config_takes_the_published_defaults(tmp_path):
     text = {"hidden_size": 2560, "intermediate_size": 10_240, "model_type": "gemma3_text", "num_hidden_layers": 34}
     text |= {"rope_scaling": {"factor": 8.0, "rope_type": "linear"}, "sliding_window": 1024}
     path = tmp_path / "config.json"
-    whole = {"architectures": ["Gemma3ForConditionalGeneration"], "model_type": "gemma3", "text_config": text}
-    path.write_text(json.dumps(whole))
+    top = {"architectures": ["Gemma3ForConditionalGeneration"], "model_type": "gemma3", "text_config": text}
+    path.write_text(json.dumps(top))
     found = config_json.read_config(path, "bfloat16").config
     assert vars(found) | {"remat": "full", "time_chunk": 128} == vars(models.get("gemma3_4b"))

@@ -1,6 +1,7 @@
 """Model directories of our own layout."""
 
 import dataclasses
+import json
 import pathlib
 
 import jax
@@ -32,15 +33,33 @@ def test_an_altered_description_or_tokenizer_is_an_error(tmp_path):
     tokenizer = train_tokenizer([f"some text {i} of {i % 7} words" for i in range(300)], vocab_size=320)
     config = dataclasses.replace(sizes.toy(tokenizer.vocab_size), num_layers=1, width=16, ffw_width=16)
     checkpoints.save(tmp_path / "m", checkpoints.Model(decoder.init(config, jax.random.key(0)), config, tokenizer))
-    whole = checkpoints.load(tmp_path / "m")
+    intact = checkpoints.load(tmp_path / "m")
     card, proto = tmp_path / "m/model.json", tmp_path / "m/tokenizer.model"
     for path in (card, proto):
         content = path.read_bytes()
-        for place in (len(content) // 3, len(content) // 2):
-            path.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
+        for position in (len(content) // 3, len(content) // 2):
+            path.write_bytes(content[:position] + bytes([content[position] ^ 1]) + content[position + 1 :])
             with pytest.raises(InputError, match=path.name):
                 checkpoints.load(tmp_path / "m")
         path.write_bytes(content)
-    assert checkpoints.load(tmp_path / "m").digest == whole.digest != ""
+    assert checkpoints.load(tmp_path / "m").digest == intact.digest != ""
     half = checkpoints.load(tmp_path / "m", dtype="bfloat16")
-    assert jax.tree.all(jax.tree.map(lambda x, y: np.array_equal(x.astype(jnp.bfloat16), y), whole.params, half.params))
+    assert jax.tree.all(jax.tree.map(lambda x, y: np.array_equal(x.astype(jnp.bfloat16), y), intact.params, half.params))
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"kind": "banana"}, "kind is 'banana', none of policy, meta_rm"),
+        ({"remat": True}, r"model.json: not a model description \(model.remat: True is none of none, full, dots\)"),
+        ({"prompt": {"template": "default"}}, "model.json: not a model description .*'prompt'"),
+    ],
+)
+def test_what_a_card_says_of_a_model_is_checked(tmp_path, tokenizer, fields, message):
+    checkpoints.describe(tmp_path, sizes.toy(), tokenizer)
+    card = json.loads((tmp_path / "model.json").read_text())
+    card.pop("digest")
+    assert checkpoints.read_card(tmp_path) == (sizes.toy(), checkpoints.ModelKind.POLICY)
+    (tmp_path / "model.json").write_text(json.dumps(card | fields))
+    with pytest.raises(InputError, match=message):
+        checkpoints.read_card(tmp_path)

@@ -109,8 +109,8 @@ def test_parameters_go_to_the_devices_they_are_asked_for():
     params, _ = models.load_hf(FIXTURES / "gemma2_tiny", shardings=spec)
     table = params["embedder"]["input_embedding"]
     assert {shard.data.shape for shard in table.addressable_shards} == {(160, 64)}
-    whole, _ = models.load_hf(FIXTURES / "gemma2_tiny")
-    assert jax.tree.all(jax.tree.map(np.array_equal, params, whole))
+    unsharded, _ = models.load_hf(FIXTURES / "gemma2_tiny")
+    assert jax.tree.all(jax.tree.map(np.array_equal, params, unsharded))
 
 
 def test_padding_rows_get_no_probability():
@@ -160,14 +160,14 @@ def test_what_is_not_supported_is_named(copy, fields, message):
 def test_damaged_files_are_named(copy, tmp_path):
     shard = copy / "model-00002-of-00005.safetensors"
     shard.chmod(0o644)
-    whole = shard.read_bytes()
-    shard.write_bytes(whole[:1000])
+    intact = shard.read_bytes()
+    shard.write_bytes(intact[:1000])
     with pytest.raises(InputError, match="model-00002-of-00005.safetensors: not a readable safetensors file"):
         models.load_hf(copy)
     shard.unlink()
     with pytest.raises(InputError, match="model-00002-of-00005.safetensors"):
         models.load_hf(copy)
-    shard.write_bytes(whole)
+    shard.write_bytes(intact)
     (copy / "config.json").chmod(0o644)
     (copy / "config.json").write_text('{"model_type": "gemma2",\n oops')
     with pytest.raises(InputError, match=r"config.json:2: not JSON"):

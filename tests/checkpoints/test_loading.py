@@ -13,7 +13,7 @@ from spct_jax.training import context as runs
 
 
 def test_snapshots_of_hugging_faces_cache_are_read(source, tmp_path):
-    """Their files are links into the folder of blobs beside them; any other link that leads out is refused."""
+    """Their files are links into the folder of blobs next to them; any other link that leads out is refused."""
     snapshot, blobs = tmp_path / "hub" / "snapshots" / "abc", tmp_path / "hub" / "blobs"
     snapshot.mkdir(parents=True)
     shutil.copytree(source, blobs)

@@ -1,4 +1,4 @@
-"""What becomes of checkpoints that are not whole."""
+"""States of training that are saved on a full disk, or restored from damaged checkpoints."""
 
 import contextlib
 from unittest import mock
