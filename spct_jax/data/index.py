@@ -69,10 +69,10 @@ class Records(Sequence[T]):
 def index_file(
     path: str | os.PathLike, kind: Kind[T], *, on_bad: OnBad, directory: pathlib.Path, name: str
 ) -> tuple[Records[T], ReadReport]:
-    """The records of a .jsonl or .jsonl.gz file, and what became of its lines, as `sources.read_comparisons` has them.
+    """The records of a .jsonl or .jsonl.gz file, each read when it is asked for, and a report of all its lines.
 
     `directory/name.index` holds where they are, and a gzipped file is unpacked next to it; both are made anew when the file has
-    changed, or they are damaged. All processes must call this.
+    changed or they are damaged. All processes must call this.
 
     Raises:
         InputError: naming file and line; or the file, when it is missing or damaged or gives no record.
@@ -96,7 +96,7 @@ def index_file(
 
 
 def survey(records: Records[T], measure: Callable[[T], int], kept: pathlib.Path, stamp: str) -> np.ndarray:
-    """Int32 of every record, each process measuring its part of them; kept in a file until `stamp` or the records change.
+    """Int32 measure of every record; each process measures its part. Kept in a file until `stamp` or the records change.
 
     Raises:
         InputError: `measure` did, on any process.
@@ -115,7 +115,7 @@ def survey(records: Records[T], measure: Callable[[T], int], kept: pathlib.Path,
 
 
 def _find(path: str | os.PathLike, plain: pathlib.Path, kind: Kind, on_bad: OnBad) -> dict[str, np.ndarray]:
-    """Where the records are, this process looking through its part of the lines."""
+    """The arrays of an index: lines and offsets of the records, size of the file, report. This process scans its part."""
     if plain != pathlib.Path(path):
         _together(lambda: _unpack(path, plain) if distributed.is_first() else None)
     (index, count), size = distributed.process_index_and_count(), plain.stat().st_size
@@ -130,9 +130,9 @@ def _find(path: str | os.PathLike, plain: pathlib.Path, kind: Kind, on_bad: OnBa
 def scan(
     path: str | os.PathLike, plain: pathlib.Path, kind: Kind, on_bad: OnBad, begin: int, end: int, first_line: int
 ) -> list[Entry]:
-    """What is on the lines that begin in [begin, end) bytes, the first of which is `first_line` of the file.
+    """An entry for every line that begins in the bytes [begin, end); the first of these lines has the number `first_line`.
 
-    An entry's value is its line and the byte it begins at. Where a bad line is fatal nothing behind it counts.
+    An entry's value is the number of its line and the byte it begins at. Where a bad line is fatal the scan ends with it.
     """
     entries = []
     for line, (offset, text) in enumerate(lines_between(plain, begin, end), first_line):
@@ -187,9 +187,9 @@ def _kept(
     find: Callable[[], dict[str, np.ndarray]],
     check: Callable[[dict[str, np.ndarray]], bool],
 ) -> dict[str, np.ndarray]:
-    """The arrays at `path` where they bear this stamp and pass the check; else those that `find` gives, now kept there.
+    """The arrays kept at `path` if they have this stamp and pass the check; otherwise those of `find`, which are kept there.
 
-    A damaged file is none, for all processes where it is for one.
+    If the file is missing or damaged for one process, all of them call `find`.
     """
     found = _load(path)
     if distributed.any_process(found is None or str(found["stamp"]) != stamp or not check(found)):

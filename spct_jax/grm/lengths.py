@@ -32,7 +32,7 @@ def longest(
     hinted: bool = False,
     limit: int,
 ) -> int:
-    """Tokens of the longest prompt over all orders, or a bound that is no less; above `limit` any number above it.
+    """Number of tokens of the longest prompt over all orders, or an upper bound; if it exceeds `limit`, any such number.
 
     Args:
       comparison: n responses.
