@@ -1,7 +1,13 @@
-"""How much of the memory that JAX's CPU backend frees the C library keeps; nothing is done where that is not glibc."""
+"""Memory of the host and the devices: how much is in use, and how much the C library keeps of what JAX's CPU backend frees.
+
+Of the latter, nothing is done where the library is not glibc.
+"""
 
 import ctypes
 import platform
+import resource
+import sys
+from collections.abc import Sequence
 
 import jax
 
@@ -32,6 +38,19 @@ def give_back() -> None:
     """Hands back what the C library kept: what comes next needs other buffers."""
     if library := _glibc():
         library.malloc_trim(0)
+
+
+def of_devices(devices: Sequence[jax.Device] | None = None) -> dict[str, float]:
+    """Bytes in use and at most in use so far on the fullest device of this process; nothing where a device does not say."""
+    stats = [d.memory_stats() or {} for d in (jax.local_devices() if devices is None else devices)]
+    names = {"device_memory_bytes": "bytes_in_use", "device_memory_peak_bytes": "peak_bytes_in_use"}
+    return {ours: float(max(s[theirs] for s in stats)) for ours, theirs in names.items() if all(theirs in s for s in stats)}
+
+
+def peak_gib() -> float:
+    """The most memory that this process has had resident so far, in GiB."""
+    unit = 1 if sys.platform == "darwin" else 1024  # of what the system reports, in bytes
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
 
 
 def _glibc() -> ctypes.CDLL | None:

@@ -6,22 +6,16 @@ import pathlib
 import sys
 from collections.abc import Callable
 
-from spct_jax import checkpoints, distributed, files, locks, memory, sharding
+from spct_jax import checkpoints, distributed, files, locks, memory
 from spct_jax.config import Config, check_positions, validate
 from spct_jax.errors import InputError
 from spct_jax.evaluation import evaluate
 from spct_jax.grm.prompts import Prompter
 from spct_jax.reporting import report
-from spct_jax.training import checks, grpo, inputs, meta, meter, rejection, sft
-from spct_jax.training.context import (
-    LostStepsError,
-    Run,
-    architecture,
-    drop_misfits,
-    load_dataset,
-    load_tokenizer,
-    name_templates,
-)
+from spct_jax.training import grpo, meta, provenance, rejection, sft
+from spct_jax.training.context import Run, make_layouts
+from spct_jax.training.data import drop_misfits, load_dataset, load_tokenizer, name_templates
+from spct_jax.training.parameters import LostStepsError, architecture
 
 STAGES: dict[str, Callable[[Run], dict]] = {
     "sft": sft.run_sft,
@@ -40,10 +34,9 @@ def prepare(config: Config, workdir: pathlib.Path) -> Run:
       InputError: the configuration or a file is wrong, or `workdir` holds a run of another configuration.
     """
     validate(config)
-    config, workdir = inputs.absolute(config), workdir.absolute()
+    config, workdir = provenance.absolute(config), workdir.absolute()
     check_positions(config, checkpoints.read_architecture(config.init_checkpoint) if config.init_checkpoint else config.model)
-    layout = sharding.make_layout(config.mesh)
-    checks.check_batches(config, layout)
+    layout, rollout_layout = make_layouts(config)
     config = name_templates(config)
     files.make_directory(workdir / "data")
     _claim(workdir, config)
@@ -56,7 +49,7 @@ def prepare(config: Config, workdir: pathlib.Path) -> Run:
         prompter=Prompter(config.prompt, tokenizer),
         model=architecture(config, tokenizer),
         layout=layout,
-        rollout_layout=sharding.rollout_layout(layout, config.mesh),
+        rollout_layout=rollout_layout,
     )
     run = drop_misfits(run)
     files.write_json(workdir / "data.json", {name: dataclasses.asdict(r) for name, r in run.dataset.reports.items()})
@@ -74,10 +67,10 @@ def train(config: Config, workdir: pathlib.Path) -> dict:
     with locks.locked_directory(workdir):
         run = prepare(config, workdir)
         check(run)
-        values = inputs.values(run.config, workdir)
+        values = provenance.values(run.config, workdir)
         for stage in run.config.stages:
             if not distributed.agree((workdir / stage / "summary.json").exists()):
-                inputs.begin(stage, run.config, workdir, values)
+                provenance.begin(stage, run.config, workdir, values)
                 _finish(run, stage)
         return report.write_report(workdir) if distributed.is_first() else {}
 
@@ -95,7 +88,7 @@ def _finish(run: Run, stage: str) -> None:
         else:
             break
     memory.end_stage()
-    summary = {**summary, "peak_memory_gib": round(meter.peak_memory_gib(), 3)}
+    summary = {**summary, "peak_memory_gib": round(memory.peak_gib(), 3)}
     files.write_json(run.workdir / stage / "summary.json", summary)
     distributed.barrier(f"end of {stage}")
 
@@ -106,14 +99,14 @@ def _claim(workdir: pathlib.Path, config: Config) -> None:
     Raises:
       InputError: one has; it names the field.
     """
-    inputs.check(config, workdir, inputs.values(config, workdir))
+    provenance.check(config, workdir, provenance.values(config, workdir))
     path = workdir / "config.json"
     wanted = json.loads(json.dumps(dataclasses.asdict(config)))
     found = files.read_json(path) if distributed.agree(path.exists()) else {}
-    changed = {field for field in wanted.keys() | found.keys() if wanted.get(field) != found.get(field)} - set(inputs.FREE)
+    changed = {field for field in wanted.keys() | found.keys() if wanted.get(field) != found.get(field)} - set(provenance.FREE)
     if changed:
         files.write_json(path, wanted)
-    if not inputs.begun(workdir) and distributed.is_first():
+    if not provenance.begun(workdir) and distributed.is_first():
         (workdir / "data" / "init_checkpoint.json").unlink(missing_ok=True)
         if changed:  # it may be of other demonstrations
             (workdir / "tokenizer.model").unlink(missing_ok=True)

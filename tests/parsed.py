@@ -17,7 +17,8 @@ from spct_jax import config as config_lib
 from spct_jax import distributed, pipeline, sharding
 from spct_jax.data import batches, index
 from spct_jax.sampling import Finished
-from spct_jax.training import rollout
+from spct_jax.training import packing, rollout
+from spct_jax.training.data import demonstrations
 
 B, G = 4, 2
 FILES = ("train", "development", "test", "demonstrations", "general")
@@ -74,11 +75,11 @@ def main() -> None:
     for name, part in (("load_dataset", "index"), ("load_tokenizer", "tokenizer"), ("drop_misfits", "survey")):
         setattr(pipeline, name, during(getattr(pipeline, name), parsed, lines[part]))
     run = pipeline.prepare(config, flags.directory / "run")
-    shown = {name: during(run.demonstrations, parsed, lines["survey"])(name) for name in ("demonstrations", "general")}
+    shown = {name: during(demonstrations, parsed, lines["survey"])(run, name) for name in ("demonstrations", "general")}
     examples, size = shown["demonstrations"][0] + shown["general"][0], max(sizes.max() for _, sizes, _ in shown.values())
     skipped = sum((collections.Counter(without) for _, _, without in shown.values()), collections.Counter())
     chosen = [examples[i] for i in batches.order(0, "sft", len(examples), 0, B)]
-    groups = distributed.fetch(during(run.pack, parsed, lines["sft"])(chosen, size))
+    groups = distributed.fetch(during(packing.pack, parsed, lines["sft"])(run, chosen, size))
     numbers = batches.order(0, "rl", len(run.dataset.train), 0, B)
     # In two parts, each of which has rows of both processes.
     drawn, _ = during(rollout.draw, parsed, lines["rl"])(
@@ -88,7 +89,7 @@ def main() -> None:
     before, report = len(parsed), {"lines": copy.deepcopy(lines), "skipped": skipped}
     again = pipeline.prepare(config, flags.directory / "run")
     for name in shown:
-        again.demonstrations(name)
+        demonstrations(again, name)
     report["restart"] = len(parsed) == before
     # From here on everything is read, to hold what was made of parts against it.
     limits = {"max_prompt": config.data.max_prompt, "max_completion": config.data.max_completion, "group_size": size}

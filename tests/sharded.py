@@ -23,7 +23,7 @@ from spct_jax.models import heads, sizes
 from spct_jax.models.config import ModelConfig
 from spct_jax.sampling import Engine, Request, SamplingParams, Shape
 from spct_jax.sharding.config import MeshConfig
-from spct_jax.training import grpo, loop, meta, optimizers, sft
+from spct_jax.training import grpo, meta, metrics, optimizers, sft
 from spct_jax.training.config import OptimizerConfig
 
 B, G, P, T = 16, 4, 24, 40
@@ -96,17 +96,17 @@ def update(params, batch, *, stage: str, micro_batches: int):
     """(gradients, metrics, {"sgd": state, "adam": state} after one step each)."""
     config = config_of(stage)
     if stage == "rl":
-        gradients, metrics, _ = grpo.grpo_gradients(params, *batch, HYPERPARAMETERS, config=config, micro_batches=micro_batches)
+        gradients, found, _ = grpo.grpo_gradients(params, *batch, HYPERPARAMETERS, config=config, micro_batches=micro_batches)
     else:
         function = sft.sft_gradients if stage == "sft" else meta.meta_gradients
         counts = (micro_batches,) * 2 if stage == "sft" else micro_batches
-        gradients, metrics = function(params, *batch, config=config, micro_batches=counts)
+        gradients, found = function(params, *batch, config=config, micro_batches=counts)
 
     def after(optimizer):
         state = train_state.TrainState(params=params, opt_state=optimizer.init(params))
         return train_state.apply_gradients(state, gradients, optimizer)
 
-    return gradients, metrics, {name: after(optimizer) for name, optimizer in OPTIMIZERS.items()}
+    return gradients, found, {name: after(optimizer) for name, optimizer in OPTIMIZERS.items()}
 
 
 def compute(stage: str, layout: sharding.Layout, micro_batches: int = 1):
@@ -132,9 +132,9 @@ def worst(got, want) -> float:
     return max(jax.tree.leaves(jax.tree.map(gap, distributed.fetch(got), distributed.fetch(want))))
 
 
-def totals(metrics: loop.Metrics) -> dict[str, float]:
-    """What a step reports: means, and how many tokens there were."""
-    return loop.mean(metrics) | {"tokens": metrics["tokens"][0]}
+def totals(found: metrics.Metrics) -> dict[str, float]:
+    """What a step reports, and how many tokens or critiques its loss is a mean of."""
+    return metrics.compute(found) | {"count": found["loss"].count}
 
 
 def largest_share(tree) -> float:
@@ -179,10 +179,10 @@ def compare() -> dict:
         want, want_metrics, want_states = compute(stage, alone)
         for name, mesh in MESHES.items():
             layout = sharding.make_layout(mesh)
-            gradients, metrics, states = compute(stage, layout, MICRO_BATCHES.get(name, 1))
+            gradients, found, states = compute(stage, layout, MICRO_BATCHES.get(name, 1))
             report[f"{stage} {name}"] = {
                 "gradients": worst(gradients, want),
-                "metrics": worst(totals(metrics), totals(want_metrics)),
+                "metrics": worst(totals(found), totals(want_metrics)),
                 "sgd": worst(states["sgd"].params, want_states["sgd"].params),
                 "adam": worst(states["adam"].opt_state, want_states["adam"].opt_state),
                 "share": largest_share((gradients, states)),

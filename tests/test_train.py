@@ -20,7 +20,8 @@ from spct_jax.config import STAGES
 from spct_jax.errors import InputError
 from spct_jax.grm.template import load_template
 from spct_jax.sharding.config import MeshConfig
-from spct_jax.training import inputs, writers
+from spct_jax.training import packing, parameters, provenance
+from spct_jax.training.metric_writer import read_metrics
 
 STUDIES = pathlib.Path(__file__).parents[1] / "experiments" / "studies"
 MICRO = [
@@ -54,14 +55,14 @@ def test_every_stage_runs_and_a_second_start_does_nothing_again(micro_config, tm
     from spct_jax.training import rejection
 
     def first_draws(run):
-        return [run.example(number, r, r.completions[:1]) for number, r, _ in rejection._drawn(run)]
+        return [packing.example_of(run, number, r, r.completions[:1]) for number, r, _ in rejection._drawn(run)]
 
     monkeypatch.setattr(rejection, "retained_examples", first_draws)
     made = pipeline.train(micro_config, tmp_path)
     assert set(made["stages"]) == set(micro_config.stages)
     assert {"greedy", "vote@1", "vote@4", "meta@4"} <= made["accuracy"]["rl"].keys()
     assert (tmp_path / "report.md").exists() and made["problems"] == 10
-    steps = writers.read_metrics(tmp_path / "rl" / "metrics.jsonl")
+    steps = read_metrics(tmp_path / "rl" / "metrics.jsonl")
     assert made["stages"]["rl"]["zero_spread"] == pytest.approx(np.mean([step["zero_spread"] for step in steps]))
     assert made["peak_memory_gib"] == made["stages"]["evaluate"]["peak_memory_gib"] > 0
     assert made["stages"]["rl"]["data"] == {"read": 48, "used": 48, "skipped": {}}
@@ -107,12 +108,12 @@ def test_a_field_may_change_until_a_stage_has_read_it(micro_config, tmp_path):
 
 
 def test_every_field_is_read_by_a_stage_or_free(micro_config, tmp_path):
-    found = inputs.values(micro_config, tmp_path)
-    read = {field for stage in STAGES for field in inputs.read_by(stage, micro_config, found)}
-    left = {field for field in found if field.split(".")[0] not in inputs.FREE} - read
+    found = provenance.values(micro_config, tmp_path)
+    read = {field for stage in STAGES for field in provenance.read_by(stage, micro_config, found)}
+    left = {field for field in found if field.split(".")[0] not in provenance.FREE} - read
     assert left == {"data.development", "data.toy.development"}
     micro_config.stages, micro_config.meta_rm.policy_data = ("sft", "meta_rm"), "draws"
-    assert "rejection.samples" in inputs.read_by("meta_rm", micro_config, found)
+    assert "rejection.samples" in provenance.read_by("meta_rm", micro_config, found)
 
 
 def write_lines(path, records):
@@ -163,20 +164,20 @@ def test_a_file_that_changes_between_two_lives_of_a_run_is_named(micro_config, t
     template = tmp_path / "mine.txt"
     template.write_text(load_template("short").text)
     micro_config.prompt.template, micro_config.evaluation.problems = str(template), 4
-    values = functools.partial(inputs.values, inputs.absolute(micro_config), tmp_path / "run")
-    inputs.begin("sft", micro_config, tmp_path / "run", values())
-    inputs.begin("evaluate", micro_config, tmp_path / "run", values())
+    values = functools.partial(provenance.values, provenance.absolute(micro_config), tmp_path / "run")
+    provenance.begin("sft", micro_config, tmp_path / "run", values())
+    provenance.begin("evaluate", micro_config, tmp_path / "run", values())
 
     def check(field, stage):
         load_template.cache_clear()
         with pytest.raises(InputError, match=rf"config\.{field}: the content of .* is not that which {stage} began with"):
-            inputs.check(micro_config, tmp_path / "run", values())
+            provenance.check(micro_config, tmp_path / "run", values())
 
-    inputs.check(micro_config, tmp_path / "run", values())
+    provenance.check(micro_config, tmp_path / "run", values())
     write("test.jsonl", pairs[::-1])
     check(r"data\.test", "evaluate")
     write("test.jsonl", pairs)
-    inputs.check(micro_config, tmp_path / "run", values())
+    provenance.check(micro_config, tmp_path / "run", values())
     template.write_text(template.read_text() + "\n")
     check(r"prompt\.template", "sft")
     write("shown.jsonl", shown[1:])
@@ -189,11 +190,11 @@ def test_another_model_at_the_path_of_the_initial_checkpoint_is_named(micro_conf
     base, other = (str(tmp_path / name / "sft") for name in ("base", "first"))
     shutil.copytree(other, base)
     run = pipeline.prepare(dataclasses.replace(micro_config, init_checkpoint=base), tmp_path / "run")
-    run.initial_params()
-    run.initial_params()
+    parameters.initial(run)
+    parameters.initial(run)
     shutil.rmtree(tmp_path / "base" / "sft" / "checkpoints" / "2")
     with pytest.raises(InputError, match=r"config\.init_checkpoint: .* is not the model that this run began with"):
-        run.initial_params()
+        parameters.initial(run)
 
 
 def test_a_slip_before_the_first_stage_claims_nothing(micro_config, tmp_path):
@@ -214,7 +215,7 @@ def test_a_run_may_start_from_a_checkpoint_at_any_stage(micro_config, tmp_path):
     assert made["stages"]["meta_rm"]["critiques"] == 24 * 3 and made["stages"]["meta_rm"]["branch_slots_used"] == 1
     assert set(made["stages"]) == set(micro_config.stages) and set(made["accuracy"]) == {"rl"}
     run = pipeline.prepare(micro_config, tmp_path / "second")
-    assert jax.tree.all(jax.tree.map(np.array_equal, run.policy_before("rl"), run.initial_params()))
+    assert jax.tree.all(jax.tree.map(np.array_equal, parameters.policy_before(run, "rl"), parameters.initial(run)))
     first = json.loads((tmp_path / "second" / "rl" / "metrics.jsonl").read_text().splitlines()[0])
     assert first["kl"] == 0.0
 

@@ -24,7 +24,8 @@ from spct_jax.data.batches import Groups
 from spct_jax.errors import InputError
 from spct_jax.models import sizes
 from spct_jax.sharding.config import MeshConfig
-from spct_jax.training import grpo, loop
+from spct_jax.training import grpo
+from spct_jax.training.metrics import compute
 
 MODEL = dataclasses.replace(
     sizes.toy(512),
@@ -118,7 +119,7 @@ class Side:
         """(gradients, loss) of the same batch."""
         function = jax.jit(functools.partial(grpo.grpo_gradients, config=MODEL, micro_batches=self._micro_batches))
         gradients, metrics, _ = function(params, self._batch, HYPERPARAMETERS)
-        return gradients, loop.mean(metrics)["loss"]
+        return gradients, compute(metrics)["loss"]
 
 
 def compare(name: str, params) -> None:

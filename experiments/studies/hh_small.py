@@ -42,7 +42,7 @@ from spct_jax.grm.render import render
 from spct_jax.grm.template import Template, load_template
 from spct_jax.models.config import ModelConfig
 from spct_jax.reporting import figures, markdown, run_files
-from spct_jax.training.context import name_templates
+from spct_jax.training.data import name_templates
 
 SPLITS = {"train": 75, "development": 5, "test": 20}
 FILES = (*SPLITS, "demonstrations", "general")

@@ -22,7 +22,7 @@ from spct_jax.judging.models import Model, Models
 from spct_jax.judging.options import Options
 from spct_jax.judging.scheduler import Scheduler
 from spct_jax.judging.verdicts import Verdict
-from spct_jax.training import meter
+from spct_jax.training import parameters, performance
 from spct_jax.training.context import Run
 
 PROGRESS_EVERY = 64
@@ -39,7 +39,7 @@ def run_evaluation(run: Run) -> dict[str, float]:
     keep_problems(directory, comparisons, f"data.{config.split}")
     progress = directory / "progress.json"
     earlier = files.read_json(progress) if progress.exists() else {}
-    watch = meter.Stopwatch(earlier)
+    watch = performance.Stopwatch(earlier)
 
     for one in passes(run):
         for _ in _run_pass(run, directory, comparisons, one):
@@ -142,7 +142,8 @@ def _run_pass(run: Run, directory: pathlib.Path, comparisons: Sequence[Compariso
         return
 
     def model(stage: str) -> Model:
-        return Model(run.to_draw_with(run.params_of(stage, checkpoints.COMPUTE)), run.model, run.prompter)
+        params = parameters.trained_by(run, stage, checkpoints.COMPUTE)
+        return Model(parameters.for_sampling(run, params), run.model, run.prompter)
 
     meta = model("meta_rm") if one.guided else None
     models = Models(run.rollout_layout, model(one.policy), meta)

@@ -17,7 +17,7 @@ from spct_jax.models import flops
 from spct_jax.sampling import SamplingParams, Shape
 from spct_jax.sampling.engine_programs import engine_programs
 from spct_jax.sharding import logical
-from spct_jax.training import checks, context, grpo, meta, mixture, optimizers, sft
+from spct_jax.training import context, grpo, meta, mixture, optimizers, parameters, sft
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,9 +52,7 @@ class _Setting:
 
     def __init__(self, config: Config, devices: list):
         self.config = config
-        self.layout = sharding.make_layout(config.mesh, devices)
-        checks.check_batches(config, self.layout)
-        self.rollout = sharding.rollout_layout(self.layout, config.mesh)
+        self.layout, self.rollout = context.make_layouts(config, devices)
         params = checkpoints.abstract_params(config.model)
         self.params = jax.tree.map(
             lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), params, self.layout.params(params)
@@ -73,7 +71,7 @@ class _Setting:
 
     def state(self, stage: str) -> train_state.TrainState:
         """Of a stage, in shapes."""
-        params = checkpoints.abstract_params(self.config.model, context.kind_of(stage))
+        params = checkpoints.abstract_params(self.config.model, parameters.kind_of(stage))
         return train_state.abstract_state(self.layout, params, self.optimizer(stage))
 
     def groups(self, rows: int, group: int) -> Groups:

@@ -1,8 +1,6 @@
 """Rule-based online RL with GRPO (paper Eq. 11 and 15), every group on one trunk."""
 
-import pathlib
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import flax.struct
@@ -11,7 +9,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from spct_jax import distributed, files
 from spct_jax.checkpoints import train_state
 from spct_jax.data import batches
 from spct_jax.data.batches import Groups
@@ -21,9 +18,10 @@ from spct_jax.grm.prompts import Rollout
 from spct_jax.models import flops
 from spct_jax.models.config import ModelConfig
 from spct_jax.sharding import Layout, bytes_per_device, logical
-from spct_jax.training import loop, meter, optimizers, rejection, rollout
+from spct_jax.training import loop, losses, optimizers, packing, parameters, performance, rejection, rollout
 from spct_jax.training.context import Run
-from spct_jax.training.scoring import completion_mask, group_logprobs
+from spct_jax.training.losses import completion_mask, group_logprobs
+from spct_jax.training.metrics import Max, Mean, Metrics, Percentile, merge
 
 
 def group_advantages(rewards: np.ndarray) -> np.ndarray:
@@ -71,7 +69,7 @@ class GRPOHyperparameters:
 
 def grpo_loss(
     params: Any, config: ModelConfig, batch: GRPOBatch, hyperparameters: GRPOHyperparameters, micro_batches: int = 1
-) -> tuple[jax.Array, tuple[loop.Metrics, jax.Array]]:
+) -> tuple[jax.Array, tuple[Metrics, jax.Array]]:
     """Negative Eq. 15: clipped surrogate minus beta times the k3 estimate of KL, mean over a sequence, then sequences.
 
     Args:
@@ -103,29 +101,29 @@ def grpo_loss(
     clipped = (jnp.abs(ratio - 1) > clip) & (jnp.sign(ratio - 1) == jnp.sign(gain))
     drift = jnp.where(mask > 0, jnp.abs(jnp.exp(logprobs - batch.sampler_logprobs) - 1), 0)
     metrics = {
-        "loss": (loss * micro_batches * sequences, sequences),
-        "kl": ((kl * mask).sum(), tokens),
-        "entropy": ((entropy * mask).sum(), tokens),
-        "clip_fraction": ((clipped * mask).sum(), tokens),
-        "ratio_mean": ((ratio * mask).sum(), tokens),
-        "ratio_p95": loop.p95(log_ratio, mask),
-        "ratio_max": ((ratio * mask).max(), 1.0),
-        "sampler_drift": (drift.max(), 1.0) if batch.old_logprobs is None else (0.0, 0.0),
-        "length": (tokens, sequences),
-        "tokens": (tokens, 1.0),
+        "loss": Mean(loss * micro_batches * sequences, sequences),
+        "kl": Mean((kl * mask).sum(), tokens),
+        "entropy": Mean((entropy * mask).sum(), tokens),
+        "clip_fraction": Mean((clipped * mask).sum(), tokens),
+        "ratio_mean": Mean((ratio * mask).sum(), tokens),
+        "ratio_p95": Percentile.of_exp(log_ratio, mask, 95),
+        "ratio_max": Max((ratio * mask).max()),
+        "sampler_drift": Max(drift.max() if batch.old_logprobs is None else 0.0),
+        "length": Mean(tokens, sequences),
     }
     return loss, (metrics, logprobs)
 
 
 def grpo_gradients(
     params: Any, batch: GRPOBatch, hyperparameters: GRPOHyperparameters, *, config: ModelConfig, micro_batches: int = 1
-) -> tuple[Any, loop.Metrics, jax.Array]:
+) -> tuple[Any, Metrics, jax.Array]:
     """Gradients of `grpo_loss`, its metrics, and the policy's log-probabilities Float32[B G T]."""
 
     def loss(params, batch):
         return grpo_loss(params, config, batch, hyperparameters, micro_batches)
 
-    return loop.gradients(loss, params, batch, micro_batches)
+    gradients, metrics, logprobs = losses.accumulate(loss, params, batch, micro_batches)
+    return gradients, metrics | {"gradient_norm": Mean(optax.tree.norm(gradients), 1.0)}, logprobs
 
 
 def make_step(
@@ -167,7 +165,7 @@ def make_reference(layout: Layout, params: Any, model: ModelConfig, micro_batche
         with layout.constraints():
             if micro_batches == 1:
                 return score(groups)
-            return loop.join_rows(jax.lax.map(score, loop.split_rows(groups, micro_batches)))
+            return losses.join_micro_batches(jax.lax.map(score, losses.split_micro_batches(groups, micro_batches)))
 
     rows = layout.sharding("batch")
     return jax.jit(reference_logprobs, in_shardings=(layout.params(params), rows, layout.replicated), out_shardings=rows)
@@ -177,7 +175,7 @@ def run_rl(run: Run) -> dict[str, float]:
     """GRPO from the RFT policy (or the cold start, where RFT is not among the stages), which stays the reference."""
     config, problems = run.config.rl, problems_of(run)
     optimizer = optimizers.make(config.optimizer, config.steps * config.updates_per_rollout)
-    reference = run.policy_before("rl", config.ref_dtype)
+    reference = parameters.policy_before(run, "rl", config.ref_dtype)
     drawn_with = jax.eval_shape(lambda p: logical.cast(p, run.model.dtype), reference)
     read = bytes_per_device(drawn_with, run.rollout_layout.params(drawn_with))
     hyperparameters = GRPOHyperparameters(config.kl_beta, config.clip, config.temperature)
@@ -186,9 +184,10 @@ def run_rl(run: Run) -> dict[str, float]:
     reference_logprobs = make_reference(run.layout, reference, run.model, config.accumulate)
 
     def update(state, step):
-        logged, numbers = read_log(run, step), batch_of(run, problems, step)
-        drawn, sampler_logprobs = logged or roll_out(run, state.params, numbers, step)
-        groups = run.pack([*map(run.example, numbers, drawn)], config.group_size)
+        logged, numbers = rollout.read_log(run, step), batch_of(run, problems, step)
+        drawn, sampler_logprobs = logged or rollout.roll_out(run, state.params, numbers, step)
+        examples = [packing.example_of(run, number, r) for number, r in zip(numbers, drawn, strict=True)]
+        groups = packing.pack(run, examples, config.group_size)
         given = np.array([[rewards.reward(s, r.truth) for s in r.scores] for r in drawn])
         batch = GRPOBatch(
             groups=groups,
@@ -200,27 +199,35 @@ def run_rl(run: Run) -> dict[str, float]:
         metrics = {}
         for _ in range(config.updates_per_rollout):
             state, new, logprobs = train_step(state, batch, hyperparameters)
-            metrics = loop.add_metrics(metrics, new) if metrics else new
+            metrics = merge(metrics, new) if metrics else new
             batch = batch if batch.old_logprobs is not None else batch.replace(old_logprobs=logprobs)
-        metrics |= {
-            "tokens": new["tokens"],
-            "reward": (given.sum(), given.size),
-            "accuracy": ((given > 0).sum(), given.size),
-            "malformed": (sum(s is None for r in drawn for s in r.scores), given.size),
-            "truncated": (sum(cut for r in drawn for cut in r.truncated), given.size),
-            "zero_spread": ((given.min(1) == given.max(1)).sum(), len(drawn)),
-            "least_seconds": (0.0 if logged else least_seconds(run, drawn, read), 1.0),
-        }
-        return state, metrics, [r.id for r in drawn]
+        return loop.StepResult(
+            state=state,
+            metrics=metrics | outcome_metrics(drawn, given),
+            ids=[r.id for r in drawn],
+            tokens=groups.lengths.sum(),
+            roofline_seconds=0.0 if logged else roofline_seconds(run, drawn, read),
+        )
 
-    run.describe("rl")
-    summary = loop.fit(run, "rl", lambda: run.policy_before("rl"), optimizer, update, config.steps)
+    parameters.describe(run, "rl")
+    summary = loop.fit(run, "rl", lambda: parameters.policy_before(run, "rl"), optimizer, update, config.steps)
     read, used = len(run.dataset.train), len(problems)
     return {**summary, "data": {"read": read, "used": used, "skipped": {SOLVED: read - used} if used < read else {}}}
 
 
-def least_seconds(run: Run, drawn: list[Rollout], read: int) -> float:
-    """The least time of a step that drew these, 0 where it is not known: rollout, reference and updates one after the other.
+def outcome_metrics(drawn: Sequence[Rollout], given: np.ndarray) -> Metrics:
+    """What the completions of a step came to: rewards Float64[B G], malformed and truncated ones, groups that teach nothing."""
+    return {
+        "reward": Mean(given.sum(), given.size),
+        "accuracy": Mean((given > 0).sum(), given.size),
+        "malformed": Mean(sum(s is None for r in drawn for s in r.scores), given.size),
+        "truncated": Mean(sum(cut for r in drawn for cut in r.truncated), given.size, in_summary=True),
+        "zero_spread": Mean((given.min(1) == given.max(1)).sum(), len(drawn), in_summary=True),
+    }
+
+
+def roofline_seconds(run: Run, drawn: list[Rollout], read: int) -> float:
+    """The minimum time of a step that drew these, 0 where it is not known: rollout, reference and updates one after the other.
 
     Every token of a part of the rollouts, up to its longest completion, reads the parameters, `read` bytes per device, once.
     """
@@ -230,10 +237,10 @@ def least_seconds(run: Run, drawn: list[Rollout], read: int) -> float:
     tokens = sum(max(lengths[start : start + rows]) for start in range(0, len(drawn), rows))
     shape = len(drawn), G, trunk, run.limits.max_completion
     return (
-        meter.least_seconds(run.rollout_layout, flops.prefill(model, len(drawn), trunk))
-        + tokens * meter.least_seconds(run.rollout_layout, flops.decode(model, rows * G, trunk), read)
-        + meter.least_seconds(run.layout, flops.forward(model, *shape))
-        + config.updates_per_rollout * meter.least_seconds(run.layout, flops.update(model, *shape))
+        performance.roofline_seconds(run.rollout_layout, flops.prefill(model, len(drawn), trunk))
+        + tokens * performance.roofline_seconds(run.rollout_layout, flops.decode(model, rows * G, trunk), read)
+        + performance.roofline_seconds(run.layout, flops.forward(model, *shape))
+        + config.updates_per_rollout * performance.roofline_seconds(run.layout, flops.update(model, *shape))
     )
 
 
@@ -261,50 +268,8 @@ def batch_of(run: Run, problems: np.ndarray, step: int) -> list[int]:
     return [int(problems[i]) for i in chosen]
 
 
-def roll_out(run: Run, params: Any, numbers: list[int], step: int) -> tuple[list[Rollout], np.ndarray]:
-    """Draws one group per comparison of a step, in an order of its own, and logs them.
-
-    Returns:
-      (the rollouts, the sampler's log-probabilities Float32[B G T]).
-    """
-    config = run.config.rl
-    drawn, logprobs = rollout.draw(
-        run,
-        run.to_draw_with(params),
-        numbers,
-        run.key("rl", step),
-        samples=config.group_size,
-        rows=config.batch_size // config.rollout_parts,
-        temperature=config.temperature,
-        index=step,
-    )
-    path = _log(run, step)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if run.config.checkpoint.reuse_rollouts:
-        files.write_array(path.with_suffix(".npy"), logprobs)
-    rollout.write(path, drawn)
-    return drawn, logprobs
-
-
-def read_log(run: Run, step: int) -> tuple[list[Rollout], np.ndarray] | None:
-    """What `roll_out` gave for a step before the run was interrupted, to the bit; None where it is to be drawn."""
-    path = _log(run, step)
-    if not (run.config.checkpoint.reuse_rollouts and distributed.agree(path.exists() and path.with_suffix(".npy").exists())):
-        return None
-    try:
-        found = rollout.read(path), files.read_array(path.with_suffix(".npy"))
-    except InputError as error:
-        found = None
-        print(f"{error}; the rollouts are drawn again", file=sys.stderr)
-    return None if distributed.any_process(found is None) else found
-
-
 def read_rollouts(run: Run) -> Iterator[tuple[int, Rollout]]:
     """(number of the comparison, its rollout) of all steps, once they are done."""
     problems = problems_of(run)
     for step in range(run.config.rl.steps):
-        yield from zip(batch_of(run, problems, step), rollout.read(_log(run, step)), strict=True)
-
-
-def _log(run: Run, step: int) -> pathlib.Path:
-    return run.workdir / "rl" / "rollouts" / f"{step:06d}.jsonl"
+        yield from zip(batch_of(run, problems, step), rollout.read(rollout.path_of(run, step)), strict=True)

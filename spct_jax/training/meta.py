@@ -21,13 +21,14 @@ from spct_jax.models import flops, heads
 from spct_jax.models.config import ModelConfig
 from spct_jax.reward_models.meta import meta_rewards
 from spct_jax.sharding import Layout
-from spct_jax.training import grpo, loop, meter, optimizers, rejection
+from spct_jax.training import grpo, loop, losses, optimizers, packing, parameters, performance, rejection
 from spct_jax.training.context import Run
+from spct_jax.training.metrics import Mean, Metrics
 
 
 def meta_loss(
     params: Any, config: ModelConfig, groups: Groups, labels: jax.Array, total: jax.Array | None = None
-) -> tuple[jax.Array, loop.Metrics]:
+) -> tuple[jax.Array, Metrics]:
     """Binary cross-entropy of correctness labels Float32[B G], mean over critiques; empty ones do not count.
 
     `total` is the number of critiques of the whole batch, where `groups` are a part of it.
@@ -38,19 +39,17 @@ def meta_loss(
     total = count if total is None else total
     loss = (optax.sigmoid_binary_cross_entropy(logits, labels) * present).sum() / total
     right = ((logits > 0) == (labels > 0.5)) * present
-    tokens = groups.lengths.sum().astype(jnp.float32)
     metrics = {
-        "loss": (loss * total, count),
-        "accuracy": (right.sum(), count),
-        "branch_slots_used": (count, float(present.size)),
-        "tokens": (tokens, 1.0),
+        "loss": Mean(loss * total, count),
+        "accuracy": Mean(right.sum(), count),
+        "branch_slots_used": Mean(count, float(present.size), in_summary=True),
     }
     return loss, metrics
 
 
 def meta_gradients(
     params: Any, groups: Groups, labels: jax.Array, *, config: ModelConfig, micro_batches: int = 1
-) -> tuple[Any, loop.Metrics]:
+) -> tuple[Any, Metrics]:
     """Gradients of `meta_loss` and its metrics, of so many micro-batches one after the other."""
     total = (groups.lengths > 0).astype(jnp.float32).sum()
 
@@ -58,7 +57,8 @@ def meta_gradients(
         value, metrics = meta_loss(params, config, *rows, total)
         return value, (metrics, None)
 
-    return loop.gradients(loss, params, (groups, labels), micro_batches)[:2]
+    gradients, metrics, _ = losses.accumulate(loss, params, (groups, labels), micro_batches)
+    return gradients, metrics | {"gradient_norm": Mean(optax.tree.norm(gradients), 1.0)}
 
 
 def make_step(
@@ -95,7 +95,7 @@ def run_meta_rm(run: Run) -> dict[str, float]:
     def make_params():
         head = heads.init_score_head(run.model, run.key("meta_rm"))
         head = distributed.put(head, run.layout.params(head))
-        return {"model": run.policy_before("meta_rm"), "head": head}
+        return {"model": parameters.policy_before(run, "meta_rm"), "head": head}
 
     def update(state, step):
         chosen = batches.order(run.config.seed, "meta_rm", len(examples), step, config.batch_size)
@@ -103,13 +103,19 @@ def run_meta_rm(run: Run) -> dict[str, float]:
         labels = np.zeros((len(chosen), group_size), np.float32)
         for row, values in zip(labels, right, strict=True):
             row[: len(values)] = values
-        state, metrics = train_step(state, run.pack(rows, group_size), run.layout.split(labels))
+        groups = packing.pack(run, rows, group_size)
+        state, metrics = train_step(state, groups, run.layout.split(labels))
         trunk, time = run.limits.max_prompt - 1, run.limits.max_completion
         arithmetic = flops.update(run.model, len(chosen), group_size, trunk, time + 1, logits=False)
-        metrics["least_seconds"] = (meter.least_seconds(run.layout, arithmetic), 1.0)
-        return state, metrics, [row.id for row in rows]
+        return loop.StepResult(
+            state=state,
+            metrics=metrics,
+            ids=[row.id for row in rows],
+            tokens=groups.lengths.sum(),
+            roofline_seconds=performance.roofline_seconds(run.layout, arithmetic),
+        )
 
-    run.describe("meta_rm")
+    parameters.describe(run, "meta_rm")
     summary = loop.fit(run, "meta_rm", make_params, optimizer, update, config.steps)
     counts = {"critiques": sum(e.size for e, _ in examples), "correct": sum(sum(right) for _, right in examples)}
     return summary | counts | ({"drawing_seconds": drawing["seconds"]} if drawing else {})

@@ -19,7 +19,7 @@ from spct_jax.data import batches
 from spct_jax.data.batches import Example
 from spct_jax.grm import rewards
 from spct_jax.grm.prompts import Rollout
-from spct_jax.training import meter, rollout
+from spct_jax.training import packing, parameters, performance, rollout
 from spct_jax.training.context import Run
 
 
@@ -94,7 +94,7 @@ def retained_examples(run: Run) -> list[Example]:
         )
         completions = [plain.completions[i] for i in kept] + [told.completions[i] for i in kept_hinted]
         if completions:
-            examples.append(run.example(number, plain, completions))
+            examples.append(packing.example_of(run, number, plain, completions))
     return examples
 
 
@@ -117,7 +117,7 @@ def draw(run: Run, *kinds: Draws) -> dict[str, float]:
     """
     stage = kinds[0].stage
     progress = run.workdir / stage / "progress.json"
-    watch = meter.Stopwatch(files.read_json(progress) if progress.exists() else {})
+    watch = performance.Stopwatch(files.read_json(progress) if progress.exists() else {})
     params = None
     for start, numbers in tqdm.tqdm([*_batches(run)], f"{stage} draws", unit="batch", disable=not distributed.is_first()):
         for kind in kinds:
@@ -125,7 +125,7 @@ def draw(run: Run, *kinds: Draws) -> dict[str, float]:
             if distributed.agree(path.exists()):
                 continue
             if params is None:
-                params = run.to_draw_with(run.policy_before(stage))
+                params = parameters.for_sampling(run, parameters.policy_before(run, stage))
             rollout.write(path, _draw(run, params, kind, shown) if shown else [])
             files.write_json(progress, watch.read())
         distributed.PREEMPTION.check()

@@ -7,18 +7,20 @@ tokens of a prompt depend on its own content, its id and the seed only, and a pr
 import collections
 import os
 import pathlib
+import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
-from spct_jax import distributed
+from spct_jax import distributed, files
 from spct_jax.data.jsonl import read_jsonl, write_jsonl
 from spct_jax.errors import InputError
 from spct_jax.grm import orders
 from spct_jax.grm.prompts import Rollout
 from spct_jax.sampling import Engine, Request, SamplingParams, Shape
+from spct_jax.training import parameters
 from spct_jax.training.context import Run
 
 
@@ -40,7 +42,7 @@ def draw(
 
     Args:
       run: the run.
-      params: from `Run.to_draw_with`.
+      params: from `parameters.for_sampling`.
       numbers: of the comparisons, B.
       key: of the draw.
       samples: G, completions of each.
@@ -129,3 +131,46 @@ def read(path: str | os.PathLike) -> list[Rollout]:
         except (KeyError, TypeError, ValueError, OverflowError):
             raise InputError(f"{path}:{line}: not a rollout as this version writes them") from None
     return read
+
+
+def roll_out(run: Run, params: Any, numbers: list[int], step: int) -> tuple[list[Rollout], np.ndarray]:
+    """Draws one group per comparison of a step, in an order of its own, and logs them.
+
+    Returns:
+      (the rollouts, the sampler's log-probabilities Float32[B G T]).
+    """
+    config = run.config.rl
+    drawn, logprobs = draw(
+        run,
+        parameters.for_sampling(run, params),
+        numbers,
+        run.key("rl", step),
+        samples=config.group_size,
+        rows=config.batch_size // config.rollout_parts,
+        temperature=config.temperature,
+        index=step,
+    )
+    path = path_of(run, step)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if run.config.checkpoint.reuse_rollouts:
+        files.write_array(path.with_suffix(".npy"), logprobs)
+    write(path, drawn)
+    return drawn, logprobs
+
+
+def read_log(run: Run, step: int) -> tuple[list[Rollout], np.ndarray] | None:
+    """What `roll_out` gave for a step before the run was interrupted, to the bit; None where it is to be drawn."""
+    path = path_of(run, step)
+    if not (run.config.checkpoint.reuse_rollouts and distributed.agree(path.exists() and path.with_suffix(".npy").exists())):
+        return None
+    try:
+        found = read(path), files.read_array(path.with_suffix(".npy"))
+    except InputError as error:
+        found = None
+        print(f"{error}; the rollouts are drawn again", file=sys.stderr)
+    return None if distributed.any_process(found is None) else found
+
+
+def path_of(run: Run, step: int) -> pathlib.Path:
+    """Where RL logs the rollouts of a step."""
+    return run.workdir / "rl" / "rollouts" / f"{step:06d}.jsonl"

@@ -14,15 +14,14 @@ from spct_jax.errors import InputError
 from spct_jax.models import flops
 from spct_jax.models.config import ModelConfig
 from spct_jax.sharding import Layout
-from spct_jax.training import loop, meter, mixture, optimizers, rejection
+from spct_jax.training import data, loop, losses, mixture, optimizers, packing, parameters, performance, rejection
 from spct_jax.training.config import RFTConfig, SFTConfig
 from spct_jax.training.context import Run
-from spct_jax.training.scoring import completion_mask, group_logprobs
+from spct_jax.training.losses import completion_mask, group_logprobs
+from spct_jax.training.metrics import Mean, Metrics, merge
 
 
-def sft_loss(
-    params: Any, config: ModelConfig, groups: Groups, total: jax.Array | None = None
-) -> tuple[jax.Array, loop.Metrics]:
+def sft_loss(params: Any, config: ModelConfig, groups: Groups, total: jax.Array | None = None) -> tuple[jax.Array, Metrics]:
     """Mean negative log-likelihood of the completion tokens; the terminator counts, prompts and padding do not.
 
     `total` is the number of tokens of the whole batch, where `groups` are a part of it.
@@ -33,17 +32,16 @@ def sft_loss(
     total = tokens if total is None else total
     loss = -(logprobs * mask).sum() / total
     metrics = {
-        "loss": (loss * total, tokens),
-        "entropy": ((entropy * mask).sum(), tokens),
-        "branch_slots_used": ((groups.lengths > 0).sum(), float(groups.lengths.size)),
-        "tokens": (tokens, 1.0),
+        "loss": Mean(loss * total, tokens),
+        "entropy": Mean((entropy * mask).sum(), tokens),
+        "branch_slots_used": Mean((groups.lengths > 0).sum(), float(groups.lengths.size), in_summary=True),
     }
     return loss, metrics
 
 
 def sft_gradients(
     params: Any, batch: tuple[Groups, ...], *, config: ModelConfig, micro_batches: tuple[int, ...] = ()
-) -> tuple[Any, loop.Metrics]:
+) -> tuple[Any, Metrics]:
     """Gradients of `sft_loss` over a batch and its metrics.
 
     Args:
@@ -60,10 +58,9 @@ def sft_gradients(
 
     gradients, metrics = None, {}
     for groups, count in zip(batch, micro_batches or (1,) * len(batch), strict=True):
-        gradients, new, _ = loop.gradients(loss, params, groups, count, gradients)
-        norm = new.pop("gradient_norm")
-        metrics = loop.add_metrics(metrics, new) if metrics else new
-    return gradients, {**metrics, "gradient_norm": norm}
+        gradients, new, _ = losses.accumulate(loss, params, groups, count, gradients)
+        metrics = merge(metrics, new) if metrics else new
+    return gradients, metrics | {"gradient_norm": Mean(optax.tree.norm(gradients), 1.0)}
 
 
 def make_step(
@@ -98,18 +95,24 @@ def train(
     shapes = mixture.shapes(mixed.rows, config.batch_size, config.accumulate, run.layout.batch_shards)
     trunk, time = run.limits.max_prompt - 1, run.limits.max_completion
     arithmetic = sum(flops.update(run.model, rows, size, trunk, time) for size, (rows, _) in shapes.items())
+    roofline_seconds = performance.roofline_seconds(run.layout, arithmetic)
     state = loop.abstract_state(run, stage, optimizer)
     train_step = make_step(run.layout, state, run.model, optimizer, tuple(count for _, count in shapes.values()))
 
     def update(state, step):
         examples = mixed.batch(step)
-        batch = tuple(run.pack(examples[size], size, rows) for size, (rows, _) in shapes.items())
+        batch = tuple(packing.pack(run, examples[size], size, rows) for size, (rows, _) in shapes.items())
         state, metrics = train_step(state, batch)
-        metrics["least_seconds"] = (meter.least_seconds(run.layout, arithmetic), 1.0)
-        return state, metrics, [e.id for size in shapes for e in examples[size]]
+        return loop.StepResult(
+            state=state,
+            metrics=metrics,
+            ids=[e.id for size in shapes for e in examples[size]],
+            tokens=sum(groups.lengths.sum() for groups in batch),
+            roofline_seconds=roofline_seconds,
+        )
 
-    run.describe(stage)
-    return loop.fit(run, stage, lambda: run.policy_before(stage), optimizer, update, config.steps)
+    parameters.describe(run, stage)
+    return loop.fit(run, stage, lambda: parameters.policy_before(run, stage), optimizer, update, config.steps)
 
 
 def run_sft(run: Run) -> dict[str, float]:
@@ -135,7 +138,7 @@ def demonstrations(run: Run, *names: str) -> tuple[list[tuple[Any, np.ndarray]],
     """(examples, how many completions each has) of parts of the dataset, and how many are left out, by reason."""
     found, skipped = [], collections.Counter()
     for name in names:
-        examples, sizes, without = run.demonstrations(name)
+        examples, sizes, without = data.demonstrations(run, name)
         found.append((examples, sizes))
         skipped.update(without)
     return found, dict(skipped)

@@ -9,7 +9,7 @@ import pytest
 
 from spct_jax import checkpoints, models, sharding
 from spct_jax.errors import InputError
-from spct_jax.training import context as runs
+from spct_jax.training import context, data, parameters
 
 
 def test_snapshots_of_hugging_faces_cache_are_read(source, tmp_path):
@@ -35,11 +35,11 @@ def test_stop_ids_are_ids(source, stops):
 
 def test_a_run_starts_from_a_hugging_face_directory(source, micro_config, tmp_path):
     micro_config.init_checkpoint = str(source)
-    tokenizer = runs.load_tokenizer(micro_config, None, tmp_path / "unused")
-    found = runs.architecture(micro_config, tokenizer)
+    tokenizer = data.load_tokenizer(micro_config, None, tmp_path / "unused")
+    found = parameters.architecture(micro_config, tokenizer)
     assert (found.width, found.num_tokens, found.dtype) == (64, tokenizer.vocab_size, "float32")
     layout = sharding.make_layout()
     (tmp_path / "data").mkdir()
-    run = runs.Run(micro_config, tmp_path, None, None, found, layout, layout)
+    run = context.Run(micro_config, tmp_path, None, None, found, layout, layout)
     params, _ = models.load_hf(source)
-    assert jax.tree.all(jax.tree.map(np.array_equal, run.initial_params(), params))
+    assert jax.tree.all(jax.tree.map(np.array_equal, parameters.initial(run), params))

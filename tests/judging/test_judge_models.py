@@ -15,7 +15,7 @@ from spct_jax.errors import InputError
 from spct_jax.grm.config import PromptConfig
 from spct_jax.grm.template import load_template
 from spct_jax.sharding import logical
-from spct_jax.training import context as runs
+from spct_jax.training.data import name_templates
 
 
 def test_templates_travel_with_a_model_in_every_layout(tmp_path, monkeypatch):
@@ -37,9 +37,9 @@ def test_templates_travel_with_a_model_in_every_layout(tmp_path, monkeypatch):
         assert loaded.models.policy.prompter.template.text == own, name
         assert loaded.models.policy.prompter.meta.text == load_template("short_meta").text, name
         config = Config(init_checkpoint=str(tmp_path / name))
-        assert load_template(runs.name_templates(config).prompt.template).text == own, name
+        assert load_template(name_templates(config).prompt.template).text == own, name
         config.prompt.template = "default"
-        named = runs.name_templates(config).prompt
+        named = name_templates(config).prompt
         assert named.template == "default" and load_template(named.meta_template) == loaded.models.policy.prompter.meta
     asked = PromptConfig(template="default", single_template="", meta_template="", choice_template="")
     loaded = spct_jax.Judge.load(tmp_path / "last", mesh=one.models.layout, prompt=asked)

@@ -25,8 +25,8 @@ from spct_jax.errors import InputError
 from spct_jax.models import sizes
 from spct_jax.sampling import Engine, Request, SamplingParams, Shape
 from spct_jax.sharding.config import MeshConfig
-from spct_jax.training import checks, grpo, optimizers, sft
 from spct_jax.training import config as training_config
+from spct_jax.training import context, grpo, optimizers, sft
 
 
 @pytest.fixture(scope="module")
@@ -167,7 +167,7 @@ def test_a_batch_that_the_devices_do_not_divide_is_named():
     config = config_lib.tiny()
     config.rl.batch_size, config.rl.accumulate = 6, 2
     with pytest.raises(InputError, match=r"config.rl.batch_size: a batch of 3 cannot be split over 2 devices"):
-        checks.check_batches(config, sharding.make_layout())
+        context.make_layouts(config)
     with pytest.raises(InputError, match="2 devices cannot be arranged in slices=1 and tensor=3"):
         sharding.make_layout(MeshConfig(strategy="fsdp_tensor", tensor=3))
 

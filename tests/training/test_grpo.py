@@ -12,10 +12,9 @@ from spct_jax.checkpoints import train_state
 from spct_jax.data import batches
 from spct_jax.data.tokenizer import train_tokenizer
 from spct_jax.models import sizes
-from spct_jax.training import context as runs
-from spct_jax.training import grpo, loop, optimizers
+from spct_jax.training import context, grpo, metrics, optimizers, parameters
 from spct_jax.training.config import OptimizerConfig
-from spct_jax.training.scoring import completion_mask, group_logprobs
+from spct_jax.training.losses import completion_mask, group_logprobs
 
 CONFIG = dataclasses.replace(sizes.toy(64), num_layers=2)
 OPTIMIZER = OptimizerConfig(warmup_steps=0)
@@ -81,8 +80,8 @@ def test_first_update_has_ratio_one_and_the_policy_gradient(params, groups):
         per_sequence = (group_logprobs(params, CONFIG, groups)[0] * mask).sum(-1) / mask.sum(-1)
         return -(per_sequence * advantages).mean()
 
-    got, (metrics, _) = jax.grad(loss_of, has_aux=True)(params, groups, advantages, None, reference, beta=0.0)
-    assert loop.mean(metrics)["ratio_mean"] == 1.0
+    got, (found, _) = jax.grad(loss_of, has_aux=True)(params, groups, advantages, None, reference, beta=0.0)
+    assert metrics.compute(found)["ratio_mean"] == 1.0
     for name, want in jax.tree_util.tree_leaves_with_path(jax.grad(expected)(params)):
         have = got
         for key in name:
@@ -109,14 +108,14 @@ def step(params, groups, updates, learning_rate=0.05):
     old, seen = None, []
     for _ in range(updates):
         batch = grpo.GRPOBatch(groups, advantages, old, reference, reference)
-        state, metrics, logprobs = update(state, batch, dataclasses.replace(HYPERPARAMETERS, beta=0.0))
+        state, found, logprobs = update(state, batch, dataclasses.replace(HYPERPARAMETERS, beta=0.0))
         old = logprobs if old is None else old
-        seen.append((loop.mean(metrics), logprobs))
+        seen.append((metrics.compute(found), logprobs))
     return seen
 
 
 def test_two_updates_per_rollout_see_the_clip_act(params, groups):
-    first, second = (metrics for metrics, _ in step(params, groups, updates=2))
+    first, second = (found for found, _ in step(params, groups, updates=2))
     assert first["clip_fraction"] == 0 and first["ratio_mean"] == first["ratio_p95"] == first["ratio_max"] == 1
     assert second["clip_fraction"] > 0
 
@@ -129,7 +128,7 @@ def test_ratio_metrics_are_those_of_the_tokens_and_the_same_in_micro_batches(par
     ratio = np.exp(logprobs - old, dtype=np.float64)[inside]
     batch = grpo.GRPOBatch(groups, jnp.ones((2, G)), *map(jnp.asarray, (old, logprobs, logprobs)))
     for count in (1, 2):
-        got = loop.mean(grpo.grpo_gradients(params, batch, HYPERPARAMETERS, config=CONFIG, micro_batches=count)[1])
+        got = metrics.compute(grpo.grpo_gradients(params, batch, HYPERPARAMETERS, config=CONFIG, micro_batches=count)[1])
         exact = np.sort(ratio)[int(np.ceil(0.95 * ratio.size)) - 1]
         assert exact * 0.999999 <= got["ratio_p95"] <= exact * 1.0101
         np.testing.assert_allclose([got["ratio_mean"], got["ratio_max"]], [ratio.mean(), ratio.max()], rtol=1e-5)
@@ -186,11 +185,11 @@ def test_a_ratio_too_large_for_float32_leaves_no_nan(params, groups):
     behind = completion_mask(groups) == 0
     reference = jnp.where(behind, logprobs + 200, logprobs)
     advantages = jnp.array([[1.0, 0.0, 0.0, 1.0]] * 2)
-    gradients, (metrics, _) = jax.jit(
+    gradients, (found, _) = jax.jit(
         jax.grad(lambda p: loss_of(p, groups, advantages, logprobs - 100, reference, clip=0.2), has_aux=True)
     )(params)
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(gradients))
-    assert float(metrics["loss"][0] / metrics["loss"][1]) == pytest.approx(-1.2 / 2, rel=1e-5)
+    assert float(found["loss"].total / found["loss"].count) == pytest.approx(-1.2 / 2, rel=1e-5)
 
 
 def test_a_reference_in_bfloat16_is_the_policy_it_starts_from(params, groups, micro_config, tmp_path):
@@ -202,11 +201,11 @@ def test_a_reference_in_bfloat16_is_the_policy_it_starts_from(params, groups, mi
     micro_config.stages, micro_config.init_checkpoint = ("rl",), str(tmp_path / "start")
     (tmp_path / "data").mkdir()
     layout = sharding.make_layout()
-    run = runs.Run(micro_config, tmp_path, None, None, config, layout, layout)
-    reference = jax.device_get(run.policy_before("rl", "bfloat16"))
+    run = context.Run(micro_config, tmp_path, None, None, config, layout, layout)
+    reference = jax.device_get(parameters.policy_before(run, "rl", "bfloat16"))
     assert {str(x.dtype) for x in jax.tree.leaves(reference)} == {"float32", "bfloat16"}
 
     wanted = jax.jit(lambda p: group_logprobs(p, config, groups, 1.0)[0])(reference)
     batch = grpo.GRPOBatch(groups, jnp.ones((2, G)), None, wanted, wanted)
     gradient = jax.jit(jax.grad(lambda p: grpo.grpo_loss(p, config, batch, HYPERPARAMETERS), has_aux=True))
-    assert float(gradient(params)[1][0]["kl"][0]) == 0.0
+    assert float(gradient(params)[1][0]["kl"].total) == 0.0

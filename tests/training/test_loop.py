@@ -14,6 +14,7 @@ from spct_jax.checkpoints import steps
 from spct_jax.models import sizes
 from spct_jax.training import loop
 from spct_jax.training.config import CheckpointConfig
+from spct_jax.training.metrics import Mean
 
 
 @pytest.fixture(scope="module")
@@ -35,10 +36,10 @@ def test_no_checkpoint_holds_nan_and_none_is_called_intact_that_is_not(params, t
     config, initial = params
 
     def update(state, step):
-        metrics = {"loss": (np.nan if step == loss_at else 1.0, 1.0), "tokens": (1.0, 1.0), "least_seconds": (0.0, 1.0)}
+        metrics = {"loss": Mean(np.nan if step == loss_at else 1.0, 1.0)}
         if step == params_at:
             state = state.replace(params=state.params | {"final_norm": {"scale": jnp.full(8, jnp.inf)}})
-        return state, metrics, ["a", "b"]
+        return loop.StepResult(state=state, metrics=metrics, ids=["a", "b"], tokens=1.0, roofline_seconds=0.0)
 
     settings = types.SimpleNamespace(checkpoint=CheckpointConfig(every_steps=2, keep=3), profile_steps=(0, 0))
     layout = sharding.make_layout(devices=jax.devices()[:1])

@@ -90,9 +90,9 @@ def test_draws_are_resumed_part_by_part_and_read_back_with_their_comparisons(mon
         workdir=tmp_path,
         dataset=SimpleNamespace(train=range(5), responses=[2, 1, 1, 1, 3]),
         key=lambda *name: name,
-        policy_before=lambda stage: stage,
-        to_draw_with=lambda params: params,
     )
+    monkeypatch.setattr(rejection.parameters, "policy_before", lambda run, stage: stage)
+    monkeypatch.setattr(rejection.parameters, "for_sampling", lambda run, params: params)
 
     def draw(run, params, numbers, key, *, samples, hinted, index, **_):
         asked.append((params, numbers, key, samples, hinted, index))

@@ -1,15 +1,12 @@
-"""What a training step costs: its speed, the devices' memory, and a profiler trace of chosen steps."""
+"""What a step costs: seconds, with compiling apart, how near it comes to the roofline, and a profiler trace of chosen steps."""
 
 import pathlib
-import resource
-import sys
 import threading
 import time
-from collections.abc import Sequence
 
 import jax
 
-from spct_jax import hardware
+from spct_jax import hardware, memory
 from spct_jax.sampling.engine_programs import WAITED
 from spct_jax.sharding import Layout
 
@@ -52,14 +49,14 @@ def speed(amount: float, before: dict[str, float], after: dict[str, float]) -> f
     return amount / max(busy, 1e-9)
 
 
-def cost(tokens: float, least: float, before: dict[str, float], after: dict[str, float]) -> dict[str, float]:
-    """What a step of so many tokens cost; `least` is how long it must take, in seconds, or 0 where that is not known."""
-    fraction = {"roofline_fraction": speed(least, before, after)} if least else {}
-    return {"tokens_per_second": speed(tokens, before, after), **fraction, **memory()}
+def cost(tokens: float, roofline: float, before: dict[str, float], after: dict[str, float]) -> dict[str, float]:
+    """What a step of so many tokens cost; `roofline` is how long it takes at least, in seconds, 0 where that is not known."""
+    fraction = {"roofline_fraction": speed(roofline, before, after)} if roofline else {}
+    return {"tokens_per_second": speed(tokens, before, after), **fraction, **memory.of_devices()}
 
 
-def least_seconds(layout: Layout, flops: float, read: float = 0.0) -> float:
-    """The least time of a program on the devices of `layout` at their published peaks; 0 where those are not known.
+def roofline_seconds(layout: Layout, flops: float, read: float = 0.0) -> float:
+    """The minimum time of a program on the devices of `layout` at their published peaks; 0 where those are not known.
 
     Args:
       layout: where it runs.
@@ -68,19 +65,6 @@ def least_seconds(layout: Layout, flops: float, read: float = 0.0) -> float:
     """
     chip = hardware.chip_of(layout.mesh.devices.flat[0].device_kind)
     return max(flops / layout.mesh.size / chip.flops, read / chip.hbm_bandwidth) if chip else 0.0
-
-
-def memory(devices: Sequence[jax.Device] | None = None) -> dict[str, float]:
-    """Bytes in use and at most in use so far on the fullest device of this process; nothing where a device does not say."""
-    stats = [d.memory_stats() or {} for d in (jax.local_devices() if devices is None else devices)]
-    names = {"device_memory_bytes": "bytes_in_use", "device_memory_peak_bytes": "peak_bytes_in_use"}
-    return {ours: float(max(s[theirs] for s in stats)) for ours, theirs in names.items() if all(theirs in s for s in stats)}
-
-
-def peak_memory_gib() -> float:
-    """The most memory that this process has had resident so far, in GiB."""
-    unit = 1 if sys.platform == "darwin" else 1024  # of what the system reports, in bytes
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
 
 
 class Profiler:
@@ -95,7 +79,7 @@ class Profiler:
         self._directory, (self._start, self._stop), self._tracing = directory, steps, False
 
     def before(self, step: int) -> None:
-        """Starts or ends the trace as the step's place demands."""
+        """Starts or ends the trace where the step is the first of them or behind the last."""
         if self._tracing and step >= self._stop:
             self._end()
         elif not self._tracing and self._start <= step < self._stop:

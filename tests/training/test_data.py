@@ -13,7 +13,8 @@ from spct_jax.data.tokenizer import train_tokenizer
 from spct_jax.errors import InputError
 from spct_jax.grm.config import PromptConfig
 from spct_jax.grm.prompts import Prompter
-from spct_jax.training.context import Dataset, Run, drop_misfits
+from spct_jax.training.context import Dataset, Run
+from spct_jax.training.data import drop_misfits, fits
 
 
 @pytest.fixture(scope="module")
@@ -47,9 +48,9 @@ def test_a_comparison_fits_where_its_longest_prompt_in_any_order_does(prompter, 
     if "meta_rm" in stages:
         each += [len(prompter.encode_meta(shown, order)) for order in orders]
     assert max(each) > len(prompter.encode(shown, (0, 1, 2))) + 20
-    for limit, fits in ((max(each), True), (max(each) - 1, False)):
+    for limit, fitting in ((max(each), True), (max(each) - 1, False)):
         run = run_of(prompter, tmp_path, shown, stages, max_prompt=limit)
-        assert run.fits(shown) is fits
-        assert [c.id for c in drop_misfits(run).dataset.train] == ["short", "x"][: 1 + fits]
+        assert fits(run, shown) is fitting
+        assert [c.id for c in drop_misfits(run).dataset.train] == ["short", "x"][: 1 + fitting]
     with pytest.raises(InputError, match="prompt of 'x' is longer"):
         drop_misfits(run_of(prompter, tmp_path, shown, stages, on_bad="fatal", max_prompt=max(each) - 1))

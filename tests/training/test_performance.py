@@ -6,9 +6,10 @@ import json
 import jax
 import pytest
 
-from spct_jax import checkpoints, hardware, pipeline, sharding
+from spct_jax import checkpoints, hardware, memory, pipeline, sharding
 from spct_jax.models import flops
-from spct_jax.training import meter, rollout, writers
+from spct_jax.training import performance, rollout
+from spct_jax.training.metric_writer import read_metrics
 
 
 class Device:
@@ -20,19 +21,19 @@ class Device:
 
 
 def test_speed_leaves_compiling_out():
-    assert meter.speed(600, {"seconds": 2, "compile_seconds": 1}, {"seconds": 9, "compile_seconds": 5}) == 200
+    assert performance.speed(600, {"seconds": 2, "compile_seconds": 1}, {"seconds": 9, "compile_seconds": 5}) == 200
 
 
 def test_peak_memory_is_in_gib():
     """As Linux says elsewhere."""
     said = next(line for line in open("/proc/self/status") if line.startswith("VmHWM"))
-    assert meter.peak_memory_gib() == pytest.approx(int(said.split()[1]) / 2**20, abs=0.02)
+    assert memory.peak_gib() == pytest.approx(int(said.split()[1]) / 2**20, abs=0.02)
 
 
 def test_memory_is_of_the_fullest_device_and_absent_where_unknown():
     known = [Device({"bytes_in_use": 3, "peak_bytes_in_use": 9}), Device({"bytes_in_use": 5, "peak_bytes_in_use": 7})]
-    assert meter.memory(known) == {"device_memory_bytes": 5.0, "device_memory_peak_bytes": 9.0}
-    assert meter.memory([*known, Device(None)]) == {}
+    assert memory.of_devices(known) == {"device_memory_bytes": 5.0, "device_memory_peak_bytes": 9.0}
+    assert memory.of_devices([*known, Device(None)]) == {}
 
 
 @pytest.fixture
@@ -45,11 +46,11 @@ def known_chip(monkeypatch):
 def test_the_least_time_is_that_of_the_busier_resource(known_chip):
     layout = sharding.make_layout()
     assert layout.mesh.size == 2
-    assert [meter.least_seconds(layout, flops, read) for flops, read in ((12, 0), (12, 2), (12, 5))] == [3, 3, 5]
+    assert [performance.roofline_seconds(layout, flops, read) for flops, read in ((12, 0), (12, 2), (12, 5))] == [3, 3, 5]
 
 
 def test_nothing_is_said_of_devices_without_published_peaks():
-    assert meter.least_seconds(sharding.make_layout(), 1e9, 1e9) == 0
+    assert performance.roofline_seconds(sharding.make_layout(), 1e9, 1e9) == 0
 
 
 def test_steps_say_how_near_the_roofline_they_are(known_chip, micro_config, tmp_path):
@@ -57,7 +58,7 @@ def test_steps_say_how_near_the_roofline_they_are(known_chip, micro_config, tmp_
     micro_config.stages = ("sft", "rl")
     pipeline.train(micro_config, tmp_path)
     model, trunk, time = checkpoints.read_architecture(tmp_path / "sft"), 103, 84
-    steps = {stage: writers.read_metrics(tmp_path / stage / "metrics.jsonl") for stage in micro_config.stages}
+    steps = {stage: read_metrics(tmp_path / stage / "metrics.jsonl") for stage in micro_config.stages}
     ratio = {stage: [row["roofline_fraction"] / row["tokens_per_second"] for row in rows] for stage, rows in steps.items()}
     tokens = sum(flops.update(model, 4, 2, trunk, time) / 4 / r for r in ratio["sft"])
     assert tokens == pytest.approx(json.loads((tmp_path / "sft" / "summary.json").read_text())["tokens"])
@@ -76,9 +77,9 @@ def test_steps_say_how_near_the_roofline_they_are(known_chip, micro_config, tmp_
 )
 def test_the_profiler_covers_its_steps(monkeypatch, tmp_path, steps, first, events):
     seen, now = [], [first]
-    monkeypatch.setattr(meter.jax.profiler, "start_trace", lambda _: seen.append(f"start {now[0]}"))
-    monkeypatch.setattr(meter.jax.profiler, "stop_trace", lambda: seen.append(f"stop {now[0]}"))
-    with meter.Profiler(tmp_path, steps) as profiler:
+    monkeypatch.setattr(performance.jax.profiler, "start_trace", lambda _: seen.append(f"start {now[0]}"))
+    monkeypatch.setattr(performance.jax.profiler, "stop_trace", lambda: seen.append(f"stop {now[0]}"))
+    with performance.Profiler(tmp_path, steps) as profiler:
         for now[0] in range(first, 6):
             profiler.before(now[0])
         now[0] = 6

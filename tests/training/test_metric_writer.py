@@ -7,8 +7,8 @@ import threading
 import pytest
 
 from spct_jax.errors import InputError
-from spct_jax.training import writers
-from spct_jax.training.writers import MetricWriter, read_metrics
+from spct_jax.training import metric_writer
+from spct_jax.training.metric_writer import MetricWriter, read_metrics
 
 
 def write(directory, steps, resume_step=0):
@@ -68,7 +68,7 @@ def full_disk(*_, **__):
 
 @pytest.mark.parametrize(("kind", "name"), [("_Board", "tensorboard"), ("_Lines", "metrics.jsonl")])
 def test_a_full_disk_neither_hangs_nor_stops_a_run_and_is_said_once(kind, name, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(getattr(writers, kind), "write", full_disk)
+    monkeypatch.setattr(getattr(metric_writer, kind), "write", full_disk)
 
     def run():
         with MetricWriter(tmp_path) as writer:
@@ -89,7 +89,7 @@ def test_a_full_disk_neither_hangs_nor_stops_a_run_and_is_said_once(kind, name, 
 @pytest.mark.parametrize("dies", ["mkdir", "unreadable"])
 def test_a_writer_that_cannot_even_begin_is_said_once(dies, tmp_path, monkeypatch, capsys):
     if dies == "mkdir":
-        monkeypatch.setattr(writers.pathlib.Path, "mkdir", full_disk)
+        monkeypatch.setattr(metric_writer.pathlib.Path, "mkdir", full_disk)
     else:
         (tmp_path / "metrics.jsonl").write_text("{oops\n{}\n")
     write(tmp_path, range(3))
@@ -98,13 +98,13 @@ def test_a_writer_that_cannot_even_begin_is_said_once(dies, tmp_path, monkeypatc
 
 def test_tensorboard_reads_what_is_written_and_a_clock_set_back_does_not_matter(tmp_path, monkeypatch):
     clock = iter(range(10**6, 0, -1000))
-    monkeypatch.setattr(writers.time, "time", lambda: next(clock))
+    monkeypatch.setattr(metric_writer.time, "time", lambda: next(clock))
     write(tmp_path, range(30))
     (events,) = (tmp_path / "tensorboard").iterdir()
     content, seen = events.read_bytes(), []
     while content:
         (length,) = struct.unpack("<Q", content[:8])
-        seen.append(writers.Event.FromString(content[12 : 12 + length]))
+        seen.append(metric_writer.Event.FromString(content[12 : 12 + length]))
         content = content[16 + length :]
     losses = {e.step: e.summary.value[0].simple_value for e in seen if e.summary.value and e.summary.value[0].tag == "loss"}
     assert losses == {step: pytest.approx(1 / (1 + step)) for step in range(30)} and seen[0].file_version

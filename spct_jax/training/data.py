@@ -1,0 +1,161 @@
+"""The data of a run: its records and tokenizer, and which of the records fit into the model."""
+
+import dataclasses
+import pathlib
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from spct_jax import checkpoints, distributed
+from spct_jax.config import Config
+from spct_jax.data import index
+from spct_jax.data.batches import Example
+from spct_jax.data.comparison import Comparison
+from spct_jax.data.index import Records
+from spct_jax.data.jsonl import ReadReport
+from spct_jax.data.sources import DECIDED, DEMONSTRATIONS, Kind
+from spct_jax.data.tokenizer import Tokenizer, train_tokenizer
+from spct_jax.errors import InputError
+from spct_jax.grm.config import PromptConfig
+from spct_jax.grm.template import load_template
+from spct_jax.toy import demonstrator, world
+from spct_jax.training.context import Dataset, Run
+
+
+def load_dataset(config: Config, directory: pathlib.Path) -> Dataset:
+    """Finds the records of the files the config names; the toy world stands in for what it does not.
+
+    `directory` keeps where they lie.
+
+    Raises:
+      InputError: a file is missing or empty, or holds a bad line while `data.on_bad` is `fatal`.
+    """
+    data, reports = config.data, {}
+    if not data.train:
+        return _toy_dataset(config)
+
+    def find(name: str, kind: Kind) -> Records:
+        path = getattr(data, name)
+        if not path:
+            return Records.of([])
+        records, reports[path] = index.index_file(path, kind, on_bad=data.on_bad, directory=directory, name=name)
+        return records
+
+    comparisons = {name: find(name, DECIDED) for name in world.SPLITS}
+    demonstrations = {name: find(name, DEMONSTRATIONS) for name in ("demonstrations", "general")}
+    return Dataset(**comparisons, **demonstrations, reports=reports)
+
+
+def _toy_dataset(config: Config) -> Dataset:
+    toy, names = config.data.toy, config.prompt
+    template, single = load_template(names.template), load_template(names.single_template)
+    splits = {s: [p.comparison for p in world.problems(s, getattr(toy, s), toy)] for s in world.SPLITS}
+    return Dataset(
+        **{name: Records.of(split, repr(toy)) for name, split in splits.items()},
+        demonstrations=Records.of(demonstrator.demonstrations(toy, template, single), repr(toy)),
+        general=Records.of(demonstrator.general_instructions(toy), repr(toy)),
+        reports={name: ReadReport(len(split), len(split)) for name, split in splits.items()},
+    )
+
+
+def name_templates(config: Config) -> Config:
+    """The config with every template named: by itself, else that of the initial checkpoint, else the short one.
+
+    Raises:
+      InputError: the initial checkpoint carries some of its templates only.
+    """
+    carried = checkpoints.read_templates(config.init_checkpoint) if config.init_checkpoint else None
+    named = {role: name for role, name in vars(config.prompt).items() if name}
+    return dataclasses.replace(config, prompt=dataclasses.replace(carried or PromptConfig(), **named))
+
+
+def load_tokenizer(config: Config, dataset: Dataset, path: pathlib.Path) -> Tokenizer:
+    """The tokenizer the config names, that of the initial checkpoint, or one trained on the demonstrations.
+
+    The last is kept at `path`, so that it is trained once.
+    """
+    if config.data.tokenizer:
+        return Tokenizer.load(config.data.tokenizer)
+    if config.init_checkpoint:
+        return checkpoints.read_tokenizer(config.init_checkpoint)
+    if not path.exists() and distributed.is_first():
+        shown = [*dataset.demonstrations, *dataset.general]
+        texts = [turn.content for d in shown for turn in d.turns] + [c for d in shown for c in d.completions]
+        trained = train_tokenizer(texts, vocab_size=config.data.vocab_size)
+        trained.save(path)
+    distributed.barrier("tokenizer")
+    return Tokenizer.load(path)
+
+
+def _prompted(run: Run) -> dict[str, bool]:
+    """Which prompts a comparison of several responses has beside the plain one: hinted ones, those of the meta RM."""
+    hinted = run.config.rejection.hinted and "rejection" in run.config.stages
+    return {"hinted": hinted, "meta": "meta_rm" in run.config.stages}
+
+
+def fits(run: Run, comparison: Comparison) -> bool:
+    """Whether each of the comparison's prompts, in whatever order of the responses, is within the limit."""
+    limit, prompted = run.config.data.max_prompt, _prompted(run)
+    prompted["hinted"] &= comparison.n > 1
+    return run.prompter.longest(comparison, **prompted, limit=limit) <= limit
+
+
+def survey(run: Run, name: str, measure: Callable[[Any], int]) -> np.ndarray:
+    """Int32 of every record of a part of the dataset; `measure` is a function of the record, its prompts and the limits."""
+    data = run.config.data
+    stamp = f"{run.prompter.digest} {data.max_prompt} {data.max_completion} {_prompted(run)} over all orders"
+    return index.survey(getattr(run.dataset, name), measure, run.workdir / "data" / f"{name}.survey", stamp)
+
+
+def drop_misfits(run: Run) -> Run:
+    """The run without comparisons whose prompt is too long, which are counted in `dataset.reports`.
+
+    Raises:
+      InputError: there is one and `data.on_bad` is `fatal`.
+    """
+    data, kept = run.config.data, {}
+    reports = dict(run.dataset.reports)
+    for split in world.SPLITS:
+        comparisons, name = getattr(run.dataset, split), getattr(data, split) or split
+        responses = survey(run, split, lambda c: c.n if fits(run, c) else 0)
+        fitting = responses > 0
+        kept[split] = comparisons[np.flatnonzero(fitting)]
+        if split == "train":
+            kept["responses"] = responses[fitting]
+        if fitting.all():
+            continue
+        if data.on_bad == "fatal" or not fitting.any():
+            first = int(np.argmin(fitting))
+            raise InputError(
+                f"{comparisons.where(first) or name}: prompt of {comparisons[first].id!r} is longer than data.max_prompt"
+                f" ({data.max_prompt} tokens)"
+            )
+        reports[name] = dataclasses.replace(reports[name], used=len(kept[split]), skipped=dict(reports[name].skipped))
+        reports[name].skipped["prompt too long"] = len(comparisons) - len(kept[split])
+    return dataclasses.replace(run, dataset=dataclasses.replace(run.dataset, **kept, reports=reports))
+
+
+def demonstrations(run: Run, name: str) -> tuple[Records[Example], np.ndarray, dict[str, int]]:
+    """Those of a part of the dataset that fit: (examples, Int32 of how many completions each has, others by reason)."""
+    data, tokenizer, shown = run.config.data, run.prompter.tokenizer, getattr(run.dataset, name)
+    reasons = {"prompt too long": 0, "completion too long": -1}
+
+    def tokens(demonstration):
+        return tokenizer.encode_turns(demonstration.turns), [*map(tokenizer.encode_completion, demonstration.completions)]
+
+    def measure(demonstration):
+        # What is too long by its characters alone is not tokenised.
+        if tokenizer.min_tokens(sum(len(turn.content.strip()) for turn in demonstration.turns)) > data.max_prompt:
+            return reasons["prompt too long"]
+        if tokenizer.min_tokens(max(map(len, demonstration.completions))) > data.max_completion:
+            return reasons["completion too long"]
+        prompt, completions = tokens(demonstration)
+        if len(prompt) > data.max_prompt:
+            return reasons["prompt too long"]
+        return len(completions) if max(map(len, completions)) <= data.max_completion else reasons["completion too long"]
+
+    sizes = survey(run, name, measure)
+    examples = Records(lambda i: Example(f"{name} {i}", int(sizes[i]), lambda: tokens(shown[i])), np.flatnonzero(sizes > 0))
+    skipped = {reason: int((sizes == code).sum()) for reason, code in reasons.items() if (sizes == code).any()}
+    return examples, sizes[sizes > 0], skipped

@@ -1,0 +1,83 @@
+"""Metrics of a step: small trees of arrays that say how those of two micro-batches combine, and how they are read."""
+
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+@flax.struct.dataclass
+class Mean:
+    """A mean, as a sum and a count, so that what is averaged is decided once, at the end."""
+
+    total: Any
+    count: Any
+    in_summary: bool = flax.struct.field(pytree_node=False, default=False)
+    """Whether the stage's summary has the mean over all steps."""
+
+    def merge(self, other: "Mean") -> "Mean":
+        """Of both."""
+        return self.replace(total=self.total + other.total, count=self.count + other.count)
+
+    def compute(self) -> float:
+        """The mean; 0 of nothing."""
+        return float(self.total) / float(self.count) if self.count else 0.0
+
+
+@flax.struct.dataclass
+class Max:
+    """The largest value."""
+
+    value: Any
+
+    def merge(self, other: "Max") -> "Max":
+        """Of both."""
+        return Max(jnp.maximum(self.value, other.value))
+
+    def compute(self) -> float:
+        """The value."""
+        return float(self.value)
+
+
+EDGES = np.exp(np.arange(-64, 194) / 100)
+"""Values that a percentile is told apart by: one per cent from 0.53 to 6.9."""
+
+
+@flax.struct.dataclass
+class Percentile:
+    """A percentile of values above 0, to one per cent: the first of `EDGES` that so many of the values do not exceed."""
+
+    histogram: Any
+    """Float32[edges]: how many values lie behind the edge before and up to each edge; those beyond are counted at the ends."""
+    percent: float = flax.struct.field(pytree_node=False)
+
+    @classmethod
+    def of_exp(cls, logs: jax.Array, mask: jax.Array, percent: float) -> "Percentile":
+        """Of exp(`logs`) where `mask`, Float32 of the same shape, is 1."""
+        bins = jnp.clip(jnp.ceil(logs * 100).astype(jnp.int32) + 64, 0, len(EDGES) - 1)
+        return cls(jnp.zeros(len(EDGES)).at[bins.ravel()].add(mask.ravel()), percent)
+
+    def merge(self, other: "Percentile") -> "Percentile":
+        """Of both."""
+        return self.replace(histogram=self.histogram + other.histogram)
+
+    def compute(self) -> float:
+        """The edge, at most 1 % above the percentile; 0 of nothing."""
+        below = np.cumsum(self.histogram, dtype=np.float64)
+        return float(EDGES[np.searchsorted(below, self.percent / 100 * below[-1])]) if below[-1] else 0.0
+
+
+Metrics = dict[str, Mean | Max | Percentile]
+"""By the name that `metrics.jsonl` has."""
+
+
+def merge(a: Metrics, b: Metrics) -> Metrics:
+    """The metrics of two parts of a batch together."""
+    return {name: metric.merge(b[name]) for name, metric in a.items()}
+
+
+def compute(metrics: Metrics) -> dict[str, float]:
+    """What each comes to, on the host."""
+    return {name: metric.compute() for name, metric in jax.device_get(metrics).items()}

@@ -1,0 +1,107 @@
+"""Where a stage finds parameters: initial ones, those that an earlier stage left, and those that completions are drawn with."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import numpy as np
+
+from spct_jax import checkpoints, distributed, files, models, sharding
+from spct_jax.checkpoints import ModelKind
+from spct_jax.config import POLICIES, Config
+from spct_jax.data.tokenizer import Tokenizer
+from spct_jax.errors import InputError
+from spct_jax.models.config import ModelConfig
+from spct_jax.training.context import Run
+
+
+class LostStepsError(Exception):
+    """The last steps of a finished stage are damaged; an earlier one is intact."""
+
+    def __init__(self, stage: str, step: int):
+        super().__init__(f"{stage}: the newest intact checkpoint is {step}")
+        self.stage = stage
+
+
+def kind_of(stage: str) -> ModelKind:
+    """What a stage trains."""
+    return ModelKind.META_RM if stage == "meta_rm" else ModelKind.POLICY
+
+
+def architecture(config: Config, tokenizer: Tokenizer) -> ModelConfig:
+    """The model of a run: that of the initial checkpoint, or the config's with as many rows as the tokenizer has pieces.
+
+    Raises:
+      InputError: the tokenizer has more pieces than the initial checkpoint has rows.
+    """
+    if not config.init_checkpoint:
+        return dataclasses.replace(config.model, vocab_size=tokenizer.vocab_size)
+    found = checkpoints.read_architecture(config.init_checkpoint)
+    return dataclasses.replace(
+        found,
+        num_tokens=tokenizer.vocab_size if tokenizer.vocab_size != found.vocab_size else 0,
+        dtype=config.model.dtype,
+        remat=config.model.remat,
+        time_chunk=config.model.time_chunk,
+        attention=config.model.attention,
+    )
+
+
+def initial(run: Run) -> Any:
+    """Float32 parameters that the first training stage starts from."""
+    if run.config.init_checkpoint:
+        model = checkpoints.load(run.config.init_checkpoint, dtype="float32", shardings=run.layout.params)
+        _check_initial(run, model.digest)
+        return model.params
+
+    def init(data):
+        return models.init(run.model, jax.random.wrap_key_data(data))
+
+    data = np.asarray(jax.random.key_data(run.key("init")))
+    return jax.jit(init, out_shardings=run.layout.params(jax.eval_shape(init, data)))(data)
+
+
+def _check_initial(run: Run, digest: str) -> None:
+    """InputError where the initial checkpoint is not the one that the run has loaded before."""
+    path = run.workdir / "data" / "init_checkpoint.json"
+    if distributed.agree(path.exists()) and files.read_json(path).get("digest") != digest:
+        raise InputError(
+            f"config.init_checkpoint: {run.config.init_checkpoint} is not the model that this run began with; "
+            "choose another --workdir"
+        )
+    files.write_json(path, {"digest": digest})
+
+
+def trained_by(run: Run, stage: str, dtype: str | None = None) -> Any:
+    """Parameters a finished stage left, where updates want them, by default in the stored dtype.
+
+    Raises:
+      LostStepsError: the last checkpoint is damaged, an earlier one is intact.
+    """
+    model = checkpoints.load(run.workdir / stage, kind=kind_of(stage), dtype=dtype, shardings=run.layout.params)
+    if model.step < getattr(run.config, stage).steps:
+        raise LostStepsError(stage, model.step)
+    return model.params
+
+
+def policy_before(run: Run, stage: str, matrices: str = "float32") -> Any:
+    """The policy's parameters where a stage begins: those of the last stage before it that trains one, or initial ones.
+
+    They are float32 but for the large ones, whose dtype is `matrices`: norms keep what the policy has, so that the
+    reference of a policy that computes in `matrices` is that policy to the bit.
+    """
+    earlier = [s for s in run.config.stages[: run.config.stages.index(stage)] if s in POLICIES]
+    params = trained_by(run, earlier[-1], "float32") if earlier else initial(run)
+    return params if matrices == "float32" else sharding.cast_params(params, matrices, run.layout)
+
+
+def for_sampling(run: Run, params: Any) -> Any:
+    """Parameters that completions are drawn with or read by, from where updates have them."""
+    return sharding.cast_params(params, run.model.dtype, run.rollout_layout)
+
+
+def describe(run: Run, stage: str) -> None:
+    """Makes the stage's directory a model directory."""
+    if distributed.is_first():
+        tokenizer = run.prompter.tokenizer
+        checkpoints.describe(run.workdir / stage, run.model, tokenizer, kind_of(stage), run.config.prompt)
