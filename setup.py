@@ -36,6 +36,6 @@ setup(
         "tpu": ["jax[tpu]>=0.10,<0.13"],
         "gpu": ["jax[cuda12]>=0.10,<0.13"],
         "launch": ["xmanager"],
-        "dev": ["hypothesis", "pytest", "pytest-xdist", "ruff"],
+        "dev": ["beartype", "hypothesis", "pytest", "pytest-xdist", "ruff"],
     },
 )

@@ -1,7 +1,9 @@
-"""Attention in parts: a query attends to its trunk and to its branch, and the parts merge into one softmax.
+"""Attention over keys that lie in several places, as one softmax.
 
-Letters are those of the package: B trunks, G branches, T query time, S key time, N query heads, K key heads, H head
-dim; M = N / K query heads share a key head. Queries are [.. K M T H], keys and values [.. K S H].
+A query of a branch attends to the keys of its trunk and to those of its branch, which are different arrays. Attention over each
+of them gives a `Partial`, sums that are not yet normalised; `merge` makes one softmax of several. Nothing is concatenated.
+
+Letters as in `spct_jax.models.decoder`: queries are [.. K M T H], keys and values [.. K S H].
 """
 
 from __future__ import annotations
@@ -12,79 +14,68 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jaxtyping import Array, Bool, Float, Int
 
 MASKED = -2.3819763e38
-"""Score of an invisible key: finite, so that a row with no visible key stays free of NaN."""
+"""Score of an invisible key: finite, so that a query that sees no key stays free of NaN."""
 
 
 BRANCH_SCORES = 2**18
-"""Scores per trunk and head that exist at once when whole branches attend; they are not kept for the backward pass."""
+"""Scores per trunk and head that exist at once in `attend_branch`; more of them are not kept for the backward pass."""
 
 
 class Partial(NamedTuple):
-    """Attention over some of the keys, before the division by the sum of weights; float32.
+    """Attention over some of the keys, before the division by the sum of weights; float32."""
 
-    Attributes:
-      out: [.. K M T H], weighted sum of the values.
-      max: [.. K M T], what was subtracted from the scores.
-      sum: [.. K M T], sum of the weights.
-    """
-
-    out: jax.Array
-    max: jax.Array
-    sum: jax.Array
+    out: Float[Array, "... T H"]
+    """Sum of the values, weighted by exp(score - max)."""
+    max: Float[Array, "... T"]
+    """What was subtracted from the scores."""
+    sum: Float[Array, "... T"]
+    """Sum of the weights."""
 
 
-def rope_tables(positions: jax.Array, head_dim: int, base: float, scale: float = 1.0) -> tuple[jax.Array, jax.Array]:
-    """Sines and cosines, both Float32[.. T H/2], of Int[.. T] positions divided by `scale`."""
-    timescale = base ** (jnp.arange(0, head_dim, 2, dtype=jnp.float32) / head_dim)
-    angles = positions[..., None].astype(jnp.float32) / timescale / scale
-    # By a loop, out of which XLA fuses nothing: on CPUs they would be taken again in every use, for every head and layer.
-    sin, cos = lax.map(lambda i: lax.switch(i, (jnp.sin, jnp.cos), angles), jnp.arange(2))
-    return sin, cos
-
-
-def rope(x: jax.Array, tables: tuple[jax.Array, jax.Array]) -> jax.Array:
-    """Rotates x [.. T H] by `tables`, broadcast against it; the halves of H are paired, the dtype is kept."""
-    sin, cos = (table[..., None, :] for table in tables)
-    halves = x.astype(jnp.float32).reshape(*x.shape[:-1], 2, x.shape[-1] // 2)
-    sign = jnp.array([[-1.0], [1.0]])
-    return (halves * cos + halves[..., ::-1, :] * (sign * sin)).reshape(x.shape).astype(x.dtype)
-
-
-def softcap(x: jax.Array, cap: float) -> jax.Array:
+def softcap(x: Float[Array, "..."], cap: float) -> Float[Array, "..."]:
     """Soft cap: cap * tanh(x / cap), or x itself if cap is 0."""
     return cap * jnp.tanh(x / cap) if cap else x
 
 
-def trunk_mask(lengths: jax.Array, num_slots: int, times: jax.Array, window: int | None) -> jax.Array:
-    """Which of the last `num_slots` trunk slots branch tokens see: Bool[B T S].
+def trunk_mask(
+    lengths: Int[Array, " B"], num_slots: int, positions: Int[Array, " T"] | Int[Array, "B T"], window: int | None
+) -> Bool[Array, " B #T S"]:
+    """Which of the last S trunk slots the tokens of branches see.
 
     Args:
-      lengths: Int[B], tokens in each trunk; trunks are right-aligned, so slot j of S stands at time j - S.
+      lengths: tokens in each trunk; trunks are right-aligned, so slot j has position j - S.
       num_slots: S, slots kept.
-      times: Int[T] or Int[B T], branch times; the token after the trunk has time 0.
+      positions: of the tokens in their branch; the first token after the trunk has position 0.
       window: keys a query sees, itself included; None for all.
     """
     slots = jnp.arange(num_slots) - num_slots
     seen = slots >= -lengths[:, None, None]
-    return seen & (True if window is None else times[..., None] - slots < window)
+    return seen & (True if window is None else positions[..., None] - slots < window)
 
 
-def causal_mask(times: jax.Array, key_times: jax.Array, window: int | None) -> jax.Array:
-    """Which keys at Int[S] `key_times` queries at Int[.. T] `times` see: Bool[.. T S]."""
-    distance = times[..., None] - key_times
+def causal_mask(positions: Int[Array, "... T"], key_positions: Int[Array, " S"], window: int | None) -> Bool[Array, "... T S"]:
+    """Which keys queries at these positions see; `window` as in `trunk_mask`."""
+    distance = positions[..., None] - key_positions
     return (distance >= 0) & (True if window is None else distance < window)
 
 
-def partial(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array, cap: float) -> Partial:
-    """Attention of q [.. K M T H] over the visible ones of k, v [.. K S H], not yet normalised.
+def partial(
+    q: Float[Array, "... K M T H"],
+    k: Float[Array, "... K S H"],
+    v: Float[Array, "... K S H"],
+    mask: Bool[Array, "... T S"],
+    cap: float,
+) -> Partial:
+    """Attention of queries over the visible ones of some keys, not yet normalised.
 
     Args:
       q: queries, already scaled.
       k: keys.
       v: values.
-      mask: Bool[.. T S], broadcast over K and M.
+      mask: which keys are visible, broadcast over K and M.
       cap: soft cap on the scores, applied before the mask; 0 for none.
     """
     scores = jnp.einsum("...KMTH,...KSH->...KMTS", q, k, preferred_element_type=jnp.float32)
@@ -93,8 +84,10 @@ def partial(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array, cap: floa
     return Partial(out, peak, jnp.sum(weights, axis=-1))
 
 
-def _weights(scores: jax.Array, mask: jax.Array, cap: float, dtype: jnp.dtype) -> tuple[jax.Array, jax.Array]:
-    """(exp(scores - peak) where visible, the peak [..] of each row of scores [.. S]); the values they weigh are of `dtype`."""
+def _weights(
+    scores: Float[Array, "... S"], mask: Bool[Array, "... S"], cap: float, dtype: jnp.dtype
+) -> tuple[Float[Array, "... S"], Float[Array, "..."]]:
+    """(exp(scores - peak) where visible, the peak of each query); the values they weigh are of `dtype`."""
     scores = jnp.where(mask, softcap(scores, cap), MASKED)
     if _needs_peak(cap, dtype):
         peak = lax.stop_gradient(jnp.max(scores, axis=-1, initial=MASKED))
@@ -111,29 +104,29 @@ def _needs_peak(cap: float, dtype: jnp.dtype) -> bool:
     return not 0 < cap <= 50 or dtype == jnp.float16
 
 
-def nothing(shape: tuple[int, ...], cap: float, dtype: jnp.dtype) -> Partial:
-    """Attention of queries of this shape [.. H] over no key at all, under that soft cap; what `combine` starts from.
+def empty_partial(shape: tuple[int, ...], cap: float, dtype: jnp.dtype) -> Partial:
+    """Attention over no key at all, for queries of this shape [.. H] under that soft cap; what `combine` can start from.
 
-    `dtype` is that of the values of the parts it is combined with.
+    `dtype` is that of the values of the partials it is combined with.
     """
-    rows = shape[:-1]
-    peak = jnp.full(rows, MASKED if _needs_peak(cap, dtype) else 0.0, jnp.float32)
-    return Partial(jnp.zeros(shape, jnp.float32), peak, jnp.zeros(rows, jnp.float32))
+    queries = shape[:-1]
+    peak = jnp.full(queries, MASKED if _needs_peak(cap, dtype) else 0.0, jnp.float32)
+    return Partial(jnp.zeros(shape, jnp.float32), peak, jnp.zeros(queries, jnp.float32))
 
 
-def combine(*parts: Partial) -> Partial:
-    """Attention over the keys of all parts, by log-sum-exp; a part without a visible key changes no bit of it."""
-    peak = functools.reduce(jnp.maximum, (part.max for part in parts))
-    factors = [jnp.exp(part.max - peak) for part in parts]
-    out = sum(part.out * factor[..., None] for part, factor in zip(parts, factors, strict=True))
-    return Partial(out, peak, sum(part.sum * factor for part, factor in zip(parts, factors, strict=True)))
+def combine(*partials: Partial) -> Partial:
+    """Attention over the keys of all partials, by log-sum-exp; one without a visible key changes no bit of it."""
+    peak = functools.reduce(jnp.maximum, (part.max for part in partials))
+    factors = [jnp.exp(part.max - peak) for part in partials]
+    out = sum(part.out * factor[..., None] for part, factor in zip(partials, factors, strict=True))
+    return Partial(out, peak, sum(part.sum * factor for part, factor in zip(partials, factors, strict=True)))
 
 
-def merge(*parts: Partial) -> jax.Array:
-    """One softmax over the keys of all parts: Float32[.. K M T H]."""
-    whole = combine(*parts)
+def merge(*partials: Partial) -> Float[Array, "... H"]:
+    """One softmax over the keys of all partials; float32."""
+    combined = combine(*partials)
     # Only the padding of a trunk sees no key at all; its output is never read, but must stay finite.
-    return _divide(whole.out, jnp.where(whole.sum > 0, whole.sum, 1.0)[..., None])
+    return _divide(combined.out, jnp.where(combined.sum > 0, combined.sum, 1.0)[..., None])
 
 
 @jax.custom_jvp
@@ -150,27 +143,29 @@ def _divide_jvp(primals, tangents):
 
 
 def attend_branch(
-    q: jax.Array,
-    trunk: tuple[jax.Array, jax.Array],
-    branch: tuple[jax.Array, jax.Array],
-    masks: tuple[jax.Array, jax.Array],
+    q: Float[Array, "B G K M T H"],
+    trunk: tuple[Float[Array, "B K S H"], Float[Array, "B K S H"]],
+    branch: tuple[Float[Array, "B G K T H"], Float[Array, "B G K T H"]],
+    masks: tuple[Bool[Array, " B #T S"], Bool[Array, "T T"]],
     cap: float,
-) -> jax.Array:
-    """Attention of whole branches to their trunk and to themselves, a few times of all branches after the other if it is much.
+) -> Float[Array, "B G K M T H"]:
+    """Attention of branches, at all their positions, to their trunk and to themselves.
+
+    Where there are many scores, it is a few positions of all branches after the other.
 
     Args:
-      q: [B G K M T H].
-      trunk: keys and values [B K S H], shared by the G branches: attention to them is one matrix product over all.
-      branch: keys and values [B G K S H].
-      masks: Bool[B T S] for the trunk and Bool[T S] for the branch.
+      q: queries, already scaled.
+      trunk: its keys and values, shared by the G branches: attention to them is one matrix product over all.
+      branch: keys and values of the branches.
+      masks: for the trunk and for the branch.
       cap: soft cap on the scores.
 
     Returns:
-      Float32[B G K M T H].
+      Float32.
     """
     (B, G, K, M, T, H), S = q.shape, trunk[0].shape[-2]
 
-    def rows(q, trunk_visible, branch_visible):
+    def attend(q, trunk_visible, branch_visible):
         # M outside of G: where query heads are split over devices, the rows of the product are split alike.
         folded = jnp.moveaxis(q, 1, 3).reshape(B, K, -1, H)
         scores = jnp.einsum("BKRH,BKSH->BKRS", folded, trunk[0], preferred_element_type=jnp.float32)
@@ -181,55 +176,67 @@ def attend_branch(
         on_trunk = Partial(*(jnp.moveaxis(x, 3, 1) for x in on_trunk))
         return merge(on_trunk, partial(q, *branch, branch_visible, cap))
 
-    piece = branch_piece(G, S, T)
-    if piece == T:
-        return rows(q, *masks)
+    block = branch_block(G, S, T)
+    if block == T:
+        return attend(q, *masks)
     trunk_visible, branch_visible = jnp.broadcast_to(masks[0], (B, T, S)), masks[1]
-    pieces = (
-        jnp.moveaxis(q.reshape(B, G, K, M, -1, piece, H), 4, 0),
-        jnp.moveaxis(trunk_visible.reshape(B, -1, piece, S), 1, 0),
-        branch_visible.reshape(-1, piece, T),
+    blocks = (
+        jnp.moveaxis(q.reshape(B, G, K, M, -1, block, H), 4, 0),
+        jnp.moveaxis(trunk_visible.reshape(B, -1, block, S), 1, 0),
+        branch_visible.reshape(-1, block, T),
     )
-    out = lax.map(lambda x: jax.checkpoint(rows)(*x), pieces)
+    out = lax.map(lambda x: jax.checkpoint(attend)(*x), blocks)
     return jnp.moveaxis(out, 0, 4).reshape(q.shape)
 
 
-def branch_piece(num_branches: int, trunk_slots: int, length: int) -> int:
-    """Times of G whole branches of `length` tokens that attend at once; all of them where that is not much."""
+def branch_block(num_branches: int, trunk_slots: int, length: int) -> int:
+    """Positions of G branches of `length` tokens that attend at once; all of them where that is not much."""
     longest = max(BRANCH_SCORES // (num_branches * (trunk_slots + length)), 1)
     return max(t for t in range(1, min(longest, length) + 1) if length % t == 0)
 
 
-def one_query_on_trunk(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array, cap: float) -> Partial:
-    """Attention of one query of each branch to a trunk of its row, as one matrix product over the branches.
+def one_query_on_trunk(
+    q: Float[Array, "B G K M H"],
+    k: Float[Array, "B K S H"],
+    v: Float[Array, "B K S H"],
+    mask: Bool[Array, "B G S"],
+    cap: float,
+) -> Partial:
+    """Attention of one query of each branch to a trunk, as one matrix product over the branches.
 
     Args:
-      q: [B G K M H].
-      k: [B K S H].
-      v: [B K S H].
-      mask: Bool[B G S].
+      q: queries, already scaled.
+      k: keys of the trunk.
+      v: values of the trunk.
+      mask: which keys are visible.
       cap: soft cap on the scores.
 
     Returns:
       The `Partial` with axes [B G K M], without T.
     """
     B, G, K, M, H = q.shape
-    rows = jnp.moveaxis(q, 1, 2).reshape(B, K, G * M, H)
-    scores = jnp.einsum("BKRH,BKSH->BKRS", rows, k, preferred_element_type=jnp.float32)
+    folded = jnp.moveaxis(q, 1, 2).reshape(B, K, G * M, H)
+    scores = jnp.einsum("BKRH,BKSH->BKRS", folded, k, preferred_element_type=jnp.float32)
     weights, peak = _weights(scores.reshape(B, K, G, M, -1), mask[:, None, :, None, :], cap, v.dtype)
     out = jnp.einsum("BKRS,BKSH->BKRH", weights.reshape(scores.shape).astype(v.dtype), v, preferred_element_type=jnp.float32)
     part = Partial(out.reshape(B, K, G, M, H), peak, jnp.sum(weights, axis=-1))
     return Partial(*(jnp.moveaxis(x, 1, 2) for x in part))
 
 
-def one_query_on_branch(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array, cap: float) -> Partial:
-    """Attention of one query of each branch to keys of its own, as one small matrix product per branch and key head.
+def one_query_on_branch(
+    q: Float[Array, "B G K M H"],
+    k: Float[Array, "B G K H S"],
+    v: Float[Array, "B G K S H"],
+    mask: Bool[Array, "B G S"],
+    cap: float,
+) -> Partial:
+    """Attention of one query of each branch to keys of its own, as one small matrix product per branch and kv head.
 
     Args:
-      q: [B G K M H].
-      k: [B G K H S], time last, as the product over H reads it.
-      v: [B G K S H].
-      mask: Bool[B G S].
+      q: queries, already scaled.
+      k: keys, the axis S last, as the product over H reads them.
+      v: values.
+      mask: which keys are visible.
       cap: soft cap on the scores.
 
     Returns:

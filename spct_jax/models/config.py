@@ -126,3 +126,7 @@ class ModelConfig:
     def layer_kinds(self) -> tuple[str, ...]:
         """The kind of each of the L layers, in order."""
         return self.pattern * self.repeats + self.remainder
+
+    def window_of(self, kind: str) -> int | None:
+        """Keys that a query in a layer of this kind sees, itself included; None for all."""
+        return self.window if kind == "local" else None

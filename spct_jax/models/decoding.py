@@ -1,9 +1,10 @@
 """Decoding: one token of every branch at a time, in chunks of C tokens.
 
-The keys and values of the chunk at hand stand in `Cache.recent`, in the same column for all branches; when a chunk is full,
-`flush` puts them where they belong in `Cache.past`, which is thus only read while a chunk runs. Every branch starts at a
-chunk's first column, whenever that is, so token t of a branch always stands in column t % C and its sums are added up in
-the same order, whatever the other branches are at. Letters as in `spct_jax.models.decoder`; U trunks can stand in one row.
+The keys and values of the current chunk are in `Cache.recent`, in the same column for all branches; when a chunk is full,
+`flush` moves them to where they belong in `Cache.past`, which is only read while a chunk runs. Every branch starts at the first
+column of a chunk, whenever that is, so token t of a branch is always in column t % C and its sums are added up in the same
+order, whatever other branches are at. Letters as in `spct_jax.models.decoder`; a row of the batch can have U trunks, and each
+of its branches belongs to one of them.
 """
 
 from __future__ import annotations
@@ -11,15 +12,16 @@ from __future__ import annotations
 import functools
 import itertools
 from collections.abc import Sequence
-from typing import Any
 
 import flax
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jaxtyping import Array, Float, Int, PyTree
 
-from spct_jax.models import attention, decoder, stack
+from spct_jax.models import attention, decoder, rotary, stack
 from spct_jax.models.config import ModelConfig
+from spct_jax.numbers import ceil_div
 
 PAST_BLOCK = 32
 """Columns of the past that are always attended to; more of them only as far as some branch has reached, see `segments`."""
@@ -27,21 +29,21 @@ PAST_BLOCK = 32
 
 @flax.struct.dataclass
 class Cache:
-    """Keys and values that branches have written, {'blocks': {'0': (k, v)}, ...} as the parameters.
+    """Keys and values that branches have written, by entries of the stack; L = 1 for a layer left over.
 
     Attributes:
-      past: for each of `segments` a pair of [R B G K H S] and [R B G K S H], R = 1 in the remainder; whole chunks.
-      recent: pairs of [R B G K C H]; the chunk at hand.
+      past: for each of `segments` a pair of [L B G K H S] and [L B G K S H]; complete chunks.
+      recent: pairs of [L B G K C H]; the current chunk.
     """
 
-    past: dict[str, Any]
-    recent: dict[str, Any]
+    past: PyTree[Float[Array, "..."]]
+    recent: PyTree[Float[Array, "..."]]
 
 
 def init_cache(config: ModelConfig, num_trunks: int, num_branches: int, max_len: int, chunk: int) -> Cache:
     """An empty cache for `max_len` tokens of every branch in chunks of `chunk`."""
-    block = min(PAST_BLOCK, -(-max_len // chunk) * chunk)
-    S = -(-max_len // block) * block
+    block = min(PAST_BLOCK, ceil_div(max_len, chunk) * chunk)
+    S = ceil_div(max_len, block) * block
     K, H = config.num_kv_heads, config.head_dim
 
     def empty(entry, *shape):
@@ -60,38 +62,38 @@ def decode(
     params: decoder.Params,
     config: ModelConfig,
     trunks: Sequence[decoder.Trunk],
-    tokens: jax.Array,
+    tokens: Int[Array, "B G"],
     cache: Cache,
-    base: jax.Array,
-    column: jax.Array | int,
-    place: jax.Array | None = None,
-) -> tuple[jax.Array, Cache]:
+    past_lengths: Int[Array, "B G"],
+    column: Int[Array, ""] | int,
+    trunk_slot: Int[Array, "B G"] | None = None,
+) -> tuple[Float[Array, "B G D"], Cache]:
     """Reads one more token of every branch.
 
     Args:
       params: parameters, see `spct_jax.models.decoder`.
       config: the architecture.
-      trunks: U of B rows each, from `prefill` with the same parameters: row b of the branches has row b of each.
-      tokens: Int[B G]; the first one of a branch is its prompt's last token.
+      trunks: U of them, each of B rows, from `prefill` with the same parameters.
+      tokens: the next input of each branch; the first one is its prompt's last token.
       cache: what the branches have read so far.
-      base: Int[B G], tokens that a branch has in the past; a multiple of C.
-      column: how many tokens of the chunk at hand have been read, the same for all branches.
-      place: Int[B G], which trunk of its row a branch belongs to; None where there is one.
+      past_lengths: tokens that a branch has in the past; a multiple of C.
+      column: how many tokens of the current chunk have been read, the same for all branches.
+      trunk_slot: which of the U trunks of its row a branch belongs to; None where there is one.
 
     Returns:
-      ([B G D] after the final norm, the cache with the token's keys and values in it).
+      (hidden states after the final norm, the cache with the token's keys and values in it).
     """
-    place = jnp.zeros_like(base) if place is None else place
-    times = base + column
-    own = jnp.take_along_axis(jnp.stack([trunk.lengths for trunk in trunks], axis=1), place, axis=1)
-    longest = jnp.max(base)  # once for all layers: where rows are split, every device has to hear of it
-    ropes = decoder.rope_tables(config, (own + times)[..., None])
+    trunk_slot = jnp.zeros_like(past_lengths) if trunk_slot is None else trunk_slot
+    positions = past_lengths + column
+    own = jnp.take_along_axis(jnp.stack([trunk.lengths for trunk in trunks], axis=1), trunk_slot, axis=1)
+    longest = jnp.max(past_lengths)  # once for all layers: where rows are split, every device has to hear of it
+    ropes = rotary.tables_by_kind(config, (own + positions)[..., None])
 
     def body(entry, carry, row, layer):
         x, recent = carry
         block, *trunk_layers = layer
-        window, cap = decoder.window_of(config, entry.kind), config.attn_softcap
-        # Out of the stack before any condition: XLA for TPU copies what a branch of one takes, which would be the whole stack.
+        window, cap = config.window_of(entry.kind), config.attn_softcap
+        # Out of the stack before any condition: XLA for TPU copies what a branch of one takes, which would be all of the stack.
         past = jax.tree.map(lambda a: lax.dynamic_index_in_dim(a, row, keepdims=False), entry.of(cache.past))
 
         def attend(q, k, v):
@@ -99,13 +101,14 @@ def decode(
             written = tuple(lax.dynamic_update_slice(a, new[None], at) for a, new in zip(entry.of(recent), (k, v), strict=True))
             new_k, new_v = (lax.dynamic_index_in_dim(a, row, keepdims=False) for a in written)
             q = q[..., 0, :]
-            # Trunk by trunk: a sum over all would depend in its last bits on where in the row a branch's own one stands.
+            # Trunk by trunk: a sum over all would depend in its last bits on the slot in which a branch's own one is.
             on_trunks = []
             for u, (trunk, (trunk_k, trunk_v)) in enumerate(zip(trunks, trunk_layers, strict=True)):
-                visible = attention.trunk_mask(trunk.lengths, trunk_k.shape[-2], times, window) & (place == u)[..., None]
+                visible = attention.trunk_mask(trunk.lengths, trunk_k.shape[-2], positions, window)
+                visible &= (trunk_slot == u)[..., None]
                 on_trunks.append(attention.one_query_on_trunk(q, trunk_k, trunk_v, visible, cap))
-            on_past = _attend_past(q, past, base, longest, times, window, cap)
-            visible = attention.causal_mask(column + jnp.zeros_like(base), jnp.arange(new_k.shape[-2]), window)
+            on_past = attend_past(q, past, past_lengths, longest, positions, window, cap)
+            visible = attention.causal_mask(column + jnp.zeros_like(past_lengths), jnp.arange(new_k.shape[-2]), window)
             on_recent = attention.one_query_on_branch(q, jnp.swapaxes(new_k, -1, -2), new_v, visible, cap)
             return attention.merge(*on_trunks, on_past, on_recent)[..., None, :], written
 
@@ -118,58 +121,66 @@ def decode(
     return decoder.final_norm(params, config, x)[:, :, 0], cache.replace(recent=recent)
 
 
-def _attend_past(q, past, base, longest, times, window, cap) -> attention.Partial:
-    """Attention of q [B G K M H] to whole chunks, segment by segment as far as `longest` columns reach.
+def attend_past(
+    q: Float[Array, "B G K M H"],
+    past: Sequence[tuple[Float[Array, "B G K H _"], Float[Array, "B G K _ H"]]],
+    past_lengths: Int[Array, "B G"],
+    longest: Int[Array, ""] | int,
+    positions: Int[Array, "B G"],
+    window: int | None,
+    cap: float,
+) -> attention.Partial:
+    """Attention of one query of each branch to the past of one layer, segment by segment as far as `longest` columns reach.
 
-    Segments are arrays of their own: XLA's CPU backend takes eight times as long over slices whose place a loop decides, and
-    copies those whose place is fixed. The code of one is the same whether or not later ones are read, and one that is not
+    Segments are arrays of their own: XLA's CPU backend takes eight times as long over slices whose start a loop decides, and
+    copies those whose start is fixed. The code of one is the same whether or not later ones are read, and one that is not
     read would add nothing, so no bit of a branch depends on how long the others are.
     """
 
-    def attend(part, k, v, places):
-        visible = (places < base[..., None]) & attention.causal_mask(times, places, window)
+    def attend(part, k, v, columns):
+        visible = (columns < past_lengths[..., None]) & attention.causal_mask(positions, columns, window)
         return attention.combine(part, attention.one_query_on_branch(q, k, v, visible, cap))
 
-    part = attention.nothing(q.shape, cap, q.dtype)
+    part = attention.empty_partial(q.shape, cap, q.dtype)
     for (start, stop), (k, v) in zip(segments(sum(v.shape[-2] for _, v in past)), past, strict=True):
-        read = functools.partial(attend, k=k, v=v, places=jnp.arange(start, stop))
+        read = functools.partial(attend, k=k, v=v, columns=jnp.arange(start, stop))
         part = lax.cond(longest > start, read, lambda part: part, part)
     return part
 
 
 def segments(columns: int) -> list[tuple[int, int]]:
-    """(first, one past the last) columns of the past that are read together: one block, then each time as many as before it."""
+    """(first, one past the last) columns of the past that are read together: one block, then each as many as all before it."""
     stops = [0, min(PAST_BLOCK, columns)]
     while stops[-1] < columns:
         stops.append(min(2 * stops[-1], columns))
     return list(itertools.pairwise(stops))
 
 
-def flush(cache: Cache, base: jax.Array) -> Cache:
-    """Moves a full chunk into the past, at columns base [B G] on, or at the same ones of all branches if base is one number."""
+def flush(cache: Cache, past_lengths: Int[Array, "B G"] | Int[Array, ""]) -> Cache:
+    """Moves a full chunk into the past of every branch, behind the tokens there; one number stands for all branches."""
 
-    def one_layer(past, recent):
+    def one_entry(past, recent):
         k, v = recent
         k, start, written = jnp.swapaxes(k, -1, -2), 0, []
         for past_k, past_v in past:
-            written.append((_put(past_k, k, base - start, -1), _put(past_v, v, base - start, -2)))
+            written.append((_put(past_k, k, past_lengths - start, -1), _put(past_v, v, past_lengths - start, -2)))
             start += past_v.shape[-2]
         return tuple(written)
 
-    return cache.replace(past=stack.map_stacks(one_layer, cache.past, cache.recent))
+    return cache.replace(past=stack.map_stacks(one_entry, cache.past, cache.recent))
 
 
-def _put(segment: jax.Array, chunk: jax.Array, base: jax.Array, axis: int) -> jax.Array:
-    """Writes chunk [R B G K ..] into a segment along `axis`, at base [B G] or one for all; nothing where that is outside."""
+def _put(segment: jax.Array, chunk: jax.Array, start: jax.Array, axis: int) -> jax.Array:
+    """Writes chunk [L B G K ..] into a segment along `axis`, from start [B G] or one for all; not where that is outside."""
     C, shape = chunk.shape[axis], segment.shape
     axis += segment.ndim
     split = segment.reshape(*shape[:axis], shape[axis] // C, C, *shape[axis + 1 :])
     # An index below zero would count from the end.
-    at = jnp.where(base < 0, shape[axis], base) // C
-    if base.ndim == 0:
+    at = jnp.where(start < 0, shape[axis], start) // C
+    if start.ndim == 0:
         where, values = (slice(None),) * axis + (at,), chunk
     else:
-        B, G = base.shape
+        B, G = start.shape
         where = (slice(None), jnp.arange(B)[:, None], jnp.arange(G), *(slice(None),) * (axis - 3), at)
         # Indices before and after a slice put the indexed axes first.
         values = jnp.moveaxis(chunk, 0, 2)

@@ -1,22 +1,60 @@
-"""The arithmetic of every program by hand, to hold against what the compiler made of it.
+"""The arithmetic of every program by formula, to compare with what the compiler made of it.
 
 Conventions: a multiplication with its addition is two operations; only matrix products count. Attention of a trunk counts the
 blocks that are computed (`trunk_attention.query_blocks`), which is more than the causal half and less than the square; a branch
-attends to its whole trunk and, masked, to all of its own tokens. Padding counts, it is computed. Decoding counts one token of
-every branch and as many columns of its own cache as the caller says; compiled, all of the cache counts. With `remat="full"` a
+attends to all of its trunk and, masked, to all of its own tokens. Padding counts, as it is computed. Decoding counts one token
+of every branch and as many columns of its cache as the caller says; compiled, all of the cache counts. With `remat="full"` a
 layer's products are done twice before and twice as much again in the backward pass (4 times the forward), those of attention in
-pieces once more, since its scores are never kept (5); the logits are computed twice and differentiated (4).
+blocks once more, since its scores are never kept (5); the logits are computed twice and differentiated (4).
 
 A Pallas kernel is no matrix product to the compiler, so splash attention is counted by formula on both sides: its blocks, two
 products forward, which any `remat` but `none` does twice, three for the gradient of queries, four for that of keys and values.
+
+In all functions `rows` is B, `group` is G, `trunk` is P and `time` is T.
 """
 
 from spct_jax.models import attention, splash, trunk_attention
 from spct_jax.models.config import ModelConfig
-from spct_jax.models.decoder import window_of
 
-_LAYER = {"none": 3, "dots": 3, "full": 4}
-_ATTENTION = {"none": 3, "dots": 4, "full": 4}
+_LAYER_PASSES = {"none": 3, "dots": 3, "full": 4}
+_ATTENTION_PASSES = {"none": 3, "dots": 4, "full": 4}
+"""How often an update does the products of a layer, and those of attention, by `ModelConfig.remat`."""
+
+
+def prefill(c: ModelConfig, rows: int, trunk: int) -> float:
+    """Trunks."""
+    return rows * (_trunk_linear(c, trunk) + _trunk_attention(c, trunk))
+
+
+def decode(c: ModelConfig, branches: int, trunk_slots: int, columns: int = 0) -> float:
+    """One token of every branch; `trunk_slots` are those of all trunks in a row, `columns` those of the branch's own cache."""
+    return branches * (c.num_layers * _linear(c) + _branch_attention(c, trunk_slots, columns) + _unembed(c))
+
+
+def forward(c: ModelConfig, rows: int, group: int, trunk: int, time: int, *, logits: bool = True) -> float:
+    """Trunks and their branches at all positions, with or without logits."""
+    each = c.num_layers * _linear(c) + _branch_attention(c, trunk, time) + (_unembed(c) if logits else 0)
+    return prefill(c, rows, trunk) + rows * group * time * each
+
+
+def update(c: ModelConfig, rows: int, group: int, trunk: int, time: int, *, logits: bool = True) -> float:
+    """Gradients of trunks and branches."""
+    linear = _trunk_linear(c, trunk) + group * time * c.num_layers * _linear(c)
+    on_trunk = _trunk_passes(c, trunk) * _trunk_attention(c, trunk)
+    on_branches = 0.0
+    for kind in c.layer_kinds:
+        slots = min(trunk, c.window_of(kind) or trunk)
+        in_blocks = attention.branch_block(group, slots, time) < time
+        on_branches += (_ATTENTION_PASSES[c.remat] + in_blocks) * 4.0 * c.num_heads * c.head_dim * (slots + time)
+    unembed = 4 * _unembed(c) * group * time if logits else 0
+    return rows * (_LAYER_PASSES[c.remat] * linear + on_trunk + group * time * on_branches + unembed)
+
+
+def kernels(c: ModelConfig, rows: int, trunk: int, *, gradients: bool = False) -> float:
+    """What of `prefill`, `forward` or, with gradients, `update` is done by Pallas kernels."""
+    if c.attention != "splash":
+        return 0.0
+    return rows * (_trunk_passes(c, trunk) if gradients else 1) * _trunk_attention(c, trunk)
 
 
 def _linear(c: ModelConfig) -> float:
@@ -25,72 +63,33 @@ def _linear(c: ModelConfig) -> float:
 
 
 def _trunk_linear(c: ModelConfig, trunk: int) -> float:
-    """All layers, one trunk: of the last layer branches want keys and values only, but a scan runs all of every layer."""
-    whole = c.num_layers * _linear(c)
-    return trunk * (whole - _linear(c) + 4.0 * c.width * c.head_dim * c.num_kv_heads if c.remainder else whole)
+    """All layers, one trunk: branches need keys and values alone of the last layer, but a scan computes all of every layer."""
+    all_layers = c.num_layers * _linear(c)
+    return trunk * (all_layers - _linear(c) + 4.0 * c.width * c.head_dim * c.num_kv_heads if c.remainder else all_layers)
 
 
 def _trunk_attention(c: ModelConfig, trunk: int) -> float:
     """All layers, the last one only where it is in a scan, one trunk of so many slots."""
     pairs, query_blocks = 0, (splash if c.attention == "splash" else trunk_attention).query_blocks
     for kind in c.layer_kinds[:-1] if c.remainder else c.layer_kinds:
-        blocks = query_blocks(trunk, window_of(c, kind))
+        blocks = query_blocks(trunk, c.window_of(kind))
         pairs += sum((last - start) * (last - first) for start, last, first in blocks)
     return 4.0 * c.num_heads * c.head_dim * pairs
 
 
-def _passes(c: ModelConfig, trunk: int) -> float:
+def _trunk_passes(c: ModelConfig, trunk: int) -> float:
     """How often an update does the products of a trunk's attention, two each time."""
     if c.attention == "splash":
         return (1 if c.remat == "none" else 2) + 7 / 2
-    return _ATTENTION[c.remat] + (trunk > trunk_attention.QUERY_BLOCK)
+    return _ATTENTION_PASSES[c.remat] + (trunk > trunk_attention.QUERY_BLOCK)
 
 
-def _branch_attention(c: ModelConfig, trunk: int, own: int) -> float:
-    """All layers, one token of a branch: trunk slots and its own."""
-    slots = sum(min(trunk, window_of(c, kind) or trunk) + own for kind in c.layer_kinds)
+def _branch_attention(c: ModelConfig, trunk: int, columns: int) -> float:
+    """All layers, one token of a branch: trunk slots and columns of its own."""
+    slots = sum(min(trunk, c.window_of(kind) or trunk) + columns for kind in c.layer_kinds)
     return 4.0 * c.num_heads * c.head_dim * slots
 
 
 def _unembed(c: ModelConfig) -> float:
+    """The logits of one token."""
     return 2.0 * c.vocab_size * c.width
-
-
-def kernels(c: ModelConfig, rows: int, trunk: int, *, gradients: bool = False) -> float:
-    """What of `prefill`, `forward` or, with gradients, `update` is done by Pallas kernels."""
-    if c.attention != "splash":
-        return 0.0
-    return rows * (_passes(c, trunk) if gradients else 1) * _trunk_attention(c, trunk)
-
-
-def prefill(c: ModelConfig, rows: int, trunk: int) -> float:
-    """B trunks of P slots."""
-    return rows * (_trunk_linear(c, trunk) + _trunk_attention(c, trunk))
-
-
-def decode(c: ModelConfig, branches: int, trunk_slots: int, own: int = 0) -> float:
-    """One token of every branch; `trunk_slots` are those of all trunks in a row, `own` columns of its own cache."""
-    return branches * (c.num_layers * _linear(c) + _branch_attention(c, trunk_slots, own) + _unembed(c))
-
-
-def forward(c: ModelConfig, rows: int, group: int, trunk: int, time: int, *, logits: bool = True) -> float:
-    """Trunks and their whole branches, with or without logits."""
-    each = c.num_layers * _linear(c) + _branch_attention(c, trunk, time) + (_unembed(c) if logits else 0)
-    return prefill(c, rows, trunk) + rows * group * time * each
-
-
-def update(c: ModelConfig, rows: int, group: int, trunk: int, time: int, *, logits: bool = True) -> float:
-    """Gradients of trunks and branches."""
-    linear = _trunk_linear(c, trunk) + group * time * c.num_layers * _linear(c)
-    kept = _ATTENTION[c.remat]
-    on_trunk = _passes(c, trunk) * _trunk_attention(c, trunk)
-    on_branches = (
-        group
-        * time
-        * sum(
-            (kept + (attention.branch_piece(group, slots, time) < time)) * 4.0 * c.num_heads * c.head_dim * (slots + time)
-            for slots in (min(trunk, window_of(c, kind) or trunk) for kind in c.layer_kinds)
-        )
-    )
-    unembed = 4 * _unembed(c) * group * time if logits else 0
-    return rows * (_LAYER[c.remat] * linear + on_trunk + on_branches + unembed)

@@ -5,16 +5,18 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jaxtyping import Array, Float, Int
 
 from spct_jax.models import decoder
 from spct_jax.models.config import ModelConfig
+from spct_jax.numbers import ceil_div
 from spct_jax.sharding import logical
 
 GREEDY_BELOW = 1e-5
-"""A lower temperature is 0: logits divided by it would not be finite, or all but the largest ones alike."""
+"""A temperature below this counts as 0: logits divided by it would overflow, or all but the largest would be alike."""
 
 
-def divisor(temperature: jax.Array | float) -> jax.Array:
+def divisor(temperature: Float[Array, ""] | float) -> Float[Array, ""]:
     """What logits are divided by: the temperature, or 1 where it is so low that sampling is greedy."""
     return jnp.where(temperature < GREEDY_BELOW, 1.0, temperature)
 
@@ -23,31 +25,31 @@ def token_logprobs(
     params: decoder.Params,
     config: ModelConfig,
     trunk: decoder.Trunk,
-    inputs: jax.Array,
-    targets: jax.Array,
+    inputs: Int[Array, "B G T"],
+    targets: Int[Array, "B G T"],
     *,
-    temperature: jax.Array | float = 1.0,
+    temperature: Float[Array, ""] | float = 1.0,
     with_entropy: bool = False,
-) -> jax.Array | tuple[jax.Array, jax.Array]:
+) -> Float[Array, "B G T"] | tuple[Float[Array, "B G T"], Float[Array, "B G T"]]:
     """Log-probabilities of the branches' targets under softmax(logits / temperature), as the sampler gives them.
 
     Args:
       params: parameters, see `spct_jax.models.decoder`.
       config: the architecture.
       trunk: B trunks, from `prefill` with the same parameters.
-      inputs: Int[B G T], [prompt's last token, c_0, .., c_{T-2}].
-      targets: Int[B G T], [c_0, .., c_{T-1}].
+      inputs: [prompt's last token, c_0, .., c_{T-2}].
+      targets: [c_0, .., c_{T-1}].
       temperature: divides the capped logits; below `GREEDY_BELOW` they are divided by 1.
       with_entropy: also return the entropy of every distribution.
 
     Returns:
-      Float32[B G T], or a pair of them with the entropies second.
+      Float32, or a pair with the entropies second.
     """
     hidden, temperature = decoder.extend(params, config, trunk, inputs), divisor(temperature)
     table = decoder.output_table(params, config)
 
-    def one_chunk(whole, hidden, targets):
-        table, temperature = whole
+    def one_chunk(shared, hidden, targets):
+        table, temperature = shared
         scaled = decoder.unembed_with(table, config, logical.constrain(hidden, "batch")) / temperature
         norm = jax.nn.logsumexp(scaled, axis=-1)
         logprobs = jnp.take_along_axis(scaled, targets[..., None], axis=-1)[..., 0] - norm
@@ -58,19 +60,18 @@ def token_logprobs(
     T, size = inputs.shape[-1], config.time_chunk
     if T <= size:
         return one_chunk((table, temperature), hidden, targets)
-    chunks = -(-T // size)
-    spare = chunks * size - T
+    chunks = ceil_div(T, size)
 
     def split(x):
-        x = jnp.pad(x, [(0, spare) if axis == 2 else (0, 0) for axis in range(x.ndim)])
+        x = jnp.pad(x, [(0, chunks * size - T) if axis == 2 else (0, 0) for axis in range(x.ndim)])
         return jnp.moveaxis(x.reshape(*x.shape[:2], chunks, size, *x.shape[3:]), 2, 0)
 
     def join(x):
         return jnp.moveaxis(x, 0, 2).reshape(*x.shape[1:3], chunks * size)[:, :, :T]
 
-    def all_chunks(whole, hidden, targets):
-        out = lax.map(lambda chunk: jax.checkpoint(one_chunk)(whole, *chunk), (split(hidden), split(targets)))
+    def all_chunks(shared, hidden, targets):
+        out = lax.map(lambda chunk: jax.checkpoint(one_chunk)(shared, *chunk), (split(hidden), split(targets)))
         return jax.tree.map(join, out)
 
-    whole = (table, jnp.asarray(temperature, jnp.float32))
-    return logical.shard_map_batch(all_chunks, whole, hidden, targets)
+    shared = (table, jnp.asarray(temperature, jnp.float32))
+    return logical.shard_map_batch(all_chunks, shared, hidden, targets)

@@ -1,10 +1,14 @@
-"""Attention within trunks by the Pallas kernel for TPUs (splash attention); `trunk_attention.attend_trunk` is the reference."""
+"""Causal attention within trunks by splash attention, a Pallas kernel for TPUs.
+
+`spct_jax.models.trunk_attention` computes the same by XLA and is the reference. Letters as in `spct_jax.models.decoder`.
+"""
 
 from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
 from jax.experimental.pallas.ops.tpu import splash_attention as splash
+from jaxtyping import Array, Float, Int
 
 from spct_jax.sharding import logical
 
@@ -13,33 +17,33 @@ LANES = 128
 
 
 def attend_trunk(
-    q: jax.Array,
-    k: jax.Array,
-    v: jax.Array,
-    lengths: jax.Array,
+    q: Float[Array, "B K M P H"],
+    k: Float[Array, "B K P H"],
+    v: Float[Array, "B K P H"],
+    lengths: Int[Array, " B"],
     window: int | None,
     cap: float,
     *,
     interpret: bool = False,
-) -> jax.Array:
+) -> Float[Array, "B K M P H"]:
     """Causal attention within right-aligned trunks, every device on its own rows and heads.
 
     Args:
-      q: [B K M P H], already scaled; H a multiple of 128 on a TPU.
-      k: [B K P H].
-      v: [B K P H].
-      lengths: Int[B], tokens in each trunk.
+      q: queries, already scaled; H a multiple of 128 on a TPU.
+      k: keys.
+      v: values.
+      lengths: tokens in each trunk.
       window: keys a query sees, itself included; None for all.
       cap: soft cap on the scores, 0 for none.
       interpret: run the kernel's arithmetic by XLA, on any device.
 
     Returns:
-      Float32[B K M P H]; padding slots hold finite numbers without meaning.
+      Float32; padding slots hold finite numbers without meaning.
     """
     P = q.shape[-2]
     spare = -P % LANES
     slots = jnp.arange(P + spare)
-    # Padding is a segment of its own: its queries see themselves, so that no row of the kernel is empty.
+    # Padding is a segment of its own: its queries see themselves, so that none of them sees no key.
     segments = (slots >= P + spare - lengths[:, None]).astype(jnp.int32)
 
     def local(q, k, v, segments):
@@ -56,7 +60,7 @@ def attend_trunk(
 
 
 def block_size(length: int) -> int:
-    """Queries, and keys, of a block of the kernel; it skips blocks in which no query sees a key. `length`: a padded trunk's."""
+    """Queries, and keys, of a block of the kernel for a padded trunk; blocks in which no query sees a key are skipped."""
     return next(size for size in (512, 256, LANES) if length % size == 0)
 
 

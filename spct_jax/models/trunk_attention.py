@@ -1,4 +1,8 @@
-"""Causal attention within right-aligned trunks, in blocks of queries; `splash` is the same by a kernel."""
+"""Causal attention within right-aligned trunks, by XLA; `spct_jax.models.splash` is the same by a kernel.
+
+A long trunk is computed in blocks of queries, each with the keys that some query of the block can see. Letters as in
+`spct_jax.models.decoder`.
+"""
 
 from __future__ import annotations
 
@@ -7,48 +11,57 @@ import functools
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jaxtyping import Array, Float, Int
 
 from spct_jax.models.attention import causal_mask, merge, partial
+from spct_jax.numbers import ceil_div
 
 QUERY_BLOCK = 256
-"""Longest trunk whose scores are one block; in longer ones, at least as many queries share a slice of the keys they can see."""
+"""Longest trunk that is one block; blocks of longer ones have at least as many queries."""
 
 
 MOST_BLOCKS = 4
-"""Blocks of queries at most: each is compiled on its own, and four leave out three quarters of what is invisible."""
+"""Blocks at most: each is compiled on its own, and four leave out three quarters of what is invisible."""
 
 
-QUERY_ROWS = 32
+QUERIES_AT_ONCE = 32
 """Queries of a block whose scores exist at once."""
 
 
-def attend_trunk(q: jax.Array, k: jax.Array, v: jax.Array, lengths: jax.Array, window: int | None, cap: float) -> jax.Array:
+def attend_trunk(
+    q: Float[Array, "B K M P H"],
+    k: Float[Array, "B K P H"],
+    v: Float[Array, "B K P H"],
+    lengths: Int[Array, " B"],
+    window: int | None,
+    cap: float,
+) -> Float[Array, "B K M P H"]:
     """Causal attention within right-aligned trunks, in blocks of queries that skip what they cannot see.
 
     Args:
-      q: [B K M P H].
-      k: [B K P H].
-      v: [B K P H].
-      lengths: Int[B], tokens in each trunk.
+      q: queries, already scaled.
+      k: keys.
+      v: values.
+      lengths: tokens in each trunk.
       window: keys a query sees, itself included; None for all.
-      cap: soft cap on the scores.
+      cap: soft cap on the scores, 0 for none.
 
     Returns:
-      Float32[B K M P H]; padding slots hold finite numbers without meaning.
+      Float32; padding slots hold finite numbers without meaning.
     """
     P = k.shape[-2]
     slots = jnp.arange(P)
     real = slots >= P - lengths[:, None]
 
-    def rows(q, times, first, last):
-        mask = causal_mask(times, slots[first:last], window) & real[:, None, first:last]
+    def attend(q, positions, first, last):
+        mask = causal_mask(positions, slots[first:last], window) & real[:, None, first:last]
         return merge(partial(q, k[:, :, first:last], v[:, :, first:last], mask, cap))
 
     if P <= QUERY_BLOCK:
-        return rows(q, slots, 0, P)
+        return attend(q, slots, 0, P)
     outs = []
     for start, last, first in query_blocks(P, window):
-        outs.append(_in_pieces(functools.partial(rows, first=first, last=last), q[..., start:last, :], slots[start:last]))
+        outs.append(_a_few_at_once(functools.partial(attend, first=first, last=last), q[..., start:last, :], slots[start:last]))
     return jnp.concatenate(outs, axis=-2)
 
 
@@ -56,15 +69,15 @@ def query_blocks(length: int, window: int | None) -> list[tuple[int, int, int]]:
     """(first query, one past the last query and key, first key) of each block of a trunk of so many slots."""
     if length <= QUERY_BLOCK:
         return [(0, length, 0)]
-    size = max(QUERY_BLOCK, -(-length // (MOST_BLOCKS * QUERY_ROWS)) * QUERY_ROWS)
+    size = max(QUERY_BLOCK, ceil_div(length, MOST_BLOCKS * QUERIES_AT_ONCE) * QUERIES_AT_ONCE)
     return [(start, min(start + size, length), max(0, start + 1 - window) if window else 0) for start in range(0, length, size)]
 
 
-def _in_pieces(rows, q: jax.Array, times: jax.Array) -> jax.Array:
-    """Applies `rows(q, times)` to QUERY_ROWS queries at a time, whose scores stay in the cache and are not kept."""
-    T, spare = times.shape[0], -times.shape[0] % QUERY_ROWS
+def _a_few_at_once(attend, q: Float[Array, "B K M T H"], positions: Int[Array, " T"]) -> Float[Array, "B K M T H"]:
+    """Applies `attend(q, positions)` to QUERIES_AT_ONCE queries at a time; their scores fit the cache and are not kept."""
+    T, spare = positions.shape[0], -positions.shape[0] % QUERIES_AT_ONCE
     q = jnp.pad(q, [(0, 0)] * (q.ndim - 2) + [(0, spare), (0, 0)])
-    times = jnp.pad(times, (0, spare), mode="edge")
-    pieces = jnp.moveaxis(q.reshape(*q.shape[:-2], -1, QUERY_ROWS, q.shape[-1]), -3, 0)
-    out = lax.map(lambda piece: jax.checkpoint(rows)(*piece), (pieces, times.reshape(-1, QUERY_ROWS)))
+    positions = jnp.pad(positions, (0, spare), mode="edge")
+    pieces = jnp.moveaxis(q.reshape(*q.shape[:-2], -1, QUERIES_AT_ONCE, q.shape[-1]), -3, 0)
+    out = lax.map(lambda piece: jax.checkpoint(attend)(*piece), (pieces, positions.reshape(-1, QUERIES_AT_ONCE)))
     return jnp.moveaxis(out, 0, -3).reshape(q.shape)[..., :T, :]

@@ -12,7 +12,7 @@ import pytest
 from jax import lax
 
 from spct_jax import models
-from spct_jax.models import attention, decoder, logprobs, sizes, splash, trunk_attention
+from spct_jax.models import attention, decoder, layers, logprobs, rotary, sizes, splash, trunk_attention
 
 CAP = 50.0
 SWEEP = (-49.9, -45, -44, -30, 0, 30, 42, 44, 45, 49, 49.9)
@@ -91,7 +91,7 @@ def test_gradient_at_large_scores_of_branches(pieces, dtype, tolerance, monkeypa
     G, T, S = 3, 8, 40
     if pieces:
         monkeypatch.setattr(attention, "BRANCH_SCORES", 4 * G * (S + T))
-    masks = np.ones((1, T, S), bool), np.tri(T, dtype=bool)
+    masks = jnp.ones((1, T, S), bool), jnp.tri(T, dtype=bool)
 
     def make(score, keys):
         q, k, v = data((1, G, 2, 2, T, 16), (1, G, 2, T, 16), score, keys, dtype)
@@ -102,7 +102,7 @@ def test_gradient_at_large_scores_of_branches(pieces, dtype, tolerance, monkeypa
             jnp.concatenate([jnp.broadcast_to(trunk[:, None], (1, G, *trunk.shape[1:])), own], axis=-2)
             for trunk, own in ((trunk_k, k), (trunk_v, v))
         )
-        return softmax_attention(q, k, v, np.concatenate([masks[0][0], masks[1]], axis=-1), **options)
+        return softmax_attention(q, k, v, jnp.concatenate([masks[0][0], masks[1]], axis=-1), **options)
 
     sweep(
         lambda q, trunk_k, trunk_v, k, v: attention.attend_branch(q, (trunk_k, trunk_v), (k, v), masks, CAP),
@@ -122,9 +122,9 @@ def test_gradient_at_large_scores_of_single_queries(dtype, tolerance):
         return [q, *data(q.shape, (1, 2, S, 16), score, keys, dtype, seed=1)[1:], k, v]
 
     def attend(q, trunk_k, trunk_v, k, v):
-        on_trunk = attention.one_query_on_trunk(q, trunk_k, trunk_v, np.ones((1, G, S), bool), CAP)
-        on_own = attention.one_query_on_branch(q, jnp.swapaxes(k, -1, -2), v, np.ones((1, G, T), bool), CAP)
-        return attention.merge(attention.nothing(q.shape, CAP, q.dtype), on_trunk, on_own)
+        on_trunk = attention.one_query_on_trunk(q, trunk_k, trunk_v, jnp.ones((1, G, S), bool), CAP)
+        on_own = attention.one_query_on_branch(q, jnp.swapaxes(k, -1, -2), v, jnp.ones((1, G, T), bool), CAP)
+        return attention.merge(attention.empty_partial(q.shape, CAP, q.dtype), on_trunk, on_own)
 
     def reference(q, trunk_k, trunk_v, k, v, **options):
         k, v = (
@@ -168,18 +168,18 @@ def test_gradient_of_a_model_with_large_scores(config, monkeypatch):
         else:
             block["attn"]["q"] = 20 * block["attn"]["q"]
     rng = np.random.default_rng(0)
-    trunks, branches = rng.integers(0, 97, (2, 24)), rng.integers(0, 97, (2, 3, 7))
+    trunks, branches = (jnp.asarray(rng.integers(0, 97, shape), jnp.int32) for shape in ((2, 24), (2, 3, 7)))
 
     def gradient(params, config):
         def loss(params):
-            trunk = decoder.prefill(params, config, trunks, np.array([24, 17]))
+            trunk = decoder.prefill(params, config, trunks, jnp.array([24, 17]))
             scored = logprobs.token_logprobs(params, config, trunk, branches[..., :-1], branches[..., 1:])
             return scored.mean()
 
         return jax.tree.map(np.asarray, jax.jit(jax.grad(loss))(params))
 
     got = gradient(params, config)
-    for module in (attention, decoder, logprobs):
+    for module in (attention, decoder, layers, logprobs, rotary):
         monkeypatch.setattr(module, "jnp", InFloat64("jax.numpy in float64"))
     with jax.enable_x64(True):
         wide = dataclasses.replace(config)

@@ -8,7 +8,7 @@ import pytest
 
 from spct_jax import models
 from spct_jax.errors import InputError
-from spct_jax.models import attention, decoder, sizes
+from spct_jax.models import attention, layers, rotary, sizes
 
 CONFIG = dataclasses.replace(sizes.toy(97), num_heads=4, num_kv_heads=2, head_dim=16, ffw_width=192, query_scale=0.25, window=8)
 GEMMA3 = dataclasses.replace(
@@ -57,7 +57,7 @@ def test_init_gives_each_layer_its_own_numbers_of_the_right_size():
 def test_norm_is_computed_in_float32_and_scaled_before_the_cast():
     x = jax.random.normal(jax.random.key(0), (3, 64)).astype(jnp.bfloat16) * 100
     scale = jax.random.normal(jax.random.key(1), (64,))
-    got = decoder.RMSNorm(1e-6).apply({"params": {"scale": scale}}, x)
+    got = layers.RMSNorm(1e-6).apply({"params": {"scale": scale}}, x)
     y = np.asarray(x, np.float64)
     want = y / np.sqrt((y**2).mean(-1, keepdims=True) + 1e-6) * (1 + np.asarray(scale, np.float64))
     assert got.dtype == jnp.bfloat16
@@ -69,7 +69,7 @@ def test_rope_depends_on_distance_only_and_divides_positions_by_the_scale():
 
     def product(i, j, scale=1.0):
         def turn(x, at):
-            return attention.rope(x, attention.rope_tables(jnp.array([at]), 16, 1e4, scale))
+            return rotary.rotate(x, rotary.tables(jnp.array([at]), 16, 1e4, scale))
 
         return float(jnp.vdot(turn(q, i), turn(k, j)))
 

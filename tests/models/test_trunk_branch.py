@@ -122,10 +122,11 @@ def test_attention_over_nothing_changes_no_bit_of_what_it_is_combined_with(cap):
     # Scores far below zero: a peak of 0 would underflow where nothing caps them.
     q, k, v = (rng.standard_normal(shape, np.float32) for shape in ((2, 3, 5, 8), (2, 7, 8), (2, 7, 8)))
     k -= 100 * q[:, 0, 0, None] * (cap == 0)
-    part = attention.partial(q, k, v, np.ones((5, 7), bool), cap)
-    nothing = attention.nothing(q.shape, cap, q.dtype)
-    assert float(np.abs(nothing.out).max()) == float(np.abs(nothing.sum).max()) == 0
-    for got, want in zip(attention.combine(nothing, part), part, strict=True):
+    q, k, v = map(jnp.asarray, (q, k, v))
+    part = attention.partial(q, k, v, jnp.ones((5, 7), bool), cap)
+    empty = attention.empty_partial(q.shape, cap, q.dtype)
+    assert float(np.abs(empty.out).max()) == float(np.abs(empty.sum).max()) == 0
+    for got, want in zip(attention.combine(empty, part), part, strict=True):
         np.testing.assert_array_equal(got, want)
 
 
@@ -134,20 +135,21 @@ def test_how_much_of_the_past_is_read_changes_no_bit(cap):
     """Branches have up to 20 columns; the longest one beside them decides how many are read."""
     rng, S = np.random.default_rng(0), 160
     q, k, v = (rng.standard_normal(s, np.float32) for s in ((2, 3, 2, 2, 16), (2, 3, 2, 16, S), (2, 3, 2, S, 16)))
-    base = rng.integers(1, 21, (2, 3)).astype(np.int32)
+    q, k, v = map(jnp.asarray, (q, k, v))
+    base = jnp.asarray(rng.integers(1, 21, (2, 3)), jnp.int32)
     assert decoding.segments(S) == [(0, 32), (32, 64), (64, 128), (128, 160)] and decoding.segments(24) == [(0, 24)]
     past = [(k[..., start:stop], v[..., start:stop, :]) for start, stop in decoding.segments(S)]
 
     @jax.jit
     def attend(longest):
-        return decoding._attend_past(q, past, base, longest, base, None, cap)
+        return decoding.attend_past(q, past, base, longest, base, None, cap)
 
     first, *others = (attend(longest) for longest in (20, 33, 65, 129))
     for other in others:
         jax.tree.map(np.testing.assert_array_equal, other, first)
     scores = np.einsum("BGKMH,BGKHS->BGKMS", q, k)
     scores = cap * np.tanh(scores / cap) if cap else scores
-    weights = np.exp(scores) * (np.arange(S) < base[:, :, None, None, None])
+    weights = np.exp(scores) * (np.arange(S) < np.asarray(base)[:, :, None, None, None])
     want = np.einsum("BGKMS,BGKSH->BGKMH", weights, v) / weights.sum(-1, keepdims=True)
     np.testing.assert_allclose(attention.merge(first), want, rtol=2e-5, atol=2e-6)
     assert not float(np.abs(attend(0).sum).max())
@@ -202,6 +204,6 @@ def test_where_a_trunk_stands_in_its_row_changes_no_bit(slots, name):
 def test_a_score_depends_on_no_other_row():
     hidden, weights = (np.random.default_rng(0).standard_normal(shape, np.float32) for shape in ((163, 1, 64), (64,)))
     order = np.random.default_rng(1).permutation(len(hidden))
-    score = jax.jit(lambda hidden: heads.score({"score": weights}, hidden))
+    score = jax.jit(lambda hidden: heads.score({"score": jnp.asarray(weights)}, hidden))
     np.testing.assert_array_equal(score(hidden[order]), np.asarray(score(hidden))[order])
     np.testing.assert_allclose(score(hidden), hidden @ weights, atol=1e-5)
