@@ -7,6 +7,7 @@ import tempfile
 
 import jax
 import pytest
+import shape_checks  # noqa: F401 (before anything of the package)
 
 from spct_jax import config as config_lib
 from spct_jax import sharding

@@ -1,4 +1,8 @@
-"""The decoder, its sizes and its heads."""
+"""The decoder: its architecture and sizes, trunks and branches, decoding, log-probabilities and heads.
+
+Parameters are plain trees of arrays and all functions are pure: `prefill` reads prompts into a `Trunk`, `extend` and `decode`
+continue it by branches. See `spct_jax.models.decoder` for what a trunk and a branch are, and for the letters of shapes.
+"""
 
 import importlib
 from typing import Any
@@ -36,7 +40,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    # Checkpoints are read a layer above; these two names are here for those who look for them beside the model.
+    # Imported on use: the package of checkpoints is built on this one.
     if name in ("load_hf", "save_hf"):
         return getattr(importlib.import_module("spct_jax.checkpoints.hugging_face"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

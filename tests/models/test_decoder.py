@@ -1,3 +1,5 @@
+"""The decoder: its parameters, and its trunks and branches against the plain forward pass over complete sequences."""
+
 import dataclasses
 import functools
 
@@ -5,10 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from small_models import CONFIGS, LENGTHS, WINDOW, P, V, branched, plain, setup
 
 from spct_jax import models
-from spct_jax.errors import InputError
-from spct_jax.models import attention, layers, rotary, sizes
+from spct_jax.models import sizes
 
 CONFIG = dataclasses.replace(sizes.toy(97), num_heads=4, num_kv_heads=2, head_dim=16, ffw_width=192, query_scale=0.25, window=8)
 GEMMA3 = dataclasses.replace(
@@ -54,76 +56,6 @@ def test_init_gives_each_layer_its_own_numbers_of_the_right_size():
     assert not np.any(params["blocks"]["0"]["post_ffw_norm"]["scale"])
 
 
-def test_norm_is_computed_in_float32_and_scaled_before_the_cast():
-    x = jax.random.normal(jax.random.key(0), (3, 64)).astype(jnp.bfloat16) * 100
-    scale = jax.random.normal(jax.random.key(1), (64,))
-    got = layers.RMSNorm(1e-6).apply({"params": {"scale": scale}}, x)
-    y = np.asarray(x, np.float64)
-    want = y / np.sqrt((y**2).mean(-1, keepdims=True) + 1e-6) * (1 + np.asarray(scale, np.float64))
-    assert got.dtype == jnp.bfloat16
-    np.testing.assert_array_equal(got, jnp.asarray(want, jnp.float32).astype(jnp.bfloat16))
-
-
-def test_rope_depends_on_distance_only_and_divides_positions_by_the_scale():
-    q, k = jax.random.normal(jax.random.key(0), (2, 1, 16))
-
-    def product(i, j, scale=1.0):
-        def turn(x, at):
-            return rotary.rotate(x, rotary.tables(jnp.array([at]), 16, 1e4, scale))
-
-        return float(jnp.vdot(turn(q, i), turn(k, j)))
-
-    assert product(7, 3) == pytest.approx(product(104, 100), abs=1e-4)
-    assert product(7, 3) != pytest.approx(product(7, 4), abs=1e-3)
-    assert product(16, 8, scale=8.0) == pytest.approx(product(2, 1), abs=1e-5)
-
-
-@pytest.mark.parametrize("cap", [0.0, 50.0])
-def test_parts_merge_into_one_softmax_and_an_invisible_part_weighs_nothing(cap):
-    keys = jax.random.split(jax.random.key(0), 3)
-    q = jax.random.normal(keys[0], (2, 3, 5, 8)) * 4
-    k, v = (jax.random.normal(key, (2, 11, 8)) for key in keys[1:])
-    mask = jax.random.bernoulli(jax.random.key(4), 0.7, (5, 11)).at[:, -1].set(True).at[2, :6].set(False)
-    scores = jnp.where(mask, attention.softcap(jnp.einsum("KMTH,KSH->KMTS", q, k), cap), -jnp.inf)
-    want = jnp.einsum("KMTS,KSH->KMTH", jax.nn.softmax(scores, -1), v)
-    parts = [attention.partial(q, k[:, part], v[:, part], mask[:, part], cap) for part in (slice(6), slice(6, 11))]
-    np.testing.assert_allclose(attention.merge(*parts), want, atol=2e-6)
-
-
-@pytest.mark.parametrize("cap", [0.0, 5.0])
-def test_one_query_in_parts_equals_attention_to_all_keys_at_once(cap):
-    B, G, K, M, H, S, U = 2, 3, 2, 2, 8, 7, 2
-    keys = jax.random.split(jax.random.key(0), 5)
-    q = jax.random.normal(keys[0], (B, G, K, M, H))
-    trunk_k, trunk_v = (jax.random.normal(key, (U, B, K, S, H)) for key in keys[1:3])
-    own_k, own_v = (jax.random.normal(key, (B, G, K, 5, H)) for key in keys[3:])
-    lengths, place, times = jnp.array([[7, 3], [2, 6]]), jnp.array([[0, 1, 1], [1, 0, 0]]), jnp.array([[0, 2, 4]] * B)
-    visible = [attention.trunk_mask(lengths[:, u], S, times, 6) & (place == u)[..., None] for u in range(U)]
-    on_own = attention.causal_mask(times, jnp.arange(5), 6)
-    got = attention.merge(
-        *(attention.one_query_on_trunk(q, trunk_k[u], trunk_v[u], visible[u], cap) for u in range(U)),
-        attention.one_query_on_branch(q, jnp.swapaxes(own_k, -1, -2), own_v, on_own, cap),
-    )
-    for b, g in np.ndindex(B, G):
-        u, time = int(place[b, g]), int(times[b, g])
-        trunk_times = range(max(-int(lengths[b, u]), time - 5), 0)
-        chosen = [S + t for t in trunk_times]
-        k = jnp.concatenate([trunk_k[u, b][:, chosen], own_k[b, g][:, : time + 1]], axis=1)
-        v = jnp.concatenate([trunk_v[u, b][:, chosen], own_v[b, g][:, : time + 1]], axis=1)
-        weights = jax.nn.softmax(attention.softcap(jnp.einsum("KMH,KSH->KMS", q[b, g], k), cap), axis=-1)
-        np.testing.assert_allclose(got[b, g], jnp.einsum("KMS,KSH->KMH", weights, v), rtol=1e-5, atol=1e-5)
-
-
-@pytest.mark.parametrize("cap", [0.0, 50.0])
-def test_parts_without_a_visible_key_change_no_bit(cap):
-    k, v = (jax.random.normal(jax.random.key(i), (1, 9, 8)) for i in range(2))
-    q = jax.random.normal(jax.random.key(2), (1, 1, 1, 8))
-    seen = attention.partial(q, k, v, jnp.ones((1, 9), bool), cap)
-    unseen = attention.partial(q, k + 1, v, jnp.zeros((1, 9), bool), cap)
-    for parts in ((seen, unseen), (unseen, seen), (unseen, seen, unseen)):
-        np.testing.assert_array_equal(attention.merge(*parts), attention.merge(seen))
-
-
 @pytest.mark.parametrize("config", [CONFIG, GEMMA3])
 def test_unrolled_stack_and_remat_change_nothing(config):
     params = initial(config)
@@ -148,14 +80,40 @@ def test_bfloat16_activations_keep_float32_logits_near_the_float32_ones():
     assert float(jnp.abs(half - full).mean()) < 0.05
 
 
-def test_score_head_maps_hidden_states_to_scalars():
-    head = models.init_score_head(CONFIG, jax.random.key(0))
-    hidden = jax.random.normal(jax.random.key(1), (2, 3, 64)).astype(jnp.bfloat16)
-    got = models.score(head, hidden)
-    assert head["score"].shape == (64,) and got.dtype == jnp.float32
-    np.testing.assert_allclose(got, np.asarray(hidden, np.float32) @ np.asarray(head["score"]), rtol=1e-4, atol=1e-5)
+@pytest.mark.parametrize("name", CONFIGS)
+def test_gradients_equal_the_plain_forwards(name):
+    config, params, *data = setup(name)
+    config = dataclasses.replace(config, remat="full" if name == "gemma3" else "none")
+    weights = jax.random.normal(jax.random.key(3), data[-1].shape)
+
+    def loss(params, forward):
+        return (forward(params, config, *data)[0] * weights).sum()
+
+    want = jax.jit(jax.grad(lambda p: loss(p, plain)))(params)
+    got = jax.jit(jax.grad(lambda p: loss(p, functools.partial(branched, time_chunk=5))))(params)
+    error = jax.tree.map(lambda a, b: float(np.linalg.norm(a - b) / np.linalg.norm(b)), got, want)
+    assert max(jax.tree.leaves(error)) <= 1e-5, error
 
 
-def test_what_is_computed_again_is_one_of_three():
-    with pytest.raises(InputError, match="model.remat: 'half' is none of none, full, dots"):
-        dataclasses.replace(sizes.toy(), remat="half")
+def test_neither_the_bucket_nor_its_padding_matters():
+    config, params, trunks, lengths, inputs, targets = setup("gemma2")
+    want = branched(params, config, trunks, lengths, inputs, targets)[0]
+    padding = jnp.arange(P) < P - lengths[:, None]
+    garbage = jnp.where(padding, (trunks * 7 + 3) % V, trunks)
+    np.testing.assert_array_equal(branched(params, config, garbage, lengths, inputs, targets)[0], want)
+    wider = jnp.pad(trunks, ((0, 0), (8, 0)), constant_values=5)
+    np.testing.assert_allclose(branched(params, config, wider, lengths, inputs, targets)[0], want, atol=1e-5)
+
+
+def test_trunk_keeps_one_window_of_keys_in_local_layers():
+    config, params, trunks, lengths, *_ = setup("gemma2")
+    layers = jax.eval_shape(lambda: models.prefill(params, config, trunks, lengths)).layers["blocks"]
+    assert layers["0"][0].shape == (2, len(LENGTHS), 2, WINDOW, 16)
+    assert layers["1"][0].shape == (2, len(LENGTHS), 2, P, 16)
+
+
+def test_branches_do_not_see_each_other():
+    config, params, trunks, lengths, inputs, targets = setup("gemma2")
+    want = branched(params, config, trunks, lengths, inputs, targets)[0]
+    other = inputs.at[:, 1:].set((inputs[:, 1:] + 1) % V)
+    np.testing.assert_array_equal(branched(params, config, trunks, lengths, other, targets)[0][:, 0], want[:, 0])

@@ -1,0 +1,98 @@
+"""Decoding one token at a time: the same as all positions at once, whatever other branches are at."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from small_models import CONFIGS, LENGTHS, G, T, V, setup
+
+from spct_jax import models
+from spct_jax.models import attention, decoding
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_decoding_one_token_at_a_time_equals_extending_in_one_go(name):
+    config, params, trunks, lengths, inputs, _ = setup(name)
+    trunk = jax.jit(models.prefill, static_argnames="config")(params, config, trunks, lengths)
+    want = jax.jit(models.extend, static_argnames="config")(params, config, trunk, inputs)
+    step = jax.jit(models.decode, static_argnames="config")
+    for chunk in (1, 4, 16):
+        cache = models.init_cache(config, len(LENGTHS), G, T + 2, chunk)
+        for t in range(T):
+            base = jnp.full((len(LENGTHS), G), t // chunk * chunk)
+            hidden, cache = step(params, config, (trunk,), inputs[..., t], cache, base, t % chunk)
+            np.testing.assert_allclose(hidden, want[:, :, t], atol=2e-5)
+            cache = models.flush(cache, base) if t % chunk == chunk - 1 else cache
+
+
+@pytest.mark.parametrize("cap", [0.0, 50.0])
+def test_how_much_of_the_past_is_read_changes_no_bit(cap):
+    """Branches have up to 20 columns; the longest one beside them decides how many are read."""
+    rng, S = np.random.default_rng(0), 160
+    q, k, v = (rng.standard_normal(s, np.float32) for s in ((2, 3, 2, 2, 16), (2, 3, 2, 16, S), (2, 3, 2, S, 16)))
+    q, k, v = map(jnp.asarray, (q, k, v))
+    base = jnp.asarray(rng.integers(1, 21, (2, 3)), jnp.int32)
+    assert decoding.segments(S) == [(0, 32), (32, 64), (64, 128), (128, 160)] and decoding.segments(24) == [(0, 24)]
+    past = [(k[..., start:stop], v[..., start:stop, :]) for start, stop in decoding.segments(S)]
+
+    @jax.jit
+    def attend(longest):
+        return decoding.attend_past(q, past, base, longest, base, None, cap)
+
+    first, *others = (attend(longest) for longest in (20, 33, 65, 129))
+    for other in others:
+        jax.tree.map(np.testing.assert_array_equal, other, first)
+    scores = np.einsum("BGKMH,BGKHS->BGKMS", q, k)
+    scores = cap * np.tanh(scores / cap) if cap else scores
+    weights = np.exp(scores) * (np.arange(S) < np.asarray(base)[:, :, None, None, None])
+    want = np.einsum("BGKMS,BGKSH->BGKMH", weights, v) / weights.sum(-1, keepdims=True)
+    np.testing.assert_allclose(attention.merge(first), want, rtol=2e-5, atol=2e-6)
+    assert not float(np.abs(attend(0).sum).max())
+
+
+@pytest.mark.parametrize("alike", [False, True])
+def test_a_chunk_goes_where_it_belongs_in_the_past_and_nowhere_else(alike):
+    config, rng, C = CONFIGS["gemma2"], np.random.default_rng(0), 8
+    cache = models.init_cache(config, 2, 3, 100, C)
+    cache = jax.tree.map(lambda x: jnp.asarray(rng.standard_normal(x.shape, np.float32)), cache)
+    base = np.full((2, 3), 72) if alike else np.array([[0, 24, 32], [56, 64, 120]])
+    flushed = models.flush(cache, jnp.int32(72) if alike else jnp.asarray(base))
+    for name, (k, v) in cache.recent["blocks"].items():
+        for new, number, axis in ((np.swapaxes(k, -1, -2), 0, -1), (v, 1, -2)):
+            want, got = (
+                np.moveaxis(np.concatenate([pair[number] for pair in c.past["blocks"][name]], axis), axis, 3).copy()
+                for c in (cache, flushed)
+            )
+            for b, g in np.ndindex(2, 3):
+                want[:, b, g, base[b, g] : base[b, g] + C] = np.moveaxis(new, axis, 3)[:, b, g]
+            np.testing.assert_array_equal(got, want)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("slots", [67, 79, 103])
+def test_where_a_trunk_stands_in_its_row_changes_no_bit(slots, name):
+    """Every row has the same three trunks, in another order each; every branch reads on from its own."""
+    config, params, *_ = setup(name)
+    tokens = jax.random.randint(jax.random.key(4), (3, slots), 0, V)
+    own = jax.jit(models.prefill, static_argnames="config")(params, config, tokens, jnp.array([slots, 11, slots // 2]))
+    orders = np.array(list(itertools.permutations(range(3))))
+    place = jnp.array(np.argsort(orders, axis=1)[:, [0, 1, 2, 1]])
+
+    def row_of(order):
+        layers = {
+            group: jax.tree.map(lambda x, axis=int(group == "blocks"): jnp.take(x, order, axis=axis), stack)
+            for group, stack in own.layers.items()
+        }
+        return models.Trunk(layers=layers, lengths=own.lengths[order])
+
+    cache = models.init_cache(config, *place.shape, 8, 8)
+    last = jnp.broadcast_to(jnp.array([5, 6, 7, 8]), place.shape)
+    trunks = tuple(row_of(order) for order in orders.T)
+    step = jax.jit(models.decode, static_argnames="config")
+    hidden, _ = step(params, config, trunks, last, cache, jnp.zeros_like(place), 0, place)
+    np.testing.assert_array_equal(hidden, np.broadcast_to(hidden[:1], hidden.shape))
+    cache = models.init_cache(config, 1, 1, 8, 8)
+    want, _ = step(params, config, (row_of(np.array([1])),), last[:1, 1:2], cache, jnp.zeros((1, 1), int), 0)
+    np.testing.assert_allclose(hidden[0, 1], want[0, 0], atol=2e-5)
