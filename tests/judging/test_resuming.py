@@ -6,8 +6,8 @@ import pytest
 from judge_stand_in import GOOD, MIXED, SETTINGS, Judge, comparison, read, run, unscored, write
 
 from spct_jax.errors import InputError
-from spct_jax.files import lock
 from spct_jax.judging import files
+from spct_jax.locks import lock
 
 
 @pytest.mark.parametrize("lines", [GOOD[:2], [*MIXED[:2], b"", *MIXED[4:5]]])
