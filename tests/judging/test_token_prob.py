@@ -1,6 +1,7 @@
 """The probabilities of the numbers that a choice could have been."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from small_judge import judge, tokenizer
 
@@ -21,7 +22,7 @@ def test_votes_of_an_llm_judge_and_their_weights():
     params, config = one.models.policy.params, one.models.policy.config
     positions, among = np.array([[position]]), np.array([[[*candidates, token_prob.ABSENT]]])
     got = token_prob.make_weigher(one.models.layout, config)(params, groups, positions, among)[0, 0]
-    row = np.array([[*prompt, *tokens]])
+    row = jnp.array([[*prompt, *tokens]])
     logits = models.logits(params, config, row)[0, len(prompt) + position - 1]
     np.testing.assert_allclose(got[:3], jax.nn.softmax(logits[np.array(candidates)]), atol=1e-5)
     assert got[3] == 0
