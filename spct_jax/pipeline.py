@@ -4,6 +4,7 @@ import dataclasses
 import json
 import pathlib
 import sys
+from collections import Counter
 from collections.abc import Callable
 
 from spct_jax import checkpoints, distributed, files, locks, memory
@@ -14,7 +15,7 @@ from spct_jax.grm.prompts import Prompter
 from spct_jax.reporting import report
 from spct_jax.training import grpo, meta, provenance, rejection, sft
 from spct_jax.training.context import Run, make_layouts
-from spct_jax.training.data import drop_misfits, load_dataset, load_tokenizer, name_templates
+from spct_jax.training.data import demonstrations, drop_misfits, load_dataset, load_tokenizer, name_templates
 from spct_jax.training.parameters import LostStepsError, architecture
 
 STAGES: dict[str, Callable[[Run], dict]] = {
@@ -117,8 +118,9 @@ def check(run: Run) -> None:
     stages, data = run.config.stages, run.config.data
     toy = "" if data.train else "toy."
     if "sft" in stages:
-        parts, skipped = sft.demonstrations(run, "demonstrations", "general")
-        if not any(len(examples) for examples, _ in parts):
+        found = [demonstrations(run, name) for name in ("demonstrations", "general")]
+        if not any(pool.count for pool, _ in found):
+            skipped = dict(sum((Counter(left_out) for _, left_out in found), Counter()))
             reason = f"none fits: {skipped}" if skipped else "there are none"
             raise InputError(f"config.data.{toy}demonstrations: sft needs demonstrations ({reason})")
     for stage in ("rejection", "rft", "rl", "meta_rm"):

@@ -76,8 +76,9 @@ def main() -> None:
         setattr(pipeline, name, during(getattr(pipeline, name), parsed, lines[part]))
     run = pipeline.prepare(config, flags.directory / "run")
     shown = {name: during(demonstrations, parsed, lines["survey"])(run, name) for name in ("demonstrations", "general")}
-    examples, size = shown["demonstrations"][0] + shown["general"][0], max(sizes.max() for _, sizes, _ in shown.values())
-    skipped = sum((collections.Counter(without) for _, _, without in shown.values()), collections.Counter())
+    (judging, _), (general, _) = shown.values()
+    examples, size = judging.examples + general.examples, max(judging.sizes.max(), general.sizes.max())
+    skipped = sum((collections.Counter(left_out) for _, left_out in shown.values()), collections.Counter())
     chosen = [examples[i] for i in batches.order(0, "sft", len(examples), 0, B)]
     groups = distributed.fetch(during(packing.pack, parsed, lines["sft"])(run, chosen, size))
     numbers = batches.order(0, "rl", len(run.dataset.train), 0, B)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from jaxtyping import Int
 
 from spct_jax import checkpoints, distributed
 from spct_jax.config import Config
@@ -21,6 +22,7 @@ from spct_jax.grm.config import PromptConfig
 from spct_jax.grm.template import load_template
 from spct_jax.toy import demonstrator, world
 from spct_jax.training.context import Dataset, Run
+from spct_jax.training.mixture import Pool
 
 
 def load_dataset(config: Config, directory: pathlib.Path) -> Dataset:
@@ -101,8 +103,8 @@ def fits(run: Run, comparison: Comparison) -> bool:
     return run.prompter.longest(comparison, **prompted, limit=limit) <= limit
 
 
-def survey(run: Run, name: str, measure: Callable[[Any], int]) -> np.ndarray:
-    """Int32 of every record of a part of the dataset; `measure` is a function of the record, its prompts and the limits."""
+def survey(run: Run, name: str, measure: Callable[[Any], int]) -> Int[np.ndarray, " N"]:
+    """A number for every record of a part of the dataset; `measure` is a function of the record, its prompts and the limits."""
     data = run.config.data
     stamp = f"{run.prompter.digest} {data.max_prompt} {data.max_completion} {_prompted(run)} over all orders"
     return index.survey(getattr(run.dataset, name), measure, run.workdir / "data" / f"{name}.survey", stamp)
@@ -136,8 +138,8 @@ def drop_misfits(run: Run) -> Run:
     return dataclasses.replace(run, dataset=dataclasses.replace(run.dataset, **kept, reports=reports))
 
 
-def demonstrations(run: Run, name: str) -> tuple[Records[Example], np.ndarray, dict[str, int]]:
-    """Those of a part of the dataset that fit: (examples, Int32 of how many completions each has, others by reason)."""
+def demonstrations(run: Run, name: str) -> tuple[Pool, dict[str, int]]:
+    """Those of a part of the dataset that fit, and how many others there are, by reason."""
     data, tokenizer, shown = run.config.data, run.prompter.tokenizer, getattr(run.dataset, name)
     reasons = {"prompt too long": 0, "completion too long": -1}
 
@@ -158,4 +160,4 @@ def demonstrations(run: Run, name: str) -> tuple[Records[Example], np.ndarray, d
     sizes = survey(run, name, measure)
     examples = Records(lambda i: Example(f"{name} {i}", int(sizes[i]), lambda: tokens(shown[i])), np.flatnonzero(sizes > 0))
     skipped = {reason: int((sizes == code).sum()) for reason, code in reasons.items() if (sizes == code).any()}
-    return examples, sizes[sizes > 0], skipped
+    return Pool(examples, sizes[sizes > 0]), skipped

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jaxtyping import Array, Float, Int, Num
 
 from spct_jax.checkpoints import train_state
 from spct_jax.data import batches
@@ -24,15 +25,8 @@ from spct_jax.training.losses import completion_mask, group_logprobs
 from spct_jax.training.metrics import Max, Mean, Metrics, Percentile, merge
 
 
-def group_advantages(rewards: np.ndarray) -> np.ndarray:
-    """(r - mean) / std within each group, population std; zero where all rewards of a group are equal.
-
-    Args:
-      rewards: Float32[B G].
-
-    Returns:
-      Float32[B G].
-    """
+def group_advantages(rewards: Num[np.ndarray, "B G"]) -> Float[np.ndarray, "B G"]:
+    """(r - mean) / std within each group, population std, in float32; zero where all rewards of a group are equal."""
     rewards = np.asarray(rewards, np.float32)
     spread = rewards.max(axis=1, keepdims=True) > rewards.min(axis=1, keepdims=True)
     centred = rewards - rewards.mean(axis=1, keepdims=True)
@@ -69,7 +63,7 @@ class GRPOHyperparameters:
 
 def grpo_loss(
     params: Any, config: ModelConfig, batch: GRPOBatch, hyperparameters: GRPOHyperparameters, micro_batches: int = 1
-) -> tuple[jax.Array, tuple[Metrics, jax.Array]]:
+) -> tuple[Float[Array, ""], tuple[Metrics, Float[Array, "B G T"]]]:
     """Negative Eq. 15: clipped surrogate minus beta times the k3 estimate of KL, mean over a sequence, then sequences.
 
     Args:
@@ -80,7 +74,7 @@ def grpo_loss(
       micro_batches: how many there are.
 
     Returns:
-      (loss, (metrics, the policy's log-probabilities Float32[B G T])).
+      (loss, (metrics, the policy's log-probabilities)).
     """
     groups, clip = batch.groups, hyperparameters.clip
     logprobs, entropy = group_logprobs(params, config, groups, hyperparameters.temperature)
@@ -116,8 +110,8 @@ def grpo_loss(
 
 def grpo_gradients(
     params: Any, batch: GRPOBatch, hyperparameters: GRPOHyperparameters, *, config: ModelConfig, micro_batches: int = 1
-) -> tuple[Any, Metrics, jax.Array]:
-    """Gradients of `grpo_loss`, its metrics, and the policy's log-probabilities Float32[B G T]."""
+) -> tuple[Any, Metrics, Float[Array, "B G T"]]:
+    """Gradients of `grpo_loss`, its metrics, and the policy's log-probabilities."""
 
     def loss(params, batch):
         return grpo_loss(params, config, batch, hyperparameters, micro_batches)
@@ -215,8 +209,8 @@ def run_rl(run: Run) -> dict[str, float]:
     return {**summary, "data": {"read": read, "used": used, "skipped": {SOLVED: read - used} if used < read else {}}}
 
 
-def outcome_metrics(drawn: Sequence[Rollout], given: np.ndarray) -> Metrics:
-    """What the completions of a step came to: rewards Float64[B G], malformed and truncated ones, groups that teach nothing."""
+def outcome_metrics(drawn: Sequence[Rollout], given: Num[np.ndarray, "B G"]) -> Metrics:
+    """What a step drew: the rewards given, malformed and truncated completions, groups without spread."""
     return {
         "reward": Mean(given.sum(), given.size),
         "accuracy": Mean((given > 0).sum(), given.size),
@@ -247,7 +241,7 @@ def roofline_seconds(run: Run, drawn: list[Rollout], read: int) -> float:
 SOLVED = "solved by the policy of the rejection stage in all draws"
 
 
-def problems_of(run: Run) -> np.ndarray:
+def problems_of(run: Run) -> Int[np.ndarray, " N"]:
     """Numbers of the training comparisons that RL learns from, ascending.
 
     Raises:
@@ -262,7 +256,7 @@ def problems_of(run: Run) -> np.ndarray:
     return left
 
 
-def batch_of(run: Run, problems: np.ndarray, step: int) -> list[int]:
+def batch_of(run: Run, problems: Int[np.ndarray, " N"], step: int) -> list[int]:
     """Numbers of the training comparisons of a step, out of those that RL learns from."""
     chosen = batches.order(run.config.seed, "rl", len(problems), step, run.config.rl.batch_size)
     return [int(problems[i]) for i in chosen]

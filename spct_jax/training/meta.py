@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jaxtyping import Array, Float
 
 from spct_jax import distributed
 from spct_jax.checkpoints import train_state
@@ -27,9 +28,13 @@ from spct_jax.training.metrics import Mean, Metrics
 
 
 def meta_loss(
-    params: Any, config: ModelConfig, groups: Groups, labels: jax.Array, total: jax.Array | None = None
-) -> tuple[jax.Array, Metrics]:
-    """Binary cross-entropy of correctness labels Float32[B G], mean over critiques; empty ones do not count.
+    params: Any,
+    config: ModelConfig,
+    groups: Groups,
+    labels: Float[Array | np.ndarray, "B G"],
+    total: Float[Array, ""] | None = None,
+) -> tuple[Float[Array, ""], Metrics]:
+    """Binary cross-entropy of correctness labels, 0 or 1, mean over critiques; empty ones do not count.
 
     `total` is the number of critiques of the whole batch, where `groups` are a part of it.
     """
@@ -48,7 +53,7 @@ def meta_loss(
 
 
 def meta_gradients(
-    params: Any, groups: Groups, labels: jax.Array, *, config: ModelConfig, micro_batches: int = 1
+    params: Any, groups: Groups, labels: Float[Array | np.ndarray, "B G"], *, config: ModelConfig, micro_batches: int = 1
 ) -> tuple[Any, Metrics]:
     """Gradients of `meta_loss` and its metrics, of so many micro-batches one after the other."""
     total = (groups.lengths > 0).astype(jnp.float32).sum()

@@ -6,6 +6,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float
 
 
 @flax.struct.dataclass
@@ -54,8 +55,8 @@ class Percentile:
     percent: float = flax.struct.field(pytree_node=False)
 
     @classmethod
-    def of_exp(cls, logs: jax.Array, mask: jax.Array, percent: float) -> "Percentile":
-        """Of exp(`logs`) where `mask`, Float32 of the same shape, is 1."""
+    def of_exp(cls, logs: Float[Array, "*shape"], mask: Float[Array, "*shape"], percent: float) -> "Percentile":
+        """Of exp(`logs`) where `mask` is 1."""
         bins = jnp.clip(jnp.ceil(logs * 100).astype(jnp.int32) + 64, 0, len(EDGES) - 1)
         return cls(jnp.zeros(len(EDGES)).at[bins.ravel()].add(mask.ravel()), percent)
 

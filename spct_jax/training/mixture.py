@@ -10,9 +10,24 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
+from jaxtyping import Int
 
 from spct_jax.data import batches
 from spct_jax.data.batches import Example
+
+
+@dataclasses.dataclass(frozen=True)
+class Pool:
+    """Examples of one kind, whose completions are drawn from for every step."""
+
+    examples: Sequence[Example]
+    sizes: Int[np.ndarray, " N"]
+    """How many completions each example has."""
+
+    @property
+    def count(self) -> int:
+        """Of examples."""
+        return len(self.examples)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,20 +54,20 @@ def rows_of(batch_size: int, general_fraction: float, in_pairs: float) -> Rows:
 
 
 def split(rows: int, most: int, shards: int) -> tuple[int, int]:
-    """(rows with those that fill up, parts): equal parts of at most `most` rows, where that is not less than the devices take.
+    """(rows with those that fill up, micro-batches): equal ones of at most `most` rows, or of as many as the devices take.
 
     Args:
       rows: how many are wanted.
-      most: rows of a part.
-      shards: how many rows the devices take at once.
+      most: rows of a micro-batch.
+      shards: how many rows the devices take at once; a micro-batch has a multiple of them.
     """
-    parts = math.ceil(rows / most)
-    each = math.ceil(rows / parts / shards) * shards
-    return parts * each, parts
+    micro_batches = math.ceil(rows / most)
+    each = math.ceil(rows / micro_batches / shards) * shards
+    return micro_batches * each, micro_batches
 
 
 def shapes(rows: Rows, batch_size: int, accumulate: int, shards: int) -> dict[int, tuple[int, int]]:
-    """Branches of a row -> (rows, parts) as `split` has them; a part has `batch_size / accumulate` completions."""
+    """Branches of a row -> (rows, micro-batches) as `split` has them, each of `batch_size / accumulate` completions."""
     return {size: split(n, max(batch_size // accumulate // size, shards), shards) for size, n in rows.groups().items()}
 
 
@@ -69,10 +84,10 @@ class Mixture:
         stream: str,
         batch_size: int,
         general_fraction: float,
-        judging: tuple[Sequence[Example], np.ndarray],
-        general: tuple[Sequence[Example], np.ndarray],
+        judging: Pool,
+        general: Pool,
     ):
-        """Of examples and how many completions each has; where there are none of one kind, all are of the other.
+        """Of two kinds of examples; where there are none of one kind, all are of the other.
 
         Args:
           seed: of the run.
@@ -83,9 +98,9 @@ class Mixture:
           general: demonstrations of anything else.
         """
         self._seed, self._stream = seed, stream
-        self._judging, self._general = judging[0], general[0]
-        fraction = general_fraction if len(judging[0]) and len(general[0]) else float(len(judging[0]) == 0)
-        sizes, total = judging[1], int(judging[1].sum())
+        self._judging, self._general = judging.examples, general.examples
+        fraction = general_fraction if judging.count and general.count else float(judging.count == 0)
+        sizes, total = judging.sizes, int(judging.sizes.sum())
         pairs = _pieces(sizes // 2, 2)
         rows = rows_of(batch_size, fraction, 2 * len(pairs) / max(total, 1))
         # As many pairs of the data are kept as a step's share of them asks for; the completions of the others go alone.
@@ -96,7 +111,7 @@ class Mixture:
         last = np.stack([odd, sizes[odd] - 1], 1)
         self._pairs = pairs[:kept]
         self._singles = np.concatenate([last, pairs[kept:], pairs[kept:] + [0, 1]])
-        self._alone = _pieces(general[1], 1)
+        self._alone = _pieces(general.sizes, 1)
 
     def batch(self, step: int) -> dict[int, list[Example]]:
         """Branches of a row -> the rows of a step, every one as many completions of one example."""

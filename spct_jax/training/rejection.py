@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import tqdm
+from jaxtyping import Int
 
 from spct_jax import distributed, files
 from spct_jax.data import batches
@@ -104,7 +105,7 @@ def read(run: Run, draws: Draws) -> Iterator[tuple[int, Rollout]]:
         yield from zip(_shown(run, draws, numbers), rollout.read(_part(run, draws, start)), strict=True)
 
 
-def solved(run: Run) -> np.ndarray:
+def solved(run: Run) -> Int[np.ndarray, " N"]:
     """Numbers of the training comparisons whose unhinted draws are all correct, ascending."""
     return np.array(sorted(number for number, plain in read(run, UNHINTED) if all(correct(plain))), np.int64)
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jaxtyping import Float, UInt32
 
 from spct_jax import distributed, files
 from spct_jax.data.jsonl import read_jsonl, write_jsonl
@@ -35,7 +36,7 @@ def draw(
     temperature: float,
     index: int = 0,
     hinted: bool = False,
-) -> tuple[list[Rollout], np.ndarray]:
+) -> tuple[list[Rollout], Float[np.ndarray, "B G T"]]:
     """Draws completions of B training comparisons, each shown in an order of its own.
 
     A comparison that comes up again gets another order and other completions than before.
@@ -52,7 +53,7 @@ def draw(
       hinted: whether the prompt names the best response.
 
     Returns:
-      (rollouts, the sampler's log-probabilities Float32[B G T]), the same on all processes.
+      (rollouts, the sampler's log-probabilities), the same on all processes.
 
     Raises:
       InputError: logits are not finite.
@@ -85,7 +86,7 @@ def draw(
     return [drawn[row] for row in range(len(numbers))], logprobs
 
 
-def comparison_keys(key: jax.Array, ids: Sequence[str]) -> np.ndarray:
+def comparison_keys(key: jax.Array, ids: Sequence[str]) -> UInt32[np.ndarray, "B 2"]:
     """Key data of comparisons: `key` folded with the id."""
     return np.asarray(_fold(key, np.array([orders.stable_hash(i) for i in ids], np.uint32)))
 
@@ -133,11 +134,11 @@ def read(path: str | os.PathLike) -> list[Rollout]:
     return read
 
 
-def roll_out(run: Run, params: Any, numbers: list[int], step: int) -> tuple[list[Rollout], np.ndarray]:
+def roll_out(run: Run, params: Any, numbers: list[int], step: int) -> tuple[list[Rollout], Float[np.ndarray, "B G T"]]:
     """Draws one group per comparison of a step, in an order of its own, and logs them.
 
     Returns:
-      (the rollouts, the sampler's log-probabilities Float32[B G T]).
+      (the rollouts, the sampler's log-probabilities).
     """
     config = run.config.rl
     drawn, logprobs = draw(
@@ -158,7 +159,7 @@ def roll_out(run: Run, params: Any, numbers: list[int], step: int) -> tuple[list
     return drawn, logprobs
 
 
-def read_log(run: Run, step: int) -> tuple[list[Rollout], np.ndarray] | None:
+def read_log(run: Run, step: int) -> tuple[list[Rollout], Float[np.ndarray, "B G T"]] | None:
     """What `roll_out` gave for a step before the run was interrupted, to the bit; None where it is to be drawn."""
     path = path_of(run, step)
     if not (run.config.checkpoint.reuse_rollouts and distributed.agree(path.exists() and path.with_suffix(".npy").exists())):

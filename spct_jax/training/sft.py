@@ -1,12 +1,13 @@
 """Supervised fine-tuning on completions that share prompts: the cold start, and RFT on what rejection sampling kept."""
 
-import collections
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import numpy as np
 import optax
+from jaxtyping import Array, Float
 
 from spct_jax.checkpoints import train_state
 from spct_jax.data.batches import Groups
@@ -19,9 +20,12 @@ from spct_jax.training.config import RFTConfig, SFTConfig
 from spct_jax.training.context import Run
 from spct_jax.training.losses import completion_mask, group_logprobs
 from spct_jax.training.metrics import Mean, Metrics, merge
+from spct_jax.training.mixture import Pool
 
 
-def sft_loss(params: Any, config: ModelConfig, groups: Groups, total: jax.Array | None = None) -> tuple[jax.Array, Metrics]:
+def sft_loss(
+    params: Any, config: ModelConfig, groups: Groups, total: Float[Array, ""] | None = None
+) -> tuple[Float[Array, ""], Metrics]:
     """Mean negative log-likelihood of the completion tokens; the terminator counts, prompts and padding do not.
 
     `total` is the number of tokens of the whole batch, where `groups` are a part of it.
@@ -86,9 +90,7 @@ def make_step(
     )
 
 
-def train(
-    run: Run, stage: str, config: SFTConfig | RFTConfig, judging: tuple[Any, np.ndarray], general: tuple[Any, np.ndarray]
-) -> dict[str, float]:
+def train(run: Run, stage: str, config: SFTConfig | RFTConfig, judging: Pool, general: Pool) -> dict[str, float]:
     """Runs a stage on examples that judge and general ones, as `mixture.Mixture` has them; returns its summary."""
     optimizer = optimizers.make(config.optimizer, config.steps)
     mixed = mixture.Mixture(run.config.seed, stage, config.batch_size, config.general_fraction, judging, general)
@@ -117,10 +119,10 @@ def train(
 
 def run_sft(run: Run) -> dict[str, float]:
     """Cold start: demonstrations of judging, general instructions mixed in."""
-    (judging, general), skipped = demonstrations(run, "demonstrations", "general")
-    used = len(judging[0]) + len(general[0])
+    judging, skipped = data.demonstrations(run, "demonstrations")
+    general, others = data.demonstrations(run, "general")
     summary = train(run, "sft", run.config.sft, judging, general)
-    return {**summary, "data": {"read": used + sum(skipped.values()), "used": used, "skipped": skipped}}
+    return summary | {"data": _used(judging, general, Counter(skipped) + Counter(others))}
 
 
 def run_rft(run: Run) -> dict[str, float]:
@@ -128,17 +130,13 @@ def run_rft(run: Run) -> dict[str, float]:
     retained = rejection.retained_examples(run)
     if not retained:
         raise InputError("rft: rejection sampling kept no draw; train the cold start (config.sft) longer")
-    (general,), skipped = demonstrations(run, "general")
-    summary = train(run, "rft", run.config.rft, (retained, np.array([e.size for e in retained])), general)
-    used = len(retained) + len(general[0])
-    return {**summary, "data": {"read": used + sum(skipped.values()), "used": used, "skipped": skipped}}
+    judging = Pool(retained, np.array([e.size for e in retained]))
+    general, skipped = data.demonstrations(run, "general")
+    summary = train(run, "rft", run.config.rft, judging, general)
+    return summary | {"data": _used(judging, general, skipped)}
 
 
-def demonstrations(run: Run, *names: str) -> tuple[list[tuple[Any, np.ndarray]], dict[str, int]]:
-    """(examples, how many completions each has) of parts of the dataset, and how many are left out, by reason."""
-    found, skipped = [], collections.Counter()
-    for name in names:
-        examples, sizes, without = data.demonstrations(run, name)
-        found.append((examples, sizes))
-        skipped.update(without)
-    return found, dict(skipped)
+def _used(judging: Pool, general: Pool, skipped: dict[str, int]) -> dict[str, Any]:
+    """What a summary says of a stage's data."""
+    used = judging.count + general.count
+    return {"read": used + sum(skipped.values()), "used": used, "skipped": dict(skipped)}

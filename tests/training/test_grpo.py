@@ -43,7 +43,7 @@ def loss_of(params, groups, advantages, old, reference, **options):
 
 def test_advantages_of_the_papers_groups():
     """With G = 4 and rewards of +-1: one right gives +1.73 and -0.58, two right +-1, all equal 0."""
-    got = grpo.group_advantages([[1, -1, -1, -1], [1, 1, -1, -1], [1, 1, 1, 1], [-1, -1, -1, -1]])
+    got = grpo.group_advantages(np.array([[1, -1, -1, -1], [1, 1, -1, -1], [1, 1, 1, 1], [-1, -1, -1, -1]]))
     np.testing.assert_allclose(got[0], [3**0.5, *[-(3**-0.5)] * 3], rtol=1e-6)
     np.testing.assert_array_equal(got[1:], [[1, 1, -1, -1], [0] * 4, [0] * 4])
 

@@ -26,7 +26,7 @@ def examples(name, counts):
     def make(i):
         return Example(f"{name} {i}", int(counts[i]), lambda: ((i,), [(i, c) for c in range(counts[i])]))
 
-    return [make(i) for i in range(len(counts))], counts
+    return mixture.Pool([make(i) for i in range(len(counts))], counts)
 
 
 def mixed(batch_size=256, fraction=0.85, judging=RETAINED, general=(1, 2) * 500, seed=3):
