@@ -3,7 +3,7 @@
 import beartype
 from jaxtyping import install_import_hook
 
-CHECKED = ("spct_jax.models",)
+CHECKED = ("spct_jax.models", "spct_jax.training")
 
 _check = beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))
 

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int, Num
 
 from spct_jax.checkpoints import train_state
@@ -38,26 +39,25 @@ class GRPOBatch:
     """What an update learns from: B groups of G completions, with what is known of every token."""
 
     groups: Groups
-    advantages: Any
-    """Float32[B G]."""
-    old_logprobs: Any
-    """Float32[B G T] under the policy that the rollout was drawn from; None on the first update after a rollout, when policy
+    advantages: Float[Array | np.ndarray, "B G"]
+    old_logprobs: Float[Array | np.ndarray, "B G T"] | None
+    """Under the policy that the rollout was drawn from; None on the first update after a rollout, when policy
     and old policy are the same and the ratio is 1 by construction."""
-    ref_logprobs: Any
-    """Float32[B G T] under the fixed reference policy, at the rollout temperature."""
-    sampler_logprobs: Any
-    """Float32[B G T] as the sampler reported them; how far the trainer's differ is reported."""
+    ref_logprobs: Float[Array | np.ndarray, "B G T"]
+    """Under the fixed reference policy, at the rollout temperature."""
+    sampler_logprobs: Float[Array | np.ndarray, "B G T"]
+    """As the sampler reported them; how far the trainer's differ is reported."""
 
 
 @flax.struct.dataclass
 class GRPOHyperparameters:
     """Numbers of the loss: arguments of the update, not part of its program."""
 
-    beta: Any
+    beta: Float[ArrayLike, ""]
     """Weight of the KL estimate."""
-    clip: Any
+    clip: Float[ArrayLike, ""]
     """How far from 1 the ratio counts."""
-    temperature: Any
+    temperature: Float[ArrayLike, ""]
     """Of the rollout; all log-probabilities are taken at it."""
 
 

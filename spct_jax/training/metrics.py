@@ -1,20 +1,19 @@
 """Metrics of a step: small trees of arrays that say how those of two micro-batches combine, and how they are read."""
 
-from typing import Any
-
 import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float, Num
 
 
 @flax.struct.dataclass
 class Mean:
     """A mean, as a sum and a count, so that what is averaged is decided once, at the end."""
 
-    total: Any
-    count: Any
+    total: Num[ArrayLike, ""]
+    count: Num[ArrayLike, ""]
     in_summary: bool = flax.struct.field(pytree_node=False, default=False)
     """Whether the stage's summary has the mean over all steps."""
 
@@ -31,7 +30,7 @@ class Mean:
 class Max:
     """The largest value."""
 
-    value: Any
+    value: Float[ArrayLike, ""]
 
     def merge(self, other: "Max") -> "Max":
         """Of both."""
@@ -50,12 +49,12 @@ EDGES = np.exp(np.arange(-64, 194) / 100)
 class Percentile:
     """A percentile of values above 0, to one per cent: the first of `EDGES` that so many of the values do not exceed."""
 
-    histogram: Any
-    """Float32[edges]: how many values lie behind the edge before and up to each edge; those beyond are counted at the ends."""
-    percent: float = flax.struct.field(pytree_node=False)
+    histogram: Float[Array, " edges"]
+    """How many values lie behind the edge before and up to each edge; those beyond are counted at the ends."""
+    percent: int = flax.struct.field(pytree_node=False)
 
     @classmethod
-    def of_exp(cls, logs: Float[Array, "*shape"], mask: Float[Array, "*shape"], percent: float) -> "Percentile":
+    def of_exp(cls, logs: Float[Array, "*shape"], mask: Float[Array, "*shape"], percent: int) -> "Percentile":
         """Of exp(`logs`) where `mask` is 1."""
         bins = jnp.clip(jnp.ceil(logs * 100).astype(jnp.int32) + 64, 0, len(EDGES) - 1)
         return cls(jnp.zeros(len(EDGES)).at[bins.ravel()].add(mask.ravel()), percent)

@@ -6,6 +6,7 @@ import shutil
 import jax
 import numpy as np
 import pytest
+from stand_ins import stand_in
 
 from spct_jax import checkpoints, models, sharding
 from spct_jax.errors import InputError
@@ -35,11 +36,11 @@ def test_stop_ids_are_ids(source, stops):
 
 def test_a_run_starts_from_a_hugging_face_directory(source, micro_config, tmp_path):
     micro_config.init_checkpoint = str(source)
-    tokenizer = data.load_tokenizer(micro_config, None, tmp_path / "unused")
+    tokenizer = data.load_tokenizer(micro_config, stand_in(context.Dataset), tmp_path / "unused")
     found = parameters.architecture(micro_config, tokenizer)
     assert (found.width, found.num_tokens, found.dtype) == (64, tokenizer.vocab_size, "float32")
     layout = sharding.make_layout()
     (tmp_path / "data").mkdir()
-    run = context.Run(micro_config, tmp_path, None, None, found, layout, layout)
+    run = stand_in(context.Run, config=micro_config, workdir=tmp_path, model=found, layout=layout)
     params, _ = models.load_hf(source)
     assert jax.tree.all(jax.tree.map(np.array_equal, parameters.initial(run), params))

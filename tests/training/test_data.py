@@ -4,11 +4,13 @@ import dataclasses
 import itertools
 
 import pytest
+from stand_ins import stand_in
 
 from spct_jax.config import tiny
 from spct_jax.data.comparison import Comparison, Turn
 from spct_jax.data.config import DataConfig
 from spct_jax.data.index import Records
+from spct_jax.data.jsonl import ReadReport
 from spct_jax.data.tokenizer import train_tokenizer
 from spct_jax.errors import InputError
 from spct_jax.grm.config import PromptConfig
@@ -29,12 +31,11 @@ def run_of(prompter, tmp_path, comparison, stages, *, on_bad="skip", **data):
     config = dataclasses.replace(tiny(), stages=stages, data=DataConfig(on_bad=on_bad, **data))
     other = dataclasses.replace(comparison, responses=("a", "b"), scores=(0, 1), id="short")
     both, none = Records.of([other, comparison]), Records.of([])
-    reports = {
-        name: dataclasses.make_dataclass("Report", ["used", "skipped"])(2, {}) for name in ("train", "development", "test")
-    }
+    reports = {name: ReadReport(2, 2) for name in ("train", "development", "test")}
     dataset = Dataset(both, both, both, none, none, reports)
     (tmp_path / "data").mkdir(exist_ok=True)
-    return Run(config, tmp_path, dataset, prompter, None, None, None)
+    rest = {"model": None, "layout": None, "rollout_layout": None}
+    return stand_in(Run, config=config, workdir=tmp_path, dataset=dataset, prompter=prompter, **rest)
 
 
 @pytest.mark.parametrize("stages", [("sft",), ("sft", "meta_rm"), ("sft", "rejection"), ("rejection", "meta_rm")])

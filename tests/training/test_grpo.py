@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from stand_ins import stand_in
 
 from spct_jax import checkpoints, models, sampling, sharding
 from spct_jax.checkpoints import train_state
@@ -201,7 +202,7 @@ def test_a_reference_in_bfloat16_is_the_policy_it_starts_from(params, groups, mi
     micro_config.stages, micro_config.init_checkpoint = ("rl",), str(tmp_path / "start")
     (tmp_path / "data").mkdir()
     layout = sharding.make_layout()
-    run = context.Run(micro_config, tmp_path, None, None, config, layout, layout)
+    run = stand_in(context.Run, config=micro_config, workdir=tmp_path, model=config, layout=layout)
     reference = jax.device_get(parameters.policy_before(run, "rl", "bfloat16"))
     assert {str(x.dtype) for x in jax.tree.leaves(reference)} == {"float32", "bfloat16"}
 

@@ -1,19 +1,21 @@
 """What the loop of all stages does where numbers stop being finite."""
 
 import dataclasses
-import types
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from stand_ins import stand_in
 
 from spct_jax import models, sharding
 from spct_jax.checkpoints import steps
+from spct_jax.config import Config
 from spct_jax.models import sizes
 from spct_jax.training import loop
 from spct_jax.training.config import CheckpointConfig
+from spct_jax.training.context import Run
 from spct_jax.training.metrics import Mean
 
 
@@ -41,9 +43,9 @@ def test_no_checkpoint_holds_nan_and_none_is_called_intact_that_is_not(params, t
             state = state.replace(params=state.params | {"final_norm": {"scale": jnp.full(8, jnp.inf)}})
         return loop.StepResult(state=state, metrics=metrics, ids=["a", "b"], tokens=1.0, roofline_seconds=0.0)
 
-    settings = types.SimpleNamespace(checkpoint=CheckpointConfig(every_steps=2, keep=3), profile_steps=(0, 0))
+    settings = Config(checkpoint=CheckpointConfig(every_steps=2, keep=3), profile_steps=(0, 0))
     layout = sharding.make_layout(devices=jax.devices()[:1])
-    run = types.SimpleNamespace(workdir=tmp_path, config=settings, layout=layout, model=config)
+    run = stand_in(Run, workdir=tmp_path, config=settings, layout=layout, model=config)
     with pytest.raises(loop.BadLossError, match=says):
         loop.fit(run, "sft", lambda: initial, optax.sgd(0.1), update, 8)
     assert steps.listed(tmp_path / "sft") == left

@@ -38,7 +38,7 @@ def completions(batch, kind):
     return [c for rows in batch.values() for e in rows if e.id.startswith(kind) for c in e.tokens()[1]]
 
 
-@pytest.mark.parametrize("fraction", [0, 0.04, 0.85, 1])
+@pytest.mark.parametrize("fraction", [0.0, 0.04, 0.85, 1.0])
 def test_the_batch_size_and_the_share_of_general_count_examples_not_prompts(fraction):
     batch = mixed(fraction=fraction).batch(7)
     judging, general = completions(batch, "judging"), completions(batch, "general")

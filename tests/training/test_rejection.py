@@ -3,10 +3,10 @@
 import copy
 import dataclasses
 import json
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from stand_ins import stand_in
 
 from spct_jax import config as config_lib
 from spct_jax import pipeline
@@ -15,6 +15,7 @@ from spct_jax.errors import InputError
 from spct_jax.evaluation import evaluate
 from spct_jax.grm.prompts import Rollout
 from spct_jax.training import grpo, meta, rejection
+from spct_jax.training.context import Dataset, Run
 
 
 @pytest.mark.parametrize(
@@ -45,7 +46,7 @@ def drawn_on(monkeypatch):
     monkeypatch.setattr(rejection, "read", lambda run, draws: found if draws == rejection.UNHINTED else [])
     config = config_lib.tiny()
     config.rl.drop_solved, config.rl.batch_size = True, 8
-    return SimpleNamespace(config=config, dataset=SimpleNamespace(train=range(6)))
+    return stand_in(Run, config=config, dataset=stand_in(Dataset, train=range(6)))
 
 
 def test_rl_leaves_out_what_the_cold_start_solved(drawn_on):
@@ -57,7 +58,7 @@ def test_rl_leaves_out_what_the_cold_start_solved(drawn_on):
 
 
 def test_rl_says_when_everything_is_solved(drawn_on):
-    drawn_on.dataset.train = ()
+    vars(drawn_on.dataset).update(train=())
     with pytest.raises(InputError, match="config.rl.drop_solved=False"):
         grpo.problems_of(drawn_on)
 
@@ -73,7 +74,7 @@ def test_the_meta_rm_learns_from_draws_of_the_final_policy(monkeypatch):
     rows = {rejection.UNHINTED: [(0, rollout("a", 1, 0, 1))], rejection.FINAL: [(0, rollout("a", 1, 1, 1))]}
     monkeypatch.setattr(rejection, "read", lambda run, draws: rows[draws])
     monkeypatch.setattr(grpo, "read_rollouts", lambda run: [(3, rollout("d", 0, 0, 0, 1))])
-    run, found = SimpleNamespace(config=config), {}
+    run, found = stand_in(Run, config=config), {}
     for config.meta_rm.policy_data in ("draws", "rollouts"):
         found[config.meta_rm.policy_data] = [right for _, right in meta._examples(run)]
     assert found == {
@@ -85,12 +86,9 @@ def test_the_meta_rm_learns_from_draws_of_the_final_policy(monkeypatch):
 def test_draws_are_resumed_part_by_part_and_read_back_with_their_comparisons(monkeypatch, tmp_path):
     config, asked = config_lib.tiny(), []
     config.rejection.problems, config.rejection.batch_size = 0, 2
-    run = SimpleNamespace(
-        config=config,
-        workdir=tmp_path,
-        dataset=SimpleNamespace(train=range(5), responses=[2, 1, 1, 1, 3]),
-        key=lambda *name: name,
-    )
+    monkeypatch.setattr(Run, "key", lambda self, *name: name)
+    dataset = stand_in(Dataset, train=range(5), responses=[2, 1, 1, 1, 3])
+    run = stand_in(Run, config=config, workdir=tmp_path, dataset=dataset)
     monkeypatch.setattr(rejection.parameters, "policy_before", lambda run, stage: stage)
     monkeypatch.setattr(rejection.parameters, "for_sampling", lambda run, params: params)
 
