@@ -86,7 +86,7 @@ def decode(
     trunk_slot = jnp.zeros_like(past_lengths) if trunk_slot is None else trunk_slot
     positions = past_lengths + column
     own = jnp.take_along_axis(jnp.stack([trunk.lengths for trunk in trunks], axis=1), trunk_slot, axis=1)
-    longest = jnp.max(past_lengths)  # once for all layers: where rows are split, every device has to hear of it
+    longest = jnp.max(past_lengths)  # once for all layers: where the batch is split, every device has to hear of it
     ropes = rotary.tables_by_kind(config, (own + positions)[..., None])
 
     def body(entry, carry, row, layer):
@@ -101,12 +101,7 @@ def decode(
             written = tuple(lax.dynamic_update_slice(a, new[None], at) for a, new in zip(entry.of(recent), (k, v), strict=True))
             new_k, new_v = (lax.dynamic_index_in_dim(a, row, keepdims=False) for a in written)
             q = q[..., 0, :]
-            # Trunk by trunk: a sum over all would depend in its last bits on the slot in which a branch's own one is.
-            on_trunks = []
-            for u, (trunk, (trunk_k, trunk_v)) in enumerate(zip(trunks, trunk_layers, strict=True)):
-                visible = attention.trunk_mask(trunk.lengths, trunk_k.shape[-2], positions, window)
-                visible &= (trunk_slot == u)[..., None]
-                on_trunks.append(attention.one_query_on_trunk(q, trunk_k, trunk_v, visible, cap))
+            on_trunks = attend_trunks(q, trunks, trunk_layers, trunk_slot, positions, window, cap)
             on_past = attend_past(q, past, past_lengths, longest, positions, window, cap)
             visible = attention.causal_mask(column + jnp.zeros_like(past_lengths), jnp.arange(new_k.shape[-2]), window)
             on_recent = attention.one_query_on_branch(q, jnp.swapaxes(new_k, -1, -2), new_v, visible, cap)
@@ -119,6 +114,26 @@ def decode(
     x = decoder.embed(params, config, tokens[..., None])
     (x, recent), _ = stack.scan(config, body, (x, cache.recent), layers)
     return decoder.final_norm(params, config, x)[:, :, 0], cache.replace(recent=recent)
+
+
+def attend_trunks(
+    q: Float[Array, "B G K M H"],
+    trunks: Sequence[decoder.Trunk],
+    layers: Sequence[tuple[Float[Array, "B K _ H"], Float[Array, "B K _ H"]]],
+    trunk_slot: Int[Array, "B G"],
+    positions: Int[Array, "B G"],
+    window: int | None,
+    cap: float,
+) -> list[attention.Partial]:
+    """Attention of one query of each branch to its own trunk: of the partials of U trunks, all others see no key.
+
+    One sum over all trunks would depend in its last bits on the slot in which a branch's own one is.
+    """
+    partials = []
+    for u, (trunk, (k, v)) in enumerate(zip(trunks, layers, strict=True)):
+        visible = attention.trunk_mask(trunk.lengths, k.shape[-2], positions, window) & (trunk_slot == u)[..., None]
+        partials.append(attention.one_query_on_trunk(q, k, v, visible, cap))
+    return partials
 
 
 def attend_past(

@@ -26,7 +26,7 @@ def attend_trunk(
     *,
     interpret: bool = False,
 ) -> Float[Array, "B K M P H"]:
-    """Causal attention within right-aligned trunks, every device on its own rows and heads.
+    """Causal attention within right-aligned trunks, every device on its own trunks and heads.
 
     Args:
       q: queries, already scaled; H a multiple of 128 on a TPU.

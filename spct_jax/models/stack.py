@@ -21,6 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jaxtyping import PyTree
 
 from spct_jax.models.config import ModelConfig
 
@@ -52,12 +53,12 @@ class LayerStack:
         """Leading axes of its arrays: (R,), or none for a layer left over."""
         return (len(self.layers),) if self.path[0] == _REPEATED else ()
 
-    def of(self, tree: dict[str, Any]) -> Any:
+    def of(self, tree: PyTree) -> PyTree:
         """Its entry in a tree."""
         group, name = self.path
         return tree[group][name]
 
-    def put(self, tree: dict[str, Any], value: Any) -> dict[str, Any]:
+    def put(self, tree: PyTree, value: PyTree) -> PyTree:
         """The tree with another entry in its place."""
         group, name = self.path
         return tree | {group: tree[group] | {name: value}}
@@ -65,17 +66,18 @@ class LayerStack:
 
 def entries(config: ModelConfig) -> list[LayerStack]:
     """The entries of the tree, in the order in which their first layers run."""
-    period, whole = len(config.pattern), config.repeats * len(config.pattern)
+    period = len(config.pattern)
+    repeated = config.repeats * period
     found = []
     if config.repeats:
         for i, kind in enumerate(config.pattern):
-            found.append(LayerStack((_REPEATED, str(i)), kind, tuple(range(i, whole, period))))
+            found.append(LayerStack((_REPEATED, str(i)), kind, tuple(range(i, repeated, period))))
     for i, kind in enumerate(config.remainder):
-        found.append(LayerStack((_LEFT_OVER, str(i)), kind, (whole + i,)))
+        found.append(LayerStack((_LEFT_OVER, str(i)), kind, (repeated + i,)))
     return found
 
 
-def build(config: ModelConfig, make: Callable[[LayerStack], Any]) -> dict[str, Any]:
+def build(config: ModelConfig, make: Callable[[LayerStack], PyTree]) -> PyTree:
     """The tree whose entries are `make(entry)`."""
     tree: dict[str, Any] = {}
     for entry in entries(config):
@@ -84,7 +86,7 @@ def build(config: ModelConfig, make: Callable[[LayerStack], Any]) -> dict[str, A
     return tree
 
 
-def map_stacks(function: Callable, *trees: dict[str, Any]) -> dict[str, Any]:
+def map_stacks(function: Callable, *trees: PyTree) -> PyTree:
     """The tree whose entries are `function` of the entries of all trees; what the first holds besides layers is left out."""
     return {
         group: {name: function(*(tree[group][name] for tree in trees)) for name in trees[0][group]}
@@ -93,12 +95,12 @@ def map_stacks(function: Callable, *trees: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def zip_stacks(*trees: dict[str, Any]) -> dict[str, Any]:
+def zip_stacks(*trees: PyTree) -> PyTree:
     """One tree of several: each entry is the tuple of theirs."""
     return map_stacks(lambda *found: found, *trees)
 
 
-def scan(config: ModelConfig, body: Callable, carry: Any, tree: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+def scan(config: ModelConfig, body: Callable, carry: PyTree, tree: PyTree) -> tuple[PyTree, PyTree]:
     """Runs all layers in order, by a loop over the repeats of the pattern.
 
     Args:
@@ -139,7 +141,7 @@ def scan(config: ModelConfig, body: Callable, carry: Any, tree: dict[str, Any]) 
     return carry, outs
 
 
-def from_layers(config: ModelConfig, layers: Sequence[Any]) -> dict[str, Any]:
+def from_layers(config: ModelConfig, layers: Sequence[PyTree]) -> PyTree:
     """The tree of L layers given in order, each a tree of NumPy arrays."""
 
     def make(entry: LayerStack):
@@ -150,7 +152,7 @@ def from_layers(config: ModelConfig, layers: Sequence[Any]) -> dict[str, Any]:
     return build(config, make)
 
 
-def to_layers(config: ModelConfig, tree: dict[str, Any]) -> list[Any]:
+def to_layers(config: ModelConfig, tree: PyTree) -> list[PyTree]:
     """The L layers of a tree in order, each without the stacked axis."""
     layers = {}
     for entry in entries(config):
