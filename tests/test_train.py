@@ -55,7 +55,7 @@ def test_every_stage_runs_and_a_second_start_does_nothing_again(micro_config, tm
     from spct_jax.training import rejection
 
     def first_draws(run):
-        return [packing.example_of(run, number, r, r.completions[:1]) for number, r, _ in rejection._drawn(run)]
+        return [packing.example_of(run, number, r, r.completions[:1]) for number, r, _ in rejection.rollouts_by_comparison(run)]
 
     monkeypatch.setattr(rejection, "retained_examples", first_draws)
     made = pipeline.train(micro_config, tmp_path)

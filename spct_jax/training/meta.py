@@ -92,7 +92,7 @@ def run_meta_rm(run: Run) -> dict[str, float]:
     config = run.config.meta_rm
     optimizer = optimizers.make(config.optimizer, config.steps)
     drawing = rejection.draw(run, rejection.FINAL) if config.policy_data == "draws" else None
-    examples = _examples(run)
+    examples = examples_of(run)
     group_size = max(example.size for example, _ in examples)
     state = loop.abstract_state(run, "meta_rm", optimizer)
     train_step = make_step(run.layout, state, run.model, optimizer, config.accumulate)
@@ -126,8 +126,8 @@ def run_meta_rm(run: Run) -> dict[str, float]:
     return summary | counts | ({"drawing_seconds": drawing["seconds"]} if drawing else {})
 
 
-def _examples(run: Run) -> list[tuple[Example, list[bool]]]:
-    """(meta prompt and critiques, which of them are correct) of every group that the meta RM learns from."""
+def examples_of(run: Run) -> list[tuple[Example, list[bool]]]:
+    """(meta prompt with its critiques, which of them are correct) of every group that the meta RM learns from."""
     groups = []
     if "rejection" in run.config.stages:
         groups += rejection.read(run, rejection.UNHINTED)

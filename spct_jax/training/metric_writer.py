@@ -50,8 +50,8 @@ class MetricWriter:
     def __init__(self, directory: str | os.PathLike, resume_step: int = 0):
         directory = pathlib.Path(directory)
         self._sinks = [
-            _Sink(directory / "metrics.jsonl", _Lines, resume_step),
-            _Sink(directory / "tensorboard", _Board, resume_step),
+            _Sink(directory / "metrics.jsonl", JsonLines, resume_step),
+            _Sink(directory / "tensorboard", TensorBoard, resume_step),
         ]
 
     def write(self, step: int, scalars: Mapping[str, float]) -> None:
@@ -100,7 +100,7 @@ class _Sink:
                     broken.close()
 
 
-class _Lines:
+class JsonLines:
     """JSON lines, those of earlier steps kept."""
 
     def __init__(self, path: pathlib.Path, resume_step: int):
@@ -110,19 +110,22 @@ class _Lines:
         self._file = open(path, "ab", buffering=0)
 
     def write(self, step: int, values: dict[str, float]) -> None:
+        """As of `MetricWriter`."""
         finite = {name: value if math.isfinite(value) else None for name, value in values.items()}
         line = (json.dumps({"step": step, **finite}) + "\n").encode()
         if self._file.write(line) < len(line):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def flush(self) -> None:
+        """As of `MetricWriter`."""
         os.fsync(self._file.fileno())
 
     def close(self) -> None:
+        """As of `MetricWriter`."""
         self._file.close()
 
 
-class _Board:
+class TensorBoard:
     """TensorBoard's events, which show a step's last values where it was written twice."""
 
     def __init__(self, directory: pathlib.Path, resume_step: int):
@@ -133,6 +136,7 @@ class _Board:
         self._add(Event(step=resume_step, session_log=SessionLog(status=SessionLog.START)))
 
     def write(self, step: int, values: dict[str, float]) -> None:
+        """As of `MetricWriter`."""
         for name, value in values.items():
             self._add(Event(step=step, summary=scalar(name, value)))
 
@@ -141,7 +145,9 @@ class _Board:
         self._writer.write(event.SerializeToString())
 
     def flush(self) -> None:
+        """As of `MetricWriter`."""
         self._writer.flush()
 
     def close(self) -> None:
+        """As of `MetricWriter`."""
         self._writer.close()

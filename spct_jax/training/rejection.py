@@ -1,9 +1,9 @@
 """Rejection sampling (paper section 3.1): which of the policy's own verdicts the next fine-tuning learns from.
 
-Every comparison is drawn on N_RFT times as it is, and once more with the best response told (hinted). A draw is kept when it
-is correct (Eq. 10), but where all unhinted draws of a comparison are, it is too easy and they are dropped; a hinted draw is
-dropped only when it is wrong. A hinted draw becomes a target for the prompt without the hint, so all kept draws of a comparison
-share one prompt.
+For every comparison the policy writes N_RFT completions, and one more for a prompt that names the best response (the hinted
+one). A completion is kept when it is correct (Eq. 10). A comparison whose unhinted completions are all correct is too easy: these
+are dropped. A hinted completion is dropped only when it is wrong. What was written with the hint becomes a target for the
+prompt without it, so all kept completions of a comparison share one prompt.
 """
 
 import dataclasses
@@ -30,33 +30,36 @@ def correct(rollout: Rollout) -> list[bool]:
 
 
 def retain(unhinted: list[bool], hinted: list[bool], *, drop_too_easy: bool) -> tuple[list[int], list[int]]:
-    """Indices of kept unhinted and hinted draws of one comparison, from which of them are correct."""
+    """Indices of the unhinted and of the hinted completions of one comparison that are kept, from which of them are correct."""
     too_easy = drop_too_easy and all(unhinted)
     return [i for i, right in enumerate(unhinted) if right and not too_easy], [i for i, right in enumerate(hinted) if right]
 
 
 @dataclasses.dataclass(frozen=True)
-class Draws:
-    """Completions of all comparisons that rejection sampling draws on."""
+class SampleSet:
+    """Completions of all comparisons that rejection sampling works on."""
 
     stage: str
-    """Whose first policy they are drawn from, and in whose directory they are."""
+    """The policy that this stage begins with writes them, and they are in its directory."""
     name: str
+    """Of their files."""
     key: str
+    """Which of the run's random keys they are drawn with."""
     hinted: bool = False
-    """Whether they are told the best response; then there is one of each comparison with several, else `rejection.samples`."""
+    """Whether the prompt names the best response. Then each comparison of several responses has one completion, else every
+    comparison has `rejection.samples`."""
     index: int = 0
-    """Draws of another index show a comparison in another order."""
+    """Sets of another index show a comparison in another order."""
 
 
-UNHINTED = Draws("rejection", "unhinted", "rejection")
+UNHINTED = SampleSet("rejection", "unhinted", "rejection")
 HINTED = dataclasses.replace(UNHINTED, name="hinted", hinted=True)
-FINAL = Draws("meta_rm", "draws", "meta_rm_draws", index=1)
+FINAL = SampleSet("meta_rm", "draws", "meta_rm_draws", index=1)
 """What the meta RM learns from of the final policy (paper section 4)."""
 
 
 def run_rejection(run: Run) -> dict[str, float]:
-    """Draws on the training comparisons with the cold-start policy."""
+    """Samples completions of the training comparisons from the cold-start policy, and counts what is kept."""
     config = run.config.rejection
     timing = draw(run, UNHINTED, HINTED) if config.hinted else draw(run, UNHINTED)
     counts = {
@@ -70,7 +73,7 @@ def run_rejection(run: Run) -> dict[str, float]:
         "kept_hinted": 0,
         "comparisons_kept": 0,
     }
-    for _, plain, told in _drawn(run):
+    for _, plain, told in rollouts_by_comparison(run):
         unhinted = correct(plain)
         kept, kept_hinted = retain(unhinted, correct(told) if told else [], drop_too_easy=config.drop_too_easy)
         counts["tokens"] += sum(len(c) for r in (plain, told) if r for c in r.completions)
@@ -83,13 +86,13 @@ def run_rejection(run: Run) -> dict[str, float]:
         counts["kept_hinted"] += len(kept_hinted)
         counts["comparisons_kept"] += bool(kept or kept_hinted)
     busy = max(timing["seconds"] - timing["compile_seconds"], 1e-9)
-    return {**timing, "steps": len([*_batches(run)]), "tokens_per_second": counts["tokens"] / busy, **counts}
+    return {**timing, "steps": len([*comparison_batches(run)]), "tokens_per_second": counts["tokens"] / busy, **counts}
 
 
 def retained_examples(run: Run) -> list[Example]:
     """RFT examples, prompts without the hint, one per comparison that keeps any of its completions."""
     examples = []
-    for number, plain, told in _drawn(run):
+    for number, plain, told in rollouts_by_comparison(run):
         kept, kept_hinted = retain(
             correct(plain), correct(told) if told else [], drop_too_easy=run.config.rejection.drop_too_easy
         )
@@ -99,50 +102,52 @@ def retained_examples(run: Run) -> list[Example]:
     return examples
 
 
-def read(run: Run, draws: Draws) -> Iterator[tuple[int, Rollout]]:
-    """(number of the comparison, its completions), correct or not, of draws that are done."""
-    for start, numbers in _batches(run):
-        yield from zip(_shown(run, draws, numbers), rollout.read(_part(run, draws, start)), strict=True)
+def read(run: Run, samples: SampleSet) -> Iterator[tuple[int, Rollout]]:
+    """(number of the comparison, its completions), correct or not, of a set that is done."""
+    for start, numbers in comparison_batches(run):
+        yield from zip(_comparisons_of(run, samples, numbers), rollout.read(_path(run, samples, start)), strict=True)
 
 
 def solved(run: Run) -> Int[np.ndarray, " N"]:
-    """Numbers of the training comparisons whose unhinted draws are all correct, ascending."""
+    """Numbers of the training comparisons whose unhinted completions are all correct, ascending."""
     return np.array(sorted(number for number, plain in read(run, UNHINTED) if all(correct(plain))), np.int64)
 
 
-def draw(run: Run, *kinds: Draws) -> dict[str, float]:
-    """Draws, a part of the comparisons at a time; parts that are there are not drawn again. All kinds are of one stage.
+def draw(run: Run, *sets: SampleSet) -> dict[str, float]:
+    """Makes sets of one stage, a batch of the comparisons at a time; batches whose files are there are not made again.
 
     Returns:
       {"seconds", "compile_seconds"} it took, restarts included.
     """
-    stage = kinds[0].stage
+    stage = sets[0].stage
     progress = run.workdir / stage / "progress.json"
     watch = performance.Stopwatch(files.read_json(progress) if progress.exists() else {})
     params = None
-    for start, numbers in tqdm.tqdm([*_batches(run)], f"{stage} draws", unit="batch", disable=not distributed.is_first()):
-        for kind in kinds:
-            path, shown = _part(run, kind, start), _shown(run, kind, numbers)
+    for start, numbers in tqdm.tqdm(
+        [*comparison_batches(run)], f"{stage} draws", unit="batch", disable=not distributed.is_first()
+    ):
+        for samples in sets:
+            path, chosen = _path(run, samples, start), _comparisons_of(run, samples, numbers)
             if distributed.agree(path.exists()):
                 continue
             if params is None:
                 params = parameters.for_sampling(run, parameters.policy_before(run, stage))
-            rollout.write(path, _draw(run, params, kind, shown) if shown else [])
+            rollout.write(path, _draw(run, params, samples, chosen) if chosen else [])
             files.write_json(progress, watch.read())
         distributed.PREEMPTION.check()
     distributed.barrier(f"{stage} draws")
     return watch.read()
 
 
-def _batches(run: Run) -> Iterator[tuple[int, list[int]]]:
-    """(how many come before, numbers) of the comparisons that are drawn on together."""
+def comparison_batches(run: Run) -> Iterator[tuple[int, list[int]]]:
+    """(how many come before, numbers) of the comparisons whose completions are drawn together."""
     config = run.config.rejection
     chosen = batches.sample(run.config.seed, "rejection", len(run.dataset.train), config.problems).tolist()
     for start in range(0, len(chosen), config.batch_size):
         yield start, chosen[start : start + config.batch_size]
 
 
-def _drawn(run: Run) -> Iterator[tuple[int, Rollout, Rollout | None]]:
+def rollouts_by_comparison(run: Run) -> Iterator[tuple[int, Rollout, Rollout | None]]:
     """(number of a comparison, its unhinted rollout, its hinted one); a single response has nothing to hint at."""
     told = read(run, HINTED) if run.config.rejection.hinted else iter(())
     for number, plain in read(run, UNHINTED):
@@ -150,25 +155,25 @@ def _drawn(run: Run) -> Iterator[tuple[int, Rollout, Rollout | None]]:
         yield number, plain, next(told, (number, None))[1] if run.dataset.responses[number] > 1 else None
 
 
-def _draw(run: Run, params: Any, draws: Draws, numbers: list[int]) -> list[Rollout]:
+def _draw(run: Run, params: Any, samples: SampleSet, numbers: list[int]) -> list[Rollout]:
     config = run.config.rejection
     return rollout.draw(
         run,
         params,
         numbers,
-        run.key(draws.key, int(draws.hinted)),
-        samples=1 if draws.hinted else config.samples,
+        run.key(samples.key, int(samples.hinted)),
+        samples=1 if samples.hinted else config.samples,
         rows=config.batch_size,
         temperature=config.temperature,
-        index=draws.index,
-        hinted=draws.hinted,
+        index=samples.index,
+        hinted=samples.hinted,
     )[0]
 
 
-def _shown(run: Run, draws: Draws, numbers: list[int]) -> list[int]:
-    """Which of these comparisons are drawn on."""
-    return [number for number in numbers if not draws.hinted or run.dataset.responses[number] > 1]
+def _comparisons_of(run: Run, samples: SampleSet, numbers: list[int]) -> list[int]:
+    """Which of these comparisons have completions in a set."""
+    return [number for number in numbers if not samples.hinted or run.dataset.responses[number] > 1]
 
 
-def _part(run: Run, draws: Draws, start: int) -> pathlib.Path:
-    return run.workdir / draws.stage / f"{draws.name}-{start:06d}.jsonl"
+def _path(run: Run, samples: SampleSet, start: int) -> pathlib.Path:
+    return run.workdir / samples.stage / f"{samples.name}-{start:06d}.jsonl"

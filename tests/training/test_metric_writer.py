@@ -66,7 +66,7 @@ def full_disk(*_, **__):
     raise OSError(errno.ENOSPC, "No space left on device")
 
 
-@pytest.mark.parametrize(("kind", "name"), [("_Board", "tensorboard"), ("_Lines", "metrics.jsonl")])
+@pytest.mark.parametrize(("kind", "name"), [("TensorBoard", "tensorboard"), ("JsonLines", "metrics.jsonl")])
 def test_a_full_disk_neither_hangs_nor_stops_a_run_and_is_said_once(kind, name, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(getattr(metric_writer, kind), "write", full_disk)
 
@@ -82,7 +82,7 @@ def test_a_full_disk_neither_hangs_nor_stops_a_run_and_is_said_once(kind, name, 
     assert not thread.is_alive()
     said = f"{tmp_path / name}: cannot be written (No space left on device); the run goes on without it\n"
     assert capsys.readouterr().err == said
-    if kind == "_Board":
+    if kind == "TensorBoard":
         assert len(read_metrics(tmp_path / "metrics.jsonl")) == 200
 
 

@@ -43,7 +43,7 @@ def rollout(name, *rewards):
 def drawn_on(monkeypatch):
     """A run of six comparisons, of which 0, 2 and 5 were drawn on; all draws of 2 and 5 are right."""
     found = [(2, rollout("c", 1, 1, 1)), (5, rollout("f", 1, 1, 1)), (0, rollout("a", 1, 0, 1))]
-    monkeypatch.setattr(rejection, "read", lambda run, draws: found if draws == rejection.UNHINTED else [])
+    monkeypatch.setattr(rejection, "read", lambda run, samples: found if samples == rejection.UNHINTED else [])
     config = config_lib.tiny()
     config.rl.drop_solved, config.rl.batch_size = True, 8
     return stand_in(Run, config=config, dataset=stand_in(Dataset, train=range(6)))
@@ -72,11 +72,11 @@ def test_the_meta_rm_learns_from_draws_of_the_final_policy(monkeypatch):
     """The paper's data: not RL's rollouts, but as many draws on the rejection data as were made there."""
     config = config_lib.tiny()
     rows = {rejection.UNHINTED: [(0, rollout("a", 1, 0, 1))], rejection.FINAL: [(0, rollout("a", 1, 1, 1))]}
-    monkeypatch.setattr(rejection, "read", lambda run, draws: rows[draws])
+    monkeypatch.setattr(rejection, "read", lambda run, samples: rows[samples])
     monkeypatch.setattr(grpo, "read_rollouts", lambda run: [(3, rollout("d", 0, 0, 0, 1))])
     run, found = stand_in(Run, config=config), {}
     for config.meta_rm.policy_data in ("draws", "rollouts"):
-        found[config.meta_rm.policy_data] = [right for _, right in meta._examples(run)]
+        found[config.meta_rm.policy_data] = [right for _, right in meta.examples_of(run)]
     assert found == {
         "draws": [[True, False, True], [True, True, True]],
         "rollouts": [[True, False, True], [False, False, False, True]],
@@ -101,7 +101,7 @@ def test_draws_are_resumed_part_by_part_and_read_back_with_their_comparisons(mon
     rejection.draw(run, rejection.UNHINTED, rejection.HINTED)
     assert [(a[1], a[3]) for a in asked if a[4]] == [([0], 1), ([4], 1)]
     assert [(a[1], a[3]) for a in asked if not a[4]] == [([0, 1], 3), ([2, 3], 3), ([4], 3)]
-    told = {number: hinted and hinted.id for number, _, hinted in rejection._drawn(run)}
+    told = {number: hinted and hinted.id for number, _, hinted in rejection.rollouts_by_comparison(run)}
     assert told == {0: "0", 1: None, 2: None, 3: None, 4: "4"}
 
     asked.clear()
@@ -120,7 +120,7 @@ def config_of(config, **changes):
 
 def test_a_number_of_problems_is_a_sample_of_the_file_and_not_its_beginning(micro_config, tmp_path):
     run = pipeline.prepare(micro_config, tmp_path)
-    drawn_on = [number for _, numbers in rejection._batches(run) for number in numbers]
+    drawn_on = [number for _, numbers in rejection.comparison_batches(run) for number in numbers]
     evaluate.run_evaluation(dataclasses.replace(run, config=config_of(micro_config, stages=("evaluate",))))
     ids = [json.loads(line)["id"] for line in (tmp_path / "evaluate" / "problems.jsonl").read_text().splitlines()]
     evaluated = [[c.id for c in run.dataset.test].index(id) for id in ids]
@@ -128,7 +128,8 @@ def test_a_number_of_problems_is_a_sample_of_the_file_and_not_its_beginning(micr
         assert len(set(chosen)) == size and chosen == sorted(chosen) and chosen[-1] >= size and chosen[-1] < count
     every = config_of(micro_config)
     every.rejection.problems = 0
-    assert [n for _, numbers in rejection._batches(dataclasses.replace(run, config=every)) for n in numbers] == list(range(48))
+    batches_of_all = rejection.comparison_batches(dataclasses.replace(run, config=every))
+    assert [n for _, numbers in batches_of_all for n in numbers] == list(range(48))
 
 
 def test_a_sample_is_a_function_of_seed_and_stage_and_favours_no_record():
