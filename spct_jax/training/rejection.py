@@ -1,8 +1,8 @@
 """Rejection sampling (paper section 3.1): which of the policy's own verdicts the next fine-tuning learns from.
 
 For every comparison the policy writes N_RFT completions, and one more for a prompt that names the best response (the hinted
-one). A completion is kept when it is correct (Eq. 10). A comparison whose unhinted completions are all correct is too easy: these
-are dropped. A hinted completion is dropped only when it is wrong. What was written with the hint becomes a target for the
+one). A completion is kept when it is correct (Eq. 10). A comparison whose unhinted completions are all correct is too easy:
+these are dropped. A hinted completion is dropped only when it is wrong. What was written with the hint becomes a target for the
 prompt without it, so all kept completions of a comparison share one prompt.
 """
 
