@@ -2,6 +2,9 @@
 
 from collections.abc import Sequence
 
+import numpy as np
+from jaxtyping import Int32
+
 from spct_jax.data import batches
 from spct_jax.data.batches import Example, Groups
 from spct_jax.errors import InputError
@@ -9,7 +12,9 @@ from spct_jax.grm.prompts import Rollout
 from spct_jax.training.context import Run
 
 
-def example_of(run: Run, number: int, rollout: Rollout, completions: Sequence[Sequence[int]] | None = None) -> Example:
+def example_of(
+    run: Run, number: int, rollout: Rollout, completions: Sequence[Int32[np.ndarray, " T"]] | None = None
+) -> Example:
     """Completions of a training comparison, all that were drawn or those given, behind the prompt they were drawn for.
 
     Its `tokens` raises InputError where the comparison is no longer the one that was drawn for.
