@@ -21,7 +21,8 @@ from spct_jax import distributed, models
 from spct_jax.data import batches
 from spct_jax.errors import InputError
 from spct_jax.models.config import ModelConfig
-from spct_jax.sampling.engine_programs import decode_params, engine_programs
+from spct_jax.sampling.engine_programs import EngineProgram, decode_params, engine_programs
+from spct_jax.sampling.kernel import Completions
 from spct_jax.sampling.params import SamplingParams
 from spct_jax.sampling.shape import Shape
 from spct_jax.sharding import Layout
@@ -117,8 +118,8 @@ class Engine:
         self._in_rows: list[list[Request | None]] = [[None] * shape.trunks for _ in range(shape.rows)]
         """[B][U], whose trunk stands there."""
         self._running: dict[tuple[int, int], _Branch] = {}
-        self._launched: collections.deque[tuple[Any, jax.Array]] = collections.deque()
-        """Chunks that are not collected yet: (completions, which branches ended)."""
+        self._launched: tuple[Completions, jax.Array] | None = None
+        """What is being drawn: (completions, which branches end)."""
         self.usage = Usage() if usage is None else usage
 
     @property
@@ -150,16 +151,18 @@ class Engine:
         """Fills idle slots and starts a chunk; the devices work on it while the caller does something else."""
         if self._waiting:
             self._refill()
-        self._slots, *drawn = self._programs.chunk(self._params, self._slots, self._sampling)
-        self._launched.append(drawn)
+        self._start(self._programs.chunk)
+
+    def _start(self, program: EngineProgram) -> None:
+        self._slots, *self._launched = program(self._params, self._slots, self._sampling)
 
     def collect(self) -> list[Finished]:
-        """Waits for the oldest chunk and returns the completions that ended in it.
+        """Waits for what was launched and returns the completions that ended in it.
 
         Raises:
           InputError: logits are not finite.
         """
-        drawn, ended = distributed.fetch(self._launched.popleft())
+        drawn, ended = distributed.fetch(self._launched)
         check_finite(drawn.logprobs)
         finished = []
         for (b, g), branch in list(self._running.items()):
@@ -172,26 +175,21 @@ class Engine:
                 finished.append(Finished(branch.request, branch.sample, tokens.tolist(), logprobs))
         self.usage.tokens += int(drawn.lengths.sum())
         self.usage.slot_steps += int(drawn.lengths.max()) * self.capacity
+        self._launched = None
         return finished
 
     def run(self, requests: Iterable[Request]) -> list[Finished]:
-        """All completions of some requests, in the order in which they end."""
+        """All completions of some requests; faster than `launch` and `collect` by turns where all fit in the slots."""
         for request in requests:
             self.submit(request)
         finished = []
         while self.pending:
-            self.launch()
-            # Where nothing waits for a slot, the next chunk does not depend on what this one says.
-            while len(self._launched) < 2 and not self._waiting and self._can_go_on():
-                self.launch()
+            if self._waiting:
+                self._refill()
+            # Where nothing waits for a slot, it does not matter when one becomes free.
+            self._start(self._programs.chunk if self._waiting else self._programs.finish)
             finished += self.collect()
-        self._launched.clear()
         return finished
-
-    def _can_go_on(self) -> bool:
-        """Whether a branch may still run when the chunks that are launched are done."""
-        drawn = min(sum(map(len, branch.tokens)) for branch in self._running.values())
-        return drawn + len(self._launched) * self.shape.chunk < self.shape.max_new_tokens
 
     def _refill(self) -> None:
         begun, admitted = [], []
@@ -233,7 +231,8 @@ class Engine:
 
     def _free_slot(self, b: int) -> int | None:
         """A slot of row b without a trunk, or else with one that no branch reads or waits for."""
-        row, read = self._in_rows[b], {branch.trunk_slot for (row, _), branch in self._running.items() if row == b}
+        row, branches = self._in_rows[b], (self._running.get((b, g)) for g in range(self.shape.branches))
+        read = {branch.trunk_slot for branch in branches if branch}
         idle = (u for u, request in enumerate(row) if u not in read and not (request and request.waiting))
         return min(idle, key=lambda u: row[u] is not None, default=None)
 

@@ -1,7 +1,7 @@
 """The jitted functions of an engine, compiled for one shape, ahead of time if asked to.
 
-B rows of G branches and U trunks are held as `kernel.Slots`; `chunk`, `insert` and `begin` take the slots and return them
-changed, in the same memory.
+B rows of G branches and U trunks are held as `kernel.Slots`; all programs but `init` and `prefill` take the slots and
+return them changed, in the same memory.
 """
 
 import dataclasses
@@ -18,7 +18,7 @@ import numpy as np
 from spct_jax import models, sharding
 from spct_jax.models import stack
 from spct_jax.models.config import ModelConfig
-from spct_jax.sampling.kernel import Slots, draw_chunk
+from spct_jax.sampling.kernel import Slots, draw_chunk, draw_to_end
 from spct_jax.sampling.params import SamplingParams
 from spct_jax.sampling.shape import Shape
 from spct_jax.sharding import Layout, logical
@@ -71,13 +71,15 @@ class EnginePrograms:
     """(params, tokens [B P], lengths [B]) -> Trunk, B = `Shape.prefill_rows`."""
     chunk: EngineProgram
     """(params, slots, sampling) -> (slots, Completions of C tokens, which branches ended in them Bool[B G])."""
+    finish: EngineProgram
+    """As `chunk`, until all branches have ended."""
     insert: EngineProgram
     """(slots, trunks, rows, trunk_slots, sources) -> slots; see `insert_trunks`."""
     begin: EngineProgram
     """(slots, fresh, trunk_slot, keys, sample, last) -> slots; see `begin_branches`."""
 
     def compile_ahead(self, pool: futures.Executor) -> bool:
-        """Has what an engine calls again and again compiled in `pool`; whether there was anything to do.
+        """Has what an engine calls chunk after chunk compiled in `pool`; whether there was anything to do.
 
         An engine waits for a program that is not compiled when it needs it.
         """
@@ -100,10 +102,18 @@ def _engine_programs(layout: Layout, config: ModelConfig, shape: Shape, sampling
         with layout.constraints():
             return empty_slots(config, shape)
 
-    def chunk(params, slots, sampling):
-        with layout.constraints():
-            after, drawn = draw_chunk(params, config, slots, sampling, shape.max_new_tokens)
-            return after, drawn, after.done & ~slots.done
+    def drawing(draw):
+        def drawn_with(params, slots, sampling):
+            with layout.constraints():
+                after, drawn = draw(params, config, slots, sampling, shape.max_new_tokens)
+                return after, drawn, after.done & ~slots.done
+
+        return jax.jit(
+            drawn_with,
+            donate_argnums=1,
+            in_shardings=(layout.params(params), in_slots, replicated),
+            out_shardings=(in_slots, layout.sharding("batch"), layout.sharding("batch")),
+        )
 
     def insert(*arguments):
         with layout.constraints():
@@ -114,12 +124,6 @@ def _engine_programs(layout: Layout, config: ModelConfig, shape: Shape, sampling
             return begin_branches(*arguments)
 
     init = jax.jit(init, out_shardings=in_slots)
-    chunk = jax.jit(
-        chunk,
-        donate_argnums=1,
-        in_shardings=(layout.params(params), in_slots, replicated),
-        out_shardings=(in_slots, layout.sharding("batch"), layout.sharding("batch")),
-    )
     insert = jax.jit(
         insert, donate_argnums=0, in_shardings=(in_slots, layout.batch(trunks), *(replicated,) * 3), out_shardings=in_slots
     )
@@ -130,7 +134,8 @@ def _engine_programs(layout: Layout, config: ModelConfig, shape: Shape, sampling
     return EnginePrograms(
         init=EngineProgram(init),
         prefill=prefill,
-        chunk=EngineProgram(chunk, params, slots, sampling),
+        chunk=EngineProgram(drawing(draw_chunk), params, slots, sampling),
+        finish=EngineProgram(drawing(draw_to_end), params, slots, sampling),
         insert=EngineProgram(insert, slots, trunks, row, row, row),
         begin=EngineProgram(begin, slots, *branches),
     )
@@ -156,20 +161,28 @@ def decode_params(params: Any, config: ModelConfig, layout: Layout) -> Any:
     params = sharding.cast_params(params, config.dtype, layout)
     # Scales that a checkpoint keeps in half the precision, too, are what the programs were compiled for.
     params = jax.tree.map(lambda x, like: x.astype(like.dtype), params, _stored_model(config))
-    if config.num_layers > UNROLLED_LAYERS:
-        return params
-    return jax.jit(_unroll, static_argnums=1, out_shardings=layout.params(_decode_model(config)[0]))(params, config)
+    return params if config.num_layers > UNROLLED_LAYERS else _unroll_program(layout, config)(params)
+
+
+@functools.cache
+def _unroll_program(layout: Layout, config: ModelConfig) -> Callable[[Any], Any]:
+    def unroll(params):
+        return _unroll(params, config)
+
+    return jax.jit(unroll, out_shardings=layout.params(_decode_model(config)[0]))
 
 
 def _unroll(params: Any, config: ModelConfig) -> Any:
     return models.unroll(params, config)[0]
 
 
+@functools.cache
 def _stored_model(config: ModelConfig) -> Any:
     """Parameters in shapes, the large ones in the model's dtype."""
     return jax.eval_shape(lambda key: logical.cast(models.init(config, key), config.dtype), jax.random.key(0))
 
 
+@functools.cache
 def _decode_model(config: ModelConfig) -> tuple[Any, ModelConfig]:
     """Parameters as `decode_params` returns them, in shapes, and the architecture that they are of."""
     params = _stored_model(config)

@@ -1,4 +1,4 @@
-"""The sampling kernel: the next C tokens of every branch.
+"""The sampling kernel: the next C tokens of every branch, once or until all branches have ended.
 
 Token t of sample s of prompt b is drawn with `fold_in(fold_in(key_b, s), t)`, so more samples, a longer limit or other prompts
 in the batch change nothing in a completion. Letters as in `spct_jax.models.decoder`.
@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from spct_jax import models
+from spct_jax.numbers import ceil_div
 from spct_jax.sampling.params import SamplingParams
 from spct_jax.sampling.token import sample_token
 
@@ -91,12 +92,38 @@ def draw_chunk(
         done |= (token[..., None] == stops).any(-1) | (positions + 1 >= max_new_tokens)
         return column + 1, token, done, cache, out
 
-    nothing = Completions(
-        tokens=jnp.zeros((B, G, C), jnp.int32),
-        lengths=jnp.zeros((B, G), jnp.int32),
-        logprobs=jnp.zeros((B, G, C), jnp.float32),
-    )
-    state = (jnp.int32(0), slots.last, slots.done, slots.cache, nothing)
+    state = (jnp.int32(0), slots.last, slots.done, slots.cache, _nothing(B, G, C))
     _, last, done, cache, out = lax.while_loop(lambda s: (s[0] < C) & ~s[2].all(), step, state)
     cache = models.flush(cache, past)
     return slots.replace(cache=cache, last=last, lengths=slots.lengths + out.lengths, done=done), out
+
+
+def draw_to_end(
+    params: models.Params, config: models.ModelConfig, slots: Slots, sampling: SamplingParams, max_new_tokens: int
+) -> tuple[Slots, Completions]:
+    """Draws chunk after chunk until all branches have ended; arguments and results as of `draw_chunk`, but T tokens or more."""
+    B, G = slots.done.shape
+    C = jax.tree.leaves(slots.cache.recent)[0].shape[-2]
+
+    def next_chunk(state):
+        start, slots, out = state
+        slots, new = draw_chunk(params, config, slots, sampling, max_new_tokens)
+        out = Completions(
+            tokens=lax.dynamic_update_slice_in_dim(out.tokens, new.tokens, start, axis=2),
+            lengths=out.lengths + new.lengths,
+            logprobs=lax.dynamic_update_slice_in_dim(out.logprobs, new.logprobs, start, axis=2),
+        )
+        return start + C, slots, out
+
+    # A whole number of chunks, or the last one would be written over the one before it.
+    state = (jnp.int32(0), slots, _nothing(B, G, ceil_div(max_new_tokens, C) * C))
+    _, slots, out = lax.while_loop(lambda state: ~state[1].done.all(), next_chunk, state)
+    return slots, out
+
+
+def _nothing(B: int, G: int, T: int) -> Completions:
+    return Completions(
+        tokens=jnp.zeros((B, G, T), jnp.int32),
+        lengths=jnp.zeros((B, G), jnp.int32),
+        logprobs=jnp.zeros((B, G, T), jnp.float32),
+    )
