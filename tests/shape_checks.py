@@ -3,7 +3,13 @@
 import beartype
 from jaxtyping import install_import_hook
 
-CHECKED = ("spct_jax.models", "spct_jax.training")
+CHECKED = (
+    "spct_jax.models",
+    "spct_jax.sampling.engine_programs",
+    "spct_jax.sampling.kernel",
+    "spct_jax.sampling.token",
+    "spct_jax.training",
+)
 
 _check = beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))
 

@@ -216,16 +216,16 @@ class Module:
         """What of an array is sliced, updated or handed on, opcode and bytes; None where any use takes all of it."""
         parts = [_HANDED_ON] if name == self.computations[computation][-1].name else []
         for user in self._users[computation].get(name, ()):
-            place = user.operands.index(name)
-            if user.opcode in _SLICES and place == 0:
+            position = user.operands.index(name)
+            if user.opcode in _SLICES and position == 0:
                 found = [(user.opcode, user.shapes[0].bytes)]
-            elif user.opcode in _UPDATES and place == 0:
+            elif user.opcode in _UPDATES and position == 0:
                 found = [(user.opcode, self._shapes(computation, user.operands[_UPDATES[user.opcode]])[0].bytes)]
             elif user.opcode == "bitcast":
                 found = self._parts(computation, user.name)
             elif user.opcode == "fusion":
                 inside = user.called("calls")
-                found = self._parts(inside, self._parameters[inside][place])
+                found = self._parts(inside, self._parameters[inside][position])
                 if found and _HANDED_ON in found:
                     rest = self._parts(computation, user.name)
                     found = None if rest is None else [part for part in found if part != _HANDED_ON] + rest
@@ -311,6 +311,6 @@ def _real_pairs(count: int, size: int, stride: int, low: int, dilate: int, sprea
             begin, end = max(0, -(first // stride)), (length - 1 - first) // stride
             pairs += max(0, min(count - 1, end) - begin + 1)
         else:
-            places = (first + stride * o for o in range(count))
-            pairs += sum(0 <= p <= (length - 1) * dilate and p % dilate == 0 for p in places)
+            positions = (first + stride * o for o in range(count))
+            pairs += sum(0 <= p <= (length - 1) * dilate and p % dilate == 0 for p in positions)
     return pairs

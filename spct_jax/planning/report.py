@@ -131,13 +131,13 @@ def tables(config: Config, topology: str, chips: int, chip: Chip, results: dict[
     for name, r in results.items():
         found = [f"{kind} {count:.10g} ({size / 1e9:.2f})" for kind, (count, size) in r.get("collectives", {}).items()]
         lines.append(f"- {name}: {', '.join(found) or 'none'}")
-    whole = step(config, results)
-    if whole:
-        hours = {name: chips * whole[f"{name}_hours"] for name in ("rft", "rl", "meta_rm")}
-        rate = whole["completion_tokens"] / whole["seconds"] / chips
+    rl_step = step(config, results)
+    if rl_step:
+        hours = {name: chips * rl_step[f"{name}_hours"] for name in ("rft", "rl", "meta_rm")}
+        rate = rl_step["completion_tokens"] / rl_step["seconds"] / chips
         lines += [
             "",
-            f"A step of RL takes at least {whole['seconds']:.1f} s, {whole['rollout_seconds']:.1f} s of it the rollout: "
+            f"A step of RL takes at least {rl_step['seconds']:.1f} s, {rl_step['rollout_seconds']:.1f} s of it the rollout: "
             f"at most {rate:.0f} completion tokens/s/chip. The schedule ({config.rft.steps} steps of RFT, "
             f"{config.rl.steps} of RL, {config.meta_rm.steps} of the meta RM) takes at least {hours['rft']:.0f} + "
             f"{hours['rl']:.0f} + {hours['meta_rm']:.0f} = {sum(hours.values()):.0f} chip-hours.",

@@ -14,6 +14,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Bool, Int, UInt32
 
 from spct_jax import models, sharding
 from spct_jax.models import stack
@@ -215,7 +216,9 @@ def empty_slots(config: ModelConfig, shape: Shape) -> Slots:
     )
 
 
-def insert_trunks(slots: Slots, trunks: models.Trunk, rows: jax.Array, trunk_slots: jax.Array, sources: jax.Array) -> Slots:
+def insert_trunks(
+    slots: Slots, trunks: models.Trunk, rows: Int[Array, " M"], trunk_slots: Int[Array, " M"], sources: Int[Array, " M"]
+) -> Slots:
     """Puts trunk sources[i] into slot trunk_slots[i] of row rows[i]; a row that does not exist is passed over."""
 
     def into(u: int, held: models.Trunk) -> models.Trunk:
@@ -233,9 +236,14 @@ def insert_trunks(slots: Slots, trunks: models.Trunk, rows: jax.Array, trunk_slo
 
 
 def begin_branches(
-    slots: Slots, fresh: jax.Array, trunk_slot: jax.Array, keys: jax.Array, sample: jax.Array, last: jax.Array
+    slots: Slots,
+    fresh: Bool[Array, "B G"],
+    trunk_slot: Int[Array, "B G"],
+    keys: UInt32[Array, "B G words"],
+    sample: Int[Array, "B G"],
+    last: Int[Array, "B G"],
 ) -> Slots:
-    """Begins a branch wherever `fresh`; every argument is [B G ..]."""
+    """Begins a branch wherever `fresh`: this sample of the prompt with this key data and last token, on that trunk."""
     drawn = jax.vmap(jax.vmap(jax.random.fold_in))(jax.random.wrap_key_data(keys), sample)
     return slots.replace(
         trunk_slot=jnp.where(fresh, trunk_slot, slots.trunk_slot),
