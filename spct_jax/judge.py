@@ -11,11 +11,11 @@ from typing import Any
 
 from absl import flags
 
-from spct_jax import bounds, checkpoints, cli, sharding
+from spct_jax import checkpoints, cli, field_bounds, sharding
 from spct_jax.data.comparison import Comparison
 from spct_jax.errors import InputError
 from spct_jax.grm.config import PromptConfig
-from spct_jax.judging import explain, files, lines
+from spct_jax.judging import explain, files, input_lines
 from spct_jax.judging.judge import Judge
 from spct_jax.judging.options import MODES, Options
 from spct_jax.judging.verdicts import Verdict
@@ -82,7 +82,7 @@ EXPLAIN = flags.DEFINE_string(
 def read_layout() -> sharding.Layout:
     """The devices as the flags arrange them; the first use of JAX."""
     mesh = MeshConfig(cpu_devices=CPU_DEVICES.value, strategy=STRATEGY.value, tensor=TENSOR.value)
-    bounds.check(mesh, "--")
+    field_bounds.check(mesh, "--")
     sharding.use_devices(mesh)
     return sharding.make_layout(mesh)
 
@@ -136,12 +136,12 @@ def score() -> None:
     summary = files.judge_file(
         INPUT.value, OUTPUT.value, load, options=options, settings=settings_of(options), on_bad=ON_BAD.value
     )
-    print(summary, file=sys.stderr if OUTPUT.value == lines.STREAM else sys.stdout)
+    print(summary, file=sys.stderr if OUTPUT.value == input_lines.STREAM else sys.stdout)
 
 
 def main(_) -> None:
     """Entry of `python -m spct_jax.judge`."""
-    if INPUT.value == lines.STREAM and sys.stdin is None:
+    if INPUT.value == input_lines.STREAM and sys.stdin is None:
         raise InputError("--input=-: standard input is closed")
     if EXPLAIN.value is None:
         score()

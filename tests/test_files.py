@@ -7,7 +7,7 @@ import stat
 import pytest
 
 from spct_jax import files
-from spct_jax.appended import Appended
+from spct_jax.append_only import Appended
 from spct_jax.errors import InputError
 
 

@@ -10,20 +10,32 @@ import pytest
 ROOT = pathlib.Path(__file__).parents[1]
 
 GROUND = {
-    *("errors", "numbers", "bounds", "configs", "digests", "memory", "distributed", "hardware", "files", "locks", "appended"),
+    *(
+        "errors",
+        "rounding",
+        "field_bounds",
+        "configs",
+        "digests",
+        "memory",
+        "distributed",
+        "hardware",
+        "files",
+        "locks",
+        "append_only",
+    ),
 }
 MAY_IMPORT = {
     "errors": set(),
-    "numbers": set(),
+    "rounding": set(),
     "digests": set(),
     "memory": set(),
-    "bounds": {"errors"},
-    "configs": {"errors", "bounds"},
+    "field_bounds": {"errors"},
+    "configs": {"errors", "field_bounds"},
     "distributed": {"errors"},
     "hardware": {"errors"},
     "files": {"errors", "distributed"},
     "locks": {"errors", "distributed", "files"},
-    "appended": {"errors", "distributed", "files"},
+    "append_only": {"errors", "distributed", "files"},
     "data": GROUND,
     "sharding": GROUND,
     "grm": GROUND | {"data"},

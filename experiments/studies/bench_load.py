@@ -20,7 +20,7 @@ import safetensors.numpy
 import tqdm
 
 from spct_jax.checkpoints import config_json, hugging_face
-from spct_jax.checkpoints.kinds import ModelKind
+from spct_jax.checkpoints.model_kind import ModelKind
 from spct_jax.models import sizes
 from spct_jax.models.config import ModelConfig
 

@@ -17,7 +17,7 @@ from spct_jax.data import batches
 from spct_jax.models import sizes
 from spct_jax.sampling import Engine, Request, SamplingParams, Shape
 from spct_jax.sharding.config import MeshConfig
-from spct_jax.training import losses
+from spct_jax.training import group_logprobs
 
 PROMPTS, SAMPLES, LONGEST = 125, 8, 96
 SHAPE = Shape(max_prompt=104, max_new_tokens=LONGEST, rows=16, prefill_rows=8)
@@ -40,7 +40,7 @@ def main(_) -> None:
     fresh = jax.jit(models.init, static_argnums=0)(config, jax.random.key(0))
     rng = np.random.default_rng(0)
     prompts = [rng.integers(6, 640, rng.integers(40, 104)).tolist() for _ in range(PROMPTS)]
-    score = jax.jit(losses.group_logprobs, static_argnames="config")
+    score = jax.jit(group_logprobs.group_logprobs, static_argnames="config")
     drawn, logprobs = [], []
     for count in (1, 8):
         layout = sharding.make_layout(devices=jax.devices()[:count])

@@ -41,7 +41,7 @@ from spct_jax.grm.prompts import Prompter
 from spct_jax.grm.render import render
 from spct_jax.grm.template import Template, load_template
 from spct_jax.models.config import ModelConfig
-from spct_jax.reporting import figures, markdown, run_files
+from spct_jax.reporting import markdown, results, run_files
 from spct_jax.training.data import name_templates
 
 SPLITS = {"train": 75, "development": 5, "test": 20}
@@ -346,7 +346,7 @@ def page(workdir: pathlib.Path, config: Config, splits: dict[str, list[Compariso
     judges = {
         f"the {side} response": by_length,
         f"bag of {len(words.words):,} words (L2 {words.l2:g})": by_words,
-        **{f"{label} {measure}": t.credit for label, row in figures.tallies(run).items() for measure, t in row.items()},
+        **{f"{label} {measure}": t.credit for label, row in results.tallies(run).items() for measure, t in row.items()},
     }
     rows = []
     for name, credits in judges.items():

@@ -21,7 +21,7 @@ from spct_jax import files
 from spct_jax.config import STAGES
 from spct_jax.errors import InputError
 from spct_jax.evaluation import bootstrap
-from spct_jax.reporting import figures, markdown, plots, run_files
+from spct_jax.reporting import markdown, plots, results, run_files
 
 ORDERS = (
     ("sft greedy", "rft greedy"),
@@ -58,7 +58,7 @@ def load(workdir: str) -> Result:
     run = run_files.read_run_files(workdir)
     if "seed" not in run.config:
         raise InputError(f"{workdir}/config.json: no field seed")
-    tallies = figures.tallies(run)
+    tallies = results.tallies(run)
     if not tallies:
         raise InputError(f"{workdir}: nothing has been evaluated there")
     judged = {
@@ -182,7 +182,7 @@ def _time_section(runs: Sequence[Result]) -> str:
     for stage in STAGES:
         if any(stage in run.stages for run in runs):
             times = (median(stage, field, "{:,.1f}".format) for field in ("seconds", "compile_seconds"))
-            rows.append([figures.label_name(stage), *times, median(stage, "tokens_per_second", "{:,.0f}".format)])
+            rows.append([results.label_name(stage), *times, median(stage, "tokens_per_second", "{:,.0f}".format)])
     totals = [
         [sum(summary.get(field, 0) for summary in run.stages.values()) for run in runs]
         for field in ("seconds", "compile_seconds")

@@ -2,11 +2,11 @@
 
 from spct_jax.checkpoints.conversion import convert, load_any
 from spct_jax.checkpoints.directory import Card, describe, read_card, save
-from spct_jax.checkpoints.kinds import ModelKind, abstract_params
+from spct_jax.checkpoints.leaves import check_finite, first_not_finite
 from spct_jax.checkpoints.loading import load, read_architecture, read_tokenizer
 from spct_jax.checkpoints.model import COMPUTE, Model
-from spct_jax.checkpoints.side_files import read_templates, write_templates
-from spct_jax.checkpoints.trees import check_finite, first_not_finite
+from spct_jax.checkpoints.model_kind import ModelKind, abstract_params
+from spct_jax.checkpoints.tokenizer_and_templates import read_templates, write_templates
 
 __all__ = [
     "COMPUTE",

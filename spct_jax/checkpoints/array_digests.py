@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from spct_jax.checkpoints import trees
+from spct_jax.checkpoints.leaves import named_leaves
 
 SEEDS = (0x9E3779B9, 0x85EBCA6B)
 """Of the two 32-bit halves of an array's digest."""
@@ -22,7 +22,7 @@ def of_tree(tree: Any) -> dict[str, dict[str, Any]]:
 
     A leaf of float32 or bfloat16 has a digest for each of the two, of the leaf cast to it: a reader may restore it in either.
     """
-    leaves = trees.named_leaves(tree)
+    leaves = named_leaves(tree)
     # One after the other: on CPUs, programs that sum over devices wait for each other's threads if many run at once.
     found = [jax.device_get(_digests(leaf)) for _, leaf in leaves]
     return {

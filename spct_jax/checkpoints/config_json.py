@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from spct_jax import files
 from spct_jax.checkpoints import families
 from spct_jax.checkpoints.families import Family
-from spct_jax.checkpoints.kinds import ModelKind
+from spct_jax.checkpoints.model_kind import ModelKind
 from spct_jax.errors import InputError
 from spct_jax.models.config import MOST_LAYERS, ModelConfig
 

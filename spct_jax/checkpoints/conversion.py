@@ -6,7 +6,7 @@ from typing import Any
 
 from spct_jax import files
 from spct_jax.checkpoints import directory as our_directory
-from spct_jax.checkpoints import families, google, hugging_face, loading, side_files, trees
+from spct_jax.checkpoints import families, google, hugging_face, leaves, loading, tokenizer_and_templates
 from spct_jax.checkpoints.model import Model
 from spct_jax.data.tokenizer import Tokenizer
 from spct_jax.errors import InputError
@@ -61,15 +61,15 @@ def load_any(source: pathlib.Path, *, dtype: str | None = None, size: str = "", 
     if hugging_face.is_hf_directory(source):
         found = Tokenizer.load(tokenizer) if tokenizer else loading.read_tokenizer(source)
         params, config, kind = hugging_face.read_weights(source, dtype=dtype, num_tokens=found.vocab_size)
-        trees.check_finite(params, source)
-        return Model(params, config, found, kind, prompt=side_files.read_templates(source))
+        leaves.check_finite(params, source)
+        return Model(params, config, found, kind, prompt=tokenizer_and_templates.read_templates(source))
     if (source / our_directory.CARD).is_file():
         return loading.load(source, kind=our_directory.read_card(source).kind, dtype=dtype)
     if google.is_google_directory(source):
         if not size or not tokenizer:
             raise InputError(f"{source}: a bare Orbax checkpoint does not describe itself; give --size and --tokenizer")
         params, config = google.load_google(source, sizes.get(size), dtype=dtype or "bfloat16")
-        trees.check_finite(params, source)
+        leaves.check_finite(params, source)
         found = Tokenizer.load(tokenizer)
         if found.vocab_size > config.vocab_size:
             raise InputError(f"{source}: the tokenizer has {found.vocab_size} pieces, the model {config.vocab_size} rows")
@@ -86,9 +86,9 @@ def write_hf(target: pathlib.Path, model: Model, source: pathlib.Path) -> None:
         for name in TOKENIZER_FILES:
             if (source / name).is_file():
                 (directory / name).write_bytes(files.read_bytes(files.contained(source, name), TOKENIZER_BYTES))
-        tokenizer.save(directory / side_files.TOKENIZER)
+        tokenizer.save(directory / tokenizer_and_templates.TOKENIZER)
         if model.prompt is not None:
-            side_files.write_templates(directory, model.prompt)
+            tokenizer_and_templates.write_templates(directory, model.prompt)
         made = {
             "tokenizer_config.json": dict(families.family_of(model.config).tokenizer_config),
             hugging_face.GENERATION_CONFIG: ids | {"eos_token_id": list(tokenizer.stop_ids)},

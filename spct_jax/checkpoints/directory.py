@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 import jax
 
 from spct_jax import digests, files
-from spct_jax.checkpoints import restore, side_files, steps
-from spct_jax.checkpoints.kinds import ModelKind, abstract_params
+from spct_jax.checkpoints import restore, steps, tokenizer_and_templates
 from spct_jax.checkpoints.model import COMPUTE, Model, Shardings, digest_of
+from spct_jax.checkpoints.model_kind import ModelKind, abstract_params
 from spct_jax.data.tokenizer import Tokenizer
 from spct_jax.errors import InputError
 from spct_jax.grm.config import PromptConfig
@@ -44,7 +44,7 @@ def describe(
     """Writes what a reader needs besides the parameters; `prompt` are the templates that the model was trained with."""
     directory = pathlib.Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
-    tokenizer.save(directory / side_files.TOKENIZER)
+    tokenizer.save(directory / tokenizer_and_templates.TOKENIZER)
     card = {"kind": kind.value, "stop_ids": tokenizer.stop_ids, **dataclasses.asdict(config)}
     texts = {role: load_template(name).text.encode() for role, name in vars(prompt).items()} if prompt else {}
     card["digests"] = {
@@ -52,7 +52,7 @@ def describe(
     }
     files.write_json(directory / CARD, card | {"digest": digests.of_json(card)})
     if prompt is not None:
-        side_files.write_templates(directory, prompt)
+        tokenizer_and_templates.write_templates(directory, prompt)
 
 
 def save(directory: str | os.PathLike, model: Model) -> None:
@@ -88,8 +88,8 @@ def read_card(directory: str | os.PathLike) -> Card:
 def read_tokenizer(directory: pathlib.Path) -> Tokenizer:
     """The tokenizer of a model directory of ours, with all ids that the model stops at."""
     read_card(directory)
-    tokenizer = side_files.read_tokenizer(directory, CARD, "stop_ids")
-    _check_digest(directory, "tokenizer", side_files.TOKENIZER, tokenizer.model_proto)
+    tokenizer = tokenizer_and_templates.read_tokenizer(directory, CARD, "stop_ids")
+    _check_digest(directory, "tokenizer", tokenizer_and_templates.TOKENIZER, tokenizer.model_proto)
     return tokenizer
 
 
@@ -107,9 +107,9 @@ def load(directory: pathlib.Path, dtype: str | None, shardings: Shardings | None
     stored = restore.read_newest(directory, {"params": _target(config, kind, shardings)}, cast)
     if stored is None:
         raise InputError(f"{directory}: not a checkpoint ('checkpoints' holds no finished step)")
-    tokenizer, prompt = read_tokenizer(directory), side_files.read_templates(directory)
+    tokenizer, prompt = read_tokenizer(directory), tokenizer_and_templates.read_templates(directory)
     for role, path in vars(prompt).items() if prompt else ():
-        _check_digest(directory, role, f"{side_files.TEMPLATES}/{role}.txt", load_template(path).text.encode())
+        _check_digest(directory, role, f"{tokenizer_and_templates.TEMPLATES}/{role}.txt", load_template(path).text.encode())
     digest = digest_of(stored.digests["params"], config, tokenizer, prompt)
     config = config if dtype in (None, COMPUTE) else dataclasses.replace(config, dtype=dtype)
     return Model(cast(stored.trees["params"]), config, tokenizer, kind, stored.step, prompt, digest)

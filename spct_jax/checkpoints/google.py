@@ -17,7 +17,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from spct_jax import files
-from spct_jax.checkpoints import families, orbax_arrays, trees
+from spct_jax.checkpoints import families, orbax_arrays
 from spct_jax.errors import InputError
 from spct_jax.models import stack
 from spct_jax.models.config import ModelConfig
@@ -102,7 +102,7 @@ def _take_all(tree: Any, config: ModelConfig, where: str) -> tuple[dict[str, Any
         block: dict[str, Any] = {}
         for stored in family.google_arrays(config, names):
             for path, array in stored.split(take(prefix + stored.name, *stored.shapes)).items():
-                trees.set_at(block, path, array)
+                leaves.set_at(block, path, array)
         return block
 
     rows = found["embedder/input_embedding"].shape[0] if "embedder/input_embedding" in found else config.vocab_size

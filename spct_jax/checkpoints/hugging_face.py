@@ -16,12 +16,12 @@ import numpy as np
 import tqdm
 
 from spct_jax import files
-from spct_jax.checkpoints import array_digests, config_json, families, safetensors_files, side_files, trees
+from spct_jax.checkpoints import array_digests, config_json, families, leaves, safetensors_files, tokenizer_and_templates
 from spct_jax.checkpoints.families import Family, Tensor
-from spct_jax.checkpoints.kinds import ModelKind, abstract_params
+from spct_jax.checkpoints.leaves import TreePath
 from spct_jax.checkpoints.model import COMPUTE, Model, Shardings, digest_of
+from spct_jax.checkpoints.model_kind import ModelKind, abstract_params
 from spct_jax.checkpoints.safetensors_files import DTYPES, Shards, ToWrite
-from spct_jax.checkpoints.trees import TreePath
 from spct_jax.data.tokenizer import Tokenizer
 from spct_jax.errors import InputError
 from spct_jax.models import stack
@@ -73,9 +73,9 @@ def read_weights(
     params: dict[str, Any] = {}
     with tqdm.tqdm(desc=f"reading {directory.name}", total=len(expected), unit="tensor", mininterval=1) as bar:
         for parameter in parameters:
-            sharding = None if shardings is None else trees.get_at(shardings, parameter.path)
+            sharding = None if shardings is None else leaves.get_at(shardings, parameter.path)
             array = _to_devices(_read_parameter(shards, parameter, jnp.dtype(dtype)), sharding)
-            trees.set_at(params, parameter.path, array)
+            leaves.set_at(params, parameter.path, array)
             bar.update(len(parameter.names))
     return params, config, kind
 
@@ -91,14 +91,14 @@ def load(directory: pathlib.Path, dtype: str | None, shardings: Shardings | None
         config, kind, _ = config_json.read_config(directory / "config.json")
         where = shardings(abstract_params(config, kind))
     params, config, kind = read_weights(directory, dtype=dtype, num_tokens=tokenizer.vocab_size, shardings=where)
-    prompt = side_files.read_templates(directory)
+    prompt = tokenizer_and_templates.read_templates(directory)
     digest = digest_of(array_digests.of_tree(params), config, tokenizer, prompt)
     return Model(params, config, tokenizer, kind, prompt=prompt, digest=digest)
 
 
 def read_tokenizer(directory: pathlib.Path) -> Tokenizer:
     """The tokenizer of a directory, with all ids that the model stops at."""
-    return side_files.read_tokenizer(directory, GENERATION_CONFIG, "eos_token_id")
+    return tokenizer_and_templates.read_tokenizer(directory, GENERATION_CONFIG, "eos_token_id")
 
 
 def load_hf(directory: str | os.PathLike, *, dtype: str | None = "float32", shardings: Any = None) -> tuple[Any, ModelConfig]:
@@ -106,7 +106,7 @@ def load_hf(directory: str | os.PathLike, *, dtype: str | None = "float32", shar
 
     If the directory has a `tokenizer.model`, it tells how many rows of the embedding are tokens.
     """
-    path = pathlib.Path(directory) / side_files.TOKENIZER
+    path = pathlib.Path(directory) / tokenizer_and_templates.TOKENIZER
     num_tokens = Tokenizer.load(path).vocab_size if path.is_file() else 0
     params, config, kind = read_weights(directory, dtype=dtype, num_tokens=num_tokens, shardings=shardings)
     if kind is not ModelKind.POLICY:
@@ -230,7 +230,7 @@ def _to_write(params: Any, config: ModelConfig, kind: ModelKind) -> list[ToWrite
     family = families.family_of(config)
     tensors = []
     for parameter in _parameters(family, config, kind):
-        leaf, tensor = trees.get_at(params, parameter.path), parameter.tensor
+        leaf, tensor = leaves.get_at(params, parameter.path), parameter.tensor
         size = int(np.prod(tensor.shape)) * leaf.dtype.itemsize
         for row, name in enumerate(parameter.names):
 

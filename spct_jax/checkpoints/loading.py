@@ -3,10 +3,10 @@
 import os
 import pathlib
 
-from spct_jax.checkpoints import config_json, hugging_face, trees
+from spct_jax.checkpoints import config_json, hugging_face, leaves
 from spct_jax.checkpoints import directory as our_directory
-from spct_jax.checkpoints.kinds import ModelKind
 from spct_jax.checkpoints.model import Model, Shardings
+from spct_jax.checkpoints.model_kind import ModelKind
 from spct_jax.data.tokenizer import Tokenizer
 from spct_jax.errors import InputError
 from spct_jax.models.config import ModelConfig
@@ -40,7 +40,7 @@ def load(
     if found is not kind:
         raise InputError(f"{path}: holds a {found} checkpoint, not a {kind} one")
     model = (hugging_face if is_hf else our_directory).load(path, dtype, shardings)
-    trees.check_finite(model.params, path)
+    leaves.check_finite(model.params, path)
     return model
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from spct_jax import digests
-from spct_jax.checkpoints.kinds import ModelKind
+from spct_jax.checkpoints.model_kind import ModelKind
 from spct_jax.data.tokenizer import Tokenizer
 from spct_jax.grm.config import PromptConfig
 from spct_jax.grm.template import load_template

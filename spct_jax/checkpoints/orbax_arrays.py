@@ -8,7 +8,7 @@ from typing import Any
 
 import orbax.checkpoint as ocp
 
-from spct_jax.checkpoints import trees
+from spct_jax.checkpoints import leaves
 
 _STATUS = re.compile(r"\b(DATA_LOSS|NOT_FOUND|OUT_OF_RANGE|INVALID_ARGUMENT|FAILED_PRECONDITION|INTERNAL|UNKNOWN)\b")
 """How TensorStore, which reads the arrays, begins what it says of their bytes."""
@@ -50,8 +50,8 @@ def check_claims(metadata: Any, target: Any = None) -> None:
     Raises:
       ValueError: an array has another shape, or pieces on disk that are larger than itself.
     """
-    shapes = {name: tuple(leaf.shape) for name, leaf in trees.named_leaves(target)}
-    for name, leaf in trees.named_leaves(getattr(metadata, "tree", metadata)):
+    shapes = {name: tuple(leaf.shape) for name, leaf in leaves.named_leaves(target)}
+    for name, leaf in leaves.named_leaves(getattr(metadata, "tree", metadata)):
         shape, chunk = tuple(leaf.shape), leaf.storage.chunk_shape if leaf.storage else None
         if target is not None and shapes.get(name) != shape:
             raise ValueError(f"array {name} is {shape}")

@@ -11,7 +11,7 @@ import jax
 import orbax.checkpoint as ocp
 
 from spct_jax import digests, distributed, files
-from spct_jax.checkpoints import array_digests, orbax_arrays, steps, trees
+from spct_jax.checkpoints import array_digests, leaves, orbax_arrays, steps
 from spct_jax.checkpoints.orbax_arrays import DamagedError
 from spct_jax.errors import InputError
 
@@ -92,7 +92,7 @@ def _check_tree(found: Mapping[str, Any], expected: Any, where: str | os.PathLik
       InputError: a leaf is missing, unexpected, or of another shape.
     """
     stored = {name: tuple(leaf["shape"]) for name, leaf in found.items()}
-    wanted = {name: tuple(leaf.shape) for name, leaf in trees.named_leaves(expected)}
+    wanted = {name: tuple(leaf.shape) for name, leaf in leaves.named_leaves(expected)}
     for name in sorted(stored.keys() | wanted.keys()):
         if stored.get(name) != wanted.get(name):
             one, other = (shapes.get(name, "absent") for shapes in (stored, wanted))
@@ -127,7 +127,7 @@ def _to_read(target: Any, saved: Mapping[str, Any], cast: Cast | None) -> Any:
     """`target` with the dtypes to read."""
 
     def record(path) -> Mapping[str, Any]:
-        return saved[trees.leaf_name(path)]
+        return saved[leaves.leaf_name(path)]
 
     stored = jax.tree_util.tree_map_with_path(
         lambda path, leaf: jax.ShapeDtypeStruct(leaf.shape, jax.numpy.dtype(record(path)["dtype"])), target

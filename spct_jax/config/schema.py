@@ -3,10 +3,10 @@
 import dataclasses
 from collections.abc import Iterator
 
-from spct_jax import bounds
-from spct_jax.bounds import MOST, SEEDS, bounded
+from spct_jax import field_bounds
 from spct_jax.data.config import DataConfig
 from spct_jax.evaluation.config import EvaluationConfig
+from spct_jax.field_bounds import MOST, SEEDS, bounded
 from spct_jax.grm.config import PromptConfig
 from spct_jax.models import sizes
 from spct_jax.sharding.config import MeshConfig
@@ -47,7 +47,7 @@ class Config:
     """(start, stop): a profiler trace of these steps of every training stage, in `workdir/profile/STAGE`; none where equal."""
 
     def conflicts(self, prefix: str) -> Iterator[str]:
-        """What is wrong between the sections, a line each; see `bounds`."""
+        """What is wrong between the sections, a line each; see `field_bounds`."""
         unknown = [s for s in self.stages if s not in STAGES]
         if unknown:
             yield f"{prefix}stages: unknown stage {unknown[0]!r}; stages are {', '.join(STAGES)}"
@@ -77,7 +77,7 @@ class Config:
 
 def validate(config: Config) -> None:
     """Raises InputError, naming the field, where a value is wrong or values do not go together."""
-    bounds.check(config, "config.")
+    field_bounds.check(config, "config.")
 
 
 def check_positions(config: Config, model: sizes.ModelConfig) -> None:

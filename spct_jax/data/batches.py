@@ -12,7 +12,7 @@ import flax.struct
 import numpy as np
 
 from spct_jax.errors import InputError
-from spct_jax.numbers import next_power_of_two
+from spct_jax.rounding import next_power_of_two
 
 
 @dataclasses.dataclass(frozen=True)

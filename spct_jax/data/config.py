@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Iterator
 
-from spct_jax.bounds import bounded, one_of
+from spct_jax.field_bounds import bounded, one_of
 from spct_jax.toy.config import ToyConfig
 
 DATA_FILES = ("train", "development", "test", "demonstrations", "general", "tokenizer")
@@ -37,7 +37,7 @@ class DataConfig:
     toy: ToyConfig = dataclasses.field(default_factory=ToyConfig)
 
     def conflicts(self, prefix: str) -> Iterator[str]:
-        """What is wrong between the fields, a line each; see `bounds`."""
+        """What is wrong between the fields, a line each; see `field_bounds`."""
         for name in DATA_FILES:
             if getattr(self, name) and not self.train and name != "tokenizer":
                 yield f"{prefix}{name}: names a file, but without {prefix}train the toy world is read, not files"

@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from spct_jax.bounds import MOST, bounded, one_of
+from spct_jax.field_bounds import MOST, bounded, one_of
 
 
 @dataclasses.dataclass

@@ -4,7 +4,6 @@ Each pass over the problems is one file of verdicts, written line by line; a res
 """
 
 import dataclasses
-import itertools
 import pathlib
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -12,12 +11,12 @@ from typing import NamedTuple
 import tqdm
 
 from spct_jax import checkpoints, distributed, files, memory
-from spct_jax.appended import Appended
+from spct_jax.append_only import Appended
 from spct_jax.config import POLICIES
-from spct_jax.data import batches
 from spct_jax.data.comparison import Comparison
-from spct_jax.data.jsonl import read_jsonl, write_jsonl
+from spct_jax.data.jsonl import read_jsonl
 from spct_jax.errors import InputError
+from spct_jax.evaluation.benchmarks import held_out
 from spct_jax.judging.models import Model, Models
 from spct_jax.judging.options import Options
 from spct_jax.judging.scheduler import Scheduler
@@ -31,12 +30,10 @@ PROGRESS_EVERY = 64
 
 def run_evaluation(run: Run) -> dict[str, float]:
     """Writes `evaluate/<pass>.jsonl` for every pass and returns the stage's summary."""
-    config = run.config.evaluation
-    directory = run.workdir / "evaluate"
+    config, directory = run.config.evaluation, run.workdir / "evaluate"
     directory.mkdir(exist_ok=True)
-    split = getattr(run.dataset, config.split)
-    comparisons = split[batches.sample(run.config.seed, "evaluate", len(split), config.problems)]
-    keep_problems(directory, comparisons, f"data.{config.split}")
+    comparisons = held_out.choose(run)
+    held_out.keep(directory, comparisons, f"data.{config.split}")
     progress = directory / "progress.json"
     earlier = files.read_json(progress) if progress.exists() else {}
     watch = performance.Stopwatch(earlier)
@@ -60,11 +57,7 @@ def run_evaluation(run: Run) -> dict[str, float]:
 
 def check(run: Run) -> None:
     """Raises InputError naming the field where there is nothing to judge, or settings do not go together."""
-    split, toy = run.config.evaluation.split, "" if run.config.data.train else "toy."
-    if not len(getattr(run.dataset, split)):
-        raise InputError(
-            f"config.data.{toy}{split}: evaluate needs comparisons of config.evaluation.split={split!r}, and there are none"
-        )
+    held_out.check(run)
     for one in passes(run):
         try:
             options_for(run, one)
@@ -112,27 +105,6 @@ def options_for(run: Run, one: Pass) -> Options:
     )
     rows = config.slots // options.branches // layout.batch_shards * layout.batch_shards
     return dataclasses.replace(options, batch_size=max(rows, layout.batch_shards))
-
-
-def _problem(c: Comparison) -> dict:
-    return {"id": c.id, "query": c.query, "responses": list(c.responses), "scores": list(c.scores), "digest": c.digest}
-
-
-def keep_problems(directory: pathlib.Path, comparisons: Sequence[Comparison], field: str) -> None:
-    """Writes what is judged; where there are verdicts already, InputError unless they are on the same, in the same order."""
-    path = directory / "problems.jsonl"
-    begun = path.exists() and any(p.stat().st_size for p in directory.glob("*.jsonl") if p != path)
-    if distributed.agree(begun):
-        kept = (record for _, record in read_jsonl(path))
-        pairs = itertools.zip_longest(kept, map(_problem, comparisons))
-        line = next((line for line, (found, wanted) in enumerate(pairs, 1) if found != wanted), None)
-        if line is not None:
-            raise InputError(
-                f"{path}:{line}: verdicts were drawn on another problem than config.{field} holds there now; put that file back"
-                f" as it was, or remove {directory} to evaluate anew"
-            )
-    elif distributed.is_first():
-        write_jsonl(path, map(_problem, comparisons))
 
 
 def _run_pass(run: Run, directory: pathlib.Path, comparisons: Sequence[Comparison], one: Pass) -> Iterator[None]:

@@ -7,7 +7,7 @@ from typing import Any
 from spct_jax.data.comparison import Comparison
 from spct_jax.errors import InputError
 from spct_jax.grm import voting
-from spct_jax.judging import lines, resume
+from spct_jax.judging import input_lines, resume
 from spct_jax.judging.verdicts import Verdict, count, to_json
 
 _UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
@@ -32,7 +32,7 @@ def explain(
     Raises:
       InputError: there is no such line, or no verdict on it.
     """
-    line = lines.find(source, wanted)
+    line = input_lines.find(source, wanted)
     record, origin = resume.find_record(target, line) if target else None, target
     if record is None:
         if not checkpoint:

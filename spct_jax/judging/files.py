@@ -20,7 +20,7 @@ from spct_jax.data.comparison import Comparison
 from spct_jax.data.jsonl import OnBad, read_lines
 from spct_jax.errors import InputError
 from spct_jax.judging import resume, verdicts
-from spct_jax.judging.lines import BLANK, STREAM, Line, read_input
+from spct_jax.judging.input_lines import BLANK, STREAM, Line, read_input
 from spct_jax.judging.verdicts import Summary
 
 MOST_WAITING = 100_000

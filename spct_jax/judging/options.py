@@ -2,10 +2,10 @@
 
 import dataclasses
 
-from spct_jax import bounds
-from spct_jax.bounds import MOST, SEEDS, bounded, one_of
+from spct_jax import field_bounds
 from spct_jax.data import batches
 from spct_jax.errors import InputError
+from spct_jax.field_bounds import MOST, SEEDS, bounded, one_of
 from spct_jax.models.config import ModelConfig
 
 LONGEST_PROMPT = 8192
@@ -45,7 +45,7 @@ class Options:
     """(max_prompt, max_new_tokens) of the shapes, ascending; empty: powers of two up to `max_prompt`."""
 
     def __post_init__(self):
-        bounds.check(self)
+        field_bounds.check(self)
         if self.k_meta > self.k:
             raise InputError(f"k_meta: {self.k_meta} is more than the {self.k} samples of k")
         if self.adaptive and self.mode == "token_prob":

@@ -18,8 +18,8 @@ from spct_jax.judging import token_prob
 from spct_jax.judging.models import Models
 from spct_jax.judging.options import Options
 from spct_jax.judging.tasks import Order, Task
-from spct_jax.numbers import next_power_of_four
 from spct_jax.reward_models import meta
+from spct_jax.rounding import next_power_of_four
 
 BATCH_TOKENS = 32768
 """About how many tokens of prompts and critiques are read at once."""

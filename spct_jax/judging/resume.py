@@ -10,10 +10,10 @@ import sys
 from collections.abc import Iterator, Mapping
 from typing import Any, BinaryIO
 
-from spct_jax import appended, files
+from spct_jax import append_only, files
 from spct_jax.data.jsonl import parse_line, read_lines
 from spct_jax.errors import InputError
-from spct_jax.judging.lines import STREAM, Line
+from spct_jax.judging.input_lines import STREAM, Line
 
 
 def is_resumable(target: str) -> bool:
@@ -60,7 +60,7 @@ def answered(file: BinaryIO, source: str, target: str, lines: Iterator[Line]) ->
     Raises:
       InputError: a record answers another input.
     """
-    for number, text in enumerate(appended.complete_lines(file), 1):
+    for number, text in enumerate(append_only.complete_lines(file), 1):
         line = next(lines, None)
         if line is None:
             raise InputError(f"{target}:{number}: {source} has no such line; is this the output of another input?")

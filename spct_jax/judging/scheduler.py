@@ -24,10 +24,10 @@ from spct_jax.judging.options import Options
 from spct_jax.judging.rescoring import Rescorer
 from spct_jax.judging.tasks import Prompts, Task
 from spct_jax.judging.verdicts import Sample, Verdict
-from spct_jax.numbers import ceil_div
+from spct_jax.rounding import ceil_div
 from spct_jax.sampling import Engine, Finished, Request, SamplingParams, Shape, Usage
 from spct_jax.sampling.engine_programs import engine_programs
-from spct_jax.sampling.shape import prefill_rows
+from spct_jax.sampling.engine_shape import prefill_rows
 
 MAX_ENGINES = 3
 """Shapes whose slots are on the devices at once."""

@@ -4,9 +4,9 @@ import dataclasses
 from collections.abc import Iterator
 from dataclasses import MISSING
 
-from spct_jax import bounds
-from spct_jax.bounds import MOST, bounded, one_of
+from spct_jax import field_bounds
 from spct_jax.errors import InputError
+from spct_jax.field_bounds import MOST, bounded, one_of
 
 _KINDS = ("local", "global")
 
@@ -87,10 +87,10 @@ class ModelConfig:
     then be a multiple of 128."""
 
     def __post_init__(self):
-        bounds.check(self, "model.")
+        field_bounds.check(self, "model.")
 
     def conflicts(self, _: str) -> Iterator[str]:
-        """What is wrong between the fields, a line each; see `bounds`. They are named `model.FIELD` in a run, too."""
+        """What is wrong between the fields, a line each; see `field_bounds`. They are named `model.FIELD` in a run, too."""
         if self.num_heads % self.num_kv_heads:
             yield f"model.num_kv_heads={self.num_kv_heads} does not divide num_heads={self.num_heads}"
         if self.num_tokens > self.vocab_size:

@@ -21,7 +21,7 @@ from jaxtyping import Array, Float, Int, PyTree
 
 from spct_jax.models import attention, decoder, rotary, stack
 from spct_jax.models.config import ModelConfig
-from spct_jax.numbers import ceil_div
+from spct_jax.rounding import ceil_div
 
 PAST_BLOCK = 32
 """Columns of the past that are always attended to; more of them only as far as some branch has reached, see `segments`."""

@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, Int
 
 from spct_jax.models import decoder
 from spct_jax.models.config import ModelConfig
-from spct_jax.numbers import ceil_div
+from spct_jax.rounding import ceil_div
 from spct_jax.sharding import logical
 
 GREEDY_BELOW = 1e-5

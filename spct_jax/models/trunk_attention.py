@@ -14,7 +14,7 @@ from jax import lax
 from jaxtyping import Array, Float, Int
 
 from spct_jax.models.attention import causal_mask, merge, partial
-from spct_jax.numbers import ceil_div
+from spct_jax.rounding import ceil_div
 
 QUERY_BLOCK = 256
 """Longest trunk that is one block; blocks of longer ones have at least as many queries."""

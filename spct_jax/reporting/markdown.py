@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 from spct_jax.evaluation import metrics
 from spct_jax.grm import voting
-from spct_jax.reporting.figures import label_name
+from spct_jax.reporting.results import label_name
 from spct_jax.reporting.run_files import RunFiles
 
 

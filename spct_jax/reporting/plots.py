@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from spct_jax.evaluation import metrics
-from spct_jax.reporting import figures
+from spct_jax.reporting import results
 
 BLUE, VERMILLION, GREEN, PURPLE, GREY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#6B6B6B"
 CURVES = {
@@ -70,7 +70,7 @@ def accuracy_by_stage(
         axes.axhline(100 * chance, color=GREY, linestyle=(0, (4, 3)), linewidth=1.2)
         axes.set_xlim(-0.6, len(bars) + 0.05)
         axes.annotate("chance", (len(bars) - 0.55, 100 * chance), (0, 3), textcoords="offset points", color=GREY)
-        axes.set_xticks(range(len(bars)), [f"{figures.label_name(label)}\n{_measure(name)}" for label, name, _ in bars])
+        axes.set_xticks(range(len(bars)), [f"{results.label_name(label)}\n{_measure(name)}" for label, name, _ in bars])
         axes.tick_params(axis="x", length=0)
         axes.grid(axis="x", visible=False)
         axes.set_ylim(0, 108)
@@ -110,7 +110,7 @@ def accuracy_by_k(by_k: Mapping[str, Mapping], greedy: Mapping[str, float], temp
             axes.set_xlim(0.9, curve["k"][-1] * 1.08)
             axes.set_xlabel("votes k (log scale)")
             own = model == label and temperature is not None
-            axes.set_title(figures.label_name(f"{label}@T{temperature:g}" if own else label))
+            axes.set_title(results.label_name(f"{label}@T{temperature:g}" if own else label))
             names.append(ends)
         panels[0].set_ylabel("accuracy, %")
         for axes, ends in zip(panels, names, strict=True):

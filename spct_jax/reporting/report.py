@@ -5,7 +5,7 @@ import pathlib
 
 from spct_jax import files
 from spct_jax.reporting import markdown, plots
-from spct_jax.reporting.figures import figures
+from spct_jax.reporting.results import figures
 from spct_jax.reporting.run_files import read_run_files
 
 

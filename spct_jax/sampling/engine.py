@@ -22,9 +22,9 @@ from spct_jax.data import batches
 from spct_jax.errors import InputError
 from spct_jax.models.config import ModelConfig
 from spct_jax.sampling.engine_programs import EngineProgram, decode_params, engine_programs
+from spct_jax.sampling.engine_shape import Shape
 from spct_jax.sampling.kernel import Completions
 from spct_jax.sampling.params import SamplingParams
-from spct_jax.sampling.shape import Shape
 from spct_jax.sharding import Layout
 
 

@@ -19,9 +19,9 @@ from jaxtyping import Array, Bool, Int, UInt32
 from spct_jax import models, sharding
 from spct_jax.models import stack
 from spct_jax.models.config import ModelConfig
+from spct_jax.sampling.engine_shape import Shape
 from spct_jax.sampling.kernel import Slots, draw_chunk, draw_to_end
 from spct_jax.sampling.params import SamplingParams
-from spct_jax.sampling.shape import Shape
 from spct_jax.sharding import Layout, logical
 
 UNROLLED_LAYERS = 8

@@ -9,11 +9,11 @@ import numpy as np
 
 from spct_jax import models, sharding
 from spct_jax.errors import InputError
-from spct_jax.numbers import ceil_div, next_power_of_two
+from spct_jax.rounding import ceil_div, next_power_of_two
 from spct_jax.sampling.engine import Engine, Finished, Request
+from spct_jax.sampling.engine_shape import Shape
 from spct_jax.sampling.kernel import Completions
 from spct_jax.sampling.params import SamplingParams
-from spct_jax.sampling.shape import Shape
 
 
 def bucket_of(length: int) -> int:

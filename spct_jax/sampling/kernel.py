@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from spct_jax import models
-from spct_jax.numbers import ceil_div
+from spct_jax.rounding import ceil_div
 from spct_jax.sampling.params import SamplingParams
 from spct_jax.sampling.token import sample_token
 

@@ -2,7 +2,7 @@
 
 from spct_jax.sharding.devices import AXES, make_mesh, use_devices
 from spct_jax.sharding.layout import Layout, bytes_per_device, layout_of, make_layout, rollout_layout
-from spct_jax.sharding.params import cast_params, make_cast
+from spct_jax.sharding.resharding import cast_params, make_cast
 from spct_jax.sharding.strategies import TABLES
 
 __all__ = [

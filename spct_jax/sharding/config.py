@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Iterator
 
-from spct_jax.bounds import bounded, one_of
+from spct_jax.field_bounds import bounded, one_of
 
 STRATEGIES = ("data", "fsdp", "tensor", "fsdp_tensor", "multislice")
 
@@ -28,7 +28,7 @@ class MeshConfig:
     """A process that is silent for so long is given up, and the other processes end."""
 
     def conflicts(self, prefix: str) -> Iterator[str]:
-        """What is wrong between the fields, a line each; see `bounds`."""
+        """What is wrong between the fields, a line each; see `field_bounds`."""
         for field, strategies in (("tensor", ("tensor", "fsdp_tensor", "multislice")), ("slices", ("multislice",))):
             value = getattr(self, field)
             if value > 1 and self.strategy not in strategies:

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Iterator
 
-from spct_jax.bounds import MOST, SEEDS, bounded
+from spct_jax.field_bounds import MOST, SEEDS, bounded
 
 
 @dataclasses.dataclass
@@ -42,7 +42,7 @@ class ToyConfig:
     occasion."""
 
     def conflicts(self, prefix: str) -> Iterator[str]:
-        """What is wrong between the fields, a line each; see `bounds`."""
+        """What is wrong between the fields, a line each; see `field_bounds`."""
         for name in ("response_counts", "demonstration_mix"):
             if not any(getattr(self, name)):
                 yield f"{prefix}{name}: one of the frequencies must be above 0"

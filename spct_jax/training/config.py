@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Iterator
 
-from spct_jax.bounds import MOST, bounded, one_of
+from spct_jax.field_bounds import MOST, bounded, one_of
 
 OPTIMIZERS = ("adam", "muon", "adafactor")
 
@@ -53,7 +53,7 @@ class SFTConfig:
     )
 
     def conflicts(self, prefix: str) -> Iterator[str]:
-        """What is wrong between the fields, a line each; see `bounds`."""
+        """What is wrong between the fields, a line each; see `field_bounds`."""
         yield from _divides(prefix, "accumulate", self.accumulate, self.batch_size)
 
 
@@ -88,7 +88,7 @@ class RFTConfig:
     optimizer: OptimizerConfig = dataclasses.field(default_factory=lambda: OptimizerConfig(learning_rate=1e-3))
 
     def conflicts(self, prefix: str) -> Iterator[str]:
-        """What is wrong between the fields, a line each; see `bounds`."""
+        """What is wrong between the fields, a line each; see `field_bounds`."""
         yield from _divides(prefix, "accumulate", self.accumulate, self.batch_size)
 
 
@@ -122,7 +122,7 @@ class RLConfig:
     optimizer: OptimizerConfig = dataclasses.field(default_factory=lambda: OptimizerConfig(learning_rate=1.5e-4))
 
     def conflicts(self, prefix: str) -> Iterator[str]:
-        """What is wrong between the fields, a line each; see `bounds`."""
+        """What is wrong between the fields, a line each; see `field_bounds`."""
         yield from _divides(prefix, "accumulate", self.accumulate, self.batch_size)
         yield from _divides(prefix, "rollout_parts", self.rollout_parts, self.batch_size)
 
@@ -144,7 +144,7 @@ class MetaRMConfig:
     )
 
     def conflicts(self, prefix: str) -> Iterator[str]:
-        """What is wrong between the fields, a line each; see `bounds`."""
+        """What is wrong between the fields, a line each; see `field_bounds`."""
         yield from _divides(prefix, "accumulate", self.accumulate, self.batch_size)
 
 

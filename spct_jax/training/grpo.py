@@ -20,9 +20,9 @@ from spct_jax.grm.prompts import Rollout
 from spct_jax.models import flops
 from spct_jax.models.config import ModelConfig
 from spct_jax.sharding import Layout, bytes_per_device, logical
-from spct_jax.training import loop, losses, optimizers, packing, parameters, performance, rejection, rollout
+from spct_jax.training import accumulation, loop, optimizers, packing, parameters, performance, rejection, rollout
 from spct_jax.training.context import Run
-from spct_jax.training.losses import completion_mask, group_logprobs
+from spct_jax.training.group_logprobs import completion_mask, group_logprobs
 from spct_jax.training.metrics import Max, Mean, Metrics, Percentile, merge
 
 
@@ -116,7 +116,7 @@ def grpo_gradients(
     def loss(params, batch):
         return grpo_loss(params, config, batch, hyperparameters, micro_batches)
 
-    gradients, metrics, logprobs = losses.accumulate(loss, params, batch, micro_batches)
+    gradients, metrics, logprobs = accumulation.accumulate(loss, params, batch, micro_batches)
     return gradients, metrics | {"gradient_norm": Mean(optax.tree.norm(gradients), 1.0)}, logprobs
 
 
@@ -159,7 +159,7 @@ def make_reference(layout: Layout, params: Any, model: ModelConfig, micro_batche
         with layout.constraints():
             if micro_batches == 1:
                 return score(groups)
-            return losses.join_micro_batches(jax.lax.map(score, losses.split_micro_batches(groups, micro_batches)))
+            return accumulation.join_micro_batches(jax.lax.map(score, accumulation.split_micro_batches(groups, micro_batches)))
 
     rows = layout.sharding("batch")
     return jax.jit(reference_logprobs, in_shardings=(layout.params(params), rows, layout.replicated), out_shardings=rows)

@@ -22,7 +22,7 @@ from spct_jax.models import flops, heads
 from spct_jax.models.config import ModelConfig
 from spct_jax.reward_models.meta import meta_rewards
 from spct_jax.sharding import Layout
-from spct_jax.training import grpo, loop, losses, optimizers, packing, parameters, performance, rejection
+from spct_jax.training import accumulation, grpo, loop, optimizers, packing, parameters, performance, rejection
 from spct_jax.training.context import Run
 from spct_jax.training.metrics import Mean, Metrics
 
@@ -62,7 +62,7 @@ def meta_gradients(
         value, metrics = meta_loss(params, config, *rows, total)
         return value, (metrics, None)
 
-    gradients, metrics, _ = losses.accumulate(loss, params, (groups, labels), micro_batches)
+    gradients, metrics, _ = accumulation.accumulate(loss, params, (groups, labels), micro_batches)
     return gradients, metrics | {"gradient_norm": Mean(optax.tree.norm(gradients), 1.0)}
 
 

@@ -15,10 +15,10 @@ from spct_jax.errors import InputError
 from spct_jax.models import flops
 from spct_jax.models.config import ModelConfig
 from spct_jax.sharding import Layout
-from spct_jax.training import data, loop, losses, mixture, optimizers, packing, parameters, performance, rejection
+from spct_jax.training import accumulation, data, loop, mixture, optimizers, packing, parameters, performance, rejection
 from spct_jax.training.config import RFTConfig, SFTConfig
 from spct_jax.training.context import Run
-from spct_jax.training.losses import completion_mask, group_logprobs
+from spct_jax.training.group_logprobs import completion_mask, group_logprobs
 from spct_jax.training.metrics import Mean, Metrics, merge
 from spct_jax.training.mixture import Pool
 
@@ -62,7 +62,7 @@ def sft_gradients(
 
     gradients, metrics = None, {}
     for groups, count in zip(batch, micro_batches or (1,) * len(batch), strict=True):
-        gradients, new, _ = losses.accumulate(loss, params, groups, count, gradients)
+        gradients, new, _ = accumulation.accumulate(loss, params, groups, count, gradients)
         metrics = merge(metrics, new) if metrics else new
     return gradients, metrics | {"gradient_norm": Mean(optax.tree.norm(gradients), 1.0)}
 

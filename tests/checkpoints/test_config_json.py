@@ -5,7 +5,7 @@ import pathlib
 
 from spct_jax import models
 from spct_jax.checkpoints import config_json
-from spct_jax.checkpoints.kinds import ModelKind
+from spct_jax.checkpoints.model_kind import ModelKind
 
 FIXTURES = pathlib.Path(__file__).parents[1] / "fixtures"
 

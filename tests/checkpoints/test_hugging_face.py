@@ -12,7 +12,7 @@ import safetensors.numpy
 
 from spct_jax import models, sharding
 from spct_jax.checkpoints import hugging_face
-from spct_jax.checkpoints.kinds import ModelKind
+from spct_jax.checkpoints.model_kind import ModelKind
 from spct_jax.errors import InputError
 
 FIXTURES = pathlib.Path(__file__).parents[1] / "fixtures"

@@ -11,7 +11,7 @@ from spct_jax import errors
 from spct_jax.data import jsonl
 from spct_jax.data.comparison import Comparison, Turn
 from spct_jax.errors import InputError
-from spct_jax.judging import files, lines, resume
+from spct_jax.judging import files, input_lines, resume
 
 
 def test_a_verdict_has_the_fields_of_the_format(tmp_path, target):
@@ -74,7 +74,7 @@ def test_the_number_of_a_line_without_id_is_no_duplicate_of_an_id(tmp_path, targ
         (3, None),
         (2, "duplicate id ('2', first on line 1)"),
     ]
-    assert [lines.find(str(tmp_path / "in.jsonl"), wanted).number for wanted in ("2", "3")] == [1, 4]
+    assert [input_lines.find(str(tmp_path / "in.jsonl"), wanted).number for wanted in ("2", "3")] == [1, 4]
     before = target.read_bytes()
     run(tmp_path / "in.jsonl", target)
     assert target.read_bytes() == before
@@ -200,13 +200,13 @@ def test_a_judge_that_skips_or_swaps_is_found_out(tmp_path, target, answers):
 def test_finds_a_line_by_id_or_number(tmp_path, target):
     source = write(tmp_path / "in.jsonl", MIXED)
     run(source, target)
-    line = lines.find(source, "a")
+    line = input_lines.find(source, "a")
     assert line.number == 2
     assert resume.find_record(str(target), line)["best"] == 0
-    assert lines.find(source, "8").id == "c"
-    assert lines.find(source, "14").number == 14
+    assert input_lines.find(source, "8").id == "c"
+    assert input_lines.find(source, "14").number == 14
     for wanted, message in {"1": ":1: not JSON", "e": ":13: scores of", "zz": "no comparison has the id 'zz'"}.items():
         with pytest.raises(InputError, match=message):
-            lines.find(source, wanted)
+            input_lines.find(source, wanted)
     target.write_bytes(target.read_bytes()[:100])
     assert resume.find_record(str(target), line) is None

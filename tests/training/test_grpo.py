@@ -15,7 +15,7 @@ from spct_jax.data.tokenizer import train_tokenizer
 from spct_jax.models import sizes
 from spct_jax.training import context, grpo, metrics, optimizers, parameters
 from spct_jax.training.config import OptimizerConfig
-from spct_jax.training.losses import completion_mask, group_logprobs
+from spct_jax.training.group_logprobs import completion_mask, group_logprobs
 
 CONFIG = dataclasses.replace(sizes.toy(64), num_layers=2)
 OPTIMIZER = OptimizerConfig(warmup_steps=0)

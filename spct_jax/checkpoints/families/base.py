@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from spct_jax.checkpoints.kinds import ModelKind
-from spct_jax.checkpoints.trees import TreePath
+from spct_jax.checkpoints.leaves import TreePath
+from spct_jax.checkpoints.model_kind import ModelKind
 from spct_jax.models.config import ModelConfig
 
 TEXT_PREFIXES = ("model.language_model.", "language_model.model.", "model.", "language_model.")

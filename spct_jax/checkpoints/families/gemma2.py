@@ -5,8 +5,8 @@ from typing import Any
 
 from spct_jax.checkpoints.families import json_fields
 from spct_jax.checkpoints.families.base import Family, StoredArray, Tensor, attention_tensors, mlp_tensors
-from spct_jax.checkpoints.kinds import ModelKind
-from spct_jax.checkpoints.trees import TreePath
+from spct_jax.checkpoints.leaves import TreePath
+from spct_jax.checkpoints.model_kind import ModelKind
 from spct_jax.errors import InputError
 from spct_jax.models.config import ModelConfig
 

@@ -5,8 +5,8 @@ from typing import Any
 
 from spct_jax.checkpoints.families import gemma2
 from spct_jax.checkpoints.families.base import Family, StoredArray, Tensor
-from spct_jax.checkpoints.kinds import ModelKind
-from spct_jax.checkpoints.trees import TreePath
+from spct_jax.checkpoints.leaves import TreePath
+from spct_jax.checkpoints.model_kind import ModelKind
 from spct_jax.models.config import ModelConfig
 
 _QK_NORMS = {"q_norm": "_query_norm", "k_norm": "_key_norm"}

@@ -1,0 +1,1 @@
+"""What judges are measured on, one file each."""
