@@ -48,6 +48,11 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture
 def micro_config():
+    """As of `make_micro_config`."""
+    return make_micro_config()
+
+
+def make_micro_config():
     """Every stage of the tiny experiment with next to no work in it."""
     config = config_lib.tiny()
     config.data.toy = config_lib.ToyConfig(train=48, development=16, test=24, demonstrations=64, general=16)

@@ -14,6 +14,7 @@ import jax
 import limits
 import numpy as np
 import pytest
+from conftest import make_micro_config
 
 from spct_jax import locks, pipeline
 from spct_jax.config import STAGES
@@ -50,6 +51,15 @@ def command(*arguments):
     )
 
 
+@pytest.fixture(scope="module")
+def cold_start(tmp_path_factory):
+    """The directory of a run that has finished its first stage; tests go on in copies of it."""
+    config, workdir = make_micro_config(), tmp_path_factory.mktemp("cold_start")
+    config.stages = ("sft",)
+    pipeline.train(config, workdir)
+    return workdir
+
+
 def test_every_stage_runs_and_a_second_start_does_nothing_again(micro_config, tmp_path, monkeypatch):
     """An untrained model parses nothing, so RFT's examples are stood in for; everything else is the real thing."""
     from spct_jax.training import rejection
@@ -82,10 +92,11 @@ def test_every_stage_runs_and_a_second_start_does_nothing_again(micro_config, tm
     assert resumed["stages"]["evaluate"]["tokens"] == made["stages"]["evaluate"]["tokens"] > 0
 
 
-def test_rft_says_when_nothing_was_retained(micro_config, tmp_path):
+def test_rft_says_when_nothing_was_retained(micro_config, cold_start, tmp_path):
     micro_config.stages = ("sft", "rejection", "rft")
+    shutil.copytree(cold_start, tmp_path / "run")
     with pytest.raises(InputError, match="kept no draw"):
-        pipeline.train(micro_config, tmp_path)
+        pipeline.train(micro_config, tmp_path / "run")
 
 
 def test_a_field_may_change_until_a_stage_has_read_it(micro_config, tmp_path):
@@ -184,11 +195,9 @@ def test_a_file_that_changes_between_two_lives_of_a_run_is_named(micro_config, t
     check(r"data\.demonstrations", "sft")
 
 
-def test_another_model_at_the_path_of_the_initial_checkpoint_is_named(micro_config, tmp_path):
-    micro_config.stages = ("sft",)
-    pipeline.train(micro_config, tmp_path / "first")
-    base, other = (str(tmp_path / name / "sft") for name in ("base", "first"))
-    shutil.copytree(other, base)
+def test_another_model_at_the_path_of_the_initial_checkpoint_is_named(micro_config, cold_start, tmp_path):
+    micro_config.stages, base = ("sft",), str(tmp_path / "base" / "sft")
+    shutil.copytree(cold_start / "sft", base)
     run = pipeline.prepare(dataclasses.replace(micro_config, init_checkpoint=base), tmp_path / "run")
     parameters.initial(run)
     parameters.initial(run)
@@ -206,10 +215,8 @@ def test_a_slip_before_the_first_stage_claims_nothing(micro_config, tmp_path):
     assert json.loads((tmp_path / "run" / "config.json").read_text())["data"]["vocab_size"] == micro_config.data.vocab_size
 
 
-def test_a_run_may_start_from_a_checkpoint_at_any_stage(micro_config, tmp_path):
-    micro_config.stages = ("sft",)
-    pipeline.train(micro_config, tmp_path / "first")
-    micro_config.stages, micro_config.init_checkpoint = ("rl", "meta_rm", "evaluate"), str(tmp_path / "first" / "sft")
+def test_a_run_may_start_from_a_checkpoint_at_any_stage(micro_config, cold_start, tmp_path):
+    micro_config.stages, micro_config.init_checkpoint = ("rl", "meta_rm", "evaluate"), str(cold_start / "sft")
     micro_config.meta_rm.policy_data = "draws"
     made = pipeline.train(micro_config, tmp_path / "second")
     assert made["stages"]["meta_rm"]["critiques"] == 24 * 3 and made["stages"]["meta_rm"]["branch_slots_used"] == 1
@@ -263,11 +270,12 @@ def test_a_damaged_checkpoint_is_passed_over_and_the_run_ends_as_if_it_had_been_
 
 
 def test_a_damaged_end_of_a_finished_stage_is_trained_again_before_a_later_one_builds_on_it(
-    micro_config, tmp_path, monkeypatch, capsys
+    micro_config, cold_start, tmp_path, monkeypatch, capsys
 ):
     monkeypatch.chdir(tmp_path)
     micro_config.stages = ("sft", "rl")
     calm, damaged = pathlib.Path("calm"), pathlib.Path("damaged")
+    shutil.copytree(cold_start, calm)
     pipeline.train(micro_config, calm)
     shutil.copytree(calm, damaged)
     shutil.rmtree(damaged / "rl")
@@ -302,7 +310,7 @@ def test_where_one_process_cannot_read_its_part_of_a_checkpoint_the_run_goes_on_
 
 
 def test_rollouts_since_the_last_checkpoint_are_read_instead_of_drawn_and_it_ends_bitwise_the_same(
-    micro_config, tmp_path, monkeypatch, capsys
+    micro_config, cold_start, tmp_path, monkeypatch, capsys
 ):
     from spct_jax.training import grpo, rollout
 
@@ -310,6 +318,8 @@ def test_rollouts_since_the_last_checkpoint_are_read_instead_of_drawn_and_it_end
     # All verdicts of an untrained model are malformed, and without spread nothing would be learned.
     monkeypatch.setattr(grpo, "group_advantages", lambda r: np.random.default_rng(0).standard_normal(r.shape, np.float32))
     calm, resumed = tmp_path / "calm", tmp_path / "resumed"
+    shutil.copytree(cold_start, calm)
+    shutil.copytree(cold_start, resumed)
     pipeline.train(micro_config, calm)
     micro_config.checkpoint.reuse_rollouts = True
     pipeline.train(micro_config, resumed)
