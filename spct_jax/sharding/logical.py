@@ -165,6 +165,11 @@ def cast(tree: Any, dtype: Any) -> Any:
     dtype = jnp.dtype(dtype)
 
     def one(path, x):
-        return x.astype(dtype) if any(param_logical_axes(path, x.ndim)) else x
+        return x.astype(dtype) if is_large(path, x.ndim) else x
 
     return jax.tree_util.tree_map_with_path(one, tree)
+
+
+def is_large(path: tuple, ndim: int) -> bool:
+    """Whether a parameter at a path of its tree is one of the large ones, which can be split and are cast."""
+    return any(param_logical_axes(path, ndim))

@@ -18,11 +18,11 @@ def make_cast(params: Any, layout: Layout) -> Callable[[Any, jnp.dtype], Any]:
 def cast_params(params: Any, dtype: Any, layout: Layout) -> Any:
     """Parameters with the large ones in `dtype`, in `layout`; the very same arrays where nothing differs."""
     dtype = jnp.dtype(dtype)
-    wanted = jax.eval_shape(lambda params: logical.cast(params, dtype), params)
 
-    def is_there(x, cast, sharding):
-        return isinstance(x, jax.Array) and x.dtype == cast.dtype and x.sharding.is_equivalent_to(sharding, x.ndim)
+    def is_there(path, x, sharding):
+        cast = dtype if logical.is_large(path, x.ndim) else x.dtype
+        return isinstance(x, jax.Array) and x.dtype == cast and x.sharding.is_equivalent_to(sharding, x.ndim)
 
-    if jax.tree.all(jax.tree.map(is_there, params, wanted, layout.params(params))):
+    if jax.tree.all(jax.tree_util.tree_map_with_path(is_there, params, layout.params(params))):
         return params
     return make_cast(params, layout)(params, dtype)
