@@ -17,7 +17,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from spct_jax import files
-from spct_jax.checkpoints import families, orbax_arrays
+from spct_jax.checkpoints import families, leaves, orbax_arrays
 from spct_jax.errors import InputError
 from spct_jax.models import stack
 from spct_jax.models.config import ModelConfig
@@ -78,9 +78,9 @@ def from_google(tree: Any, config: ModelConfig, *, dtype: str, where: str) -> tu
 
 def _take_all(tree: Any, config: ModelConfig, where: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """(parameters outside the layers, those of each layer), in our names and axes, as views; errors as of `load_google`."""
-    leaves = _flatten(tree)
-    found = {_plain(name): leaf for name, leaf in leaves}
-    if len(found) != len(leaves):
+    flat = _flatten(tree)
+    found = {_plain(name): leaf for name, leaf in flat}
+    if len(found) != len(flat):
         raise InputError(f"{where}: two parameters have the same name")
     family = families.family_of(config)
     if family.google_arrays is None:

@@ -1,6 +1,7 @@
 """Google's Flax layout, on checkpoints these tests write in it."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
@@ -77,7 +78,7 @@ def test_padding_rows_are_kept_but_are_no_tokens():
     tree = to_google(models.init(config, jax.random.key(3)), config, transposed=True, spare_rows=8)
     params, found = google.from_google(tree, config, dtype="float32", where="here")
     assert (found.vocab_size, found.num_tokens) == (48, 40)
-    out = models.logits(params, found, np.array([[2, 5, 7]]))
+    out = models.logits(params, found, jnp.array([[2, 5, 7]]))
     assert (jax.nn.softmax(out)[..., 40:] == 0).all()
 
 

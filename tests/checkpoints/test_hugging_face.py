@@ -46,7 +46,7 @@ def test_logits_are_those_of_transformers(name):
 def test_scores_of_a_classifier_are_those_of_transformers():
     params, config, kind = hugging_face.read_weights(FIXTURES / "gemma2_classifier")
     assert kind is ModelKind.META_RM
-    ids = reference("gemma2_classifier")["ids"]
+    ids = jnp.asarray(reference("gemma2_classifier")["ids"])
     trunk = models.prefill(params["model"], config, ids[:, :-1], jnp.full(2, ids.shape[1] - 1))
     hidden = models.extend(params["model"], config, trunk, ids[:, None, -1:])
     np.testing.assert_allclose(
