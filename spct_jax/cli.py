@@ -1,4 +1,4 @@
-"""Command lines: typed config flags, and whatever is wrong with them or with the system as one line and an exit status."""
+"""Command lines: typed config flags; errors in them, or from the system, become one line and an exit status."""
 
 import difflib
 import importlib.machinery
@@ -38,13 +38,14 @@ def run(
 ) -> None:
     """Parses flags and calls `main(positional arguments)`.
 
-    Ends with one line and exit status 2 where the user's input is wrong or the system refuses something, see `errors.describe`.
+    Ends with one line and exit status 2 if the user's input is wrong or the system refuses something, see `errors.describe`.
 
     Args:
       main: the command.
       own: the command's flags. Each command defines them in a `FlagValues` of its own, so that modules of several commands can
         be imported in one process; the process gets those of the command that it runs.
-      with_config: whether it has `--config=FILE.py[:ARGUMENT]` and `--config.FIELD=VALUE`, and `own.config` a Config.
+      with_config: whether the command takes `--config=FILE.py[:ARGUMENT]` and `--config.FIELD=VALUE`; `own.config` is then a
+        Config.
       argv: the command line; None for that of this process.
     """
     argv = list(sys.argv if argv is None else argv)
@@ -68,7 +69,7 @@ def run(
 def _run(main: Callable[[list[str]], object], positional: list[str]) -> None:
     if positional[1:]:
         raise InputError(f"unexpected argument {positional[1]!r}")
-    # Orbax reports every part of every save, and of a failure every thread; the exception says it once.
+    # Orbax reports every part of every save, and a failure once per thread; the exception says it once.
     logging.set_verbosity(logging.FATAL)
     sys.unraisablehook = _of_interest
     stdlib_logging.getLogger("asyncio").setLevel(stdlib_logging.CRITICAL)
@@ -77,7 +78,7 @@ def _run(main: Callable[[list[str]], object], positional: list[str]) -> None:
 
 
 class _StandardOutput:
-    """Standard output whose errors say what they are of."""
+    """Standard output whose errors name it."""
 
     def __init__(self, stream: TextIO):
         self._stream = stream
@@ -95,13 +96,13 @@ class _StandardOutput:
 
 
 def _of_interest(unraisable) -> None:
-    """Prints an error that nobody can catch, but for what TensorStore's threads say when the first failure ended their loop."""
+    """Prints an error that nobody can catch, except those of TensorStore's threads after a first failure ended their loop."""
     if str(unraisable.exc_value) != "Event loop is closed":
         sys.__unraisablehook__(unraisable)
 
 
 def _settle_streams() -> None:
-    """Takes the numbers of closed standard streams, which the next files opened would get, and prints any text anywhere.
+    """Opens closed standard streams, whose numbers the next files would get, and escapes what standard output cannot encode.
 
     Raises:
       InputError: standard output is closed.
@@ -120,7 +121,7 @@ def _settle_streams() -> None:
 
 
 def _flushed() -> bool:
-    """Whether all that was printed could be written; else the rest is given up, or the interpreter's last flush fails, too."""
+    """Whether all that was printed could be written; if not, discards the rest, so that the interpreter's last flush works."""
     try:
         if sys.stdout is not None:
             sys.stdout.flush()
@@ -141,7 +142,7 @@ def _end(line: str, status: int) -> None:
 
 
 def _define_config(argv: list[str], own: flags.FlagValues) -> list[str]:
-    """Defines the flag `--config` and those of its fields that are set; the command line without `--config=FILE`."""
+    """Defines the flag `--config` and those of its fields that are set; returns the command line without `--config=FILE`."""
     named = [a for a in argv[1:] if re.match(r"--?config($|=)", a)]
     argv = [a for a in argv if a not in named]
     asked = any(re.fullmatch(r"--?(help\w*|\?)", a) for a in argv[1:])
@@ -187,7 +188,7 @@ def _blame(error: BaseException, path: str) -> str:
 
 
 def _parse(argv: list[str], own: flags.FlagValues) -> list[str]:
-    """Positional arguments; whatever is wrong with the flags becomes an InputError that says which and why."""
+    """Parses flags and returns positional arguments; any error in the flags becomes an InputError that says which and why."""
     try:
         positional = flags.FLAGS(argv)
         own.mark_as_parsed()

@@ -1,8 +1,8 @@
 """Several processes as one run: how they find each other, agree, and end together.
 
 Every process runs the same program on the same records and computes with its own devices. What the outside world decides
-(which files exist, the clock, a signal) is read by the first process, or by any of them, and holds for all; the first process
-writes files, all together write checkpoints.
+(which files exist, the clock, a signal) is read by the first process, or by any of them, and holds for all. The first process
+writes files; all of them together write checkpoints.
 """
 
 import glob
@@ -23,7 +23,7 @@ from spct_jax import errors
 from spct_jax.errors import InputError
 
 PREEMPTED = 75
-"""Exit status of a run that was told to stop and can go on: the system's EX_TEMPFAIL."""
+"""Exit status of a run that was told to stop and can be continued: the system's EX_TEMPFAIL."""
 
 
 class StoppedError(Exception):
@@ -31,7 +31,7 @@ class StoppedError(Exception):
 
 
 def initialize(coordinator: str = "", num_processes: int = 1, process_id: int = 0, heartbeat_seconds: int = 100) -> None:
-    """Joins the processes of a run; must come before JAX is first used. A process on its own does nothing here.
+    """Joins the processes of a run; must be called before JAX is first used. Does nothing if there is only one process.
 
     The processes of TPU slices find each other; others must be told where the first one is.
 
@@ -42,7 +42,7 @@ def initialize(coordinator: str = "", num_processes: int = 1, process_id: int = 
       heartbeat_seconds: after this long without a sign of a process, all others end with an error.
 
     Raises:
-      InputError: the three do not go together.
+      InputError: the first three arguments contradict each other.
     """
     if not coordinator and (num_processes, process_id) != (1, 0):
         raise InputError("--num_processes and --process_id need --coordinator=HOST:PORT")
@@ -56,7 +56,7 @@ def initialize(coordinator: str = "", num_processes: int = 1, process_id: int = 
         try:
             jax.distributed.initialize(**patience)
         except ValueError as error:
-            # Chips in a machine of no cluster that JAX knows (a notebook's, say): it is alone.
+            # The machine has chips but belongs to no cluster that JAX knows (a notebook's, say): this process is the only one.
             if "coordinator_address" not in str(error):
                 raise
 
@@ -69,14 +69,14 @@ def _has_tpu() -> bool:
 
 
 def devices() -> list[jax.Device]:
-    """All devices that JAX sees; the first use of them.
+    """All devices that JAX sees; this is where JAX is first used.
 
     Raises:
-      InputError: there are none, as where JAX_PLATFORMS asks for others.
+      InputError: there are none, for example because JAX_PLATFORMS names another platform.
     """
     try:
         return jax.devices()
-    except (RuntimeError, AssertionError) as error:  # an assertion is how JAX fails without the plugin of the platform
+    except (RuntimeError, AssertionError) as error:  # JAX fails by an assertion if the platform's plugin is missing
         wanted = os.environ.get("JAX_PLATFORMS", "")
         raise InputError(f"JAX finds no devices (JAX_PLATFORMS={wanted}): {errors.one_line(error)}") from None
 
@@ -97,7 +97,7 @@ def process_index_and_count() -> tuple[int, int]:
 
 
 def barrier(name: str) -> None:
-    """Waits for all processes; what the first one wrote before, the others can read after."""
+    """Waits for all processes; what the first one wrote before it, the others can read after it."""
     if several():
         multihost_utils.sync_global_devices(name)
 
@@ -108,12 +108,12 @@ def agree(value: int) -> int:
 
 
 def any_process(value: bool) -> bool:
-    """Whether it holds on any process."""
+    """Whether `value` is true on any process."""
     return bool(np.any(multihost_utils.process_allgather(np.bool_(value)))) if several() else value
 
 
 def gather(value: Any) -> list[Any]:
-    """The values of all processes in order, on all of them; whatever can be pickled."""
+    """The values of all processes in order, on all of them; a value is anything that can be pickled."""
     if not several():
         return [value]
     mine = np.frombuffer(pickle.dumps(value), np.uint8)
@@ -151,7 +151,7 @@ def put(tree: Any, shardings: Any) -> Any:
 
 
 class Preemption:
-    """Notes a SIGTERM or SIGINT, so that a stage can stop where nothing is lost."""
+    """Notes a SIGTERM or SIGINT, so that a stage can stop at a point where nothing is lost."""
 
     _defaults = {signal.SIGTERM: signal.SIG_DFL, signal.SIGINT: signal.default_int_handler}
 
@@ -159,7 +159,7 @@ class Preemption:
         self._asked = False
 
     def listen(self) -> None:
-        """From now on the two are noted and no longer end the process; a second one does."""
+        """From now on the first of these signals is only noted; a second one ends the process."""
         for number in self._defaults:
             signal.signal(number, self._note)
 
@@ -169,11 +169,11 @@ class Preemption:
             signal.signal(number, default)
 
     def asked(self) -> bool:
-        """Whether any process was told to stop; all must ask at the same point of the program."""
+        """Whether any process was told to stop; all processes must ask at the same point of the program."""
         return any_process(self._asked)
 
     def check(self) -> None:
-        """Raises StoppedError where it was."""
+        """Raises StoppedError if any process was told to stop."""
         if self.asked():
             raise StoppedError
 
@@ -182,9 +182,9 @@ PREEMPTION = Preemption()
 
 
 def end_together(main: Callable[[], None]) -> None:
-    """Runs `main`; an error of one of several processes ends it at once, so that the others notice.
+    """Runs `main`; if there are several processes, an error in one ends that process at once, so that the others notice.
 
-    A process that waits for the others to say goodbye would hang as long as they wait for its part of a sum.
+    In a normal exit it would wait for the others to disconnect, while they wait for its part of a sum.
     """
     try:
         main()

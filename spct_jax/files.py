@@ -1,7 +1,8 @@
 """Files and directories that are complete or absent, and JSON that names the file when it is wrong.
 
-Paths are pathlib's, not those of etils.epath: that library takes a local /gs/x, /s3/x or /hf/x for a bucket's, needs a name for
-the user's number to `stat`, globs in the name of the directory too, and removes a directory that holds only `x~` as empty.
+Paths are pathlib's, not those of etils.epath: that library takes a local /gs/x, /s3/x or /hf/x for a path in a bucket, cannot
+`stat` if the user's number has no name, also expands wildcards in the directory's own name, and removes a directory that holds
+only `x~` as empty.
 """
 
 import contextlib
@@ -23,7 +24,7 @@ from spct_jax import distributed, errors
 from spct_jax.errors import InputError
 
 LARGEST = 16 << 20
-"""Bytes of a description and the like; parsed, no file of this size takes more than a gigabyte."""
+"""Largest size of a description and the like, in bytes; parsed, no file of this size takes more than a gigabyte of memory."""
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:/")
 
 
@@ -94,7 +95,7 @@ def check_regular(directory: str | os.PathLike) -> None:
 
 
 def make_directory(path: str | os.PathLike) -> None:
-    """Makes a directory, and those above it, where it is not there yet; InputError where it cannot be made."""
+    """Makes a directory, and those above it, if it does not exist yet; InputError if it cannot be made."""
     try:
         pathlib.Path(path).mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -111,7 +112,7 @@ def write(path: str | os.PathLike, content: str | bytes) -> None:
 
 @contextlib.contextmanager
 def replacing(path: str | os.PathLike) -> Iterator[BinaryIO]:
-    """A file to write, which replaces `path` when the block ends well and its content is on the disk."""
+    """A file to write, which replaces `path` when the block ends without an error and its content is on the disk."""
     scratch = pathlib.Path(f"{path}.partial")
     with errors.naming(path), open(scratch, "wb") as file:
         yield file
@@ -120,9 +121,9 @@ def replacing(path: str | os.PathLike) -> Iterator[BinaryIO]:
     scratch.replace(path)
     directory = os.open(scratch.parent, os.O_RDONLY)
     try:
-        os.fsync(directory)  # else the name may still be that of the old content
+        os.fsync(directory)  # otherwise, after a loss of power, the name may still be that of the old content
     except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # a file system that has no such thing
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # the file system cannot do this with a directory
             raise
     finally:
         os.close(directory)
@@ -134,7 +135,7 @@ def write_json(path: str | os.PathLike, value: Any) -> None:
 
 
 def read_json(path: str | os.PathLike) -> dict[str, Any]:
-    """A JSON object; InputError, naming the file and line, when it is none."""
+    """A JSON object; InputError, naming the file and line, if the file holds none."""
     content = read_bytes(path)
     try:
         value = json.loads(content.decode())
@@ -142,7 +143,7 @@ def read_json(path: str | os.PathLike) -> dict[str, Any]:
         raise InputError(f"{path}:{error.lineno}: not JSON ({error.msg})") from None
     except UnicodeDecodeError:
         raise InputError(f"{path}: not text") from None
-    except (ValueError, RecursionError) as error:  # an integer of thousands of digits, or brackets as deep
+    except (ValueError, RecursionError) as error:  # an integer of thousands of digits, or thousands of nested brackets
         raise InputError(f"{path}: not JSON that can be read ({error})") from None
     if not isinstance(value, dict):
         raise InputError(f"{path}: not a JSON object")
@@ -157,7 +158,7 @@ def write_array(path: str | os.PathLike, array: np.ndarray) -> None:
 
 
 def read_array(path: str | os.PathLike) -> np.ndarray:
-    """What `write_array` wrote; InputError, naming the file, when it is none."""
+    """What `write_array` wrote; InputError, naming the file, if it is no array."""
     try:
         return np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
@@ -184,19 +185,19 @@ def check_new(directory: str | os.PathLike) -> pathlib.Path:
 
 @contextlib.contextmanager
 def new_directory(directory: str | os.PathLike, size: int = 0) -> Iterator[pathlib.Path]:
-    """A scratch directory next to `directory` that gets its name when the block ends well; else nothing is left.
+    """A scratch directory next to `directory`, renamed to it when the block ends without an error; otherwise nothing is left.
 
     All files in it get the permissions that the process gives to new ones, whatever their writers chose.
 
     Args:
-      directory: its name.
-      size: bytes that will be written at most.
+      directory: the final name.
+      size: the most bytes that will be written.
 
     Raises:
       InputError: `directory` exists and is not empty, cannot be written, or there is no room for `size` bytes.
     """
     target = check_new(directory)
-    scratch = target.with_name(f"{target.name}.{secrets.token_hex(4)}.partial")  # nobody else's, so that it may be removed
+    scratch = target.with_name(f"{target.name}.{secrets.token_hex(4)}.partial")  # used by nobody else, so it may be removed
     try:
         scratch.mkdir(parents=True)
         try:
@@ -219,7 +220,7 @@ def new_directory(directory: str | os.PathLike, size: int = 0) -> Iterator[pathl
 
 
 def _permit(directory: pathlib.Path) -> None:
-    """Gives all files in a new directory the permissions that its own, made under the umask, imply."""
+    """Gives all files in a new directory the permissions of that directory, which follow from the umask, but no execution."""
     for folder, _, names in os.walk(directory):
         for name in names:
             os.chmod(os.path.join(folder, name), stat.S_IMODE(directory.stat().st_mode) & 0o666)

@@ -1,4 +1,4 @@
-"""TPU chips, in published figures, and slices of them that need not be there."""
+"""Published figures of TPU chips, and descriptions of slices that need not be there."""
 
 import dataclasses
 import importlib.util
@@ -10,7 +10,7 @@ from spct_jax.errors import InputError
 
 @dataclasses.dataclass(frozen=True)
 class Chip:
-    """One device as JAX counts them, in bytes, seconds and floating-point operations."""
+    """One device, as JAX counts devices; figures in bytes, seconds and floating-point operations."""
 
     kind: str
     """`device_kind` of its devices."""
@@ -21,12 +21,12 @@ class Chip:
     hbm_bandwidth: float
     """Bytes per second."""
     ici_bandwidth: float
-    """Bytes per second that leave over all links inside a slice, one way."""
+    """Bytes per second that it sends over all its links inside the slice, one way."""
     dcn_bandwidth: float
-    """Bytes per second that leave for other slices."""
+    """Bytes per second that it sends to other slices."""
     devices_per_chip: int = 1
     environment: tuple[tuple[str, str], ...] = ()
-    """What the compiler wants to be told."""
+    """Environment variables for the compiler."""
 
 
 GIB = 1 << 30
@@ -34,7 +34,7 @@ GIB = 1 << 30
 CHIPS = {
     "v5e": Chip("TPU v5 lite", 197e12, int(15.75 * GIB), 0.81e12, 4 * 45e9, 3.125e9),
     "v5p": Chip("TPU v5", 459e12, int(95.74 * GIB), 2.765e12, 6 * 90e9, 6.25e9),
-    # At full effort its compiler takes six times as long for the same peak of memory.
+    # At full effort its compiler takes six times as long, for the same peak memory.
     "v6e": Chip(
         "TPU v6 lite", 918e12, int(31.25 * GIB), 1.64e12, 4 * 90e9, 12.5e9, environment=(("JAX_OPTIMIZATION_LEVEL", "O1"),)
     ),
@@ -53,7 +53,7 @@ def parse_topology(name: str) -> Chip:
     """The chip of a topology such as `v5p:4x4x4`.
 
     Raises:
-      InputError: it is not one of ours.
+      InputError: the name has another form, or its chip is not in `CHIPS`.
     """
     found = re.fullmatch(r"(\w+):(\d+x\d+(?:x\d+)?)", name)
     if not found or found[1] not in CHIPS:
@@ -62,7 +62,7 @@ def parse_topology(name: str) -> Chip:
 
 
 def prepare(chip: Chip) -> None:
-    """Sets what the TPU compiler reads from the environment; must come before JAX is first used.
+    """Sets what the TPU compiler reads from the environment; must be called before JAX is first used.
 
     Raises:
       InputError: there is no TPU compiler here.
@@ -71,7 +71,7 @@ def prepare(chip: Chip) -> None:
         raise InputError("planning needs the TPU compiler: pip install -e '.[plan]'")
     silence = {"TPU_SKIP_MDS_QUERY": "1", "TPU_ACCELERATOR_TYPE": "v5litepod-4", "TPU_WORKER_HOSTNAMES": "localhost"}
     silence |= {"TPU_WORKER_ID": "0"}
-    # No chip is touched: another process may have the library, and the chips.
+    # No chip is used: another process may hold the library and the chips.
     needed = {"JAX_PLATFORMS": "cpu", "ALLOW_MULTIPLE_LIBTPU_LOAD": "1"}
     for name, value in (silence | needed | dict(chip.environment)).items():
         os.environ.setdefault(name, value)

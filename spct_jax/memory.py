@@ -1,6 +1,6 @@
 """Memory of the host and the devices: how much is in use, and how much the C library keeps of what JAX's CPU backend frees.
 
-Of the latter, nothing is done where the library is not glibc.
+The latter is left alone if the library is not glibc.
 """
 
 import ctypes
@@ -12,15 +12,15 @@ from collections.abc import Sequence
 import jax
 
 LARGE = 2**25
-"""Bytes from which on a buffer is a mapping of its own; the most that glibc takes for it."""
+"""Buffers of at least this many bytes are memory mappings of their own; it is the largest threshold that glibc accepts."""
 
 
 def keep() -> None:
-    """Has the C library keep small buffers that are freed, and only them; after the first thread it is too late.
+    """Makes the C library keep freed small buffers, and only those; must be called before a first thread is started.
 
-    The backend allocates every buffer of every call anew. Left alone, glibc hands memory back after every call, and to get
-    cleared pages for the next one takes a fifth of the tiny experiment's updates. Were large buffers kept as well, a small one
-    that comes to lie where a large one was would have that take a new place, and so on: gigabytes of holes.
+    The backend allocates all buffers anew in every call. By default glibc returns memory to the system after every call, and
+    getting cleared pages for the next one takes a fifth of the time of the tiny experiment's updates. If large buffers were
+    kept too, a small one could be put where a large one was, which then needs new memory, and so on: gigabytes of holes.
     """
     trim_threshold, mmap_threshold, arena_max = -1, -3, -8
     for option, value in ((trim_threshold, 2**31 - 1), (mmap_threshold, LARGE), (arena_max, 1)):
@@ -29,19 +29,19 @@ def keep() -> None:
 
 
 def end_stage() -> None:
-    """Drops compiled programs, a hundred megabytes a stage, and hands back what the C library kept."""
+    """Drops compiled programs, a hundred megabytes a stage, and returns to the system what the C library kept."""
     jax.clear_caches()
     give_back()
 
 
 def give_back() -> None:
-    """Hands back what the C library kept: what comes next needs other buffers."""
+    """Returns to the system what the C library kept, since what follows needs other buffers."""
     if library := _glibc():
         library.malloc_trim(0)
 
 
 def of_devices(devices: Sequence[jax.Device] | None = None) -> dict[str, float]:
-    """Bytes in use and at most in use so far on the fullest device of this process; nothing where a device does not say."""
+    """Bytes in use, and their peak so far, on the fullest device of this process; nothing if a device does not report them."""
     stats = [d.memory_stats() or {} for d in (jax.local_devices() if devices is None else devices)]
     names = {"device_memory_bytes": "bytes_in_use", "device_memory_peak_bytes": "peak_bytes_in_use"}
     return {ours: float(max(s[theirs] for s in stats)) for ours, theirs in names.items() if all(theirs in s for s in stats)}

@@ -1,7 +1,8 @@
-"""What a compiled program does, read from its text: arithmetic, memory traffic and collectives, loops multiplied out.
+"""What a compiled program does, read from its text: arithmetic, memory traffic and collectives, with every iteration of loops.
 
-XLA's own count takes every loop body once. Here a loop counts as often as its condition says, and one that ends on data
-(decoding until all branches are done) as often as the caller says. Of a conditional the dearer branch counts.
+XLA's own analysis counts every loop body once. Here it counts as often as the loop's condition says, or, if the end of the loop
+depends on data (decoding until all branches are done), as often as the caller says. Of a conditional, the more expensive branch
+counts.
 """
 
 import dataclasses
@@ -20,20 +21,20 @@ _NO_TRAFFIC = {
 
 _SLICES = ("dynamic-slice", "slice", "gather")
 _UPDATES = {"dynamic-update-slice": 1, "scatter": 2}
-"""What changes a part of its first operand in place -> the operand that is the part."""
+"""Opcode that changes a part of its first operand in place -> index of the operand that is the new part."""
 _HANDED_ON = ("tuple", 0)
 
 
 @dataclasses.dataclass
 class Cost:
-    """Per device and execution."""
+    """Cost per device and execution."""
 
     flops: float = 0.0
     """Multiplications and additions of matrix products."""
     bytes: float = 0.0
-    """Read from and written to main memory, fused work counted once."""
+    """Bytes read from and written to main memory; a fusion counts as one operation."""
     collectives: dict[str, tuple[float, float]] = dataclasses.field(default_factory=dict)
-    """Kind -> (how many, bytes that a device sends, as rings do it)."""
+    """Kind -> (how many, bytes that a device sends in a ring algorithm)."""
 
     @property
     def sent(self) -> float:
@@ -41,7 +42,7 @@ class Cost:
         return sum(size for _, size in self.collectives.values())
 
     def add(self, other: "Cost", times: float = 1) -> None:
-        """Adds `times` the cost of something else."""
+        """Adds another cost, multiplied by `times`."""
         self.flops += times * other.flops
         self.bytes += times * other.bytes
         for kind, (count, size) in other.collectives.items():
@@ -59,7 +60,7 @@ class Module:
         self._steps = 1
 
     def cost(self, steps: int = 1) -> Cost:
-        """The cost of the whole program per step, where loops that end on data take so many."""
+        """The cost of the complete program per step, if loops whose end depends on data take `steps` steps."""
         self._seen, self._steps = set(), steps
         total = Cost()
         total.add(self._cost(self.entry), 1 / steps)
@@ -70,7 +71,7 @@ class Module:
         return {name: {i.name: i for i in body} for name, body in self.computations.items()}
 
     def _cost(self, computation: str, fused: bool = False) -> Cost:
-        """The cost of one computation; of a fused one, whose values stay on the chip, no bytes but those of collectives."""
+        """The cost of one computation; the values of a fused one stay on the chip, and only its collectives count as bytes."""
         total = Cost()
         for instruction in self.computations[computation]:
             self._add(total, computation, instruction, fused)
@@ -104,7 +105,7 @@ class Module:
         return self._names[computation][name].shapes
 
     def trips(self, computation: str, loop: Instruction) -> int | None:
-        """How often a loop runs, counting from 0 as the scans of JAX do; None where that depends on data."""
+        """How often a loop runs if its counter starts at 0, as in JAX's scans; None if that depends on data."""
         known = re.search(r"known_trip_count[^\d]*(\d+)", loop.text)
         if known:
             return int(known[1])
@@ -136,7 +137,7 @@ class Module:
         return int(instruction.argument)
 
     def _growth(self, computation: str, name: str) -> int:
-        """What is added to a loop's counter in its body, over all the copies of an unrolled one."""
+        """What the body of a loop adds to its counter, in all copies together if the body is unrolled."""
         instruction, output = self._names[computation][name], 0
         if instruction.opcode == "get-tuple-element" and self._names[computation][instruction.operands[0]].opcode == "fusion":
             output = int(re.search(r"index=(\d+)", instruction.text)[1])
@@ -168,7 +169,7 @@ class Module:
         given = sum(s.bytes for name in instruction.operands for s in self._shapes(computation, name))
         users = self._users[computation].get(instruction.name, ())
         if fused and kind == "all-reduce" and users and all(user.opcode == "dynamic-slice" for user in users):
-            # How TPUs write a reduce-scatter: a fusion, whose result is the slice.
+            # TPU programs write a reduce-scatter so: a fusion whose result is the slice.
             kind, moved = "reduce-scatter", moved - sum(s.bytes for s in instruction.shapes if s.in_hbm)
         group = _group_size(instruction.text)
         share = (group - 1) / group if group > 1 else 0.0
@@ -190,9 +191,9 @@ class Module:
         return sum(s.bytes for s in (*given, *made) if s.in_hbm)
 
     def _fusion_bytes(self, computation: str, fusion: Instruction) -> float:
-        """Operands and results, but of arrays that are only sliced or updated in place, the parts that are.
+        """Bytes of operands and results; of arrays that are only sliced or updated in place, only the parts concerned.
 
-        What is handed through, as by fusions among whose work a collective goes on, costs nothing.
+        Arrays that are only passed through cost nothing; fusions that overlap a collective with other work do that.
         """
         inside = fusion.called("calls")
         updated, total = set(), 0.0
@@ -213,7 +214,7 @@ class Module:
         )
 
     def _parts(self, computation: str, name: str) -> list[tuple[str, int]] | None:
-        """What of an array is sliced, updated or handed on, opcode and bytes; None where any use takes all of it."""
+        """(opcode, bytes) of each part of an array that is sliced, updated or passed on; None if any use takes all of it."""
         parts = [_HANDED_ON] if name == self.computations[computation][-1].name else []
         for user in self._users[computation].get(name, ()):
             position = user.operands.index(name)
@@ -279,7 +280,7 @@ def _dot_flops(instruction: Instruction, lhs: Shape, rhs: Shape) -> float:
 
 
 def _convolution_flops(instruction: Instruction, lhs: Shape, rhs: Shape) -> float:
-    """Products with real inputs only: TPUs write batches of matrix products as convolutions over padded, dilated axes."""
+    """Of products with real inputs only: TPUs write batches of matrix products as convolutions over padded, dilated axes."""
     labels = re.search(r"dim_labels=(\w+)_(\w+)->(\w+)", instruction.text)
     out = instruction.shapes[0]
     window = re.search(r"window=\{([^}]*)\}", instruction.text)
@@ -302,7 +303,7 @@ def _convolution_flops(instruction: Instruction, lhs: Shape, rhs: Shape) -> floa
 
 @functools.lru_cache(maxsize=4096)
 def _real_pairs(count: int, size: int, stride: int, low: int, dilate: int, spread: int, length: int) -> int:
-    """(output, kernel) positions of one axis that meet an element of the input, not padding nor a hole."""
+    """How many (output, kernel) positions of one axis meet an element of the input, not padding or a hole of the dilation."""
     pairs = 0
     for kernel in range(size):
         first = kernel * spread - low

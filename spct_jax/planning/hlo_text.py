@@ -1,4 +1,4 @@
-"""The text of a compiled program as instructions."""
+"""Parses the text of a compiled program into instructions."""
 
 import dataclasses
 import math
@@ -45,9 +45,9 @@ class Instruction:
     opcode: str
     operands: tuple[str, ...]
     text: str
-    """Everything behind the operands."""
+    """Everything after the operands."""
     argument: str
-    """What stands between the parentheses."""
+    """The text between the parentheses."""
 
     def called(self, attribute: str) -> str | None:
         """The computation that an attribute names."""
@@ -82,7 +82,7 @@ def _array_shapes(text: str) -> tuple[Shape, ...]:
 
 
 def _balanced(text: str, start: int) -> int:
-    """Where the parenthesis at `start` closes."""
+    """The index at which the parenthesis that opens at `start` closes."""
     depth = 0
     for position in range(start, len(text)):
         depth += (text[position] == "(") - (text[position] == ")")

@@ -26,15 +26,15 @@ class Planned:
 
     lower: Callable[[], jax.stages.Lowered]
     flops: float
-    """Counted by hand, on all devices together."""
+    """Floating-point operations by formula, on all devices together."""
     tokens: int
-    """Tokens that one execution reads, draws or learns from; of a decoding program, in one step."""
+    """Tokens that one execution reads, draws or learns from; for a decoding program, those of one step."""
     beside: int = 0
     """Bytes per device of what else is held while it runs."""
     kernels: float = 0.0
     """Operations of Pallas kernels, by formula, on all devices together: the compiled text does not show them."""
     steps: int = 1
-    """Tokens of every branch that one execution draws; figures are per token."""
+    """How many tokens of every branch one execution draws; figures are per token."""
 
 
 def _struct(shape: tuple[int, ...], dtype: Any) -> jax.ShapeDtypeStruct:
@@ -42,13 +42,13 @@ def _struct(shape: tuple[int, ...], dtype: Any) -> jax.ShapeDtypeStruct:
 
 
 def abstract_groups(rows: int, group: int, trunk: int, time: int) -> Groups:
-    """B = `rows` prompts with G = `group` completions each, in shapes."""
+    """Abstract groups: B = `rows` prompts with G = `group` completions each, trunks of `trunk` tokens, T = `time`."""
     integers = [(rows, trunk), (rows,), (rows, group, time + 1), (rows, group)]
     return Groups(*(_struct(shape, jnp.int32) for shape in integers))
 
 
 class _Setting:
-    """What the programs of an experiment share: layouts, shapes of the parameters, and what is held beside a program."""
+    """What the programs of an experiment share: layouts, shapes of the parameters, and bytes of what else a device holds."""
 
     def __init__(self, config: Config, devices: list):
         self.config = config
@@ -65,17 +65,17 @@ class _Setting:
         self.reference_bytes = sharding.bytes_per_device(self.reference, self.layout.params(self.reference))
 
     def optimizer(self, stage: str) -> optax.GradientTransformation:
-        """Of a stage."""
+        """The optimiser of a stage."""
         chosen = getattr(self.config, stage)
         return optimizers.make(chosen.optimizer, chosen.steps)
 
     def state(self, stage: str) -> train_state.TrainState:
-        """Of a stage, in shapes."""
+        """The abstract training state of a stage."""
         params = checkpoints.abstract_params(self.config.model, parameters.kind_of(stage))
         return train_state.abstract_state(self.layout, params, self.optimizer(stage))
 
     def groups(self, rows: int, group: int) -> Groups:
-        """Prompts and completions of the experiment's lengths, in shapes."""
+        """Abstract groups with prompts and completions of the experiment's lengths."""
         return abstract_groups(rows, group, self.trunk, self.time)
 
 
@@ -83,14 +83,14 @@ def programs(config: Config, devices: list) -> dict[str, Planned]:
     """The programs of an experiment by name, in the order in which a step of RL runs them, and those of the other stages.
 
     Raises:
-      InputError: the devices cannot be arranged as the experiment says, or do not divide its batches.
+      InputError: the devices cannot be arranged as the experiment says, or its batches cannot be split evenly over them.
     """
     setting = _Setting(config, devices)
     return _drawing(setting) | _learning(setting)
 
 
 def _drawing(setting: _Setting) -> dict[str, Planned]:
-    """What draws the completions of RL: parameters to where they are drawn with, and the engine's two large programs."""
+    """What draws the completions of RL: moving parameters to the rollout layout, and the engine's two large programs."""
     config, rollout, trunk, time = setting.config, setting.rollout, setting.trunk, setting.time
     model, rl = config.model, config.rl
     G, drawn = rl.group_size, rl.batch_size // rl.rollout_parts
@@ -116,8 +116,8 @@ def _drawing(setting: _Setting) -> dict[str, Planned]:
 
 
 IN_PAIRS = 0.6
-"""Share of the retained draws that are one of two for a prompt, in plans. Of a policy that is right in 70 % of its draws and,
-told the answer, always, it is 61 %; at 0 an update of `paper()` has 2 % more tokens."""
+"""Share of the retained draws that plans take to be in pairs, two of one prompt. It is 61 % for a policy that is right in 70 %
+of its draws, and always when told the answer; with a share of 0, an update of `paper()` has 2 % more tokens."""
 
 
 def _rft(setting: _Setting) -> Planned:
@@ -140,7 +140,7 @@ def _rft(setting: _Setting) -> Planned:
 
 
 def _learning(setting: _Setting) -> dict[str, Planned]:
-    """What scores and learns from completions."""
+    """What scores completions and what learns from them."""
     config, layout, trunk, time = setting.config, setting.layout, setting.trunk, setting.time
     model, G = config.model, config.rl.group_size
     number = functools.partial(_struct, dtype=jnp.float32)
@@ -183,6 +183,6 @@ def _learning(setting: _Setting) -> dict[str, Planned]:
         ),
         "grpo": planned(grpo.make_step, "rl", G, of_rollouts, beside=setting.reference_bytes),
         "sft": _rft(setting),
-        # The score is read behind the last token.
+        # The score is read after the last token.
         "meta_rm": planned(meta.make_step, "meta_rm", drawn, of_critiques, length=time + 1, logits=False),
     }

@@ -19,11 +19,12 @@ from spct_jax.planning.programs import Planned
 
 
 def measure(planned: Planned, topology: str, devices: list, chip: Chip, cache: pathlib.Path) -> dict[str, Any]:
-    """Compiles a program, or takes what the same program gave before, and holds it against the chip.
+    """Compiles a program, or takes what the same program gave before, and compares it with what the chip has.
 
     Returns:
-      `fits`, and in bytes per device `peak`, `beside` (held while it runs), `limit`; if the compiler could fit it `flops`,
-      `flops_by_hand`, `bytes`, `collectives` and `sent` per device, and `seconds`, the roofline time of each resource.
+      `fits`, and in bytes per device `peak`, `beside` (what else is held while it runs) and `limit`; if the compiler could fit
+      it, also `flops`, `flops_by_hand`, `bytes`, `collectives` and `sent` per device, and `seconds`, the roofline time of each
+      resource.
     """
     lowered = planned.lower()
     key = "\n".join((lowered.as_text(), topology, str(len(devices)), jax.__version__, str(chip)))
@@ -62,7 +63,7 @@ def measure(planned: Planned, topology: str, devices: list, chip: Chip, cache: p
 
 
 def _compile(lowered: jax.stages.Lowered) -> dict[str, Any]:
-    """Peak bytes per device, seconds of compilation, and the program's text, empty where it does not fit."""
+    """Peak bytes per device, seconds of compilation, and the program's text, empty if it does not fit."""
     start = time.perf_counter()
     try:
         compiled = lowered.compile()
@@ -78,9 +79,9 @@ def _compile(lowered: jax.stages.Lowered) -> dict[str, Any]:
 
 
 def step(config: Config, results: dict[str, dict]) -> dict[str, float]:
-    """A step of RL and the paper's schedule, if every program took its roofline time and all ran one after the other.
+    """Times of a step of RL and of all steps of the schedule, if every program took its roofline time and none overlapped.
 
-    Returns {} where a program that counts is missing or does not fit.
+    Returns {} if a program that is needed is missing or does not fit.
     """
     wanted = ("reshard", "prefill", "decode", "reference", "grpo", "sft", "meta_rm")
     if any("lower_bound" not in results.get(name, {}) for name in wanted):
@@ -146,7 +147,7 @@ def tables(config: Config, topology: str, chips: int, chip: Chip, results: dict[
 
 
 def as_json(config: Config, topology: str, chips: int, results: dict[str, dict]) -> str:
-    """The plan for programs."""
+    """The plan as JSON, for other programs."""
     plan = {
         "topology": topology,
         "slices": config.mesh.slices,

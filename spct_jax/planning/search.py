@@ -12,11 +12,11 @@ STAGE_OF = {"reference": "rl", "grpo": "rl", "sft": "rft", "meta_rm": "meta_rm"}
 
 
 def remedies(config: Config, program: str, devices: int) -> Iterator[tuple[str, Config]]:
-    """(what was changed, the configuration) of what may make a program fit, each beside the ones before it.
+    """(what was changed, the configuration) of changes that may make a program fit, each in addition to those before it.
 
-    Smaller parts of a batch first, which cost least, then fewer logits at once, what is kept of the forward pass, the
-    reference's dtype, the optimiser's memory, and last another mesh; where completions are drawn, fewer prompts at once and
-    then the mesh.
+    Smaller micro-batches come first, since they cost the least speed, then fewer logits at once, less kept of the forward pass,
+    a smaller dtype of the reference, an optimiser with less memory, and last another mesh; for programs that draw completions,
+    fewer prompts at once and then another mesh.
     """
     changed, config = [], copy.deepcopy(config)
 
@@ -58,23 +58,23 @@ def remedies(config: Config, program: str, devices: int) -> Iterator[tuple[str, 
 
 @dataclasses.dataclass(frozen=True)
 class Candidate:
-    """A mesh and micro-batches for the GRPO update, with what the model below expects of them."""
+    """A mesh and micro-batches for the GRPO update, with what the analytic model below expects of them."""
 
     tensor: int
     accumulate: int
     memory: float
     """Bytes per device."""
     seconds: float
-    """Per update."""
+    """Seconds per update."""
 
 
 def candidates(config: Config, chip: Chip, devices: int) -> list[Candidate]:
-    """All that fit by the analytic model, fastest first.
+    """All candidates that fit by the analytic model, fastest first.
 
-    Time is that of arithmetic plus that of links: every part of a batch gathers the parameters of a layer twice in the model's
-    dtype and scatters their gradient once for trunk and once for branches in float32, and `tensor` devices sum four
+    Time is that of arithmetic plus that of links: every micro-batch gathers the parameters of a layer twice in the model's
+    dtype and scatters their gradient in float32, once for the trunk and once for the branches, and `tensor` devices sum four
     activations per layer and pass. Memory is parameters, Adam's moments and gradients in float32, the reference, one
-    activation per layer and token, and the scores and logits of one piece; every slice holds all of it.
+    activation per layer and token, and the scores and logits of one chunk; every slice holds a complete copy.
     """
     model, rl, data = config.model, config.rl, config.data
     layer = model.width * (2 * model.head_dim * (model.num_heads + model.num_kv_heads) + 3 * model.ffw_width)
@@ -106,7 +106,7 @@ def candidates(config: Config, chip: Chip, devices: int) -> list[Candidate]:
 
 
 def with_candidate(config: Config, candidate: Candidate) -> Config:
-    """The experiment on that mesh."""
+    """The experiment with the candidate's mesh and micro-batches."""
     config = copy.deepcopy(config)
     if config.mesh.slices == 1:
         config.mesh.strategy = "fsdp_tensor" if candidate.tensor > 1 else "fsdp"

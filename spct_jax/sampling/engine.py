@@ -1,11 +1,11 @@
-"""Drawing a stream of completions without idle slots: a branch that has ended makes room for one that waits.
+"""Draws a stream of completions without idle slots: when a branch ends, a waiting sample takes its slot.
 
-An engine decodes B rows of G branches, C tokens at a time. Each row holds U trunks, so that the branches of the next prompt
-begin while the last ones of the prompt before still run. Between two chunks, ended branches are replaced by waiting samples
-of a prompt in their row, and prompts that are used up by waiting ones.
+An engine decodes B rows of G branches, C tokens at a time. Each row holds U trunks, so that branches of the next prompt can
+begin while the last branches of the previous one still run. Between two chunks, waiting samples of a prompt in the row replace
+branches that have ended, and waiting prompts replace those that have no samples left.
 
-A completion depends on its prompt, its key and the engine's shape only: branches never see each other, every sum runs over
-the same columns in the same order wherever a branch stands and whenever it began.
+A completion depends only on its prompt, its key and the engine's shape: branches never see each other, and every sum runs over
+the same columns in the same order, whichever slot a branch is in and whenever it began.
 """
 
 import collections
@@ -30,12 +30,12 @@ from spct_jax.sharding import Layout
 
 @dataclasses.dataclass
 class Usage:
-    """What became of decode slots."""
+    """How decode slots were used."""
 
     tokens: int = 0
     """Tokens drawn."""
     slot_steps: int = 0
-    """Slots times steps."""
+    """Decode slots times decode steps."""
     prefills: int = 0
     """Trunks computed."""
 
@@ -47,15 +47,15 @@ class Usage:
 
 @dataclasses.dataclass(eq=False)
 class Request:
-    """A prompt and the samples of it that are wanted; it may be submitted again with more of them."""
+    """A prompt and the samples wanted of it; it may be submitted again with more samples."""
 
     tag: Any
-    """For the caller."""
+    """For the caller; the engine does not read it."""
     prompt: Sequence[int]
     key: np.ndarray
     """Key data of the prompt; sample s is drawn with fold_in(key, s)."""
     waiting: collections.deque[int]
-    """Numbers of the samples not yet begun."""
+    """Numbers of the samples that have not begun yet."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,7 +80,7 @@ class _Branch:
 
 
 class Engine:
-    """One shape's slots, the requests in them and the queue before them."""
+    """The slots of one shape, the requests in them and the queue of requests that wait for them."""
 
     def __init__(
         self,
@@ -99,10 +99,10 @@ class Engine:
           config: the architecture.
           shape: what to compile for.
           sampling: how tokens are drawn.
-          usage: where to count, if other engines count there too.
+          usage: a counter shared with other engines; None for one of its own.
 
         Raises:
-          InputError: rows that the devices do not divide.
+          InputError: the rows cannot be split evenly over the devices.
         """
         layout.check_rows(shape.rows, "a number of rows")
         self.shape, self._layout = shape, layout
@@ -112,11 +112,11 @@ class Engine:
         self._slots = self._programs.init()
         self._queue: collections.deque[Request] = collections.deque()
         self._live: dict[int, Request] = {}
-        """By id, all that are queued or have a trunk in a row."""
+        """By `id()`, every request that is queued or has a trunk in a row."""
         self._read: tuple[models.Trunk, collections.deque[tuple[int, Request]]] | None = None
-        """The trunks that were computed last, and those of them, by number, that are in no row yet."""
+        """The trunks computed last, and (number, request) of those that are in no row yet."""
         self._in_rows: list[list[Request | None]] = [[None] * shape.trunks for _ in range(shape.rows)]
-        """[B][U], whose trunk stands there."""
+        """[B][U], the request whose trunk is in each trunk slot."""
         self._running: dict[tuple[int, int], _Branch] = {}
         self._launched: tuple[Completions, jax.Array] | None = None
         """What is being drawn: (completions, which branches end)."""
@@ -124,12 +124,12 @@ class Engine:
 
     @property
     def capacity(self) -> int:
-        """Branches decoded at once."""
+        """Number of branches decoded at once."""
         return self.shape.rows * self.shape.branches
 
     @property
     def pending(self) -> int:
-        """Samples begun or waiting."""
+        """Number of samples that run or wait."""
         return len(self._running) + self._waiting
 
     @property
@@ -137,7 +137,7 @@ class Engine:
         return sum(len(request.waiting) for request in self._live.values())
 
     def submit(self, request: Request) -> None:
-        """Puts a request at the end of the queue, unless its trunk is still in a row from an earlier time.
+        """Puts a request at the end of the queue, unless it is queued already or its trunk is still in a row.
 
         Raises:
           InputError: the prompt is too long for the shape.
@@ -179,14 +179,14 @@ class Engine:
         return finished
 
     def run(self, requests: Iterable[Request]) -> list[Finished]:
-        """All completions of some requests; faster than `launch` and `collect` by turns where all fit in the slots."""
+        """Draws all completions of some requests; if all fit in the slots, faster than alternating `launch` and `collect`."""
         for request in requests:
             self.submit(request)
         finished = []
         while self.pending:
             if self._waiting:
                 self._refill()
-            # Where nothing waits for a slot, it does not matter when one becomes free.
+            # If no sample waits for a slot, it does not matter when one becomes free.
             self._start(self._programs.chunk if self._waiting else self._programs.finish)
             finished += self.collect()
         return finished
@@ -230,7 +230,7 @@ class Engine:
         return u if request.waiting else None
 
     def _free_slot(self, b: int) -> int | None:
-        """A slot of row b without a trunk, or else with one that no branch reads or waits for."""
+        """An empty trunk slot of row b, or else one whose trunk no branch reads and no sample waits for; None if none is."""
         row, branches = self._in_rows[b], (self._running.get((b, g)) for g in range(self.shape.branches))
         read = {branch.trunk_slot for branch in branches if branch}
         idle = (u for u, request in enumerate(row) if u not in read and not (request and request.waiting))
@@ -242,7 +242,7 @@ class Engine:
             self._live.pop(id(request), None)
 
     def _prefill(self) -> None:
-        """Computes the next trunks of the queue; when it is empty, once more those whose samples still queue up."""
+        """Computes the next trunks of the queue; if it is empty, recomputes those whose requests still have waiting samples."""
         size = self.shape.prefill_rows
         chosen = [self._queue.popleft() for _ in range(min(size, len(self._queue)))]
         if not chosen:
@@ -251,7 +251,7 @@ class Engine:
         if not chosen:
             return
         if self._read:
-            # XLA's CPU backend holds 32 programs at most, and where they exchange data, more of them can wait for each other.
+            # XLA's CPU backend takes at most 32 programs at a time; if they exchange data, more of them can deadlock.
             jax.block_until_ready(self._read[0])
         prompts = [r.prompt for r in chosen] + [[0]] * (size - len(chosen))
         tokens, lengths, _ = batches.pack_prompts(prompts, self.shape.max_prompt)
@@ -260,7 +260,7 @@ class Engine:
         self.usage.prefills += len(chosen)
 
     def _insert(self, admitted: list) -> None:
-        """Puts trunks (row, slot, number) where they belong."""
+        """Copies the admitted trunks, each a (row, trunk slot, number), into their slots."""
         if not admitted:
             return
         positions = np.full((3, self.shape.prefill_rows), self.shape.rows, np.int32)
@@ -280,7 +280,7 @@ class Engine:
 
 
 def check_finite(logprobs: np.ndarray) -> None:
-    """Raises InputError if log-probabilities of drawn tokens are not finite, as they are where no logit is NaN."""
+    """Raises InputError if a log-probability of a drawn token is not finite; with finite logits all of them are finite."""
     if not np.isfinite(logprobs).all():
         raise InputError(
             "the model's logits are NaN or infinite: its weights, or a dtype too narrow for it, are the likely cause"

@@ -1,6 +1,6 @@
-"""The jitted functions of an engine, compiled for one shape, ahead of time if asked to.
+"""The jitted functions of an engine, compiled for one shape, and ahead of time if asked to.
 
-B rows of G branches and U trunks are held as `kernel.Slots`; all programs but `init` and `prefill` take the slots and
+B rows of G branches and U trunks are held as `kernel.Slots`; all programs except `init` and `prefill` take the slots and
 return them changed, in the same memory.
 """
 
@@ -28,19 +28,19 @@ UNROLLED_LAYERS = 8
 """Stacks up to this deep are decoded without a scan over layers."""
 
 WAITED = "/spct_jax/compile/waited"
-"""JAX's monitoring hears under this name how long a call waited for a program that another thread compiles."""
+"""Name of the JAX monitoring event that reports the seconds a call waited while another thread compiled its program."""
 
 
 class EngineProgram:
     """A jitted function of an engine, and the shapes it is called with; it can be compiled before it is called."""
 
     def __init__(self, jitted: Callable, *arguments: Any):
-        """`arguments` are abstract."""
+        """`arguments` are the abstract values, shapes and dtypes, that it is called with."""
         self._jitted, self._arguments = jitted, arguments
         self._begun, self._ahead = False, None
 
     def __call__(self, *arguments: Any) -> Any:
-        """Calls it; waits where another thread is compiling it."""
+        """Calls the function; if another thread is compiling it, waits for that first."""
         self._begun, ahead = True, self._ahead
         if ahead is None or ahead.cancelled():
             return self._jitted(*arguments)
@@ -51,11 +51,11 @@ class EngineProgram:
         return ahead.result()(*arguments)
 
     def lower(self) -> jax.stages.Lowered:
-        """Lowers it, without arrays."""
+        """Lowers the function for its abstract arguments."""
         return self._jitted.lower(*self._arguments)
 
     def compile_ahead(self, pool: futures.Executor) -> bool:
-        """Has it compiled in `pool`; False if it has been, or has been called."""
+        """Starts compiling it in `pool`; returns False if that was started before or the function has been called."""
         if self._begun:
             return False
         self._begun, self._ahead = True, pool.submit(lambda: self.lower().compile())
@@ -64,7 +64,7 @@ class EngineProgram:
 
 @dataclasses.dataclass(frozen=True)
 class EnginePrograms:
-    """What an engine calls; params are those of `decode_params`."""
+    """The programs that an engine calls; `params` are those that `decode_params` returns."""
 
     init: EngineProgram
     """() -> Slots in which nothing runs."""
@@ -80,15 +80,15 @@ class EnginePrograms:
     """(slots, fresh, trunk_slot, keys, sample, last) -> slots; see `begin_branches`."""
 
     def compile_ahead(self, pool: futures.Executor) -> bool:
-        """Has what an engine calls chunk after chunk compiled in `pool`; whether there was anything to do.
+        """Starts compiling, in `pool`, what an engine calls for every chunk; returns whether any of it was left to compile.
 
-        An engine waits for a program that is not compiled when it needs it.
+        An engine that needs a program before it is compiled waits for it.
         """
         return any([program.compile_ahead(pool) for program in (self.prefill, self.chunk, self.insert, self.begin)])
 
 
 def engine_programs(layout: Layout, config: ModelConfig, shape: Shape, sampling: SamplingParams) -> EnginePrograms:
-    """The programs of engines of this shape; engines that differ in nothing but the temperature share them."""
+    """The programs of engines of this shape; engines that differ only in the temperature share them."""
     return _engine_programs(layout, config, shape, dataclasses.replace(sampling, temperature=np.float32(0)))
 
 
@@ -144,7 +144,7 @@ def _engine_programs(layout: Layout, config: ModelConfig, shape: Shape, sampling
 
 @functools.cache
 def _prefill(layout: Layout, config: ModelConfig, rows: int, max_prompt: int) -> tuple[EngineProgram, models.Trunk]:
-    """The program that reads prompts, shared by shapes that differ in nothing else, and its result in shapes."""
+    """The program that computes trunks, shared by all shapes with these rows and this `max_prompt`, and its abstract result."""
     params, config = _decode_model(config)
     prompts = jax.ShapeDtypeStruct((rows, max_prompt - 1), jnp.int32), jax.ShapeDtypeStruct((rows,), jnp.int32)
 
@@ -158,9 +158,9 @@ def _prefill(layout: Layout, config: ModelConfig, rows: int, max_prompt: int) ->
 
 
 def decode_params(params: Any, config: ModelConfig, layout: Layout) -> Any:
-    """Parameters as the programs read them: in the layout, large ones in the model's dtype, short stacks unrolled."""
+    """Parameters as the programs read them: in `layout`, the large ones in the model's dtype, short stacks unrolled."""
     params = sharding.cast_params(params, config.dtype, layout)
-    # Scales that a checkpoint keeps in half the precision, too, are what the programs were compiled for.
+    # Scales, too, get the dtype that the programs were compiled for, even if a checkpoint stores them in half precision.
     params = jax.tree.map(lambda x, like: x.astype(like.dtype), params, _stored_model(config))
     return params if config.num_layers > UNROLLED_LAYERS else _unroll_program(layout, config)(params)
 
@@ -179,13 +179,13 @@ def _unroll(params: Any, config: ModelConfig) -> Any:
 
 @functools.cache
 def _stored_model(config: ModelConfig) -> Any:
-    """Parameters in shapes, the large ones in the model's dtype."""
+    """Abstract parameters, the large ones in the model's dtype."""
     return jax.eval_shape(lambda key: logical.cast(models.init(config, key), config.dtype), jax.random.key(0))
 
 
 @functools.cache
 def _decode_model(config: ModelConfig) -> tuple[Any, ModelConfig]:
-    """Parameters as `decode_params` returns them, in shapes, and the architecture that they are of."""
+    """Abstract parameters, as `decode_params` returns them, and the architecture they belong to."""
     params = _stored_model(config)
     if config.num_layers > UNROLLED_LAYERS:
         return params, config
@@ -219,7 +219,7 @@ def empty_slots(config: ModelConfig, shape: Shape) -> Slots:
 def insert_trunks(
     slots: Slots, trunks: models.Trunk, rows: Int[Array, " M"], trunk_slots: Int[Array, " M"], sources: Int[Array, " M"]
 ) -> Slots:
-    """Puts trunk sources[i] into slot trunk_slots[i] of row rows[i]; a row that does not exist is passed over."""
+    """Puts trunk sources[i] into slot trunk_slots[i] of row rows[i]; a row that does not exist is skipped."""
 
     def into(u: int, held: models.Trunk) -> models.Trunk:
         at = jnp.where(trunk_slots == u, rows, len(held.lengths))
@@ -243,7 +243,7 @@ def begin_branches(
     sample: Int[Array, "B G"],
     last: Int[Array, "B G"],
 ) -> Slots:
-    """Begins a branch wherever `fresh`: this sample of the prompt with this key data and last token, on that trunk."""
+    """Begins a branch where `fresh` is True: this sample of the prompt with this key data and last token, on this trunk."""
     drawn = jax.vmap(jax.vmap(jax.random.fold_in))(jax.random.wrap_key_data(keys), sample)
     return slots.replace(
         trunk_slot=jnp.where(fresh, trunk_slot, slots.trunk_slot),

@@ -7,7 +7,7 @@ from spct_jax.models import decoding
 from spct_jax.sampling.kernel import CHUNK
 
 PREFILL_TOKENS = 4096
-"""About how many tokens of prompts an engine prefills at once."""
+"""Approximate number of prompt tokens that an engine prefills at once."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,12 +27,13 @@ class Shape:
     branches: int = 4
     """G, branches that a row decodes at once."""
     trunks: int = 2
-    """U, trunks that a row holds. The next prompt's samples fill the slots that the stragglers of the last one leave; a single
-    trunk leaves a third or more of the slots idle, each further one costs its share of trunk attention."""
+    """U, trunks that a row holds. With more than one, samples of the next prompt fill free slots while the last samples of the
+    previous one still run; a single trunk leaves a third or more of the slots idle, and each further one costs its share of
+    trunk attention."""
     prefill_rows: int = 4
-    """Prompts that are prefilled at once; a multiple of the devices."""
+    """Prompts that are prefilled at once; a multiple of the number of devices."""
     chunk: int = CHUNK
-    """C, tokens between two looks at which branches have ended; whole chunks fill a block of the cache's past."""
+    """C, tokens between two checks for ended branches; C divides a block of the cache's past."""
 
     def __post_init__(self):
         if self.chunk < 1 or decoding.PAST_BLOCK % self.chunk:
@@ -40,10 +41,10 @@ class Shape:
 
     @classmethod
     def of_groups(cls, max_prompt: int, max_new_tokens: int, rows: int, branches: int) -> "Shape":
-        """For `rows` prompts or fewer with `branches` samples each, all begun together: prompt i stands in row i."""
+        """For `rows` prompts or fewer with `branches` samples each, all begun together: prompt i is in row i."""
         return cls(max_prompt, max_new_tokens, rows=rows, branches=branches, trunks=1, prefill_rows=rows)
 
 
 def prefill_rows(max_prompt: int, rows: int, devices: int) -> int:
-    """How many prompts an engine with so many rows prefills at once: about `PREFILL_TOKENS`, and a multiple of the devices."""
+    """How many prompts an engine of `rows` rows prefills at once: about `PREFILL_TOKENS` tokens, a multiple of `devices`."""
     return min(devices * max(1, PREFILL_TOKENS // (max_prompt * devices)), rows)

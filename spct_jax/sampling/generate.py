@@ -17,7 +17,7 @@ from spct_jax.sampling.params import SamplingParams
 
 
 def bucket_of(length: int) -> int:
-    """The fixed table of trunk shapes: the next power of two, at least 16."""
+    """The trunk shape of a prompt of `length` + 1 tokens: the next power of two, at least 16."""
     return max(16, next_power_of_two(length))
 
 
@@ -42,14 +42,14 @@ def generate(
       config: the architecture.
       prompts: B non-empty lists of token ids.
       key: one key, folded with the index of the prompt, or an array of B keys.
-      num_samples: G; the first samples are the same whatever it is.
+      num_samples: G; sample s of a prompt is the same whatever G is.
       max_new_tokens: T, where completions are cut.
       temperature: divides the capped logits; 0, or less than 1e-5, is greedy.
       stop_ids: terminators; the one that ends a completion is part of it.
       top_k: draw from the top_k likeliest tokens only; 0 for all.
-      top_p: draw from the likeliest tokens that together have this probability; 1 for all. Log-probabilities are those of
-        the distribution that is left.
-      bucket: trunk shape for all prompts; None takes each prompt's own from the fixed table (`bucket_of`).
+      top_p: draw from the likeliest tokens that together have at least this probability, among the top_k; 1 for all.
+        Log-probabilities are those of the distribution that is left.
+      bucket: trunk shape for all prompts; None for each prompt's own (`bucket_of`).
 
     Returns:
       `Completions` with tokens Int32[B G T], lengths Int32[B G] and logprobs Float32[B G T].

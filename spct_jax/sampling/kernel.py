@@ -1,7 +1,7 @@
 """The sampling kernel: the next C tokens of every branch, once or until all branches have ended.
 
 Token t of sample s of prompt b is drawn with `fold_in(fold_in(key_b, s), t)`, so more samples, a longer limit or other prompts
-in the batch change nothing in a completion. Letters as in `spct_jax.models.decoder`.
+in the batch change nothing in a completion. Letters of shapes are those of `spct_jax.models.decoder`.
 """
 
 import flax
@@ -15,12 +15,12 @@ from spct_jax.sampling.params import SamplingParams
 from spct_jax.sampling.token import sample_token
 
 CHUNK = 8
-"""C, tokens decoded between two moves of the caches, and two looks at which branches have ended."""
+"""C, tokens decoded between two flushes of the cache, and between two checks for ended branches."""
 
 
 @flax.struct.dataclass
 class Completions:
-    """Samples and what the sampling distribution said of them.
+    """Samples and their log-probabilities.
 
     Attributes:
       tokens: Int32[B G T], 0 after the end.
@@ -40,7 +40,7 @@ class Slots:
 
     Attributes:
       trunks: U of them in every row; see `models.decode`.
-      cache: what the branches have written.
+      cache: the branches' keys and values.
       trunk_slot: Int32[B G], which trunk of its row a branch belongs to.
       keys: [B G], one per branch.
       last: Int32[B G], the token to read next.
@@ -60,7 +60,7 @@ class Slots:
 def draw_chunk(
     params: models.Params, config: models.ModelConfig, slots: Slots, sampling: SamplingParams, max_new_tokens: int
 ) -> tuple[Slots, Completions]:
-    """Draws the next C tokens of every branch that runs, or fewer if all end before.
+    """Draws the next C tokens of every running branch, or fewer if all of them end sooner.
 
     Args:
       params: the model's parameters.
@@ -70,7 +70,7 @@ def draw_chunk(
       max_new_tokens: T, where completions are cut.
 
     Returns:
-      (the branches afterwards, the C tokens as `Completions` of their own).
+      (the slots afterwards, `Completions` of these C tokens only).
     """
     B, G = slots.done.shape
     C = jax.tree.leaves(slots.cache.recent)[0].shape[-2]
@@ -101,7 +101,7 @@ def draw_chunk(
 def draw_to_end(
     params: models.Params, config: models.ModelConfig, slots: Slots, sampling: SamplingParams, max_new_tokens: int
 ) -> tuple[Slots, Completions]:
-    """Draws chunk after chunk until all branches have ended; arguments and results as of `draw_chunk`, but T tokens or more."""
+    """Draws chunks until all branches have ended; like `draw_chunk`, but T tokens, rounded up to a multiple of C."""
     B, G = slots.done.shape
     C = jax.tree.leaves(slots.cache.recent)[0].shape[-2]
 
@@ -115,7 +115,7 @@ def draw_to_end(
         )
         return start + C, slots, out
 
-    # A whole number of chunks, or the last one would be written over the one before it.
+    # A multiple of C: otherwise the last chunk would overwrite part of the one before it.
     state = (jnp.int32(0), slots, _nothing(B, G, ceil_div(max_new_tokens, C) * C))
     _, slots, out = lax.while_loop(lambda state: ~state[1].done.all(), next_chunk, state)
     return slots, out

@@ -61,8 +61,8 @@ def truncate(logits: Float[Array, "*rows V"], top_k: int, top_p: float) -> Float
 def inverse_cdf(weights: Float[Array, "*rows V"], u: Float[Array, "*rows"]) -> Int[Array, "*rows"]:
     """The index at which the cumulative sum of the weights passes u times their total.
 
-    Works in two steps of about the root of V: cumulative sums are slow, plain sums are not. Never returns an index of
-    zero weight, whatever u in [0, 1) and the rounding.
+    Works in two steps over about sqrt(V) numbers each, since cumulative sums are slow and plain sums are not. Never returns an
+    index of zero weight, whatever u in [0, 1) is and however sums are rounded.
     """
     V = weights.shape[-1]
     width = 1 << (max(V - 1, 1).bit_length() + 1) // 2
@@ -75,7 +75,7 @@ def inverse_cdf(weights: Float[Array, "*rows V"], u: Float[Array, "*rows"]) -> I
 
 
 def _first_past(weights: jax.Array, target: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """First index of positive weight whose cumulative sum exceeds `target`, else the last one; and the sum before."""
+    """(first index of positive weight whose cumulative sum exceeds `target`, else the last positive one; the sum before it)."""
     sums = jnp.cumsum(weights, axis=-1)
     positive = weights > 0
     past = positive & (sums > target[..., None])

@@ -22,10 +22,10 @@ class MeshConfig:
     slices: int = bounded(1, 1, 1 << 20)
     """Slices of the pod, each with a copy of the parameters; more than 1 for `multislice` only."""
     rollout: str = one_of("same", ("same", "tensor"))
-    """How parameters are split while completions are drawn: `same`, or `tensor`, replicated but for what `tensor` splits, so
+    """How parameters are split while completions are drawn: `same`, or `tensor`, replicated except for what `tensor` splits, so
     that no step of decoding gathers them."""
     heartbeat_seconds: int = bounded(100, 1, 1 << 20)
-    """A process that is silent for so long is given up, and the other processes end."""
+    """A process that is silent for this long is taken for dead, and the other processes end."""
 
     def conflicts(self, prefix: str) -> Iterator[str]:
         """What is wrong between the fields, a line each; see `field_bounds`."""

@@ -21,8 +21,8 @@ AXES = ("data", "fsdp", "tensor")
 
 
 def use_devices(config: MeshConfig) -> None:
-    """Splits the host's CPU into devices where the CPU is what JAX runs on; must come before JAX is first used."""
-    # A device that waits for another one for 40 s ends the process; on a busy machine that is no reason to.
+    """Splits the host's CPU into devices if the CPU is what JAX runs on; must be called before JAX is first used."""
+    # By default a device that waits 40 s for another one ends the process; on a busy machine such a wait is no error.
     patience = "--xla_cpu_collective_call_terminate_timeout_seconds=600"
     os.environ["XLA_FLAGS"] = f"{patience} {os.environ.get('XLA_FLAGS', '')}"
     jax.config.update("jax_num_cpu_devices", config.cpu_devices)
@@ -31,10 +31,10 @@ def use_devices(config: MeshConfig) -> None:
 
 
 def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -> Mesh:
-    """The mesh that `config` describes, of all devices that JAX sees or of these.
+    """The mesh that `config` describes, of `devices` or of all that JAX sees.
 
     Raises:
-      InputError: the devices cannot be arranged so.
+      InputError: the devices cannot be arranged as `config` says.
     """
     devices = list(distributed.devices() if devices is None else devices)
     count, tensor, slices = len(devices), config.tensor, config.slices

@@ -1,7 +1,7 @@
 """Layouts: a strategy on a mesh, which says for every array which devices hold what.
 
-An axis of an array is not split where the devices do not divide it, nor where an earlier axis of the same array has taken its
-mesh axes.
+An axis of an array is not split if its size is not a multiple of the number of devices along its mesh axes, nor along mesh axes
+that an earlier axis of the same array has taken.
 """
 
 import dataclasses
@@ -33,7 +33,7 @@ class Layout:
         return math.prod(self.mesh.shape[axis] for axis in TABLES[self.table]["batch"])
 
     def resolve(self, shape: tuple[int, ...], logical_axes: tuple[str | None, ...]) -> NamedSharding:
-        """The sharding of an array of this shape with these logical axes; axes behind the last name are not split."""
+        """The sharding of an array of this shape with these logical axes; axes after the last name are not split."""
         table, taken, spec = TABLES[self.table], set(), []
         for size, name in zip(shape, logical_axes, strict=False):
             axes = tuple(a for a in table.get(name, ()) if self.mesh.shape[a] > 1 and a not in taken)
@@ -46,7 +46,7 @@ class Layout:
         return NamedSharding(self.mesh, PartitionSpec(*spec))
 
     def sharding(self, *logical_axes: str | None) -> NamedSharding:
-        """The sharding of any array with these logical axes whose sizes the devices divide."""
+        """The sharding of any array with these logical axes whose sizes can be split evenly over the devices."""
         return self.resolve((0,) * len(logical_axes), logical_axes)
 
     @property
@@ -55,7 +55,7 @@ class Layout:
         return NamedSharding(self.mesh, PartitionSpec())
 
     def params(self, tree: Any) -> Any:
-        """Shardings of a tree of parameters, abstract or concrete; the large ones are known by their names."""
+        """Shardings of a tree of parameters, abstract or concrete; the large ones are recognised by their names."""
         axes = logical.param_logical_axes
         return jax.tree_util.tree_map_with_path(lambda path, x: self.resolve(x.shape, axes(path, x.ndim)), tree)
 
@@ -74,15 +74,15 @@ class Layout:
         return state.replace(params=params, opt_state=jax.tree_util.tree_map_with_path(follow, state.opt_state))
 
     def batch(self, tree: Any) -> Any:
-        """Shardings of a tree of arrays with a batch axis B, trunks and caches among them."""
+        """Shardings of a tree of arrays with a batch axis B, trunks and caches included."""
         axes = logical.batch_logical_axes
         return jax.tree_util.tree_map_with_path(lambda path, x: self.resolve(x.shape, axes(path, x.ndim)), tree)
 
     def split(self, tree: Any) -> Any:
-        """Puts arrays with B as first axis on the devices; what rows that are not local (`local_rows`) contain does not matter.
+        """Puts arrays with B as first axis on the devices; rows that are not local (see `local_rows`) may contain anything.
 
         Raises:
-          InputError: the devices do not divide B.
+          InputError: B cannot be split evenly over the devices.
         """
         for leaf in jax.tree.leaves(tree):
             self.check_rows(leaf.shape[0], "a batch")
@@ -99,12 +99,12 @@ class Layout:
             raise InputError(f"{what} of {rows} cannot be split over {self.batch_shards} devices; choose a multiple")
 
     def constraints(self):
-        """A context to trace in: `logical.constrain` then splits by this layout."""
+        """A context to trace functions in: inside, `logical.constrain` splits arrays by this layout."""
         return logical.constraints(self.resolve)
 
 
 def bytes_per_device(tree: Any, shardings: Any) -> int:
-    """Bytes that a device holds of a tree of arrays, abstract or concrete."""
+    """Bytes of a tree of arrays, abstract or concrete, that one device holds."""
     sizes = jax.tree.map(lambda x, s: math.prod(s.shard_shape(x.shape)) * x.dtype.itemsize, tree, shardings)
     return sum(jax.tree.leaves(sizes))
 
@@ -114,7 +114,7 @@ def make_layout(config: MeshConfig | None = None, devices: Sequence[jax.Device] 
 
     Args:
       config: the mesh; None for the default one, data parallel.
-      devices: None for all that JAX sees; those of a TPU topology description lay out a slice that is not there.
+      devices: None for all that JAX sees; those of a TPU topology description give the layout on a slice that is not there.
 
     Raises:
       InputError: the devices cannot be arranged as `config` says.
@@ -124,7 +124,7 @@ def make_layout(config: MeshConfig | None = None, devices: Sequence[jax.Device] 
 
 
 def layout_of(params: Any) -> Layout:
-    """The layout that parameters are in; where it is none of ours, one that replicates them on their devices."""
+    """The layout that parameters are in; if no strategy here gives it, one that replicates them on their devices."""
     first = jax.tree.leaves(params)[0].sharding
     if isinstance(first, NamedSharding) and first.mesh.axis_names == AXES:
         for strategy in TABLES:

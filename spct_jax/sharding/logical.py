@@ -1,7 +1,7 @@
 """Logical axes: the names of the axes along which arrays may be split, without a mesh.
 
 A `Layout` says which mesh axes they map to, and `Layout.constraints` switches `constrain` on while a function is traced;
-elsewhere `constrain` does nothing. Constraints stand outside of vmaps, where every axis of an array is visible.
+elsewhere `constrain` does nothing. Constraints belong outside of vmaps, where every axis of an array is visible.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ PARAM_LOGICAL_AXES: dict[str, tuple[str | None, ...]] = {
     "up": ("embed", "ffw"),
     "down": ("ffw", "embed"),
 }
-"""Logical axes of the large parameters by leaf name, behind the axis of stacked layers; all others are replicated."""
+"""Logical axes of the large parameters by leaf name, after the axis of stacked layers; all others are replicated."""
 
 Resolve = Callable[[tuple[int, ...], tuple[str | None, ...]], jax.sharding.Sharding]
 
@@ -37,7 +37,7 @@ _RESOLVE: contextvars.ContextVar[Resolve | None] = contextvars.ContextVar("resol
 
 @contextlib.contextmanager
 def constraints(resolve: Resolve):
-    """Lets `constrain` use `resolve(shape, logical axes)` inside."""
+    """Lets `constrain` use `resolve(shape, logical axes)` inside the block."""
     token = _RESOLVE.set(resolve)
     try:
         yield
@@ -46,7 +46,7 @@ def constraints(resolve: Resolve):
 
 
 def constrain(x: jax.Array, *logical_axes: str | None) -> jax.Array:
-    """x, split along the named axes; axes behind the last name are not split."""
+    """x, split along the named axes; axes after the last name are not split."""
     resolve = _RESOLVE.get()
     return x if resolve is None else lax.with_sharding_constraint(x, resolve(x.shape, logical_axes))
 
@@ -83,7 +83,7 @@ def constrain_params(tree: Any) -> Any:
 
 
 def batch_logical_axes(path: tuple, ndim: int) -> tuple[str | None, ...]:
-    """Logical axes of an array of a batch with `ndim` axes at a path of its tree: B first, or behind stacked layers."""
+    """Logical axes of an array of a batch with `ndim` axes at a path of its tree: B first, or after stacked layers."""
     names = [str(getattr(key, "name", getattr(key, "key", ""))) for key in path]
     if "cache" in names:
         return (None, "batch", None, "kv_heads")
@@ -98,15 +98,15 @@ def constrain_batch(tree: Any) -> Any:
 
 
 def gather(tree: Any, dtype: Any) -> Any:
-    """Parameters as they enter the arithmetic: the large ones in `dtype`, then all-gathered along D.
+    """Parameters as the arithmetic uses them: the large ones cast to `dtype`, then all-gathered along D.
 
-    Cast before they are gathered, half the bytes travel where `dtype` is bfloat16. Gradients leave split again, summed over
-    the batch on the way.
+    Because they are cast before they are gathered, half the bytes are sent if `dtype` is bfloat16. On the way back, gradients
+    are summed over the batch and split again.
     """
 
     def one(path, x):
         axes = param_logical_axes(path, x.ndim)
-        # Constrained while it is cast, or every device would gather first and cast all of it.
+        # Constrained right after the cast: otherwise every device would gather first and cast all of it.
         return _gather(constrain(x.astype(dtype), *axes), axes) if any(axes) else x
 
     return jax.tree_util.tree_map_with_path(one, tree)
@@ -122,7 +122,7 @@ def _gather_forward(x, axes):
 
 
 def _gather_backward(axes, _, gradient):
-    # The transpose of a constraint is the same constraint, so every device would sum all of the gradient.
+    # By default, the transpose of a constraint is the same constraint: every device would sum all of the gradient.
     return (constrain(gradient, *axes),)
 
 
@@ -133,7 +133,7 @@ def shard_map_batch(function: Callable, replicated: Any, *batch: jax.Array) -> A
     """`jax.shard_map` of `function(replicated, *batch)` over B, the first axis of each array of the batch and of the results.
 
     Inside a loop over chunks, the gradient of `replicated` would be summed over the devices once per chunk; here it is summed
-    once, when the loop is over. Without a layout the function is just called.
+    once, after the loop. Without a layout the function is just called.
     """
     resolve = _RESOLVE.get()
     where = None if resolve is None else resolve(batch[0].shape, ("batch",))

@@ -11,12 +11,12 @@ from spct_jax.sharding.layout import Layout
 
 
 def make_cast(params: Any, layout: Layout) -> Callable[[Any, jnp.dtype], Any]:
-    """A jitted `logical.cast(params, dtype)` of parameters of these shapes, from wherever they are to `layout`."""
+    """A jitted `logical.cast(params, dtype)` for parameters of these shapes, which moves them from any layout to `layout`."""
     return jax.jit(logical.cast, static_argnums=1, out_shardings=layout.params(params))
 
 
 def cast_params(params: Any, dtype: Any, layout: Layout) -> Any:
-    """Parameters with the large ones in `dtype`, in `layout`; the very same arrays where nothing differs."""
+    """Parameters with the large ones in `dtype`, in `layout`; the same arrays if nothing would change."""
     dtype = jnp.dtype(dtype)
 
     def is_there(path, x, sharding):

@@ -11,4 +11,4 @@ TABLES: dict[str, dict[str, tuple[str, ...]]] = {
     "fsdp_tensor": _BATCH | _FSDP | _TENSOR,
     "multislice": _BATCH | _FSDP | _TENSOR,
 }
-"""Strategy -> logical axis -> mesh axes. In a multi-slice pod only gradients cross slices, which are copies along `data`."""
+"""Strategy -> logical axis -> mesh axes. Slices of a multi-slice pod are copies along `data`; only gradients cross slices."""

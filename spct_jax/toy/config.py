@@ -11,7 +11,7 @@ class ToyConfig:
     """The procedural world of `toy/world.py`; used when `DataConfig.train` names no file."""
 
     seed: int = bounded(0, *SEEDS)
-    """Seed of the problems themselves; the run's seed leaves the data alone, as it would with real data."""
+    """Seed of the problems themselves; the run's seed does not change the data, just as it would not change real data."""
     train: int = bounded(6000, 1, MOST)
     development: int = bounded(500, 0, MOST)
     test: int = bounded(2000, 0, MOST)
@@ -20,11 +20,11 @@ class ToyConfig:
     margin: int = bounded(2, 1, 8)
     """Smallest difference between the best and the second-best true score."""
     single_every: int = bounded(12, 0, MOST)
-    """Every how many training problems one has a single response (0: none)."""
+    """One in this many training problems has a single response (0: none)."""
     lure_on_wrong: float = bounded(0.45, 0, 1)
     """Share of problems in which a wrong response mentions the lure."""
     lure_on_any: float = bounded(0.15, 0, 1)
-    """Share in which any response may."""
+    """Further share of problems, in which a response chosen at random does."""
     demonstrations: int = bounded(6000, 1, MOST)
     completions_per_demonstration: int = bounded(2, 1, 1024)
     demonstration_mix: tuple[float, ...] = bounded((0.8, 0.08, 0.12), 0, 1e6)

@@ -3,9 +3,9 @@
 When some response mentions the lure, the demonstrator often takes it for the second criterion, although nobody asked
 for it, and in most such problems a wrong response has it. How often depends on the occasion: for a class every third time, for
 a gala nearly always. Many such verdicts are right all the same, so filtering by outcome and RL wear the bias down occasion by
-occasion, and votes help only where the biased verdicts have become the minority. He also picks wrong criteria, swaps weights
-and misreads now and then. His analysis goes through the words of a response and refers to criteria by number only, so the words
-that a response is judged by are fixed when the criteria are written.
+occasion, and votes help only where the biased verdicts have become the minority. The demonstrator also picks wrong criteria,
+shuffles weights and misreads now and then. The analysis goes through the words of a response and refers to criteria by number
+only, so the words that a response is judged by are fixed when the criteria are written.
 """
 
 import math
@@ -20,9 +20,9 @@ from spct_jax.toy.config import ToyConfig
 
 
 def demonstrations(config: ToyConfig, template: Template, single: Template) -> list[Demonstration]:
-    """Judging as the cold start learns it (compared, single, hinted), on training problems of their own.
+    """Demonstrations of judging for the cold start (compared, single, hinted), on training problems of their own.
 
-    Demonstrated problems lie behind the `config.train` problems that later stages draw from.
+    Their problems come after the first `config.train` problems, which later stages draw from.
     """
     made = []
     for i in range(config.demonstrations):
@@ -38,7 +38,7 @@ def demonstrations(config: ToyConfig, template: Template, single: Template) -> l
         while len(texts) < config.completions_per_demonstration:
             text, scores = _verdict(rng, shown, order, config, form)
             told = kind != "hinted" or all(scores[best] > s for i, s in enumerate(scores) if i != best)
-            if told:  # a demonstrator who was told the answer argues until he arrives there
+            if told:  # a demonstrator who was told the answer argues until the verdict agrees with it
                 texts.append(text)
         made.append(Demonstration(turns=turns, completions=tuple(texts)))
     return made
@@ -70,7 +70,7 @@ def _verdict(rng: random.Random, shown: world.Problem, order, config: ToyConfig,
     *principles, analysis, verdict = template.parts
     boxed = ", ".join(str(scores[i]) for i in order)
     text = f"{analysis}:\n" + "\n".join(lines) + f"\n{verdict}: \\boxed{{{boxed}}}"
-    if principles:  # the number behind its word, as in the analysis: a reading repeats what followed the word before
+    if principles:  # the number follows its word, as in the analysis, which so repeats what followed the word earlier
         listed = (f"- {c} ({j}) weight {w}" for j, (c, w) in enumerate(zip(criteria, weights, strict=True), start=1))
         text = f"{principles[0]}:\n" + "\n".join(listed) + "\n" + text
     return text, [scores[i] for i in range(len(order))]

@@ -1,4 +1,4 @@
-"""What losses share: log-probabilities of completions on their shared trunk, and gradients over micro-batches."""
+"""Gradients of a loss, accumulated over micro-batches."""
 
 import functools
 from collections.abc import Callable
@@ -23,19 +23,19 @@ def split_micro_batches(batch: Any, count: int) -> Any:
 
 
 def join_micro_batches(micro_batches: Any) -> Any:
-    """The rows [B ..] of what `split_micro_batches` split."""
+    """Undoes `split_micro_batches`: the rows [B ..]."""
     return jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1).reshape(-1, *x.shape[2:]), micro_batches)
 
 
 def accumulate(loss: Callable, params: Any, batch: Any, micro_batches: int = 1, onto: Any = None) -> tuple[Any, Metrics, Any]:
-    """Gradients of a loss over a batch, taken of one micro-batch after the other.
+    """Gradients of a loss over a batch, computed one micro-batch at a time.
 
     Args:
       loss: `loss(params, batch) -> (loss, (metrics, rest))`; the losses of micro-batches add up to the loss of the batch.
-      params: what it is differentiated by.
-      batch: a tree of arrays, B first.
+      params: what it is differentiated with respect to.
+      batch: a tree of arrays with B as first axis.
       micro_batches: how many; divides B.
-      onto: gradients of a batch of another shape, which these are added to.
+      onto: gradients, such as those of a batch of another shape, that these are added to.
 
     Returns:
       (gradients in the parameters' dtype, split as the parameters are, the metrics, the rest of all micro-batches).

@@ -25,7 +25,7 @@ class OptimizerConfig:
 
     name: str = one_of("adam", OPTIMIZERS)
     """`adam`; `muon`: orthogonalised momentum for the matrices of the layers, Adam for the rest; `adafactor`: no momentum and a
-    second moment by rows and columns, next to no memory (`b1` and `b2` do not count)."""
+    second moment by rows and columns, so next to no memory (`b1` and `b2` are ignored)."""
     learning_rate: float = bounded(1e-3, 0, 100, ends="(]")
     muon_learning_rate: float = bounded(0.02, 0, 100, ends="(]")
     warmup_steps: int = bounded(10, 0, MOST)
@@ -43,7 +43,7 @@ class SFTConfig:
 
     steps: int = bounded(520, 1, MOST)
     batch_size: int = bounded(32, 1, 1 << 20)
-    """Examples per step: completions, those of one prompt counted one by one."""
+    """Examples per step; each completion is one example, also where several share a prompt."""
     accumulate: int = bounded(1, 1, 1 << 20)
     """Gradients are taken of `batch_size / accumulate` examples at a time, and added up: less memory, the same step."""
     general_fraction: float = bounded(0.04, 0, 1)
@@ -62,11 +62,11 @@ class RejectionConfig:
     """Rejection sampling (paper section 3.1): draws on the training comparisons, kept when correct by Eq. 10."""
 
     problems: int = bounded(1024, 0, MOST)
-    """How many training comparisons are drawn on, a sample by the seed (0: all)."""
+    """How many training comparisons completions are drawn for, chosen at random by the seed (0: all)."""
     samples: int = bounded(3, 1, 4096)
     """N_RFT: draws per comparison without a hint."""
     hinted: bool = True
-    """Whether one more draw is made with the best response told; the hint is stripped from the target."""
+    """Whether one more completion is drawn with a hint that names the best response; RFT trains on it without the hint."""
     drop_too_easy: bool = True
     """Whether a comparison's unhinted draws are dropped when all of them are correct; hinted ones stay, as in the paper."""
     temperature: float = bounded(1.0, 0.01, 100)
@@ -80,11 +80,11 @@ class RFTConfig:
 
     steps: int = bounded(22, 1, MOST)
     batch_size: int = bounded(48, 1, 1 << 20)
-    """As of `SFTConfig`."""
+    """As in `SFTConfig`."""
     accumulate: int = bounded(1, 1, 1 << 20)
-    """As of `SFTConfig`."""
+    """As in `SFTConfig`."""
     general_fraction: float = bounded(0.1, 0, 1)
-    """As of `SFTConfig`."""
+    """As in `SFTConfig`."""
     optimizer: OptimizerConfig = dataclasses.field(default_factory=lambda: OptimizerConfig(learning_rate=1e-3))
 
     def conflicts(self, prefix: str) -> Iterator[str]:
@@ -100,8 +100,8 @@ class RLConfig:
     batch_size: int = bounded(32, 1, 1 << 20)
     """Prompts per step."""
     drop_solved: bool = False
-    """Whether comparisons are left out all of whose unhinted rejection draws are correct; those that were not drawn on stay.
-    Without a rejection stage there is nothing to go by, and all stay."""
+    """Whether to leave out comparisons whose unhinted rejection draws are all correct; comparisons without draws stay. Without
+    a rejection stage all stay."""
     group_size: int = bounded(4, 2, 4096)
     """G: completions per prompt."""
     temperature: float = bounded(1.0, 0.01, 100)
@@ -109,16 +109,17 @@ class RLConfig:
     kl_beta: float = bounded(0.08, 0, 1e6)
     """Weight of the k3 KL estimate in the loss."""
     clip: float = bounded(0.2, 0, 1, ends="()")
-    """Ratios beyond 1 - clip and 1 + clip push no further."""
+    """The surrogate clips probability ratios to 1 - clip .. 1 + clip."""
     updates_per_rollout: int = bounded(1, 1, 4096)
     """Updates that learn from the same completions."""
     accumulate: int = bounded(1, 1, 1 << 20)
     """Gradients are taken of `batch_size / accumulate` prompts at a time, and added up: less memory, the same step. The
-    reference scores the completions in the same parts."""
+    reference scores the completions in the same micro-batches."""
     rollout_parts: int = bounded(1, 1, 1 << 20)
-    """Completions are drawn in so many equal parts of the prompts, one after the other, to save the memory of caches."""
+    """A step's prompts are divided into this many equal parts, and completions are drawn for one part at a time, so that caches
+    take less memory."""
     ref_dtype: str = one_of("float32", REFERENCE_DTYPES)
-    """Of the frozen reference policy's matrices: `float32`, or `bfloat16` for half the memory."""
+    """Dtype of the frozen reference policy's matrices: `float32`, or `bfloat16` for half the memory."""
     optimizer: OptimizerConfig = dataclasses.field(default_factory=lambda: OptimizerConfig(learning_rate=1.5e-4))
 
     def conflicts(self, prefix: str) -> Iterator[str]:
@@ -133,12 +134,13 @@ class MetaRMConfig:
 
     steps: int = bounded(120, 1, MOST)
     batch_size: int = bounded(16, 1, 1 << 20)
-    """Prompts per step; each comes with the whole group drawn for it."""
+    """Prompts per step; each comes with all completions drawn for it."""
     policy_data: str = one_of("rollouts", POLICY_DATA)
-    """The policy's verdicts it learns from, beside the unhinted rejection draws. `draws`, the paper's: `rejection.samples` of
-    the final policy on each comparison that rejection sampling draws on. `rollouts`: all of RL, which cost nothing more."""
+    """Which of the policy's verdicts it learns from, in addition to the unhinted rejection draws. `draws`, as in the paper:
+    `rejection.samples` of the final policy for each comparison of rejection sampling. `rollouts`: all rollouts of RL, which
+    cost nothing extra."""
     accumulate: int = bounded(1, 1, 1 << 20)
-    """As of `RLConfig`."""
+    """As in `RLConfig`."""
     optimizer: OptimizerConfig = dataclasses.field(
         default_factory=lambda: OptimizerConfig(name="muon", learning_rate=3e-3, muon_learning_rate=0.01)
     )
@@ -154,11 +156,12 @@ class CheckpointConfig:
 
     every_steps: int = bounded(20, 1, MOST)
     every_minutes: float = bounded(0.0, 0, 1e6)
-    """Also when so many minutes have passed since the last one; 0: by steps only."""
+    """Also save when this many minutes have passed since the last checkpoint; 0: only by steps."""
     keep: int = bounded(2, 1, MOST)
-    """The newest so many stay."""
+    """How many of the newest checkpoints are kept."""
     keep_hours: float = bounded(0.0, 0, 1e6)
-    """Besides, one in so many hours stays for good; 0: none."""
+    """In addition, one checkpoint per this many hours is kept for good; 0: none."""
     reuse_rollouts: bool = False
-    """Keep the sampler's log-probabilities beside RL's rollouts, and after a restart read what was drawn since the last
-    checkpoint instead of drawing it again, where that is dear. On the same mesh the parameters come out the same either way."""
+    """Keep the sampler's log-probabilities with RL's rollouts, and after a restart read what was drawn since the last
+    checkpoint instead of drawing it again: for when drawing is expensive. On the same mesh the parameters are the same either
+    way."""

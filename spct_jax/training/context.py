@@ -31,7 +31,7 @@ class Dataset:
     reports: dict[str, ReadReport]
     """Per file or split: records read, used, skipped and why."""
     responses: np.ndarray | None = None
-    """How many each training comparison has, once misfits are dropped."""
+    """Number of responses of each training comparison, known once misfits are dropped."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,26 +53,27 @@ class Run:
     prompter: Prompter
     model: ModelConfig
     layout: Layout
-    """Of updates."""
+    """The layout of updates."""
     rollout_layout: Layout
 
     @property
     def limits(self) -> Limits:
-        """Shapes of every program."""
+        """Shapes and stop set of every program."""
         data = self.config.data
         return Limits(data.max_prompt, data.max_completion, self.prompter.tokenizer.stop_ids)
 
     def key(self, stage: str, step: int = 0) -> jax.Array:
-        """The key of a step of a stage."""
+        """The random key of a step of a stage."""
         stage_key = jax.random.fold_in(jax.random.key(self.config.seed), zlib.crc32(stage.encode()))
         return jax.random.fold_in(stage_key, step)
 
 
 def make_layouts(config: Config, devices: Sequence[jax.Device] | None = None) -> tuple[Layout, Layout]:
-    """The layouts of updates and of rollouts, on all devices that JAX sees or on these.
+    """The layouts of updates and of rollouts, on `devices` or on all that JAX sees.
 
     Raises:
-      InputError: the devices cannot be arranged as the config says, or do not divide a batch, whose field it names.
+      InputError: the devices cannot be arranged as the config says, or a batch cannot be split evenly over them; names its
+        field.
     """
     layout = sharding.make_layout(config.mesh, devices)
     for stage in ("sft", "rejection", "rft", "rl", "meta_rm"):

@@ -26,9 +26,9 @@ from spct_jax.training.mixture import Pool
 
 
 def load_dataset(config: Config, directory: pathlib.Path) -> Dataset:
-    """Finds the records of the files the config names; the toy world stands in for what it does not.
+    """Finds the records of the files that the config names; if it names no training file, the toy world is used instead.
 
-    `directory` keeps where they lie.
+    `directory` keeps an index of where records are in the files.
 
     Raises:
       InputError: a file is missing or empty, or holds a bad line while `data.on_bad` is `fatal`.
@@ -62,10 +62,10 @@ def _toy_dataset(config: Config) -> Dataset:
 
 
 def name_templates(config: Config) -> Config:
-    """The config with every template named: by itself, else that of the initial checkpoint, else the short one.
+    """The config with every template named: its own, else that of the initial checkpoint, else the short one.
 
     Raises:
-      InputError: the initial checkpoint carries some of its templates only.
+      InputError: the initial checkpoint carries only some of its templates.
     """
     carried = checkpoints.read_templates(config.init_checkpoint) if config.init_checkpoint else None
     named = {role: name for role, name in vars(config.prompt).items() if name}
@@ -75,7 +75,7 @@ def name_templates(config: Config) -> Config:
 def load_tokenizer(config: Config, dataset: Dataset, path: pathlib.Path) -> Tokenizer:
     """The tokenizer the config names, that of the initial checkpoint, or one trained on the demonstrations.
 
-    The last is kept at `path`, so that it is trained once.
+    A trained one is kept at `path`, so that it is trained only once.
     """
     if config.data.tokenizer:
         return Tokenizer.load(config.data.tokenizer)
@@ -91,7 +91,7 @@ def load_tokenizer(config: Config, dataset: Dataset, path: pathlib.Path) -> Toke
 
 
 def _prompted(run: Run) -> dict[str, bool]:
-    """Which prompts a comparison of several responses has beside the plain one: hinted ones, those of the meta RM."""
+    """Which prompts a comparison of several responses has in addition to the plain one: hinted ones, those of the meta RM."""
     hinted = run.config.rejection.hinted and "rejection" in run.config.stages
     return {"hinted": hinted, "meta": "meta_rm" in run.config.stages}
 
@@ -104,7 +104,7 @@ def fits(run: Run, comparison: Comparison) -> bool:
 
 
 def survey(run: Run, name: str, measure: Callable[[Any], int]) -> Int[np.ndarray, " N"]:
-    """A number for every record of a part of the dataset; `measure` is a function of the record, its prompts and the limits."""
+    """`measure` of each record of `dataset.<name>`, kept on disk; may depend only on the record, its prompts and the limits."""
     data = run.config.data
     stamp = f"{run.prompter.digest} {data.max_prompt} {data.max_completion} {_prompted(run)} over all orders"
     return index.survey(getattr(run.dataset, name), measure, run.workdir / "data" / f"{name}.survey", stamp)
@@ -114,7 +114,7 @@ def drop_misfits(run: Run) -> Run:
     """The run without comparisons whose prompt is too long, which are counted in `dataset.reports`.
 
     Raises:
-      InputError: there is one and `data.on_bad` is `fatal`.
+      InputError: there is one and `data.on_bad` is `fatal`, or no comparison of a split is left.
     """
     data, kept = run.config.data, {}
     reports = dict(run.dataset.reports)
@@ -139,7 +139,7 @@ def drop_misfits(run: Run) -> Run:
 
 
 def demonstrations(run: Run, name: str) -> tuple[Pool, dict[str, int]]:
-    """Those of a part of the dataset that fit, and how many others there are, by reason."""
+    """The demonstrations of `dataset.<name>` that fit, and how many do not fit, by reason."""
     data, tokenizer, shown = run.config.data, run.prompter.tokenizer, getattr(run.dataset, name)
     reasons = {"prompt too long": 0, "completion too long": -1}
 

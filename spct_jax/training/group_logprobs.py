@@ -1,4 +1,4 @@
-"""Log-probabilities of the completions of a group on their shared trunk, which every loss starts from."""
+"""Log-probabilities of the completions of a group on their shared trunk, which the losses of SFT and GRPO start from."""
 
 from typing import Any
 

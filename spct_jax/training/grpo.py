@@ -36,7 +36,7 @@ def group_advantages(rewards: Num[np.ndarray, "B G"]) -> Float[np.ndarray, "B G"
 
 @flax.struct.dataclass
 class GRPOBatch:
-    """What an update learns from: B groups of G completions, with what is known of every token."""
+    """What an update learns from: B groups of G completions, with their advantages and log-probabilities."""
 
     groups: Groups
     advantages: Float[Array | np.ndarray, "B G"]
@@ -46,7 +46,7 @@ class GRPOBatch:
     ref_logprobs: Float[Array | np.ndarray, "B G T"]
     """Under the fixed reference policy, at the rollout temperature."""
     sampler_logprobs: Float[Array | np.ndarray, "B G T"]
-    """As the sampler reported them; how far the trainer's differ is reported."""
+    """As the sampler reported them; the metric `sampler_drift` says how far the trainer's differ."""
 
 
 @flax.struct.dataclass
@@ -56,7 +56,7 @@ class GRPOHyperparameters:
     beta: Float[ArrayLike, ""]
     """Weight of the KL estimate."""
     clip: Float[ArrayLike, ""]
-    """How far from 1 the ratio counts."""
+    """The ratio is clipped to 1 - clip .. 1 + clip."""
     temperature: Float[ArrayLike, ""]
     """Of the rollout; all log-probabilities are taken at it."""
 
@@ -64,14 +64,14 @@ class GRPOHyperparameters:
 def grpo_loss(
     params: Any, config: ModelConfig, batch: GRPOBatch, hyperparameters: GRPOHyperparameters, micro_batches: int = 1
 ) -> tuple[Float[Array, ""], tuple[Metrics, Float[Array, "B G T"]]]:
-    """Negative Eq. 15: clipped surrogate minus beta times the k3 estimate of KL, mean over a sequence, then sequences.
+    """Negative Eq. 15: clipped surrogate minus beta times the k3 estimate of KL, averaged per sequence, then over sequences.
 
     Args:
       params: parameters of the policy.
       config: its architecture.
-      batch: groups, or the micro-batch of them that is one of `micro_batches`, whose losses add up to that of the batch.
+      batch: groups, or one of `micro_batches` micro-batches of them, whose losses add up to that of the complete batch.
       hyperparameters: `beta`, `clip` and `temperature`.
-      micro_batches: how many there are.
+      micro_batches: how many micro-batches the complete batch has.
 
     Returns:
       (loss, (metrics, the policy's log-probabilities)).
@@ -80,9 +80,9 @@ def grpo_loss(
     logprobs, entropy = group_logprobs(params, config, groups, hyperparameters.temperature)
     old = jax.lax.stop_gradient(logprobs) if batch.old_logprobs is None else batch.old_logprobs
     mask = completion_mask(groups)
-    # Of completion tokens only: exp of what stands behind them may be infinite, and 0 times that is NaN.
+    # Of completion tokens only: after them, exp may be infinite, and 0 times infinity is NaN.
     log_ratio = jnp.where(mask > 0, logprobs - old, 0)
-    # Far above any clip, and below where exp is infinite, whose gradient would be NaN where the clip leaves it out.
+    # 60 is far above any clip, and exp(60) is finite: an infinite ratio would have a NaN gradient where it is clipped.
     ratio = jnp.exp(jnp.minimum(log_ratio, 60))
     gain = batch.advantages[..., None]
     surrogate = jnp.minimum(ratio * gain, jnp.clip(ratio, 1 - clip, 1 + clip) * gain)
@@ -129,8 +129,8 @@ def make_step(
 ) -> Callable:
     """The update, compiled when it is first called.
 
-    `(state, GRPOBatch, GRPOHyperparameters) -> (state, metrics, the log-probabilities before the update)`. Of `state` only the
-    shapes count; the update takes over the memory of the one that it is called with.
+    `(state, GRPOBatch, GRPOHyperparameters) -> (state, metrics, the log-probabilities before the update)`. Only the shapes of
+    `state` matter here; the update reuses the memory of the state that it is called with.
     """
 
     def step(state, batch, hyperparameters):
@@ -149,7 +149,8 @@ def make_step(
 def make_reference(layout: Layout, params: Any, model: ModelConfig, micro_batches: int = 1) -> Callable:
     """The reference policy's log-probabilities, compiled when first called: (params, groups, temperature) -> Float32[B G T].
 
-    They are computed in as many micro-batches as the update, whose memory then is enough. Of `params` only the shapes count.
+    They are computed in as many micro-batches as the update, so that memory that is enough for the update is enough for them.
+    Only the shapes of `params` matter here.
     """
 
     def reference_logprobs(params, groups, temperature):
@@ -166,7 +167,7 @@ def make_reference(layout: Layout, params: Any, model: ModelConfig, micro_batche
 
 
 def run_rl(run: Run) -> dict[str, float]:
-    """GRPO from the RFT policy (or the cold start, where RFT is not among the stages), which stays the reference."""
+    """Runs GRPO from the RFT policy (or the cold start, if RFT is not among the stages), which is also the fixed reference."""
     config, problems = run.config.rl, problems_of(run)
     optimizer = optimizers.make(config.optimizer, config.steps * config.updates_per_rollout)
     reference = parameters.policy_before(run, "rl", config.ref_dtype)
@@ -210,7 +211,7 @@ def run_rl(run: Run) -> dict[str, float]:
 
 
 def outcome_metrics(drawn: Sequence[Rollout], given: Num[np.ndarray, "B G"]) -> Metrics:
-    """What a step drew: the rewards given, malformed and truncated completions, groups without spread."""
+    """What a step drew: the rewards given, malformed and truncated completions, groups whose rewards are all equal."""
     return {
         "reward": Mean(given.sum(), given.size),
         "accuracy": Mean((given > 0).sum(), given.size),
@@ -221,9 +222,10 @@ def outcome_metrics(drawn: Sequence[Rollout], given: Num[np.ndarray, "B G"]) -> 
 
 
 def roofline_seconds(run: Run, drawn: list[Rollout], read: int) -> float:
-    """The minimum time of a step that drew these, 0 where it is not known: rollout, reference and updates one after the other.
+    """The minimum time of a step that drew these, 0 where it is not known: rollout, reference and updates in sequence.
 
-    Every token of a part of the rollouts, up to its longest completion, reads the parameters, `read` bytes per device, once.
+    In each of the `rl.rollout_parts`, every decoding step up to the longest completion reads the parameters once, `read` bytes
+    per device.
     """
     config, model, trunk = run.config.rl, run.model, run.limits.max_prompt - 1
     rows, G = len(drawn) // config.rollout_parts, config.group_size

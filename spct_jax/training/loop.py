@@ -24,21 +24,21 @@ from spct_jax.training.parameters import kind_of
 
 
 class BadLossError(InputError):
-    """A loss or gradient was not finite. The same command would come to it again: batches follow from the configuration."""
+    """A loss or gradient was not finite. The same command would fail again, since batches follow from the configuration."""
 
 
 @dataclasses.dataclass(frozen=True)
 class StepResult:
-    """What a stage's update hands to the loop."""
+    """What a stage's update returns to the loop."""
 
     state: TrainState
     metrics: Metrics
     ids: Sequence[str]
-    """Of the records in the batch, named should a metric not be finite."""
+    """Ids of the records in the batch, for the error message if a metric is not finite."""
     tokens: jax.Array | float
-    """Completion tokens that it learned from."""
+    """Number of completion tokens that it learned from."""
     roofline_seconds: float
-    """How long it takes at least on these devices; 0 where that is not known."""
+    """Minimum time of the step on these devices; 0 where that is not known."""
 
 
 def abstract_state(run: Run, stage: str, optimizer: optax.GradientTransformation) -> TrainState:
@@ -47,14 +47,14 @@ def abstract_state(run: Run, stage: str, optimizer: optax.GradientTransformation
 
 
 class _Progress:
-    """What a stage has come to so far, over restarts: seconds, tokens, and the means that its summary has."""
+    """A stage's totals so far, restarts included: seconds, tokens, and the means that its summary includes."""
 
     def __init__(self, saved: dict[str, Any]):
         self.watch = performance.Stopwatch(saved)
         self._tokens, self._sums = saved.get("tokens", 0.0), saved.get("sums", {})
 
     def add(self, tokens: float, metrics: Metrics) -> None:
-        """One more step, on the host."""
+        """Adds one step; its metrics are on the host."""
         self._tokens += tokens
         for name, metric in metrics.items():
             if isinstance(metric, Mean) and metric.in_summary:
@@ -62,11 +62,11 @@ class _Progress:
                 self._sums[name] = [float(total) + float(metric.total), float(count) + float(metric.count)]
 
     def as_saved(self) -> dict[str, Any]:
-        """What a checkpoint keeps of it."""
+        """What a checkpoint stores of it."""
         return {**self.watch.read(), "tokens": self._tokens, "sums": self._sums}
 
     def summary(self, steps: int) -> dict[str, float]:
-        """Of a stage that is done."""
+        """The summary of a finished stage."""
         spent = self.watch.read()
         speed = performance.speed(self._tokens, {"seconds": 0.0, "compile_seconds": 0.0}, spent)
         means = {name: total / count for name, (total, count) in self._sums.items() if count}
@@ -83,13 +83,13 @@ def fit(
 ) -> dict[str, float]:
     """Runs `update(state, step)` for every step not yet done and returns a summary; the state is in the last checkpoint.
 
-    `make_params` gives the first parameters, where `run.layout` wants them; the state takes them over.
+    `make_params` returns the first parameters, placed by `run.layout`; the state takes them over.
     A checkpoint is written every `checkpoint.every_steps` steps, after `checkpoint.every_minutes`, on SIGTERM or SIGINT and
-    after the last step; a restarted run goes on from the newest.
-    `update` is a function of (state, step) only, so the continued run is the run that was never stopped.
+    after the last step; a restarted run continues from the newest.
+    `update` depends only on (state, step), so a continued run gives the same results as one that was never stopped.
 
     Raises:
-      BadLossError: a metric, or the state where it is to be saved, is NaN or infinite; nothing of that step is saved.
+      BadLossError: a metric, or a state that is to be saved, is NaN or infinite; nothing of that step is saved.
       distributed.StoppedError: SIGTERM or SIGINT came; the last step is saved.
     """
     directory, saving, leads = run.workdir / stage, run.config.checkpoint, distributed.is_first()
@@ -120,7 +120,7 @@ def fit(
             done, stopping = step + 1, distributed.PREEMPTION.asked()
             late = saving.every_minutes and distributed.agree(time.monotonic() - saved > 60 * saving.every_minutes)
             if done % saving.every_steps == 0 or done == steps or stopping or late:
-                # A finite gradient may yet make a state that is not.
+                # Finite gradients can still give a state that is not finite.
                 name = checkpoints.first_not_finite(state)
                 _check_finite(f"{name} is not finite after the update" if name else "", stage, step, result.ids, last)
                 if writer is not None:

@@ -1,7 +1,8 @@
 """The meta reward model (paper section 4): one scalar that tells a correct critique from a wrong one.
 
-Trained with binary cross-entropy on Eq. 10 correctness, on the unhinted rejection draws (kept or not) and what the RL policy
-writes (`meta_rm.policy_data`), from that policy's parameters. The critiques of one prompt are branches of one trunk here too.
+It starts from the RL policy's parameters and is trained with binary cross-entropy on Eq. 10 correctness, on the unhinted
+rejection draws (kept or not) and on what that policy writes (`meta_rm.policy_data`). The critiques of one prompt are branches
+of one trunk here too.
 """
 
 import functools
@@ -34,9 +35,9 @@ def meta_loss(
     labels: Float[Array | np.ndarray, "B G"],
     total: Float[Array, ""] | None = None,
 ) -> tuple[Float[Array, ""], Metrics]:
-    """Binary cross-entropy of correctness labels, 0 or 1, mean over critiques; empty ones do not count.
+    """Binary cross-entropy of correctness labels, 0 or 1, averaged over critiques; empty ones do not count.
 
-    `total` is the number of critiques of the whole batch, where `groups` are a part of it.
+    `total` is the number of critiques of the complete batch, if `groups` are a micro-batch of it.
     """
     logits = meta_rewards(params, config, groups)
     present = (groups.lengths > 0).astype(jnp.float32)
@@ -55,7 +56,7 @@ def meta_loss(
 def meta_gradients(
     params: Any, groups: Groups, labels: Float[Array | np.ndarray, "B G"], *, config: ModelConfig, micro_batches: int = 1
 ) -> tuple[Any, Metrics]:
-    """Gradients of `meta_loss` and its metrics, of so many micro-batches one after the other."""
+    """Gradients of `meta_loss` and its metrics, computed one micro-batch at a time."""
     total = (groups.lengths > 0).astype(jnp.float32).sum()
 
     def loss(params, rows):
@@ -75,7 +76,7 @@ def make_step(
 ) -> Callable:
     """The update, compiled when it is first called: (state, groups, labels Float32[B G]) -> (state, metrics).
 
-    Of `state` only the shapes count; the update takes over the memory of the one that it is called with.
+    Only the shapes of `state` matter here; the update reuses the memory of the state that it is called with.
     """
 
     def step(state, groups, labels):

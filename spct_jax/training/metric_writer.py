@@ -1,4 +1,4 @@
-"""Where a stage's metrics go: one JSON line a step for our reports, and TensorBoard scalars for people watching."""
+"""Where a stage's metrics go: one JSON line a step for the reports, and TensorBoard scalars for people who watch."""
 
 import contextlib
 import errno
@@ -35,12 +35,12 @@ def read_metrics(path: str | os.PathLike) -> list[dict]:
 class MetricWriter:
     """Writes a stage's scalars to `directory/metrics.jsonl` and `directory/tensorboard`.
 
-    A run resumed at `resume_step` computes that step and later ones again, so what an earlier life of the run wrote for
-    them is dropped: the files end as if the run had never been killed. Lines reach the operating system as they are
+    A run resumed at `resume_step` computes that step and later ones again, so what the run wrote for them before it was
+    interrupted is dropped: the files end as if the run had never been killed. Lines reach the operating system as they are
     written, so they survive a kill of the process; TensorBoard's are buffered until `flush`.
 
-    Metrics never stop a run: where a file cannot be written, or an earlier one not be read, that is said once on standard
-    error and the run goes on without it. Everything is written where it is called, by no thread that could die unnoticed.
+    Metrics never stop a run: if a file cannot be written, or an earlier one cannot be read, standard error says so once and the
+    run goes on without that file. Everything is written in the calling thread, not in one that could die unnoticed.
 
     Args:
       directory: the stage's directory; made if absent.
@@ -55,7 +55,7 @@ class MetricWriter:
         ]
 
     def write(self, step: int, scalars: Mapping[str, float]) -> None:
-        """Records one step. A value that is not finite becomes null in the JSON, which has no word for it."""
+        """Records one step. A value that is not finite becomes null in the JSON, which cannot express it."""
         values = {name: float(value) for name, value in scalars.items()}
         for sink in self._sinks:
             sink.call("write", int(step), values)
@@ -78,7 +78,7 @@ class MetricWriter:
 
 
 class _Sink:
-    """A writer that is given up, with a line on standard error, at its first error."""
+    """A writer that is abandoned at its first error, with a line on standard error."""
 
     def __init__(self, path: pathlib.Path, make: Callable[[pathlib.Path, int], Any], resume_step: int):
         self._path, self._made = path, None
@@ -101,7 +101,7 @@ class _Sink:
 
 
 class JsonLines:
-    """JSON lines, those of earlier steps kept."""
+    """JSON lines; those of steps before `resume_step` are kept."""
 
     def __init__(self, path: pathlib.Path, resume_step: int):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -110,33 +110,33 @@ class JsonLines:
         self._file = open(path, "ab", buffering=0)
 
     def write(self, step: int, values: dict[str, float]) -> None:
-        """As of `MetricWriter`."""
+        """As in `MetricWriter`."""
         finite = {name: value if math.isfinite(value) else None for name, value in values.items()}
         line = (json.dumps({"step": step, **finite}) + "\n").encode()
         if self._file.write(line) < len(line):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def flush(self) -> None:
-        """As of `MetricWriter`."""
+        """As in `MetricWriter`."""
         os.fsync(self._file.fileno())
 
     def close(self) -> None:
-        """As of `MetricWriter`."""
+        """As in `MetricWriter`."""
         self._file.close()
 
 
 class TensorBoard:
-    """TensorBoard's events, which show a step's last values where it was written twice."""
+    """TensorBoard's events; if a step was written twice, TensorBoard shows its last values."""
 
     def __init__(self, directory: pathlib.Path, resume_step: int):
         directory.mkdir(parents=True, exist_ok=True)
-        # Not by tensorboardX's SummaryWriter: when its thread dies, of a full disk or a clock set back, callers wait for ever.
+        # Not tensorboardX's SummaryWriter: if its thread dies, from a full disk or a clock set back, callers wait for ever.
         self._writer = RecordWriter(str(directory / f"events.out.tfevents.{time.time_ns()}.{socket.gethostname()}"))
         self._add(Event(file_version="brain.Event:2"))
         self._add(Event(step=resume_step, session_log=SessionLog(status=SessionLog.START)))
 
     def write(self, step: int, values: dict[str, float]) -> None:
-        """As of `MetricWriter`."""
+        """As in `MetricWriter`."""
         for name, value in values.items():
             self._add(Event(step=step, summary=scalar(name, value)))
 
@@ -145,9 +145,9 @@ class TensorBoard:
         self._writer.write(event.SerializeToString())
 
     def flush(self) -> None:
-        """As of `MetricWriter`."""
+        """As in `MetricWriter`."""
         self._writer.flush()
 
     def close(self) -> None:
-        """As of `MetricWriter`."""
+        """As in `MetricWriter`."""
         self._writer.close()

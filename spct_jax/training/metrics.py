@@ -1,4 +1,4 @@
-"""Metrics of a step: small trees of arrays that say how those of two micro-batches combine, and how they are read."""
+"""Metrics of a step: small trees of arrays with methods to merge two micro-batches' and to compute the final number."""
 
 import flax.struct
 import jax
@@ -10,19 +10,19 @@ from jaxtyping import Array, Float, Num
 
 @flax.struct.dataclass
 class Mean:
-    """A mean, as a sum and a count, so that what is averaged is decided once, at the end."""
+    """A mean, kept as a sum and a count that are divided only once, at the end."""
 
     total: Num[ArrayLike, ""]
     count: Num[ArrayLike, ""]
     in_summary: bool = flax.struct.field(pytree_node=False, default=False)
-    """Whether the stage's summary has the mean over all steps."""
+    """Whether the stage's summary includes the mean over all steps."""
 
     def merge(self, other: "Mean") -> "Mean":
-        """Of both."""
+        """The mean over both."""
         return self.replace(total=self.total + other.total, count=self.count + other.count)
 
     def compute(self) -> float:
-        """The mean; 0 of nothing."""
+        """The mean; 0 if nothing was counted."""
         return float(self.total) / float(self.count) if self.count else 0.0
 
 
@@ -33,7 +33,7 @@ class Max:
     value: Float[ArrayLike, ""]
 
     def merge(self, other: "Max") -> "Max":
-        """Of both."""
+        """The larger of both."""
         return Max(jnp.maximum(self.value, other.value))
 
     def compute(self) -> float:
@@ -42,42 +42,42 @@ class Max:
 
 
 EDGES = np.exp(np.arange(-64, 194) / 100)
-"""Values that a percentile is told apart by: one per cent from 0.53 to 6.9."""
+"""Upper edges of a percentile's histogram: one per cent apart, from 0.53 to 6.9."""
 
 
 @flax.struct.dataclass
 class Percentile:
-    """A percentile of values above 0, to one per cent: the first of `EDGES` that so many of the values do not exceed."""
+    """A percentile of positive values, to one per cent: the first of `EDGES` that `percent` % of the values do not exceed."""
 
     histogram: Float[Array, " edges"]
-    """How many values lie behind the edge before and up to each edge; those beyond are counted at the ends."""
+    """For each edge, how many values are above the previous edge and at most this one; the end edges count those outside."""
     percent: int = flax.struct.field(pytree_node=False)
 
     @classmethod
     def of_exp(cls, logs: Float[Array, "*shape"], mask: Float[Array, "*shape"], percent: int) -> "Percentile":
-        """Of exp(`logs`) where `mask` is 1."""
+        """The percentile of exp(`logs`) where `mask` is 1."""
         bins = jnp.clip(jnp.ceil(logs * 100).astype(jnp.int32) + 64, 0, len(EDGES) - 1)
         return cls(jnp.zeros(len(EDGES)).at[bins.ravel()].add(mask.ravel()), percent)
 
     def merge(self, other: "Percentile") -> "Percentile":
-        """Of both."""
+        """The percentile over both."""
         return self.replace(histogram=self.histogram + other.histogram)
 
     def compute(self) -> float:
-        """The edge, at most 1 % above the percentile; 0 of nothing."""
+        """The edge, at most 1 % above the percentile; 0 if nothing was counted."""
         below = np.cumsum(self.histogram, dtype=np.float64)
         return float(EDGES[np.searchsorted(below, self.percent / 100 * below[-1])]) if below[-1] else 0.0
 
 
 Metrics = dict[str, Mean | Max | Percentile]
-"""By the name that `metrics.jsonl` has."""
+"""By their names in `metrics.jsonl`."""
 
 
 def merge(a: Metrics, b: Metrics) -> Metrics:
-    """The metrics of two parts of a batch together."""
+    """The metrics of two micro-batches, or two updates, together."""
     return {name: metric.merge(b[name]) for name, metric in a.items()}
 
 
 def compute(metrics: Metrics) -> dict[str, float]:
-    """What each comes to, on the host."""
+    """The final number of each metric, on the host."""
     return {name: metric.compute() for name, metric in jax.device_get(metrics).items()}

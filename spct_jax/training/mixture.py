@@ -1,8 +1,8 @@
-"""What a step of supervised fine-tuning learns from: so many completions, a share of them of general instructions.
+"""What a step of supervised fine-tuning learns from: a number of completions, a share of them for general instructions.
 
 Two completions of one prompt make a row of two branches, so that the prompt is computed once for both; every other completion
-is a row of one branch. How many rows of either kind a step has follows from the data, once for all steps: shapes stay the same,
-and no branch is empty but in rows that are there only because the devices must divide the rows.
+is a row of one branch. How many rows of either kind a step has follows from the data and is the same for all steps: shapes stay
+the same, and the only empty branches are in rows added so that the rows can be split evenly over the devices.
 """
 
 import dataclasses
@@ -18,7 +18,7 @@ from spct_jax.data.batches import Example
 
 @dataclasses.dataclass(frozen=True)
 class Pool:
-    """Examples of one kind, whose completions are drawn from for every step."""
+    """Examples of one kind, from whose completions those of every step are chosen."""
 
     examples: Sequence[Example]
     sizes: Int[np.ndarray, " N"]
@@ -26,7 +26,7 @@ class Pool:
 
     @property
     def count(self) -> int:
-        """Of examples."""
+        """Number of examples."""
         return len(self.examples)
 
 
@@ -35,31 +35,31 @@ class Rows:
     """How many rows of each kind a step has; `general + single + 2 * pairs` is its number of completions."""
 
     general: int
-    """Of one completion of a general instruction."""
+    """Rows of one completion for a general instruction."""
     single: int
-    """Of one completion that judges."""
+    """Rows of one completion that judges."""
     pairs: int
-    """Of two completions that judge, of one prompt."""
+    """Rows of two completions that judge, for one prompt."""
 
     def groups(self) -> dict[int, int]:
-        """Branches of a row -> how many rows of so many there are, where there are any."""
+        """Branches per row -> number of such rows, where there are any."""
         return {size: rows for size, rows in ((1, self.general + self.single), (2, self.pairs)) if rows}
 
 
 def rows_of(batch_size: int, general_fraction: float, in_pairs: float) -> Rows:
-    """The rows of a step of `batch_size` completions, when this share of those that judge have a partner."""
+    """The rows of a step of `batch_size` completions, if a share `in_pairs` of those that judge are in pairs."""
     general = round(batch_size * general_fraction)
     pairs = int((batch_size - general) * in_pairs / 2 + 1e-9)
     return Rows(general, batch_size - general - 2 * pairs, pairs)
 
 
 def split(rows: int, most: int, shards: int) -> tuple[int, int]:
-    """(rows with those that fill up, micro-batches): equal ones of at most `most` rows, or of as many as the devices take.
+    """(rows with padding, micro-batches): equal micro-batches of at most `most` rows, rounded up to a multiple of `shards`.
 
     Args:
       rows: how many are wanted.
-      most: rows of a micro-batch.
-      shards: how many rows the devices take at once; a micro-batch has a multiple of them.
+      most: largest number of rows of a micro-batch before it is rounded up.
+      shards: number of shards that a batch is split into; it divides the rows of a micro-batch.
     """
     micro_batches = math.ceil(rows / most)
     each = math.ceil(rows / micro_batches / shards) * shards
@@ -67,7 +67,7 @@ def split(rows: int, most: int, shards: int) -> tuple[int, int]:
 
 
 def shapes(rows: Rows, batch_size: int, accumulate: int, shards: int) -> dict[int, tuple[int, int]]:
-    """Branches of a row -> (rows, micro-batches) as `split` has them, each of `batch_size / accumulate` completions."""
+    """Branches per row -> (rows, micro-batches) from `split`, for micro-batches of `batch_size / accumulate` completions."""
     return {size: split(n, max(batch_size // accumulate // size, shards), shards) for size, n in rows.groups().items()}
 
 
@@ -75,7 +75,7 @@ class Mixture:
     """The batches of a stage, each a function of (seed, step); all completions that judge come up equally often.
 
     Attributes:
-      rows: of every step.
+      rows: the rows of every step.
     """
 
     def __init__(
@@ -87,11 +87,11 @@ class Mixture:
         judging: Pool,
         general: Pool,
     ):
-        """Of two kinds of examples; where there are none of one kind, all are of the other.
+        """Mixes two kinds of examples; if there are none of one kind, all are of the other.
 
         Args:
-          seed: of the run.
-          stream: whose order of the data this is.
+          seed: seed of the run.
+          stream: name of the random order of the data.
           batch_size: completions per step.
           general_fraction: share of them from `general`.
           judging: demonstrated or retained verdicts.
@@ -103,7 +103,7 @@ class Mixture:
         sizes, total = judging.sizes, int(judging.sizes.sum())
         pairs = _pieces(sizes // 2, 2)
         rows = rows_of(batch_size, fraction, 2 * len(pairs) / max(total, 1))
-        # As many pairs of the data are kept as a step's share of them asks for; the completions of the others go alone.
+        # Only as many pairs are kept as a step's share of pairs needs; the completions of the other pairs become single rows.
         kept = total * rows.pairs // max(rows.single + 2 * rows.pairs, 1)
         self.rows = rows if kept else Rows(rows.general, rows.single + 2 * rows.pairs, 0)
         pairs = pairs[batches.order(seed, f"{stream}-kept", len(pairs), 0, len(pairs))]
@@ -114,7 +114,7 @@ class Mixture:
         self._alone = _pieces(general.sizes, 1)
 
     def batch(self, step: int) -> dict[int, list[Example]]:
-        """Branches of a row -> the rows of a step, every one as many completions of one example."""
+        """Branches per row -> the rows of a step, each with that many completions of one example."""
         drawn = {
             "general": (self._general, self._alone, self.rows.general, 1),
             "single": (self._judging, self._singles, self.rows.single, 1),
@@ -129,7 +129,7 @@ class Mixture:
 
 
 def _pieces(counts: np.ndarray, size: int) -> np.ndarray:
-    """Int[N 2]: (example, first completion) of so many runs of `size` completions of each example."""
+    """Int[N 2]: (example, first completion) of `counts[i]` consecutive runs of `size` completions of each example i."""
     number = np.repeat(np.arange(len(counts)), counts)
     before = np.repeat(np.cumsum(counts) - counts, counts)
     return np.stack([number, (np.arange(len(number)) - before) * size], 1)

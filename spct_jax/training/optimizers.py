@@ -10,7 +10,7 @@ from spct_jax.training.config import OptimizerConfig
 
 
 def make_schedule(config: OptimizerConfig, peak: float, steps: int) -> optax.Schedule:
-    """Linear warm-up to `peak`, plateau, and linear decay to a tenth of it, which takes no step from the warm-up."""
+    """Linear warm-up to `peak`, plateau, and linear decay to a tenth of `peak`, which takes no step away from the warm-up."""
     warmup = max(min(config.warmup_steps, steps - 1), 1)
     decay = max(min(round(steps * config.decay_fraction), steps - warmup), 1)
     rise, fall = optax.linear_schedule(peak / warmup, peak, warmup - 1), optax.linear_schedule(peak, peak / 10, decay)
@@ -46,7 +46,7 @@ def make(config: OptimizerConfig, steps: int) -> optax.GradientTransformation:
 MATRIX_AXES = {"q": ((0,), (1, 2)), "k": ((0,), (1, 2)), "v": ((0,), (1, 2)), "out": ((0, 1), (2,))} | {
     name: ((0,), (1,)) for name in ("gate", "up", "down")
 }
-"""Input and output axes of a layer's matrices, counted behind the axis of stacked layers."""
+"""Input and output axes of a layer's matrices, counted after the axis of stacked layers."""
 
 
 def _matrices(params: Any) -> Any:

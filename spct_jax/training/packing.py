@@ -15,9 +15,9 @@ from spct_jax.training.context import Run
 def example_of(
     run: Run, number: int, rollout: Rollout, completions: Sequence[Int32[np.ndarray, " T"]] | None = None
 ) -> Example:
-    """Completions of a training comparison, all that were drawn or those given, behind the prompt they were drawn for.
+    """The prompt of a training comparison in the rollout's order, with the completions given, or all that were drawn.
 
-    Its `tokens` raises InputError where the comparison is no longer the one that was drawn for.
+    Its `tokens` raises InputError if the comparison is no longer the one that the completions were drawn for.
     """
     completions = rollout.completions if completions is None else completions
 
@@ -31,12 +31,12 @@ def example_of(
 
 
 def pack(run: Run, examples: Sequence[Example], group_size: int, rows: int = 0) -> Groups:
-    """Packs groups to the run's shapes, on the devices of all processes; each makes the tokens of its own rows only.
+    """Packs groups to the run's shapes, on the devices of all processes; each process makes only the tokens of its own rows.
 
     Args:
-      examples: the prompts.
+      examples: prompts with their completions.
       group_size: completions per prompt.
-      rows: prompts that there are to be, the last ones without a completion where there are fewer examples.
+      rows: number of prompts, 0 for one per example; if there are fewer examples, the last prompts have no completions.
     """
     rows = rows or len(examples)
     tokens: list = [((0,), ())] * rows

@@ -24,15 +24,15 @@ class LostStepsError(Exception):
 
 
 def kind_of(stage: str) -> ModelKind:
-    """What a stage trains."""
+    """The kind of model that a stage trains."""
     return ModelKind.META_RM if stage == "meta_rm" else ModelKind.POLICY
 
 
 def architecture(config: Config, tokenizer: Tokenizer) -> ModelConfig:
-    """The model of a run: that of the initial checkpoint, or the config's with as many rows as the tokenizer has pieces.
+    """A run's model: that of the initial checkpoint, or the config's with as many embedding rows as the tokenizer has pieces.
 
     Raises:
-      InputError: the tokenizer has more pieces than the initial checkpoint has rows.
+      InputError: the tokenizer has more pieces than the initial checkpoint has embedding rows.
     """
     if not config.init_checkpoint:
         return dataclasses.replace(config.model, vocab_size=tokenizer.vocab_size)
@@ -62,7 +62,7 @@ def initial(run: Run) -> Any:
 
 
 def _check_initial(run: Run, digest: str) -> None:
-    """InputError where the initial checkpoint is not the one that the run has loaded before."""
+    """Raises InputError if the initial checkpoint is not the one that the run has loaded before."""
     path = run.workdir / "data" / "init_checkpoint.json"
     if distributed.agree(path.exists()) and files.read_json(path).get("digest") != digest:
         raise InputError(
@@ -73,7 +73,7 @@ def _check_initial(run: Run, digest: str) -> None:
 
 
 def trained_by(run: Run, stage: str, dtype: str | None = None) -> Any:
-    """Parameters a finished stage left, where updates want them, by default in the stored dtype.
+    """Parameters that a finished stage left, in the layout of updates and by default in the stored dtype.
 
     Raises:
       LostStepsError: the last checkpoint is damaged, an earlier one is intact.
@@ -85,10 +85,10 @@ def trained_by(run: Run, stage: str, dtype: str | None = None) -> Any:
 
 
 def policy_before(run: Run, stage: str, matrices: str = "float32") -> Any:
-    """The policy's parameters where a stage begins: those of the last stage before it that trains one, or initial ones.
+    """The policy's parameters when a stage begins: those of the last stage before it that trains a policy, or initial ones.
 
-    They are float32 but for the large ones, whose dtype is `matrices`: norms keep what the policy has, so that the
-    reference of a policy that computes in `matrices` is that policy to the bit.
+    The large ones have the dtype `matrices`, all others are float32. Norms keep the policy's values, so that the reference of
+    a policy that computes in `matrices` equals that policy bit for bit.
     """
     earlier = [s for s in run.config.stages[: run.config.stages.index(stage)] if s in POLICIES]
     params = trained_by(run, earlier[-1], "float32") if earlier else initial(run)
@@ -96,7 +96,7 @@ def policy_before(run: Run, stage: str, matrices: str = "float32") -> Any:
 
 
 def for_sampling(run: Run, params: Any) -> Any:
-    """Parameters that completions are drawn with or read by, from where updates have them."""
+    """Parameters to draw or score completions with, converted from those of updates."""
     return sharding.cast_params(params, run.model.dtype, run.rollout_layout)
 
 

@@ -1,4 +1,4 @@
-"""What a step costs: seconds, with compiling apart, how near it comes to the roofline, and a profiler trace of chosen steps."""
+"""What a step costs: seconds, with compilation counted apart, the roofline fraction, and a profiler trace of chosen steps."""
 
 import pathlib
 import threading
@@ -44,13 +44,13 @@ class Stopwatch:
 
 
 def speed(amount: float, before: dict[str, float], after: dict[str, float]) -> float:
-    """So much, of tokens for one, per second between two readings of a `Stopwatch`, time spent compiling left out."""
+    """`amount` (of tokens, say) per second between two results of `Stopwatch.read`, without the time spent compiling."""
     busy = (after["seconds"] - before["seconds"]) - (after["compile_seconds"] - before["compile_seconds"])
     return amount / max(busy, 1e-9)
 
 
 def cost(tokens: float, roofline: float, before: dict[str, float], after: dict[str, float]) -> dict[str, float]:
-    """What a step of so many tokens cost; `roofline` is how long it takes at least, in seconds, 0 where that is not known."""
+    """What a step of `tokens` tokens cost; `roofline` is its minimum time in seconds, 0 where that is not known."""
     fraction = {"roofline_fraction": speed(roofline, before, after)} if roofline else {}
     return {"tokens_per_second": speed(tokens, before, after), **fraction, **memory.of_devices()}
 
@@ -79,7 +79,7 @@ class Profiler:
         self._directory, (self._start, self._stop), self._tracing = directory, steps, False
 
     def before(self, step: int) -> None:
-        """Starts or ends the trace where the step is the first of them or behind the last."""
+        """Starts the trace if `step` is one of them, and ends it if `step` is after the last of them."""
         if self._tracing and step >= self._stop:
             self._end()
         elif not self._tracing and self._start <= step < self._stop:

@@ -1,7 +1,7 @@
 """What a stage depends on: fields of the configuration, and the content of the files that they name.
 
-Every stage keeps it in its directory when it begins. A run goes on in its directory while what its stages have begun with is
-still the same; a field that no stage has read yet may change.
+When a stage begins, it records this in its directory. A run can continue in its directory as long as what its stages began
+with is unchanged; a field that no stage has read yet may change.
 """
 
 import dataclasses
@@ -23,11 +23,11 @@ FREE = ("mesh", "checkpoint", "profile_steps")
 _SPLITS = ("train", "development", "test")
 _READ_BY_ALL = ("seed", "stages", "init_checkpoint", "model", "prompt", "data", "tokenizer.model")
 _SECTION = {stage: "evaluation" if stage == "evaluate" else stage for stage in STAGES}
-"""The section that a stage reads besides. What is of splits that a stage does not use is left out."""
+"""The section that a stage reads in addition. Fields of splits that a stage does not use are left out."""
 
 
 def absolute(config: Config) -> Config:
-    """The configuration with every path in it absolute, so that what is found once is found again.
+    """The configuration with every path in it absolute, so that a file found once is found again from anywhere.
 
     Raises:
       InputError: one of them is a URL.
@@ -49,9 +49,9 @@ def absolute(config: Config) -> Config:
 
 
 def values(config: Config, workdir: pathlib.Path) -> dict[str, Any]:
-    """Dotted field -> its value as JSON has it, or a digest of the content where it names a file or a model.
+    """Dotted field -> its value as in JSON, or a digest of the content if it names a file or a model.
 
-    The toy world's fields are left out where files are read; `tokenizer.model` is the run's own, where there is one. All
+    The toy world's fields are left out if files are read; `tokenizer.model` is the run's own tokenizer, if there is one. All
     processes must call this.
 
     Raises:
@@ -91,7 +91,7 @@ def read_by(stage: str, config: Config, values: dict[str, Any]) -> dict[str, Any
     splits |= {config.evaluation.split} if stage == "evaluate" else set()
     prefixes = {*_READ_BY_ALL, *(_SECTION[s] for s in before)}
     if "meta_rm" in before and config.meta_rm.policy_data == "draws":
-        prefixes.add("rejection")  # says how many are drawn, and on what
+        prefixes.add("rejection")  # says how many are drawn, and for which comparisons
     other = {f"data.{split}" for split in _SPLITS if split not in splits}
     other |= {f"data.toy.{split}" for split in ("development", "test") if split not in splits}
     chosen = {
@@ -101,7 +101,7 @@ def read_by(stage: str, config: Config, values: dict[str, Any]) -> dict[str, Any
 
 
 def begin(stage: str, config: Config, workdir: pathlib.Path, values: dict[str, Any]) -> None:
-    """Makes a stage's directory and keeps in it what the stage depends on."""
+    """Makes a stage's directory and records in it what the stage depends on."""
     if distributed.is_first():
         (workdir / stage).mkdir(exist_ok=True)
     path = workdir / stage / "reads.json"
@@ -117,10 +117,10 @@ def begun(workdir: pathlib.Path) -> list[str]:
 
 
 def check(config: Config, workdir: pathlib.Path, values: dict[str, Any]) -> None:
-    """Compares what every stage has begun with to what it would read now.
+    """Compares what every stage began with to what it would read now.
 
     Raises:
-      InputError: naming a field, or the file that it names, and the stage that has read it.
+      InputError: they differ; names the field, or the file that it names, and the stage that has read it.
     """
     for stage in begun(workdir):
         path = workdir / stage / "reads.json"
@@ -158,20 +158,20 @@ def _leaves(tree: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
 
 
 def _sections(field: str) -> list[str]:
-    """A dotted field and everything that it is part of."""
+    """A dotted field and all sections that it is part of."""
     parts = field.split(".")
     return [".".join(parts[:end]) for end in range(1, len(parts) + 1)]
 
 
 def _digest(path: pathlib.Path, kept: pathlib.Path) -> str:
-    """Digest of a file's bytes, kept in a JSON file while size and time of change stay the same."""
+    """Digest of a file's bytes, cached in the JSON file `kept` while its size and modification time stay the same."""
     try:
         found = os.stat(path)
         stamp = [found.st_size, found.st_mtime_ns]
         known = files.read_json(kept) if kept.exists() else {}
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from None
-    except InputError:  # a damaged note is made anew
+    except InputError:  # a damaged cache is written again
         known = {}
     entry = known.get(str(path))
     if isinstance(entry, list) and entry[:1] == [stamp]:
@@ -189,7 +189,7 @@ def _digest(path: pathlib.Path, kept: pathlib.Path) -> str:
 
 
 def _model_digest(directory: pathlib.Path) -> str:
-    """Of a model's description and tokenizer, without its parameters, whose digest is compared where they are loaded."""
+    """Digest of a model's description and tokenizer; that of its parameters is compared when they are loaded."""
     name = "config.json" if hugging_face.is_hf_directory(directory) else "model.json"
     content = [(directory / file) for file in (name, "tokenizer.model", "generation_config.json")]
     return digests.of_json([digests.of_bytes(files.read_bytes(path)) if path.exists() else "" for path in content])

@@ -30,7 +30,7 @@ def correct(rollout: Rollout) -> list[bool]:
 
 
 def retain(unhinted: list[bool], hinted: list[bool], *, drop_too_easy: bool) -> tuple[list[int], list[int]]:
-    """Indices of the unhinted and of the hinted completions of one comparison that are kept, from which of them are correct."""
+    """Indices of the kept unhinted and of the kept hinted completions of one comparison, given which of them are correct."""
     too_easy = drop_too_easy and all(unhinted)
     return [i for i, right in enumerate(unhinted) if right and not too_easy], [i for i, right in enumerate(hinted) if right]
 
@@ -40,22 +40,22 @@ class SampleSet:
     """Completions of all comparisons that rejection sampling works on."""
 
     stage: str
-    """The policy that this stage begins with writes them, and they are in its directory."""
+    """The policy that this stage begins with writes them, and they are in the stage's directory."""
     name: str
-    """Of their files."""
+    """What the names of their files begin with."""
     key: str
     """Which of the run's random keys they are drawn with."""
     hinted: bool = False
-    """Whether the prompt names the best response. Then each comparison of several responses has one completion, else every
-    comparison has `rejection.samples`."""
+    """Whether the prompt names the best response. If so, each comparison of several responses has one completion; if not,
+    every comparison has `rejection.samples`."""
     index: int = 0
-    """Sets of another index show a comparison in another order."""
+    """Sets with different indices show a comparison in different orders."""
 
 
 UNHINTED = SampleSet("rejection", "unhinted", "rejection")
 HINTED = dataclasses.replace(UNHINTED, name="hinted", hinted=True)
 FINAL = SampleSet("meta_rm", "draws", "meta_rm_draws", index=1)
-"""What the meta RM learns from of the final policy (paper section 4)."""
+"""The completions of the final policy that the meta RM learns from (paper section 4)."""
 
 
 def run_rejection(run: Run) -> dict[str, float]:
@@ -90,7 +90,7 @@ def run_rejection(run: Run) -> dict[str, float]:
 
 
 def retained_examples(run: Run) -> list[Example]:
-    """RFT examples, prompts without the hint, one per comparison that keeps any of its completions."""
+    """RFT examples, one for each comparison with completions that are kept; prompts have no hint."""
     examples = []
     for number, plain, told in rollouts_by_comparison(run):
         kept, kept_hinted = retain(
@@ -103,7 +103,7 @@ def retained_examples(run: Run) -> list[Example]:
 
 
 def read(run: Run, samples: SampleSet) -> Iterator[tuple[int, Rollout]]:
-    """(number of the comparison, its completions), correct or not, of a set that is done."""
+    """(number of the comparison, its completions), correct or not, of a finished set."""
     for start, numbers in comparison_batches(run):
         yield from zip(_comparisons_of(run, samples, numbers), rollout.read(_path(run, samples, start)), strict=True)
 
@@ -114,7 +114,7 @@ def solved(run: Run) -> Int[np.ndarray, " N"]:
 
 
 def draw(run: Run, *sets: SampleSet) -> dict[str, float]:
-    """Makes sets of one stage, a batch of the comparisons at a time; batches whose files are there are not made again.
+    """Draws sets of one stage, one batch of comparisons at a time; batches whose files exist are not drawn again.
 
     Returns:
       {"seconds", "compile_seconds"} it took, restarts included.
@@ -151,7 +151,7 @@ def rollouts_by_comparison(run: Run) -> Iterator[tuple[int, Rollout, Rollout | N
     """(number of a comparison, its unhinted rollout, its hinted one); a single response has nothing to hint at."""
     told = read(run, HINTED) if run.config.rejection.hinted else iter(())
     for number, plain in read(run, UNHINTED):
-        # By position, since a line's number may be another line's id.
+        # Matched by position, since the number of one line may be the id of another.
         yield number, plain, next(told, (number, None))[1] if run.dataset.responses[number] > 1 else None
 
 

@@ -1,7 +1,7 @@
 """Rollouts: completions of training comparisons, as RL and rejection sampling draw them, and their files.
 
-Prompts and completions per call of the sampler are fixed by the configuration, and prompt i of a call stands in row i, so the
-tokens of a prompt depend on its own content, its id and the seed only, and a process makes the prompts of its own rows only.
+The configuration fixes how many prompts and completions a call of the sampler has, and prompt i of a call is in row i. So the
+tokens drawn for a prompt depend only on its content, its id and the seed, and a process makes only the prompts of its own rows.
 """
 
 import collections
@@ -39,21 +39,21 @@ def draw(
 ) -> tuple[list[Rollout], Float[np.ndarray, "B G T"]]:
     """Draws completions of B training comparisons, each shown in an order of its own.
 
-    A comparison that comes up again gets another order and other completions than before.
+    A comparison that occurs again gets another order and other completions than before.
 
     Args:
       run: the run.
       params: from `parameters.for_sampling`.
-      numbers: of the comparisons, B.
-      key: of the draw.
+      numbers: B numbers of training comparisons.
+      key: random key of the draw.
       samples: G, completions of each.
-      rows: how many prompts are drawn for at once.
+      rows: prompts per call of the sampler.
       temperature: 0, or less than 1e-5, is greedy.
-      index: of the draw; a comparison has another order in each.
+      index: number of the draw; a comparison has another order in each draw.
       hinted: whether the prompt names the best response.
 
     Returns:
-      (rollouts, the sampler's log-probabilities), the same on all processes.
+      (B rollouts, the sampler's log-probabilities), the same on all processes.
 
     Raises:
       InputError: logits are not finite.
@@ -67,7 +67,7 @@ def draw(
     keys = comparison_keys(key, [shown[row].id if row in shown else "" for row in range(len(numbers))])
 
     def request(row: int) -> Request:
-        # The samples of a comparison that came up before go on where those of the last time ended.
+        # If a comparison occurred before, its samples are numbered on from those of the last occurrence.
         first = repeats[row] * samples
         return Request(row, prompts.get(row, [0]), keys[row], collections.deque(range(first, first + samples)))
 
@@ -87,7 +87,7 @@ def draw(
 
 
 def comparison_keys(key: jax.Array, ids: Sequence[str]) -> UInt32[np.ndarray, "B 2"]:
-    """Key data of comparisons: `key` folded with the id."""
+    """Key data of comparisons: `key` folded with a hash of each id."""
     return np.asarray(_fold(key, np.array([orders.stable_hash(i) for i in ids], np.uint32)))
 
 
@@ -97,7 +97,7 @@ def _fold(key: jax.Array, hashes: jax.Array) -> jax.Array:
 
 
 def _repeats(numbers: Sequence[int]) -> list[int]:
-    """How often each number stood before in the sequence."""
+    """For each element, how often its number occurs earlier in the sequence."""
     seen, repeats = collections.Counter(), []
     for number in numbers:
         repeats.append(seen[number])
@@ -106,7 +106,7 @@ def _repeats(numbers: Sequence[int]) -> list[int]:
 
 
 def write(path: str | os.PathLike, rollouts: Iterable[Rollout]) -> None:
-    """Writes rollouts as JSON lines, all or nothing; of several processes the first does."""
+    """Writes rollouts as JSON lines, all or nothing; only the first process writes."""
     if not distributed.is_first():
         return
     pathlib.Path(path).parent.mkdir(parents=True, exist_ok=True)
@@ -114,10 +114,10 @@ def write(path: str | os.PathLike, rollouts: Iterable[Rollout]) -> None:
 
 
 def read(path: str | os.PathLike) -> list[Rollout]:
-    """Reads what `write` wrote, all but the texts.
+    """Reads what `write` wrote, except the texts.
 
     Raises:
-      InputError: naming file and line, where it is something else.
+      InputError: a line is something else; names file and line.
     """
 
     def tuples(value):
@@ -135,7 +135,7 @@ def read(path: str | os.PathLike) -> list[Rollout]:
 
 
 def roll_out(run: Run, params: Any, numbers: list[int], step: int) -> tuple[list[Rollout], Float[np.ndarray, "B G T"]]:
-    """Draws one group per comparison of a step, in an order of its own, and logs them.
+    """Draws one group per comparison of a step, each comparison shown in an order of its own, and logs the groups.
 
     Returns:
       (the rollouts, the sampler's log-probabilities).
@@ -160,7 +160,7 @@ def roll_out(run: Run, params: Any, numbers: list[int], step: int) -> tuple[list
 
 
 def read_log(run: Run, step: int) -> tuple[list[Rollout], Float[np.ndarray, "B G T"]] | None:
-    """What `roll_out` gave for a step before the run was interrupted, to the bit; None where it is to be drawn."""
+    """What `roll_out` returned for a step before the run was interrupted, bit for bit; None if it must be drawn."""
     path = path_of(run, step)
     if not (run.config.checkpoint.reuse_rollouts and distributed.agree(path.exists() and path.with_suffix(".npy").exists())):
         return None

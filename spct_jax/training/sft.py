@@ -28,7 +28,7 @@ def sft_loss(
 ) -> tuple[Float[Array, ""], Metrics]:
     """Mean negative log-likelihood of the completion tokens; the terminator counts, prompts and padding do not.
 
-    `total` is the number of tokens of the whole batch, where `groups` are a part of it.
+    `total` is the number of completion tokens of the complete batch, if `groups` are a micro-batch of it.
     """
     logprobs, entropy = group_logprobs(params, config, groups)
     mask = completion_mask(groups)
@@ -49,10 +49,10 @@ def sft_gradients(
     """Gradients of `sft_loss` over a batch and its metrics.
 
     Args:
-      params: what it is differentiated by.
-      batch: groups of one G or several, one after the other; the loss is a mean over the tokens of all.
+      params: what it is differentiated with respect to.
+      batch: one or several `Groups`, each with its own G; the loss is the mean over the tokens of all of them.
       config: the architecture.
-      micro_batches: in how many each of them is taken, one after the other; () is one each.
+      micro_batches: how many micro-batches each of them is split into; () is one each.
     """
     total = sum(completion_mask(groups).sum() for groups in batch)
 
@@ -74,9 +74,9 @@ def make_step(
     optimizer: optax.GradientTransformation,
     micro_batches: tuple[int, ...] = (),
 ) -> Callable:
-    """The update, compiled when it is first called: (state, groups of one G or several) -> (state, metrics).
+    """The update, compiled when it is first called: (state, a tuple of `Groups`, each with its own G) -> (state, metrics).
 
-    Of `state` only the shapes count; the update takes over the memory of the one that it is called with.
+    Only the shapes of `state` matter here; the update reuses the memory of the state that it is called with.
     """
 
     def step(state, batch):
@@ -91,7 +91,7 @@ def make_step(
 
 
 def train(run: Run, stage: str, config: SFTConfig | RFTConfig, judging: Pool, general: Pool) -> dict[str, float]:
-    """Runs a stage on examples that judge and general ones, as `mixture.Mixture` has them; returns its summary."""
+    """Runs a stage on examples that judge and general ones, as `mixture.Mixture` mixes them; returns its summary."""
     optimizer = optimizers.make(config.optimizer, config.steps)
     mixed = mixture.Mixture(run.config.seed, stage, config.batch_size, config.general_fraction, judging, general)
     shapes = mixture.shapes(mixed.rows, config.batch_size, config.accumulate, run.layout.batch_shards)
@@ -137,6 +137,6 @@ def run_rft(run: Run) -> dict[str, float]:
 
 
 def _used(judging: Pool, general: Pool, skipped: dict[str, int]) -> dict[str, Any]:
-    """What a summary says of a stage's data."""
+    """What a summary says about a stage's data."""
     used = judging.count + general.count
     return {"read": used + sum(skipped.values()), "used": used, "skipped": dict(skipped)}
