@@ -14,7 +14,7 @@ import jax
 import limits
 import numpy as np
 import pytest
-from conftest import make_micro_config
+from micro_experiment import make_config
 
 from spct_jax import locks, pipeline
 from spct_jax.config import STAGES
@@ -54,7 +54,7 @@ def command(*arguments):
 @pytest.fixture(scope="module")
 def cold_start(tmp_path_factory):
     """The directory of a run that has finished its first stage; tests go on in copies of it."""
-    config, workdir = make_micro_config(), tmp_path_factory.mktemp("cold_start")
+    config, workdir = make_config(), tmp_path_factory.mktemp("cold_start")
     config.stages = ("sft",)
     pipeline.train(config, workdir)
     return workdir

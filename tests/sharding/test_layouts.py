@@ -120,7 +120,7 @@ def test_remat_policies_differ_in_what_is_computed_again():
     for remat in ("none", "dots", "full"):
         config = dataclasses.replace(sharded.config_of("sft"), remat=remat)
         params = checkpoints.abstract_params(config)
-        jaxpr = jax.make_jaxpr(lambda p, config=config: sft.sft_gradients(p, (groups,), config=config)[0])(params)
+        jaxpr = jax.make_jaxpr(lambda p, g, config=config: sft.sft_gradients(p, (g,), config=config)[0])(params, groups)
         counts.append(str(jaxpr).count("dot_general["))
     assert counts[0] < counts[1] < counts[2]
 
