@@ -159,7 +159,7 @@ def _learning(setting: _Setting) -> dict[str, Planned]:
         return Planned(lower, arithmetic, rows * group * time, beside, kernels)
 
     def of_rollouts(groups: Groups):
-        tokens = number(groups.targets.shape)
+        tokens = number((*groups.lengths.shape, time))
         batch = grpo.GRPOBatch(groups, number(groups.lengths.shape), None, tokens, tokens)
         return batch, grpo.GRPOHyperparameters(*(number(()),) * 3)
 
