@@ -1,0 +1,96 @@
+"""The flags that every command with a judge has, and the judge that they describe."""
+
+import os
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+from absl import flags
+
+from spct_jax import checkpoints, field_bounds, sharding
+from spct_jax.errors import InputError
+from spct_jax.grm.config import PromptConfig
+from spct_jax.judging.judge import Judge
+from spct_jax.judging.options import MODES, Options
+from spct_jax.sharding.config import STRATEGIES, MeshConfig
+
+flags.disclaim_key_flags()  # those defined here belong to the command, so that its --help shows them
+
+
+class JudgeFlags:
+    """Which models judge, how critiques are drawn, and on which devices."""
+
+    def __init__(self, values: flags.FlagValues):
+        """Defines the flags in a command's own `values`."""
+        own = {"flag_values": values}
+        self.checkpoint = flags.DEFINE_string(
+            "checkpoint", None, "Model directory of the judge, of this library or Hugging Face's.", **own
+        )
+        self.meta_checkpoint = flags.DEFINE_string("meta_checkpoint", None, "Model directory of the meta reward model.", **own)
+        self.template = flags.DEFINE_string(
+            "template", None, "Wording of the task, by name or file; default: the checkpoint's own.", **own
+        )
+        mode = "Scores of every response, or an LLM judge's choice of one, counted or weighted."
+        prompt = "Longest prompt, in tokens; a longer one is an error. Default: 8192, or what the model has."
+        self.batch_size = flags.DEFINE_integer("batch_size", None, "Rows of prompts at a time; default: 16.", **own)
+        self._sampling = (
+            flags.DEFINE_float("temperature", 0.5, "Of sampling; 0, or less than 1e-5, is greedy.", **own),
+            flags.DEFINE_integer("top_k", 0, "Draw from so many likeliest tokens only; 0 for all.", **own),
+            flags.DEFINE_float("top_p", 1.0, "Draw from the likeliest tokens of this total probability only.", **own),
+            flags.DEFINE_integer("seed", 0, "Of samples and orders.", **own),
+            flags.DEFINE_enum("order", "balanced", ("balanced", "random"), "In which orders the responses are shown.", **own),
+            flags.DEFINE_enum("mode", "scores", MODES, mode, **own),
+            flags.DEFINE_integer("max_new_tokens", 1024, "Longest critique, in tokens.", **own),
+            flags.DEFINE_integer("max_prompt", None, prompt, **own),
+            self.batch_size,
+        )
+        self._cpu_devices = flags.DEFINE_integer(
+            "cpu_devices", 1, "Devices to split the CPU into, where there is nothing else.", **own
+        )
+        self._strategy = flags.DEFINE_enum(
+            "strategy",
+            "data",
+            [strategy for strategy in STRATEGIES if strategy != "multislice"],
+            "What is split over the devices; see docs/judge.md.",
+            **own,
+        )
+        self._tensor = flags.DEFINE_integer("tensor", 1, "Devices that share the heads of a layer.", **own)
+
+    def options(self, **more: Any) -> dict[str, Any]:
+        """Keyword arguments of `Judge.stream`: those of the flags, and `more`, which go by the names of flags, too.
+
+        Raises:
+          InputError: naming the flag that is wrong, or a directory that is not there.
+        """
+        for flag in (self.checkpoint, self.meta_checkpoint):
+            if flag.value and not pathlib.Path(flag.value).is_dir():
+                raise InputError(f"--{flag.name}={flag.value}: no such directory")
+        options = {flag.name: flag.value for flag in self._sampling if flag.value is not None} | more
+        try:
+            checked = Options(**options)
+        except InputError as error:
+            raise InputError(f"--{error}") from None
+        for flag in (self.checkpoint, self.meta_checkpoint):
+            if flag.value:
+                checked.for_model(checkpoints.read_architecture(flag.value))
+        return options
+
+    def settings(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        """What a verdict depends on; batch size and devices change the speed and no more than the last bits."""
+        named = (self.checkpoint, self.meta_checkpoint)
+        where = {flag.name: flag.value and os.path.realpath(flag.value) for flag in named}
+        where |= {self.template.name: self.template.value}
+        return where | {name: value for name, value in options.items() if name != self.batch_size.name}
+
+    def load(self) -> Judge:
+        """The judge on its devices."""
+        policys = self.template.value or ""
+        templates = PromptConfig(template=policys, single_template=policys, meta_template="", choice_template=policys)
+        return Judge.load(self.checkpoint.value, self.meta_checkpoint.value, mesh=self._layout(), prompt=templates)
+
+    def _layout(self) -> sharding.Layout:
+        """The devices as the flags arrange them; the first use of JAX."""
+        mesh = MeshConfig(cpu_devices=self._cpu_devices.value, strategy=self._strategy.value, tensor=self._tensor.value)
+        field_bounds.check(mesh, "--")
+        sharding.use_devices(mesh)
+        return sharding.make_layout(mesh)
