@@ -119,7 +119,7 @@ def parse_line(text: bytes, where: str) -> dict[str, Any]:
     if is_too_long(text):
         raise InputError(f"{where}: line longer than {LONGEST_LINE:,} bytes")
     try:
-        record = json.loads(text.decode("utf-8-sig"), object_pairs_hook=_without_repeats)
+        record = json.loads(text.decode("utf-8-sig"), object_pairs_hook=without_repeats)
     except InputError as error:
         raise InputError(f"{where}: {error}") from None
     except UnicodeDecodeError as error:
@@ -133,7 +133,8 @@ def parse_line(text: bytes, where: str) -> dict[str, Any]:
     return record
 
 
-def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object of its parsed pairs, see `json.loads`; InputError naming a key that stands in it twice."""
     made = dict(pairs)
     if len(made) < len(pairs):
         seen: set[str] = set()

@@ -1,0 +1,101 @@
+"""Prepared datasets of tensorflow-datasets in ArrayRecord files, read by name, without TensorFlow or the code of the builder.
+
+A dataset whose only feature is `record` holds JSON text, one row each: what `python -m spct_jax.data build` writes.
+"""
+
+import os
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from spct_jax.data import kept
+from spct_jax.data.jsonl import parse_line
+from spct_jax.data.rows import Rows
+from spct_jax.errors import InputError, one_line
+
+
+def open_dataset(place: str, data_dir: str = "") -> Rows:
+    """The rows of NAME[/CONFIG]:SPLIT; a split may be a slice, such as `train[:10%]`.
+
+    Raises:
+        InputError: there is no such dataset, configuration or split, or its files are not whole ArrayRecord files.
+    """
+    import tensorflow_datasets  # half a second, which only those who need it pay
+    from tensorflow_datasets.core import read_only_builder
+
+    name, _, split = place.partition(":")
+    if not name or not split:
+        raise InputError(f"tfds:{place}: must be tfds:NAME[/CONFIG]:SPLIT")
+    try:
+        builder = read_only_builder.builder_from_files(name, data_dir=data_dir or None)
+        format = builder.info.file_format
+        if format is not tensorflow_datasets.core.FileFormat.ARRAY_RECORD:
+            raise InputError(f"tfds:{place}: stored as {format and format.value}, but only array_record can be read")
+        source = builder.as_data_source(split=split)
+        expected = builder.info.splits[split].num_examples
+        if len(source) != expected:
+            raise InputError(f"tfds:{place}: holds {len(source)} rows, but its description says {expected}")
+        if expected:
+            source[0]
+    except InputError:
+        raise
+    except (ValueError, OSError, RuntimeError, AssertionError) as error:
+        raise InputError(f"tfds:{place}: {one_line(error)}") from None
+    directory = os.fspath(builder.info.data_dir)
+    paths = sorted(os.path.join(directory, file) for file in os.listdir(directory))
+    return Tfds(place, source, builder.info.features, kept.stamp_of([path for path in paths if os.path.isfile(path)]))
+
+
+class Tfds(Rows):
+    """Rows of a split."""
+
+    def __init__(self, place: str, source: Any, features: Any, stamp: str):
+        """Of a data source of tfds with these features."""
+        self._place, self._source, self._features, self.stamp = place, source, features, stamp
+        self._is_json = [*features] == ["record"]
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def __getitem__(self, index: int) -> Mapping[str, Any]:
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        where = self.where(index)
+        try:
+            row = self._source[index]
+            return parse_line(row["record"], where) if self._is_json else _plain(row, self._features)
+        except InputError:
+            raise
+        except UnicodeDecodeError as error:
+            raise InputError(f"{where}: not UTF-8 (byte {error.start + 1})") from None
+        except (ValueError, OSError, RuntimeError) as error:
+            raise InputError(f"{where}: cannot be read ({one_line(error)})") from None
+
+    def where(self, index: int) -> str:
+        """'tfds:NAME:SPLIT: row number', from 1."""
+        return f"tfds:{self._place}: row {index + 1}"
+
+    def default_id(self, index: int) -> str:
+        """The number of the row, from 1."""
+        return str(index + 1)
+
+    def check_columns(self, needed: Iterable[str]) -> None:
+        """InputError naming the dataset and the first feature that it does not have; rows of JSON text have no features."""
+        if not self._is_json and (missing := [column for column in needed if column not in self._features]):
+            raise InputError(f"tfds:{self._place}: no column {missing[0]!r} (it has {', '.join(self._features)})")
+
+
+def _plain(value: Any, feature: Any) -> Any:
+    """Texts, numbers, lists and dicts from what tfds reads: bytes, arrays, numbers of classes, dicts of lists."""
+    inner = getattr(feature, "feature", None)
+    if hasattr(feature, "keys"):
+        return {key: _plain(value[key], feature[key]) for key in feature}
+    if hasattr(inner, "keys"):  # tfds turns a list of dicts inside out
+        length = len(next(iter(value.values())))
+        return [_plain({key: value[key][i] for key in inner}, inner) for i in range(length)]
+    if inner is not None:
+        return [_plain(item, inner) for item in value]
+    if isinstance(value, bytes):
+        return value.decode()
+    if hasattr(feature, "int2str"):
+        return feature.int2str(int(value)) if int(value) >= 0 else None
+    return value.tolist() if hasattr(value, "tolist") else value
