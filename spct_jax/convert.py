@@ -19,6 +19,13 @@ FLAGS = flags.FlagValues()
 FROM = flags.DEFINE_string("from", None, "Directory to read.", required=True, flag_values=FLAGS)
 TO = flags.DEFINE_string("to", None, "Directory to write; must not exist.", required=True, flag_values=FLAGS)
 FORMAT = flags.DEFINE_enum("format", None, FORMATS, "Layout to write.", required=True, flag_values=FLAGS)
+KIND = flags.DEFINE_enum(
+    "kind",
+    None,
+    [kind.value for kind in checkpoints.ModelKind if kind.has_head],
+    "What a sequence classifier of Hugging Face's scores, where its config.json does not say; default: meta_rm.",
+    flag_values=FLAGS,
+)
 DTYPE = flags.DEFINE_enum("dtype", None, DTYPES, "Of the parameters; default: as they are stored.", flag_values=FLAGS)
 SIZE = flags.DEFINE_enum("size", None, sorted(sizes.SIZES), "Size of a checkpoint in Google's layout.", flag_values=FLAGS)
 TOKENIZER = flags.DEFINE_string("tokenizer", None, "SentencePiece model, if none lies with the weights.", flag_values=FLAGS)
@@ -30,7 +37,13 @@ def main(_) -> None:
     source, target = files.local_path(FROM.value, "--from"), files.local_path(TO.value, "--to")
     tokenizer = str(files.local_path(TOKENIZER.value, "--tokenizer")) if TOKENIZER.value else ""
     model = checkpoints.convert(
-        source, target, FORMAT.value, dtype=DTYPE.value or None, size=SIZE.value or "", tokenizer=tokenizer
+        source,
+        target,
+        FORMAT.value,
+        kind=checkpoints.ModelKind(KIND.value) if KIND.value else None,
+        dtype=DTYPE.value or None,
+        size=SIZE.value or "",
+        tokenizer=tokenizer,
     )
     print(f"{target}: {model.kind}, {json.dumps(dataclasses.asdict(model.config))}")
 

@@ -24,13 +24,16 @@ _SAME = {
     "head_dim": "head_dim",
 }
 """Fields that every family has and that mean the same as ours: theirs -> ours."""
+KIND = "reward_model"
+"""Our own field, which transformers passes over: what a sequence classifier scores, in the words of `ModelKind`."""
 
 
 class Described(NamedTuple):
     """What a `config.json` says."""
 
     config: ModelConfig
-    kind: ModelKind
+    kinds: tuple[ModelKind, ...]
+    """What the weights can be: a sequence classifier whose file does not say is a reward model of any kind."""
     family: Family
 
 
@@ -42,7 +45,7 @@ def read_config(path: str | os.PathLike, dtype: str = "float32") -> Described:
       dtype: of the activations; the file's own does not count.
 
     Returns:
-      The architecture, what the weights are (a sequence classifier with one label is a meta RM), and the family.
+      The architecture, what the weights can be, and the family.
 
     Raises:
       InputError: the model is not one that we compute; the message names the field.
@@ -50,23 +53,29 @@ def read_config(path: str | os.PathLike, dtype: str = "float32") -> Described:
     top = files.read_json(path)
     try:
         config, family = _read_architecture(top, dtype)
-        return Described(config, _read_kind(top), family)
+        return Described(config, _read_kinds(top), family)
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
     except (TypeError, ValueError, AttributeError, LookupError, ArithmeticError) as error:
         raise InputError(f"{path}: a field has a value of the wrong type ({error})") from None
 
 
-def _read_kind(top: Mapping[str, Any]) -> ModelKind:
+def _read_kinds(top: Mapping[str, Any]) -> tuple[ModelKind, ...]:
     names = top.get("architectures") or ["CausalLM"]
     if not isinstance(names, list) or not isinstance(names[0], str):
         raise InputError(f"architectures is {names!r}, not a list of names")
     if not names[0].endswith("ForSequenceClassification"):
-        return ModelKind.POLICY
+        return (ModelKind.POLICY,)
     labels = len(top["id2label"]) if "id2label" in top else top.get("num_labels", 2)
     if labels != 1:
         raise InputError(f"num_labels is {labels}; a scalar reward model has 1")
-    return ModelKind.META_RM
+    with_head = tuple(kind for kind in ModelKind if kind.has_head)
+    if KIND not in top:
+        return with_head
+    found = tuple(kind for kind in with_head if kind.value == top[KIND])
+    if not found:
+        raise InputError(f"{KIND} is {top[KIND]!r}, none of {', '.join(map(str, with_head))}")
+    return found
 
 
 def _read_architecture(top: Mapping[str, Any], dtype: str) -> tuple[ModelConfig, Family]:
@@ -109,6 +118,7 @@ def write_config(config: ModelConfig, kind: ModelKind, dtype: str, tokens: Mappi
         "use_cache": True,
     }
     fields |= family.write_fields(config)
-    names = {"architectures": [family.architectures[kind]], "model_type": family.model_type}
-    labels = {"id2label": {"0": "LABEL_0"}, "label2id": {"LABEL_0": 0}} if kind is ModelKind.META_RM else {}
+    architecture = family.classifier if kind.has_head else family.causal_lm
+    names = {"architectures": [architecture], "model_type": family.model_type}
+    labels = {"id2label": {"0": "LABEL_0"}, "label2id": {"LABEL_0": 0}, KIND: kind.value} if kind.has_head else {}
     return names | dict(sorted(fields.items())) | labels | dict(tokens)

@@ -8,6 +8,7 @@ from spct_jax import files
 from spct_jax.checkpoints import directory as our_directory
 from spct_jax.checkpoints import families, google, hugging_face, leaves, loading, tokenizer_and_templates
 from spct_jax.checkpoints.model import Model
+from spct_jax.checkpoints.model_kind import ModelKind
 from spct_jax.data.tokenizer import Tokenizer
 from spct_jax.errors import InputError
 from spct_jax.models import sizes
@@ -46,11 +47,14 @@ def convert(source: str | os.PathLike, target: str | os.PathLike, layout: str, *
     return model
 
 
-def load_any(source: pathlib.Path, *, dtype: str | None = None, size: str = "", tokenizer: str = "") -> Model:
+def load_any(
+    source: pathlib.Path, *, kind: ModelKind | None = None, dtype: str | None = None, size: str = "", tokenizer: str = ""
+) -> Model:
     """Loads a model of any layout.
 
     Args:
       source: its directory.
+      kind: what it holds; None: what it says. A sequence classifier of Hugging Face's that does not say is a meta RM.
       dtype: of the parameters; None keeps the stored one.
       size: name in `models.SIZES`, needed for Google's layout only.
       tokenizer: SentencePiece model, where it is not in the directory.
@@ -60,11 +64,11 @@ def load_any(source: pathlib.Path, *, dtype: str | None = None, size: str = "", 
     """
     if hugging_face.is_hf_directory(source):
         found = Tokenizer.load(tokenizer) if tokenizer else loading.read_tokenizer(source)
-        params, config, kind = hugging_face.read_weights(source, dtype=dtype, num_tokens=found.vocab_size)
+        params, config, found_kind = hugging_face.read_weights(source, kind=kind, dtype=dtype, num_tokens=found.vocab_size)
         leaves.check_finite(params, source)
-        return Model(params, config, found, kind, prompt=tokenizer_and_templates.read_templates(source))
+        return Model(params, config, found, found_kind, prompt=tokenizer_and_templates.read_templates(source))
     if (source / our_directory.CARD).is_file():
-        return loading.load(source, kind=our_directory.read_card(source).kind, dtype=dtype)
+        return loading.load(source, kind=kind or our_directory.read_card(source).kind, dtype=dtype)
     if google.is_google_directory(source):
         if not size or not tokenizer:
             raise InputError(f"{source}: a bare Orbax checkpoint does not describe itself; give --size and --tokenizer")

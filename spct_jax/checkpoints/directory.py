@@ -93,9 +93,11 @@ def read_tokenizer(directory: pathlib.Path) -> Tokenizer:
     return tokenizer
 
 
-def load(directory: pathlib.Path, dtype: str | None, shardings: Shardings | None) -> Model:
+def load(directory: pathlib.Path, kind: ModelKind, dtype: str | None, shardings: Shardings | None) -> Model:
     """The newest intact parameters of a model directory of ours; arguments and errors as of `checkpoints.load`."""
-    config, kind = read_card(directory)
+    config, found = read_card(directory)
+    if found is not kind:
+        raise InputError(f"{directory}: holds a {found} checkpoint, not a {kind} one")
     if not (directory / "checkpoints").is_dir():
         raise InputError(f"{directory}: not a checkpoint (it has no 'checkpoints' folder)")
 

@@ -38,12 +38,18 @@ def is_hf_directory(directory: str | os.PathLike) -> bool:
 
 
 def read_weights(
-    directory: str | os.PathLike, *, dtype: str | None = "float32", num_tokens: int = 0, shardings: Any = None
+    directory: str | os.PathLike,
+    *,
+    kind: ModelKind | None = None,
+    dtype: str | None = "float32",
+    num_tokens: int = 0,
+    shardings: Any = None,
 ) -> tuple[Any, ModelConfig, ModelKind]:
     """Reads a model in Hugging Face's layout.
 
     Args:
       directory: has `config.json` and one or several safetensors files.
+      kind: what the weights must be. None: what the directory says; a sequence classifier that does not say is a meta RM.
       dtype: of the parameters and the activations; None keeps that of the files.
       num_tokens: pieces of the tokenizer, if known; further rows of the tables are padding.
       shardings: where each parameter goes, a tree like the parameters; None for the default device.
@@ -57,11 +63,14 @@ def read_weights(
     directory = pathlib.Path(directory)
     if dtype is not None and dtype not in DTYPES:
         raise InputError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype!r}")
-    config, kind, family = config_json.read_config(directory / "config.json", dtype or "float32")
+    config, kinds, family = config_json.read_config(directory / "config.json", dtype or "float32")
+    kind = kind or kinds[0]
+    if kind not in kinds:
+        raise InputError(f"{directory}: holds a {kinds[0]} checkpoint, not a {kind} one")
     shards = Shards(directory, family)
     parameters = _parameters(family, config, kind)
     expected = {name: parameter.tensor.shape for parameter in parameters for name in parameter.names}
-    has_spare_head = config.tied and kind is ModelKind.POLICY and family.lm_head in shards.shapes
+    has_spare_head = config.tied and not kind.has_head and family.lm_head in shards.shapes
     if has_spare_head:
         _check_equal_head(shards, family)
     shards.check(expected, (family.lm_head,) if has_spare_head else ())
@@ -80,7 +89,7 @@ def read_weights(
     return params, config, kind
 
 
-def load(directory: pathlib.Path, dtype: str | None, shardings: Shardings | None) -> Model:
+def load(directory: pathlib.Path, kind: ModelKind, dtype: str | None, shardings: Shardings | None) -> Model:
     """A model with its tokenizer and templates; arguments and errors as of `checkpoints.load`."""
     dtype = None if dtype == COMPUTE else dtype
     if dtype is None and jax.default_backend() == "cpu":
@@ -88,9 +97,9 @@ def load(directory: pathlib.Path, dtype: str | None, shardings: Shardings | None
     tokenizer = read_tokenizer(directory)
     where = None
     if shardings is not None:
-        config, kind, _ = config_json.read_config(directory / "config.json")
+        config = config_json.read_config(directory / "config.json").config
         where = shardings(abstract_params(config, kind))
-    params, config, kind = read_weights(directory, dtype=dtype, num_tokens=tokenizer.vocab_size, shardings=where)
+    params, config, _ = read_weights(directory, kind=kind, dtype=dtype, num_tokens=tokenizer.vocab_size, shardings=where)
     prompt = tokenizer_and_templates.read_templates(directory)
     digest = digest_of(array_digests.of_tree(params), config, tokenizer, prompt)
     return Model(params, config, tokenizer, kind, prompt=prompt, digest=digest)
@@ -130,7 +139,7 @@ def save_hf(
       directory: must not exist, or be empty.
       params: as `kind` says; written in the dtype they have.
       config: the architecture.
-      kind: what the parameters are; a meta RM becomes a sequence classifier with one label.
+      kind: what the parameters are; with a score head they become a sequence classifier with one label.
       tokens: ids for `config.json`, such as {"bos_token_id": 2}.
       extra: writes further files into the directory before it gets its name.
       shard_bytes: upper size of one file (a single tensor may be bigger).
@@ -172,7 +181,7 @@ def _parameters(family: Family, config: ModelConfig, kind: ModelKind) -> list[_P
         (*kind.decoder_path, "embedder", "input_embedding"): Tensor(family.embedding, table),
         (*kind.decoder_path, "final_norm", "scale"): Tensor(family.final_norm, (config.width,)),
     }
-    if kind is ModelKind.META_RM:
+    if kind.has_head:
         outside[("head", "score")] = Tensor(family.score_head, (1, config.width), lambda x: x[0], lambda x: x[None])
     elif not config.tied:
         outside[("embedder", "output_embedding")] = Tensor(family.lm_head, table)

@@ -35,13 +35,19 @@ def load(
     path = pathlib.Path(directory).absolute()
     if not path.is_dir():
         raise InputError(f"{path}: no such checkpoint directory")
-    is_hf = hugging_face.is_hf_directory(path)
-    found = config_json.read_config(path / "config.json").kind if is_hf else our_directory.read_card(path).kind
-    if found is not kind:
-        raise InputError(f"{path}: holds a {found} checkpoint, not a {kind} one")
-    model = (hugging_face if is_hf else our_directory).load(path, dtype, shardings)
+    if hugging_face.is_hf_directory(path):
+        model = hugging_face.load(path, kind, dtype, shardings)
+    else:
+        model = our_directory.load(path, kind, dtype, shardings)
     leaves.check_finite(model.params, path)
     return model
+
+
+def read_kinds(directory: str | os.PathLike) -> tuple[ModelKind, ...]:
+    """What a model directory of either layout can hold: several kinds where it does not say; InputError if it is neither."""
+    if hugging_face.is_hf_directory(directory):
+        return config_json.read_config(pathlib.Path(directory) / "config.json").kinds
+    return (our_directory.read_card(directory).kind,)
 
 
 def read_architecture(directory: str | os.PathLike) -> ModelConfig:

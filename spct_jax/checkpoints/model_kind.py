@@ -1,4 +1,4 @@
-"""The two kinds of model that a checkpoint can hold, and what follows from the kind."""
+"""The kinds of model that a checkpoint can hold, and what follows from the kind."""
 
 import enum
 from typing import Any
@@ -15,21 +15,33 @@ class ModelKind(enum.Enum):
     POLICY = "policy"
     """A decoder that writes text: the tree of `models.init`."""
     META_RM = "meta_rm"
-    """A decoder with a score head: {"model": the tree of `models.init`, "head": that of `models.init_score_head`}."""
+    """Rates critiques. This and all kinds below are decoders with a score head: {"model": the tree of `models.init`, "head":
+    that of `models.init_score_head`}."""
+    BTRM = "btrm"
+    """Scores responses one by one (Bradley-Terry)."""
+    PAIRRM = "pairrm"
+    """Compares two responses."""
+    CLOUD = "cloud"
+    """Scores responses one by one, each with a critique of it."""
 
     def __str__(self) -> str:
         return self.value
 
     @property
+    def has_head(self) -> bool:
+        """Whether it is a decoder with a score head."""
+        return self is not ModelKind.POLICY
+
+    @property
     def decoder_path(self) -> tuple[str, ...]:
         """Where the decoder stands in the tree of parameters."""
-        return () if self is ModelKind.POLICY else ("model",)
+        return ("model",) if self.has_head else ()
 
 
 def abstract_params(config: ModelConfig, kind: ModelKind = ModelKind.POLICY) -> Any:
     """Shapes and dtypes of a model's parameters, without making them."""
     key = jax.random.key(0)
     params = jax.eval_shape(lambda: decoder.init(config, key))
-    if kind is ModelKind.POLICY:
+    if not kind.has_head:
         return params
     return {"model": params, "head": jax.eval_shape(lambda: heads.init_score_head(config, key))}

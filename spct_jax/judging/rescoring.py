@@ -18,7 +18,7 @@ from spct_jax.judging import token_prob
 from spct_jax.judging.models import Models
 from spct_jax.judging.options import Options
 from spct_jax.judging.tasks import Order, Task
-from spct_jax.reward_models import meta
+from spct_jax.reward_models import scalar
 from spct_jax.rounding import next_power_of_four
 
 BATCH_TOKENS = 32768
@@ -99,7 +99,7 @@ class Rescorer:
 
     def _meta_rewards(self, batch: list[_Critiques], groups: Groups) -> None:
         layout, model = self._models.layout, self._models.meta
-        scored = meta.make_scorer(layout, model.config)(model.params, layout.split(groups))
+        scored = scalar.make_scorer(layout, model.config)(model.params, layout.split(groups))
         for (task, _, samples), row in zip(batch, distributed.fetch(scored), strict=False):
             if not np.isfinite(row[: len(samples)]).all():
                 raise InputError(f"{task.comparison.id!r}: a score of the meta RM is NaN or infinite")

@@ -1,5 +1,6 @@
 """What every reward model does: a score for each response of a comparison."""
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
@@ -17,6 +18,14 @@ class Scored(Protocol):
     @property
     def scores(self) -> tuple[float, ...] | None:
         """One per response, in input order, higher is better; None where the model could not say."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Scores:
+    """Scores and nothing else: what a model that is not sampled makes of a comparison."""
+
+    id: str
+    scores: tuple[float, ...] | None
 
 
 @runtime_checkable

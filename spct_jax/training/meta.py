@@ -21,7 +21,7 @@ from spct_jax.data import batches
 from spct_jax.data.batches import Example, Groups
 from spct_jax.models import flops, heads
 from spct_jax.models.config import ModelConfig
-from spct_jax.reward_models.meta import meta_rewards
+from spct_jax.reward_models.scalar import scalar_rewards
 from spct_jax.sharding import Layout
 from spct_jax.training import accumulation, grpo, loop, optimizers, packing, parameters, performance, rejection
 from spct_jax.training.context import Run
@@ -39,7 +39,7 @@ def meta_loss(
 
     `total` is the number of critiques of the complete batch, if `groups` are a micro-batch of it.
     """
-    logits = meta_rewards(params, config, groups)
+    logits = scalar_rewards(params, config, groups)
     present = (groups.lengths > 0).astype(jnp.float32)
     count = present.sum()
     total = count if total is None else total

@@ -11,8 +11,8 @@ FIXTURES = pathlib.Path(__file__).parents[1] / "fixtures"
 
 
 def test_global_rope_scale_and_kinds_of_layers_are_read():
-    config, kind, family = config_json.read_config(FIXTURES / "gemma3_vision" / "config.json")
-    assert (kind, family.model_type) == (ModelKind.POLICY, "gemma3_text")
+    config, kinds, family = config_json.read_config(FIXTURES / "gemma3_vision" / "config.json")
+    assert (kinds, family.model_type) == ((ModelKind.POLICY,), "gemma3_text")
     assert config.layer_kinds == ("local",) * 5 + ("global",) + ("local",) * 2
     assert (config.rope_scale_global, config.rope_base_global, config.rope_base_local) == (8.0, 1e6, 1e4)
 

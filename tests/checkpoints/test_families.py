@@ -31,7 +31,8 @@ def renamed_tensors(config, layer):
 LAMA = Family(
     model_type="lama",
     multimodal_types=("lama_vision",),
-    architectures={ModelKind.POLICY: "LamaLM", ModelKind.META_RM: "LamaForSequenceClassification"},
+    causal_lm="LamaLM",
+    classifier="LamaForSequenceClassification",
     fixed={"qk_norm": False, "norm_eps": 1e-5, "query_scale": 8**-0.5},
     defaults={"rms_norm_eps": 1e-5, "max_position_embeddings": 64, "tie_word_embeddings": False},
     read_fields=lambda fields: {"pattern": tuple(KINDS[letter] for letter in fields["layout"])},
@@ -58,16 +59,20 @@ def with_lama(monkeypatch):
 @pytest.mark.parametrize("kind", ModelKind)
 def test_a_family_is_added_by_one_object(with_lama, tmp_path, kind):
     params = models.init(CONFIG, jax.random.key(0))
-    if kind is ModelKind.META_RM:
+    if kind.has_head:
         params["embedder"].pop("output_embedding")
         params = {"model": params, "head": models.init_score_head(CONFIG, jax.random.key(1))}
     hugging_face.save_hf(tmp_path / "lama", params, CONFIG, kind=kind)
     card = json.loads((tmp_path / "lama/config.json").read_text())
-    assert (card["architectures"], card["model_type"], card["layout"]) == ([LAMA.architectures[kind]], "lama", "LG")
+    assert (card["architectures"], card["model_type"], card["layout"]) == (
+        [LAMA.classifier if kind.has_head else LAMA.causal_lm],
+        "lama",
+        "LG",
+    )
     stored = safetensors.numpy.load_file(tmp_path / "lama/model.safetensors")
     assert {name: array.shape for name, array in stored.items()} == hugging_face.stored_shapes(CONFIG, kind)
     assert stored["transformer.wte"].shape == (40, 16) and stored["transformer.h.4.attention.out"].shape == (2, 16, 8)
-    assert ("head" in stored, "score.weight" in stored) == (kind is ModelKind.POLICY, kind is ModelKind.META_RM)
+    assert ("head" in stored, "score.weight" in stored) == (not kind.has_head, kind.has_head)
     found, config, found_kind = hugging_face.read_weights(tmp_path / "lama")
     assert (config, found_kind) == (CONFIG, kind)
     assert jax.tree.all(jax.tree.map(np.array_equal, params, found))

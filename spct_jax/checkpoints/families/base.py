@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 
 from spct_jax.checkpoints.leaves import TreePath
-from spct_jax.checkpoints.model_kind import ModelKind
 from spct_jax.models.config import ModelConfig
 
 TEXT_PREFIXES = ("model.language_model.", "language_model.model.", "model.", "language_model.")
@@ -56,8 +55,10 @@ class Family:
     """In `config.json`."""
     multimodal_types: tuple[str, ...] = ()
     """Model types whose `text_config` describes a decoder of this family."""
-    architectures: Mapping[ModelKind, str]
-    """The class of transformers that computes a model of each kind."""
+    causal_lm: str
+    """The class of transformers that computes a policy."""
+    classifier: str
+    """The class of transformers that computes a decoder with a score head."""
 
     fixed: Mapping[str, Any]
     """Fields of `ModelConfig` that are the same in all models of this family and tell it from the others."""

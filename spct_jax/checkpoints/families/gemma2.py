@@ -6,7 +6,6 @@ from typing import Any
 from spct_jax.checkpoints.families import json_fields
 from spct_jax.checkpoints.families.base import Family, StoredArray, Tensor, attention_tensors, mlp_tensors
 from spct_jax.checkpoints.leaves import TreePath
-from spct_jax.checkpoints.model_kind import ModelKind
 from spct_jax.errors import InputError
 from spct_jax.models.config import ModelConfig
 
@@ -125,7 +124,8 @@ def google_arrays(config: ModelConfig, names: Collection[str]) -> list[StoredArr
 
 GEMMA2 = Family(
     model_type="gemma2",
-    architectures={ModelKind.POLICY: "Gemma2ForCausalLM", ModelKind.META_RM: "Gemma2ForSequenceClassification"},
+    causal_lm="Gemma2ForCausalLM",
+    classifier="Gemma2ForSequenceClassification",
     fixed={"qk_norm": False},
     defaults=DEFAULTS,
     null_fields=SOFTCAPS,

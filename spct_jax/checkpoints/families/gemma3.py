@@ -6,7 +6,6 @@ from typing import Any
 from spct_jax.checkpoints.families import gemma2
 from spct_jax.checkpoints.families.base import Family, StoredArray, Tensor
 from spct_jax.checkpoints.leaves import TreePath
-from spct_jax.checkpoints.model_kind import ModelKind
 from spct_jax.models.config import ModelConfig
 
 _QK_NORMS = {"q_norm": "_query_norm", "k_norm": "_key_norm"}
@@ -45,7 +44,8 @@ def google_arrays(config: ModelConfig, names: Collection[str]) -> list[StoredArr
 GEMMA3 = Family(
     model_type="gemma3_text",
     multimodal_types=("gemma3",),
-    architectures={ModelKind.POLICY: "Gemma3ForCausalLM", ModelKind.META_RM: "Gemma3TextForSequenceClassification"},
+    causal_lm="Gemma3ForCausalLM",
+    classifier="Gemma3TextForSequenceClassification",
     fixed={"qk_norm": True},
     defaults=gemma2.DEFAULTS
     | {

@@ -1,0 +1,137 @@
+"""What all reward models with a scalar head share: one number at the last token of a completion.
+
+The meta reward model rates critiques by it, Bradley-Terry responses, PairRM pairs of responses, and CLoud responses with a
+critique of them. All completions of a prompt are branches of one trunk.
+"""
+
+import dataclasses
+import functools
+import os
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from spct_jax import checkpoints, distributed, models, sharding
+from spct_jax.checkpoints import ModelKind
+from spct_jax.data import batches
+from spct_jax.data.batches import Groups
+from spct_jax.data.comparison import Comparison, Turn, check_alternation
+from spct_jax.data.tokenizer import Tokenizer
+from spct_jax.errors import InputError
+from spct_jax.grm.config import PromptConfig
+from spct_jax.grm.template import ROLE_LABELS
+from spct_jax.models import heads
+from spct_jax.models.config import ModelConfig
+from spct_jax.rounding import next_power_of_two
+from spct_jax.sharding import Layout
+
+BATCH_TOKENS = 32768
+"""About how many tokens of prompts and completions are read at once."""
+MOST_BRANCHES = 16
+"""Branches of one trunk; more completions of a prompt are read in several rows."""
+
+Tokens = Sequence[int]
+Example = tuple[Tokens, Sequence[Tokens]]
+"""A prompt and its completions."""
+
+
+def scalar_rewards(params: Any, config: ModelConfig, groups: Groups) -> jax.Array:
+    """Float32[B G]: the scalar head at the last token of each completion; of an absent one, at the prompt's last token.
+
+    Args:
+      params: {"model": ..., "head": ...}.
+      config: the architecture.
+      groups: prompts and completions.
+    """
+    trunk = models.prefill(params["model"], config, groups.trunk_tokens, groups.trunk_lengths)
+    hidden = models.extend(params["model"], config, trunk, groups.inputs)
+    last = jnp.take_along_axis(hidden, groups.lengths[..., None, None], axis=2)[:, :, 0]
+    return heads.score(params["head"], last)
+
+
+@functools.cache
+def make_scorer(layout: Layout, config: ModelConfig) -> Callable[[Any, Groups], jax.Array]:
+    """The jitted `scalar_rewards`: a function of (params, groups), both on the devices as the layout splits them."""
+
+    def score(params: Any, groups: Groups) -> jax.Array:
+        with layout.constraints():
+            return scalar_rewards(params, config, groups)
+
+    params, rows = layout.params(checkpoints.abstract_params(config, ModelKind.META_RM)), layout.sharding("batch")
+    return jax.jit(score, in_shardings=(params, rows), out_shardings=rows)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ScalarModel:
+    """A decoder with a scalar head, on the devices."""
+
+    layout: Layout
+    params: Any
+    """{"model": ..., "head": ...}, in the dtype of the model's arithmetic."""
+    config: ModelConfig
+    tokenizer: Tokenizer
+    prompt: PromptConfig | None = None
+    """The templates that its checkpoint carries."""
+
+    @classmethod
+    def load(cls, checkpoint: str | os.PathLike, kind: ModelKind, layout: Layout | None = None) -> "ScalarModel":
+        """Loads a model directory of that kind; `layout` None: rows over all devices.
+
+        Raises:
+          InputError: the directory is not such a checkpoint.
+        """
+        layout = layout or sharding.make_layout()
+        found = checkpoints.load(checkpoint, kind=kind, dtype=checkpoints.COMPUTE, shardings=layout.params)
+        return cls(layout, found.params, found.config, found.tokenizer, found.prompt)
+
+    def rewards(self, examples: Sequence[Example]) -> list[list[float]]:
+        """The reward of every completion of every example.
+
+        There are few shapes, and a reward depends on the prompt, the completion and the shape only: neither on what else is
+        read at the same time nor on its place there.
+
+        Raises:
+          InputError: a prompt and a completion have more tokens than the model has positions, or a reward is not finite.
+        """
+        found: list[list[float]] = [[0.0] * len(completions) for _, completions in examples]
+        waiting: dict[tuple[int, int, int], list[tuple[int, int]]] = {}
+        for number, (prompt, completions) in enumerate(examples):
+            most = max(map(len, completions))
+            self.config.check_length(len(prompt), most, "a prompt and a response")
+            # Of all completions of the prompt, so that the parts they are read in have the same shape.
+            size = next_power_of_two(min(len(completions), MOST_BRANCHES))
+            shape = batches.padded_length(len(prompt)), size, batches.padded_length(most)
+            waiting.setdefault(shape, []).extend((number, first) for first in range(0, len(completions), size))
+        for (max_prompt, size, max_completion), parts in waiting.items():
+            shards = self.layout.batch_shards
+            rows = max(1, BATCH_TOKENS // (max_prompt + size * max_completion) // shards) * shards
+            for start in range(0, len(parts), rows):
+                batch = parts[start : start + rows]
+                spare = rows - len(batch)
+                groups = batches.pack(
+                    [examples[number][0] for number, _ in batch] + [[0]] * spare,
+                    [examples[number][1][first : first + size] for number, first in batch] + [[]] * spare,
+                    max_prompt=max_prompt,
+                    max_completion=max_completion,
+                    group_size=size,
+                )
+                scored = make_scorer(self.layout, self.config)(self.params, self.layout.split(groups))
+                for (number, first), row in zip(batch, distributed.fetch(scored), strict=False):
+                    count = min(size, len(found[number]) - first)
+                    if not np.isfinite(row[:count]).all():
+                        raise InputError("a reward is NaN or infinite")
+                    found[number][first : first + count] = map(float, row[:count])
+        return found
+
+
+def chat_turns(comparison: Comparison) -> tuple[Turn, ...]:
+    """The conversation as turns of a chat format; one that no chat format has becomes a single turn that names the speakers."""
+    try:
+        check_alternation(comparison.conversation)
+    except InputError:
+        lines = (f"{ROLE_LABELS[turn.role]}: {turn.content}" for turn in comparison.conversation)
+        return (Turn("user", "\n".join(lines)),)
+    return comparison.conversation

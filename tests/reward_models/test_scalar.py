@@ -1,0 +1,48 @@
+"""Rewards of completions that share prompts and batches are those of each by itself."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import small_judge
+from small_reward_models import scalar_model, score_alone
+
+from spct_jax.data.comparison import Comparison, Turn
+from spct_jax.errors import InputError
+from spct_jax.reward_models import scalar
+
+TEXTS = ["Alba has wifi.", "Birch has sun, tea.", "No."]
+
+
+def example(query, count):
+    tokenizer = small_judge.tokenizer()
+    responses = [f"{TEXTS[i % 3]} {i}" for i in range(count)]
+    return tokenizer.encode_turns([Turn("user", query)]), [tokenizer.encode_completion(text) for text in responses]
+
+
+def test_a_reward_depends_on_its_own_prompt_and_completion_only(monkeypatch):
+    monkeypatch.setattr(scalar, "BATCH_TOKENS", 1024)
+    model, examples = scalar_model(), [example("I need wifi.", 3), example("I want tea and sun.", 19)]
+    together = model.rewards(examples)
+    assert [len(row) for row in together] == [3, 19]
+    for (prompt, completions), row in zip(examples, together, strict=True):
+        for at in (0, len(row) - 1):
+            assert row[at] == pytest.approx(score_alone([*prompt, *completions[at]]), abs=2e-5)
+    assert model.rewards(examples[1:]) == together[1:] and model.rewards(examples[:1]) == together[:1]
+
+
+def test_what_does_not_fit_or_is_not_finite_is_an_error():
+    model = scalar_model()
+    short = dataclasses.replace(model, config=dataclasses.replace(model.config, max_positions=16))
+    with pytest.raises(InputError, match="the model has 16 positions"):
+        short.rewards([example("I need wifi.", 1)])
+    broken = dataclasses.replace(model, params=model.params | {"head": {"score": model.params["head"]["score"] * np.inf}})
+    with pytest.raises(InputError, match="NaN or infinite"):
+        broken.rewards([example("I need wifi.", 1)])
+
+
+def test_a_conversation_that_no_chat_has_is_one_turn_that_names_the_speakers():
+    turns = [Turn("assistant", "Hello."), Turn("user", "Hi."), Turn("user", "Tea?")]
+    (turn,) = scalar.chat_turns(Comparison(conversation=turns, responses=["Yes."]))
+    assert turn == Turn("user", "Assistant: Hello.\nUser: Hi.\nUser: Tea?")
+    assert scalar.chat_turns(Comparison(conversation=turns[2:], responses=["Yes."])) == tuple(turns[2:])
