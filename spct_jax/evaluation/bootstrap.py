@@ -22,7 +22,7 @@ class Difference:
 
 def interval(credits: np.ndarray, seed: int = 0, resamples: int = 2000, level: float = 0.95) -> tuple[float, float]:
     """The bootstrap interval of the mean of credits, Float[P], over problems drawn with replacement."""
-    return _interval(_resampled_means(credits, np.random.default_rng(seed), resamples), level)
+    return percentiles(resampled_means(credits, np.random.default_rng(seed), resamples), level)
 
 
 def paired(a: np.ndarray, b: np.ndarray, seed: int = 0, resamples: int = 2000, level: float = 0.95) -> Difference:
@@ -50,11 +50,11 @@ def pooled(
     """
     rng = np.random.default_rng(seed)
     if shared_problems:
-        means = _resampled_means(np.mean(differences, axis=0), rng, resamples)
+        means = resampled_means(np.mean(differences, axis=0), rng, resamples)
     else:
         sizes = np.array([len(values) for values in differences])
-        means = sizes @ np.stack([_resampled_means(values, rng, resamples) for values in differences]) / sizes.sum()
-    return Difference(float(np.concatenate(differences).mean()), *_interval(means, level))
+        means = sizes @ np.stack([resampled_means(values, rng, resamples) for values in differences]) / sizes.sum()
+    return Difference(float(np.concatenate(differences).mean()), *percentiles(means, level))
 
 
 def two_level(
@@ -80,10 +80,10 @@ def two_level(
         sums = np.zeros(resamples)
         for values, count in zip(differences, counts.T, strict=True):
             for number in range(1, runs + 1):
-                sums += np.where(count >= number, _resampled_means(values, rng, resamples), 0.0)
+                sums += np.where(count >= number, resampled_means(values, rng, resamples), 0.0)
         means = sums / runs
     mean = float(np.mean([values.mean() for values in differences]))
-    return Difference(mean, *_interval(means, level))
+    return Difference(mean, *percentiles(means, level))
 
 
 def _differences(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -93,12 +93,14 @@ def _differences(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return a - b
 
 
-def _resampled_means(values: np.ndarray, rng: np.random.Generator, resamples: int) -> np.ndarray:
+def resampled_means(values: np.ndarray, rng: np.random.Generator, resamples: int = 2000) -> np.ndarray:
+    """Float64[resamples]: the mean of as many of values, Float[P], as there are, drawn with replacement."""
     distinct, counts = np.unique(np.asarray(values, float), return_counts=True)
     total = counts.sum()
     return rng.multinomial(total, counts / total, size=resamples) @ distinct / total
 
 
-def _interval(means: np.ndarray, level: float) -> tuple[float, float]:
+def percentiles(means: np.ndarray, level: float = 0.95) -> tuple[float, float]:
+    """The interval that leaves out an equal share of the resampled means, Float[resamples], on either side."""
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)

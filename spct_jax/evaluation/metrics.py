@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from spct_jax.evaluation import recorded
 from spct_jax.grm import voting
 
 
@@ -51,11 +52,7 @@ def tally(rows: Sequence[Mapping], k: int, k_meta: int | None = None) -> Tally:
 
 def vote(row: Mapping, k: int, k_meta: int | None = None) -> tuple | None:
     """The summed score of each response over the votes that count, or None if none of them parsed."""
-    samples = [sample["scores"] for sample in row["samples"][:k]]
-    if k_meta is None or k == 1:
-        return voting.sum_vote(samples, row["n"])
-    meta = [sample["meta"] for sample in row["samples"][:k]]
-    return voting.guided_vote(samples, meta, k_meta, row["n"])
+    return recorded.totals(recorded.from_verdict(row).first(k, k_meta).votes, row["n"])
 
 
 def votes(measure: str) -> int:

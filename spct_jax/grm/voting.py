@@ -42,14 +42,18 @@ def guided_vote(
         k_meta: how many of the samples that parsed are kept; all of them when fewer parsed. Ties keep the earlier one.
         n: the number of responses.
     """
+    return sum_vote([samples[index] for index in trusted(samples, meta, k_meta)], n)
+
+
+def trusted(samples: Sequence[Sample], meta: Sequence[float | None], k_meta: int) -> list[int]:
+    """The indices of the samples that a guided vote keeps, the most trusted first; arguments and ties as in `guided_vote`."""
     if k_meta < 1:
         raise ValueError(f"k_meta is {k_meta}, but at least one sample must be kept")
     if len(meta) != len(samples):
         raise ValueError(f"{len(meta)} meta rewards for {len(samples)} samples")
     ranks = [-math.inf if value is None or math.isnan(value) else value for value in meta]
     parsed = [index for index, sample in enumerate(samples) if sample is not None]
-    kept = sorted(parsed, key=ranks.__getitem__, reverse=True)[:k_meta]
-    return sum_vote([samples[index] for index in kept], n)
+    return sorted(parsed, key=ranks.__getitem__, reverse=True)[:k_meta]
 
 
 def expected_credit(totals: Sequence[float] | None, best: int, n: int) -> float:

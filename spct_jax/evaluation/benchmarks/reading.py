@@ -1,0 +1,119 @@
+"""What the readers of benchmarks share: rows of files, checked fields, and items of them. Every message names file and row."""
+
+import os
+import pathlib
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from spct_jax.data.comparison import Comparison, Turn
+from spct_jax.data.formats import open_rows
+from spct_jax.data.jsonl import OnBad, ReadReport
+from spct_jax.errors import InputError
+from spct_jax.evaluation.benchmarks.base import Item
+
+Row = Mapping[str, Any]
+
+
+def find(path: str | os.PathLike, *names: str) -> list[pathlib.Path]:
+    """The file, or the files anywhere in the directory whose names have one of these forms, sorted.
+
+    Raises:
+        InputError: there is none.
+    """
+    path = pathlib.Path(path)
+    if not path.is_dir():
+        return [path]
+    found = sorted({file for name in names for file in path.rglob(name) if file.is_file()})
+    if not found:
+        raise InputError(f"{path}: holds no file named {' or '.join(names)}")
+    return found
+
+
+def items(
+    path: str | os.PathLike, on_bad: OnBad, report: ReadReport, make: Callable[[Row, int], Item | Iterable[Item]]
+) -> list[Item]:
+    """The items of one file; `make(row, index)` gives one or several of a row, or raises InputError.
+
+    Raises:
+        InputError: naming file and row, of a bad row (with `on_bad` 'skip' it is counted and left out), or of the file.
+    """
+    made: list[Item] = []
+    rows = open_rows(str(path))
+    for index in range(len(rows)):
+        report.read += 1
+        where = rows.where(index)
+        try:
+            row = rows[index]
+        except InputError as error:
+            report.drop(error, where, on_bad)
+            continue
+        try:
+            new = make(row, index)
+        except InputError as error:
+            report.drop(InputError(f"{where}: {error}"), where, on_bad)
+        else:
+            made += [new] if isinstance(new, Item) else new
+            report.used += 1
+    return made
+
+
+def check_ids(items: Sequence[Item], path: str | os.PathLike) -> list[Item]:
+    """The same items; InputError naming an id that several have, or the path when there are no items."""
+    if not items:
+        raise InputError(f"{path}: holds no items")
+    id, count = Counter(item.id for item in items).most_common(1)[0]
+    if count > 1:
+        raise InputError(f"{path}: {count} items have the id {id!r}")
+    return list(items)
+
+
+def item(
+    id: str,
+    conversation: str | Sequence[Turn | Mapping[str, str]],
+    responses: Sequence[Any],
+    best: int | None,
+    subset: str = "",
+    label: Any = None,
+    pairs: tuple[tuple[int, int], ...] = (),
+) -> Item:
+    """An item; where a judge cannot be shown it (an empty response, say) it is kept, and says why in `unjudgeable`."""
+    turns = [Turn("user", conversation)] if isinstance(conversation, str) else conversation
+    try:
+        shown, reason = Comparison(conversation=turns, responses=responses, id=id), ""
+    except InputError as error:
+        shown, reason = None, str(error)
+    return Item(id, len(responses), best, subset, label, shown, pairs, reason)
+
+
+def text(row: Row, field: str) -> str:
+    """A field that must be there and a string."""
+    value = field_of(row, field)
+    if not isinstance(value, str):
+        raise InputError(f"{field} is not a string ({type(value).__name__})")
+    return value
+
+
+def one_of(row: Row, field: str, choices: Sequence[Any]) -> Any:
+    """A field that must be there and one of the choices."""
+    value = field_of(row, field)
+    if isinstance(value, bool) or value not in choices:
+        raise InputError(f"{field} is not one of {', '.join(map(str, choices))} ({value!r:.60})")
+    return value
+
+
+def list_of(row: Row, field: str, kind: type | tuple[type, ...], length: int | None = None) -> list:
+    """A field that must be there and a list of this type, and of this length where one is given."""
+    value = field_of(row, field)
+    if not isinstance(value, list) or not all(isinstance(entry, kind) for entry in value):
+        raise InputError(f"{field} is not a list of the expected type ({value!r:.60})")
+    if length is not None and len(value) != length:
+        raise InputError(f"{field} has {len(value)} entries instead of {length}")
+    return value
+
+
+def field_of(row: Row, field: str) -> Any:
+    """A field that must be there."""
+    if field not in row:
+        raise InputError(f"missing field {field!r}")
+    return row[field]

@@ -1,0 +1,205 @@
+"""Recorded votes: what a judge, ours or anyone's, said about each item of a benchmark. Every figure is computed from them.
+
+They are kept as JSON lines, one item a line:
+
+    {"id": "a", "scores": [[7, 3], [5, 6]], "subset": "Chat"}
+    {"id": "b", "decision": [0, "tie", null], "subset": "Chat"}
+
+`scores` has one row of n numbers per vote or per order, in input order of the responses, or null where the judge's answer
+could not be read. `decision` stands in its place for a judge that only chooses: the index of the chosen response, "tie", or
+null; where a line has both, the scores are read. Benchmarks that play two games per item (the responses as given, and
+swapped) read rows 0, 2, ... as the first game and rows 1, 3, ... as the second, unless `orders` says how each vote saw the
+responses; either way a row is already mapped back to input order. Optional are, per row, `orders`, `meta` (a meta reward
+model's reward, or null) and `truncated`; and, for a file that is read without the benchmark's data, `n`, `best` and `label`
+(see `benchmarks.base.Item`).
+"""
+
+import dataclasses
+import math
+import os
+from collections.abc import Mapping, Sequence
+from numbers import Real
+from typing import Any, Literal, NamedTuple
+
+from spct_jax.data.comparison import given_id
+from spct_jax.data.jsonl import read_jsonl
+from spct_jax.errors import InputError
+from spct_jax.grm import voting
+
+TIE = "tie"
+Decision = int | Literal["tie"]
+_PER_ROW = ("scores", "decision", "orders", "meta", "truncated")
+
+
+class Vote(NamedTuple):
+    """One answer of a judge about one item."""
+
+    scores: tuple[float, ...] | None = None
+    """Per response, in input order; None if there are none or they could not be read."""
+    decision: Decision | None = None
+    """Of a judge that gives no scores: the index of the chosen response, or a tie; None if it could not be read."""
+    order: tuple[int, ...] | None = None
+    """order[j] is the index of the response shown at position j; None where that was not recorded."""
+    meta: float | None = None
+    """The meta reward model's reward."""
+    truncated: bool | None = None
+    """Whether the answer was cut at the limit of tokens; None where that was not recorded."""
+
+    @property
+    def valid(self) -> bool:
+        """Whether it could be read."""
+        return self.scores is not None or self.decision is not None
+
+    def points(self, n: int) -> tuple[float, ...] | None:
+        """What it adds to each response's total: its scores, or one point shared by what it chose; None if not valid."""
+        if self.scores is not None or self.decision is None:
+            return self.scores
+        if self.decision == TIE:
+            return (1 / n,) * n
+        return tuple(float(index == self.decision) for index in range(n))
+
+
+@dataclasses.dataclass(frozen=True)
+class Recorded:
+    """All votes on one item, in the order they were drawn, so that the first k of them are a vote of k."""
+
+    id: str
+    votes: tuple[Vote, ...]
+    subset: str = ""
+    line: Mapping[str, Any] = dataclasses.field(default_factory=dict, repr=False)
+    """The JSON object it was read from."""
+
+    def first(self, k: int, k_meta: int | None = None) -> "Recorded":
+        """The first k votes, or of those the k_meta valid ones that the meta reward model trusts most (all, for k = 1)."""
+        votes = self.votes[:k]
+        if k_meta is not None and k > 1:
+            valid = [vote.scores if vote.scores is not None else vote.decision for vote in votes]
+            votes = tuple(votes[index] for index in voting.trusted(valid, [vote.meta for vote in votes], k_meta))
+        return dataclasses.replace(self, votes=votes)
+
+
+def totals(votes: Sequence[Vote], n: int) -> tuple[float, ...] | None:
+    """Each response's total over the votes that could be read (Eq. 14; Eq. 13 for decisions); None if none could."""
+    return voting.sum_vote([vote.points(n) for vote in votes], n)
+
+
+def from_verdict(record: Mapping[str, Any], subset: str = "") -> Recorded:
+    """The votes in the JSON object of a verdict (`judging.verdicts.to_json`, or a line of a run's `evaluate/*.jsonl`)."""
+    votes = tuple(
+        Vote(
+            scores=None if sample["scores"] is None else tuple(sample["scores"]),
+            order=tuple(sample["order"]) if "order" in sample else None,
+            meta=sample.get("meta"),
+            truncated=sample.get("truncated"),
+        )
+        for sample in record["samples"]
+    )
+    return Recorded(record["id"], votes, subset)
+
+
+def to_json(recorded: Recorded, **more: Any) -> dict[str, Any]:
+    """The line of a file that `read` reads back; `more` are further fields, such as `best` and `label`."""
+    votes = recorded.votes
+    line: dict[str, Any] = {"id": recorded.id}
+    decides = any(vote.decision is not None for vote in votes)
+    line["decision" if decides else "scores"] = [
+        vote.decision if decides else None if vote.scores is None else list(vote.scores) for vote in votes
+    ]
+    if any(vote.order is not None for vote in votes):
+        line["orders"] = [None if vote.order is None else list(vote.order) for vote in votes]
+    for name in ("meta", "truncated"):
+        values = [getattr(vote, name) for vote in votes]
+        if any(value is not None for value in values):
+            line[name] = values
+    return line | {"subset": recorded.subset} | more
+
+
+def read(path: str | os.PathLike) -> list[Recorded]:
+    """The recorded votes in a .jsonl or .jsonl.gz file, in its order.
+
+    Raises:
+        InputError: naming file and line, for an id that is missing or repeated, for fields that have not one value per vote,
+            for rows of different lengths, for scores that are not finite numbers, and for decisions that name no response.
+    """
+    found: dict[str, Recorded] = {}
+    lines: dict[str, int] = {}
+    for number, line in read_jsonl(path):
+        where = f"{path}:{number}"
+        try:
+            recorded = _from_line(line)
+        except InputError as error:
+            raise InputError(f"{where}: {error}") from None
+        if recorded.id in found:
+            raise InputError(f"{where}: duplicate id ({recorded.id!r}, first on line {lines[recorded.id]})")
+        found[recorded.id], lines[recorded.id] = recorded, number
+    if not found:
+        raise InputError(f"{path}: holds no recorded scores")
+    return list(found.values())
+
+
+def _from_line(line: Mapping[str, Any]) -> Recorded:
+    id = given_id(line)
+    if id is None:
+        raise InputError("missing field 'id'")
+    given = {name: line[name] for name in _PER_ROW if line.get(name) is not None}
+    if "decision" in given and given.get("scores") == []:
+        del given["scores"]
+    if not {"scores", "decision"} & given.keys():
+        raise InputError("neither 'scores' nor 'decision'")
+    for name, values in given.items():
+        if not isinstance(values, list):
+            raise InputError(f"{name} is not a list with one value per vote ({type(values).__name__})")
+    lengths = {name: len(values) for name, values in given.items()}
+    if len(set(lengths.values())) > 1:
+        raise InputError(f"different numbers of votes ({', '.join(f'{n} in {name}' for name, n in lengths.items())})")
+    if not all(lengths.values()):
+        raise InputError("no votes")
+    rows = next(iter(lengths.values()))
+    columns = {name: given.get(name, [None] * rows) for name in _PER_ROW}
+    votes = tuple(_vote(*values) for values in zip(*columns.values(), strict=True))
+    if any(vote.scores is not None for vote in votes) and any(vote.decision is not None for vote in votes):
+        votes = tuple(vote._replace(decision=None) for vote in votes)
+    if len({len(vote.scores) for vote in votes if vote.scores is not None}) > 1:
+        raise InputError("rows of scores of different lengths")
+    subset = line.get("subset") or ""
+    if not isinstance(subset, str):
+        raise InputError(f"subset is not a string ({type(subset).__name__})")
+    return Recorded(str(id), votes, subset, line)
+
+
+def _vote(scores: Any, decision: Any, order: Any, meta: Any, truncated: Any) -> Vote:
+    if scores is not None:
+        if not isinstance(scores, list) or not scores:
+            raise InputError(f"a row of scores is not a list of numbers ({scores!r})")
+        for score in scores:
+            if not _is_number(score):
+                raise InputError(f"score is not a number ({score!r})")
+            if not _is_finite(score):
+                raise InputError(f"score is not finite ({score!r:.40})")
+        scores = tuple(scores)
+    if decision is not None and decision != TIE and (not _is_integer(decision) or decision < 0):
+        raise InputError(f"decision is not the index of a response, 'tie' or null ({decision!r})")
+    if order is not None and not (
+        isinstance(order, list) and all(map(_is_integer, order)) and sorted(order) == list(range(len(order)))
+    ):
+        raise InputError(f"order is not a permutation of 0 .. n - 1 ({order!r})")
+    if meta is not None and not _is_number(meta):
+        raise InputError(f"meta is not a number ({meta!r})")
+    if not isinstance(truncated, bool | None):
+        raise InputError(f"truncated is not true, false or null ({truncated!r})")
+    return Vote(scores, decision, None if order is None else tuple(order), meta, truncated)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
+def _is_finite(value: Real) -> bool:
+    try:
+        return math.isfinite(value)
+    except OverflowError:
+        return False
+
+
+def _is_integer(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
