@@ -87,13 +87,13 @@ class Tfds(Rows):
 def _plain(value: Any, feature: Any) -> Any:
     """Texts, numbers, lists and dicts from what tfds reads: bytes, arrays, numbers of classes, dicts of lists."""
     inner = getattr(feature, "feature", None)
-    if hasattr(feature, "keys"):
-        return {key: _plain(value[key], feature[key]) for key in feature}
     if hasattr(inner, "keys"):  # tfds turns a list of dicts inside out
         length = len(next(iter(value.values())))
         return [_plain({key: value[key][i] for key in inner}, inner) for i in range(length)]
     if inner is not None:
         return [_plain(item, inner) for item in value]
+    if hasattr(feature, "keys"):
+        return {key: _plain(value[key], feature[key]) for key in feature}
     if isinstance(value, bytes):
         return value.decode()
     if hasattr(feature, "int2str"):
