@@ -15,7 +15,7 @@ import sharded
 
 from spct_jax import config as config_lib
 from spct_jax import distributed, pipeline, sharding
-from spct_jax.data import batches, index
+from spct_jax.data import batches, draws, index
 from spct_jax.sampling import Finished
 from spct_jax.training import packing, rollout
 from spct_jax.training.data import demonstrations
@@ -79,9 +79,9 @@ def main() -> None:
     (judging, _), (general, _) = shown.values()
     examples, size = judging.examples + general.examples, max(judging.sizes.max(), general.sizes.max())
     skipped = sum((collections.Counter(left_out) for _, left_out in shown.values()), collections.Counter())
-    chosen = [examples[i] for i in batches.order(0, "sft", len(examples), 0, B)]
+    chosen = [examples[i] for i in draws.order(0, "sft", len(examples), 0, B)]
     groups = distributed.fetch(during(packing.pack, parsed, lines["sft"])(run, chosen, size))
-    numbers = batches.order(0, "rl", len(run.dataset.train), 0, B)
+    numbers = draws.order(0, "rl", len(run.dataset.train), 0, B)
     # In two parts, each of which has rows of both processes.
     drawn, _ = during(rollout.draw, parsed, lines["rl"])(
         run, None, numbers, run.key("rl"), samples=G, rows=B // 2, temperature=1.0

@@ -1,11 +1,10 @@
-"""From records to arrays: the order of a pass over the data, and groups of completions on right-aligned trunks.
+"""From records to arrays: groups of completions on right-aligned trunks.
 
 A *group* is one prompt and the completions that share it. Its trunk is the prompt without the last token; every branch
 starts with that token, so that each completion token is predicted from a branch position.
 """
 
 import dataclasses
-import functools
 from collections.abc import Callable, Sequence
 
 import flax.struct
@@ -57,30 +56,6 @@ class Groups:
 def padded_length(length: int) -> int:
     """The length that a sequence of `length` tokens is padded to, of few: a power of two, at least 16."""
     return next_power_of_two(length, minimum=16)
-
-
-def order(seed: int, stream: str, count: int, step: int, batch_size: int) -> list[int]:
-    """Indices of step `step` in an endless sequence of shuffled passes over `count` records; pure in its arguments."""
-    first = step * batch_size
-    return [
-        int(_permutation(seed, stream, count, position // count)[position % count])
-        for position in range(first, first + batch_size)
-    ]
-
-
-def sample(seed: int, stream: str, count: int, size: int) -> np.ndarray:
-    """Int64[S], ascending: `size` of `count` records drawn without replacement, since files are often sorted by source.
-
-    All of them where `size` is 0 or not less than `count`; pure in its arguments.
-    """
-    if not 0 < size < count:
-        return np.arange(count)
-    return np.sort(np.array(order(seed, stream, count, 0, size)))
-
-
-@functools.lru_cache(maxsize=8)
-def _permutation(seed: int, stream: str, count: int, epoch: int) -> np.ndarray:
-    return np.random.default_rng([seed, epoch, count, *stream.encode()]).permutation(count)
 
 
 def pack_prompts(prompts: Sequence[Sequence[int]], max_prompt: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

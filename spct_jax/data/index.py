@@ -17,6 +17,7 @@ from typing import TypeVar
 import numpy as np
 
 from spct_jax import distributed, files
+from spct_jax.data.draws import Shares
 from spct_jax.data.jsonl import OnBad, ReadReport, is_blank, is_too_long, next_line, read_lines
 from spct_jax.data.sources import Entry, Kind, read_line, settle
 from spct_jax.errors import InputError
@@ -33,6 +34,7 @@ class Records(Sequence[T]):
         numbers: Sequence[int] | np.ndarray,
         stamp: str = "",
         where: Callable[[int], str] = lambda _: "",
+        shares: Shares | None = None,
     ):
         """Of the records `make(number)`, those with these numbers.
 
@@ -41,8 +43,10 @@ class Records(Sequence[T]):
             numbers: which ones, in order.
             stamp: changes when what the records are made from does.
             where: 'file:line' of a record, for messages; nothing where it comes from no file.
+            shares: the sources of these records, if they are a mixture of several.
         """
         self._make, self._numbers, self.stamp, self._where = make, np.asarray(numbers, np.int64), stamp, where
+        self.shares = shares
 
     @classmethod
     def of(cls, records: Sequence[T], stamp: str = "") -> "Records[T]":
@@ -54,7 +58,8 @@ class Records(Sequence[T]):
 
     def __getitem__(self, index):
         if isinstance(index, slice | np.ndarray):
-            return Records(self._make, self._numbers[index], self.stamp, self._where)
+            shares = None if self.shares is None else self.shares[index]
+            return Records(self._make, self._numbers[index], self.stamp, self._where, shares)
         return self._make(int(self._numbers[index]))
 
     def where(self, index: int) -> str:

@@ -160,4 +160,4 @@ def demonstrations(run: Run, name: str) -> tuple[Pool, dict[str, int]]:
     sizes = survey(run, name, measure)
     examples = Records(lambda i: Example(f"{name} {i}", int(sizes[i]), lambda: tokens(shown[i])), np.flatnonzero(sizes > 0))
     skipped = {reason: int((sizes == code).sum()) for reason, code in reasons.items() if (sizes == code).any()}
-    return Pool(examples, sizes[sizes > 0]), skipped
+    return Pool(examples, sizes[sizes > 0], shown[np.flatnonzero(sizes > 0)].shares), skipped

@@ -12,7 +12,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int, Num
 
 from spct_jax.checkpoints import train_state
-from spct_jax.data import batches
+from spct_jax.data import draws
 from spct_jax.data.batches import Groups
 from spct_jax.errors import InputError
 from spct_jax.grm import rewards
@@ -260,7 +260,8 @@ def problems_of(run: Run) -> Int[np.ndarray, " N"]:
 
 def batch_of(run: Run, problems: Int[np.ndarray, " N"], step: int) -> list[int]:
     """Numbers of the training comparisons of a step, out of those that RL learns from."""
-    chosen = batches.order(run.config.seed, "rl", len(problems), step, run.config.rl.batch_size)
+    shares = run.dataset.train.shares and run.dataset.train.shares[problems]
+    chosen = draws.order(run.config.seed, "rl", len(problems), step, run.config.rl.batch_size, shares)
     return [int(problems[i]) for i in chosen]
 
 

@@ -17,7 +17,7 @@ from jaxtyping import Array, Float
 
 from spct_jax import distributed
 from spct_jax.checkpoints import train_state
-from spct_jax.data import batches
+from spct_jax.data import draws
 from spct_jax.data.batches import Example, Groups
 from spct_jax.models import flops, heads
 from spct_jax.models.config import ModelConfig
@@ -104,7 +104,7 @@ def run_meta_rm(run: Run) -> dict[str, float]:
         return {"model": parameters.policy_before(run, "meta_rm"), "head": head}
 
     def update(state, step):
-        chosen = batches.order(run.config.seed, "meta_rm", len(examples), step, config.batch_size)
+        chosen = draws.order(run.config.seed, "meta_rm", len(examples), step, config.batch_size)
         rows, right = zip(*(examples[i] for i in chosen), strict=True)
         labels = np.zeros((len(chosen), group_size), np.float32)
         for row, values in zip(labels, right, strict=True):

@@ -12,8 +12,9 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Int
 
-from spct_jax.data import batches
+from spct_jax.data import draws
 from spct_jax.data.batches import Example
+from spct_jax.data.draws import Shares
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,6 +24,8 @@ class Pool:
     examples: Sequence[Example]
     sizes: Int[np.ndarray, " N"]
     """How many completions each example has."""
+    shares: Shares | None = None
+    """The sources of the examples, if they come from several, whose weights then decide how often each is drawn from."""
 
     @property
     def count(self) -> int:
@@ -72,7 +75,7 @@ def shapes(rows: Rows, batch_size: int, accumulate: int, shards: int) -> dict[in
 
 
 class Mixture:
-    """The batches of a stage, each a function of (seed, step); all completions that judge come up equally often.
+    """The batches of a stage, each a function of (seed, step); of one source, all completions that judge come up equally often.
 
     Attributes:
       rows: the rows of every step.
@@ -106,12 +109,18 @@ class Mixture:
         # Only as many pairs are kept as a step's share of pairs needs; the completions of the other pairs become single rows.
         kept = total * rows.pairs // max(rows.single + 2 * rows.pairs, 1)
         self.rows = rows if kept else Rows(rows.general, rows.single + 2 * rows.pairs, 0)
-        pairs = pairs[batches.order(seed, f"{stream}-kept", len(pairs), 0, len(pairs))]
+        pairs = pairs[draws.order(seed, f"{stream}-kept", len(pairs), 0, len(pairs))]
         odd = np.flatnonzero(sizes % 2)
         last = np.stack([odd, sizes[odd] - 1], 1)
         self._pairs = pairs[:kept]
         self._singles = np.concatenate([last, pairs[kept:], pairs[kept:] + [0, 1]])
         self._alone = _pieces(general.sizes, 1)
+
+        def shares(pool, pieces):
+            return None if pool.shares is None else pool.shares[pieces[:, 0]]
+
+        self._shares = {"general": shares(general, self._alone)}
+        self._shares |= {"single": shares(judging, self._singles), "pairs": shares(judging, self._pairs)}
 
     def batch(self, step: int) -> dict[int, list[Example]]:
         """Branches per row -> the rows of a step, each with that many completions of one example."""
@@ -122,7 +131,7 @@ class Mixture:
         }
         found: dict[int, list[Example]] = {}
         for name, (examples, pieces, count, size) in drawn.items():
-            for i in batches.order(self._seed, f"{self._stream}-{name}", len(pieces), step, count):
+            for i in draws.order(self._seed, f"{self._stream}-{name}", len(pieces), step, count, self._shares[name]):
                 number, first = map(int, pieces[i])
                 found.setdefault(size, []).append(examples[number].part(range(first, first + size)))
         return found

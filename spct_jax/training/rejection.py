@@ -16,7 +16,7 @@ import tqdm
 from jaxtyping import Int
 
 from spct_jax import distributed, files
-from spct_jax.data import batches
+from spct_jax.data import draws
 from spct_jax.data.batches import Example
 from spct_jax.grm import rewards
 from spct_jax.grm.prompts import Rollout
@@ -141,8 +141,8 @@ def draw(run: Run, *sets: SampleSet) -> dict[str, float]:
 
 def comparison_batches(run: Run) -> Iterator[tuple[int, list[int]]]:
     """(how many come before, numbers) of the comparisons whose completions are drawn together."""
-    config = run.config.rejection
-    chosen = batches.sample(run.config.seed, "rejection", len(run.dataset.train), config.problems).tolist()
+    config, train = run.config.rejection, run.dataset.train
+    chosen = draws.sample(run.config.seed, "rejection", len(train), config.problems, train.shares).tolist()
     for start in range(0, len(chosen), config.batch_size):
         yield start, chosen[start : start + config.batch_size]
 

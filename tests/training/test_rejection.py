@@ -10,7 +10,6 @@ from stand_ins import stand_in
 
 from spct_jax import config as config_lib
 from spct_jax import pipeline
-from spct_jax.data import batches
 from spct_jax.errors import InputError
 from spct_jax.evaluation import evaluate
 from spct_jax.grm.prompts import Rollout
@@ -130,12 +129,3 @@ def test_a_number_of_problems_is_a_sample_of_the_file_and_not_its_beginning(micr
     every.rejection.problems = 0
     batches_of_all = rejection.comparison_batches(dataclasses.replace(run, config=every))
     assert [n for _, numbers in batches_of_all for n in numbers] == list(range(48))
-
-
-def test_a_sample_is_a_function_of_seed_and_stage_and_favours_no_record():
-    assert batches.sample(0, "a", 5, 0).tolist() == batches.sample(0, "a", 5, 5).tolist() == [0, 1, 2, 3, 4]
-    assert batches.sample(0, "a", 1000, 100).tolist() == batches.sample(0, "a", 1000, 100).tolist()
-    samples = [batches.sample(seed, stage, 40, 10).tolist() for seed in range(200) for stage in ("rejection", "evaluate")]
-    assert len(set(map(tuple, samples))) == len(samples)
-    counts = np.bincount(np.concatenate(samples), minlength=40)
-    assert 60 < counts.min() and counts.max() < 140  # 100 expected, with a standard deviation of 8.7

@@ -5,7 +5,7 @@ import pathlib
 from collections.abc import Sequence
 
 from spct_jax import distributed
-from spct_jax.data import batches
+from spct_jax.data import draws
 from spct_jax.data.comparison import Comparison
 from spct_jax.data.jsonl import read_jsonl, write_jsonl
 from spct_jax.errors import InputError
@@ -25,7 +25,7 @@ def choose(run: Run) -> Sequence[Comparison]:
     """`evaluation.problems` comparisons of `evaluation.split`, a sample that follows from the seed."""
     config = run.config.evaluation
     split = getattr(run.dataset, config.split)
-    return split[batches.sample(run.config.seed, "evaluate", len(split), config.problems)]
+    return split[draws.sample(run.config.seed, "evaluate", len(split), config.problems)]
 
 
 def _problem(c: Comparison) -> dict:
