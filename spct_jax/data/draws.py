@@ -35,8 +35,8 @@ class Shares:
     @functools.cached_property
     def quotas(self) -> tuple[int, ...]:
         """How many draws of every block are from each source, at least one where it has records."""
-        total = sum(weight for weight, members in zip(self.weights, self.members, strict=True) if len(members))
-        exact = [weight / total * BLOCK if len(members) else 0 for weight, members in zip(self.weights, self.members, strict=True)]
+        present = [weight if len(members) else 0.0 for weight, members in zip(self.weights, self.members, strict=True)]
+        exact = [weight / sum(present) * BLOCK for weight in present]
         return tuple(max(round(quota), 1) if quota else 0 for quota in exact)
 
     def at(self, seed: int, stream: str, position: int) -> int:

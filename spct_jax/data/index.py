@@ -15,8 +15,10 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
 import numpy as np
+import tqdm
+from numpy.typing import DTypeLike
 
-from spct_jax import distributed, files
+from spct_jax import digests, distributed, files
 from spct_jax.data.draws import Shares
 from spct_jax.data.jsonl import OnBad, ReadReport, is_blank, is_too_long, next_line, read_lines
 from spct_jax.data.sources import Entry, Kind, read_line, settle
@@ -26,7 +28,13 @@ T = TypeVar("T")
 
 
 class Records(Sequence[T]):
-    """A sequence whose records are made when they are asked for, and not kept."""
+    """A sequence whose records are made when they are asked for, and not kept.
+
+    Attributes:
+        numbers: Int64[N], the numbers of its records.
+        stamp: changes when what they are made from does.
+        shares: the sources they come from, if it is a mixture of several.
+    """
 
     def __init__(
         self,
@@ -41,11 +49,11 @@ class Records(Sequence[T]):
         Args:
             make: gives a record.
             numbers: which ones, in order.
-            stamp: changes when what the records are made from does.
+            stamp: see above.
             where: 'file:line' of a record, for messages; nothing where it comes from no file.
-            shares: the sources of these records, if they are a mixture of several.
+            shares: of these records.
         """
-        self._make, self._numbers, self.stamp, self._where = make, np.asarray(numbers, np.int64), stamp, where
+        self._make, self.numbers, self.stamp, self._where = make, np.asarray(numbers, np.int64), stamp, where
         self.shares = shares
 
     @classmethod
@@ -54,17 +62,17 @@ class Records(Sequence[T]):
         return cls(records.__getitem__, range(len(records)), stamp)
 
     def __len__(self) -> int:
-        return len(self._numbers)
+        return len(self.numbers)
 
     def __getitem__(self, index):
         if isinstance(index, slice | np.ndarray):
             shares = None if self.shares is None else self.shares[index]
-            return Records(self._make, self._numbers[index], self.stamp, self._where, shares)
-        return self._make(int(self._numbers[index]))
+            return Records(self._make, self.numbers[index], self.stamp, self._where, shares)
+        return self._make(int(self.numbers[index]))
 
     def where(self, index: int) -> str:
         """'file:line' of a record; nothing where it comes from no file."""
-        return self._where(int(self._numbers[index]))
+        return self._where(int(self.numbers[index]))
 
     def __add__(self, other: "Records[T]") -> "Records[T]":
         count = len(self)
@@ -100,23 +108,37 @@ def index_file(
     )
 
 
-def survey(records: Records[T], measure: Callable[[T], int], kept: pathlib.Path, stamp: str) -> np.ndarray:
-    """Int32 measure of every record; each process measures its part. Kept in a file until `stamp` or the records change.
+def survey(
+    records: Records[T],
+    measure: Callable[[T], int | tuple[int, ...]],
+    kept: pathlib.Path,
+    stamp: str,
+    *,
+    dtype: DTypeLike = np.int32,
+    shape: tuple[int, ...] = (),
+) -> np.ndarray:
+    """`dtype`[N *shape]: a measure of every record; each process measures its part.
+
+    Kept in a file until `stamp` or the records change.
 
     Raises:
         InputError: `measure` did, on any process.
     """
+    index, count = distributed.process_index_and_count()
+    part = records[len(records) * index // count : len(records) * (index + 1) // count]
 
-    def find() -> dict[str, np.ndarray]:
-        index, count = distributed.process_index_and_count()
-        part = records[len(records) * index // count : len(records) * (index + 1) // count]
-        parts = _together(lambda: [measure(record) for record in part])
-        return {"found": np.array([*itertools.chain.from_iterable(parts)], np.int32)}
+    def measure_part() -> np.ndarray:
+        found = np.empty((len(part), *shape), dtype)
+        for number, record in enumerate(tqdm.tqdm(part, kept.name, delay=5, unit="record", disable=not distributed.is_first())):
+            found[number] = measure(record)
+        return found
 
     def check(found: dict[str, np.ndarray]) -> bool:
-        return "found" in found and found["found"].dtype == np.int32 and found["found"].shape == (len(records),)
+        return "found" in found and found["found"].dtype == dtype and found["found"].shape == (len(records), *shape)
 
-    return _kept(kept, f"{records.stamp} {stamp}", find, check)["found"]
+    which = digests.of_bytes(records.numbers.tobytes())
+    every = _kept(kept, f"{records.stamp} {which} {stamp}", lambda: {"found": np.concatenate(_together(measure_part))}, check)
+    return every["found"]
 
 
 def _find(path: str | os.PathLike, plain: pathlib.Path, kind: Kind, on_bad: OnBad) -> dict[str, np.ndarray]:

@@ -1,7 +1,7 @@
 """Several sources as one: `0.85*SOURCE + 0.15*SOURCE`.
 
-A text is a mixture if it begins with a number and a `*`, which no source does, and it is split only at a ` + ` that stands before
-another number and `*`. So a `+` or `*` in the name of a file means what it says.
+A text is a mixture if it begins with a number and a `*`, which no source does. It is split only at ` + ` before another number
+and `*`, so that a `+` or `*` in the name of a file means what it says.
 """
 
 import re

@@ -260,7 +260,7 @@ def problems_of(run: Run) -> Int[np.ndarray, " N"]:
 
 def batch_of(run: Run, problems: Int[np.ndarray, " N"], step: int) -> list[int]:
     """Numbers of the training comparisons of a step, out of those that RL learns from."""
-    shares = run.dataset.train.shares and run.dataset.train.shares[problems]
+    shares = run.dataset.train[problems].shares
     chosen = draws.order(run.config.seed, "rl", len(problems), step, run.config.rl.batch_size, shares)
     return [int(problems[i]) for i in chosen]
 

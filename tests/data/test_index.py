@@ -129,7 +129,8 @@ def test_a_damaged_survey_is_made_anew(tmp_path):
         if damage is not None:
             kept.write_bytes(damage)
         assert index.survey(records, lambda value: value + 1, kept, "a").tolist() == [2, 3]
-    np.savez(kept.open("wb"), stamp=np.array(" a"), found=np.zeros(1, np.int32))
+    stamp = np.load(kept)["stamp"]
+    np.savez(kept.open("wb"), stamp=stamp, found=np.zeros(1, np.int32))
     assert index.survey(records, lambda value: value + 1, kept, "a").tolist() == [2, 3]
 
 
@@ -187,7 +188,14 @@ def test_a_survey_is_kept_until_something_changes(tmp_path):
 
     assert survey([1, 2], "a") == survey([1, 2], "a") == [2, 3] and asked == [1, 2]
     assert survey([1, 2], "b") == [2, 3] and len(asked) == 4
-    assert survey([7], "b") == [8]
+    assert survey([7], "b") == [8] and survey([9], "b") == [10]
+
+
+def test_a_survey_of_other_records_of_the_same_source_is_another(tmp_path):
+    records = Records(lambda i: i, range(9), stamp="same")
+    for chosen in (np.array([1, 2]), np.array([1, 3]), np.array([3, 1])):
+        found = index.survey(records[chosen], lambda value: (value, -value), tmp_path / "x", "a", dtype=np.int64, shape=(2,))
+        assert found.tolist() == [[i, -i] for i in chosen] and found.dtype == np.int64
 
 
 @pytest.fixture(scope="module")

@@ -10,6 +10,7 @@ from stand_ins import stand_in
 
 from spct_jax import config as config_lib
 from spct_jax import pipeline
+from spct_jax.data.index import Records
 from spct_jax.errors import InputError
 from spct_jax.evaluation import evaluate
 from spct_jax.grm.prompts import Rollout
@@ -45,7 +46,7 @@ def drawn_on(monkeypatch):
     monkeypatch.setattr(rejection, "read", lambda run, samples: found if samples == rejection.UNHINTED else [])
     config = config_lib.tiny()
     config.rl.drop_solved, config.rl.batch_size = True, 8
-    return stand_in(Run, config=config, dataset=stand_in(Dataset, train=range(6)))
+    return stand_in(Run, config=config, dataset=stand_in(Dataset, train=Records.of(range(6))))
 
 
 def test_rl_leaves_out_what_the_cold_start_solved(drawn_on):
@@ -86,7 +87,7 @@ def test_draws_are_resumed_part_by_part_and_read_back_with_their_comparisons(mon
     config, asked = config_lib.tiny(), []
     config.rejection.problems, config.rejection.batch_size = 0, 2
     monkeypatch.setattr(Run, "key", lambda self, *name: name)
-    dataset = stand_in(Dataset, train=range(5), responses=[2, 1, 1, 1, 3])
+    dataset = stand_in(Dataset, train=Records.of(range(5)), responses=[2, 1, 1, 1, 3])
     run = stand_in(Run, config=config, workdir=tmp_path, dataset=dataset)
     monkeypatch.setattr(rejection.parameters, "policy_before", lambda run, stage: stage)
     monkeypatch.setattr(rejection.parameters, "for_sampling", lambda run, params: params)
