@@ -9,8 +9,7 @@ import jax
 import pytest
 import shape_checks  # noqa: F401 (before anything of the package)
 
-import micro_experiment  # isort: skip
-
+import micro_experiment
 from spct_jax import config as config_lib
 from spct_jax import sharding
 

@@ -14,8 +14,8 @@ import jax
 import limits
 import numpy as np
 import pytest
-from micro_experiment import make_config
 
+from micro_experiment import make_config
 from spct_jax import locks, pipeline
 from spct_jax.config import STAGES
 from spct_jax.errors import InputError

@@ -78,8 +78,8 @@ class ModelConfig:
     """What of each block is computed again in the backward pass instead of kept: `none`; `full`, all but the block's input;
     `dots`, all but its input and its products with weights."""
     time_chunk: int = bounded(32, 1, MOST)
-    """Times of all branches whose logits exist at once, in the backward pass too. The output table is read, and its gradient
-    read and written, once per chunk: with few branches on a chip, more times at once move fewer bytes."""
+    """Positions of all branches whose logits exist at once, in the backward pass too. The output table is read, and its
+    gradient read and written, once per chunk: with few branches on a chip, more positions at once move fewer bytes."""
     max_positions: int = bounded(0, 0, MOST)
     """Tokens of the longest sequence the model is made for, prompt and completion together; 0: not known."""
     attention: str = one_of("xla", _ATTENTIONS)

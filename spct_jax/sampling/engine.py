@@ -11,17 +11,18 @@ the same columns in the same order, whichever slot a branch is in and whenever i
 import collections
 import dataclasses
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import jax
 import numpy as np
+from jaxtyping import Float32, UInt32
 
 from spct_jax import distributed, models
 from spct_jax.data import batches
 from spct_jax.errors import InputError
 from spct_jax.models.config import ModelConfig
-from spct_jax.sampling.engine_programs import EngineProgram, decode_params, engine_programs
+from spct_jax.sampling.engine_programs import decode_params, engine_programs
 from spct_jax.sampling.engine_shape import Shape
 from spct_jax.sampling.kernel import Completions
 from spct_jax.sampling.params import SamplingParams
@@ -52,7 +53,7 @@ class Request:
     tag: Any
     """For the caller; the engine does not read it."""
     prompt: Sequence[int]
-    key: np.ndarray
+    key: UInt32[np.ndarray, " words"]
     """Key data of the prompt; sample s is drawn with fold_in(key, s)."""
     waiting: collections.deque[int]
     """Numbers of the samples that have not begun yet."""
@@ -66,8 +67,8 @@ class Finished:
     sample: int
     tokens: list[int]
     """Terminator included."""
-    logprobs: np.ndarray
-    """Float32, of each token under the distribution it was drawn from."""
+    logprobs: Float32[np.ndarray, " T"]
+    """Of each token under the distribution it was drawn from."""
 
 
 @dataclasses.dataclass
@@ -153,7 +154,7 @@ class Engine:
             self._refill()
         self._start(self._programs.chunk)
 
-    def _start(self, program: EngineProgram) -> None:
+    def _start(self, program: Callable) -> None:
         self._slots, *self._launched = program(self._params, self._slots, self._sampling)
 
     def collect(self) -> list[Finished]:
@@ -279,7 +280,7 @@ class Engine:
         self._slots = self._programs.begin(self._slots, *rows)
 
 
-def check_finite(logprobs: np.ndarray) -> None:
+def check_finite(logprobs: Float32[np.ndarray, "B G C"]) -> None:
     """Raises InputError if a log-probability of a drawn token is not finite; with finite logits all of them are finite."""
     if not np.isfinite(logprobs).all():
         raise InputError(

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Key, UInt32
 
 from spct_jax import models, sharding
 from spct_jax.errors import InputError
@@ -25,7 +26,7 @@ def generate(
     params: models.Params,
     config: models.ModelConfig,
     prompts: Sequence[Sequence[int]],
-    key: jax.Array,
+    key: Key[Array, "*keys"] | UInt32[Array, "*keys words"],
     *,
     num_samples: int,
     max_new_tokens: int,
@@ -82,7 +83,7 @@ def _joined(finished: Sequence[Finished], B: int, G: int, T: int) -> Completions
     return jax.tree.map(jnp.asarray, Completions(tokens=tokens, lengths=lengths, logprobs=logprobs))
 
 
-def _prompt_keys(key: jax.Array, B: int) -> np.ndarray:
+def _prompt_keys(key: Key[Array, "*keys"] | UInt32[Array, "*keys words"], B: int) -> UInt32[np.ndarray, "B words"]:
     """Key data of every prompt."""
     if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
         key = jax.random.wrap_key_data(key)

@@ -1,30 +1,18 @@
-"""Gradients of a loss, accumulated over micro-batches."""
+"""Gradients of a loss, accumulated over micro-batches by `optax.microbatch`.
 
-import functools
+Micro-batch m of `count` has rows m, m + count, .. of the batch, so that rows stay on the device that has them.
+"""
+
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax import lax
+import optax
+from optax.microbatching import AccumulationType, Accumulator
 
 from spct_jax.sharding import logical
 from spct_jax.training.metrics import Metrics, merge
-
-
-def split_micro_batches(batch: Any, count: int) -> Any:
-    """A tree of arrays [B ..] as `count` micro-batches, [count B/count ..]: number m has rows m, m + count, .."""
-
-    def split(x):
-        # Strided, so that rows stay on the device that has them.
-        return logical.constrain(jnp.moveaxis(x.reshape(-1, count, *x.shape[1:]), 1, 0), None, "batch")
-
-    return jax.tree.map(split, batch)
-
-
-def join_micro_batches(micro_batches: Any) -> Any:
-    """Undoes `split_micro_batches`: the rows [B ..]."""
-    return jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1).reshape(-1, *x.shape[2:]), micro_batches)
 
 
 def accumulate(loss: Callable, params: Any, batch: Any, micro_batches: int = 1, onto: Any = None) -> tuple[Any, Metrics, Any]:
@@ -43,15 +31,19 @@ def accumulate(loss: Callable, params: Any, batch: Any, micro_batches: int = 1, 
     grad = jax.grad(loss, has_aux=True)
     if micro_batches == 1:
         total, (metrics, rest) = grad(params, batch)
-        total = total if onto is None else jax.tree.map(jnp.add, onto, total)
-    else:
+        return logical.constrain_params(total if onto is None else jax.tree.map(jnp.add, onto, total)), metrics, rest
+    begun = logical.constrain_params(jax.tree.map(jnp.zeros_like, params) if onto is None else onto)
+    add = _accumulator(lambda _: begun, lambda total, part, _: logical.constrain_params(jax.tree.map(jnp.add, total, part)))
+    combine = _accumulator(lambda new: jax.tree.map(jnp.zeros_like, new), _merge)
+    rows = jax.tree.leaves(batch)[0].shape[0] // micro_batches
+    total, (metrics, rest) = optax.microbatch(grad, 1, rows, (add, (combine, AccumulationType.CONCAT)))(params, batch)
+    return total, metrics, rest
 
-        def step(total, rows):
-            part, (metrics, rest) = grad(params, rows)
-            return logical.constrain_params(jax.tree.map(jnp.add, total, part)), (metrics, rest)
 
-        begun = logical.constrain_params(jax.tree.map(jnp.zeros_like, params) if onto is None else onto)
-        total, (each, rest) = lax.scan(step, begun, split_micro_batches(batch, micro_batches))
-        metrics = functools.reduce(merge, [jax.tree.map(lambda x, m=m: x[m], each) for m in range(micro_batches)])
-        rest = join_micro_batches(rest)
-    return logical.constrain_params(total), metrics, rest
+def _accumulator(init: Callable, update: Callable) -> Accumulator:
+    return Accumulator(init, update, finalize=lambda x: x, aggregate=lambda x: x)
+
+
+def _merge(merged: Metrics, new: Metrics, index: jax.Array) -> Metrics:
+    # The first metrics replace what the loop begins with, so that a metric needs no neutral element.
+    return jax.tree.map(lambda first, both: jnp.where(index == 0, first, both), new, merge(merged, new))

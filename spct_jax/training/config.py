@@ -16,7 +16,7 @@ POLICY_DATA = ("draws", "rollouts")
 
 def _divides(prefix: str, field: str, parts: int, batch_size: int) -> Iterator[str]:
     if batch_size % parts:
-        yield f"{prefix}{field}: {parts} parts do not divide batch_size={batch_size}"
+        yield f"{prefix}{field}={parts} does not divide {prefix}batch_size={batch_size}"
 
 
 @dataclasses.dataclass

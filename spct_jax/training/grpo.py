@@ -10,6 +10,7 @@ import numpy as np
 import optax
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int, Num
+from optax.microbatching import AccumulationType
 
 from spct_jax.checkpoints import train_state
 from spct_jax.data import draws
@@ -158,9 +159,8 @@ def make_reference(layout: Layout, params: Any, model: ModelConfig, micro_batche
             return group_logprobs(params, model, groups, temperature)[0]
 
         with layout.constraints():
-            if micro_batches == 1:
-                return score(groups)
-            return accumulation.join_micro_batches(jax.lax.map(score, accumulation.split_micro_batches(groups, micro_batches)))
+            rows = groups.lengths.shape[0] // micro_batches
+            return optax.microbatch(score, 0, rows if micro_batches > 1 else None, AccumulationType.CONCAT)(groups)
 
     rows = layout.sharding("batch")
     return jax.jit(reference_logprobs, in_shardings=(layout.params(params), rows, layout.replicated), out_shardings=rows)

@@ -143,7 +143,7 @@ def test_adafactor_moves_every_parameter_that_has_a_gradient():
         (lambda c: setattr(c.mesh, "rollout", "ring"), "config.mesh.rollout"),
         (lambda c: setattr(c.mesh, "tensor", 2), "config.mesh.tensor: 2 does not go with strategy='data'"),
         (lambda c: setattr(c.mesh, "slices", 0), "config.mesh.slices"),
-        (lambda c: setattr(c.rl, "accumulate", 5), "config.rl.accumulate: 5 parts do not divide batch_size=32"),
+        (lambda c: setattr(c.rl, "accumulate", 5), "config.rl.accumulate=5 does not divide config.rl.batch_size=32"),
         (lambda c: setattr(c.rl, "ref_dtype", "int8"), "config.rl.ref_dtype"),
         (lambda c: setattr(c.sft.optimizer, "name", "lion"), "config.sft.optimizer.name"),
         (lambda c: setattr(c, "stages", ("rejection", "rft")), "rejection needs a policy; put sft before it or set"),
