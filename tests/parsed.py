@@ -67,11 +67,12 @@ def main() -> None:
     parsed: list[str] = []
     lines = collections.defaultdict(list)  # part of the work -> the lines parsed in it, file:line
 
-    def read_line(text, kind, path, line, read_line=index.read_line):
+    def read_row(rows, layout, kind, make, number, read_row=index.read_row):
+        path, _, line = rows.where(number).rpartition(":")
         parsed.append(f"{pathlib.Path(path).stem}:{line}")
-        return read_line(text, kind, path, line)
+        return read_row(rows, layout, kind, make, number)
 
-    index.read_line, rollout.Engine = read_line, FakeEngine
+    index.read_row, rollout.Engine = read_row, FakeEngine
     for name, part in (("load_dataset", "index"), ("load_tokenizer", "tokenizer"), ("drop_misfits", "survey")):
         setattr(pipeline, name, during(getattr(pipeline, name), parsed, lines[part]))
     run = pipeline.prepare(config, flags.directory / "run")

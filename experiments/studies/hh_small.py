@@ -32,8 +32,8 @@ from spct_jax import cli, files, pipeline
 from spct_jax import config as configs
 from spct_jax.config import Config, validate
 from spct_jax.data.comparison import Comparison, to_json
+from spct_jax.data.demonstration import Demonstration
 from spct_jax.data.jsonl import ReadReport, write_jsonl
-from spct_jax.data.sources import Demonstration
 from spct_jax.data.tokenizer import Tokenizer, train_tokenizer
 from spct_jax.errors import InputError
 from spct_jax.evaluation import bootstrap

@@ -138,37 +138,45 @@ def as_texts(value: Any, field: str, item: str) -> tuple[str, ...]:
 
 
 def from_json(record: Mapping[str, Any], where: str, default_id: str | int) -> Comparison:
-    """A comparison from one parsed JSON object.
-
-    Args:
-        record: {"id"?, "conversation": [{"role", "content"}, ...] or "query": text, "responses": [text], "scores"?}.
-        where: 'file:line', put before every error.
-        default_id: the id of a record that has none.
+    """`of_object`, with `where` before every error: 'file:line'.
 
     Raises:
         InputError: '<where>: <what is wrong>'.
     """
     try:
-        if not isinstance(record, Mapping):
-            raise InputError(f"not a JSON object ({type(record).__name__})")
-        if ("conversation" in record) == ("query" in record):
-            raise InputError(
-                "both 'conversation' and 'query' given" if "query" in record else "missing field 'conversation' (or 'query')"
-            )
-        if "responses" not in record:
-            raise InputError("missing field 'responses'")
-        if "query" in record and not isinstance(record["query"], str):
-            raise InputError(f"query is not a string ({type(record['query']).__name__})")
-        if "query" in record and not record["query"].strip():
-            raise InputError("empty query")
-        return Comparison(
-            conversation=[Turn("user", record["query"])] if "query" in record else record["conversation"],
-            responses=record["responses"],
-            scores=record.get("scores"),
-            id=str(default_id) if (name := given_id(record)) is None else str(name),
-        )
+        return of_object(record, default_id)
     except InputError as error:
         raise InputError(f"{where}: {error}") from None
+
+
+def of_object(record: Mapping[str, Any], default_id: str | int) -> Comparison:
+    """A comparison from one parsed JSON object.
+
+    Args:
+        record: {"id"?, "conversation": [{"role", "content"}, ...] or "query": text, "responses": [text], "scores"?}.
+        default_id: the id of a record that has none.
+
+    Raises:
+        InputError: in one line, for whatever is wrong.
+    """
+    if not isinstance(record, Mapping):
+        raise InputError(f"not a JSON object ({type(record).__name__})")
+    if ("conversation" in record) == ("query" in record):
+        raise InputError(
+            "both 'conversation' and 'query' given" if "query" in record else "missing field 'conversation' (or 'query')"
+        )
+    if "responses" not in record:
+        raise InputError("missing field 'responses'")
+    if "query" in record and not isinstance(record["query"], str):
+        raise InputError(f"query is not a string ({type(record['query']).__name__})")
+    if "query" in record and not record["query"].strip():
+        raise InputError("empty query")
+    return Comparison(
+        conversation=[Turn("user", record["query"])] if "query" in record else record["conversation"],
+        responses=record["responses"],
+        scores=record.get("scores"),
+        id=str(default_id) if (name := given_id(record)) is None else str(name),
+    )
 
 
 def given_id(record: Mapping[str, Any]) -> str | int | None:

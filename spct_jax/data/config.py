@@ -6,30 +6,40 @@ from collections.abc import Iterator
 from spct_jax.field_bounds import bounded, one_of
 from spct_jax.toy.config import ToyConfig
 
-DATA_FILES = ("train", "development", "test", "demonstrations", "general", "tokenizer")
+SOURCES = ("train", "development", "test", "demonstrations", "general")
+"""Fields of `Config.data` that name sources of records."""
+DATA_FILES = (*SOURCES, "tokenizer")
 """Fields of `Config.data` that name files."""
 
 
 @dataclasses.dataclass
 class DataConfig:
-    """Where comparisons and demonstrations come from."""
+    """Where comparisons and demonstrations come from.
+
+    A source is LAYOUT:PATH (such as `hh_rlhf:data/*.jsonl.gz`), LAYOUT:tfds:NAME:SPLIT, jsonl:PATH, parquet:PATH or
+    tfds:NAME:SPLIT with the project's own records, `toy:`, or the path of JSON Lines; see docs/data.md.
+    """
 
     train: str = ""
-    """JSONL of comparisons for rejection sampling, RL and the meta RM; empty: the toy world."""
+    """Comparisons for rejection sampling, RL and the meta RM; empty or `toy:`: the toy world."""
     development: str = ""
-    """JSONL of comparisons to choose settings on."""
+    """Comparisons to choose settings on."""
     test: str = ""
-    """JSONL of comparisons for the final figures."""
+    """Comparisons for the final figures."""
     demonstrations: str = ""
-    """JSONL of cold-start demonstrations of judging."""
+    """Cold-start demonstrations of judging."""
     general: str = ""
-    """JSONL of general-instruction demonstrations."""
+    """General-instruction demonstrations."""
+    data_dir: str = ""
+    """Where prepared tfds datasets lie; empty: where tfds looks (TFDS_DATA_DIR or ~/tensorflow_datasets)."""
+    fields: tuple[str, ...] = ()
+    """OURS=THEIRS, such as `prompt=question`: rows have under the name THEIRS what their layout calls OURS."""
     tokenizer: str = ""
     """SentencePiece model; empty: that of `init_checkpoint`, or one that is trained on all demonstrations."""
     vocab_size: int = bounded(640, 1, 1 << 24)
     """Size of a tokenizer that the run trains itself."""
     on_bad: str = one_of("fatal", ("fatal", "skip"))
-    """What a malformed line does: `fatal` or `skip` (counted and reported)."""
+    """What a malformed row does: `fatal` or `skip` (counted and reported)."""
     max_prompt: int = bounded(104, 2, 1 << 24)
     """Longest prompt in tokens, in any order of its responses; a longer one is reported and left out, never cut."""
     max_completion: int = bounded(84, 1, 1 << 24)
@@ -38,6 +48,11 @@ class DataConfig:
 
     def conflicts(self, prefix: str) -> Iterator[str]:
         """What is wrong between the fields, a line each; see `field_bounds`."""
-        for name in DATA_FILES:
-            if getattr(self, name) and not self.train and name != "tokenizer":
-                yield f"{prefix}{name}: names a file, but without {prefix}train the toy world is read, not files"
+        for name in SOURCES:
+            source = getattr(self, name)
+            if source and not source.startswith("toy:") and not self.train:
+                yield f"{prefix}{name}: names a source, but without {prefix}train the toy world is read"
+        for field in self.fields:
+            ours, equals, theirs = field.partition("=")
+            if not (ours and equals and theirs):
+                yield f"{prefix}fields: {field!r} does not say OURS=THEIRS, such as prompt=question"

@@ -15,8 +15,8 @@ import numpy as np
 
 from spct_jax.data import fingerprints
 from spct_jax.data.comparison import Comparison, Turn
+from spct_jax.data.demonstration import Demonstration
 from spct_jax.data.index import Records
-from spct_jax.data.sources import Demonstration
 
 WORDS = 13
 _FACTORS = np.random.default_rng(13).integers(1, 2**63, WORDS, np.uint64) * np.uint64(2) + np.uint64(1)

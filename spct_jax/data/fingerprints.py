@@ -6,7 +6,7 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 
 from spct_jax.data.comparison import Comparison, Turn
-from spct_jax.data.sources import Demonstration
+from spct_jax.data.demonstration import Demonstration
 
 _SCRIPTS_WITHOUT_SPACES = "\u0e00-\u0eff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af"
 _WORD = re.compile(f"[{_SCRIPTS_WITHOUT_SPACES}]|[^\\W{_SCRIPTS_WITHOUT_SPACES}]+")

@@ -1,27 +1,29 @@
-"""Records that are read when they are asked for: where they lie in a file is found once, by all processes together.
+"""Records that are read when they are asked for: which rows of a source are good is found once, by all processes together.
 
-Every process scans its own part of a file. What all of them found is merged in the order of the lines, so that it does not
+Every process reads its own part of the rows. What all of them found is merged in the order of the rows, so that it does not
 depend on the number of processes, and kept in the run's directory.
 """
 
-import io
-import itertools
+import array
+import dataclasses
+import functools
 import json
-import os
 import pathlib
-import zipfile
-import zlib
-from collections.abc import Callable, Iterator, Sequence
-from typing import TypeVar
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import tqdm
 from numpy.typing import DTypeLike
 
-from spct_jax import digests, distributed, files
+from spct_jax import digests, distributed
+from spct_jax.data import kept
+from spct_jax.data.comparison import given_id
 from spct_jax.data.draws import Shares
-from spct_jax.data.jsonl import OnBad, ReadReport, is_blank, is_too_long, next_line, read_lines
-from spct_jax.data.sources import Entry, Kind, read_line, settle
+from spct_jax.data.jsonl import OnBad, ReadReport
+from spct_jax.data.kinds import Kind
+from spct_jax.data.layouts import Layout, LeftOut
+from spct_jax.data.rows import Rows
 from spct_jax.errors import InputError
 
 T = TypeVar("T")
@@ -50,7 +52,7 @@ class Records(Sequence[T]):
             make: gives a record.
             numbers: which ones, in order.
             stamp: see above.
-            where: 'file:line' of a record, for messages; nothing where it comes from no file.
+            where: 'file:line' or 'file: row number' of a record, for messages; nothing where it comes from no file.
             shares: of these records.
         """
         self._make, self.numbers, self.stamp, self._where = make, np.asarray(numbers, np.int64), stamp, where
@@ -71,7 +73,7 @@ class Records(Sequence[T]):
         return self._make(int(self.numbers[index]))
 
     def where(self, index: int) -> str:
-        """'file:line' of a record; nothing where it comes from no file."""
+        """'file:line' or 'file: row number' of a record; nothing where it comes from no file."""
         return self._where(int(self.numbers[index]))
 
     def __add__(self, other: "Records[T]") -> "Records[T]":
@@ -79,39 +81,55 @@ class Records(Sequence[T]):
         return Records(lambda i: self[i] if i < count else other[i - count], range(count + len(other)))
 
 
-def index_file(
-    path: str | os.PathLike, kind: Kind[T], *, on_bad: OnBad, directory: pathlib.Path, name: str
+def index_rows(
+    rows: Rows,
+    layout: Layout,
+    kind: Kind[T],
+    *,
+    on_bad: OnBad,
+    source: str,
+    path: pathlib.Path,
+    shared: bool = True,
 ) -> tuple[Records[T], ReadReport]:
-    """The records of a .jsonl or .jsonl.gz file, each read when it is asked for, and a report of all its lines.
+    """The records of all good rows, each made when it is asked for, and a report of all rows.
 
-    `directory/name.index` holds where they are, and a gzipped file is unpacked next to it; both are made anew when the file has
-    changed or they are damaged. All processes must call this.
+    Args:
+        rows: what is read.
+        layout: what the rows are.
+        kind: what the records must be.
+        on_bad: 'fatal' raises at the first bad row; 'skip' leaves it out and counts it.
+        source: what the rows are called where the message is about all of them.
+        path: the file that keeps which rows are good, until they change; it is made anew when it is damaged.
+        shared: whether all processes call this, and each reads a part of the rows.
 
     Raises:
-        InputError: naming file and line; or the file, when it is missing or damaged or gives no record.
+        InputError: naming file and row; or the source, when it gives no record.
     """
-    stamp, plain = _stamp(path), directory / f"{name}.jsonl" if str(path).endswith(".gz") else pathlib.Path(path)
-    found = _kept(
-        directory / f"{name}.index", stamp, lambda: _find(path, plain, kind, on_bad), lambda found: _is_index(found, plain)
-    )
-    lines, offsets, file = found["lines"], found["offsets"], open(plain, "rb")
+    make = kind.made_by(layout)
+    rows.check_columns(layout.columns)
+    stamp = f"{rows.stamp} {source} {layout.name} {kind.name} {kind.check.__name__} {on_bad}"
+    read = functools.partial(read_row, rows, layout, kind, make)
+    found = kept.arrays(path, stamp, lambda: _find(rows, read, kind.name, on_bad, source, shared), _is_index, shared=shared)
+    places, parts = found["rows"], found["parts"]
 
-    def make(number: int) -> T:
-        file.seek(offsets[number])
-        record, _, error = read_line(next_line(file), kind, path, int(lines[number]))
-        if error:
-            raise InputError(error)
-        return record
+    def record(number: int) -> T:
+        row = int(places[number])
+        items, error = read(row)
+        item = items[parts[number]] if not error else Item(error=error)
+        if item.error:
+            raise InputError(f"{rows.where(row)}: {item.error}")
+        return item.record
 
-    return Records(make, range(len(lines)), stamp, lambda number: f"{path}:{lines[number]}"), ReadReport(
-        **json.loads(str(found["report"]))
+    return (
+        Records(record, range(len(places)), stamp, lambda number: rows.where(int(places[number]))),
+        ReadReport(**json.loads(str(found["report"]))),
     )
 
 
 def survey(
     records: Records[T],
     measure: Callable[[T], int | tuple[int, ...]],
-    kept: pathlib.Path,
+    path: pathlib.Path,
     stamp: str,
     *,
     dtype: DTypeLike = np.int32,
@@ -129,7 +147,7 @@ def survey(
 
     def measure_part() -> np.ndarray:
         found = np.empty((len(part), *shape), dtype)
-        for number, record in enumerate(tqdm.tqdm(part, kept.name, delay=5, unit="record", disable=not distributed.is_first())):
+        for number, record in enumerate(tqdm.tqdm(part, path.name, delay=5, unit="record", disable=not distributed.is_first())):
             found[number] = measure(record)
         return found
 
@@ -137,111 +155,131 @@ def survey(
         return "found" in found and found["found"].dtype == dtype and found["found"].shape == (len(records), *shape)
 
     which = digests.of_bytes(records.numbers.tobytes())
-    every = _kept(kept, f"{records.stamp} {which} {stamp}", lambda: {"found": np.concatenate(_together(measure_part))}, check)
-    return every["found"]
+    stamp = f"{records.stamp} {which} {stamp}"
+    return kept.arrays(path, stamp, lambda: {"found": np.concatenate(kept.together(measure_part))}, check)["found"]
 
 
-def _find(path: str | os.PathLike, plain: pathlib.Path, kind: Kind, on_bad: OnBad) -> dict[str, np.ndarray]:
-    """The arrays of an index: lines and offsets of the records, size of the file, report. This process scans its part."""
-    if plain != pathlib.Path(path):
-        _together(lambda: _unpack(path, plain) if distributed.is_first() else None)
-    (index, count), size = distributed.process_index_and_count(), plain.stat().st_size
-    begin, end = size * index // count, size * (index + 1) // count
-    before = distributed.gather(sum(1 for _ in lines_between(plain, begin, end)))[:index]
-    entries = distributed.gather(scan(path, plain, kind, on_bad, begin, end, sum(before) + 1))
-    values, report = settle(path, itertools.chain.from_iterable(entries), kind.name, on_bad)
-    lines, offsets = np.array(values, np.int64).T
-    return {"lines": lines, "offsets": offsets, "size": np.array(size), "report": np.array(json.dumps(vars(report)))}
+class Item(NamedTuple):
+    """What became of one record of a row."""
+
+    record: object = None
+    id: str | None = None
+    """Must be unique; None where the row brings none."""
+    error: str = ""
+    """What is wrong with it by itself, or why it is left out, if anything."""
+    is_bad: bool = True
+    """Whether the error is one of the data; otherwise the layout leaves such records out."""
 
 
-def scan(
-    path: str | os.PathLike, plain: pathlib.Path, kind: Kind, on_bad: OnBad, begin: int, end: int, first_line: int
-) -> list[Entry]:
-    """An entry for every line that begins in the bytes [begin, end); the first of these lines has the number `first_line`.
-
-    An entry's value is the number of its line and the byte it begins at. Where a bad line is fatal the scan ends with it.
-    """
-    entries = []
-    for line, (offset, text) in enumerate(lines_between(plain, begin, end), first_line):
-        if not is_blank(text):
-            _, id, error = read_line(text, kind, path, line)
-            entries.append(Entry(line, id, error, (line, offset)))
-            if error and on_bad == "fatal":
-                break
-    return entries
-
-
-def lines_between(plain: pathlib.Path, begin: int, end: int) -> Iterator[tuple[int, bytes]]:
-    """(first byte, line) of the lines of a file that begin in [begin, end)."""
-    with open(plain, "rb") as file:
-        if begin:
-            file.seek(begin - 1)
-            next_line(file)
-        while (offset := file.tell()) < end and (text := next_line(file)):
-            yield offset, text
-
-
-def _unpack(path: str | os.PathLike, plain: pathlib.Path) -> None:
-    with files.replacing(plain) as file:
-        file.writelines(text + b"\n" if is_too_long(text) else text for _, text in read_lines(path))
-
-
-def _stamp(path: str | os.PathLike) -> str:
+def read_row(rows: Rows, layout: Layout, kind: Kind[T], make: Callable, number: int) -> tuple[list[Item], str]:
+    """(what became of each record of a row; what is wrong with the row as a whole, or nothing)."""
     try:
-        with open(path, "rb") as file:
-            found = os.fstat(file.fileno())
-    except OSError as error:
-        raise InputError(f"{path}: cannot read the file ({error.strerror})") from None
-    return f"{found.st_size} {found.st_mtime_ns}"
+        row = rows[number]
+        made = [*make(row, rows.default_id(number))]
+        id = given_id(row) if layout.brings_ids else None
+    except InputError as error:
+        return [], str(error).removeprefix(f"{rows.where(number)}: ")
+    id, items = None if id is None else str(id), []
+    for record in made:
+        if isinstance(record, LeftOut):
+            items.append(Item(error=record.reason, is_bad=False))
+            continue
+        try:
+            kind.check(record)
+            items.append(Item(record, id))
+        except InputError as error:
+            items.append(Item(record, id, str(error)))
+    return items, ""
 
 
-def _together(work: Callable[[], T]) -> list[T]:
-    """What `work` gives on every process; the first InputError of any is raised on all."""
-    try:
-        value, error = work(), None
-    except InputError as raised:
-        value, error = None, raised
-    parts = distributed.gather((value, error))
-    for _, error in parts:
-        if error is not None:
-            raise error
-    return [value for value, _ in parts]
+@dataclasses.dataclass
+class Scan:
+    """What the rows [first, last) hold. Where a bad row is fatal it ends with the first one."""
+
+    rows: array.array = dataclasses.field(default_factory=lambda: array.array("q"))
+    """The row of every record, good or not."""
+    parts: array.array = dataclasses.field(default_factory=lambda: array.array("i"))
+    """Which of its row's records it is."""
+    ids: list[str | None] = dataclasses.field(default_factory=list)
+    errors: dict[int, tuple[str, bool]] = dataclasses.field(default_factory=dict)
+    """Index of a record that is not good -> (what is wrong, whether the data are to blame)."""
+
+    def add(self, row: int, part: int, id: str | None, error: str = "", is_bad: bool = True) -> None:
+        """Adds a record, or a row that gives none, as a record with an error."""
+        if error:
+            self.errors[len(self.rows)] = (error, is_bad)
+        self.rows.append(row)
+        self.parts.append(part)
+        self.ids.append(id)
 
 
-def _kept(
-    path: pathlib.Path,
-    stamp: str,
-    find: Callable[[], dict[str, np.ndarray]],
-    check: Callable[[dict[str, np.ndarray]], bool],
-) -> dict[str, np.ndarray]:
-    """The arrays kept at `path` if they have this stamp and pass the check; otherwise those of `find`, which are kept there.
-
-    If the file is missing or damaged for one process, all of them call `find`.
-    """
-    found = _load(path)
-    if distributed.any_process(found is None or str(found["stamp"]) != stamp or not check(found)):
-        found = find()
-        content = io.BytesIO()
-        np.savez(content, stamp=np.array(stamp), **found)
-        files.write(path, content.getvalue())
+def scan(read: Callable[[int], tuple[list[Item], str]], first: int, last: int, on_bad: OnBad, title: str = "") -> Scan:
+    """Reads the rows [first, last); with a bar of progress where that has a title and takes long."""
+    found = Scan()
+    for row in tqdm.tqdm(range(first, last), title, unit="row", delay=3, mininterval=1, disable=not title):
+        items, error = read(row)
+        if error:
+            found.add(row, 0, None, error)
+        for part, item in enumerate(items):
+            found.add(row, part, item.id, item.error, item.is_bad)
+        if on_bad == "fatal" and (error or any(item.error and item.is_bad for item in items)):
+            break
     return found
 
 
-def _load(path: pathlib.Path) -> dict[str, np.ndarray] | None:
-    """The arrays of a file that `_kept` wrote; None where there is none that can be read."""
-    try:
-        with np.load(path, allow_pickle=False) as stored:
-            return dict(stored) if "stamp" in stored else None
-    except (OSError, ValueError, EOFError, KeyError, TypeError, AttributeError, zipfile.BadZipFile, zlib.error):
-        return None
+def settle(
+    rows: Rows, scans: Sequence[Scan], name: str, on_bad: OnBad, source: str
+) -> tuple[np.ndarray, np.ndarray, ReadReport]:
+    """Rows and parts, Int64[N] each, of the good records of scans that follow one another; a repeated id makes one bad.
+
+    Raises:
+        InputError: naming file and row, or the source when nothing is left.
+    """
+    places, parts, report = array.array("q"), array.array("q"), ReadReport()
+    first, last = {}, -1
+    for found in scans:
+        for number, (row, part, id) in enumerate(zip(found.rows, found.parts, found.ids, strict=True)):
+            report.read += row != last
+            last = row
+            error, is_bad = found.errors.get(number, ("", True))
+            if id is not None and id in first:
+                error, is_bad = f"duplicate id ({id!r}, first {_beside(rows.where(first[id]), rows.where(row))})", True
+            if error:
+                report.drop(InputError(f"{rows.where(row)}: {error}"), rows.where(row), on_bad if is_bad else "skip")
+                continue
+            if id is not None:
+                first[id] = row
+            places.append(row)
+            parts.append(part)
+    report.used = len(places)
+    if not places:
+        reasons = "; ".join(f"{count} skipped: {reason}" for reason, count in report.skipped.items())
+        raise InputError(f"{source}: holds no {name}" + (f" ({reasons})" if reasons else ""))
+    return np.array(places), np.array(parts), report
 
 
-def _is_index(found: dict[str, np.ndarray], plain: pathlib.Path) -> bool:
-    """Whether these are the arrays of `_find`, and the file they point into is there."""
+def _beside(where: str, other: str) -> str:
+    """How a message about a row calls another one: without the name of the file if that is the same."""
+    file, _, place = where.rpartition(":")
+    if not other.startswith(f"{file}:"):
+        return f"at {where}"
+    return f"on line {place}" if place.isdigit() else f"in{place}"
+
+
+def _find(rows: Rows, read: Callable, name: str, on_bad: OnBad, source: str, shared: bool) -> dict[str, np.ndarray]:
+    """The arrays of an index: rows and parts of the records, and the report. This process reads its part of the rows."""
+    index, count = distributed.process_index_and_count() if shared else (0, 1)
+    title = f"reading {source}" if not index else ""
+    found = scan(read, len(rows) * index // count, len(rows) * (index + 1) // count, on_bad, title)
+    places, parts, report = settle(rows, distributed.gather(found) if shared else [found], name, on_bad, source)
+    return {"rows": places, "parts": parts, "report": np.array(json.dumps(vars(report)))}
+
+
+def _is_index(found: dict[str, np.ndarray]) -> bool:
+    """Whether these are the arrays of `_find`."""
     try:
-        lines, offsets, size = (found[name] for name in ("lines", "offsets", "size"))
+        places, parts = found["rows"], found["parts"]
         ReadReport(**json.loads(str(found["report"])))
-        sound = lines.dtype == offsets.dtype == np.int64 and lines.ndim == 1 and lines.shape == offsets.shape
-        return bool(sound and plain.stat().st_size == int(size))
-    except (KeyError, TypeError, ValueError, OSError):
+        return places.dtype == parts.dtype == np.int64 and places.ndim == 1 and places.shape == parts.shape
+    except (KeyError, TypeError, ValueError):
         return False

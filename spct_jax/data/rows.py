@@ -81,6 +81,36 @@ class Joined(Rows):
         return part, index - (self._ends[part - 1] if part else 0)
 
 
+class Renamed(Rows):
+    """Rows some of whose fields have other names."""
+
+    def __init__(self, rows: Rows, fields: Mapping[str, str]):
+        """Of rows that have under the name `fields[ours]` what is to be called `ours`; where they have not, nothing changes."""
+        self._rows, self._fields = rows, dict(fields)
+        self.stamp = f"{rows.stamp} {self._fields}"
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, index: int) -> Mapping[str, Any]:
+        row = self._rows[index]
+        renamed = {ours: theirs for ours, theirs in self._fields.items() if theirs in row}
+        kept = {name: value for name, value in row.items() if name not in renamed.values()}
+        return kept | {ours: row[theirs] for ours, theirs in renamed.items()}
+
+    def where(self, index: int) -> str:
+        """That of the row."""
+        return self._rows.where(index)
+
+    def default_id(self, index: int) -> str:
+        """That of the row."""
+        return self._rows.default_id(index)
+
+    def check_columns(self, needed: Iterable[str]) -> None:
+        """Of the files, by the names that they have."""
+        self._rows.check_columns(self._fields.get(name, name) for name in needed)
+
+
 def expand(pattern: str) -> list[str]:
     """The files that a path with `*`, `?`, `[..]` or `**` stands for, sorted by name.
 

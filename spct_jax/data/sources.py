@@ -1,173 +1,144 @@
-"""Files of comparisons and demonstrations, every bad line named."""
+"""Where records come from, as a string: `hh_rlhf:data/*.jsonl.gz`, `pairs:tfds:mine:train`, `x.jsonl`, `toy:`."""
 
+import dataclasses
+import difflib
 import os
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
-from typing import Any, Generic, NamedTuple, TypeVar
+import pathlib
+import re
+import tempfile
+from collections.abc import Sequence
+from typing import TypeVar
 
-from spct_jax.data.comparison import Comparison, Turn, as_texts, as_turns, check_alternation, from_json, given_id
-from spct_jax.data.jsonl import OnBad, ReadReport, check_on_bad, is_blank, parse_line, read_lines
+from spct_jax import files
+from spct_jax.data import formats, index, rows
+from spct_jax.data.comparison import Comparison
+from spct_jax.data.demonstration import Demonstration
+from spct_jax.data.index import Records
+from spct_jax.data.jsonl import OnBad, ReadReport, check_on_bad
+from spct_jax.data.kinds import COMPARISONS, DECIDED, DEMONSTRATIONS, Kind
+from spct_jax.data.layouts import LAYOUTS
 from spct_jax.errors import InputError
 
 T = TypeVar("T")
 
 
-@dataclass(frozen=True)
-class Demonstration:
-    """A conversation and one or more good answers to it, to imitate.
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """Where records come from.
 
     Attributes:
-        turns: the conversation: user and assistant in turn, the user first and last, perhaps a system turn before them; dicts
-            are accepted as in `Comparison`.
-        completions: the answers, none of them blank.
+        layout: name of what the rows are, see `layouts.LAYOUTS`; nothing: the project's own.
+        format: name of how the rows are stored, see `formats.FORMATS`, or 'toy'; nothing: what the file's name says.
+        place: a path, in which `*` and the like stand for many; for tfds NAME[/CONFIG]:SPLIT; for the toy world a split or
+            nothing.
+        bare: whether it was given as a path alone, whose format is then JSON Lines.
+    """
+
+    layout: str
+    format: str
+    place: str
+    bare: bool = False
+
+    def __str__(self) -> str:
+        prefixes = [] if self.bare else [name for name in (self.layout, self.format) if name]
+        return ":".join([*prefixes, self.place])
+
+    @property
+    def has_path(self) -> bool:
+        """Whether its place is a path."""
+        return self.format not in ("tfds", "toy")
+
+    def absolute(self, flag: str) -> "Source":
+        """The same with an absolute path; InputError naming the flag for a URL."""
+        return dataclasses.replace(self, place=str(files.local_path(self.place, flag))) if self.has_path else self
+
+    def paths(self, data_dir: str = "") -> list[pathlib.Path]:
+        """The files that it names; of the toy world none. Raises InputError if there are none."""
+        if self.format == "toy":
+            return []
+        if self.format == "tfds":
+            return formats.tfds.paths(self.place, data_dir)
+        return [pathlib.Path(path) for path in rows.expand(self.place)]
+
+
+def parse_source(text: str) -> Source:
+    """The source that a string names: LAYOUT:PATH, LAYOUT:FORMAT:PLACE, FORMAT:PLACE, toy:[SPLIT], or the path of JSON Lines.
 
     Raises:
-        InputError: in one line, for whatever is wrong.
+        InputError: it begins with something like a name that is none; says the nearest one.
     """
+    head, colon, rest = text.partition(":")
+    if colon and head in (*formats.FORMATS, "toy"):
+        found = Source("", head, rest)
+    elif colon and head in LAYOUTS:
+        format, colon, place = rest.partition(":")
+        found = Source(head, format, place) if colon and format in formats.FORMATS else Source(head, "", rest)
+    elif colon and re.fullmatch(r"\w+", head) and not rest.startswith("/") and not os.path.exists(text):
+        names = [*formats.FORMATS, "toy", *LAYOUTS]
+        near = difflib.get_close_matches(head, names, n=1, cutoff=0.0)[0]
+        raise InputError(f"{text}: no format or layout is called {head!r}; did you mean {near!r}?")
+    else:
+        return Source("", "jsonl", text, bare=True)
+    if not found.place and found.format != "toy":
+        raise InputError(f"{text}: names no file")
+    return found
 
-    turns: tuple[Turn, ...]
-    completions: tuple[str, ...]
 
-    def __post_init__(self):
-        object.__setattr__(self, "turns", as_turns(self.turns, "turns"))
-        check_alternation(self.turns)
-        object.__setattr__(self, "completions", as_texts(self.completions, "completions", "completion"))
+def open_source(
+    source: str | Source,
+    kind: Kind[T],
+    *,
+    on_bad: OnBad = "fatal",
+    directory: pathlib.Path | None = None,
+    name: str = "records",
+    data_dir: str = "",
+    fields: Sequence[str] = (),
+) -> tuple[Records[T], ReadReport]:
+    """The records of a source other than the toy world, each made when it is asked for, and a report of all its rows.
 
+    Args:
+        source: see `parse_source`.
+        kind: what the records must be: `COMPARISONS`, `DECIDED` or `DEMONSTRATIONS`.
+        on_bad: 'fatal' raises at the first bad row; 'skip' leaves it out and counts it. What a layout leaves out by its own
+            rules, such as ties, is counted either way.
+        directory: keeps `name.index` and other files, so that rows are looked through once until they change; all processes
+            must call this. Without it nothing is kept, and every process works for itself.
+        name: what these files are called.
+        data_dir: where prepared tfds datasets lie; nothing: where tfds looks.
+        fields: 'ours=theirs': rows have under the name `theirs` what the layout calls `ours`.
 
-@dataclass(frozen=True)
-class Kind(Generic[T]):
-    """What the lines of a file are made into.
-
-    Attributes:
-        name: what they are, in a word.
-        make: `make(record, where, line)` gives one of them, or raises InputError, '<where>: ...'.
-        check: raises InputError, '<where>: ...', for one that is well-formed but unusable.
+    Raises:
+        InputError: naming file and row; the file, when it cannot be read as a whole; or the source, when it gives no record.
     """
-
-    name: str
-    make: Callable[[dict[str, Any], str, int], T]
-    check: Callable[[T, str], None] = lambda *_: None
+    check_on_bad(on_bad)
+    source = parse_source(source) if isinstance(source, str) else source
+    layout = LAYOUTS[source.layout] if source.layout else kind.own
+    kind.made_by(layout)
+    if source.format == "toy":
+        raise InputError(f"{source}: only a training run has the toy world's records")
+    scratch = None if directory else tempfile.TemporaryDirectory(prefix="spct_jax_records_")
+    place = pathlib.Path(scratch.name) if scratch else directory
+    found = formats.open_rows(source.place, source.format, directory=directory, name=name, data_dir=data_dir)
+    if fields:
+        found = rows.Renamed(found, dict(field.split("=", 1) for field in fields))
+    return index.index_rows(
+        found, layout, kind, on_bad=on_bad, source=str(source), path=place / f"{name}.index", shared=scratch is None
+    )
 
 
 def read_comparisons(
-    path: str | os.PathLike, *, on_bad: OnBad = "fatal", need_best: bool = False
+    source: str | os.PathLike, *, on_bad: OnBad = "fatal", need_best: bool = False
 ) -> tuple[list[Comparison], ReadReport]:
-    """The comparisons in a .jsonl or .jsonl.gz file, in its order.
+    """The comparisons of a source, in its order; with `need_best`, a record without one best response is bad.
 
-    Args:
-        path: the file; see `comparison.from_json` for its objects. The id of a record without one is its line number; it is
-            never taken for a duplicate of a given id.
-        on_bad: 'fatal' raises at the first bad line; 'skip' leaves it out and counts it.
-        need_best: whether a record without one best response is bad. A single response then needs score 0 or 1.
-
-    Raises:
-        InputError: naming file and line; or the file, when it is missing or damaged or gives no comparison.
+    A record's id is that of its row, or the row's line or number, which is never taken for a duplicate of a given id. The
+    other arguments and errors are those of `open_source`.
     """
-    return _read(path, DECIDED if need_best else COMPARISONS, on_bad)
+    records, report = open_source(os.fspath(source), DECIDED if need_best else COMPARISONS, on_bad=on_bad)
+    return list(records), report
 
 
-def read_demonstrations(path: str | os.PathLike, on_bad: OnBad = "fatal") -> tuple[list[Demonstration], ReadReport]:
-    """The demonstrations in a .jsonl or .jsonl.gz file of {"turns": [{"role", "content"}], "completions": [text]}.
-
-    Arguments and errors are those of `read_comparisons`.
-    """
-    return _read(path, DEMONSTRATIONS, on_bad)
-
-
-def read_line(text: bytes, kind: Kind[T], path: str | os.PathLike, line: int) -> tuple[T | None, str | None, str]:
-    """(the record on a line, or None; the id that it brings; what is wrong with it, or nothing).
-
-    A record that is well-formed but unusable comes with its error.
-    """
-    where = f"{path}:{line}"
-    try:
-        record = parse_line(text, where)
-        made = kind.make(record, where, line)
-    except InputError as error:
-        return None, None, str(error)
-    id = given_id(record) if hasattr(made, "id") else None
-    try:
-        kind.check(made, where)
-        error = ""
-    except InputError as raised:
-        error = str(raised)
-    return made, None if id is None else str(id), error
-
-
-class Entry(NamedTuple):
-    """A line of a file that is not blank."""
-
-    line: int
-    id: str | None
-    """Must be unique in the file; None where the line brings none."""
-    error: str
-    """What is wrong with it by itself, if anything."""
-    value: Any
-    """What to keep of it."""
-
-
-def settle(path: str | os.PathLike, entries: Iterable[Entry], name: str, on_bad: OnBad) -> tuple[list[Any], ReadReport]:
-    """The values of a file's good lines, and a report of all of them; a repeated id makes a line bad.
-
-    Args:
-        path: the file.
-        entries: its lines, in order.
-        name: what they are, in a word.
-        on_bad: as in `read_comparisons`.
-
-    Raises:
-        InputError: naming file and line, or the file when nothing is left.
-    """
-    check_on_bad(on_bad)
-    values, report, lines_by_id = [], ReadReport(), {}
-    for line, identifier, error, value in entries:
-        report.read += 1
-        where = f"{path}:{line}"
-        if identifier is not None and identifier in lines_by_id:
-            error = f"{where}: duplicate id ({identifier!r}, first on line {lines_by_id[identifier]})"
-        if error:
-            report.drop(InputError(error), where, on_bad)
-        else:
-            if identifier is not None:
-                lines_by_id[identifier] = line
-            values.append(value)
-    report.used = len(values)
-    if not values:
-        reasons = "; ".join(f"{count} skipped: {reason}" for reason, count in report.skipped.items())
-        raise InputError(f"{path}: holds no {name}" + (f" ({reasons})" if reasons else ""))
-    return values, report
-
-
-def _read(path: str | os.PathLike, kind: Kind[T], on_bad: OnBad) -> tuple[list[T], ReadReport]:
-    def entries() -> Iterator[Entry]:
-        for line, text in read_lines(path):
-            if not is_blank(text):
-                made, id, error = read_line(text, kind, path, line)
-                yield Entry(line, id, error, made)
-
-    return settle(path, entries(), kind.name, on_bad)
-
-
-def _check_best(comparison: Comparison, where: str) -> None:
-    if comparison.scores is None:
-        raise InputError(f"{where}: no scores, so no best response")
-    if comparison.best is None:
-        raise InputError(f"{where}: no unique best response ({max(comparison.scores):g} is the top score of several)")
-    if comparison.n == 1 and comparison.scores[0] not in (0, 1):
-        raise InputError(f"{where}: score of a single response is not 0 or 1 ({comparison.scores[0]:g})")
-
-
-def _demonstration(record: dict[str, Any], where: str, _: int) -> Demonstration:
-    try:
-        for key in ("turns", "completions"):
-            if key not in record:
-                raise InputError(f"missing field {key!r}")
-        return Demonstration(record["turns"], record["completions"])
-    except InputError as error:
-        raise InputError(f"{where}: {error}") from None
-
-
-COMPARISONS = Kind("comparisons", from_json)
-DECIDED = Kind("comparisons", from_json, _check_best)
-"""With one best response each."""
-DEMONSTRATIONS = Kind("demonstrations", _demonstration)
+def read_demonstrations(source: str | os.PathLike, on_bad: OnBad = "fatal") -> tuple[list[Demonstration], ReadReport]:
+    """The demonstrations of a source, in its order; arguments and errors are those of `open_source`."""
+    records, report = open_source(os.fspath(source), DEMONSTRATIONS, on_bad=on_bad)
+    return list(records), report

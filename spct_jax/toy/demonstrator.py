@@ -12,7 +12,7 @@ import math
 import random
 
 from spct_jax.data.comparison import Turn
-from spct_jax.data.sources import Demonstration
+from spct_jax.data.demonstration import Demonstration
 from spct_jax.grm.render import render
 from spct_jax.grm.template import Template
 from spct_jax.toy import world

@@ -11,9 +11,9 @@ import numpy as np
 from spct_jax import sharding
 from spct_jax.config import Config
 from spct_jax.data.comparison import Comparison
+from spct_jax.data.demonstration import Demonstration
 from spct_jax.data.index import Records
 from spct_jax.data.jsonl import ReadReport
-from spct_jax.data.sources import Demonstration
 from spct_jax.grm.prompts import Prompter
 from spct_jax.models.config import ModelConfig
 from spct_jax.sharding import Layout

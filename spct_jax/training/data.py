@@ -15,33 +15,41 @@ from spct_jax.data.batches import Example
 from spct_jax.data.comparison import Comparison
 from spct_jax.data.index import Records
 from spct_jax.data.jsonl import ReadReport
-from spct_jax.data.sources import DECIDED, DEMONSTRATIONS, Kind
+from spct_jax.data.kinds import DECIDED, DEMONSTRATIONS, Kind
+from spct_jax.data.sources import open_source, parse_source
 from spct_jax.data.tokenizer import Tokenizer, train_tokenizer
 from spct_jax.errors import InputError
 from spct_jax.grm.config import PromptConfig
 from spct_jax.grm.template import load_template
 from spct_jax.toy import demonstrator, world
+from spct_jax.toy.config import ToyConfig
 from spct_jax.training.context import Dataset, Run
 from spct_jax.training.mixture import Pool
 
 
 def load_dataset(config: Config, directory: pathlib.Path) -> Dataset:
-    """Finds the records of the files that the config names; if it names no training file, the toy world is used instead.
+    """Finds the records of the sources that the config names; if it names none for training, the toy world is used instead.
 
-    `directory` keeps an index of where records are in the files.
+    `directory` keeps an index of which rows are good and where they are.
 
     Raises:
-      InputError: a file is missing or empty, or holds a bad line while `data.on_bad` is `fatal`.
+      InputError: a file is missing or empty, or holds a bad row while `data.on_bad` is `fatal`.
     """
     data, reports = config.data, {}
-    if not data.train:
-        return _toy_dataset(config)
 
     def find(name: str, kind: Kind) -> Records:
-        path = getattr(data, name)
-        if not path:
+        text = getattr(data, name) or ("" if data.train else "toy:")
+        if not text:
             return Records.of([])
-        records, reports[path] = index.index_file(path, kind, on_bad=data.on_bad, directory=directory, name=name)
+        source = parse_source(text)
+        if source.format == "toy":
+            records = _toy_records(config.data.toy, config.prompt, name, source.place or name)
+            if kind is DECIDED:
+                reports[getattr(data, name) or name] = ReadReport(len(records), len(records))
+            return records
+        records, reports[text] = open_source(
+            source, kind, on_bad=data.on_bad, directory=directory, name=name, data_dir=data.data_dir, fields=data.fields
+        )
         return records
 
     comparisons = {name: find(name, DECIDED) for name in world.SPLITS}
@@ -49,16 +57,18 @@ def load_dataset(config: Config, directory: pathlib.Path) -> Dataset:
     return Dataset(**comparisons, **demonstrations, reports=reports)
 
 
-def _toy_dataset(config: Config) -> Dataset:
-    toy, names = config.data.toy, config.prompt
-    template, single = load_template(names.template), load_template(names.single_template)
-    splits = {s: [p.comparison for p in world.problems(s, getattr(toy, s), toy)] for s in world.SPLITS}
-    return Dataset(
-        **{name: Records.of(split, repr(toy)) for name, split in splits.items()},
-        demonstrations=Records.of(demonstrator.demonstrations(toy, template, single), repr(toy)),
-        general=Records.of(demonstrator.general_instructions(toy), repr(toy)),
-        reports={name: ReadReport(len(split), len(split)) for name, split in splits.items()},
-    )
+def _toy_records(toy: ToyConfig, prompt: PromptConfig, field: str, split: str) -> Records:
+    """The toy world's records of a split, for a field of the config."""
+    splits = world.SPLITS if field in world.SPLITS else (field,)
+    if split not in splits:
+        raise InputError(f"config.data.{field}: the toy world has no {split!r} for it ({', '.join(splits)})")
+    if split in world.SPLITS:
+        made = [problem.comparison for problem in world.problems(split, getattr(toy, split), toy)]
+    elif split == "general":
+        made = demonstrator.general_instructions(toy)
+    else:
+        made = demonstrator.demonstrations(toy, load_template(prompt.template), load_template(prompt.single_template))
+    return Records.of(made, repr(toy))
 
 
 def name_templates(config: Config) -> Config:

@@ -14,7 +14,8 @@ from typing import Any
 from spct_jax import digests, distributed, files
 from spct_jax.checkpoints import hugging_face
 from spct_jax.config import STAGES, Config
-from spct_jax.data.config import DATA_FILES
+from spct_jax.data.config import DATA_FILES, SOURCES
+from spct_jax.data.sources import Source, parse_source
 from spct_jax.errors import InputError
 from spct_jax.grm.template import load_template, template_names
 
@@ -36,7 +37,13 @@ def absolute(config: Config) -> Config:
     def full(field: str, path: str) -> str:
         return str(files.local_path(path, f"--config.{field}")) if path else path
 
-    data = {name: full(f"data.{name}", getattr(config.data, name)) for name in DATA_FILES}
+    def named(field: str, source: str) -> str:
+        return str(parse_source(source).absolute(f"--config.{field}")) if source else source
+
+    data = {name: named(f"data.{name}", getattr(config.data, name)) for name in SOURCES}
+    if data["train"] == "toy:":
+        data |= {name: "" for name in SOURCES if data[name] == "toy:"}
+    data |= {name: full(f"data.{name}", getattr(config.data, name)) for name in ("tokenizer", "data_dir")}
     templates = {
         role: name if name in template_names() else full(f"prompt.{role}", name) for role, name in vars(config.prompt).items()
     }
@@ -65,13 +72,20 @@ def values(config: Config, workdir: pathlib.Path) -> dict[str, Any]:
 
 def _values(config: Config, workdir: pathlib.Path) -> dict[str, Any] | InputError:
     found = dict(_leaves(json.loads(json.dumps(dataclasses.asdict(config)))))
-    if config.data.train:
+    data = config.data
+    named = {name: parse_source(source) for name in SOURCES if (source := getattr(data, name))}
+    if data.train and not any(source.format == "toy" for source in named.values()):
         found = {field: value for field, value in found.items() if not field.startswith("data.toy.")}
+    del found["data.data_dir"]  # the content of what is read there counts
+    if not data.fields:
+        del found["data.fields"]
     found["data"] = "files" if config.data.train else "the toy world"
     try:
-        for name in DATA_FILES:
-            if path := getattr(config.data, name):
-                found[f"data.{name}"] = _digest(pathlib.Path(path), workdir / "data" / "digests.json")
+        kept = workdir / "data" / "digests.json"
+        for name, source in named.items():
+            found[f"data.{name}"] = _source_digest(source, data.data_dir, kept)
+        if data.tokenizer:
+            found["data.tokenizer"] = _digest(pathlib.Path(data.tokenizer), kept)
         for role, name in vars(config.prompt).items():
             if name:
                 found[f"prompt.{role}"] = digests.of_bytes(load_template(name).text.encode())
@@ -186,6 +200,15 @@ def _digest(path: pathlib.Path, kept: pathlib.Path) -> str:
     kept.parent.mkdir(parents=True, exist_ok=True)
     files.write_json(kept, known | {str(path): [stamp, digest.hexdigest()]})
     return digest.hexdigest()
+
+
+def _source_digest(source: Source, data_dir: str, kept: pathlib.Path) -> str:
+    """Digest of what is read of a source: its files, and what their rows are taken for."""
+    found = [_digest(path, kept) for path in source.paths(data_dir)]
+    if source.bare and len(found) == 1:
+        return found[0]
+    split = source.place.partition(":")[2] if source.format == "tfds" else source.place if source.format == "toy" else ""
+    return digests.of_json([source.layout, source.format, split, found])
 
 
 def _model_digest(directory: pathlib.Path) -> str:

@@ -12,8 +12,10 @@ import parsed
 import pytest
 
 from spct_jax.data import index, jsonl
+from spct_jax.data.formats import json_lines, open_rows
 from spct_jax.data.index import Records
-from spct_jax.data.sources import DECIDED, read_comparisons, settle
+from spct_jax.data.kinds import DECIDED
+from spct_jax.data.sources import open_source, read_comparisons
 from spct_jax.errors import InputError
 
 
@@ -33,36 +35,54 @@ BAD = [
 ]
 
 
-@pytest.mark.parametrize("on_bad", ["skip", "fatal"])
 @pytest.mark.parametrize("text", [GOOD, *BAD])
 @pytest.mark.parametrize("count", [1, 2, 3, 8, 1000])
+def test_lines_found_in_parts_are_those_of_the_file(tmp_path, text, count):
+    """Parts that end within a line or hold none, of one file and of two."""
+    paths = [tmp_path / "x", tmp_path / "y"]
+    for path in paths:
+        path.write_bytes(text)
+    found, ends = [], [2 * len(text) * i // count for i in range(count + 1)]
+    lines = np.zeros(2, int)
+    for begin, end in zip(ends, ends[1:], strict=False):
+        part = json_lines.scan(paths, np.array([len(text)] * 2), begin, end)
+        found += zip(part["files"], part["lines"] + lines[part["files"]], part["offsets"], strict=True)
+        lines += part["counts"]
+    want, every = [], text.split(b"\n")
+    for file in range(2):
+        starts = np.cumsum([0, *(len(line) + 1 for line in every)])
+        want += [(file, i + 1, starts[i]) for i, line in enumerate(every) if line.strip()]
+    assert found == want
+
+
+@pytest.mark.parametrize("on_bad", ["skip", "fatal"])
+@pytest.mark.parametrize("text", [GOOD, *BAD])
+@pytest.mark.parametrize("count", [2, 3, 8, 30])
 def test_parts_of_a_file_together_are_the_file(tmp_path, text, on_bad, count):
-    """Parts that end within a line or hold none; errors and reports are those of a single reader."""
+    """Errors and reports are those of a single reader."""
     path = tmp_path / "x.jsonl"
     path.write_bytes(text)
+    rows = open_rows(str(path))
 
-    def parts():
-        ends, line = [len(text) * i // count for i in range(count + 1)], 1
-        for begin, end in zip(ends, ends[1:], strict=False):
-            yield from index.scan(path, path, DECIDED, on_bad, begin, end, line)
-            line += sum(1 for _ in index.lines_between(path, begin, end))
+    def read(number):
+        return index.read_row(rows, DECIDED.own, DECIDED, DECIDED.made_by(DECIDED.own), number)
 
+    ends = [len(rows) * i // count for i in range(count + 1)]
+    scans = [index.scan(read, begin, end, on_bad) for begin, end in zip(ends, ends[1:], strict=False)]
     try:
         comparisons, want = read_comparisons(path, on_bad=on_bad, need_best=True)
     except InputError as error:
         with pytest.raises(InputError) as raised:
-            settle(path, parts(), "comparisons", on_bad)
+            index.settle(rows, scans, "comparisons", on_bad, str(path))
         assert str(raised.value) == str(error)
         return
-    places, report = settle(path, parts(), "comparisons", on_bad)
+    places, _, report = index.settle(rows, scans, "comparisons", on_bad, str(path))
     assert report == want
-    lines = text.split(b"\n")
-    assert [DECIDED.make(json.loads(lines[line - 1]), "", line) for line, _ in places] == comparisons
-    assert all(text[offset:].startswith(lines[line - 1]) for line, offset in places)
+    assert [read(row)[0][0].record for row in places] == comparisons
 
 
 def find(path, directory, on_bad="skip"):
-    return index.index_file(path, DECIDED, on_bad=on_bad, directory=directory, name="train")
+    return open_source(str(path), DECIDED, on_bad=on_bad, directory=directory, name="train")
 
 
 @pytest.mark.parametrize("name", ["x.jsonl", "x.jsonl.gz"])

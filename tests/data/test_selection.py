@@ -6,8 +6,8 @@ import pytest
 from spct_jax.data import contamination, duplicates, fingerprints, selection, splits
 from spct_jax.data.comparison import Comparison
 from spct_jax.data.contamination import Benchmarks
+from spct_jax.data.demonstration import Demonstration
 from spct_jax.data.index import Records
-from spct_jax.data.sources import Demonstration
 
 LONG = "Name the seven colours of the rainbow in the order in which they appear, please, and add why."
 

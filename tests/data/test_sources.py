@@ -5,8 +5,9 @@ import os
 import pytest
 
 from spct_jax.data.comparison import Comparison, to_json
+from spct_jax.data.demonstration import Demonstration
 from spct_jax.data.jsonl import write_jsonl
-from spct_jax.data.sources import Demonstration, read_comparisons, read_demonstrations
+from spct_jax.data.sources import read_comparisons, read_demonstrations
 from spct_jax.errors import InputError
 
 

@@ -4,6 +4,7 @@ A dataset whose only feature is `record` holds JSON text, one row each: what `py
 """
 
 import os
+import pathlib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -19,16 +20,10 @@ def open_dataset(place: str, data_dir: str = "") -> Rows:
     Raises:
         InputError: there is no such dataset, configuration or split, or its files are not whole ArrayRecord files.
     """
-    import tensorflow_datasets  # half a second, which only those who need it pay
-    from tensorflow_datasets.core import read_only_builder
-
-    name, _, split = place.partition(":")
-    if not name or not split:
-        raise InputError(f"tfds:{place}: must be tfds:NAME[/CONFIG]:SPLIT")
+    builder, split = _find(place, data_dir)
     try:
-        builder = read_only_builder.builder_from_files(name, data_dir=data_dir or None)
         format = builder.info.file_format
-        if format is not tensorflow_datasets.core.FileFormat.ARRAY_RECORD:
+        if format is None or format.value != "array_record":
             raise InputError(f"tfds:{place}: stored as {format and format.value}, but only array_record can be read")
         source = builder.as_data_source(split=split)
         expected = builder.info.splits[split].num_examples
@@ -40,9 +35,29 @@ def open_dataset(place: str, data_dir: str = "") -> Rows:
         raise
     except (ValueError, OSError, RuntimeError, AssertionError) as error:
         raise InputError(f"tfds:{place}: {one_line(error)}") from None
-    directory = os.fspath(builder.info.data_dir)
-    paths = sorted(os.path.join(directory, file) for file in os.listdir(directory))
-    return Tfds(place, source, builder.info.features, kept.stamp_of([path for path in paths if os.path.isfile(path)]))
+    return Tfds(place, source, builder.info.features, kept.stamp_of(_files(builder)))
+
+
+def paths(place: str, data_dir: str = "") -> list[pathlib.Path]:
+    """The files of a prepared dataset; InputError if there is none."""
+    return _files(_find(place, data_dir)[0])
+
+
+def _find(place: str, data_dir: str) -> tuple[Any, str]:
+    """(the builder of a prepared dataset, the name of the split)."""
+    from tensorflow_datasets.core import read_only_builder  # half a second, which only those who need it pay
+
+    name, _, split = place.partition(":")
+    if not name or not split:
+        raise InputError(f"tfds:{place}: must be tfds:NAME[/CONFIG]:SPLIT")
+    try:
+        return read_only_builder.builder_from_files(name, data_dir=data_dir or None), split
+    except (ValueError, OSError, RuntimeError, AssertionError) as error:
+        raise InputError(f"tfds:{place}: {one_line(error)}") from None
+
+
+def _files(builder: Any) -> list[pathlib.Path]:
+    return sorted(path for path in pathlib.Path(os.fspath(builder.info.data_dir)).iterdir() if path.is_file())
 
 
 class Tfds(Rows):

@@ -1,0 +1,28 @@
+"""Pairs of responses under the usual names, in any of the usual forms."""
+
+from collections.abc import Iterator
+
+from spct_jax.data.comparison import Comparison
+from spct_jax.data.layouts.base import Layout, Row, first_of, messages, pair, split_answers, text
+
+
+def _comparisons(row: Row, id: str) -> Iterator[Comparison]:
+    for field in ("chosen", "rejected"):
+        first_of(row, [field])
+    if isinstance(row["chosen"], str):
+        prompt = row.get("prompt")
+        turns = text(row, "prompt") if prompt is None or isinstance(prompt, str) else messages(prompt, "prompt")
+        yield pair(turns, text(row, "chosen"), text(row, "rejected"), id)
+    else:
+        yield pair(*split_answers(row["chosen"], row["rejected"]), id)
+
+
+LAYOUT = Layout(
+    name="pairs",
+    row='{"prompt": text or [{"role", "content"}], "chosen": text, "rejected": text}, or {"chosen", "rejected"} as whole '
+    "conversations that differ in the last turn",
+    ties="there are none",
+    licence="that of the data set",
+    columns=("chosen", "rejected"),
+    comparisons=_comparisons,
+)
