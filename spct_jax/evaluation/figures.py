@@ -3,8 +3,9 @@
 import dataclasses
 import functools
 import os
+import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -106,20 +107,25 @@ def join(items: Sequence[Item], recorded: Sequence[Recorded], path: str | os.Pat
     Args:
         items: all of the benchmark.
         recorded: the votes, in any order.
-        path: of the file they were read from, for errors.
+        path: of the file they were read from, for errors. Its ids are the items', with or without the subset before them.
 
     Raises:
         InputError: naming the file and the id, where votes are on something else, are missing, or are on too few or too many
             responses.
     """
-    by_id = {one.id: one for one in recorded}
+    by_id: dict[str, Recorded] = {}
+    known = {id for item in items for id in (item.id, *(pair_id(item.id, pair) for pair in item.pairs))}
+    for one in recorded:
+        id = one.id if one.id in known else f"{one.subset}/{one.id}"
+        if id not in known:
+            raise InputError(f"{path}: scores of an unknown item ({one.id!r})")
+        by_id[id] = one
     wanted: dict[str, int] = {}
     for item in items:
         whole = item.id in by_id or item.n <= 2 or not any(pair_id(item.id, pair) in by_id for pair in item.pairs)
         wanted |= {item.id: item.n} if whole else {pair_id(item.id, pair): 2 for pair in item.pairs}
-    for id in by_id:
-        if id not in wanted:
-            raise InputError(f"{path}: scores of an unknown item ({id!r})")
+    if surplus := by_id.keys() - wanted.keys():
+        raise InputError(f"{path}: scores both of an item and of its pairs ({min(surplus)!r})")
     for id, n in wanted.items():
         if id not in by_id:
             raise InputError(f"{path}: no scores of an item ({id!r}; {len(wanted):,} are wanted, {len(by_id):,} are there)")
@@ -137,22 +143,46 @@ def stand_alone(benchmark: Benchmark, recorded: Sequence[Recorded], path: str | 
     """Answers made of recorded votes alone, where the benchmark's data is not at hand.
 
     The lines say what the data would: `n` where all rows are null or only decide, `best` unless the right response comes first
-    by the benchmark's convention, and `label` where its metric needs one.
+    by the benchmark's convention, and `label` where its metric needs one. Lines with ids of pairs (see `base.as_pairs`) are put
+    together to items.
 
     Raises:
         InputError: naming the file and the id of a line that does not.
     """
-    answers = []
+    answers, pairs = [], {}
     for one in recorded:
-        where = f"{path}: item {one.id!r}"
-        try:
-            item = _item(benchmark, one)
-            benchmark.check(item)
-        except InputError as error:
-            raise InputError(f"{where}: {error}") from None
-        _check_width(one, item.n, path)
-        answers.append(Answer(item, one.votes))
+        if named := _PAIR.fullmatch(one.id):
+            pairs.setdefault((one.subset, named[1]), {})[int(named[2]), int(named[3])] = one
+        else:
+            answers.append(_alone(benchmark, one, path))
+    for (subset, id), group in pairs.items():
+        answers.append(_alone_by_pairs(benchmark, Recorded(id, (), subset), group, path))
     return answers
+
+
+_PAIR = re.compile(r"(.+)/(\d+)-(\d+)")
+"""The form of `base.pair_id`."""
+
+
+def _alone(benchmark: Benchmark, one: Recorded, path: str | os.PathLike) -> Answer:
+    try:
+        item = benchmark.complete(_item(benchmark, one))
+    except InputError as error:
+        raise InputError(f"{path}: item {one.id!r}: {error}") from None
+    _check_width(one, item.n, path)
+    return Answer(item, one.votes)
+
+
+def _alone_by_pairs(
+    benchmark: Benchmark, one: Recorded, group: Mapping[tuple[int, int], Recorded], path: str | os.PathLike
+) -> Answer:
+    for pair in group.values():
+        _check_width(pair, 2, path)
+        if pair.line.get("best", 0) != 0:
+            raise InputError(f"{path}: item {pair.id!r}: the first of a pair must be the better one")
+    n = 1 + max(max(pair) for pair in group)
+    item = Item(one.id, n, 0 if benchmark.best_first else None, one.subset, pairs=tuple(group))
+    return Answer(item, by_pair={pair: votes.votes for pair, votes in group.items()})
 
 
 def _item(benchmark: Benchmark, one: Recorded) -> Item:

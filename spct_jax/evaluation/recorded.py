@@ -5,13 +5,13 @@ They are kept as JSON lines, one item a line:
     {"id": "a", "scores": [[7, 3], [5, 6]], "subset": "Chat"}
     {"id": "b", "decision": [0, "tie", null], "subset": "Chat"}
 
-`scores` has one row of n numbers per vote or per order, in input order of the responses, or null where the judge's answer
-could not be read. `decision` stands in its place for a judge that only chooses: the index of the chosen response, "tie", or
-null; where a line has both, the scores are read. Benchmarks that play two games per item (the responses as given, and
-swapped) read rows 0, 2, ... as the first game and rows 1, 3, ... as the second, unless `orders` says how each vote saw the
-responses; either way a row is already mapped back to input order. Optional are, per row, `orders`, `meta` (a meta reward
-model's reward, or null) and `truncated`; and, for a file that is read without the benchmark's data, `n`, `best` and `label`
-(see `benchmarks.base.Item`).
+`scores` has one row of n numbers per vote or per order, in input order of the responses, or null where the judge's answer could
+not be read. `decision` stands in its place for a judge that only chooses: the index of the chosen response, "tie", or null;
+where a line has both, the scores are read. For a single response it is "error" or "no_error". Benchmarks that play two games
+per item (the responses as given, and swapped) read rows 0, 2, ... as the first game and rows 1, 3, ... as the second, unless
+`orders` says how each vote saw the responses; either way a row is already mapped back to input order. Optional are, per row,
+`orders`, `meta` (a meta reward model's reward, or null) and `truncated`; and, for a file that is read without the benchmark's
+data, `n`, `best` and `label` (see `benchmarks.base.Item`).
 """
 
 import dataclasses
@@ -27,6 +27,8 @@ from spct_jax.errors import InputError
 from spct_jax.grm import voting
 
 TIE = "tie"
+ERROR = {"no_error": 0, "error": 1}
+"""What is decided about a single response; either form is read."""
 Decision = int | Literal["tie"]
 _PER_ROW = ("scores", "decision", "orders", "meta", "truncated")
 
@@ -118,20 +120,22 @@ def read(path: str | os.PathLike) -> list[Recorded]:
     """The recorded votes in a .jsonl or .jsonl.gz file, in its order.
 
     Raises:
-        InputError: naming file and line, for an id that is missing or repeated, for fields that have not one value per vote,
-            for rows of different lengths, for scores that are not finite numbers, and for decisions that name no response.
+        InputError: naming file and line, for an id that is missing or repeated in its subset, for fields that have not one
+            value per vote, for rows of different lengths, for scores that are not finite numbers, and for decisions that name
+            no response.
     """
-    found: dict[str, Recorded] = {}
-    lines: dict[str, int] = {}
+    found: dict[tuple[str, str], Recorded] = {}
+    lines: dict[tuple[str, str], int] = {}
     for number, line in read_jsonl(path):
         where = f"{path}:{number}"
         try:
             recorded = _from_line(line)
         except InputError as error:
             raise InputError(f"{where}: {error}") from None
-        if recorded.id in found:
-            raise InputError(f"{where}: duplicate id ({recorded.id!r}, first on line {lines[recorded.id]})")
-        found[recorded.id], lines[recorded.id] = recorded, number
+        key = recorded.subset, recorded.id
+        if key in found:
+            raise InputError(f"{where}: duplicate id ({recorded.id!r}, first on line {lines[key]})")
+        found[key], lines[key] = recorded, number
     if not found:
         raise InputError(f"{path}: holds no recorded scores")
     return list(found.values())
@@ -177,6 +181,8 @@ def _vote(scores: Any, decision: Any, order: Any, meta: Any, truncated: Any) -> 
             if not _is_finite(score):
                 raise InputError(f"score is not finite ({score!r:.40})")
         scores = tuple(scores)
+    if isinstance(decision, str):
+        decision = ERROR.get(decision, decision)
     if decision is not None and decision != TIE and (not _is_integer(decision) or decision < 0):
         raise InputError(f"decision is not the index of a response, 'tie' or null ({decision!r})")
     if order is not None and not (

@@ -82,16 +82,21 @@ class Answer:
         return (a > b) - (a < b)
 
     @property
+    def decides(self) -> bool:
+        """Whether its votes only choose and have no scores."""
+        return any(vote.decision is not None for vote in self.all_votes)
+
+    @property
     def all_votes(self) -> tuple[Vote, ...]:
         """The votes on the item, or on all of its pairs."""
         return self.votes if self.by_pair is None else tuple(vote for votes in self.by_pair.values() for vote in votes)
 
     @functools.cached_property
     def ties(self) -> float:
-        """1 where several responses share the highest total, else 0; by pairs, the share of pairs that tie."""
-        if self.by_pair is None:
+        """1 where several responses share the highest total, else 0; where pairs are what counts, the share that tie."""
+        if self.by_pair is None and (self.item.best is not None or not self.item.pairs):
             return float(voting.is_tie(self.totals))
-        return float(np.mean([self.compare(*pair) == 0 for pair in self.by_pair]))
+        return float(np.mean([self.compare(*pair) == 0 for pair in self.item.pairs]))
 
     @property
     def expected(self) -> float:
@@ -178,7 +183,9 @@ class Benchmark:
         blocks: the credits of the answers, in blocks; the first aggregate of the first is the headline.
         best_first: whether the right response comes first by convention, so that recorded votes need not say which it is.
         responses: how many an item has, for recorded votes that do not show it.
-        check: raises InputError for an item without what the metric needs.
+        by_pairs: whether its usual protocol shows a judge two responses at a time, and not all of an item's.
+        complete: gives an item that recorded votes were read with, without the data, what its label says of it; raises
+            InputError where what the metric needs is missing.
     """
 
     name: str
@@ -190,14 +197,15 @@ class Benchmark:
     blocks: Callable[[Sequence[Answer]], list[Block]]
     best_first: bool = False
     responses: int = 2
-    check: Callable[[Item], None] = lambda item: need_best(item)
+    by_pairs: bool = False
+    complete: Callable[[Item], Item] = lambda item: need_best(item)
 
 
 def as_pairs(items: Iterable[Item]) -> list[Item]:
     """Items of two responses each in place of those of more; pair (i, j) of item a is item a/i-j, the winner first."""
     made = []
     for item in items:
-        made += [_pair(item, pair) for pair in item.pairs] if item.n > 2 else [item]
+        made += [_pair(item, pair) for pair in dict.fromkeys(item.pairs)] if item.n > 2 else [item]
     return made
 
 
@@ -213,10 +221,11 @@ def _pair(item: Item, pair: tuple[int, int]) -> Item:
     return Item(id, 2, 0, item.subset, comparison=shown, unjudgeable=item.unjudgeable)
 
 
-def need_best(item: Item) -> None:
-    """InputError unless it is known which response is the right one."""
+def need_best(item: Item) -> Item:
+    """The same item; InputError unless it is known which response is the right one."""
     if item.best is None:
         raise InputError("no 'best', the index of the right response")
+    return item
 
 
 def standard(answers: Sequence[Answer]) -> dict[str, np.ndarray]:

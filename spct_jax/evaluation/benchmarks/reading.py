@@ -3,8 +3,8 @@
 import os
 import pathlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
 
 from spct_jax.data.comparison import Comparison, Turn
 from spct_jax.data.formats import open_rows
@@ -13,6 +13,7 @@ from spct_jax.errors import InputError
 from spct_jax.evaluation.benchmarks.base import Item
 
 Row = Mapping[str, Any]
+T = TypeVar("T")
 
 
 def find(path: str | os.PathLike, *names: str) -> list[pathlib.Path]:
@@ -39,6 +40,13 @@ def items(
         InputError: naming file and row, of a bad row (with `on_bad` 'skip' it is counted and left out), or of the file.
     """
     made: list[Item] = []
+    for new in parsed(path, on_bad, report, make):
+        made += [new] if isinstance(new, Item) else new
+    return made
+
+
+def parsed(path: str | os.PathLike, on_bad: OnBad, report: ReadReport, parse: Callable[[Row, int], T]) -> Iterator[T]:
+    """What `parse(row, index)` makes of the rows of one file; errors are those of `items`."""
     rows = open_rows(str(path))
     for index in range(len(rows)):
         report.read += 1
@@ -49,13 +57,12 @@ def items(
             report.drop(error, where, on_bad)
             continue
         try:
-            new = make(row, index)
+            new = parse(row, index)
         except InputError as error:
             report.drop(InputError(f"{where}: {error}"), where, on_bad)
         else:
-            made += [new] if isinstance(new, Item) else new
-            report.used += 1
-    return made
+            report.used += new != []
+            yield new
 
 
 def check_ids(items: Sequence[Item], path: str | os.PathLike) -> list[Item]:
@@ -97,9 +104,14 @@ def text(row: Row, field: str) -> str:
 def one_of(row: Row, field: str, choices: Sequence[Any]) -> Any:
     """A field that must be there and one of the choices."""
     value = field_of(row, field)
-    if isinstance(value, bool) or value not in choices:
+    if not any(value == choice and type(value) is type(choice) for choice in choices):
         raise InputError(f"{field} is not one of {', '.join(map(str, choices))} ({value!r:.60})")
     return value
+
+
+def turns(row: Row, field: str) -> list[dict[str, Any]]:
+    """A field that must be there and a list of messages; of each, its role and content."""
+    return [{"role": turn.get("role"), "content": turn.get("content")} for turn in list_of(row, field, dict)]
 
 
 def list_of(row: Row, field: str, kind: type | tuple[type, ...], length: int | None = None) -> list:

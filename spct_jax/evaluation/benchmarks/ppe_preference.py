@@ -1,0 +1,47 @@
+"""PPE Preference [Frick et al., 2024]: 16,038 pairs with people's votes from Chatbot Arena; 10.2 thousand without ties.
+
+Metric of the SPCT paper (and of J1): accuracy on the pairs that people did not call a tie. How the official code counts a
+judge's ties is not verified: `official` takes them as wrong.
+"""
+
+import os
+from collections.abc import Sequence
+
+from spct_jax.data.jsonl import OnBad, ReadReport
+from spct_jax.evaluation.benchmarks import base, reading
+
+_WINNERS = ("model_a", "model_b", "tie", "tie (bothbad)")
+
+
+def _read(path: str | os.PathLike, on_bad: OnBad, report: ReadReport) -> list[base.Item]:
+    def make(row: reading.Row, index: int) -> list[base.Item]:
+        winner = reading.one_of(row, "winner", _WINNERS)
+        if winner.startswith("tie"):
+            report.skip("people voted for a tie")
+            return []
+        best, responses = _WINNERS.index(winner), [row.get("response_1"), row.get("response_2")]
+        language = "English" if row.get("language", "English") == "English" else "other languages"
+        id = str(reading.field_of(row, "question_id"))
+        return [reading.item(id, reading.field_of(row, "prompt"), responses, best, language)]
+
+    items = []
+    for file in reading.find(path, "*.parquet", "*.jsonl", "*.jsonl.gz", "*.json"):
+        items += reading.items(file, on_bad, report, make)
+    return reading.check_ids(items, path)
+
+
+def _blocks(answers: Sequence[base.Answer]) -> list[base.Block]:
+    subsets = [answer.item.subset for answer in answers]
+    columns = base.standard(answers)
+    return [base.Block(subsets, {"official": columns["strict"]} | columns, {"all items": base.micro(subsets)})]
+
+
+BENCHMARK = base.Benchmark(
+    name="ppe_preference",
+    title="PPE Preference",
+    licence="prompts CC-BY-4.0, outputs under their providers' terms; for benchmarking, not for training",
+    data="the split `test` of lmarena-ai/PPE-Human-Preference-V1, as parquet or JSON",
+    metric="accuracy on the pairs without a tie",
+    read=_read,
+    blocks=_blocks,
+)

@@ -1,0 +1,54 @@
+"""Pairs of which people may have said that they are equally good: three classes, of which a tie is one.
+
+An item's label is 0, 1 or "tie"; its `best` is None for a tie. A judge that scores says "tie" where its totals differ by no
+more than a band, per vote; with a band of 0 only where they are equal.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+from spct_jax.errors import InputError
+from spct_jax.evaluation.benchmarks import base
+from spct_jax.evaluation.recorded import TIE
+
+CLASSES = (0, 1, TIE)
+Class = int | str
+
+
+def complete(item: base.Item) -> base.Item:
+    """An item with its label, from `label` or else from `best`; InputError where there is neither."""
+    label = item.best if item.label is None else item.label
+    if isinstance(label, bool) or label not in CLASSES or item.n != 2:
+        raise InputError(f"no 'label' for two responses: 0, 1 or \"tie\" ({label!r})")
+    return dataclasses.replace(item, label=label, best=None if label == TIE else label)
+
+
+def verdict(answer: base.Answer | None, band: float = 0.0) -> Class | None:
+    """The class that the votes name; None where none could be read."""
+    totals = None if answer is None else answer.totals
+    if totals is None:
+        return None
+    difference = (totals[0] - totals[1]) / sum(vote.valid for vote in answer.votes)
+    return TIE if abs(difference) <= band else int(difference < 0)
+
+
+def macro_scores(truth: Sequence[Class], said: Sequence[Class]) -> tuple[float, float, float]:
+    """Precision, recall and F1, each the plain mean over the classes that occur in either; 0 where it is 0/0."""
+    scores = []
+    for one in CLASSES:
+        both = sum(a == b == one for a, b in zip(truth, said, strict=True))
+        named, there = sum(b == one for b in said), sum(a == one for a in truth)
+        if named or there:
+            precision, recall = both / max(named, 1), both / max(there, 1)
+            scores.append((precision, recall, 2 * precision * recall / max(precision + recall, 1e-300)))
+    return tuple(np.mean(scores, axis=0).tolist())
+
+
+def decided(answers: Sequence[base.Answer], name: str) -> list[base.Block]:
+    """The usual columns over the items without a tie, as an aggregate of this name; nothing where there are none."""
+    clear = [answer for answer in answers if answer.item.best is not None]
+    if not clear:
+        return []
+    return [base.Block([name] * len(clear), base.standard(clear), {name: {name: 1.0}})]
