@@ -23,6 +23,7 @@ from spct_jax.grm import voting
 from spct_jax.judging import adaptive
 from spct_jax.judging.judge import Judge
 from spct_jax.judging.options import Options
+from spct_jax.judging.verdicts import sample_to_json
 from spct_jax.reporting import run_files
 from spct_jax.reporting.plots import BLUE, GREY, VERMILLION
 from spct_jax.sharding.config import MeshConfig
@@ -87,7 +88,7 @@ def live(run: run_files.RunFiles, policy: str, rows: list[dict], k: int, error: 
         buckets=(*(tuple(b) for b in settings["buckets"]), (data["max_prompt"], data["max_completion"])),
         batch_size=settings["slots"] // Options(k=k).branches,
     )
-    drawn = [{**row, "samples": [dataclasses.asdict(s) for s in v.samples]} for row, v in zip(rows, verdicts, strict=True)]
+    drawn = [{**row, "samples": [sample_to_json(s) for s in v.samples]} for row, v in zip(rows, verdicts, strict=True)]
     same = all(
         tuple(a["scores"] or ()) == tuple(b["scores"] or ())
         for new, old in zip(drawn, rows, strict=True)

@@ -20,7 +20,7 @@ from spct_jax.evaluation.benchmarks import held_out
 from spct_jax.judging.models import Model, Models
 from spct_jax.judging.options import Options
 from spct_jax.judging.scheduler import Scheduler
-from spct_jax.judging.verdicts import Verdict
+from spct_jax.judging.verdicts import Verdict, sample_to_json
 from spct_jax.training import parameters, performance
 from spct_jax.training.context import Run
 
@@ -137,7 +137,7 @@ def _run_pass(run: Run, directory: pathlib.Path, comparisons: Sequence[Compariso
 
 
 def _record(comparison: Comparison, verdict: Verdict, keep_text: bool) -> dict:
-    samples = [dataclasses.asdict(sample) for sample in verdict.samples]
+    samples = [sample_to_json(sample) for sample in verdict.samples]
     if not keep_text:
         samples = [sample | {"text": None} for sample in samples]
     return {

@@ -40,19 +40,23 @@ class Tally:
         return float(self.tied.mean())
 
 
-def tally(rows: Sequence[Mapping], k: int, k_meta: int | None = None) -> Tally:
-    """Judges each problem by its first k samples' vote (Eq. 14), or by that of the k_meta the meta RM rates best."""
+def tally(rows: Sequence[Mapping], k: int, k_meta: int | None = None, read: str = "scores") -> Tally:
+    """Judges each problem by its first k samples' vote (Eq. 14), or by that of the k_meta the meta RM rates best.
+
+    `read` is the field of a sample that votes: its `scores`, or its `expected` ones.
+    """
     credit, tied = np.empty(len(rows)), np.empty(len(rows), bool)
     for index, row in enumerate(rows):
-        totals = vote(row, k, k_meta)
+        totals = vote(row, k, k_meta, read)
         credit[index] = voting.expected_credit(totals, row["best"], row["n"])
         tied[index] = voting.is_tie(totals)
     return Tally(credit, tied)
 
 
-def vote(row: Mapping, k: int, k_meta: int | None = None) -> tuple | None:
-    """The summed score of each response over the votes that count, or None if none of them parsed."""
-    return recorded.totals(recorded.from_verdict(row).first(k, k_meta).votes, row["n"])
+def vote(row: Mapping, k: int, k_meta: int | None = None, read: str = "scores") -> tuple | None:
+    """The summed score of each response over the votes that count, or None if none of them parsed; `read` as in `tally`."""
+    totals = recorded.totals(recorded.from_verdict(row, read=read).first(k, k_meta).votes, row["n"])
+    return voting.rounded(totals) if read == "expected" else totals
 
 
 def votes(measure: str) -> int:

@@ -85,11 +85,16 @@ def totals(votes: Sequence[Vote], n: int) -> tuple[float, ...] | None:
     return voting.sum_vote([vote.points(n) for vote in votes], n)
 
 
-def from_verdict(record: Mapping[str, Any], subset: str = "") -> Recorded:
-    """The votes in the JSON object of a verdict (`judging.verdicts.to_json`, or a line of a run's `evaluate/*.jsonl`)."""
+def from_verdict(record: Mapping[str, Any], subset: str = "", read: str | None = None) -> Recorded:
+    """The votes in the JSON object of a verdict (`judging.verdicts.to_json`, or a line of a run's `evaluate/*.jsonl`).
+
+    `read` is the field of a sample that votes, `scores` or `expected`; None for the expected scores where they were read.
+    """
+    if read is None:
+        read = "expected" if any("expected" in sample for sample in record["samples"]) else "scores"
     votes = tuple(
         Vote(
-            scores=None if sample["scores"] is None else tuple(sample["scores"]),
+            scores=None if sample[read] is None else tuple(sample[read]),
             order=tuple(sample["order"]) if "order" in sample else None,
             meta=sample.get("meta"),
             truncated=sample.get("truncated"),

@@ -25,20 +25,25 @@ def parse(text: str, n: int, *, parts: Sequence[str] = (), low: int = 1, high: i
     Returns:
         n scores in the order the responses were shown, or None.
     """
+    scores = tuple(int(text[start:end]) for start, end in spans(text, n, parts=parts) or ())
+    return scores if scores and all(low <= score <= high for score in scores) else None
+
+
+def spans(text: str, n: int, *, parts: Sequence[str] = ()) -> tuple[tuple[int, int], ...] | None:
+    """Where `parse` finds the n integers, whatever their range: (first character, one past the last) of each, or None."""
+    at = 0
     if parts:
-        _, *after = _label(parts[-1]).split(text)
-        text = after[-1] if after else ""
-    start = None
-    for match in _BOX.finditer(text):
-        start = match.end()
+        at = max((match.end() for match in _label(parts[-1]).finditer(text)), default=len(text))
+    start = max((match.end() for match in _BOX.finditer(text, at)), default=None)
     end = -1 if start is None else text.find("}", start)
     if end < 0 or text.count(",", start, end) != n - 1:
         return None
-    items = [item.strip() for item in text[start:end].split(",")]
-    if not all(map(_INTEGER.fullmatch, items)):
-        return None
-    scores = tuple(map(int, items))
-    return scores if all(low <= score <= high for score in scores) else None
+    found = []
+    for item in text[start:end].split(","):
+        first = start + len(item) - len(item.lstrip())
+        found.append((first, first + len(item.strip())))
+        start += len(item) + 1
+    return tuple(found) if all(_INTEGER.fullmatch(text, *span) for span in found) else None
 
 
 def parse_choice(text: str, n: int, parts: Sequence[str] = ()) -> int | None:

@@ -56,6 +56,11 @@ def trusted(samples: Sequence[Sample], meta: Sequence[float | None], k_meta: int
     return sorted(parsed, key=ranks.__getitem__, reverse=True)[:k_meta]
 
 
+def rounded(totals: Sequence[float] | None) -> tuple[float, ...] | None:
+    """Sums of expected scores, rounded to six decimals: equal ones are equal in whatever order they were added."""
+    return None if totals is None else tuple(round(total, 6) for total in totals)
+
+
 def expected_credit(totals: Sequence[float] | None, best: int, n: int) -> float:
     """The chance that a random choice among the top responses is the best one.
 

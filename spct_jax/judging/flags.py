@@ -11,10 +11,14 @@ from spct_jax import checkpoints, field_bounds, sharding
 from spct_jax.errors import InputError
 from spct_jax.grm.config import PromptConfig
 from spct_jax.judging.judge import Judge
-from spct_jax.judging.options import MODES, Options
+from spct_jax.judging.options import MODES, READS, Options
 from spct_jax.sharding.config import STRATEGIES, MeshConfig
 
 flags.disclaim_key_flags()  # those defined here belong to the command, so that its --help shows them
+
+
+LATER = {"read": "sampled"}
+"""Options that are named among the settings only if they have another value than this."""
 
 
 class JudgeFlags:
@@ -31,6 +35,7 @@ class JudgeFlags:
             "template", None, "Wording of the task, by name or file; default: the checkpoint's own.", **own
         )
         mode = "Scores of every response, or an LLM judge's choice of one, counted or weighted."
+        read = "What a critique's vote is: the integers it holds, or the mean over all that could stand there."
         prompt = "Longest prompt, in tokens; a longer one is an error. Default: 8192, or what the model has."
         self.batch_size = flags.DEFINE_integer("batch_size", None, "Rows of prompts at a time; default: 16.", **own)
         self._sampling = (
@@ -40,6 +45,7 @@ class JudgeFlags:
             flags.DEFINE_integer("seed", 0, "Of samples and orders.", **own),
             flags.DEFINE_enum("order", "balanced", ("balanced", "random"), "In which orders the responses are shown.", **own),
             flags.DEFINE_enum("mode", "scores", MODES, mode, **own),
+            flags.DEFINE_enum("read", "sampled", READS, read, **own),
             flags.DEFINE_integer("max_new_tokens", 1024, "Longest critique, in tokens.", **own),
             flags.DEFINE_integer("max_prompt", None, prompt, **own),
             self.batch_size,
@@ -80,7 +86,9 @@ class JudgeFlags:
         named = (self.checkpoint, self.meta_checkpoint)
         where = {flag.name: flag.value and os.path.realpath(flag.value) for flag in named}
         where |= {self.template.name: self.template.value}
-        return where | {name: value for name, value in options.items() if name != self.batch_size.name}
+        settings = where | {name: value for name, value in options.items() if name != self.batch_size.name}
+        # Where a later option is not used, an output that was begun without it can be continued.
+        return {name: value for name, value in settings.items() if LATER.get(name, ...) != value}
 
     def load(self) -> Judge:
         """The judge on its devices."""

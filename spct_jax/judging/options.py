@@ -11,6 +11,7 @@ from spct_jax.models.config import ModelConfig
 LONGEST_PROMPT = 8192
 """Tokens of the longest prompt where nothing else limits it."""
 MODES = ("scores", "choice", "token_prob")
+READS = ("sampled", "expected")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +38,9 @@ class Options:
     mode: str = one_of("scores", MODES)
     """`scores`: pointwise scores, summed. `choice`: an LLM judge names the best response, and votes count (Eq. 13).
     `token_prob`: as `choice`, each vote weighted by the probabilities of the responses' numbers."""
+    read: str = one_of("sampled", READS)
+    """What a critique's vote is: `sampled`, the integers it holds, or `expected`, the means over all that could stand there; see
+    `judging.expected`."""
     adaptive: float = bounded(0.0, 0, 1, ends="[)")
     """Stop drawing once the estimated chance that all k samples would give another verdict is below this; 0: never."""
     rounds: int = bounded(1, 1, 65536)
@@ -50,6 +54,10 @@ class Options:
             raise InputError(f"k_meta: {self.k_meta} is more than the {self.k} samples of k")
         if self.adaptive and self.mode == "token_prob":
             raise InputError("adaptive and mode='token_prob' exclude each other: votes are weighted when all are drawn")
+        if self.read == "expected" and self.mode != "scores":
+            raise InputError(f"read='expected' and mode={self.mode!r} exclude each other: an LLM judge's choice is no score")
+        if self.adaptive and self.read == "expected":
+            raise InputError("adaptive and read='expected' exclude each other: expected scores are read when all are drawn")
         if self.adaptive and self.k_meta:
             raise InputError("adaptive and k_meta exclude each other: which samples the meta RM keeps is known at the end only")
 
@@ -65,8 +73,8 @@ class Options:
 
     @property
     def rescores(self) -> bool:
-        """Whether critiques are read once more when they are drawn: by the meta RM, or for the probabilities of a choice."""
-        return bool(self.k_meta) or self.mode == "token_prob"
+        """Whether critiques are read once more when they are drawn: by the meta RM, or for probabilities of what they say."""
+        return bool(self.k_meta) or self.mode == "token_prob" or self.read == "expected"
 
     @property
     def longest_prompt(self) -> int:

@@ -104,7 +104,7 @@ class Scheduler:
                 for completion in finished:
                     self._read(completion)
                 finished = engine.collect() if engine is not None else []
-                if engine is None or (begun[0].orders_to_rescore and len(begun) >= self._window):
+                if engine is None or (begun[0].to_rescore and len(begun) >= self._window):
                     self._conclude(self._rescorer.flush(only_full=False))
 
     def _has_room(self, begun: Sequence[Task]) -> bool:

@@ -54,8 +54,8 @@ class Task:
     samples: dict[int, Sample] = dataclasses.field(default_factory=dict)
     tokens: dict[int, list[int]] = dataclasses.field(default_factory=dict)
     """Of every sample, where samples are rescored."""
-    orders_to_rescore: int = 0
-    """Orders whose critiques wait to be rescored."""
+    to_rescore: int = 0
+    """Readings of its critiques, by order, that are not done yet."""
 
     @property
     def size(self) -> int:
@@ -108,11 +108,14 @@ def _encoded(
 def vote(task: Task, options: Options) -> Verdict:
     """The verdict that a task's samples add up to (Eq. 14; with a meta RM the guided vote)."""
     samples = tuple(task.samples[s] for s in range(task.planned))
-    scores, n = [sample.scores for sample in samples], task.comparison.n
+    expected, n = options.read == "expected", task.comparison.n
+    scores = [sample.expected if expected else sample.scores for sample in samples]
     if options.k_meta:
         totals = voting.guided_vote(scores, [sample.meta for sample in samples], options.k_meta, n)
     else:
         totals = voting.sum_vote(scores, n)
+    if expected:
+        totals = voting.rounded(totals)
     top = voting.winners(totals)
     return Verdict(
         id=task.comparison.id,

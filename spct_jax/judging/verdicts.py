@@ -25,6 +25,8 @@ class Sample:
     """Whether the critique was cut at the limit of tokens, and so is not read."""
     tokens: int = 0
     """Length of the completion, terminator included."""
+    expected: tuple[float, ...] | None = None
+    """Per response, in input order, the mean over all scores that could stand there; None unless it was asked for."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +35,8 @@ class Verdict:
 
     id: str
     scores: tuple[float, ...] | None
-    """Summed score per response (Eq. 14; the guided vote's with a meta RM); None if no critique parsed."""
+    """Summed score per response (Eq. 14; the guided vote's with a meta RM), or summed expected score; None if no critique
+    parsed."""
     best: int | None
     """The response with the highest sum; None if several share it."""
     tied: tuple[int, ...]
@@ -50,12 +53,21 @@ class Verdict:
 def to_json(verdict: Verdict) -> dict[str, Any]:
     """The JSON object of a verdict; a meta reward that is not finite becomes null, since JSON cannot write it."""
     record = dataclasses.asdict(verdict)
+    record["samples"] = [sample_to_json(sample) for sample in verdict.samples]
+    read_expected = any("expected" in sample for sample in record["samples"])
     for sample in record["samples"]:
         del sample["tokens"]
+        if read_expected:
+            sample.setdefault("expected", None)
         if sample["meta"] is not None and not math.isfinite(sample["meta"]):
             sample["meta"] = None
     fields = ("id", "scores", "best", "tied", "k", "valid", "truncated", "samples")
     return {field: record[field] for field in fields}
+
+
+def sample_to_json(sample: Sample) -> dict[str, Any]:
+    """The fields of a sample, `expected` only if it was read."""
+    return {name: value for name, value in dataclasses.asdict(sample).items() if name != "expected" or value is not None}
 
 
 class Summary:
