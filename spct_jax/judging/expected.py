@@ -7,8 +7,8 @@ model's own distribution, that of temperature 1, whatever the temperature that c
 P(v) is the probability of the tokens that spell v at this place. Which these are depends on the tokenizer: "10" is one piece or
 two, and a brace, a space or a comma can be in one piece with a digit. So the text from the last gap before the score to the
 first gap after it (see `Tokenizer.separates`) is tokenised with each v in turn, and v is spelt by the tokens up to the one that
-holds its last digit. If one spelling begins another, as "1" does "1", "0", then P(1) = P("1") - P("1", "0"): a 1 that goes on to
-be 10 is no 1. Other spellings of v do not count, nor does what else follows its last digit.
+holds its last digit. If one spelling begins another, as "1" does "1", "0", then P(1) = P("1") - P("1", "0"): a 1 that becomes
+10 is no 1. Other spellings of v do not count, nor does what else follows its last digit.
 
 Nothing is sampled for this. The tokens by which spellings begin are *contexts*. A context that the critique itself goes through
 is a position in it; any other one (after "1", if 8 was drawn) is the end of a branch of its own. Critiques and such branches

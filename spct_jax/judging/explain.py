@@ -62,6 +62,8 @@ def explanation(comparison: Comparison, record: Mapping[str, Any]) -> str:
 def _read(sample: Mapping[str, Any]) -> str:
     unread = "cut at the limit of tokens, not read" if sample["truncated"] else "no scores that can be read"
     scores = unread if sample["scores"] is None else _listed(sample["scores"])
+    if sample.get("expected"):
+        scores += f"; expected: {_listed(sample['expected'])}"
     meta = "" if sample["meta"] is None else f"; meta reward {sample['meta']:.3f}"
     return f"=> {scores}{meta}"
 
@@ -71,7 +73,8 @@ def _vote_table(samples: Sequence[Mapping[str, Any]], totals: Sequence[float] | 
     rows = [["votes", *(f"response {number}" for number in range(1, n + 1)), *["meta reward"] * guided]]
     for number, sample in enumerate(samples, 1):
         meta = "-" if sample["meta"] is None else f"{sample['meta']:.3f}"
-        scores = ["-"] * n if sample["scores"] is None else [f"{score:g}" for score in sample["scores"]]
+        counted = _counted(sample)
+        scores = ["-"] * n if counted is None else [f"{score:g}" for score in counted]
         rows.append([f"sample {number}", *scores, *[meta] * guided])
     if totals is not None:
         rows.append(["total", *(f"{total:g}" for total in totals), *[""] * guided])
@@ -80,10 +83,15 @@ def _vote_table(samples: Sequence[Mapping[str, Any]], totals: Sequence[float] | 
     for first, *cells in rows:
         cells = (cell.rjust(width) for cell, width in zip(cells, widths[1:], strict=True))
         lines.append("  ".join([first.ljust(widths[0]), *cells]).rstrip())
-    everything = voting.sum_vote([sample["scores"] for sample in samples], n)
-    if guided and totals is not None and list(totals) != list(everything):
+    everything = voting.sum_vote([_counted(sample) for sample in samples], n)
+    if guided and totals is not None and voting.rounded(totals) != voting.rounded(everything):
         lines.append("(The total is of the samples that the meta reward model trusts most.)")
     return "\n".join(lines)
+
+
+def _counted(sample: Mapping[str, Any]) -> Sequence[float] | None:
+    """What a sample counts for: its expected scores where they were read, else its scores."""
+    return sample.get("expected", sample["scores"])
 
 
 def _outcome(totals: Sequence[float] | None, valid: int, drawn: int) -> str:

@@ -39,7 +39,7 @@ class Options:
     """`scores`: pointwise scores, summed. `choice`: an LLM judge names the best response, and votes count (Eq. 13).
     `token_prob`: as `choice`, each vote weighted by the probabilities of the responses' numbers."""
     read: str = one_of("sampled", READS)
-    """What a critique's vote is: `sampled`, the integers it holds, or `expected`, the means over all that could stand there; see
+    """What a critique's vote is: `sampled`, the integers it holds, or `expected`, the means over all that could be there; see
     `judging.expected`."""
     adaptive: float = bounded(0.0, 0, 1, ends="[)")
     """Stop drawing once the estimated chance that all k samples would give another verdict is below this; 0: never."""

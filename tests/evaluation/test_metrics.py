@@ -27,6 +27,18 @@ def test_worked_example_of_the_paper():
     assert metrics.vote(example, 4, k_meta=2) == (5, 13)
 
 
+def test_expected_scores_vote_where_they_are_asked_for():
+    """Sums of floats that are equal but for rounding are a tie."""
+    example = row(0, [5, 5], [6, 6], None, meta=[2.0, 1.0, None])
+    for sample, expected in zip(example["samples"], ([0.1, 0.3], [0.2, 0.0], None), strict=True):
+        sample["expected"] = expected
+    assert metrics.vote(example, 3) == (11, 11)
+    assert metrics.vote(example, 3, read="expected") == (0.3, 0.3)
+    assert metrics.vote(example, 3, k_meta=1, read="expected") == (0.1, 0.3)
+    tally = metrics.tally([example], 2, read="expected")
+    assert tally.accuracy == 0.5 and tally.tie_rate == 1
+
+
 def test_votes_are_a_prefix_and_ties_share_credit():
     rows = [
         row(0, [5, 5], [6, 1]),  # a tie at first, settled by the second

@@ -58,6 +58,24 @@ def test_a_verdict_explained():
     )
 
 
+def test_expected_scores_are_told_and_counted():
+    asked = Comparison(conversation=[{"role": "user", "content": "Hi"}], responses=["good", "bad"])
+    common = {"meta": None, "text": "z", "truncated": False}
+    samples = [
+        {"order": [1, 0], "scores": [8, 3], "expected": [7.5, 3.25], **common},
+        {"order": [0, 1], "scores": None, "expected": None, **common},
+    ]
+    record = {"id": "x", "scores": [7.5, 3.25], "best": 0, "tied": [], "k": 2, "valid": 1, "truncated": 0, "samples": samples}
+    *_, first, second, table, outcome = explain.explanation(asked, record).split("\n\n")
+    assert "=> response 1: 8, response 2: 3; expected: response 1: 7.5, response 2: 3.25" in first and "no scores" in second
+    assert table.splitlines()[1:] == [
+        "sample 1         7.5        3.25",
+        "sample 2           -           -",
+        "total            7.5        3.25",
+    ]
+    assert outcome == "Response 1 wins by 4.25, 7.5 to 3.25; 1 of 2 samples could be read."
+
+
 @pytest.mark.parametrize(
     ("scores", "ending"),
     [

@@ -10,6 +10,12 @@ def test_a_meta_reward_that_is_not_finite_becomes_null():
     assert verdicts.to_json(verdict)["samples"][0]["meta"] is None
 
 
+def test_expected_scores_are_in_all_samples_or_in_none():
+    read, unread = Sample((0,), (7,), None, "", expected=(6.5,)), Sample((0,), None, None, "")
+    of = [verdicts.to_json(Verdict("x", (6.5,), 0, (), 2, 1, 0, samples)) for samples in ((read, unread), (unread, unread))]
+    assert [[sample.get("expected", "absent") for sample in one["samples"]] for one in of] == [[(6.5,), None], ["absent"] * 2]
+
+
 def test_summary_by_hand():
     summary = verdicts.Summary()
 

@@ -1,0 +1,27 @@
+"""What the flags of a judge become."""
+
+import pytest
+from absl import flags
+
+from spct_jax.errors import InputError
+from spct_jax.judging.flags import JudgeFlags
+
+
+def parsed(*arguments):
+    values = flags.FlagValues()
+    judge = JudgeFlags(values)
+    values(["judge", *arguments])
+    return judge
+
+
+def test_how_scores_are_read_is_among_the_settings_only_if_it_is_not_as_before():
+    usual, expected = parsed(), parsed("--read=expected")
+    assert usual.options(k=4)["read"] == "sampled" and "read" not in usual.settings(usual.options(k=4))
+    assert expected.settings(expected.options(k=4)) == usual.settings(usual.options(k=4)) | {"read": "expected"}
+
+
+def test_reading_that_goes_with_nothing_else_is_refused():
+    with pytest.raises(InputError, match="^--read='expected' and mode='choice' exclude each other"):
+        parsed("--read=expected", "--mode=choice").options(k=4)
+    with pytest.raises(InputError, match="^--adaptive and read='expected' exclude each other"):
+        parsed("--read=expected").options(k=4, adaptive=0.1)
