@@ -14,8 +14,8 @@ from spct_jax import config as config_lib
 from spct_jax.models import sizes
 
 
-def get_config() -> config_lib.Config:
-    """The experiment."""
+def get_config(system: str = "") -> config_lib.Config:
+    """The experiment, or a baseline of it: `config.SYSTEMS`."""
     config = config_lib.paper(sizes.get("gemma2_9b"))
     config.mesh = config_lib.MeshConfig(strategy="fsdp_tensor", tensor=4, rollout="tensor")
     config.rl.rollout_parts = 4
@@ -23,4 +23,4 @@ def get_config() -> config_lib.Config:
     config.rl.accumulate, config.meta_rm.accumulate = 32, 44
     config.rft.accumulate = 8 * config.rl.accumulate
     config.sft.accumulate = 2 * config.rl.accumulate
-    return config
+    return config_lib.as_system(config, system)

@@ -3,7 +3,10 @@
     python -m spct_jax.train --workdir=runs/tiny                                         # the default is this experiment
     python -m spct_jax.train --workdir=runs/tiny_no_kl --config=experiments/tiny.py:no_kl  # an ablation
 
-Ablations, one flag each: `no_principles` (verdicts without a Specific Criteria part), `no_rejection` (cold start, then RL),
+    python -m spct_jax.train --workdir=runs/tiny_btrm --config=experiments/tiny.py:btrm    # a baseline
+
+Baselines, the rows of the paper's Table 2: `grm` (no meta RM), `rft_only`, `no_principles` (verdicts without a part that names
+criteria), `btrm`, `pairrm`. Ablations, one flag each: `no_rejection` (cold start, then RL),
 `no_hint` (rejection sampling without hinted draws), `no_kl` (beta 0), `drop_solved` (RL of two thirds of the steps, without
 what the cold start solves; rejection sampling then draws on all training comparisons, as in `all_drawn`, to compare with),
 `meta_draws` (the meta RM learns from draws of the final policy instead of RL's rollouts).
@@ -12,10 +15,6 @@ What to expect: docs/results/tiny.md.
 
 from spct_jax import config as config_lib
 from spct_jax.errors import InputError
-
-
-def _no_principles(config):
-    config.prompt.template = "short_no_principles"
 
 
 def _no_rejection(config):
@@ -45,7 +44,6 @@ def _no_kl(config):
 
 
 ABLATIONS = {
-    "no_principles": _no_principles,
     "no_rejection": _no_rejection,
     "no_hint": _no_hint,
     "no_kl": _no_kl,
@@ -56,10 +54,11 @@ ABLATIONS = {
 
 
 def get_config(ablation: str = "") -> config_lib.Config:
-    """The tiny experiment, or one ablation of it."""
+    """The tiny experiment, one ablation of it, or a baseline."""
     config = config_lib.tiny()
-    if ablation:
-        if ablation not in ABLATIONS:
-            raise InputError(f"unknown ablation {ablation!r}; known: {', '.join(ABLATIONS)}")
+    if ablation and ablation not in ABLATIONS | config_lib.SYSTEMS:
+        raise InputError(f"unknown ablation {ablation!r}; known: {', '.join((*ABLATIONS, *config_lib.SYSTEMS))}")
+    if ablation in ABLATIONS:
         ABLATIONS[ablation](config)
-    return config
+        return config
+    return config_lib.as_system(config, ablation)

@@ -8,12 +8,12 @@ from collections import Counter
 from collections.abc import Callable
 
 from spct_jax import checkpoints, distributed, files, locks, memory
-from spct_jax.config import Config, check_positions, validate
+from spct_jax.config import BASELINES, Config, check_positions, validate
 from spct_jax.errors import InputError
 from spct_jax.evaluation import evaluate
 from spct_jax.grm.prompts import Prompter
 from spct_jax.reporting import report
-from spct_jax.training import grpo, meta, provenance, rejection, sft
+from spct_jax.training import btrm, grpo, meta, pairrm, provenance, rejection, sft
 from spct_jax.training.context import Run, make_layouts
 from spct_jax.training.data import demonstrations, drop_misfits, load_dataset, load_tokenizer, name_templates
 from spct_jax.training.parameters import LostStepsError, architecture
@@ -24,6 +24,8 @@ STAGES: dict[str, Callable[[Run], dict]] = {
     "rft": sft.run_rft,
     "rl": grpo.run_rl,
     "meta_rm": meta.run_meta_rm,
+    "btrm": btrm.run_btrm,
+    "pairrm": pairrm.run_pairrm,
     "evaluate": evaluate.run_evaluation,
 }
 
@@ -123,7 +125,7 @@ def check(run: Run) -> None:
             skipped = dict(sum((Counter(left_out) for _, left_out in found), Counter()))
             reason = f"none fits: {skipped}" if skipped else "there are none"
             raise InputError(f"config.data.{toy}demonstrations: sft needs demonstrations ({reason})")
-    for stage in ("rejection", "rft", "rl", "meta_rm"):
+    for stage in ("rejection", "rft", "rl", "meta_rm", *BASELINES):
         if stage in stages and not len(run.dataset.train):
             raise InputError(f"config.data.{toy}train: {stage} needs comparisons, and there are none")
     if "evaluate" in stages:

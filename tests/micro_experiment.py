@@ -17,6 +17,8 @@ def make_config():
     config.rl.batch_size = 8
     config.meta_rm.steps = 2
     config.meta_rm.batch_size = 8
+    config.btrm.steps = config.pairrm.steps = 2
+    config.btrm.batch_size = config.pairrm.batch_size = 8
     config.evaluation.problems = 10
     config.evaluation.k = (1, 4)
     config.evaluation.buckets = ((68, 60),)

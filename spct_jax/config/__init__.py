@@ -1,7 +1,8 @@
 """Experiments: typed dataclasses, one per concern, every field with its meaning and range, composed here."""
 
 from spct_jax.config.presets import paper, tiny
-from spct_jax.config.schema import POLICIES, STAGES, Config, check_positions, validate
+from spct_jax.config.schema import BASELINES, POLICIES, SPCT, STAGES, Config, check_positions, validate
+from spct_jax.config.systems import SYSTEMS, as_system
 from spct_jax.data.config import DATA_FILES, DataConfig
 from spct_jax.evaluation.config import EvaluationConfig
 from spct_jax.grm.config import PromptConfig
@@ -12,6 +13,7 @@ from spct_jax.training.config import (
     CheckpointConfig,
     MetaRMConfig,
     OptimizerConfig,
+    PreferenceConfig,
     RejectionConfig,
     RFTConfig,
     RLConfig,
@@ -19,10 +21,13 @@ from spct_jax.training.config import (
 )
 
 __all__ = [
+    "BASELINES",
     "DATA_FILES",
     "POLICIES",
+    "SPCT",
     "STAGES",
     "STRATEGIES",
+    "SYSTEMS",
     "CheckpointConfig",
     "Config",
     "DataConfig",
@@ -31,12 +36,14 @@ __all__ = [
     "MetaRMConfig",
     "ModelConfig",
     "OptimizerConfig",
+    "PreferenceConfig",
     "PromptConfig",
     "RFTConfig",
     "RLConfig",
     "RejectionConfig",
     "SFTConfig",
     "ToyConfig",
+    "as_system",
     "check_positions",
     "paper",
     "tiny",

@@ -11,6 +11,7 @@ from spct_jax.training.config import (
     CheckpointConfig,
     MetaRMConfig,
     OptimizerConfig,
+    PreferenceConfig,
     RejectionConfig,
     RFTConfig,
     RLConfig,
@@ -63,6 +64,9 @@ def paper(model: sizes.ModelConfig) -> Config:
     config.meta_rm = MetaRMConfig(
         steps=900, batch_size=176, policy_data="draws", optimizer=dataclasses.replace(adam, learning_rate=1e-5)
     )
+    # As many comparisons as RL, and the learning rate of RFT: the paper says neither.
+    config.btrm = PreferenceConfig(steps=900, batch_size=512, optimizer=dataclasses.replace(adam))
+    config.pairrm = PreferenceConfig(steps=900, batch_size=512, optimizer=dataclasses.replace(adam))
     config.evaluation = EvaluationConfig(problems=0, temperature=0.5, slots=128)
     config.checkpoint = CheckpointConfig(every_steps=25, every_minutes=10, reuse_rollouts=True)
     return config

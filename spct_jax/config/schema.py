@@ -10,9 +10,21 @@ from spct_jax.field_bounds import MOST, SEEDS, bounded
 from spct_jax.grm.config import PromptConfig
 from spct_jax.models import sizes
 from spct_jax.sharding.config import MeshConfig
-from spct_jax.training.config import CheckpointConfig, MetaRMConfig, RejectionConfig, RFTConfig, RLConfig, SFTConfig
+from spct_jax.training.config import (
+    CheckpointConfig,
+    MetaRMConfig,
+    PreferenceConfig,
+    RejectionConfig,
+    RFTConfig,
+    RLConfig,
+    SFTConfig,
+)
 
-STAGES = ("sft", "rejection", "rft", "rl", "meta_rm", "evaluate")
+SPCT = ("sft", "rejection", "rft", "rl", "meta_rm", "evaluate")
+"""The stages of the method."""
+BASELINES = ("btrm", "pairrm")
+"""The stages that train a scalar reward model of responses."""
+STAGES = (*SPCT[:-1], *BASELINES, "evaluate")
 
 
 POLICIES = ("sft", "rft", "rl")
@@ -26,7 +38,7 @@ class Config:
     """An experiment."""
 
     seed: int = bounded(0, *SEEDS)
-    stages: tuple[str, ...] = STAGES
+    stages: tuple[str, ...] = SPCT
     init_checkpoint: str = ""
     """Model directory, of this library or in Hugging Face's layout, that the first training stage starts from: parameters,
     architecture (of `model` only `dtype`, `remat`, `time_chunk` and `attention` count then) and, unless `data.tokenizer`
@@ -41,6 +53,8 @@ class Config:
     rft: RFTConfig = dataclasses.field(default_factory=RFTConfig)
     rl: RLConfig = dataclasses.field(default_factory=RLConfig)
     meta_rm: MetaRMConfig = dataclasses.field(default_factory=MetaRMConfig)
+    btrm: PreferenceConfig = dataclasses.field(default_factory=PreferenceConfig)
+    pairrm: PreferenceConfig = dataclasses.field(default_factory=PreferenceConfig)
     evaluation: EvaluationConfig = dataclasses.field(default_factory=EvaluationConfig)
     checkpoint: CheckpointConfig = dataclasses.field(default_factory=CheckpointConfig)
     profile_steps: tuple[int, int] = bounded((0, 0), 0, MOST)
@@ -62,15 +76,16 @@ class Config:
 
     def _missing_stages(self, prefix: str) -> Iterator[str]:
         first = next((s for s in self.stages if s != "evaluate"), "sft")
-        if first != "sft" and not self.init_checkpoint:
+        if first not in ("sft", "btrm", "pairrm") and not self.init_checkpoint:
             yield f"{prefix}stages: {first} needs a policy; put sft before it or set {prefix}init_checkpoint"
         for stage, sources in NEEDS.items():
             draws_itself = stage == "meta_rm" and self.meta_rm.policy_data == "draws"
             if stage in self.stages and not draws_itself and not set(sources) & set(self.stages):
                 yield f"{prefix}stages: {stage} learns from what {' or '.join(sources)} draws; put that before it"
-        if "evaluate" in self.stages and not set(POLICIES) & set(self.stages):
+        judges = (*POLICIES, *BASELINES)
+        if "evaluate" in self.stages and not set(judges) & set(self.stages):
             yield (
-                f"{prefix}stages: evaluate judges with what {', '.join(POLICIES)} trained in this run; put one of them before "
+                f"{prefix}stages: evaluate judges with what {', '.join(judges)} trained in this run; put one of them before "
                 "it, or judge with a finished model by python -m spct_jax.judge"
             )
 
@@ -82,4 +97,9 @@ def validate(config: Config) -> None:
 
 def check_positions(config: Config, model: sizes.ModelConfig) -> None:
     """Raises InputError if the prompts and completions of a run are longer than its model is made for."""
-    model.check_length(config.data.max_prompt, config.data.max_completion, "config.data.max_prompt and max_completion")
+    data = config.data
+    model.check_length(data.max_prompt, data.max_completion, "config.data.max_prompt and max_completion")
+    if "pairrm" in config.stages:
+        model.check_length(
+            data.max_prompt, 2 * data.max_completion, "config.data.max_prompt and max_completion, twice for pairrm,"
+        )

@@ -12,7 +12,7 @@ import tqdm
 
 from spct_jax import checkpoints, distributed, files, memory
 from spct_jax.append_only import Appended
-from spct_jax.config import POLICIES
+from spct_jax.config import BASELINES, POLICIES
 from spct_jax.data.comparison import Comparison
 from spct_jax.data.jsonl import read_jsonl
 from spct_jax.errors import InputError
@@ -20,12 +20,20 @@ from spct_jax.evaluation.benchmarks import held_out
 from spct_jax.judging.models import Model, Models
 from spct_jax.judging.options import Options
 from spct_jax.judging.scheduler import Scheduler
-from spct_jax.judging.verdicts import Verdict, sample_to_json
+from spct_jax.judging.verdicts import Verdict, of_scores, sample_to_json
+from spct_jax.reward_models.base import RewardModel
+from spct_jax.reward_models.bradley_terry import BradleyTerry
+from spct_jax.reward_models.pairrm import PairRM
+from spct_jax.reward_models.scalar import ScalarModel
 from spct_jax.training import parameters, performance
 from spct_jax.training.context import Run
 
 PROGRESS_EVERY = 64
 """Problems between two notes of the time spent."""
+SCORED_TOGETHER = 256
+"""Problems that a scalar reward model scores before any of them is written."""
+SCALAR = {"btrm": BradleyTerry, "pairrm": PairRM}
+"""Stage -> the reward model that it trains."""
 
 
 def run_evaluation(run: Run) -> dict[str, float]:
@@ -59,6 +67,8 @@ def check(run: Run) -> None:
     """Raises InputError naming the field where there is nothing to judge, or settings do not go together."""
     held_out.check(run)
     for one in passes(run):
+        if one.stage in BASELINES:
+            continue
         try:
             options_for(run, one)
         except InputError as error:
@@ -70,8 +80,8 @@ class Pass(NamedTuple):
 
     name: str
     """Of its file of verdicts."""
-    policy: str
-    """The stage whose policy judges."""
+    stage: str
+    """That trained the judge."""
     k: int
     """Samples per problem."""
     temperature: float
@@ -80,10 +90,14 @@ class Pass(NamedTuple):
 
 
 def passes(run: Run) -> list[Pass]:
-    """Every pass over the problems: greedy ones of each policy, sampled ones of the last."""
-    config, policies = run.config.evaluation, [s for s in POLICIES if s in run.config.stages]
-    found = [Pass(f"{policy}_greedy", policy, 1, 0.0, guided=False) for policy in policies]
-    if policies and max(config.k) > 1:
+    """Every pass over the problems: greedy ones of each policy and baseline, sampled ones of the last policy.
+
+    A cold start that only a baseline builds on is not sampled.
+    """
+    config, stages = run.config.evaluation, run.config.stages
+    policies, baselines = ([s for s in chosen if s in stages] for chosen in (POLICIES, BASELINES))
+    found = [Pass(f"{stage}_greedy", stage, 1, 0.0, guided=False) for stage in (*policies, *baselines)]
+    if policies and max(config.k) > 1 and not (baselines and policies == ["sft"]):
         last, guided = policies[-1], "meta_rm" in run.config.stages
         found.append(Pass(f"{last}_sampled", last, max(config.k), config.temperature, guided))
         found += [Pass(f"{last}_sampled_T{t}", last, max(config.k), t, guided) for t in config.compare_temperatures]
@@ -113,15 +127,9 @@ def _run_pass(run: Run, directory: pathlib.Path, comparisons: Sequence[Compariso
     if distributed.agree(target.exists()):
         return
 
-    def model(stage: str) -> Model:
-        params = parameters.trained_by(run, stage, checkpoints.COMPUTE)
-        return Model(parameters.for_sampling(run, params), run.model, run.prompter)
-
-    meta = model("meta_rm") if one.guided else None
-    models = Models(run.rollout_layout, model(one.policy), meta)
     with Appended(partial) as file:
         left = comparisons[file.lines :]
-        outcomes = Scheduler(models, options_for(run, one)).run(left)
+        outcomes = (_scored if one.stage in BASELINES else _judged)(run, one, left)
         bar = tqdm.tqdm(
             outcomes, one.name, len(comparisons), initial=file.lines, unit="problem", disable=not distributed.is_first()
         )
@@ -134,6 +142,26 @@ def _run_pass(run: Run, directory: pathlib.Path, comparisons: Sequence[Compariso
     if distributed.is_first():
         partial.replace(target)
     distributed.barrier(one.name)
+
+
+def _model(run: Run, stage: str) -> Model:
+    params = parameters.trained_by(run, stage, checkpoints.COMPUTE)
+    return Model(parameters.for_sampling(run, params), run.model, run.prompter)
+
+
+def _judged(run: Run, one: Pass, comparisons: Sequence[Comparison]) -> Iterator[Verdict | InputError]:
+    """What a policy says of each comparison."""
+    models = Models(run.rollout_layout, _model(run, one.stage), _model(run, "meta_rm") if one.guided else None)
+    return Scheduler(models, options_for(run, one)).run(comparisons)
+
+
+def _scored(run: Run, one: Pass, comparisons: Sequence[Comparison]) -> Iterator[Verdict]:
+    """What a scalar reward model says of each comparison."""
+    model = _model(run, one.stage)
+    scalar = ScalarModel(run.rollout_layout, model.params, model.config, model.prompter.tokenizer)
+    judge: RewardModel = SCALAR[one.stage](scalar)
+    for start in range(0, len(comparisons), SCORED_TOGETHER):
+        yield from map(of_scores, judge.score(comparisons[start : start + SCORED_TOGETHER]))
 
 
 def _record(comparison: Comparison, verdict: Verdict, keep_text: bool) -> dict:

@@ -8,6 +8,7 @@ from typing import Any
 from spct_jax.data.comparison import Comparison
 from spct_jax.data.jsonl import ReadReport
 from spct_jax.grm import voting
+from spct_jax.reward_models.base import Scored
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,6 +49,22 @@ class Verdict:
     truncated: int
     """Samples that were cut at the limit of tokens."""
     samples: tuple[Sample, ...]
+
+
+def of_scores(scored: Scored) -> Verdict:
+    """The verdict that the scores of a model without critiques amount to."""
+    top = voting.winners(scored.scores)
+    order = tuple(range(len(scored.scores or ())))
+    return Verdict(
+        id=scored.id,
+        scores=scored.scores,
+        best=top[0] if len(top) == 1 else None,
+        tied=top if len(top) > 1 else (),
+        k=1,
+        valid=int(scored.scores is not None),
+        truncated=0,
+        samples=(Sample(order=order, scores=scored.scores, meta=None, text=""),),
+    )
 
 
 def to_json(verdict: Verdict) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from spct_jax.config import BASELINES
 from spct_jax.evaluation import bootstrap, metrics
 from spct_jax.reporting.run_files import RunFiles
 
@@ -17,6 +18,8 @@ STAGE_NAMES = {
     "rft": "RFT",
     "rl": "RL",
     "meta_rm": "Meta RM",
+    "btrm": "Bradley-Terry",
+    "pairrm": "PairRM",
     "evaluate": "Evaluation",
 }
 Tallies = dict[str, dict[str, metrics.Tally]]
@@ -119,7 +122,7 @@ def _single(run: RunFiles) -> dict:
     part: Tallies = {}
     problems = set()
     for label, kinds in run.samples.items():
-        for kind in kinds:
+        for kind in kinds if label not in BASELINES else ():  # whose scores have no value that means "right"
             rows = [row for row in run.rows(label, kind, single=True) if row["id"] in run.problems]
             if rows:
                 k = min(len(row["samples"]) for row in rows)

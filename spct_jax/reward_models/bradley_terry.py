@@ -18,8 +18,17 @@ from spct_jax.sharding import Layout
 
 def encode(tokenizer: Tokenizer, comparison: Comparison) -> Example:
     """The tokens of the conversation, and those of each response."""
-    completions = [tokenizer.encode_completion(response.strip()) for response in comparison.responses]
-    return tokenizer.encode_turns(chat_turns(comparison)), completions
+    return encode_conversation(tokenizer, comparison), encode_responses(tokenizer, comparison)
+
+
+def encode_conversation(tokenizer: Tokenizer, comparison: Comparison) -> list[int]:
+    """The tokens of the conversation, ready for an answer."""
+    return tokenizer.encode_turns(chat_turns(comparison))
+
+
+def encode_responses(tokenizer: Tokenizer, comparison: Comparison) -> list[list[int]]:
+    """The tokens of each response as an answer, closed by the end of the turn."""
+    return [tokenizer.encode_completion(response.strip()) for response in comparison.responses]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -151,6 +151,27 @@ class MetaRMConfig:
 
 
 @dataclasses.dataclass
+class PreferenceConfig:
+    """A scalar reward model that learns which response is best (the paper's baselines BTRM and PairRM).
+
+    Comparisons of a single response are left out. Of the others each gives the pairs of its best response with every other.
+    """
+
+    steps: int = bounded(400, 1, MOST)
+    batch_size: int = bounded(32, 1, 1 << 20)
+    """Comparisons per step; each comes with all its pairs."""
+    accumulate: int = bounded(1, 1, 1 << 20)
+    """As in `RLConfig`."""
+    optimizer: OptimizerConfig = dataclasses.field(
+        default_factory=lambda: OptimizerConfig(name="muon", learning_rate=3e-3, muon_learning_rate=0.01)
+    )
+
+    def conflicts(self, prefix: str) -> Iterator[str]:
+        """What is wrong between the fields, a line each; see `field_bounds`."""
+        yield from _divides(prefix, "accumulate", self.accumulate, self.batch_size)
+
+
+@dataclasses.dataclass
 class CheckpointConfig:
     """When state is saved."""
 

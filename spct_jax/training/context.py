@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from spct_jax import sharding
-from spct_jax.config import Config
+from spct_jax.config import BASELINES, Config
 from spct_jax.data.comparison import Comparison
 from spct_jax.data.demonstration import Demonstration
 from spct_jax.data.index import Records
@@ -76,7 +76,7 @@ def make_layouts(config: Config, devices: Sequence[jax.Device] | None = None) ->
         field.
     """
     layout = sharding.make_layout(config.mesh, devices)
-    for stage in ("sft", "rejection", "rft", "rl", "meta_rm"):
+    for stage in ("sft", "rejection", "rft", "rl", "meta_rm", *BASELINES):
         if stage in config.stages:
             chosen = getattr(config, stage)
             layout.check_rows(chosen.batch_size // getattr(chosen, "accumulate", 1), f"config.{stage}.batch_size: a batch")

@@ -1,6 +1,7 @@
 """The data of a run: its records and tokenizer, and which of the records fit into the model."""
 
 import dataclasses
+import functools
 import pathlib
 from collections.abc import Callable
 from typing import Any
@@ -9,7 +10,7 @@ import numpy as np
 from jaxtyping import Int
 
 from spct_jax import checkpoints, distributed
-from spct_jax.config import Config
+from spct_jax.config import BASELINES, Config
 from spct_jax.data import index
 from spct_jax.data.batches import Example
 from spct_jax.data.comparison import Comparison
@@ -21,6 +22,7 @@ from spct_jax.data.tokenizer import Tokenizer, train_tokenizer
 from spct_jax.errors import InputError
 from spct_jax.grm.config import PromptConfig
 from spct_jax.grm.template import load_template
+from spct_jax.reward_models import bradley_terry
 from spct_jax.toy import demonstrator, world
 from spct_jax.toy.config import ToyConfig
 from spct_jax.training.context import Dataset, Run
@@ -106,22 +108,40 @@ def _prompted(run: Run) -> dict[str, bool]:
     return {"hinted": hinted, "meta": "meta_rm" in run.config.stages}
 
 
-def fits(run: Run, comparison: Comparison) -> bool:
-    """Whether each of the comparison's prompts, in whatever order of the responses, is within the limit."""
-    limit, prompted = run.config.data.max_prompt, _prompted(run)
+TOO_LONG = {-1: "prompt", -2: "response"}
+"""What of a comparison does not fit, by the code that a survey keeps in place of its number of responses."""
+
+
+def measure_comparison(run: Run, comparison: Comparison) -> int:
+    """The number of responses if all that the stages read of the comparison is within the limits, else a code of `TOO_LONG`.
+
+    A prompt must fit in whatever order it shows the responses. Only scalar reward models read responses on their own.
+    """
+    data, prompted, stages = run.config.data, _prompted(run), set(run.config.stages)
     prompted["hinted"] &= comparison.n > 1
-    return run.prompter.longest(comparison, **prompted, limit=limit) <= limit
+    if stages - {*BASELINES, "evaluate"}:
+        if run.prompter.longest(comparison, **prompted, limit=data.max_prompt) > data.max_prompt:
+            return -1
+    if stages & set(BASELINES):
+        prompt, responses = bradley_terry.encode(run.prompter.tokenizer, comparison)
+        if len(prompt) > data.max_prompt:
+            return -1
+        if max(map(len, responses)) > data.max_completion:
+            return -2
+    return comparison.n
 
 
 def survey(run: Run, name: str, measure: Callable[[Any], int]) -> Int[np.ndarray, " N"]:
     """`measure` of each record of `dataset.<name>`, kept on disk; may depend only on the record, its prompts and the limits."""
     data = run.config.data
-    stamp = f"{run.prompter.digest} {data.max_prompt} {data.max_completion} {_prompted(run)} over all orders"
+    baselines = [stage for stage in run.config.stages if stage in BASELINES]
+    asked = f"{_prompted(run)} {baselines}" if baselines else _prompted(run)
+    stamp = f"{run.prompter.digest} {data.max_prompt} {data.max_completion} {asked} over all orders"
     return index.survey(getattr(run.dataset, name), measure, run.workdir / "data" / f"{name}.survey", stamp)
 
 
 def drop_misfits(run: Run) -> Run:
-    """The run without comparisons whose prompt is too long, which are counted in `dataset.reports`.
+    """The run without comparisons that are too long, which are counted in `dataset.reports`.
 
     Raises:
       InputError: there is one and `data.on_bad` is `fatal`, or no comparison of a split is left.
@@ -130,7 +150,7 @@ def drop_misfits(run: Run) -> Run:
     reports = dict(run.dataset.reports)
     for split in world.SPLITS:
         comparisons, name = getattr(run.dataset, split), getattr(data, split) or split
-        responses = survey(run, split, lambda c: c.n if fits(run, c) else 0)
+        responses = survey(run, split, functools.partial(measure_comparison, run))
         fitting = responses > 0
         kept[split] = comparisons[np.flatnonzero(fitting)]
         if split == "train":
@@ -139,12 +159,15 @@ def drop_misfits(run: Run) -> Run:
             continue
         if data.on_bad == "fatal" or not fitting.any():
             first = int(np.argmin(fitting))
+            what = TOO_LONG[int(responses[first])]
+            limit = f"data.max_prompt ({data.max_prompt}" if what == "prompt" else f"data.max_completion ({data.max_completion}"
             raise InputError(
-                f"{comparisons.where(first) or name}: prompt of {comparisons[first].id!r} is longer than data.max_prompt"
-                f" ({data.max_prompt} tokens)"
+                f"{comparisons.where(first) or name}: {what} of {comparisons[first].id!r} is longer than {limit} tokens)"
             )
         reports[name] = dataclasses.replace(reports[name], used=len(kept[split]), skipped=dict(reports[name].skipped))
-        reports[name].skipped["prompt too long"] = len(comparisons) - len(kept[split])
+        for code, what in TOO_LONG.items():
+            if count := int((responses == code).sum()):
+                reports[name].skipped[f"{what} too long"] = count
     return dataclasses.replace(run, dataset=dataclasses.replace(run.dataset, **kept, reports=reports))
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from spct_jax import checkpoints, distributed, files, models, sharding
 from spct_jax.checkpoints import ModelKind
-from spct_jax.config import POLICIES, Config
+from spct_jax.config import BASELINES, POLICIES, Config
 from spct_jax.data.tokenizer import Tokenizer
 from spct_jax.errors import InputError
 from spct_jax.models.config import ModelConfig
@@ -25,7 +25,7 @@ class LostStepsError(Exception):
 
 def kind_of(stage: str) -> ModelKind:
     """The kind of model that a stage trains."""
-    return ModelKind.META_RM if stage == "meta_rm" else ModelKind.POLICY
+    return ModelKind(stage) if stage in ("meta_rm", *BASELINES) else ModelKind.POLICY
 
 
 def architecture(config: Config, tokenizer: Tokenizer) -> ModelConfig:

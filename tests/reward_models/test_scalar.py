@@ -20,8 +20,7 @@ def example(query, count):
     return tokenizer.encode_turns([Turn("user", query)]), [tokenizer.encode_completion(text) for text in responses]
 
 
-def test_a_reward_depends_on_its_own_prompt_and_completion_only(monkeypatch):
-    monkeypatch.setattr(scalar, "BATCH_TOKENS", 1024)
+def test_a_reward_depends_on_its_own_prompt_and_completion_only():
     model, examples = scalar_model(), [example("I need wifi.", 3), example("I want tea and sun.", 19)]
     together = model.rewards(examples)
     assert [len(row) for row in together] == [3, 19]

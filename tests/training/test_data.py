@@ -16,7 +16,7 @@ from spct_jax.errors import InputError
 from spct_jax.grm.config import PromptConfig
 from spct_jax.grm.prompts import Prompter
 from spct_jax.training.context import Dataset, Run
-from spct_jax.training.data import drop_misfits, fits
+from spct_jax.training.data import drop_misfits, measure_comparison
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +51,27 @@ def test_a_comparison_fits_where_its_longest_prompt_in_any_order_does(prompter, 
     assert max(each) > len(prompter.encode(shown, (0, 1, 2))) + 20
     for limit, fitting in ((max(each), True), (max(each) - 1, False)):
         run = run_of(prompter, tmp_path, shown, stages, max_prompt=limit)
-        assert fits(run, shown) is fitting
+        assert measure_comparison(run, shown) == (3 if fitting else -1)
         assert [c.id for c in drop_misfits(run).dataset.train] == ["short", "x"][: 1 + fitting]
     with pytest.raises(InputError, match="prompt of 'x' is longer"):
         drop_misfits(run_of(prompter, tmp_path, shown, stages, on_bad="fatal", max_prompt=max(each) - 1))
+
+
+def test_a_reward_model_of_responses_reads_each_by_itself(prompter, tmp_path):
+    shown = Comparison(conversation=[Turn("user", "q")], responses=["wifi", "wifi and a pool " * 9], scores=[0, 1], id="x")
+    longest = len(prompter.tokenizer.encode_completion(shown.responses[1].strip()))
+    prompt = len(prompter.tokenizer.encode_turns(shown.conversation))
+    for limit, found in ((longest, 2), (longest - 1, -2)):
+        run = run_of(prompter, tmp_path, shown, ("btrm", "evaluate"), max_prompt=prompt, max_completion=limit)
+        assert measure_comparison(run, shown) == found
+        kept = drop_misfits(run).dataset
+        assert len(kept.train) == 2 - (found < 0)
+        assert kept.reports["train"].skipped == ({"response too long": 1} if found < 0 else {})
+    with pytest.raises(InputError, match="response of 'x' is longer than data.max_completion"):
+        drop_misfits(
+            dataclasses.replace(
+                run, config=dataclasses.replace(run.config, data=DataConfig(max_prompt=prompt, max_completion=limit))
+            )
+        )
+    # Where a policy judges, too, its prompt must fit.
+    assert measure_comparison(run_of(prompter, tmp_path, shown, ("sft", "btrm"), max_prompt=prompt), shown) == -1

@@ -1,0 +1,63 @@
+"""The rows of the paper's Table 2: each is an experiment with other stages, templates or data."""
+
+from collections.abc import Callable
+
+from spct_jax.config.schema import Config
+from spct_jax.errors import InputError
+
+
+def _grm(config: Config) -> None:
+    config.stages = ("sft", "rejection", "rft", "rl", "evaluate")
+
+
+def _rft_only(config: Config) -> None:
+    config.stages = ("sft", "rejection", "rft", "evaluate")
+
+
+def _no_principles(config: Config) -> None:
+    config.prompt.template = _in_size_of(config, "no_principles")
+
+
+def _btrm(config: Config) -> None:
+    config.stages = ("sft", "btrm", "evaluate")
+    _accumulate_as_rl(config)
+
+
+def _pairrm(config: Config) -> None:
+    config.stages = ("sft", "pairrm", "evaluate")
+    _accumulate_as_rl(config)
+
+
+SYSTEMS: dict[str, Callable[[Config], None]] = {
+    "grm": _grm,
+    "rft_only": _rft_only,
+    "no_principles": _no_principles,
+    "btrm": _btrm,
+    "pairrm": _pairrm,
+}
+"""`grm`: the GRM after RL, without a meta RM. `rft_only`: without RL, too. `no_principles`: verdicts without principles.
+`btrm`, `pairrm`: scalar reward models that start from the same cold start."""
+
+
+def as_system(config: Config, name: str) -> Config:
+    """The experiment as one of `SYSTEMS`, which it becomes in place; as it is where `name` is empty.
+
+    Raises:
+      InputError: there is no such system.
+    """
+    if name:
+        if name not in SYSTEMS:
+            raise InputError(f"unknown system {name!r}; known: {', '.join(SYSTEMS)}")
+        SYSTEMS[name](config)
+    return config
+
+
+def _in_size_of(config: Config, name: str) -> str:
+    """The package's template of that name, in its short form where the experiment's own is short."""
+    return name if config.prompt.template == "default" else f"short_{name}"
+
+
+def _accumulate_as_rl(config: Config) -> None:
+    """As many rows in a micro-batch as RL has."""
+    for stage in (config.btrm, config.pairrm):
+        stage.accumulate = max(stage.batch_size * config.rl.accumulate // config.rl.batch_size, 1)

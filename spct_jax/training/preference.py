@@ -1,0 +1,209 @@
+"""What the stages that train a scalar reward model of responses share: the loss on pairs, the update, and the data.
+
+A comparison of n responses gives n - 1 pairs, its best response with every other. The loss is -log sigmoid of the margin by
+which the model puts the better response of a pair above the other, averaged over the pairs of a step.
+"""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, Float, Int
+
+from spct_jax import distributed
+from spct_jax.checkpoints import train_state
+from spct_jax.data import batches, draws, index
+from spct_jax.data.batches import Groups
+from spct_jax.data.comparison import Comparison
+from spct_jax.errors import InputError
+from spct_jax.models import flops, heads
+from spct_jax.models.config import ModelConfig
+from spct_jax.reward_models.scalar import Example, scalar_rewards
+from spct_jax.rounding import ceil_div
+from spct_jax.sharding import Layout
+from spct_jax.training import accumulation, loop, optimizers, parameters, performance
+from spct_jax.training.config import PreferenceConfig
+from spct_jax.training.context import Run
+from spct_jax.training.metrics import Mean, Metrics
+
+Margins = Callable[[Float[Array, "B G"], Float[Array, "B G"]], tuple[Float[Array, "B G"], Float[Array, "B G"]]]
+"""From rewards and labels to the margin of every pair, and 1 for every pair that there is, else 0."""
+
+LENGTHS_IN_STEPS_OF = 8
+
+
+def preference_loss(
+    params: Any,
+    config: ModelConfig,
+    groups: Groups,
+    labels: Float[Array | np.ndarray, "B G"],
+    total: Float[Array, ""] | None = None,
+    *,
+    margins: Margins,
+) -> tuple[Float[Array, ""], Metrics]:
+    """-log sigmoid of the margins, averaged over pairs.
+
+    Args:
+      params: {"model": ..., "head": ...}.
+      config: the architecture.
+      groups: prompts and what is rewarded.
+      labels: what `margins` makes pairs of; 0 where a group has fewer than G completions.
+      total: number of pairs of the complete batch, if `groups` are a micro-batch of it.
+      margins: how rewards make pairs.
+    """
+    margin, present = margins(scalar_rewards(params, config, groups), labels)
+    count = present.sum()
+    total = count if total is None else total
+    loss = -(jax.nn.log_sigmoid(margin) * present).sum() / total
+    metrics = {
+        "loss": Mean(loss * total, count),
+        "accuracy": Mean(((margin > 0) * present).sum(), count),
+        "margin": Mean((margin * present).sum(), count),
+        "branch_slots_used": Mean((groups.lengths > 0).sum(), float(groups.lengths.size), in_summary=True),
+    }
+    return loss, metrics
+
+
+def preference_gradients(
+    params: Any,
+    groups: Groups,
+    labels: Float[Array | np.ndarray, "B G"],
+    *,
+    config: ModelConfig,
+    margins: Margins,
+    micro_batches: int = 1,
+) -> tuple[Any, Metrics]:
+    """Gradients of `preference_loss` and its metrics, computed one micro-batch at a time."""
+    _, present = margins(jnp.zeros(labels.shape), jnp.asarray(labels))
+    total = present.sum()
+
+    def loss(params, rows):
+        value, metrics = preference_loss(params, config, *rows, total, margins=margins)
+        return value, (metrics, None)
+
+    gradients, metrics, _ = accumulation.accumulate(loss, params, (groups, labels), micro_batches)
+    return gradients, metrics | {"gradient_norm": Mean(optax.tree.norm(gradients), 1.0)}
+
+
+def make_step(
+    layout: Layout,
+    state: train_state.TrainState,
+    model: ModelConfig,
+    optimizer: optax.GradientTransformation,
+    margins: Margins,
+    micro_batches: int = 1,
+) -> Callable:
+    """The update, compiled when it is first called: (state, groups, labels Float32[B G]) -> (state, metrics).
+
+    Only the shapes of `state` matter here; the update reuses the memory of the state that it is called with.
+    """
+
+    def step(state, groups, labels):
+        with layout.constraints():
+            gradients, metrics = preference_gradients(
+                state.params, groups, labels, config=model, margins=margins, micro_batches=micro_batches
+            )
+            return train_state.apply_gradients(state, gradients, optimizer), metrics
+
+    split, rows = layout.state(state), layout.sharding("batch")
+    return jax.jit(step, donate_argnums=0, in_shardings=(split, rows, rows), out_shardings=(split, layout.replicated))
+
+
+@dataclasses.dataclass(frozen=True)
+class Shape:
+    """Shape of the groups of a stage, the same at every step."""
+
+    max_prompt: int
+    max_completion: int
+    group_size: int
+
+
+def train(
+    run: Run,
+    stage: str,
+    config: PreferenceConfig,
+    numbers: Int[np.ndarray, " N"],
+    shape: Shape,
+    margins: Margins,
+    make: Callable[[Comparison, int], tuple[Example, Sequence[float]]],
+) -> dict[str, Any]:
+    """Runs a stage; returns its summary.
+
+    Args:
+      run: the run.
+      stage: its name.
+      config: its fields.
+      numbers: the training comparisons that it learns from.
+      shape: of its groups.
+      margins: how rewards make pairs.
+      make: from a comparison and the number of the step to a group's tokens and labels.
+    """
+    optimizer = optimizers.make(config.optimizer, config.steps)
+    state = loop.abstract_state(run, stage, optimizer)
+    train_step = make_step(run.layout, state, run.model, optimizer, margins, config.accumulate)
+    arithmetic = flops.update(
+        run.model, config.batch_size, shape.group_size, shape.max_prompt - 1, shape.max_completion + 1, logits=False
+    )
+    roofline_seconds = performance.roofline_seconds(run.layout, arithmetic)
+
+    shares = run.dataset.train[numbers].shares
+
+    def make_params():
+        head = heads.init_score_head(run.model, run.key(stage))
+        head = distributed.put(head, run.layout.params(head))
+        return {"model": parameters.policy_before(run, stage), "head": head}
+
+    def update(state, step):
+        chosen = numbers[draws.order(run.config.seed, stage, len(numbers), step, config.batch_size, shares)]
+        shown = [run.dataset.train[int(number)] for number in chosen]
+        groups, labels = pack(run, shape, shown, step, make)
+        state, metrics = train_step(state, groups, labels)
+        return loop.StepResult(
+            state=state,
+            metrics=metrics,
+            ids=[comparison.id for comparison in shown],
+            tokens=groups.lengths.sum(),
+            roofline_seconds=roofline_seconds,
+        )
+
+    parameters.describe(run, stage)
+    summary = loop.fit(run, stage, make_params, optimizer, update, config.steps)
+    read, used = len(run.dataset.train), len(numbers)
+    skipped = {"a single response": read - used} if used < read else {}
+    return summary | {"data": {"read": read, "used": used, "skipped": skipped}}
+
+
+def pack(run: Run, shape: Shape, shown: Sequence[Comparison], step: int, make: Callable) -> tuple[Groups, jax.Array]:
+    """The groups and labels of a step on the devices; each process makes the tokens of its own rows only."""
+    tokens: list = [((0,), ())] * len(shown)
+    labels = np.zeros((len(shown), shape.group_size), np.float32)
+    for row in run.layout.local_rows(len(shown)):
+        tokens[row], given = make(shown[row], step)
+        labels[row, : len(given)] = given
+    groups = batches.pack(
+        *zip(*tokens, strict=True),
+        max_prompt=shape.max_prompt,
+        max_completion=shape.max_completion,
+        group_size=shape.group_size,
+    )
+    return run.layout.split((groups, labels))
+
+
+def compared(run: Run, stage: str) -> Int[np.ndarray, " N"]:
+    """Numbers of the training comparisons of several responses, ascending; InputError if there are none."""
+    numbers = np.flatnonzero(run.dataset.responses > 1)
+    if not numbers.size:
+        raise InputError(f"{stage}: all training comparisons have a single response; there are no pairs to learn from")
+    return numbers
+
+
+def longest(run: Run, name: str, measure: Callable[[Comparison], int]) -> int:
+    """The largest `measure`, a number of tokens, of all training comparisons, rounded up so that few programs are compiled."""
+    data = run.config.data
+    stamp = f"{run.prompter.digest} {data.max_prompt} {data.max_completion} {run.config.stages} {name}"
+    measured = index.survey(run.dataset.train, measure, run.workdir / "data" / f"{name}.survey", stamp)
+    return ceil_div(int(measured.max()), LENGTHS_IN_STEPS_OF) * LENGTHS_IN_STEPS_OF

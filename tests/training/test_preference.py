@@ -1,0 +1,120 @@
+"""Scalar reward models of responses: their loss on pairs by hand, and their stages from data to accuracy."""
+
+import copy
+import json
+import shutil
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from micro_experiment import make_config
+from spct_jax import checkpoints, pipeline
+from spct_jax.checkpoints import ModelKind
+from spct_jax.data.batches import Groups
+from spct_jax.data.comparison import Comparison, Turn
+from spct_jax.errors import InputError
+from spct_jax.models import sizes
+from spct_jax.reward_models.bradley_terry import BradleyTerry
+from spct_jax.reward_models.pairrm import PairRM
+from spct_jax.training import btrm, pairrm, preference
+from spct_jax.training.metrics import compute
+
+LABELS = np.array([[1, -1, -1], [-1, 1, 0], [-1, -1, 1], [1, -1, 0]], np.float32)
+"""Of Bradley-Terry: which of three responses is best, where there are three."""
+SIGNS = np.array([[1, -1], [-1, 0], [1, 1], [-1, 0]], np.float32)
+
+
+def by_hand(rewards, pairs):
+    """(loss, gradient) of -log sigmoid(a - b), averaged over pairs (row, a, b); no b is a reward of 0. Float64."""
+    loss, gradient = 0.0, np.zeros(rewards.shape)
+    for row, a, b in pairs:
+        margin = rewards[row][a] - (rewards[row][b] if b is not None else 0)
+        loss += np.log1p(np.exp(-margin)) / len(pairs)
+        slope = -1 / (1 + np.exp(margin)) / len(pairs)
+        gradient[row][a] += slope
+        if b is not None:
+            gradient[row][b] -= slope
+    return loss, gradient
+
+
+@pytest.mark.parametrize("micro_batches", [1, 2])
+def test_loss_and_gradient_of_pairs_are_those_made_by_hand(monkeypatch, micro_batches):
+    """The rewards themselves are the parameters here."""
+    monkeypatch.setattr(preference, "scalar_rewards", lambda params, config, groups: params[groups.trunk_lengths])
+    rng = np.random.default_rng(0)
+    for labels, margins in ((LABELS, btrm.margins), (SIGNS, pairrm.margins)):
+        rewards = 3 * rng.standard_normal(labels.shape)
+        if margins is btrm.margins:
+            pairs = [(b, list(row).index(1), o) for b, row in enumerate(labels) for o in range(3) if row[o] < 0]
+            loss, gradient = by_hand(rewards, pairs)
+        else:
+            pairs = [(b, i, None) for b, row in enumerate(labels) for i in range(2) if row[i]]
+            loss, gradient = by_hand(rewards * labels, pairs)
+            gradient *= labels
+        groups = Groups(np.zeros((4, 1)), np.arange(4), np.zeros((*labels.shape, 1)), np.abs(labels))
+        found, metrics = preference.preference_gradients(
+            jnp.float32(rewards), groups, labels, config=sizes.toy(64), margins=margins, micro_batches=micro_batches
+        )
+        np.testing.assert_allclose(found, gradient, atol=1e-6)
+        values = compute(metrics)
+        right = [rewards[b][i] * labels[b][i] > 0 if o is None else rewards[b][i] > rewards[b][o] for b, i, o in pairs]
+        assert values["loss"] == pytest.approx(loss, rel=1e-5) and values["accuracy"] == pytest.approx(np.mean(right))
+
+
+def test_pairs_are_shown_in_orders_that_change_from_step_to_step():
+    shown = Comparison(conversation=[Turn("user", "q")], responses=["a", "b", "c"], scores=[0, 2, 1], id="x")
+    seen = [pairrm.shuffled_pairs(shown, 0, step) for step in range(64)]
+    assert seen[:8] == [pairrm.shuffled_pairs(shown, 0, step) for step in range(8)]
+    for pairs, labels in seen:
+        assert [sorted(pair) for pair in pairs] == [[0, 1], [1, 2]]
+        assert [1.0 if pair[0] == 1 else -1.0 for pair in pairs] == labels
+    first = np.mean([labels for _, labels in seen], axis=0)
+    assert (np.abs(first) < 0.5).all()
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """(configuration, directory, report) of a run of both baselines from random parameters, on pairs: few programs."""
+    config, workdir = make_config(), tmp_path_factory.mktemp("baselines")
+    config.data.toy.response_counts = (1.0, 0.0, 0.0)
+    config.btrm.optimizer.name = config.pairrm.optimizer.name = "adam"
+    config.stages = ("btrm", "pairrm", "evaluate")
+    return config, workdir, pipeline.train(copy.deepcopy(config), workdir)
+
+
+def test_a_run_of_baselines_alone_ends_in_their_accuracy(finished):
+    config, workdir, report = finished
+    assert set(report["accuracy"]) == {"btrm", "pairrm"} and report["problems"] == 10
+    assert report["stages"]["btrm"]["data"] == {"read": 48, "used": 44, "skipped": {"a single response": 4}}
+    run = pipeline.prepare(config, workdir)
+    comparisons = [run.dataset.test[i] for i in range(24)]
+    for kind, model in (("btrm", BradleyTerry), ("pairrm", PairRM)):
+        rows = [json.loads(line) for line in (workdir / "evaluate" / f"{kind}_greedy.jsonl").read_text().splitlines()]
+        by_id = {scored.id: scored.scores for scored in model.load(workdir / kind).score(comparisons)}
+        assert [tuple(row["samples"][0]["scores"]) for row in rows] == [by_id[row["id"]] for row in rows]
+    assert (workdir / "report.md").read_text().count("Bradley-Terry") > 1
+
+
+def test_an_interrupted_stage_ends_bitwise_the_same(finished, tmp_path):
+    config, workdir, _ = finished
+    shutil.copytree(workdir, tmp_path / "again")
+    for stage in ("btrm", "pairrm"):
+        shutil.rmtree(tmp_path / "again" / stage / "checkpoints" / "2")
+        (tmp_path / "again" / stage / "summary.json").unlink()
+    pipeline.train(copy.deepcopy(config), tmp_path / "again")
+    for kind in (ModelKind.BTRM, ModelKind.PAIRRM):
+        ended, calm = (checkpoints.load(end / kind.value, kind=kind).digest for end in (tmp_path / "again", workdir))
+        assert ended == calm
+
+
+def test_without_comparisons_of_several_responses_there_is_nothing_to_learn(micro_config, tmp_path):
+    path = tmp_path / "one.jsonl"
+    path.write_text('{"query": "q", "responses": ["a"], "scores": [1]}\n')
+    shown = tmp_path / "shown.jsonl"
+    said = [{"turns": [{"role": "user", "content": f"Say {i}"}], "completions": [f"{i * i} {i}"]} for i in range(400)]
+    shown.write_text("".join(json.dumps(record) + "\n" for record in said))
+    micro_config.stages, micro_config.data.train, micro_config.data.demonstrations = ("btrm",), str(path), str(shown)
+    micro_config.data.vocab_size = 320
+    with pytest.raises(InputError, match="btrm: all training comparisons have a single response"):
+        pipeline.train(micro_config, tmp_path / "run")
