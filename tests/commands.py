@@ -22,7 +22,7 @@ import traceback
 import jax
 import limits
 
-MODULES = ("spct_jax.train", "spct_jax.judge", "spct_jax.convert", "spct_jax.plan")
+MODULES = ("spct_jax.train", "spct_jax.judge", "spct_jax.evaluate", "spct_jax.convert", "spct_jax.plan")
 REDIRECTIONS = {"<&-": (0, None), ">&-": (1, None), "2>&-": (2, None), ">/dev/full": (1, "/dev/full")}
 
 

@@ -53,8 +53,8 @@ MAY_IMPORT["reporting"] = MAY_IMPORT["evaluation"] | {"evaluation"}
 MAY_IMPORT["planning"] = MAY_IMPORT["training"] | {"training"}
 MAY_IMPORT["cli"] = GROUND | {"config"}
 MAY_IMPORT["pipeline"] = set(MAY_IMPORT) - {"cli"}
-for entry in ("train", "judge", "convert", "plan"):
-    MAY_IMPORT[entry] = set(MAY_IMPORT) - {"train", "judge", "convert", "plan"}
+for entry in ("train", "judge", "evaluate", "convert", "plan"):
+    MAY_IMPORT[entry] = set(MAY_IMPORT) - {"train", "judge", "evaluate", "convert", "plan"}
 """Who may import whom. `configs` is the config.py of every package: fields and their ranges, nothing else."""
 
 

@@ -5,14 +5,14 @@ import functools
 import os
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from spct_jax.errors import InputError
 from spct_jax.evaluation import bootstrap
-from spct_jax.evaluation.benchmarks.base import Answer, Benchmark, Block, Item, Statistic, Weights, pair_id
+from spct_jax.evaluation.benchmarks.base import Answer, Benchmark, Block, Item, Statistic, Weights, as_pairs, pair_id
 from spct_jax.evaluation.recorded import Recorded
 
 
@@ -72,27 +72,50 @@ def compute(
         seed: of the resampling.
         intervals: whether figures have an interval.
     """
-    if k is not None:
-        answers = [_first(answer, k, k_meta) for answer in answers]
+    answers = cut(answers, k, k_meta)
     table: dict[str, dict[str, Figure]] = {}
     subsets: dict[str, dict[str, Figure]] = {}
     sizes: Counter = Counter()
     for block in benchmark.blocks(answers):
         _add(block, table, subsets, seed if intervals else None)
         sizes |= Counter(block.subsets)
-    votes = [vote for answer in answers for vote in answer.all_votes]
-    cut = [vote.truncated for vote in votes]
-    comparable = [answer.ties for answer in answers if answer.item.n > 1]
     return Figures(
         items=len(answers),
         table=table,
         subsets=dict(sorted(subsets.items())),
         sizes=dict(sorted(sizes.items())),
-        tie_rate=float(np.mean(comparable)) if comparable else 0.0,
-        malformed_rate=1 - sum(vote.valid for vote in votes) / max(len(votes), 1),
-        truncated_rate=None if None in cut or not cut else sum(cut) / len(cut),
+        **rates(answers),
         unread=sum(not any(vote.valid for vote in answer.all_votes) for answer in answers),
     )
+
+
+def rates(answers: Sequence[Answer]) -> dict[str, float | None]:
+    """`tie_rate`, `malformed_rate` and `truncated_rate` of `Figures`."""
+    votes = [vote for answer in answers for vote in answer.all_votes]
+    truncated = [vote.truncated for vote in votes]
+    comparable = [answer.ties for answer in answers if answer.item.n > 1]
+    return {
+        "tie_rate": float(np.mean(comparable)) if comparable else 0.0,
+        "malformed_rate": sum(not vote.valid for vote in votes) / max(len(votes), 1),
+        "truncated_rate": None if None in truncated or not truncated else sum(truncated) / len(truncated),
+    }
+
+
+def cut(answers: Sequence[Answer], k: int | None, k_meta: int | None = None) -> Sequence[Answer]:
+    """The same with the first k votes on each item, or the k_meta of these that a meta RM trusts most; all where k is None."""
+    return answers if k is None else [_first(answer, k, k_meta) for answer in answers]
+
+
+def apart(answers: Iterable[Answer]) -> list[Answer]:
+    """The same with an answer on each pair in place of one by pairs."""
+    made = []
+    for answer in answers:
+        if answer.by_pair is None:
+            made.append(answer)
+        else:
+            pairs = zip(dict.fromkeys(answer.item.pairs), as_pairs([answer.item]), strict=True)
+            made += [Answer(item, answer.by_pair[pair]) for pair, item in pairs]
+    return made
 
 
 def most_votes(answers: Sequence[Answer]) -> int:
@@ -197,11 +220,11 @@ def _item(benchmark: Benchmark, one: Recorded) -> Item:
 
 
 def _first(answer: Answer, k: int, k_meta: int | None) -> Answer:
-    def cut(votes):
+    def first(votes):
         return Recorded("", votes).first(k, k_meta).votes
 
-    by_pair = None if answer.by_pair is None else {pair: cut(votes) for pair, votes in answer.by_pair.items()}
-    return dataclasses.replace(answer, votes=cut(answer.votes), by_pair=by_pair)
+    by_pair = None if answer.by_pair is None else {pair: first(votes) for pair, votes in answer.by_pair.items()}
+    return dataclasses.replace(answer, votes=first(answer.votes), by_pair=by_pair)
 
 
 def _check_width(one: Recorded, n: int, path: str | os.PathLike) -> None:

@@ -134,7 +134,7 @@ def read(path: str | os.PathLike) -> list[Recorded]:
     for number, line in read_jsonl(path):
         where = f"{path}:{number}"
         try:
-            recorded = _from_line(line)
+            recorded = from_json(line)
         except InputError as error:
             raise InputError(f"{where}: {error}") from None
         key = recorded.subset, recorded.id
@@ -146,7 +146,8 @@ def read(path: str | os.PathLike) -> list[Recorded]:
     return list(found.values())
 
 
-def _from_line(line: Mapping[str, Any]) -> Recorded:
+def from_json(line: Mapping[str, Any]) -> Recorded:
+    """The votes in one line of a file; InputError saying what is wrong with it."""
     id = given_id(line)
     if id is None:
         raise InputError("missing field 'id'")

@@ -38,11 +38,12 @@ class JudgeFlags:
         read = "What a critique's vote is: the integers it holds, or the mean over all that could stand there."
         prompt = "Longest prompt, in tokens; a longer one is an error. Default: 8192, or what the model has."
         self.batch_size = flags.DEFINE_integer("batch_size", None, "Rows of prompts at a time; default: 16.", **own)
+        self.seed = flags.DEFINE_integer("seed", 0, "Of samples and orders.", **own)
         self._sampling = (
             flags.DEFINE_float("temperature", 0.5, "Of sampling; 0, or less than 1e-5, is greedy.", **own),
             flags.DEFINE_integer("top_k", 0, "Draw from so many likeliest tokens only; 0 for all.", **own),
             flags.DEFINE_float("top_p", 1.0, "Draw from the likeliest tokens of this total probability only.", **own),
-            flags.DEFINE_integer("seed", 0, "Of samples and orders.", **own),
+            self.seed,
             flags.DEFINE_enum("order", "balanced", ("balanced", "random"), "In which orders the responses are shown.", **own),
             flags.DEFINE_enum("mode", "scores", MODES, mode, **own),
             flags.DEFINE_enum("read", "sampled", READS, read, **own),

@@ -18,10 +18,15 @@ def markdown(report: Mapping, run: RunFiles, images: Sequence[str]) -> str:
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def table(header: Sequence[str], rows: Sequence[Sequence]) -> str:
-    """A Markdown table; the first column is left-aligned, the others right. Cells cannot break out of it."""
-    lines = [header, ["---"] + ["--:"] * (len(header) - 1), *rows]
-    return "\n".join("| " + " | ".join(_cell(cell) for cell in line) + " |" for line in lines)
+def table(header: Sequence[str], rows: Sequence[Sequence], strong: int = 0) -> str:
+    """A Markdown table; the first column is left-aligned, the others right. Cells cannot break out of it.
+
+    The names of the first `strong` rows are set in bold.
+    """
+    lines = [[escape(cell) for cell in line] for line in (header, *rows)]
+    lines[1 : strong + 1] = [[f"**{name}**", *cells] for name, *cells in lines[1 : strong + 1]]
+    lines.insert(1, ["---"] + ["--:"] * (len(header) - 1))
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def fence(text: str, language: str = "text") -> str:
@@ -182,6 +187,7 @@ def _number(value: object) -> str:
     return f"{value:.1f}" if abs(value) >= 1 else f"{value:.3g}"
 
 
-def _cell(value: object) -> str:
+def escape(value: object) -> str:
+    """Text on one line in which nothing is markup."""
     text = re.sub("[\ud800-\udfff]", "\ufffd", str(value))
     return re.sub(r"([\\|`<\[*])", r"\\\1", " ".join(text.split()))

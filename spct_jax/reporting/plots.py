@@ -31,7 +31,7 @@ CURVES = {
     ("rl", "malformed"): "RL: malformed, % of samples",
     ("rl", "loss"): "RL: loss",
 }
-_STYLE = {
+STYLE = {
     "font.family": "DejaVu Sans",
     "font.size": 9,
     "axes.titlesize": 10,
@@ -60,7 +60,7 @@ def accuracy_by_stage(
             votes = [measure for measure in accuracy[label] if measure.startswith(f"{kind}@")]
             if votes and "@T" not in label:
                 bars.append((label, max(votes, key=metrics.votes), colour))
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(1.6 + 1.05 * len(bars), 3.6), layout="constrained")
         axes = figure.subplots()
         for position, (label, measure, colour) in enumerate(bars):
@@ -92,7 +92,7 @@ def accuracy_by_k(by_k: Mapping[str, Mapping], greedy: Mapping[str, float], temp
       greedy: the greedy accuracy of each model that has one.
       temperature: of the labels that name none.
     """
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(0.9 + 4.1 * len(by_k), 3.7), layout="constrained")
         panels = figure.subplots(1, len(by_k), sharey=True, squeeze=False)[0]
         names = []
@@ -118,7 +118,7 @@ def accuracy_by_k(by_k: Mapping[str, Mapping], greedy: Mapping[str, float], temp
             names.append(ends)
         panels[0].set_ylabel("accuracy, %")
         for axes, ends in zip(panels, names, strict=True):
-            _label_ends(axes, ends)
+            label_ends(axes, ends)
         return _png(figure)
 
 
@@ -137,7 +137,7 @@ def learning_curves(curves: Mapping[str, Sequence[Mapping]]) -> bytes | None:
         return None
     columns = min(4, math.ceil(len(panels) / math.ceil(len(panels) / 4)))
     rows = math.ceil(len(panels) / columns)
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(2.9 * columns, 2.35 * rows), layout="constrained")
         grid = figure.subplots(rows, columns, squeeze=False).flat
         for axes, (title, steps, values) in zip(grid, panels, strict=False):
@@ -161,7 +161,7 @@ def runs_by_measure(measures: Mapping[str, Mapping[str, float]]) -> bytes:
     Args:
       measures: for each measure, in order, the accuracy of each run by the run's name.
     """
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(1.8 + 0.85 * len(measures), 3.7), layout="constrained")
         axes = figure.subplots()
         names = list(dict.fromkeys(name for values in measures.values() for name in values))
@@ -197,7 +197,7 @@ def _measure(name: str) -> str:
     return f"{'meta-guided' if kind == 'meta' else kind} @ {k}" if k else kind
 
 
-def _label_ends(axes: Axes, ends: Sequence[tuple[float, str, str]]) -> None:
+def label_ends(axes: Axes, ends: Sequence[tuple[float, str, str]]) -> None:
     """Names the lines at their right ends, pushed apart where they would overlap."""
     low, high = axes.get_ylim()
     apart = 0.055 * (high - low)

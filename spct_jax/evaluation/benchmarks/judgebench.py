@@ -42,7 +42,8 @@ def _item(row: reading.Row, index: int) -> base.Item:
     best = ("A>B", "B>A").index(reading.one_of(row, "label", ("A>B", "B>A")))
     responses = [row.get("response_A"), row.get("response_B")]
     id, subset = reading.text(row, "pair_id"), _category(reading.text(row, "source"))
-    return reading.item(id, reading.text(row, "question"), responses, best, subset)
+    published = {name: row[name] for name in ("original_id", "source", "response_model") if name in row}
+    return reading.item(id, reading.text(row, "question"), responses, best, subset, published)
 
 
 def _verdict(game: base.Answer | None, swapped: bool, undecided: bool = False) -> int | None:

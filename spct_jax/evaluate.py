@@ -1,0 +1,193 @@
+r"""Measures a judge on a benchmark: `python -m spct_jax.evaluate --checkpoint=DIR --benchmark=NAME --data=PATH --output=DIR`.
+
+Votes are drawn as the judge command draws them, and an interrupted run goes on when the same command is given again. With
+`--scores=FILE` in place of a checkpoint everything is computed from recorded votes. See docs/benchmarks.md.
+"""
+
+import functools
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from absl import flags
+
+from spct_jax import cli, files
+from spct_jax.data import draws
+from spct_jax.data.jsonl import ReadReport
+from spct_jax.errors import InputError
+from spct_jax.evaluation import drawing, examples, measures, score_files
+from spct_jax.evaluation import figures as figures_lib
+from spct_jax.evaluation.benchmarks import catalogue
+from spct_jax.evaluation.benchmarks.base import Benchmark, Item, as_pairs
+from spct_jax.evaluation.measures import GREEDY, SAMPLED
+from spct_jax.evaluation.recorded import Recorded
+from spct_jax.judging.flags import JudgeFlags
+from spct_jax.reporting import benchmark_report, result_formats
+from spct_jax.reporting.markdown import percent
+
+FLAGS = flags.FlagValues()
+JUDGE = JudgeFlags(FLAGS)
+BENCHMARK = flags.DEFINE_string(
+    "benchmark", None, f"One of {', '.join(catalogue.BENCHMARKS)}.", required=True, flag_values=FLAGS
+)
+DATA = flags.DEFINE_string(
+    "data", None, "The benchmark's published files; can be left out with --scores that say what is right.", flag_values=FLAGS
+)
+OUTPUT = flags.DEFINE_string("output", None, "Directory of votes and report.", required=True, flag_values=FLAGS)
+SCORES = flags.DEFINE_string("scores", None, "Recorded votes, .jsonl or .jsonl.gz, in place of a judge.", flag_values=FLAGS)
+K = flags.DEFINE_list(
+    "k", None, "Numbers of votes; default: 1,8,32, or of recorded votes all that there are.", flag_values=FLAGS
+)
+K_META = flags.DEFINE_list(
+    "k_meta",
+    None,
+    "Numbers of votes kept by the meta reward model, each for every k above it; default: half of each k.",
+    flag_values=FLAGS,
+)
+GREEDY_TOO = flags.DEFINE_bool("greedy", True, "Judge at temperature 0, too, in two orders.", flag_values=FLAGS)
+BY_PAIRS = flags.DEFINE_bool(
+    "by_pairs",
+    None,
+    "Show items of more than two responses in pairs, not all responses at once; default: as is usual for the benchmark.",
+    flag_values=FLAGS,
+)
+LIMIT = flags.DEFINE_integer("limit", 0, "Judge so many items only, a sample by --seed; 0: all.", flag_values=FLAGS)
+ON_BAD = flags.DEFINE_enum(
+    "on_bad",
+    "fatal",
+    ("skip", "fatal"),
+    "What a bad row of the data does: is left out and counted, or stops.",
+    flag_values=FLAGS,
+)
+LARGEST_K = 65536
+DEFAULT_K = [1, 8, 32]
+
+
+def read_numbers(flag: flags.FlagHolder) -> list[int]:
+    """The positive integers of a flag, ascending; none where it is not given."""
+    try:
+        numbers = sorted({int(text) for text in flag.value or ()})
+    except ValueError:
+        numbers = [0]
+    if numbers and not 1 <= numbers[0] <= numbers[-1] <= LARGEST_K:
+        raise InputError(f"--{flag.name}={','.join(flag.value)}: not integers from 1 to {LARGEST_K}, as in 1,8,32")
+    return numbers
+
+
+def check_flags() -> None:
+    """Raises InputError where flags do not go together."""
+    if bool(JUDGE.checkpoint.value) == bool(SCORES.value):
+        raise InputError("give either --checkpoint or --scores")
+    if not SCORES.value and not DATA.value:
+        raise InputError("--data is needed")
+    if K_META.value and not SCORES.value and not JUDGE.meta_checkpoint.value:
+        raise InputError("--k_meta needs --meta_checkpoint")
+    if JUDGE.meta_checkpoint.value and SCORES.value:
+        raise InputError("--meta_checkpoint goes with --checkpoint; recorded votes bring their meta rewards")
+    if LIMIT.value < 0:
+        raise InputError(f"--limit: {LIMIT.value} is not a number of items")
+    if LIMIT.value and not DATA.value:
+        raise InputError("--limit needs --data")
+
+
+def shows_pairs(benchmark: Benchmark) -> bool:
+    """Whether a judge is shown the responses of an item two at a time."""
+    return benchmark.by_pairs if BY_PAIRS.value is None else BY_PAIRS.value
+
+
+def read_items(benchmark: Benchmark, report: ReadReport) -> tuple[list[Item], int]:
+    """The items that are judged, and how many the benchmark has."""
+    everything = benchmark.read(files.local_path(DATA.value, "--data"), ON_BAD.value, report)
+    picked = draws.sample(JUDGE.seed.value, "benchmark", len(everything), LIMIT.value)
+    return [everything[index] for index in picked], len(everything)
+
+
+def draw(output: pathlib.Path, items: Sequence[Item], most: int) -> tuple[dict[str, list[Recorded]], dict[str, int]]:
+    """Draws all votes; also says how many items have none, by reason."""
+    load, guided = functools.cache(JUDGE.load), bool(JUDGE.meta_checkpoint.value)
+    passes = {SAMPLED: JUDGE.options(k=most, k_meta=most if guided else 0)}
+    if GREEDY_TOO.value:
+        passes = {GREEDY: JUDGE.options(k=2, temperature=0.0)} | passes
+    files.make_directory(output)
+    drawing.keep_comparisons(output, items)
+    found, unjudged = {}, {}
+    for name, options in passes.items():
+        found[name], unjudged = drawing.draw(output, name, items, load, options, JUDGE.settings(options))
+    score_files.write(output / "scores.jsonl", found, items)
+    return found, unjudged
+
+
+def about(benchmark: Benchmark, judged: int, total: int, most: int | None) -> dict[str, str]:
+    """What was measured, and how, by names for people."""
+    named = {"benchmark": benchmark.title, "metric": benchmark.metric, "data": DATA.value or "as the scores say"}
+    named |= {"licence of the data": benchmark.licence, "items": f"{judged:,}"}
+    if total > judged:
+        named["items"] += f" of {total:,}, a sample by seed {JUDGE.seed.value}"
+    if not SCORES.value and shows_pairs(benchmark):
+        named["items"] += "; those of more than two responses are judged in pairs"
+    if SCORES.value:
+        return named | {"scores": SCORES.value}
+    sampling = {name: value for name, value in JUDGE.options(k=most).items() if name != JUDGE.batch_size.name}
+    named |= {flag.name.replace("_", " "): flag.value for flag in (JUDGE.checkpoint, JUDGE.meta_checkpoint) if flag.value}
+    named["template"] = JUDGE.template.value or "the checkpoint's own"
+    return named | {"votes": ", ".join(f"{name}={value}" for name, value in sampling.items())}
+
+
+def critiques(output: pathlib.Path, wanted: set[str]) -> dict[str, Mapping[str, Any]]:
+    """The verdicts with all texts on the items with these ids; none of recorded votes."""
+    return {} if SCORES.value else dict(drawing.verdicts(output, SAMPLED, wanted))
+
+
+def summary(figures: Mapping[str, Any]) -> str:
+    """The headline of every way of judging, for the terminal."""
+    lines = []
+    for name, found in figures["measures"].items():
+        cells = [
+            f"{rule} {percent(figure['value'])}"
+            for rule in benchmark_report.RULES
+            if (figure := measures.headline(found, rule)) is not None
+        ]
+        rates = f"ties {percent(found['tie_rate'])}, malformed {percent(found['malformed_rate'])}"
+        lines.append(f"{name}: {', '.join(cells)}; {rates}")
+    lost = [f"{count:,} items could not be judged: {reason}" for reason, count in figures["unjudged"].items()]
+    return "\n".join([f"{figures['title']}, items: {figures['about']['items']}; in %", *lines, *lost])
+
+
+def main(_) -> None:
+    """Entry of `python -m spct_jax.evaluate`."""
+    benchmark = catalogue.get(BENCHMARK.value)
+    check_flags()
+    ks, k_metas = read_numbers(K), read_numbers(K_META)
+    if not SCORES.value:
+        ks = ks or DEFAULT_K
+    output, report = files.local_path(OUTPUT.value, "--output"), ReadReport()
+    items, total = read_items(benchmark, report) if DATA.value else (None, 0)
+    if SCORES.value:
+        votes, unjudged, origin = score_files.read(SCORES.value), {}, SCORES.value
+    else:
+        votes, unjudged = draw(output, as_pairs(items) if shows_pairs(benchmark) else items, max(ks))
+        origin = str(output)
+    answers = {
+        name: figures_lib.stand_alone(benchmark, found, origin) if items is None else figures_lib.join(items, found, origin)
+        for name, found in votes.items()
+    }
+    told = figures_lib.apart(answers[SAMPLED])
+    figures = {
+        "benchmark": benchmark.name,
+        "title": benchmark.title,
+        "about": about(benchmark, len(answers[SAMPLED]), total, max(ks, default=None)),
+        "unjudged": unjudged,
+        "skipped": report.skipped,
+        **measures.compute(benchmark, answers, ks, k_metas),
+    }
+    files.make_directory(output)
+    texts = functools.partial(critiques, output)
+    benchmark_report.write(output, figures, examples.choose(told, texts))
+    model = pathlib.Path(JUDGE.checkpoint.value or SCORES.value).name
+    result_formats.write(output, told, model, texts)
+    print(summary(figures))
+    print(f"figures.json, report.md and report.html are in {OUTPUT.value}")
+
+
+if __name__ == "__main__":
+    cli.run(main, FLAGS)

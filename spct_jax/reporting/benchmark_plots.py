@@ -1,0 +1,123 @@
+"""The pictures of a benchmark's report, drawn from its figures; for colours and style see `plots`.
+
+Every function returns the bytes of an SVG, the same for the same figures.
+"""
+
+import io
+from collections.abc import Mapping, Sequence
+
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+
+from spct_jax.reporting.plots import BLUE, GREEN, GREY, PURPLE, STYLE, VERMILLION, label_ends
+
+_SVG = {"svg.hashsalt": "spct_jax", "svg.fonttype": "path"}
+_LINES = ((BLUE, "o"), (VERMILLION, "s"), (GREEN, "D"), (PURPLE, "^"), ("#E69F00", "v"), ("#56B4E9", "P"))
+_LONGEST = 32
+"""Characters of a subset's name that are drawn."""
+
+
+def scaling(lines: Mapping[str, Mapping[int, Mapping]], greedy: float | None, chance: float | None) -> bytes:
+    """Accuracy against the number of votes, with 95 % intervals.
+
+    Args:
+      lines: for each way of voting, by k: `value` with its interval `low` to `high`, in [0, 1].
+      greedy: accuracy of greedy verdicts, if there are any.
+      chance: of a judge that guesses, if that is known.
+    """
+    with matplotlib.rc_context(STYLE | _SVG):
+        figure = Figure(figsize=(6.4, 3.9), layout="constrained")
+        axes = figure.subplots()
+        ends = []
+        for (name, points), (colour, marker) in zip(lines.items(), _LINES, strict=False):
+            ks = sorted(points)
+            low, high = ([100 * points[k][bound] for k in ks] for bound in ("low", "high"))
+            axes.fill_between(ks, low, high, color=colour, alpha=0.13, linewidth=0)
+            axes.plot(ks, [100 * points[k]["value"] for k in ks], color=colour, marker=marker, markersize=4.5)
+            ends.append((100 * points[ks[-1]]["value"], name, colour))
+        for level, name, dash in ((greedy, "greedy", (0, (5, 2))), (chance, "chance", (0, (1, 2)))):
+            if level is not None:
+                axes.axhline(100 * level, color=GREY, linestyle=dash, linewidth=1.3)
+                ends.append((100 * level, name, GREY))
+        ks = sorted({k for points in lines.values() for k in points})
+        axes.set_xscale("log", base=2)
+        axes.set_xticks(ks, [str(k) for k in ks])
+        axes.minorticks_off()
+        axes.set_xlim(ks[0] / 1.12, ks[-1] * 1.12)
+        axes.set_xlabel("votes k (log scale)")
+        axes.set_ylabel("accuracy, %")
+        axes.set_title("Accuracy by votes, a tie counting by its chance")
+        label_ends(axes, ends)
+        return _svg(figure)
+
+
+def subsets(bars: Mapping[str, Mapping[str, Mapping]]) -> bytes:
+    """Accuracy by subset: a bar with its 95 % interval for each way of judging.
+
+    Args:
+      bars: for each way of judging, two at most, by subset: `value` with its interval `low` to `high`, in [0, 1].
+    """
+    names = list(next(iter(bars.values())))
+    with matplotlib.rc_context(STYLE | _SVG):
+        figure = Figure(figsize=(6.8, 1.1 + (0.16 + 0.2 * len(bars)) * len(names)), layout="constrained")
+        axes = figure.subplots()
+        width = 0.8 / len(bars)
+        colours = ("#A3A3A3", BLUE) if len(bars) > 1 else (BLUE,)
+        for index, ((measure, values), colour) in enumerate(zip(bars.items(), colours, strict=True)):
+            heights = np.arange(len(names)) + (index - (len(bars) - 1) / 2) * width
+            shown = [100 * values[name]["value"] for name in names]
+            axes.barh(heights, shown, width * 0.92, color=colour, label=measure)
+            for height, value, name in zip(heights, shown, names, strict=True):
+                low, high = (100 * values[name][bound] for bound in ("low", "high"))
+                axes.plot([low, high], [height, height], color="#222222", linewidth=1.1)
+                axes.annotate(
+                    f"{value:.1f}", (max(value, high), height), (4, 0), textcoords="offset points", va="center", fontsize=8
+                )
+        axes.set_yticks(range(len(names)), [_shortened(name) for name in names])
+        axes.set_ylim(len(names) - 0.4, -0.6)
+        axes.set_xlim(0, 112)
+        axes.set_xticks(range(0, 101, 20))
+        axes.tick_params(axis="y", length=0)
+        axes.grid(axis="y", visible=False)
+        axes.set_xlabel("accuracy, %")
+        axes.set_title("By subset, with 95 % intervals")
+        if len(bars) > 1:
+            figure.legend(loc="outside lower right", ncols=len(bars), frameon=False)
+        return _svg(figure)
+
+
+def positions(shares: Mapping[int, Sequence[float]]) -> bytes:
+    """How often the response at each position is named, by the number of responses; the dashed line is a judge without bias."""
+    with matplotlib.rc_context(STYLE | _SVG):
+        widths = [len(values) for values in shares.values()]
+        figure = Figure(figsize=(1.4 + 0.62 * sum(widths) + 0.5 * len(widths), 3.0), layout="constrained")
+        panels = figure.subplots(1, len(shares), sharey=True, squeeze=False, width_ratios=widths)[0]
+        for axes, (n, values) in zip(panels, shares.items(), strict=True):
+            places = range(1, n + 1)
+            axes.bar(places, [100 * value for value in values], width=0.66, color=BLUE)
+            for place, value in zip(places, values, strict=True):
+                axes.annotate(
+                    f"{100 * value:.1f}", (place, 100 * value), (0, 3), textcoords="offset points", ha="center", size=8
+                )
+            axes.axhline(100 / n, color=GREY, linestyle=(0, (4, 3)), linewidth=1.3)
+            axes.set_xlim(0.4, n + 0.6)
+            axes.set_xticks(places)
+            axes.tick_params(axis="x", length=0)
+            axes.grid(axis="x", visible=False)
+            axes.set_xlabel("position")
+            axes.set_title(f"n = {n}")
+        panels[0].set_ylabel("named best, % of samples")
+        axes.set_ylim(0, 1.15 * 100 * max(max(values) for values in shares.values()))
+        return _svg(figure)
+
+
+def _shortened(name: str) -> str:
+    name = name.replace("$", r"\$")
+    return name if len(name) <= _LONGEST else f"{name[: _LONGEST - 1]}…"
+
+
+def _svg(figure: Figure) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    return buffer.getvalue()

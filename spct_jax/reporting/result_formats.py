@@ -1,0 +1,110 @@
+"""The votes on a benchmark of pairs in the formats of others, for their scripts and leaderboards.
+
+- RewardBench (allenai/reward-bench, `scripts/run_generative.py`): `rewardbench.json`, accuracy by subset, is what it keeps
+  under `eval-set/`; `rewardbench_scores.json`, columns with one value per item, what it keeps under `eval-set-scores/`. By its
+  rule for generative judges, a tie and a verdict that cannot be read count 0.5.
+- JudgeBench (ScalerLab/JudgeBench, `run_judge.py`): `judgebench.jsonl`, the pairs as published with the judgment of each game.
+  The first game shows A first, the second B; its decision is about the responses as shown, so its "A>B" prefers response B.
+  Votes of one game are summed, and as with its reward models equal scores are a "B>A".
+"""
+
+import json
+import pathlib
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from spct_jax import files
+from spct_jax.data.jsonl import write_jsonl
+from spct_jax.evaluation.benchmarks.base import Answer
+
+MODEL_TYPE = "Generative RM"
+
+
+def write(
+    directory: pathlib.Path,
+    answers: Sequence[Answer],
+    model: str,
+    verdicts: Callable[[set[str]], Mapping[str, Mapping[str, Any]]],
+) -> list[str]:
+    """Writes all three files where every item is a pair with a right response; returns their names.
+
+    Args:
+      directory: where.
+      answers: on the items.
+      model: its name.
+      verdicts: gives the verdicts of a judge on the items with these ids, for the texts of critiques.
+    """
+    if not all(answer.item.n == 2 and answer.item.best is not None and answer.by_pair is None for answer in answers):
+        return []
+    _write_json(directory / "rewardbench.json", rewardbench(answers, model))
+    _write_json(directory / "rewardbench_scores.json", rewardbench_scores(answers, model))
+    texts = verdicts({answer.item.id for answer in answers})
+    lines = [judgebench(answer, model, _critiques(texts.get(answer.item.id))) for answer in answers]
+    write_jsonl(directory / "judgebench.jsonl", lines)
+    return ["rewardbench.json", "rewardbench_scores.json", "judgebench.jsonl"]
+
+
+def rewardbench(answers: Sequence[Answer], model: str) -> dict[str, Any]:
+    """Accuracy by subset, in [0, 1], and what the model is."""
+    credits = defaultdict(list)
+    for answer in answers:
+        credits[answer.item.subset].append(answer.expected)
+    about = {"model": model, "model_type": MODEL_TYPE, "chat_template": None}
+    return about | {subset: sum(values) / len(values) for subset, values in credits.items()}
+
+
+def rewardbench_scores(answers: Sequence[Answer], model: str) -> dict[str, Any]:
+    """One list per column, in the order of the items; texts are absent where the data is not at hand."""
+    columns: dict[str, Any] = defaultdict(list)
+    for answer in answers:
+        item, totals = answer.item, answer.totals
+        columns["id"].append(item.id)
+        columns["subset"].append(item.subset)
+        columns["results"].append(answer.expected)
+        for side, index in (("chosen", item.best), ("rejected", 1 - item.best)):
+            columns[f"scores_{side}"].append(None if totals is None else totals[index])
+            if item.comparison is not None:
+                turns = [{"role": turn.role, "content": turn.content} for turn in item.comparison.conversation]
+                reply = {"role": "assistant", "content": item.comparison.responses[index]}
+                columns[f"text_{side}"].append([*turns, reply])
+            else:
+                columns[f"text_{side}"].append(None)
+    return {**columns, "model": model, "model_type": MODEL_TYPE}
+
+
+def judgebench(answer: Answer, model: str, critiques: tuple[str, str]) -> dict[str, Any]:
+    """One pair with its judgments: of two games, or of one where the votes were all in one order."""
+    item = answer.item
+    line: dict[str, Any] = {"pair_id": item.id, "source": item.subset}
+    line |= item.label if isinstance(item.label, Mapping) else {}
+    if item.comparison is not None:
+        a, b = item.comparison.responses
+        line |= {"question": item.comparison.query, "response_A": a, "response_B": b}
+    line |= {"label": "B>A" if item.best else "A>B", "judge_name": "spct_jax"}
+    judgments = []
+    for swapped, (game, critique) in enumerate(zip(answer.games(), critiques, strict=True)):
+        if game is None:
+            continue
+        totals = game.totals
+        shown = None if totals is None else list(reversed(totals)) if swapped else list(totals)
+        judgment = {"judge_model": model, "prompt": "", "response": critique, "scores": shown}
+        judgments.append({"judgment": judgment, "decision": _decision(shown)})
+    return line | {"judgments": judgments}
+
+
+def _critiques(verdict: Mapping[str, Any] | None) -> tuple[str, str]:
+    """The text of the first vote in each game, empty where there is none."""
+    samples = () if verdict is None else verdict["samples"]
+    first, second = (next((s["text"] for s in samples if s["order"][0] == shown), "") for shown in (0, 1))
+    return first, second
+
+
+def _decision(shown: Sequence[float] | None) -> str | None:
+    if shown is None:
+        return None
+    return "A>B" if shown[0] > shown[1] else "B>A"
+
+
+def _write_json(path: pathlib.Path, value: Mapping[str, Any]) -> None:
+    files.write(path, json.dumps(value, indent=4, sort_keys=True) + "\n")

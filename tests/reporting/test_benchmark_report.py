@@ -1,0 +1,116 @@
+"""The report on a benchmark: what is in it, and that it says no more than its figures."""
+
+import copy
+
+import pytest
+
+from spct_jax.reporting import benchmark_report, document
+from spct_jax.reporting.document import Facts, Heading, Paragraph, Picture, Table
+
+FIGURE = {"value": 0.625, "low": 0.5, "high": 0.75}
+
+
+def measured(name, official=True, k=1):
+    columns = {"official": FIGURE | {"value": 0.875}} if official else {}
+    columns |= {"paper": FIGURE, "strict": FIGURE | {"value": 0.25}}
+    return {
+        **{"name": name, "votes": "sampled", "k": k, "k_meta": None, "items": 8, "sizes": {}, "unread": 1},
+        "table": {"all": columns, "mean of subsets": columns},
+        "subsets": {"Natural": columns, "Adversarial/Manual": columns},
+        **{"tie_rate": 0.125, "malformed_rate": 0.0625, "truncated_rate": None},
+        "by_subset": {
+            name: {"items": 4, "tie_rate": 0.125, "malformed_rate": 0.0, "truncated_rate": None}
+            for name in ("Adversarial/Manual", "Natural")
+        },
+    }
+
+
+FIGURES = {
+    "benchmark": "llmbar",
+    "title": "LLMBar",
+    "about": {"data": "a_<b>_c", "items": "8"},
+    "unjudged": {"prompt longer than the context": 2},
+    "skipped": {},
+    "chance": 0.5,
+    "measures": {"greedy": measured("greedy", official=False), "vote@8": measured("vote@8", k=8)},
+    "by_k": {"vote": {"1": FIGURE, "8": FIGURE}},
+    "position": {
+        "sampled": {
+            **{"items": 7, "changes_with_order": 0.5, "changes_in_order": None, "consistent": 0.25},
+            "wins_by_position": {"2": [0.75, 0.25]},
+            "score_by_position": {"2": [6.0, 5.0]},
+        }
+    },
+}
+EXAMPLE = {
+    **{"id": "Natural/1", "outcome": "Wrong", "subset": "Natural", "best": 1, "votes": 8, "valid": 7, "totals": (50, 40)},
+    **{"conversation": [("user", "why?")], "responses": ["<b>first</b>", "second"], "critique": "Scores: ...", "order": [1, 0]},
+}
+
+
+def section(blocks, title):
+    """The blocks between a heading of level 2 and the next."""
+    start = blocks.index(Heading(title)) + 1
+    return blocks[start : next((i for i in range(start, len(blocks)) if getattr(blocks[i], "level", 9) == 2), None)]
+
+
+@pytest.fixture(scope="module")
+def blocks():
+    return benchmark_report.build(FIGURES, [EXAMPLE])
+
+
+def test_the_sections(blocks):
+    titles = [block.text for block in blocks if isinstance(block, Heading) and block.level == 2]
+    assert titles == [
+        *("Accuracy", "By number of votes", "Beside published figures", "Aggregates"),
+        *("By subset", "Position bias", "Verdicts to read"),
+    ]
+    assert blocks[:3] == [
+        Heading("LLMBar", 1),
+        Facts({"data": "a_<b>_c", "items": "8"}),
+        Paragraph("2 could not be shown to the judge and count as unread: prompt longer than the context."),
+    ]
+    pictures = [block.name for block in blocks if isinstance(block, Picture)]
+    assert pictures == ["scaling.svg", "subsets.svg", "positions_sampled.svg"]
+    assert all(b"<svg" in block.svg for block in blocks if isinstance(block, Picture))
+
+
+def test_the_tables(blocks):
+    (accuracy,) = (block for block in section(blocks, "Accuracy") if isinstance(block, Table))
+    assert accuracy.rows == [
+        ["greedy", "–", "62.5 (50.0 to 75.0)", "25.0", "12.5", "6.2", "–", "1"],
+        ["vote@8", "87.5 (50.0 to 75.0)", "62.5 (50.0 to 75.0)", "25.0", "12.5", "6.2", "–", "1"],
+    ]
+    (beside,) = (block for block in section(blocks, "Beside published figures") if isinstance(block, Table))
+    # LLMBar's own metric, which one greedy verdict has not; absent subsets are dashes.
+    assert beside.own == 1 and beside.rows[0] == ["ours: vote@8", "87.5", "–", "–", "–", "87.5"]
+    assert beside.rows[1] == ["GPT-4, vanilla prompt", "95.5", "78.7", "86.4", "77.7", "80.4"]
+    (position,) = (block for block in section(blocks, "Position bias") if isinstance(block, Table))
+    assert position.rows == [["sampled", "7", "50.0", "–", "25.0"]]
+    subset = [block for block in section(blocks, "By subset") if isinstance(block, Table)]
+    assert [row[0] for row in subset[-1].rows] == ["Adversarial/Manual (4 items)", "Natural (4 items)"]
+
+
+def test_verdicts_are_told_and_escaped(blocks):
+    page = document.to_html("t", blocks)
+    assert "<b>" not in page and "&lt;b&gt;first&lt;/b&gt;" in page and "a_&lt;b&gt;_c" in page
+    told = [getattr(block, "title", getattr(block, "text", "")) for block in section(blocks, "Verdicts to read")]
+    assert told == [
+        "Wrong: Natural/1",
+        "Subset Natural. 7 of 8 votes could be read. Totals: response 1: 50, response 2: 40. The right one is response 2.",
+        *("Conversation", "Response 1", "Response 2 (the right one)"),
+        "The first critique, which read the responses in the order 2, 1",
+    ]
+
+
+def test_little_is_enough(tmp_path):
+    figures = copy.deepcopy(FIGURES) | {"benchmark": "none", "by_k": {}, "position": {}, "unjudged": {}, "chance": None}
+    figures["measures"] = {"all votes": measured("all votes", k=None)}
+    for one in figures["measures"].values():
+        one["subsets"] = {"": one["subsets"]["Natural"]}
+    benchmark_report.write(tmp_path, figures, [])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["figures.json", "report.html", "report.md"]
+    benchmark_report.write(tmp_path, FIGURES, [EXAMPLE])
+    files = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    benchmark_report.write(tmp_path, FIGURES, [EXAMPLE])
+    assert files == {path.name: path.read_bytes() for path in tmp_path.iterdir()}

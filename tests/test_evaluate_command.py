@@ -1,0 +1,285 @@
+"""`python -m spct_jax.evaluate`: from a judge, or from recorded votes, to figures and a report."""
+
+import json
+import os
+import pathlib
+import random
+import shutil
+import subprocess
+import sys
+
+import commands
+import numpy as np
+import pytest
+import random_judge
+from shared_data import shared
+
+from spct_jax import evaluate
+from spct_jax.errors import InputError
+from spct_jax.grm import orders
+from spct_jax.judging.flags import JudgeFlags
+from spct_jax.judging.verdicts import Sample, Verdict
+
+PUBLIC = {"figures.json", "judgebench.jsonl", "report.html", "report.md", "rewardbench.json", "rewardbench_scores.json"}
+
+
+class RandomJudge:
+    """Scores at random, by seed, id and sample; `bias` points more for what is shown first, `skill` for the response "good"."""
+
+    def __init__(self, bias=0, skill=0, breaks_at=None):
+        self.bias, self.skill, self.breaks_at, self.judged = bias, skill, breaks_at, 0
+        self.digests = {"checkpoint": "c", "template": "t"}
+
+    def stream(self, comparisons, *, k, k_meta=0, temperature, seed, order, **_):
+        for comparison in comparisons:
+            self.judged += 1
+            if self.judged == self.breaks_at:
+                raise KeyboardInterrupt
+            if comparison.query == "TOO LONG":
+                yield InputError("prompt longer than the context (more than 64 tokens)")
+            else:
+                yield self.verdict(comparison, k, k_meta, temperature, seed, order)
+
+    def verdict(self, comparison, k, k_meta, temperature, seed, order):
+        samples = []
+        for sample in range(k):
+            shown = orders.sample_order(comparison.n, order, seed, comparison.id, sample)
+            draw = random.Random(f"{seed} {temperature and sample} {comparison.id}")
+            scores = [draw.randint(1, 10) for _ in comparison.responses]
+            scores[shown[0]] += self.bias
+            scores = [score + self.skill * (text == "good") for score, text in zip(scores, comparison.responses, strict=True)]
+            read = draw.random() > 0.1
+            meta = draw.random() if k_meta else None
+            samples.append(Sample(shown, tuple(scores) if read else None, meta, f"text {sample}", truncated=not read))
+        valid = sum(sample.scores is not None for sample in samples)
+        return Verdict(comparison.id, None, None, (), k, valid, k - valid, tuple(samples))
+
+
+def write_data(directory, items=60):
+    """A small LLMBar: the right response is "good", first or second."""
+    for subset in ("Natural", "Manual"):
+        rows = [
+            {
+                "input": f"{subset} {i}",
+                "output_1": ("good", "bad")[i % 2],
+                "output_2": ("bad", "good")[i % 2],
+                "label": 1 + i % 2,
+            }
+            for i in range(items // 2)
+        ]
+        path = directory / ("Natural" if subset == "Natural" else "Adversarial/Manual") / "dataset.json"
+        path.parent.mkdir(parents=True)
+        path.write_text(json.dumps(rows))
+    return directory
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    """A directory with a checkpoint, its template and a small LLMBar."""
+    directory = tmp_path_factory.mktemp("evaluate")
+    random_judge.save(directory)
+    write_data(directory / "data")
+    return directory
+
+
+@pytest.fixture
+def run(model, monkeypatch):
+    """The command in this process, with a stand-in for the judge that the checkpoint would be."""
+
+    def run(output, *more, judge=None, data=model / "data", checkpoint=model / "model"):
+        monkeypatch.setattr(JudgeFlags, "load", lambda self: judge or RandomJudge())
+        given = [f"--benchmark=llmbar --output={output}"]
+        given += [f"--data={data}"] * bool(data) + [f"--checkpoint={checkpoint}"] * bool(checkpoint)
+        evaluate.FLAGS.unparse_flags()
+        evaluate.FLAGS(["evaluate", *" ".join([*given, *more]).split()])
+        evaluate.main([])
+        return json.loads((output / "figures.json").read_text())
+
+    return run
+
+
+def contents(directory):
+    return {path.name: path.read_bytes() for path in directory.iterdir()}
+
+
+def headline(figures, name, column="paper"):
+    return figures["measures"][name]["table"]["all"][column]
+
+
+def test_a_judge_that_guesses_is_at_chance_and_one_that_knows_is_not(run, tmp_path, capsys):
+    figures = run(tmp_path / "a", "--k=1,4,8", "--seed=3")
+    assert list(figures["measures"]) == ["greedy", "greedy@2", "vote@1", "vote@4", "vote@8"]
+    for name in figures["measures"]:
+        assert headline(figures, name)["low"] < 0.5 < headline(figures, name)["high"], name
+    assert 0.05 < figures["measures"]["vote@8"]["malformed_rate"] == figures["measures"]["vote@8"]["truncated_rate"] < 0.15
+    said = capsys.readouterr().out
+    assert said.startswith("LLMBar, items: 60; in %\ngreedy: paper ") and f"are in {tmp_path}/a\n" in said
+    assert PUBLIC < contents(tmp_path / "a").keys()
+
+    knows = run(tmp_path / "b", "--k=8", judge=RandomJudge(skill=4))
+    assert headline(knows, "vote@8")["low"] > 0.8
+    biased = run(tmp_path / "c", "--k=8", judge=RandomJudge(bias=6))["position"]["sampled"]
+    fair = figures["position"]["sampled"]
+    assert biased["wins_by_position"]["2"][0] > 0.8 and abs(fair["wins_by_position"]["2"][0] - 0.5) < 0.1
+    assert biased["changes_with_order"] > biased["changes_in_order"] + 0.3
+    assert abs(fair["changes_with_order"] - fair["changes_in_order"]) < 0.05
+
+
+def test_an_interrupted_run_goes_on_and_ends_the_same(run, tmp_path):
+    run(tmp_path / "whole", "--k=1,2")
+    interrupted = RandomJudge(breaks_at=85)  # after all of the 60 greedy verdicts
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "twice", "--k=1,2", judge=interrupted)
+    assert not (tmp_path / "twice" / "report.html").exists()
+    rest = RandomJudge()
+    run(tmp_path / "twice", "--k=1,2", judge=rest)
+    assert rest.judged == 120 - 84
+    whole, twice = contents(tmp_path / "whole"), contents(tmp_path / "twice")
+    assert whole == twice
+    # When nothing is left to draw no model is loaded, whatever k up to the largest is asked for.
+    again = RandomJudge(breaks_at=1)
+    assert list(run(tmp_path / "twice", "--k=2", judge=again)["measures"]) == ["greedy", "greedy@2", "vote@2"]
+    run(tmp_path / "twice", "--k=1,2", judge=again)
+    assert contents(tmp_path / "twice") == whole
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ("--seed=1", "greedy.jsonl: begun with --seed=0, not 1; choose another --output"),
+        ("--k=4", "sampled.jsonl: begun with --k=2, not 4"),
+        ("--limit=3", "comparisons.jsonl: greedy.jsonl answers other items than --data, --limit and --by_pairs give now"),
+    ],
+)
+def test_another_run_is_not_mixed_in(run, tmp_path, flags, message):
+    run(tmp_path, "--k=2")
+    before = contents(tmp_path)
+    with pytest.raises(InputError, match=message):
+        run(tmp_path, *({"--k": "--k=2"} | {flags.partition("=")[0]: flags}).values())
+    assert contents(tmp_path) == before
+
+
+def test_recorded_votes_say_the_same_as_the_judge_did(run, tmp_path, capsys):
+    drawn = run(tmp_path / "a", "--k=1,2,6")
+    data = [tmp_path / "a" / "scores.jsonl", "--k=1,2,6"]
+    with_data = run(tmp_path / "b", f"--scores={data[0]}", *data[1:], checkpoint=None)
+    alone = run(tmp_path / "c", f"--scores={data[0]}", *data[1:], checkpoint=None, data=None)
+    for figures in (with_data, alone):
+        assert {name: figures[name] for name in ("measures", "by_k", "position", "chance")} == {
+            name: drawn[name] for name in ("measures", "by_k", "position", "chance")
+        }
+    assert contents(tmp_path / "a")["rewardbench.json"] != contents(tmp_path / "b")["rewardbench.json"]  # the model's name
+    assert list(run(tmp_path / "d", f"--scores={data[0]}", checkpoint=None)["measures"]) == ["greedy", "greedy@2", "vote@6"]
+
+
+def test_figures_of_a_file_made_by_hand(run, tmp_path):
+    votes = {"a": [[7, 3], [6, 2]], "b": [[4, 4], [9, 1]], "c": [None, [1, 3]], "d": [[2, 3], [5, 1]]}
+    best = {"a": 0, "b": 0, "c": 0, "d": 1}
+    lines = [{"id": id, "scores": rows, "best": best[id], "subset": "Natural"} for id, rows in votes.items()]
+    (tmp_path / "s.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    figures = run(tmp_path / "out", f"--scores={tmp_path}/s.jsonl", "--k=1,2", checkpoint=None, data=None)
+    # As given: right, tied, unread, right. Swapped: right, right, wrong, wrong.
+    assert headline(figures, "vote@2", "official")["value"] == (2 / 4 + 2 / 4) / 2
+    # Sums: 13 to 5, 13 to 5, 1 to 3, 7 to 4.
+    assert headline(figures, "vote@2")["value"] == headline(figures, "vote@2", "strict")["value"] == 2 / 4
+    assert headline(figures, "vote@1")["value"] == (1 + 1 / 2 + 1 / 2 + 1) / 4
+    assert headline(figures, "vote@1", "strict")["value"] == 2 / 4
+    assert figures["measures"]["vote@1"]["tie_rate"] == 1 / 4 and figures["measures"]["vote@2"]["malformed_rate"] == 1 / 8
+    assert figures["measures"]["vote@1"]["unread"] == 1 and figures["position"] == {}
+
+
+def test_items_that_cannot_be_shown_count_and_are_said(run, tmp_path, capsys):
+    rows = [{"input": "q", "output_1": "good", "output_2": "bad", "label": 1}] * 2
+    rows += [rows[0] | {"input": "TOO LONG"}, rows[0] | {"output_2": " "}]
+    (tmp_path / "dataset.json").write_text(json.dumps(rows))
+    figures = run(tmp_path / "out", "--k=2", "--nogreedy", judge=RandomJudge(skill=99), data=tmp_path / "dataset.json")
+    read = 4 - figures["measures"]["vote@2"]["unread"]
+    assert figures["unjudged"] == {"empty response": 1, "prompt longer than the context": 1}
+    assert headline(figures, "vote@2")["value"] == (read + (4 - read) / 2) / 4  # 1/n for what was not read
+    assert headline(figures, "vote@2", "strict")["value"] == read / 4 and read <= 2
+    said = "1 could not be shown to the judge and count as unread: prompt longer than the context."
+    assert said in (tmp_path / "out" / "report.md").read_text() and said in (tmp_path / "out" / "report.html").read_text()
+    assert "1 items could not be judged: empty response\n" in capsys.readouterr().out
+    # The recorded votes have these items, too.
+    again = run(tmp_path / "again", f"--scores={tmp_path}/out/scores.jsonl", checkpoint=None, data=None)
+    assert again["measures"]["vote@2"]["table"] == figures["measures"]["vote@2"]["table"]
+
+
+def test_a_sample_of_the_items_follows_from_the_seed(run, tmp_path):
+    figures = run(tmp_path / "a", "--k=1", "--limit=7")
+    assert figures["about"]["items"] == "7 of 60, a sample by seed 0" and figures["measures"]["vote@1"]["items"] == 7
+    run(tmp_path / "b", "--k=1", "--limit=7", "--seed=1")
+    ids = [[json.loads(line)["id"] for line in (tmp_path / name / "scores.jsonl").open()] for name in "ab"]
+    assert ids[0] != ids[1] and len(set(ids[0])) == 7
+
+
+def test_guided_votes(run, tmp_path, model):
+    flags = f"--meta_checkpoint={model}/model"
+    assert list(run(tmp_path / "a", "--k=1,4", flags)["measures"])[2:] == ["vote@1", "vote@4", "meta@4/2"]
+    assert list(run(tmp_path / "a", "--k=1,4", "--k_meta=1,3", flags)["measures"])[2:] == [
+        "vote@1",
+        "vote@4",
+        "meta@4/1",
+        "meta@4/3",
+    ]
+
+
+def test_command_lines(tmp_path, model):
+    (tmp_path / "s.jsonl").write_text('{"id": "Natural/0", "scores": [[1, 2], [2, 1]]}\n')
+    (tmp_path / "bad.jsonl").write_text('{"id": "Natural/0", "scores": [[1, "2"]]}\n')
+    given = [f"--data={model}/data", f"--output={tmp_path}/out"]
+    cases = {
+        "--benchmark=llmbar": "give either --checkpoint or --scores",
+        f"--benchmark=llmbar --checkpoint={model}/model --scores={tmp_path}/s.jsonl": "give either --checkpoint or --scores",
+        f"--benchmark=lmbar --scores={tmp_path}/s.jsonl": "no benchmark named 'lmbar'; there are ",
+        f"--benchmark=llmbar --scores={tmp_path}/bad.jsonl": f"{tmp_path}/bad.jsonl:1: score is not a number ('2')",
+        f"--benchmark=llmbar --scores={tmp_path}/s.jsonl": f"{tmp_path}/s.jsonl: no scores of an item (",
+        f"--benchmark=llmbar --scores={tmp_path}/s.jsonl --limit=-1": "--limit: -1 is not a number of items",
+        f"--benchmark=llmbar --scores={tmp_path}/none.jsonl": f"{tmp_path}/none.jsonl: cannot read the file",
+        f"--benchmark=llmbar --checkpoint={tmp_path}/none": f"--checkpoint={tmp_path}/none: no such directory",
+        f"--benchmark=llmbar --checkpoint={model}/model --k=1,x": "--k=1,x: not integers from 1 to 65536, as in 1,8,32",
+        f"--benchmark=llmbar --checkpoint={model}/model --k=0": "--k=0: not integers from 1 to 65536",
+        f"--benchmark=llmbar --checkpoint={model}/model --k=99999": "--k=99999: not integers from 1 to 65536",
+        f"--benchmark=llmbar --checkpoint={model}/model --k_meta=2": "--k_meta needs --meta_checkpoint",
+        f"--benchmark=llmbar --checkpoint={model}/model --temperature=-1": "--temperature: -1.0 is not in [0, 100]",
+        f"--benchmark=llmbar --checkpoint={model}/model --max_prompt=1 more": "unexpected argument 'more'",
+    }
+    asked = [{"argv": ["spct_jax.evaluate", *given, *line.split()]} for line in cases]
+    asked += [{"argv": ["spct_jax.evaluate", *line.split()]} for line in ("", "--help")]
+    *wrong, empty, asked_help = commands.run(asked)
+    for (line, message), outcome in zip(cases.items(), wrong, strict=True):
+        assert outcome["status"] == 2, (line, outcome)
+        assert outcome["err"].startswith(f"error: {message}") and outcome["err"].count("\n") == 1, (line, outcome["err"])
+    assert empty["status"] == 2 and "benchmark" in empty["err"] and empty["err"].count("\n") == 1
+    assert asked_help["status"] == 0 and all(
+        f"--{name}:" in asked_help["out"] for name in ("benchmark", "checkpoint", "k_meta")
+    )
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_model_of_random_weights_from_a_relative_path(model, tmp_path):
+    """As a user types it, the model and all."""
+    shutil.copytree(model, tmp_path / "here")
+    line = "--checkpoint=model --benchmark=llmbar --data=data --k=1,4 --output=out --template=template.txt --limit=40"
+    line += " --max_new_tokens=24 --temperature=1 --max_prompt=64 --nogreedy"
+    command = [sys.executable, "-m", "spct_jax.evaluate", *line.split()]
+    environment = os.environ | {"XLA_FLAGS": "--xla_backend_optimization_level=0", "PYTHONPATH": _root()}
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path / "here", env=environment)
+    assert done.returncode == 0, done.stderr
+    figures = json.loads((tmp_path / "here" / "out" / "figures.json").read_text())
+    assert headline(figures, "vote@4")["low"] < 0.5 < headline(figures, "vote@4")["high"]
+    # Verdicts were read, so that this is no chance of silence.
+    assert figures["measures"]["vote@4"]["malformed_rate"] < 0.6 and figures["measures"]["vote@4"]["tie_rate"] < 0.5
+
+
+def _root():
+    return str(pathlib.Path(__file__).parents[1])
+
+
+def test_all_of_llmbar_at_chance(run, tmp_path):
+    figures = run(tmp_path, "--k=1,8", data=shared("data/llmbar") / "LLMBar")
+    assert figures["measures"]["vote@8"]["items"] == 419 and len(figures["measures"]["vote@8"]["subsets"]) == 5
+    for name in ("greedy@2", "vote@1", "vote@8"):
+        assert headline(figures, name)["low"] < 0.5 < headline(figures, name)["high"], name
+    # Three intervals of four subsets' worth of luck: their mean is near chance as well.
+    assert np.mean([subset["paper"]["value"] for subset in figures["measures"]["vote@8"]["subsets"].values()]) > 0.4
