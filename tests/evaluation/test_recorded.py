@@ -82,3 +82,11 @@ def test_guided_votes_keep_the_most_trusted_of_the_first_k():
     assert one.first(1, k_meta=1).votes == votes[:1] and one.first(2).votes == votes[:2]
     unread = Recorded("a", (Vote(meta=9.0), *votes))
     assert recorded.totals(unread.first(3, k_meta=1).votes, 2) == (1, 0)
+
+
+def test_the_order_of_the_votes_does_not_matter():
+    # 0.1 + 0.2 + 0.3 differs from 0.3 + 0.2 + 0.1 in the last bit.
+    scores = [0.1, 0.2, 0.3]
+    total = recorded.totals([Vote(pair) for pair in zip(scores, reversed(scores), strict=True)], 2)
+    assert total[0] == total[1]
+    assert recorded.totals([Vote((0.1, 0.2)), Vote((1, 2))], 2) == (1.1, 2.2)
