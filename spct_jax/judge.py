@@ -4,17 +4,18 @@ One JSON line of the output answers one of the input; an interrupted run goes on
 With `--explain=ID` one verdict is told in full, from the output where it stands there already. See docs/judge.md.
 """
 
+import os
 import sys
 from typing import Any
 
 from absl import flags
 
-from spct_jax import cli
+from spct_jax import cli, digests
 from spct_jax.data.comparison import Comparison
 from spct_jax.errors import InputError
-from spct_jax.judging import explain, files, input_lines
+from spct_jax.judging import explain, files, input_lines, principles, resume
 from spct_jax.judging.flags import JudgeFlags
-from spct_jax.judging.verdicts import Verdict
+from spct_jax.judging.verdicts import Verdict, count
 
 FLAGS = flags.FlagValues()
 JUDGE = JudgeFlags(FLAGS)
@@ -26,6 +27,15 @@ K = flags.DEFINE_integer("k", 8, "Samples per comparison.", flag_values=FLAGS)
 K_META = flags.DEFINE_integer("k_meta", 0, "Samples that count, chosen by the meta reward model.", flag_values=FLAGS)
 ADAPTIVE = flags.DEFINE_float(
     "adaptive", 0.0, "Stop at a chance of this that all k samples would say otherwise; 0: never.", flag_values=FLAGS
+)
+PRINCIPLES = flags.DEFINE_string(
+    "principles",
+    None,
+    "File of principles to judge by: a text for all, or .jsonl with those of each id.",
+    flag_values=FLAGS,
+)
+EXPORT_PRINCIPLES = flags.DEFINE_string(
+    "export_principles", None, "File for the principles of all verdicts, .jsonl; --principles reads it.", flag_values=FLAGS
 )
 ON_BAD = flags.DEFINE_enum(
     "on_bad", "fatal", ("skip", "fatal"), "What a bad line does: leave an error record, or stop.", flag_values=FLAGS
@@ -39,7 +49,33 @@ def read_options() -> dict[str, Any]:
     """Keyword arguments of `Judge.stream`."""
     if bool(K_META.value) != bool(JUDGE.meta_checkpoint.value):
         raise InputError("--k_meta and --meta_checkpoint need each other")
-    return JUDGE.options(k=K.value, k_meta=K_META.value, adaptive=ADAPTIVE.value)
+    options = JUDGE.options(k=K.value, k_meta=K_META.value, adaptive=ADAPTIVE.value)
+    return options | ({"principles": principles.read(PRINCIPLES.value)} if PRINCIPLES.value else {})
+
+
+def settings_of(options: dict[str, Any]) -> dict[str, Any]:
+    """What verdicts depend on; of principles, where they are from and a digest."""
+    settings = JUDGE.settings(options)
+    if PRINCIPLES.value:
+        settings[PRINCIPLES.name] = f"{os.path.realpath(PRINCIPLES.value)} ({digests.of_json(options[PRINCIPLES.name])})"
+    return settings
+
+
+def check_export() -> None:
+    """InputError where there is no file that principles could be exported from, or they have no part of their own."""
+    template = JUDGE.read_template()
+    if not template.principles:
+        raise InputError(f"--{EXPORT_PRINCIPLES.name}: template {template.name!r} has no part for principles")
+    target = OUTPUT.value
+    if target == input_lines.STREAM or (os.path.exists(target) and not resume.is_resumable(target)):
+        raise InputError(f"--{EXPORT_PRINCIPLES.name}: --output={target} is not a file that can be read again")
+
+
+def export() -> None:
+    """Writes the principles of all verdicts."""
+    parts = JUDGE.read_template().parts
+    without = principles.export(OUTPUT.value, EXPORT_PRINCIPLES.value, parts)
+    print(f"{EXPORT_PRINCIPLES.value}: principles of all verdicts; {count(without, 'verdict')} without any")
 
 
 def score_one(comparison: Comparison) -> Verdict | InputError:
@@ -55,10 +91,14 @@ def score() -> None:
         if not flag.value:
             raise InputError(f"--{flag.name} is needed")
     options = read_options()
+    if EXPORT_PRINCIPLES.value:
+        check_export()
     summary = files.judge_file(
-        INPUT.value, OUTPUT.value, JUDGE.load, options=options, settings=JUDGE.settings(options), on_bad=ON_BAD.value
+        INPUT.value, OUTPUT.value, JUDGE.load, options=options, settings=settings_of(options), on_bad=ON_BAD.value
     )
     print(summary, file=sys.stderr if OUTPUT.value == input_lines.STREAM else sys.stdout)
+    if EXPORT_PRINCIPLES.value:
+        export()
 
 
 def main(_) -> None:

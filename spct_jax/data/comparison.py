@@ -12,6 +12,9 @@ from spct_jax.errors import InputError
 
 _ROLES = {"system": "system", "user": "user", "assistant": "assistant", "model": "assistant"}
 
+CONDITIONS = ("principles", "reference")
+"""Fields of a `Comparison` under which it is judged. Only judges read them, and `from_json` does not."""
+
 
 @dataclass(frozen=True)
 class Turn:
@@ -47,6 +50,8 @@ class Comparison:
         responses: n texts, none of them blank.
         scores: n finite numbers, higher is better, or None where nobody scored. A single response has (0,) or (1,).
         id: a name that is unique in its file; it also seeds the orders of the responses.
+        principles: what a judge judges by instead of principles of its own, or None.
+        reference: an answer to the query that is known to be right, for a judge whose template shows one, or None.
 
     Raises:
         InputError: in one line, for whatever is wrong.
@@ -56,6 +61,8 @@ class Comparison:
     responses: tuple[str, ...]
     scores: tuple[float, ...] | None = None
     id: str = ""
+    principles: str | None = None
+    reference: str | None = None
 
     def __post_init__(self):
         object.__setattr__(self, "conversation", as_turns(self.conversation, "conversation"))
@@ -64,6 +71,12 @@ class Comparison:
             object.__setattr__(self, "scores", _as_scores(self.scores, len(self.responses)))
         if not isinstance(self.id, str):
             raise InputError(f"id is not a string ({type(self.id).__name__})")
+        for field in CONDITIONS:
+            text = getattr(self, field)
+            if not isinstance(text, str | None):
+                raise InputError(f"{field} is not a string ({type(text).__name__})")
+            if text is not None and not text.strip():
+                raise InputError(f"empty {field}")
 
     @property
     def n(self) -> int:
@@ -73,13 +86,15 @@ class Comparison:
     @property
     def characters(self) -> int:
         """The length of all its texts together."""
-        return sum(len(turn.content) for turn in self.conversation) + sum(map(len, self.responses))
+        conditions = sum(len(getattr(self, field) or "") for field in CONDITIONS)
+        return sum(len(turn.content) for turn in self.conversation) + sum(map(len, self.responses)) + conditions
 
     @property
     def digest(self) -> str:
         """16 hexadecimal digits of all that a verdict on it depends on: its id and texts, not the scores."""
         turns = [(turn.role, turn.content) for turn in self.conversation]
-        content = json.dumps([self.id, turns, self.responses]).encode()
+        conditions = {field: getattr(self, field) for field in CONDITIONS if getattr(self, field) is not None}
+        content = json.dumps([self.id, turns, self.responses, *([conditions] if conditions else [])]).encode()
         return hashlib.blake2b(content, digest_size=8).hexdigest()
 
     @property

@@ -52,6 +52,18 @@ def parse_choice(text: str, n: int, parts: Sequence[str] = ()) -> int | None:
     return None if choice is None else choice[0] - 1
 
 
+def principles(text: str, parts: Sequence[str]) -> str | None:
+    """The principles that a critique opens with: what is between the labels of its first two parts; None if nothing is.
+
+    Args:
+        text: the critique.
+        parts: the labels of its three parts.
+    """
+    opening = _label(parts[0]).search(text)
+    closing = opening and _label(parts[1]).search(text, opening.end())
+    return (text[opening.end() : closing.start()].strip() or None) if closing else None
+
+
 def unshuffle(scores: Sequence[float], order: Sequence[int]) -> tuple[float, ...]:
     """Scores by position into scores by response: `order[j]` is the response that was shown at position j."""
     if len(scores) != len(order):

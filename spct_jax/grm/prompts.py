@@ -10,9 +10,10 @@ import numpy as np
 from spct_jax import digests
 from spct_jax.data.comparison import Comparison
 from spct_jax.data.tokenizer import Tokenizer
+from spct_jax.errors import InputError
 from spct_jax.grm import lengths, parse
 from spct_jax.grm.config import PromptConfig
-from spct_jax.grm.render import render
+from spct_jax.grm.render import disarm, render
 from spct_jax.grm.template import Template, load_template
 
 
@@ -68,8 +69,24 @@ class Prompter:
         """Prompt tokens of an LLM judge, which names the best response."""
         return self.tokenizer.encode_turns(render(comparison, order, self.choice))
 
+    def encode_principles(self, principles: str, template: Template) -> list[int]:
+        """The tokens that a critique with these principles begins with, up to the label of its analysis.
+
+        Raises:
+            InputError: the template has no principles.
+        """
+        if not template.principles:
+            raise InputError(f"template {template.name!r} has no part for principles")
+        own, analysis, _ = template.parts
+        return self.tokenizer.encode(f"{own}:\n{disarm(principles, template).strip()}\n{analysis}:")
+
     def encode_meta(self, comparison: Comparison, order: Sequence[int]) -> list[int]:
-        """Prompt tokens of the meta RM, whose completions are the critiques it scores."""
+        """Prompt tokens of the meta RM, whose completions are the critiques it scores.
+
+        A template without a place for a reference answer does not show it: critiques say what there is to know of it.
+        """
+        if self.meta.reference is None:
+            comparison = dataclasses.replace(comparison, reference=None)
         return self.tokenizer.encode_turns(render(comparison, order, self.meta))
 
     def longest(self, comparison: Comparison, *, hinted: bool = False, meta: bool = False, limit: int) -> int:

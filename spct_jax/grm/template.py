@@ -21,11 +21,14 @@ response is shown; `hint`, which may be left out, is a line that gives the answe
 {responses} stand once each, {hint} on a line of its own wherever there is a hint section, and {n} anywhere; every
 other brace, such as that of \boxed{}, is plain text.
 
-No text of a user can pass for one of ours. A marker is a line of the response section other than {response} itself, a line
-of the hint, or a line of the prompt in square brackets. Wherever a user's text holds what looks like a marker, in any case,
-spacing or number and with invisible characters between, a tilde goes in after its first character: `[Response 2 ends]` is
-shown as `[~Response 2 ends]`. A line that begins like a turn of the conversation or a part of an answer, as `Assistant:` and
-`Scores:` do, gets the tilde in front.
+A template that shows an answer known to be right has a section `reference`, with {reference} in it, and a line {reference} of
+its own in the prompt; for a comparison without such an answer the line is left out.
+
+No text of a user can pass for one of ours. A marker is a line of the response section other than {response} itself, likewise
+of the reference section, a line of the hint, or a line of the prompt in square brackets. Wherever a user's text holds what
+looks like a marker, in any case, spacing or number and with invisible characters between, a tilde goes in after its first
+character: `[Response 2 ends]` is shown as `[~Response 2 ends]`. A line that begins like a turn of the conversation or a part of
+an answer, as `Assistant:` and `Scores:` do, gets the tilde in front.
 """
 
 import functools
@@ -44,6 +47,8 @@ _TEMPLATES = Path(__file__).parent / "templates"
 _SECTION = re.compile(r"--- *(\w+) *")
 HINT_LINE = re.compile(r"^\{hint\}$\n?", re.MULTILINE)
 """The line of a prompt that holds the hint."""
+REFERENCE_LINE = re.compile(r"^\{reference\}$\n?", re.MULTILINE)
+"""The line of a prompt that holds the reference answer."""
 _BRACKETED_LINE = re.compile(r"^\[.+\]$", re.MULTILINE)
 _LINE_BREAK = "\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029"
 # White space, controls, and what Unicode gives no width or no ink.
@@ -73,6 +78,7 @@ class Template:
         hint: text with {number}, or None.
         marker: matches the first character of whatever looks like one of this template's markers.
         opening: matches, empty, before a line that begins like a turn or like one of the parts.
+        reference: text with {reference}, or None.
     """
 
     name: str = field(repr=False)
@@ -85,6 +91,8 @@ class Template:
     hint: str | None
     marker: re.Pattern
     opening: re.Pattern
+    # Not in the representation, of which digests are made: it is part of the text, which is.
+    reference: str | None = field(default=None, repr=False)
 
     @property
     def principles(self) -> bool:
@@ -121,7 +129,7 @@ def _split(path: Path, lines: list[str]) -> tuple[dict[str, str], dict[str, str]
     for number, line in enumerate(lines, start=1):
         if opened := _SECTION.fullmatch(line):
             section = opened[1]
-            if section not in ("prompt", "response", "hint") or section in sections:
+            if section not in ("prompt", "response", "hint", "reference") or section in sections:
                 raise InputError(f"{path}:{number}: unknown or repeated section {section!r}")
             sections[section] = []
         elif section is not None:
@@ -147,6 +155,12 @@ def _checked(path: Path, name: str, text: str, header: dict[str, str], sections:
         raise InputError(f"{path}: the hint section needs {{number}}")
     if len(HINT_LINE.findall(prompt)) != prompt.count("{hint}") or prompt.count("{hint}") != (hint is not None):
         raise InputError(f"{path}: a hint section and a line '{{hint}}' of its own in the prompt need each other")
+    reference = sections.get("reference")
+    if reference is not None and reference.count("{reference}") != 1:
+        raise InputError(f"{path}: the reference section needs {{reference}} once, has {reference.count('{reference}')}")
+    lines = len(REFERENCE_LINE.findall(prompt))
+    if lines != (reference is not None) or (lines and prompt.count("{reference}") != 1):
+        raise InputError(f"{path}: a reference section and a line '{{reference}}' of its own in the prompt need each other")
     try:
         low, high = int(header.get("low", "1")), int(header.get("high", "10"))
     except ValueError:
@@ -159,20 +173,21 @@ def _checked(path: Path, name: str, text: str, header: dict[str, str], sections:
     for part in parts:
         if part not in prompt:
             raise InputError(f"{path}: the prompt does not mention the part {part!r}")
-    return Template(
-        name, text, low, high, parts, prompt, response, hint, _marker(path, prompt, response, hint), _opening(parts)
-    )
+    marker = _marker(path, prompt, response, hint, reference)
+    return Template(name, text, low, high, parts, prompt, response, hint, marker, _opening(parts), reference)
 
 
-def _marker(path: Path, prompt: str, response: str, hint: str | None) -> re.Pattern:
+def _marker(path: Path, prompt: str, response: str, hint: str | None, reference: str | None) -> re.Pattern:
     fences = [line.strip() for text in response.split("{response}") for line in text.splitlines() if line.strip()]
     hints = [line.strip() for line in (hint or "").splitlines() if line.strip()]
-    for section, markers in (("response", fences), ("hint", hints), ("prompt", _BRACKETED_LINE.findall(prompt))):
+    shown = [line.strip() for line in (reference or "").replace("{reference}", "\n").splitlines() if line.strip()]
+    bracketed = _BRACKETED_LINE.findall(prompt)
+    for section, markers in (("response", fences), ("hint", hints), ("reference", shown), ("prompt", bracketed)):
         if any("~" in marker or len(re.sub(r"\{number\}|\s", "", marker)) < 2 for marker in markers) or not fences:
             around = " around {response}" * (section == "response")
             raise InputError(f"{path}: the {section} section needs markers{around}, 2 characters or more, no '~'")
     # A sentence says the same without its full stop.
-    markers = {*fences, *(line.rstrip(".!") for line in hints), *_BRACKETED_LINE.findall(prompt)}
+    markers = {*fences, *(line.rstrip(".!") for line in (*hints, *shown)), *bracketed}
     return re.compile(f"(?={'|'.join(map(_lookalike, sorted(markers)))}).", re.IGNORECASE | re.DOTALL)
 
 

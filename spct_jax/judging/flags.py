@@ -10,6 +10,8 @@ from absl import flags
 from spct_jax import checkpoints, field_bounds, sharding
 from spct_jax.errors import InputError
 from spct_jax.grm.config import PromptConfig
+from spct_jax.grm.template import Template, load_template
+from spct_jax.judging import models
 from spct_jax.judging.judge import Judge
 from spct_jax.judging.options import MODES, READS, Options
 from spct_jax.sharding.config import STRATEGIES, MeshConfig
@@ -17,7 +19,7 @@ from spct_jax.sharding.config import STRATEGIES, MeshConfig
 flags.disclaim_key_flags()  # those defined here belong to the command, so that its --help shows them
 
 
-LATER = {"read": "sampled"}
+LATER = {"read": "sampled", "share_principles": False}
 """Options that are named among the settings only if they have another value than this."""
 
 
@@ -36,17 +38,20 @@ class JudgeFlags:
         )
         mode = "Scores of every response, or an LLM judge's choice of one, counted or weighted."
         read = "What a critique's vote is: the integers it holds, or the mean over all that could stand there."
+        share = "Draw principles once for each comparison; all its other critiques go on from them."
         prompt = "Longest prompt, in tokens; a longer one is an error. Default: 8192, or what the model has."
         self.batch_size = flags.DEFINE_integer("batch_size", None, "Rows of prompts at a time; default: 16.", **own)
         self.seed = flags.DEFINE_integer("seed", 0, "Of samples and orders.", **own)
+        self._mode = flags.DEFINE_enum("mode", "scores", MODES, mode, **own)
         self._sampling = (
             flags.DEFINE_float("temperature", 0.5, "Of sampling; 0, or less than 1e-5, is greedy.", **own),
             flags.DEFINE_integer("top_k", 0, "Draw from so many likeliest tokens only; 0 for all.", **own),
             flags.DEFINE_float("top_p", 1.0, "Draw from the likeliest tokens of this total probability only.", **own),
             self.seed,
             flags.DEFINE_enum("order", "balanced", ("balanced", "random"), "In which orders the responses are shown.", **own),
-            flags.DEFINE_enum("mode", "scores", MODES, mode, **own),
+            self._mode,
             flags.DEFINE_enum("read", "sampled", READS, read, **own),
+            flags.DEFINE_bool("share_principles", False, share, **own),
             flags.DEFINE_integer("max_new_tokens", 1024, "Longest critique, in tokens.", **own),
             flags.DEFINE_integer("max_prompt", None, prompt, **own),
             self.batch_size,
@@ -87,15 +92,23 @@ class JudgeFlags:
         named = (self.checkpoint, self.meta_checkpoint)
         where = {flag.name: flag.value and os.path.realpath(flag.value) for flag in named}
         where |= {self.template.name: self.template.value}
-        settings = where | {name: value for name, value in options.items() if name != self.batch_size.name}
+        settings = where | {name: options[name] for name in options if name not in (self.batch_size.name, "principles")}
         # Where a later option is not used, an output that was begun without it can be continued.
         return {name: value for name, value in settings.items() if LATER.get(name, ...) != value}
 
     def load(self) -> Judge:
         """The judge on its devices."""
+        return Judge.load(self.checkpoint.value, self.meta_checkpoint.value, mesh=self._layout(), prompt=self._templates())
+
+    def read_template(self) -> Template:
+        """The template that comparisons are judged with; no parameters are loaded."""
+        carried = checkpoints.read_templates(self.checkpoint.value)
+        named = models.with_names(carried, self._templates())
+        return load_template(named.template if self._mode.value == "scores" else named.choice_template)
+
+    def _templates(self) -> PromptConfig:
         policys = self.template.value or ""
-        templates = PromptConfig(template=policys, single_template=policys, meta_template="", choice_template=policys)
-        return Judge.load(self.checkpoint.value, self.meta_checkpoint.value, mesh=self._layout(), prompt=templates)
+        return PromptConfig(template=policys, single_template=policys, meta_template="", choice_template=policys)
 
     def _layout(self) -> sharding.Layout:
         """The devices as the flags arrange them; the first use of JAX."""

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-from spct_jax.data.comparison import Comparison, from_json, given_id
+from spct_jax.data.comparison import CONDITIONS, Comparison, from_json, given_id
 from spct_jax.data.jsonl import is_blank, next_line, parse_line, read_lines
 from spct_jax.errors import InputError
 
@@ -101,7 +101,8 @@ def _read_line(text: bytes, where: str, number: int) -> Line:
         record = parse_line(text, where)
         given = record.get("id")
         id, named = (number, False) if given is None else (given_id(record), True)
-        comparison = from_json(record, where, number)
+        conditions = {field: record[field] for field in CONDITIONS if record.get(field) is not None}
+        comparison = dataclasses.replace(from_json(record, where, number), **conditions)
         if comparison.characters > LONGEST:
             raise InputError(f"longer than any context ({comparison.characters:,} characters)")
         return Line(where, number, id, comparison, None, comparison.digest, named)

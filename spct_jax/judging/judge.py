@@ -57,7 +57,7 @@ class Judge:
         return cls(models.load(checkpoint, meta_checkpoint, mesh or sharding.make_layout(), prompt))
 
     def score(self, comparisons: Sequence[Comparison], **options) -> list[Verdict]:
-        """Verdicts on comparisons, in their order; `options` are the fields of `Options`.
+        """Verdicts on comparisons, in their order; `options` are those of `stream`.
 
         Raises:
           InputError: an option out of range, or a comparison whose prompt is too long.
@@ -68,19 +68,34 @@ class Judge:
                 raise InputError(f"{comparison.id!r}: {outcome}")
         return outcomes
 
-    def stream(self, comparisons: Iterable[Comparison], **options) -> Iterator[Verdict | InputError]:
+    def stream(
+        self, comparisons: Iterable[Comparison], *, principles: str | Mapping[str, str] | None = None, **options
+    ) -> Iterator[Verdict | InputError]:
         """One outcome per comparison, in their order; only a bounded number of comparisons is read ahead.
 
-        For a comparison that cannot be judged, the outcome is an `InputError`. `options` are the fields of `Options`.
+        For a comparison that cannot be judged, the outcome is an `InputError`.
+
+        Args:
+          comparisons: what is to be judged.
+          principles: those to judge by, of all comparisons, or by their ids, that bring none themselves. A comparison for which
+            there are none is judged by principles that the model writes.
+          options: the fields of `Options`.
 
         Raises:
-          InputError: an option out of range.
+          InputError: an option out of range, or principles for a template that has none.
         """
         options = Options(**options)
         if options.k_meta and self.models.meta is None:
             raise InputError("k_meta needs a meta RM")
         # The judge must not see the scores that people gave, not even that there are some.
         unscored = (dataclasses.replace(comparison, scores=None) for comparison in comparisons)
+        if principles:
+            unscored = (_with_principles(comparison, principles) for comparison in unscored)
         scheduler = Scheduler(self.models, options)
         self.usage = scheduler.usage
         return scheduler.run(unscored)
+
+
+def _with_principles(comparison: Comparison, principles: str | Mapping[str, str]) -> Comparison:
+    given = principles if isinstance(principles, str) else principles.get(comparison.id)
+    return comparison if given is None or comparison.principles else dataclasses.replace(comparison, principles=given)

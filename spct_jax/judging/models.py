@@ -39,6 +39,12 @@ class Models:
     """Whether the policy's templates came with its checkpoint or were asked for, and are not just the default ones."""
 
 
+def with_names(carried: PromptConfig | None, asked: PromptConfig | None) -> PromptConfig:
+    """The templates of a model: those asked for by name, else those that its checkpoint carries, else the default ones."""
+    names = {role: name for role, name in vars(asked).items() if name} if asked else {}
+    return dataclasses.replace(carried or DEFAULT_PROMPT, **names)
+
+
 def load(
     checkpoint: str | os.PathLike,
     meta_checkpoint: str | os.PathLike | None,
@@ -50,14 +56,12 @@ def load(
     Raises:
       InputError: a directory is not such a checkpoint.
     """
-    asked = {role: name for role, name in vars(prompt).items() if name} if prompt else {}
 
     def read(directory: str | os.PathLike, kind: checkpoints.ModelKind) -> checkpoints.Model:
         return checkpoints.load(directory, kind=kind, dtype=checkpoints.COMPUTE, shardings=layout.params)
 
     def with_prompter(found: checkpoints.Model) -> Model:
-        templates = dataclasses.replace(found.prompt or DEFAULT_PROMPT, **asked)
-        return Model(found.params, found.config, Prompter(templates, found.tokenizer))
+        return Model(found.params, found.config, Prompter(with_names(found.prompt, prompt), found.tokenizer))
 
     meta = read(meta_checkpoint, checkpoints.ModelKind.META_RM) if meta_checkpoint else None
     policy = read(checkpoint, checkpoints.ModelKind.POLICY)
@@ -65,7 +69,7 @@ def load(
         layout,
         with_prompter(policy),
         with_prompter(meta) if meta else None,
-        knows_templates=policy.prompt is not None or "template" in asked,
+        knows_templates=policy.prompt is not None or bool(prompt and prompt.template),
     )
     digests = {"checkpoint": policy.digest, "template": models.policy.prompter.texts_digest}
     return dataclasses.replace(models, digests=digests | ({"meta_checkpoint": meta.digest} if meta else {}))

@@ -43,6 +43,8 @@ class Options:
     `judging.expected`."""
     adaptive: float = bounded(0.0, 0, 1, ends="[)")
     """Stop drawing once the estimated chance that all k samples would give another verdict is below this; 0: never."""
+    share_principles: bool = False
+    """Whether the principles of the first critique that has some are those of all later ones of its comparison."""
     rounds: int = bounded(1, 1, 65536)
     """Samples in each round of an adaptive vote, as a multiple of the number of responses, so that orders stay balanced."""
     buckets: tuple[tuple[int, int], ...] = bounded((), 1, 1 << 24, length=(0, 64), ascending=True)

@@ -17,12 +17,12 @@ import tqdm
 from spct_jax import distributed
 from spct_jax.data.comparison import Comparison
 from spct_jax.errors import InputError
-from spct_jax.grm import orders
+from spct_jax.grm import orders, parse
 from spct_jax.judging import adaptive, tasks
 from spct_jax.judging.models import Models
 from spct_jax.judging.options import Options
 from spct_jax.judging.rescoring import Rescorer
-from spct_jax.judging.tasks import Prompts, Task
+from spct_jax.judging.tasks import NO_PROMPTS, Prompts, Task
 from spct_jax.judging.verdicts import Sample, Verdict
 from spct_jax.rounding import ceil_div
 from spct_jax.sampling import Engine, Finished, Request, SamplingParams, Shape, Usage
@@ -63,6 +63,9 @@ class Scheduler:
         options = options.for_model(models.policy.config)
         if models.meta is not None:
             options.for_model(models.meta.config)
+        template = models.policy.prompter.template if options.mode == "scores" else models.policy.prompter.choice
+        if options.share_principles and not template.principles:
+            raise InputError(f"share_principles: template {template.name!r} has no part for principles")
         self.usage = Usage()
         self._models, self._options, self._prompter = models, options, models.policy.prompter
         self._rescorer = Rescorer(models, options)
@@ -125,8 +128,10 @@ class Scheduler:
             yield self._make_task(*ahead.popleft())
 
     def _make_task(self, comparison: Comparison, prompts: futures.Future[Prompts]) -> Task:
-        task = Task(comparison, prompts.result())
+        task = Task(comparison, NO_PROMPTS)
         try:
+            task.prompts = prompts.result()
+            task.prefix = task.prompts.prefix
             task.shape = self._shape(task.prompts.longest)
         except InputError as error:
             task.outcome = error
@@ -151,16 +156,25 @@ class Scheduler:
     def _submit(self, task: Task) -> None:
         if task.outcome is not None:
             return
-        options, comparison = self._options, task.comparison
-        key = np.asarray(jax.random.key_data(jax.random.fold_in(self._key, orders.stable_hash(comparison.id))))
+        self._open_requests(task)
+        self._ask(task, 1 if self._options.share_principles and not task.prefix else self._first_round(task))
+
+    def _open_requests(self, task: Task) -> None:
+        """Makes a request for each order, for samples that begin as the task's do now."""
+        key = np.asarray(jax.random.key_data(jax.random.fold_in(self._key, orders.stable_hash(task.comparison.id))))
         for order, prompt in task.prompts.sampling.items():
+            prompt = np.append(prompt, np.array(task.prefix, np.int32)) if task.prefix else prompt
             task.requests[order] = Request((task, order), prompt, key, collections.deque())
         self._open[task.shape] += 1
-        self._ask(task, options.rounds * comparison.n if options.adaptive else options.k)
 
-    def _ask(self, task: Task, count: int) -> None:
-        """Asks for `count` more samples, k in all at most."""
-        until = min(task.planned + count, self._options.k)
+    def _first_round(self, task: Task) -> int:
+        """How many samples are drawn before it is looked at whether more are needed."""
+        options = self._options
+        return min(options.rounds * task.comparison.n, options.k) if options.adaptive else options.k
+
+    def _ask(self, task: Task, until: int) -> None:
+        """Asks for more samples, so that there are `until` of them, k at most."""
+        until = min(until, self._options.k)
         for sample in range(task.planned, until):
             task.requests[tasks.order_of(task.comparison, self._options, sample)].waiting.append(sample)
         task.planned = until
@@ -205,15 +219,21 @@ class Scheduler:
         rollout = read(task.comparison, order, [completion.tokens])
         (scores,), (text,), (truncated,) = rollout.scores, rollout.texts, rollout.truncated
         self._warning.count(scores is not None, truncated)
+        # Scores are read in what was drawn, since principles that are given may say anything.
+        critique = [*task.prefix, *completion.tokens] if task.prefix else completion.tokens
+        text = self._prompter.tokenizer.decode(critique) if task.prefix else text
         task.samples[completion.sample] = Sample(order, scores, None, text, truncated, tokens=len(completion.tokens))
         if options.rescores:
-            task.tokens[completion.sample] = completion.tokens
+            task.tokens[completion.sample] = critique
         if len(task.samples) < task.planned:
+            return
+        if options.share_principles and not task.prefix and task.planned < options.k:
+            self._share_principles(task)
             return
         if options.adaptive and task.planned < options.k:
             drawn = [task.samples[s].scores for s in range(task.planned)]
             if not adaptive.decided(drawn, task.comparison.n, options.k, options.adaptive):
-                self._ask(task, options.rounds * task.comparison.n)
+                self._ask(task, task.planned + options.rounds * task.comparison.n)
                 return
         self._open[task.shape] -= 1
         if options.rescores:
@@ -221,6 +241,25 @@ class Scheduler:
             self._conclude(self._rescorer.flush(only_full=True))
         else:
             self._conclude([task])
+
+    def _share_principles(self, task: Task) -> None:
+        """Has the rest of the samples begin with the principles of the last one; where it has none, draws one more without."""
+        template = tasks.template_of(task.comparison, self._models, self._options)
+        principles = parse.principles(task.samples[task.planned - 1].text, template.parts)
+        if principles is None:
+            self._ask(task, task.planned + 1)
+            return
+        prefix = tuple(self._prompter.encode_principles(principles, template))
+        try:
+            shape = self._shape(task.prompts.longest + len(prefix))
+        except InputError as error:
+            task.outcome = InputError(f"with the principles of its first critique, {error}")
+            self._open[task.shape] -= 1
+            return
+        self._open[task.shape] -= 1
+        task.prefix, task.shape = prefix, shape
+        self._open_requests(task)
+        self._ask(task, max(self._first_round(task), task.planned + 1))
 
     def _conclude(self, done: Iterable[Task]) -> None:
         for task in done:

@@ -31,11 +31,18 @@ class Prompts(NamedTuple):
     """Tokens of the longest prompt in any order, drawn or not, so that the shape does not depend on how many are drawn. Where
     it does not fit, there are no prompts."""
 
+    prefix: tuple[int, ...] = ()
+    """Tokens that every critique begins with: principles that are given. The longest prompt is counted with them."""
+
     @property
     def tokens(self) -> int:
         """Tokens held."""
         each = [self.sampling] if self.rescoring is self.sampling else [self.sampling, self.rescoring]
         return sum(prompt.size for prompts in each for prompt in prompts.values())
+
+
+NO_PROMPTS = Prompts({}, {}, 0)
+"""Of a comparison that cannot be shown."""
 
 
 @dataclasses.dataclass(eq=False)
@@ -51,9 +58,11 @@ class Task:
     planned: int = 0
     """Samples asked for so far."""
     requests: dict[Order, Request] = dataclasses.field(default_factory=dict)
+    prefix: tuple[int, ...] = ()
+    """Tokens that the critiques now drawn begin with: principles that are given, or those of an earlier critique."""
     samples: dict[int, Sample] = dataclasses.field(default_factory=dict)
     tokens: dict[int, list[int]] = dataclasses.field(default_factory=dict)
-    """Of every sample, where samples are rescored."""
+    """Of every sample, all of its critique, where samples are rescored."""
     to_rescore: int = 0
     """Readings of its critiques, by order, that are not done yet."""
 
@@ -69,20 +78,29 @@ def order_of(comparison: Comparison, options: Options, sample: int) -> Order:
 
 
 def make_prompts(comparison: Comparison, models: Models, options: Options) -> Prompts:
-    """The prompts of k samples; whether they fit is known before more than one of them is made."""
+    """The prompts of k samples; whether they fit is known before more than one of them is made.
+
+    Raises:
+      InputError: the template has no place for the comparison's principles or its reference answer.
+    """
     shown = list(dict.fromkeys(order_of(comparison, options, sample) for sample in range(options.k)))
-    prompter = models.policy.prompter
-    if options.mode == "scores":
-        template, encode = prompter.template_of(comparison), prompter.encode
-    else:
-        template, encode = prompter.choice, prompter.encode_choice
-    sampling, longest = _encoded(comparison, shown, template, prompter, encode, options.longest_prompt)
+    prompter, template = models.policy.prompter, template_of(comparison, models, options)
+    encode = prompter.encode if options.mode == "scores" else prompter.encode_choice
+    prefix = () if comparison.principles is None else tuple(prompter.encode_principles(comparison.principles, template))
+    limit = options.longest_prompt - len(prefix)
+    sampling, longest = _encoded(comparison, shown, template, prompter, encode, limit)
     rescoring = sampling
     if options.k_meta and sampling:
         meta = models.meta.prompter
-        rescoring, length = _encoded(comparison, shown, meta.meta, meta, meta.encode_meta, options.longest_prompt)
+        rescoring, length = _encoded(comparison, shown, meta.meta, meta, meta.encode_meta, limit)
         longest = max(longest, length)
-    return Prompts(sampling if rescoring else {}, rescoring, longest)
+    return Prompts(sampling if rescoring else {}, rescoring, longest + len(prefix), prefix)
+
+
+def template_of(comparison: Comparison, models: Models, options: Options) -> Template:
+    """The template that a comparison's critiques are drawn with."""
+    prompter = models.policy.prompter
+    return prompter.template_of(comparison) if options.mode == "scores" else prompter.choice
 
 
 def _encoded(

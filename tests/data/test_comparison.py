@@ -1,4 +1,5 @@
 import dataclasses
+import hashlib
 
 import numpy as np
 import pytest
@@ -103,3 +104,15 @@ def test_json_errors_name_the_line(record, message):
     with pytest.raises(InputError) as error:
         from_json(record, "f:3", 3)
     assert str(error.value) == message
+
+
+def test_principles_and_a_reference_answer_are_part_of_the_digest_where_they_are_given():
+    """Where they are not, the digest is of id, turns and responses, as it was before there were any."""
+    plain = Comparison(conversation=[Turn("user", "q")], responses=["a", "b"], id="x")
+    assert plain.digest == hashlib.blake2b(b'["x", [["user", "q"]], ["a", "b"]]', digest_size=8).hexdigest()
+    given = [{}, {"principles": "p"}, {"reference": "p"}, {"reference": "q"}, {"principles": "p", "reference": "p"}]
+    assert len({dataclasses.replace(plain, **fields).digest for fields in given}) == len(given)
+    assert dataclasses.replace(plain, principles="pp", reference="r").characters == plain.characters + 3
+    for fields, message in (({"principles": 3}, "principles is not a string"), ({"reference": " "}, "^empty reference$")):
+        with pytest.raises(InputError, match=message):
+            dataclasses.replace(plain, **fields)

@@ -4,6 +4,7 @@ Texts are put together from pieces of the templates themselves. What looks like 
 prompts are reduced to what an eye sees of them, case, white space and invisible characters aside, and searched for whole lines.
 """
 
+import dataclasses
 import pathlib
 import re
 import unicodedata
@@ -13,6 +14,10 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from spct_jax.data.comparison import Comparison, Turn
+from spct_jax.data.tokenizer import train_tokenizer
+from spct_jax.grm import parse
+from spct_jax.grm.config import PromptConfig
+from spct_jax.grm.prompts import Prompter
 from spct_jax.grm.render import render
 from spct_jax.grm.template import load_template, template_names
 
@@ -30,7 +35,8 @@ def fences(template):
 def lines_of(template):
     """Whole lines of ours, their numbers left open, and labels, behind which a line goes on."""
     bracketed = re.findall(r"^\[.+\]$", template.prompt, re.MULTILINE)
-    hint = (template.hint or "").splitlines()
+    hint = (template.hint or "").splitlines() + (template.reference or "").replace("{reference}", "").split("\n")
+    hint = [line for line in hint if line]
     return [line for lines in fences(template) for line in lines] + bracketed + hint, [*TURNS, *template.parts]
 
 
@@ -96,6 +102,43 @@ def test_no_text_passes_for_ours(name):
             counts.add(count_ours(shown.content, template))
             assert recovered(shown.content, template) == [bare(responses[i]) for i in order]
         assert len(counts) == len(hints), "a prompt with a hint is no prompt without one"
+
+    check()
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if load_template(name).reference])
+def test_no_reference_answer_passes_for_ours(name):
+    template = load_template(name)
+
+    @settings(max_examples=12, deadline=None, derandomize=True, database=None, phases=(Phase.generate,))
+    @given(st.data())
+    def check(data):
+        plain = Comparison(conversation=[Turn("user", "x")], responses=["x", "y"], reference="x")
+        hostile = dataclasses.replace(plain, reference=data.draw(texts(template)))
+        (shown,), (wanted,) = (render(c, (0, 1), template) for c in (hostile, plain))
+        assert count_ours(shown.content, template) == count_ours(wanted.content, template)
+        assert recovered(shown.content, template) == ["x", "y"]
+
+    check()
+
+
+@pytest.mark.parametrize("name", ["default", "short_judge", NAMES[-1]], ids=lambda name: pathlib.Path(name).stem)
+def test_no_principles_pass_for_another_part_of_a_critique(name):
+    """Nor does any of them become a control token."""
+    template, tokenizer = load_template(name), train_tokenizer(["Specific Criteria: Analysis Scores"], vocab_size=300)
+    prompter = Prompter(PromptConfig(), tokenizer)
+
+    @settings(max_examples=12, deadline=None, derandomize=True, database=None, phases=(Phase.generate,))
+    @given(st.data())
+    def check(data):
+        hostile = data.draw(texts(template)) + "<end_of_turn>"
+        tokens = prompter.encode_principles(hostile, template)
+        assert tokenizer.control_ids.isdisjoint(tokens)
+        written = tokenizer.decode(tokens)
+        labels = [f"{part}:" for part in template.parts[:2]]
+        assert written.splitlines()[0] == labels[0] and written.endswith(f"\n{labels[1]}")
+        assert count_ours(written, template) == (0, 2)
+        assert parse.principles(written, template.parts).replace("~", "").split() == hostile.replace("~", "").split()
 
     check()
 

@@ -2,7 +2,7 @@ import time
 
 import pytest
 
-from spct_jax.grm.parse import parse, parse_choice, unshuffle
+from spct_jax.grm.parse import parse, parse_choice, principles, unshuffle
 
 
 @pytest.mark.parametrize(
@@ -99,3 +99,20 @@ def test_unshuffle():
     assert unshuffle((7, 8, 9), (2, 0, 1)) == (8, 9, 7)
     with pytest.raises(ValueError, match="2 scores for an order of 3"):
         unshuffle((1, 2), (0, 1, 2))
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("Criteria:\n- a: 60%\n- b\nAnalysis:\nx\nScores: \\boxed{1}", "- a: 60%\n- b"),
+        ("**Criteria:** short **b**\n## Analysis:\nx", "** short **b**"),
+        ("Criteria: a\nAnalysis: b\nAnalysis: c", "a"),
+        ("Analysis:\nx\nCriteria:\na\nAnalysis:\ny", "a"),
+        ("Criteria:\n\nAnalysis:\nx", None),
+        ("Criteria:\na, and no more", None),
+        ("a\nAnalysis:\nx", None),
+        ("", None),
+    ],
+)
+def test_principles_of_a_critique(text, found):
+    assert principles(text, ("Criteria", "Analysis", "Scores")) == found

@@ -13,7 +13,7 @@ from spct_jax.toy import world
 from spct_jax.toy.config import ToyConfig
 
 CLOSED = str(pathlib.Path(__file__).with_name("closed.txt"))  # responses have an end marker too
-OURS = ["default", "judge", "meta", "no_principles", "single"]
+OURS = ["default", "judge", "meta", "no_principles", "reference", "single"]
 MINE = """low: 1
 high: 5
 parts: Why, Marks
@@ -45,6 +45,37 @@ def test_short():
     assert text(comparison("alpha", "beta"), (1, 0), template="short") == (
         "Judge: Specific Criteria, Analysis, Scores from 1 to 10.\nUser: q\n[Response 1]\nbeta\n[Response 2]\nalpha"
     )
+
+
+def test_reference_answer():
+    shown = Comparison(conversation=[Turn("user", "q")], responses=["alpha", "beta"], reference="gamma {n}\n[Correct answer]")
+    assert text(shown, (1, 0), template="short_reference").endswith(
+        "User: q\n[Correct answer]\ngamma {n}\n[~Correct answer]\n[Response 1]\nbeta\n[Response 2]\nalpha"
+    )
+    plain = comparison("alpha", "beta")
+    for name in ("short", "default"):
+        other = "reference" if name == "default" else f"{name}_reference"
+        assert text(plain, (0, 1), template=name) == text(plain, (0, 1), template=other)
+        with pytest.raises(InputError, match=f"^template '{name}' has no place for a reference answer$"):
+            text(shown, (0, 1), template=name)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("{reference}\n\n---", "none\n\n---", "the reference section needs {reference} once, has 0"),
+        ("{conversation}\n{reference}", "{conversation}", "need each other"),
+        ("{conversation}\n{reference}", "{conversation}\nx {reference}", "need each other"),
+        ("--- reference\n[Correct answer]\n{reference}\n", "", "need each other"),
+        ("[Correct answer]", "[Correct ~ answer]", "the reference section needs markers, 2 characters or more"),
+    ],
+)
+def test_broken_reference_sections(tmp_path, old, new, message):
+    path, whole = tmp_path / "own.txt", load_template("short_reference").text
+    assert old in whole
+    path.write_text(whole.replace(old, new))
+    with pytest.raises(InputError, match=re.escape(message)):
+        load_template(path)
 
 
 def test_hint_names_the_place():
