@@ -21,7 +21,7 @@ def make_config():
     config.btrm.batch_size = config.pairrm.batch_size = 8
     config.evaluation.problems = 10
     config.evaluation.k = (1, 4)
-    config.evaluation.buckets = ((68, 60),)
+    config.evaluation.buckets = ()
     config.evaluation.compare_temperatures = ()
     config.evaluation.slots = 32
     config.checkpoint.every_steps = 1

@@ -11,6 +11,7 @@ import collections
 import dataclasses
 import functools
 import pathlib
+from collections.abc import Sequence
 
 import jax
 import numpy as np
@@ -27,7 +28,6 @@ from spct_jax.training import grpo, meta, metrics, optimizers, sft
 from spct_jax.training.config import OptimizerConfig
 
 B, G, P, T = 16, 4, 24, 40
-STAGES = ("sft", "rl", "meta_rm")
 OPTIMIZERS = {"sgd": optax.sgd(0.1), "adam": optimizers.make(OptimizerConfig(warmup_steps=1), 10)}
 HYPERPARAMETERS = grpo.GRPOHyperparameters(beta=0.08, clip=0.2, temperature=0.7)
 MICRO_BATCHES = {"multislice": 4}
@@ -39,6 +39,10 @@ MESHES = {
     "fsdp_tensor": MeshConfig(strategy="fsdp_tensor", tensor=2),
     "multislice": MeshConfig(strategy="multislice", slices=2, tensor=2),
 }
+UPDATES = [f"rl {mesh}" for mesh in MESHES] + ["sft data", "sft fsdp_tensor", "sft multislice", "meta_rm fsdp_tensor"]
+"""What one process compares. SFT and the meta RM run through the model as RL does, so fewer meshes are enough for them."""
+UPDATES_OF_A_POD = ["rl data", "rl fsdp", "rl tensor", "rl multislice", "sft fsdp_tensor"]
+"""What two processes compare: every mesh once, so that each kind of exchange crosses from one to the other."""
 
 
 def config_of(stage: str) -> ModelConfig:
@@ -171,32 +175,31 @@ def round_trips(directory: pathlib.Path) -> dict:
     return report
 
 
-def compare() -> dict:
-    """Every stage on every mesh against one device."""
+def compare(updates: Sequence[str]) -> dict:
+    """Updates, "STAGE MESH" each, against those of one device."""
     alone = sharding.make_layout(devices=jax.local_devices()[:1])
-    report = {}
-    for stage in STAGES:
-        want, want_metrics, want_states = compute(stage, alone)
-        for name, mesh in MESHES.items():
-            layout = sharding.make_layout(mesh)
-            gradients, found, states = compute(stage, layout, MICRO_BATCHES.get(name, 1))
-            report[f"{stage} {name}"] = {
-                "gradients": worst(gradients, want),
-                "metrics": worst(totals(found), totals(want_metrics)),
-                "sgd": worst(states["sgd"].params, want_states["sgd"].params),
-                "adam": worst(states["adam"].opt_state, want_states["adam"].opt_state),
-                "share": largest_share((gradients, states)),
-            }
+    report, wanted = {}, functools.cache(lambda stage: compute(stage, alone))
+    for update in updates:
+        stage, mesh = update.split()
+        want, want_metrics, want_states = wanted(stage)
+        gradients, found, states = compute(stage, sharding.make_layout(MESHES[mesh]), MICRO_BATCHES.get(mesh, 1))
+        report[update] = {
+            "gradients": worst(gradients, want),
+            "metrics": worst(totals(found), totals(want_metrics)),
+            "sgd": worst(states["sgd"].params, want_states["sgd"].params),
+            "adam": worst(states["adam"].opt_state, want_states["adam"].opt_state),
+            "share": largest_share((gradients, states)),
+        }
     return report
 
 
-def compare_scores() -> dict:
-    """Given completions' log-probabilities in every layout, rollouts' own too: how far they are from one device's."""
+def compare_scores(meshes: Sequence[str]) -> dict:
+    """Given completions' log-probabilities in some layouts, rollouts' own too: how far they are from one device's."""
     alone, report = sharding.make_layout(devices=jax.local_devices()[:1]), {}
     params, groups = params_of("rl"), groups_of()
     want = score(params, groups, alone)
-    for name, mesh in MESHES.items():
-        found = score(params, groups, sharding.make_layout(mesh), MICRO_BATCHES.get(name, 1))
+    for name in meshes:
+        found = score(params, groups, sharding.make_layout(MESHES[name]), MICRO_BATCHES.get(name, 1))
         report[name] = float(np.abs(found - want).max())
 
     # Drawn on eight devices, in the update's layout and in the rollout's own, and scored on one.
@@ -236,9 +239,11 @@ def main() -> None:
     flags = read_flags(__doc__)
     sharding.use_devices(MeshConfig(cpu_devices=8 // flags.num_processes))
     distributed.initialize(flags.coordinator, flags.num_processes, flags.process_id)
-    report = {"updates": compare(), "scores": compare_scores()}
     if flags.num_processes == 1:
-        report["restored"] = round_trips(flags.directory)
+        report = {"restored": round_trips(flags.directory), "updates": compare(UPDATES)}
+        report["scores"] = compare_scores(["data", "fsdp_tensor", "multislice"])
+    else:
+        report = {"updates": compare(UPDATES_OF_A_POD), "scores": compare_scores(["multislice"])}
     files.write_json(flags.directory / "report.json", report)
 
 

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import os
 import subprocess
 import sys
 
@@ -44,8 +43,7 @@ def run_command(directory, output, *flags):
     """`python -m spct_jax.judge` on eight virtual devices: its exit status, the texts it wrote, what it said went wrong."""
     command = [sys.executable, "-m", "spct_jax.judge", f"--checkpoint={directory}/model", f"--input={directory}/in.jsonl"]
     command += [f"--output={directory}/{output}", "--cpu_devices=8", "--k=2", "--temperature=0", "--max_new_tokens=24", *flags]
-    environment = os.environ | {"XLA_FLAGS": "--xla_backend_optimization_level=0"}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    done = subprocess.run(command, capture_output=True, text=True)
     lines = (directory / output).read_text().splitlines()
     return done.returncode, [[s["text"] for s in json.loads(line)["samples"]] for line in lines], done.stderr
 

@@ -261,8 +261,7 @@ MODEL = dataclasses.replace(sizes.toy(512), num_layers=6, width=128, ffw_width=2
 
 
 @pytest.mark.parametrize("program", ["sft", "reference"])
-@pytest.mark.parametrize("layers", [6, 7])
-@pytest.mark.parametrize("scores", [2**18, 2**14])
+@pytest.mark.parametrize(("layers", "scores"), [(6, 2**18), (7, 2**14)])
 def test_the_count_by_hand_is_what_is_compiled(program, layers, scores, monkeypatch):
     monkeypatch.setattr(attention, "BRANCH_SCORES", scores)
     jax.clear_caches()

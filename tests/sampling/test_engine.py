@@ -17,7 +17,7 @@ from spct_jax.sampling import Engine, Request, SamplingParams, Shape, kernel
 from spct_jax.sampling import engine as engine_lib
 from spct_jax.sampling.engine_programs import WAITED, EngineProgram, engine_programs
 
-CONFIG = dataclasses.replace(sizes.toy(40), num_layers=3, window=8)
+CONFIG = dataclasses.replace(sizes.toy(40), num_layers=2, window=8)
 SHAPE = Shape(max_prompt=24, max_new_tokens=50, rows=4, branches=3, trunks=2, prefill_rows=2, chunk=8)
 PROMPTS = [[int(t) for t in np.random.default_rng(i).integers(2, 40, 1 + 5 * i % 23)] for i in range(11)]
 SAMPLES = 5
@@ -69,7 +69,8 @@ def all_completions():
 def test_completions_are_those_of_the_plain_sampler():
     for i, prompt in enumerate(PROMPTS):
         key = jax.random.fold_in(jax.random.key(7), i)
-        out = sampling.generate(params(layout_of()), CONFIG, [prompt], key[None], num_samples=SAMPLES, max_new_tokens=50)
+        options = {"num_samples": SAMPLES, "max_new_tokens": 50, "bucket": 24}
+        out = sampling.generate(params(layout_of()), CONFIG, [prompt], key[None], **options)
         for s in range(SAMPLES):
             tokens, logprobs = all_completions()[i, s]
             length = int(out.lengths[0, s])

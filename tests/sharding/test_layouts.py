@@ -3,7 +3,6 @@
 import collections
 import dataclasses
 import json
-import os
 import pathlib
 import subprocess
 import sys
@@ -31,18 +30,16 @@ from spct_jax.training import context, grpo, optimizers, sft
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory):
-    """What `sharded.py` reports of eight devices, compiled in haste."""
+    """What `sharded.py` reports of eight devices."""
     directory = tmp_path_factory.mktemp("sharded")
-    flags = {"XLA_FLAGS": "--xla_backend_optimization_level=0"}
-    subprocess.run([sys.executable, sharded.__file__, directory], check=True, env=os.environ | flags, timeout=limits.SECONDS)
+    subprocess.run([sys.executable, sharded.__file__, directory], check=True, timeout=limits.SECONDS)
     return json.loads((directory / "report.json").read_text())
 
 
-@pytest.mark.parametrize("stage", sharded.STAGES)
-@pytest.mark.parametrize("mesh", sharded.MESHES)
-def test_an_update_is_the_same_on_any_mesh(report, stage, mesh):
+@pytest.mark.parametrize("update", sharded.UPDATES)
+def test_an_update_is_the_same_on_any_mesh(report, update):
     """Loss and metrics, every leaf's gradient, parameters after SGD, Adam's moments: against one device."""
-    found = report["updates"][f"{stage} {mesh}"]
+    found = report["updates"][update]
     for what in ("metrics", "gradients", "sgd", "adam"):
         assert found[what] <= 1e-5, what
 
@@ -51,12 +48,13 @@ def test_an_update_is_the_same_on_any_mesh(report, stage, mesh):
 def test_nothing_large_is_replicated_but_along_data(report, mesh):
     """Eight devices hold an eighth each of gradients, parameters and moments; of two copies, a quarter; of four, a half."""
     share = {"data": 1, "tensor": 1 / 2, "multislice": 1 / 4}.get(mesh, 1 / 8)
-    assert all(report["updates"][f"{stage} {mesh}"]["share"] == share for stage in sharded.STAGES)
+    shares = {found["share"] for update, found in report["updates"].items() if update.split()[1] == mesh}
+    assert shares == {share}
 
 
 def test_log_probabilities_of_given_completions_are_those_of_one_device(report):
     """Of completions drawn on eight devices too."""
-    assert len(report["scores"]) == 7 and max(report["scores"].values()) <= 1e-4
+    assert len(report["scores"]) == 5 and max(report["scores"].values()) <= 1e-4
 
 
 def test_a_checkpoint_fits_any_mesh_to_the_bit(report):
@@ -178,18 +176,16 @@ def pod_report(tmp_path_factory):
     directory = tmp_path_factory.mktemp("pod")
     launcher = pathlib.Path(sharded.__file__).parents[1] / "launch" / "local.py"
     command = [sys.executable, launcher, "--restarts=0", "--", sys.executable, sharded.__file__, directory]
-    flags = {"XLA_FLAGS": "--xla_backend_optimization_level=0"}
-    subprocess.run(command, check=True, env=os.environ | flags, timeout=limits.SECONDS)
+    subprocess.run(command, check=True, timeout=limits.SECONDS)
     return json.loads((directory / "report.json").read_text())
 
 
-@pytest.mark.parametrize("stage", sharded.STAGES)
-@pytest.mark.parametrize("mesh", sharded.MESHES)
-def test_an_update_of_two_processes_is_that_of_one_device(pod_report, stage, mesh):
-    found = pod_report["updates"][f"{stage} {mesh}"]
+@pytest.mark.parametrize("update", sharded.UPDATES_OF_A_POD)
+def test_an_update_of_two_processes_is_that_of_one_device(pod_report, update):
+    found = pod_report["updates"][update]
     for what in ("metrics", "gradients", "sgd", "adam"):
         assert found[what] <= 1e-5, what
 
 
 def test_two_processes_score_and_draw_as_one_device(pod_report):
-    assert len(pod_report["scores"]) == 7 and max(pod_report["scores"].values()) <= 1e-4
+    assert len(pod_report["scores"]) == 3 and max(pod_report["scores"].values()) <= 1e-4

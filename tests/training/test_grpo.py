@@ -23,9 +23,14 @@ HYPERPARAMETERS = grpo.GRPOHyperparameters(beta=0.08, clip=0.2, temperature=1.0)
 P, T, G = 12, 8, 4
 
 
+# Compiled: operations one by one, each compiled for itself, take several times as long.
+scored = jax.jit(group_logprobs, static_argnums=1)
+loss = jax.jit(grpo.grpo_loss, static_argnums=1)
+
+
 @pytest.fixture(scope="module")
 def params():
-    return models.init(CONFIG, jax.random.key(0))
+    return jax.jit(models.init, static_argnums=0)(CONFIG, jax.random.key(0))
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +44,7 @@ def groups():
 
 def loss_of(params, groups, advantages, old, reference, **options):
     hyperparameters = dataclasses.replace(HYPERPARAMETERS, **options)
-    return grpo.grpo_loss(params, CONFIG, grpo.GRPOBatch(groups, advantages, old, reference, reference), hyperparameters)
+    return loss(params, CONFIG, grpo.GRPOBatch(groups, advantages, old, reference, reference), hyperparameters)
 
 
 def test_advantages_of_the_papers_groups():
@@ -51,7 +56,7 @@ def test_advantages_of_the_papers_groups():
 
 def test_loss_equals_a_slow_sum_over_tokens(params, groups):
     rng = np.random.default_rng(1)
-    logprobs = np.asarray(group_logprobs(params, CONFIG, groups, 0.6)[0], np.float64)
+    logprobs = np.asarray(scored(params, CONFIG, groups, 0.6)[0], np.float64)
     old = logprobs + rng.normal(0, 0.3, logprobs.shape)
     reference = logprobs + rng.normal(0, 0.3, logprobs.shape)
     advantages = rng.normal(0, 1, (2, G)).astype(np.float32)
@@ -67,18 +72,18 @@ def test_loss_equals_a_slow_sum_over_tokens(params, groups):
                 tokens += min(ratio * gain, np.clip(ratio, 0.8, 1.2) * gain) - 0.05 * (np.exp(log_ref) - log_ref - 1)
             total += tokens / length
     as32 = [jnp.asarray(x, jnp.float32) for x in (advantages, old, reference)]
-    loss, _ = loss_of(params, groups, *as32, beta=0.05, temperature=0.6)
-    np.testing.assert_allclose(loss, -total / (2 * G), rtol=2e-5)
+    got, _ = loss_of(params, groups, *as32, beta=0.05, temperature=0.6)
+    np.testing.assert_allclose(got, -total / (2 * G), rtol=2e-5)
 
 
 def test_first_update_has_ratio_one_and_the_policy_gradient(params, groups):
     """Without old log-probabilities the gradient is that of -A log p, mean over a sequence, then sequences."""
     advantages = jnp.array([[1.0, -1.0, 0.5, 0.0], [2.0, 0.0, -1.0, -1.0]])
-    reference = group_logprobs(params, CONFIG, groups)[0]
+    reference = scored(params, CONFIG, groups)[0]
 
     def expected(params):
         mask = completion_mask(groups)
-        per_sequence = (group_logprobs(params, CONFIG, groups)[0] * mask).sum(-1) / mask.sum(-1)
+        per_sequence = (scored(params, CONFIG, groups)[0] * mask).sum(-1) / mask.sum(-1)
         return -(per_sequence * advantages).mean()
 
     got, (found, _) = jax.grad(loss_of, has_aux=True)(params, groups, advantages, None, reference, beta=0.0)
@@ -92,7 +97,7 @@ def test_first_update_has_ratio_one_and_the_policy_gradient(params, groups):
 
 def test_k3_pulls_towards_the_reference_where_k1_would_not(params, groups):
     """The gradient of the KL term alone vanishes at the reference and not beside it."""
-    reference = group_logprobs(params, CONFIG, groups)[0]
+    reference = scored(params, CONFIG, groups)[0]
     none = jnp.zeros((2, G))
     at = jax.grad(lambda p: loss_of(p, groups, none, None, reference, beta=1.0)[0])(params)
     beside = jax.grad(lambda p: loss_of(p, groups, none, None, reference - 0.5, beta=1.0)[0])(params)
@@ -103,7 +108,7 @@ def test_k3_pulls_towards_the_reference_where_k1_would_not(params, groups):
 def step(params, groups, updates, learning_rate=0.05):
     optimizer = optimizers.make(dataclasses.replace(OPTIMIZER, learning_rate=learning_rate), 10)
     state = train_state.TrainState(params=jax.tree.map(jnp.copy, params), opt_state=optimizer.init(params))
-    reference = group_logprobs(params, CONFIG, groups)[0]
+    reference = scored(params, CONFIG, groups)[0]
     advantages = jnp.array([[1.0, -1.0, 1.0, -1.0]] * 2)
     update = grpo.make_step(sharding.make_layout(devices=jax.devices()[:1]), state, CONFIG, optimizer)
     old, seen = None, []
@@ -123,7 +128,7 @@ def test_two_updates_per_rollout_see_the_clip_act(params, groups):
 
 def test_ratio_metrics_are_those_of_the_tokens_and_the_same_in_micro_batches(params, groups):
     rng = np.random.default_rng(4)
-    logprobs, inside = np.asarray(group_logprobs(params, CONFIG, groups)[0]), np.asarray(completion_mask(groups)) > 0
+    logprobs, inside = np.asarray(scored(params, CONFIG, groups)[0]), np.asarray(completion_mask(groups)) > 0
     old = (logprobs - rng.normal(0, 0.4, logprobs.shape)).astype(np.float32)
     old[~inside] = logprobs[~inside] - 30  # what padding holds must not count
     ratio = np.exp(logprobs - old, dtype=np.float64)[inside]
@@ -143,7 +148,7 @@ def test_the_reference_scores_the_same_in_micro_batches(params, groups):
 
 def test_clipped_tokens_get_no_gradient(params, groups):
     """Beyond the clip, on the side the advantage pushes to, a token's gradient is zero."""
-    logprobs = group_logprobs(params, CONFIG, groups)[0]
+    logprobs = scored(params, CONFIG, groups)[0]
     up = jnp.ones((2, G))
     gradients = jax.grad(lambda p: loss_of(p, groups, up, logprobs - 0.5, logprobs, beta=0.0)[0])(params)
     assert max(float(jnp.abs(x).max()) for x in jax.tree.leaves(gradients)) == 0.0
@@ -175,14 +180,14 @@ def test_trainer_and_sampler_agree(params, temperature):
         for group, ns in zip(np.asarray(out.tokens), np.asarray(out.lengths), strict=True)
     ]
     groups = batches.pack(prompts, drawn, max_prompt=P, max_completion=T, group_size=G)
-    logprobs = group_logprobs(params, CONFIG, jax.tree.map(jnp.asarray, groups), temperature)[0]
+    logprobs = scored(params, CONFIG, jax.tree.map(jnp.asarray, groups), temperature)[0]
     ratio = jnp.exp(logprobs - out.logprobs)[completion_mask(groups) > 0]
     assert ratio.size > 3 * G and float(jnp.abs(ratio - 1).max()) < 1e-4
 
 
 def test_a_ratio_too_large_for_float32_leaves_no_nan(params, groups):
     """Where the clip or a zero advantage leaves it out, and behind the end of a completion."""
-    logprobs = group_logprobs(params, CONFIG, groups, 1.0)[0]
+    logprobs = scored(params, CONFIG, groups, 1.0)[0]
     behind = completion_mask(groups) == 0
     reference = jnp.where(behind, logprobs + 200, logprobs)
     advantages = jnp.array([[1.0, 0.0, 0.0, 1.0]] * 2)

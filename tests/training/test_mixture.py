@@ -1,6 +1,7 @@
 """What a step of fine-tuning learns from, counted in completions."""
 
 import collections
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -106,8 +107,9 @@ def test_rows_of_one_and_of_two_branches_give_the_gradient_of_all_their_tokens(m
         packed = batches.pack(prompts[first:last], shown[first:last], max_prompt=12, max_completion=8, group_size=size)
         return jax.tree.map(jnp.asarray, packed)
 
-    want, expected = sft.sft_gradients(params, (pack(0, 6, 2),), config=model)
-    got, metrics = sft.sft_gradients(params, (pack(0, 2, 2), pack(2, 6, 1)), config=model, micro_batches=micro_batches)
+    gradients = functools.partial(sft.sft_gradients, config=model)
+    want, expected = jax.jit(gradients)(params, (pack(0, 6, 2),))
+    got, metrics = jax.jit(functools.partial(gradients, micro_batches=micro_batches))(params, (pack(0, 2, 2), pack(2, 6, 1)))
     assert sharded.worst(got, want) < 1e-5
     expected, metrics = sharded.totals(expected), sharded.totals(metrics)
     assert metrics.pop("branch_slots_used") == 7 / 8 and expected.pop("branch_slots_used") == 7 / 12
