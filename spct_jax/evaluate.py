@@ -15,7 +15,7 @@ from spct_jax import cli, files
 from spct_jax.data import draws
 from spct_jax.data.jsonl import ReadReport
 from spct_jax.errors import InputError
-from spct_jax.evaluation import drawing, examples, measures, score_files
+from spct_jax.evaluation import drawing, examples, matching, measures, score_files
 from spct_jax.evaluation import figures as figures_lib
 from spct_jax.evaluation.benchmarks import catalogue
 from spct_jax.evaluation.benchmarks.base import Benchmark, Item, as_pairs
@@ -168,7 +168,7 @@ def main(_) -> None:
         votes, unjudged = draw(output, as_pairs(items) if shows_pairs(benchmark) else items, max(ks))
         origin = str(output)
     answers = {
-        name: figures_lib.stand_alone(benchmark, found, origin) if items is None else figures_lib.join(items, found, origin)
+        name: matching.stand_alone(benchmark, found, origin) if items is None else matching.join(items, found, origin)
         for name, found in votes.items()
     }
     told = figures_lib.apart(answers[SAMPLED])

@@ -6,7 +6,7 @@ import pathlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from spct_jax.evaluation import figures, recorded
+from spct_jax.evaluation import figures, matching, recorded
 from spct_jax.evaluation.benchmarks import catalogue
 
 Lines = list[dict[str, Any]]
@@ -27,7 +27,7 @@ def scored(name: str, lines: Lines, directory: pathlib.Path) -> figures.Figures:
     path = directory / "scores.jsonl"
     write(path, lines)
     benchmark = catalogue.get(name)
-    return figures.compute(benchmark, figures.stand_alone(benchmark, recorded.read(path), path), intervals=False)
+    return figures.compute(benchmark, matching.stand_alone(benchmark, recorded.read(path), path), intervals=False)
 
 
 def llmbar(runs: Mapping[str, Any]) -> Iterator[tuple[str, Lines, Mapping[str, str]]]:

@@ -1,18 +1,16 @@
-"""From recorded votes to the figures of a benchmark: joined with its items, cut to k votes, credited, averaged, resampled."""
+"""From answers to the figures of a benchmark: cut to k votes, credited, averaged, resampled."""
 
 import dataclasses
 import functools
-import os
-import re
+import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
-from spct_jax.errors import InputError
 from spct_jax.evaluation import bootstrap
-from spct_jax.evaluation.benchmarks.base import Answer, Benchmark, Block, Item, Statistic, Weights, as_pairs, pair_id
+from spct_jax.evaluation.benchmarks.base import Answer, Benchmark, Block, Statistic, Weights, as_pairs
 from spct_jax.evaluation.recorded import Recorded
 
 
@@ -66,7 +64,7 @@ def compute(
 
     Args:
         benchmark: says what each answer earns.
-        answers: on all of its items; see `join` and `stand_alone`.
+        answers: on all of its items; see `matching`.
         k: how many votes on each item are used, the first ones; all of them where it is None.
         k_meta: how many of those, the ones that a meta RM trusts most; all where it is None.
         seed: of the resampling.
@@ -124,115 +122,12 @@ def most_votes(answers: Sequence[Answer]) -> int:
     return min(len(votes) for group in counts for votes in group)
 
 
-def join(items: Sequence[Item], recorded: Sequence[Recorded], path: str | os.PathLike) -> list[Answer]:
-    """The items of a benchmark with the votes on them: on each item, or on each of its pairs (see `base.as_pairs`).
-
-    Args:
-        items: all of the benchmark.
-        recorded: the votes, in any order.
-        path: of the file they were read from, for errors. Its ids are the items', with or without the subset before them.
-
-    Raises:
-        InputError: naming the file and the id, where votes are on something else, are missing, or are on too few or too many
-            responses.
-    """
-    by_id: dict[str, Recorded] = {}
-    known = {id for item in items for id in (item.id, *(pair_id(item.id, pair) for pair in item.pairs))}
-    for one in recorded:
-        id = one.id if one.id in known else f"{one.subset}/{one.id}"
-        if id not in known:
-            raise InputError(f"{path}: scores of an unknown item ({one.id!r})")
-        by_id[id] = one
-    wanted: dict[str, int] = {}
-    for item in items:
-        whole = item.id in by_id or item.n <= 2 or not any(pair_id(item.id, pair) in by_id for pair in item.pairs)
-        wanted |= {item.id: item.n} if whole else {pair_id(item.id, pair): 2 for pair in item.pairs}
-    if surplus := by_id.keys() - wanted.keys():
-        raise InputError(f"{path}: scores both of an item and of its pairs ({min(surplus)!r})")
-    for id, n in wanted.items():
-        if id not in by_id:
-            raise InputError(f"{path}: no scores of an item ({id!r}; {len(wanted):,} are wanted, {len(by_id):,} are there)")
-        _check_width(by_id[id], n, path)
-    answers = []
-    for item in items:
-        if item.id in by_id:
-            answers.append(Answer(item, by_id[item.id].votes))
-        else:
-            answers.append(Answer(item, by_pair={pair: by_id[pair_id(item.id, pair)].votes for pair in item.pairs}))
-    return answers
-
-
-def stand_alone(benchmark: Benchmark, recorded: Sequence[Recorded], path: str | os.PathLike) -> list[Answer]:
-    """Answers made of recorded votes alone, where the benchmark's data is not at hand.
-
-    The lines say what the data would: `n` where all rows are null or only decide, `best` unless the right response comes first
-    by the benchmark's convention, and `label` where its metric needs one. Lines with ids of pairs (see `base.as_pairs`) are put
-    together to items.
-
-    Raises:
-        InputError: naming the file and the id of a line that does not.
-    """
-    answers, pairs = [], {}
-    for one in recorded:
-        if named := _PAIR.fullmatch(one.id):
-            pairs.setdefault((one.subset, named[1]), {})[int(named[2]), int(named[3])] = one
-        else:
-            answers.append(_alone(benchmark, one, path))
-    for (subset, id), group in pairs.items():
-        answers.append(_alone_by_pairs(benchmark, Recorded(id, (), subset), group, path))
-    return answers
-
-
-_PAIR = re.compile(r"(.+)/(\d+)-(\d+)")
-"""The form of `base.pair_id`."""
-
-
-def _alone(benchmark: Benchmark, one: Recorded, path: str | os.PathLike) -> Answer:
-    try:
-        item = benchmark.complete(_item(benchmark, one))
-    except InputError as error:
-        raise InputError(f"{path}: item {one.id!r}: {error}") from None
-    _check_width(one, item.n, path)
-    return Answer(item, one.votes)
-
-
-def _alone_by_pairs(
-    benchmark: Benchmark, one: Recorded, group: Mapping[tuple[int, int], Recorded], path: str | os.PathLike
-) -> Answer:
-    for pair in group.values():
-        _check_width(pair, 2, path)
-        if pair.line.get("best", 0) != 0:
-            raise InputError(f"{path}: item {pair.id!r}: the first of a pair must be the better one")
-    n = 1 + max(max(pair) for pair in group)
-    item = Item(one.id, n, 0 if benchmark.best_first else None, one.subset, pairs=tuple(group))
-    return Answer(item, by_pair={pair: votes.votes for pair, votes in group.items()})
-
-
-def _item(benchmark: Benchmark, one: Recorded) -> Item:
-    widths = [len(vote.scores) for vote in one.votes if vote.scores is not None]
-    n = one.line.get("n", widths[0] if widths else benchmark.responses)
-    if not isinstance(n, int) or n < 1:
-        raise InputError(f"n is not a number of responses ({n!r})")
-    best = one.line.get("best", 0 if benchmark.best_first else None)
-    if best is not None and (isinstance(best, bool) or not isinstance(best, int) or not 0 <= best < n):
-        raise InputError(f"best is not the index of one of {n} responses ({best!r})")
-    return Item(one.id, n, best, one.subset, one.line.get("label"))
-
-
 def _first(answer: Answer, k: int, k_meta: int | None) -> Answer:
     def first(votes):
         return Recorded("", votes).first(k, k_meta).votes
 
     by_pair = None if answer.by_pair is None else {pair: first(votes) for pair, votes in answer.by_pair.items()}
     return dataclasses.replace(answer, votes=first(answer.votes), by_pair=by_pair)
-
-
-def _check_width(one: Recorded, n: int, path: str | os.PathLike) -> None:
-    for vote in one.votes:
-        if vote.scores is not None and len(vote.scores) != n:
-            raise InputError(f"{path}: item {one.id!r}: a row of {len(vote.scores)} scores for {n} responses")
-        if isinstance(vote.decision, int) and vote.decision >= max(n, 2):
-            raise InputError(f"{path}: item {one.id!r}: decision {vote.decision} for {n} responses (they count from 0)")
 
 
 def _add(block: Block, table: dict, subsets: dict, seed: int | None) -> None:
@@ -260,7 +155,8 @@ def _add(block: Block, table: dict, subsets: dict, seed: int | None) -> None:
         for aggregate, weights in block.aggregates.items():
             table.setdefault(aggregate, {})[column] = figure(weights)
     for statistic in block.statistics:
-        table.setdefault(statistic.aggregate, {})[statistic.column] = _statistic(statistic, seed)
+        if not math.isnan((figure := _statistic(statistic, seed)).value):
+            table.setdefault(statistic.aggregate, {})[statistic.column] = figure
 
 
 def _statistic(statistic: Statistic, seed: int | None, resamples: int = 400) -> Figure:
@@ -271,4 +167,4 @@ def _statistic(statistic: Statistic, seed: int | None, resamples: int = 400) -> 
     drawn = [
         statistic.value(np.concatenate([rng.choice(rows, len(rows)) for rows in statistic.rows])) for _ in range(resamples)
     ]
-    return Figure(value, *bootstrap.percentiles(np.array(drawn)))
+    return Figure(value, *bootstrap.percentiles(np.array([one for one in drawn if not math.isnan(one)] or [value])))

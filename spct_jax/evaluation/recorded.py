@@ -70,6 +70,8 @@ class Recorded:
     subset: str = ""
     line: Mapping[str, Any] = dataclasses.field(default_factory=dict, repr=False)
     """The JSON object it was read from."""
+    where: str = ""
+    """The file and line it was read from."""
 
     def first(self, k: int, k_meta: int | None = None) -> "Recorded":
         """The first k votes, or of those the k_meta valid ones that the meta reward model trusts most (all, for k = 1)."""
@@ -140,7 +142,7 @@ def read(path: str | os.PathLike) -> list[Recorded]:
     for number, line in read_jsonl(path):
         where = f"{path}:{number}"
         try:
-            recorded = from_json(line)
+            recorded = dataclasses.replace(from_json(line), where=where)
         except InputError as error:
             raise InputError(f"{where}: {error}") from None
         key = recorded.subset, recorded.id

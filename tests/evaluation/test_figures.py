@@ -3,11 +3,10 @@
 import numpy as np
 import pytest
 
-from spct_jax.errors import InputError
 from spct_jax.evaluation import bootstrap, figures
 from spct_jax.evaluation.benchmarks import base
 from spct_jax.evaluation.benchmarks.base import Answer, Block, Item, Statistic
-from spct_jax.evaluation.recorded import Recorded, Vote
+from spct_jax.evaluation.recorded import Vote
 
 
 def plain(answers):
@@ -16,7 +15,7 @@ def plain(answers):
     return [Block(subsets, base.standard(answers), weights)]
 
 
-BENCHMARK = base.Benchmark("plain", "Plain", "", "", "", read=None, blocks=plain, best_first=True)
+BENCHMARK = base.Benchmark("plain", "Plain", "", "", "", read=None, blocks=plain, best_first=True, fixed=False)
 
 
 def votes(*rows):
@@ -47,35 +46,6 @@ def test_two_games_are_told_apart_by_order_or_by_turns():
     assert first is None and second.totals == (4, 6)
     first, second = Answer(item, rows[:1]).games()
     assert first.totals == second.totals == (1, 2)
-
-
-def test_votes_are_joined_with_items_and_with_pairs_of_them():
-    items = [Item("a", 2, 0), Item("b", 3, best=1)]
-    recorded = [Recorded("b", votes((1, 2, 3))), Recorded("a", votes((1, 2)))]
-    assert [answer.votes[0].scores for answer in figures.join(items, recorded, "f")] == [(1, 2), (1, 2, 3)]
-    pairs = base.as_pairs(items)
-    assert [pair.id for pair in pairs] == ["a", "b/1-0", "b/1-2"]
-    by_pair = figures.join(items, [Recorded(pair.id, votes((2, 1))) for pair in pairs], "f")[1]
-    assert by_pair.strict == 1 and by_pair.compare(1, 2) == 1 and figures.most_votes([by_pair]) == 1
-
-    for recorded, message in [
-        ([Recorded("a", votes((1, 2)))], "f: no scores of an item \\('b'; 2 are wanted, 1 are there\\)"),
-        ([Recorded("c", votes((1, 2)))], "f: scores of an unknown item \\('c'\\)"),
-        ([Recorded("a", votes((1, 2))), Recorded("b", votes((1, 2)))], "f: item 'b': a row of 2 scores for 3 responses"),
-        ([Recorded("a", (Vote(decision=2),)), Recorded("b", votes((1, 2, 3)))], "f: item 'a': decision 2 for 2 responses"),
-        ([Recorded("a", votes((1, 2))), Recorded("b/1-0", votes((1, 2)))], "f: no scores of an item \\('b/1-2'"),
-    ]:
-        with pytest.raises(InputError, match=message):
-            figures.join(items, recorded, "f")
-
-
-def test_recorded_votes_stand_alone_where_they_say_what_the_data_would():
-    alone = figures.stand_alone(BENCHMARK, [Recorded("a", votes((1, 2, 3)), "s", {"best": 2, "label": "x"})], "f")
-    assert alone[0].item == Item("a", 3, 2, "s", "x") and alone[0].strict == 1
-    assert figures.stand_alone(BENCHMARK, [Recorded("a", (Vote(decision=0),))], "f")[0].item == Item("a", 2, 0)
-    for line, message in [({"best": 2}, "f: item 'a': best is not the index of one of 2"), ({"n": 0}, "n is not a number")]:
-        with pytest.raises(InputError, match=message):
-            figures.stand_alone(BENCHMARK, [Recorded("a", (Vote(decision=0),), "", line)], "f")
 
 
 def test_figures_of_every_k_come_from_the_same_votes():
@@ -122,3 +92,9 @@ def test_weights():
     assert base.micro("aab", {"a": 1, "b": 3, "absent": 5}) == {"a": 1 / 4, "b": 3 / 4}
     assert base.macro("aab") == {"a": 1 / 2, "b": 1 / 2}
     assert base.mean_of([{"a": 1.0}, {"a": 1 / 2, "b": 1 / 2}]) == {"a": 3 / 4, "b": 1 / 4}
+
+
+def test_a_figure_that_is_not_defined_is_left_out():
+    statistic = Statistic("all", "area", [np.arange(3)], lambda rows: float("nan"))
+    benchmark = base.Benchmark("b", "B", "", "", "", read=None, blocks=lambda _: [Block(["x"] * 3, {}, {}, [statistic])])
+    assert figures.compute(benchmark, []).table == {}

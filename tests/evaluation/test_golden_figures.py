@@ -5,7 +5,7 @@ import pytest
 from shared_data import shared
 
 from spct_jax.data.jsonl import ReadReport
-from spct_jax.evaluation import figures, recorded
+from spct_jax.evaluation import figures, matching, recorded
 from spct_jax.evaluation.benchmarks import catalogue
 
 
@@ -70,7 +70,7 @@ def test_pandalm_s_published_figures_follow_from_its_data_and_the_verdicts(tmp_p
     for (judge, field), accuracy in published.items():
         lines = golden_files.pandalm(golden_files.load(directory / f"{judge}-testset-v1.json"), tests, field)
         golden_files.write(path, lines)
-        answers = figures.join(items, recorded.read(path), path)
+        answers = matching.join(items, recorded.read(path), path)
         found = figures.compute(benchmark, answers, intervals=False)
         assert round(100 * found.table["all items"]["official"].value, 2) == accuracy
         assert round(found.malformed_rate * 999) == {"pandalm-7b": 0, "gpt-3.5-turbo": 25}[judge]

@@ -14,7 +14,7 @@ _WRAPPED = re.compile(
 
 def _comparisons(row: Row, id: str) -> Iterator[Comparison | LeftOut]:
     if "chosen_instruction" in row:
-        (query, chosen), (other, rejected) = (_unwrap(row, field) for field in ("chosen_instruction", "rejected_instruction"))
+        (query, chosen), (other, rejected) = (unwrap(row, field) for field in ("chosen_instruction", "rejected_instruction"))
         if query != other:
             raise InputError("chosen and rejected do not answer the same instruction")
         yield pair(query, chosen, rejected, id)
@@ -35,8 +35,8 @@ def _comparisons(row: Row, id: str) -> Iterator[Comparison | LeftOut]:
         yield rated(query, text(row, "response"), number(row, "score"), 2, 4, id)
 
 
-def _unwrap(row: Mapping, field: str) -> tuple[str, str]:
-    """(instruction, response) of a prompt of Prometheus' judge."""
+def unwrap(row: Mapping, field: str) -> tuple[str, str]:
+    """(instruction, response) of a prompt of Prometheus' judge; InputError where the field holds none."""
     found = _WRAPPED.search(text(row, field))
     if not found:
         raise InputError(f"{field} is not a prompt of Prometheus' judge")

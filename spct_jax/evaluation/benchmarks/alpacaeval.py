@@ -23,7 +23,7 @@ def _read(path: str | os.PathLike, on_bad: OnBad, report: ReadReport) -> list[ba
 
 
 def _item(row: reading.Row, index: int) -> base.Item:
-    responses = [row.get("output_1"), row.get("output_2")]
+    responses = reading.fields(row, "output_1", "output_2")
     return reading.item(str(index), reading.text(row, "instruction"), responses, None, str(row.get("dataset", "")))
 
 

@@ -27,7 +27,7 @@ def _read(path: str | os.PathLike, on_bad: OnBad, report: ReadReport) -> list[ba
 def _item(row: reading.Row, index: int) -> base.Item:
     given = reading.one_of(row, "label", (0, 1, 2))
     label, best = (TIE, None) if given == 2 else (given, given)
-    responses = [row.get("response 1"), row.get("response 2")]
+    responses = reading.fields(row, "response 1", "response 2")
     return reading.item(str(index), reading.text(row, "prompt"), responses, best, reading.text(row, "scenario"), label)
 
 

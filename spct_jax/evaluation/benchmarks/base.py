@@ -143,7 +143,7 @@ class Statistic:
         aggregate: its row in the table of figures.
         column: its column.
         rows: which rows of the block it is of, by subset, so that a bootstrap draws within subsets.
-        value: the figure for any of these rows, given as indices Int[R], with repetition.
+        value: the figure for any of these rows, given as indices Int[R], with repetition; NaN where it is not defined.
     """
 
     aggregate: str
@@ -182,7 +182,9 @@ class Benchmark:
         read: `read(path, on_bad, report)` gives its items from the user's copy of them.
         blocks: the credits of the answers, in blocks; the first aggregate of the first is the headline.
         best_first: whether the right response comes first by convention, so that recorded votes need not say which it is.
-        responses: how many an item has, for recorded votes that do not show it.
+        responses: how many an item has; what is assumed of recorded votes that do not show it.
+        fixed: whether every item has exactly so many.
+        pairs: which responses are compared where that is the same for every item; see `Item.pairs`.
         by_pairs: whether its usual protocol shows a judge two responses at a time, and not all of an item's.
         complete: gives an item that recorded votes were read with, without the data, what its label says of it; raises
             InputError where what the metric needs is missing.
@@ -197,6 +199,8 @@ class Benchmark:
     blocks: Callable[[Sequence[Answer]], list[Block]]
     best_first: bool = False
     responses: int = 2
+    fixed: bool = True
+    pairs: tuple[tuple[int, int], ...] = ()
     by_pairs: bool = False
     complete: Callable[[Item], Item] = lambda item: need_best(item)
 

@@ -22,7 +22,7 @@ def _read(path: str | os.PathLike, on_bad: OnBad, report: ReadReport) -> list[ba
 
 def _item(row: reading.Row, index: int) -> base.Item:
     best = reading.one_of(row, "label", (1, 2)) - 1
-    responses = [row.get("response1"), row.get("response2")]
+    responses = reading.fields(row, "response1", "response2")
     return reading.item(str(index), reading.text(row, "instruction"), responses, best, reading.text(row, "bias"))
 
 

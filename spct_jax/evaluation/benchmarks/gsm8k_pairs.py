@@ -43,6 +43,7 @@ BENCHMARK = base.Benchmark(
     metric="accuracy on pairs of a right and a wrong solution",
     read=_read,
     blocks=_blocks,
+    fixed=False,
     by_pairs=True,
     complete=sampled.complete,
 )

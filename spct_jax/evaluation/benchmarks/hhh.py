@@ -5,17 +5,12 @@ response inside the template of Prometheus' own prompt; what is judged is taken 
 """
 
 import os
-import re
 from collections.abc import Sequence
 
 from spct_jax.data.jsonl import OnBad, ReadReport
+from spct_jax.data.layouts import prometheus
 from spct_jax.errors import InputError
 from spct_jax.evaluation.benchmarks import base, reading
-
-_WRAPPED = re.compile(
-    r"###The instruction to evaluate:\n(?P<query>.*?)\n\n###Response to evaluate:\n(?P<response>.*?)\n\n###Score Rubrics:",
-    re.DOTALL,
-)
 
 
 def _read(path: str | os.PathLike, on_bad: OnBad, report: ReadReport) -> list[base.Item]:
@@ -26,17 +21,12 @@ def _read(path: str | os.PathLike, on_bad: OnBad, report: ReadReport) -> list[ba
 
 
 def _item(row: reading.Row, index: int) -> base.Item:
-    (query, chosen), (other, rejected) = (_unwrap(row, field) for field in ("chosen_instruction", "rejected_instruction"))
+    (query, chosen), (other, rejected) = (
+        prometheus.unwrap(row, field) for field in ("chosen_instruction", "rejected_instruction")
+    )
     if query != other:
         raise InputError("the two responses are to different instructions")
     return reading.item(str(index), query, [chosen, rejected], 0, reading.text(row, "source"))
-
-
-def _unwrap(row: reading.Row, field: str) -> tuple[str, str]:
-    found = _WRAPPED.search(reading.text(row, field))
-    if found is None:
-        raise InputError(f"{field} is not in the form of Prometheus' prompt")
-    return found["query"], found["response"]
 
 
 def _blocks(answers: Sequence[base.Answer]) -> list[base.Block]:

@@ -40,7 +40,7 @@ def _read(path: str | os.PathLike, on_bad: OnBad, report: ReadReport) -> list[ba
 
 def _item(row: reading.Row, index: int) -> base.Item:
     best = ("A>B", "B>A").index(reading.one_of(row, "label", ("A>B", "B>A")))
-    responses = [row.get("response_A"), row.get("response_B")]
+    responses = reading.fields(row, "response_A", "response_B")
     id, subset = reading.text(row, "pair_id"), _category(reading.text(row, "source"))
     published = {name: row[name] for name in ("original_id", "source", "response_model") if name in row}
     return reading.item(id, reading.text(row, "question"), responses, best, subset, published)

@@ -36,7 +36,8 @@ def _read(path: str | os.PathLike, on_bad: OnBad, report: ReadReport) -> list[ba
 
 def _item(row: Mapping[str, Any], id: str, subset: str) -> base.Item:
     label = reading.one_of(row, "label", (1, 2))
-    return reading.item(id, reading.text(row, "input"), [row.get("output_1"), row.get("output_2")], label - 1, subset)
+    responses = reading.fields(row, "output_1", "output_2")
+    return reading.item(id, reading.text(row, "input"), responses, label - 1, subset)
 
 
 def _winner(answer: base.Answer | None) -> int | str | None:

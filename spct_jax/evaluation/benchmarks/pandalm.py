@@ -34,7 +34,7 @@ def _item(row: reading.Row, index: int) -> base.Item:
     id, subset = str(reading.field_of(row, "idx")), row.get("cmp_key") or ""
     label = TIE if choice == 0 else choice - 1
     best = None if choice == 0 else label
-    return reading.item(id, query, [row.get("response1"), row.get("response2")], best, subset, label)
+    return reading.item(id, query, reading.fields(row, "response1", "response2"), best, subset, label)
 
 
 def _blocks(answers: Sequence[base.Answer]) -> list[base.Block]:

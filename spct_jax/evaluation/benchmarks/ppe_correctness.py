@@ -56,6 +56,7 @@ BENCHMARK = base.Benchmark(
     metric="mean of five domains of the accuracy on conflict pairs",
     read=_read,
     blocks=_blocks,
+    fixed=False,
     by_pairs=True,
     complete=sampled.complete,
 )

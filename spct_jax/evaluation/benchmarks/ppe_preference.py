@@ -19,7 +19,7 @@ def _read(path: str | os.PathLike, on_bad: OnBad, report: ReadReport) -> list[ba
         if winner.startswith("tie"):
             report.skip("people voted for a tie")
             return []
-        best, responses = _WINNERS.index(winner), [row.get("response_1"), row.get("response_2")]
+        best, responses = _WINNERS.index(winner), reading.fields(row, "response_1", "response_2")
         language = "English" if row.get("language", "English") == "English" else "other languages"
         id = str(reading.field_of(row, "question_id"))
         return [reading.item(id, reading.field_of(row, "prompt"), responses, best, language)]

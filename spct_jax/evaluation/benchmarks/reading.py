@@ -124,6 +124,11 @@ def list_of(row: Row, field: str, kind: type | tuple[type, ...], length: int | N
     return value
 
 
+def fields(row: Row, *names: str) -> list[Any]:
+    """Fields that must be there."""
+    return [field_of(row, name) for name in names]
+
+
 def field_of(row: Row, field: str) -> Any:
     """A field that must be there."""
     if field not in row:

@@ -12,12 +12,12 @@ its own. Call a prompt accurate where its worst right response beats its best wr
     + 0.01 mean tanh(min(gap_ref, gap_tied) / spread - 1)
 
 where 0/0 counts as 0 in the last term and x/0 as an infinity, and probabilities and means are over the n that have both
-prompts. The average is the plain mean of the six subsets.
+prompts. The average is the plain mean of the six subsets; under `paper` and `strict`, too, Ties enters it by its own formula.
 """
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -71,16 +71,16 @@ def _blocks(answers: Sequence[base.Answer]) -> list[base.Block]:
     strata = [np.flatnonzero(names == subset) for subset in sorted(set(subsets))]
     prompts = len(others) + np.arange(len(ties.prompts))
 
-    def average(rows: np.ndarray) -> float:
-        means = [columns["official"][rows[np.isin(rows, stratum)]].mean() for stratum in strata]
-        return float(np.mean([*means, ties.score(rows[rows >= len(others)] - len(others))]))
+    def average(column: str) -> Callable[[np.ndarray], float]:
+        def value(rows: np.ndarray) -> float:
+            means = [columns[column][rows[np.isin(rows, stratum)]].mean() for stratum in strata]
+            return float(np.mean([*means, ties.score(rows[rows >= len(others)] - len(others))]))
 
-    statistics = [
-        base.Statistic("Overall", "official", [*strata, prompts], average),
-        base.Statistic("Ties", "official", [prompts - len(others)], ties.score),
-    ]
-    if {*subsets, "Ties"} != set(SUBSETS):
-        statistics[0] = base.Statistic("mean of subsets", "official", [*strata, prompts], average)
+        return value
+
+    headline = "Overall" if {*subsets, "Ties"} == set(SUBSETS) else "mean of subsets"
+    statistics = [base.Statistic(headline, column, [*strata, prompts], average(column)) for column in columns]
+    statistics.append(base.Statistic("Ties", "official", [prompts - len(others)], ties.score))
     linear = {"mean of subsets without Ties": base.macro(subsets)} if subsets else {}
     return [base.Block([], {}, {}, statistics), base.Block(subsets, columns, linear)]
 
@@ -128,5 +128,6 @@ BENCHMARK = base.Benchmark(
     blocks=_blocks,
     best_first=True,
     responses=4,
+    fixed=False,
     complete=_complete,
 )

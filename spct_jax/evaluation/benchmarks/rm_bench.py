@@ -17,7 +17,6 @@ from collections.abc import Sequence
 import numpy as np
 
 from spct_jax.data.jsonl import OnBad, ReadReport
-from spct_jax.errors import InputError
 from spct_jax.evaluation.benchmarks import base, reading
 
 DOMAINS = ("chat", "code", "math", "safety")
@@ -40,12 +39,6 @@ def _item(row: reading.Row, domain: str) -> base.Item:
     domain = reading.text(row, "domain") if "domain" in row else domain
     id = f"{domain}/{reading.field_of(row, 'id')}"
     return reading.item(id, reading.text(row, "prompt"), responses, None, domain, pairs=PAIRS)
-
-
-def _complete(item: base.Item) -> base.Item:
-    if item.n != 2 * STYLES:
-        raise InputError(f"{item.n} responses instead of three right and three wrong ones")
-    return dataclasses.replace(item, best=None, pairs=PAIRS)
 
 
 def _blocks(answers: Sequence[base.Answer]) -> list[base.Block]:
@@ -80,6 +73,7 @@ BENCHMARK = base.Benchmark(
     read=_read,
     blocks=_blocks,
     responses=2 * STYLES,
+    pairs=PAIRS,
     by_pairs=True,
-    complete=_complete,
+    complete=lambda item: dataclasses.replace(item, best=None, pairs=PAIRS),
 )

@@ -74,4 +74,5 @@ BENCHMARK = base.Benchmark(
     read=_read,
     blocks=_blocks,
     best_first=True,
+    fixed=False,
 )

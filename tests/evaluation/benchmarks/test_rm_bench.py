@@ -8,7 +8,7 @@ import pytest
 
 from spct_jax.data.jsonl import ReadReport
 from spct_jax.errors import InputError
-from spct_jax.evaluation import figures
+from spct_jax.evaluation import figures, matching
 from spct_jax.evaluation.benchmarks import base, catalogue, rm_bench
 from spct_jax.evaluation.recorded import Recorded, Vote
 
@@ -28,7 +28,7 @@ def test_a_published_matrix_from_recorded_pairs(tmp_path):
         for pair, share in zip(rm_bench.PAIRS, won, strict=True)
     ]
     benchmark = catalogue.get("rm_bench")
-    answers = figures.stand_alone(benchmark, recorded, "f")
+    answers = matching.stand_alone(benchmark, recorded, "f")
     assert len(answers) == 183
     found = figures.compute(benchmark, answers, intervals=False).table["chat"]
     percent = {name: round(100 * found[name].value, 2) for name in ("hard", "normal", "easy")}
@@ -79,5 +79,5 @@ def test_files(tmp_path):
 
 
 def test_recorded_scores_of_another_width_are_refused():
-    with pytest.raises(InputError, match="f: item 'a': 2 responses instead of three right and three wrong ones"):
-        figures.stand_alone(catalogue.get("rm_bench"), [Recorded("a", (Vote((1, 2)),))], "f")
+    with pytest.raises(InputError, match="f: item 'a': 2 responses instead of 6"):
+        matching.stand_alone(catalogue.get("rm_bench"), [Recorded("a", (Vote((1, 2)),))], "f")

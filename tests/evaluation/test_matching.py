@@ -1,0 +1,73 @@
+"""Recorded votes on items of a benchmark's data, and votes that say themselves what they are on."""
+
+import pytest
+
+from spct_jax.errors import InputError
+from spct_jax.evaluation import figures, matching
+from spct_jax.evaluation.benchmarks import base
+from spct_jax.evaluation.benchmarks.base import Item
+from spct_jax.evaluation.recorded import Recorded, Vote
+
+BENCHMARK = base.Benchmark("plain", "Plain", "", "", "", read=None, blocks=None, best_first=True, fixed=False)
+
+
+def votes(*rows):
+    return tuple(Vote(row) for row in rows)
+
+
+def test_votes_are_joined_with_items_and_with_pairs_of_them():
+    items = [Item("a", 2, 0), Item("b", 3, best=1)]
+    recorded = [Recorded("b", votes((1, 2, 3))), Recorded("a", votes((1, 2)))]
+    assert [answer.votes[0].scores for answer in matching.join(items, recorded, "f")] == [(1, 2), (1, 2, 3)]
+    pairs = base.as_pairs(items)
+    assert [pair.id for pair in pairs] == ["a", "b/1-0", "b/1-2"]
+    by_pair = matching.join(items, [Recorded(pair.id, votes((2, 1))) for pair in pairs], "f")[1]
+    assert by_pair.strict == 1 and by_pair.compare(1, 2) == 1 and figures.most_votes([by_pair]) == 1
+
+    for recorded, message in [
+        ([Recorded("a", votes((1, 2)))], "f: no scores of an item \\('b'; 2 are wanted, 1 are there\\)"),
+        ([Recorded("c", votes((1, 2)))], "f: scores of an unknown item \\('c'\\)"),
+        ([Recorded("a", votes((1, 2))), Recorded("b", votes((1, 2)))], "f: item 'b': a row of 2 scores for 3 responses"),
+        ([Recorded("a", (Vote(decision=2),)), Recorded("b", votes((1, 2, 3)))], "f: item 'a': decision 2 for 2 responses"),
+        ([Recorded("a", votes((1, 2))), Recorded("b/1-0", votes((1, 2)))], "f: no scores of an item \\('b/1-2'"),
+    ]:
+        with pytest.raises(InputError, match=message):
+            matching.join(items, recorded, "f")
+
+
+def test_recorded_votes_stand_alone_where_they_say_what_the_data_would():
+    alone = matching.stand_alone(BENCHMARK, [Recorded("a", votes((1, 2, 3)), "s", {"best": 2, "label": "x"})], "f")
+    assert alone[0].item == Item("a", 3, 2, "s", "x") and alone[0].strict == 1
+    assert matching.stand_alone(BENCHMARK, [Recorded("a", (Vote(decision=0),))], "f")[0].item == Item("a", 2, 0)
+    for line, message in [({"best": 2}, "f: item 'a': best is not the index of one of 2"), ({"n": 0}, "n is not a number")]:
+        with pytest.raises(InputError, match=message):
+            matching.stand_alone(BENCHMARK, [Recorded("a", (Vote(decision=0),), "", line)], "f")
+
+
+def test_an_id_may_leave_out_its_subset_where_that_is_clear():
+    items = [Item("x/1", 2, 0, "x"), Item("y/1", 2, 0, "y"), Item("y/2", 2, 0, "y")]
+    one, two = Recorded("1", votes((1, 2)), "x"), Recorded("y/1", votes((1, 2)))
+    answers = matching.join(items, [one, two, Recorded("2", votes((3, 4)))], "f")
+    assert [answer.item.id for answer in answers] == ["x/1", "y/1", "y/2"] and answers[2].totals == (3, 4)
+    for wrong, message in [
+        (Recorded("1", votes((1, 2))), "f: 2 items have this id, so it needs its subset \\('1', as in 'x/1'\\)"),
+        (Recorded("1", votes((1, 2)), "y"), "f: scores of an item that has some already \\('y/1'\\)"),
+        (Recorded("3", votes((1, 2)), "y", where="f:7"), "f:7: scores of an unknown item \\('3'\\)"),
+    ]:
+        with pytest.raises(InputError, match=message):
+            matching.join(items, [one, two, wrong], "f")
+
+
+def test_recorded_pairs_are_put_together_and_none_may_be_missing():
+    def pair(id, **line):
+        return Recorded(id, votes((2, 1)), "s", line)
+
+    (answer,) = matching.stand_alone(BENCHMARK, [pair("a/0-1"), pair("a/0-2")], "f")
+    assert (answer.item.id, answer.item.n, answer.item.best, answer.strict) == ("a", 3, 0, 1)
+    for lines, message in [
+        ([pair("a/0-1"), pair("a/0-3")], "f: item 'a': no scores of pair 'a/0-2'"),
+        ([pair("a/0-1"), pair("a/0-2"), pair("a/1-2")], "f: item 'a': scores of pairs that it does not have"),
+        ([pair("a/0-1", best=1), pair("a/0-2")], "the first of a pair must be the better one"),
+    ]:
+        with pytest.raises(InputError, match=message):
+            matching.stand_alone(BENCHMARK, lines, "f")
