@@ -11,7 +11,7 @@ import numpy as np
 
 from spct_jax.evaluation import bootstrap
 from spct_jax.evaluation.benchmarks.base import Answer, Benchmark, Block, Statistic, Weights, as_pairs
-from spct_jax.evaluation.recorded import Recorded
+from spct_jax.evaluation.recorded import GAMES, Recorded, Vote
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,11 +123,13 @@ def most_votes(answers: Sequence[Answer]) -> int:
 
 
 def _first(answer: Answer, k: int, k_meta: int | None) -> Answer:
-    def first(votes):
-        return Recorded("", votes).first(k, k_meta).votes
+    def cut(votes: Sequence[Vote]) -> tuple[Vote, ...]:
+        if answer.item.n == 2 and len(votes) > 1:  # else the first of two games would look like a single vote
+            votes = [vote if vote.order else vote._replace(order=GAMES[index % 2]) for index, vote in enumerate(votes)]
+        return Recorded("", tuple(votes)).first(k, k_meta).votes
 
-    by_pair = None if answer.by_pair is None else {pair: first(votes) for pair, votes in answer.by_pair.items()}
-    return dataclasses.replace(answer, votes=first(answer.votes), by_pair=by_pair)
+    by_pair = None if answer.by_pair is None else {pair: cut(votes) for pair, votes in answer.by_pair.items()}
+    return dataclasses.replace(answer, votes=cut(answer.votes), by_pair=by_pair)
 
 
 def _add(block: Block, table: dict, subsets: dict, seed: int | None) -> None:

@@ -30,6 +30,8 @@ TIE = "tie"
 ERROR = {"no_error": 0, "error": 1}
 """What is decided about a single response; either form is read."""
 Decision = int | Literal["tie"]
+GAMES = ((0, 1), (1, 0))
+"""The orders of two responses in the two games that some benchmarks play, in turn."""
 _PER_ROW = ("scores", "decision", "orders", "meta", "truncated")
 
 

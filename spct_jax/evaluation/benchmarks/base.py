@@ -25,7 +25,7 @@ import numpy as np
 from spct_jax.data.comparison import Comparison
 from spct_jax.data.jsonl import OnBad, ReadReport
 from spct_jax.errors import InputError
-from spct_jax.evaluation.recorded import Vote, totals
+from spct_jax.evaluation.recorded import GAMES, Vote, totals
 from spct_jax.grm import voting
 
 
@@ -120,7 +120,7 @@ class Answer:
             return self, self
         given: tuple[list[Vote], list[Vote]] = ([], [])
         for index, vote in enumerate(self.votes):
-            swapped = index % 2 if vote.order is None else vote.order[0] != 0
+            swapped = (vote.order or GAMES[index % 2]) != GAMES[0]
             given[swapped].append(vote)
         first, second = (dataclasses.replace(self, votes=tuple(votes)) if votes else None for votes in given)
         return first, second

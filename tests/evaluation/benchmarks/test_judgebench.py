@@ -7,6 +7,7 @@ import pytest
 
 from spct_jax.data.jsonl import ReadReport
 from spct_jax.errors import InputError
+from spct_jax.evaluation import figures
 from spct_jax.evaluation.benchmarks import catalogue
 from spct_jax.evaluation.benchmarks.base import Answer, Item
 from spct_jax.evaluation.recorded import Vote
@@ -48,6 +49,11 @@ def test_with_one_game_per_pair_there_is_no_figure_of_two_games():
     given, swapped = (Answer(Item("a", 2, 0), (Vote((2, 1), order=order),)) for order in [(0, 1), (1, 0)])
     assert set(official(given)) == {"single_game", "paper", "strict"}
     assert set(official(swapped)) == {"paper", "strict"}
+
+
+def test_the_first_of_two_games_is_no_game_of_both():
+    answers = figures.cut([by_hand.decided(0, 0, 0)], 1)
+    assert official(*answers) == {"single_game": 1, "paper": 1, "strict": 1}
 
 
 def test_categories_by_the_start_of_the_source():

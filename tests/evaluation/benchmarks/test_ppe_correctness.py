@@ -3,6 +3,8 @@
 import json
 
 import by_hand
+import pyarrow
+import pyarrow.parquet
 import pytest
 
 from spct_jax.data.jsonl import ReadReport
@@ -55,3 +57,16 @@ def test_scores_of_all_responses_give_the_pairs_of_five_domains(tmp_path):
     assert table["Overall"]["paper"] == pytest.approx((1 + 3 / 4 + 0 + 1 + 1 / 2) / 5)
     assert table["Overall"]["end_score"] == pytest.approx((1 + 1 / 2 + 0 + 1 + 1 / 3) / 5)
     assert table["MATH"]["max_score"] == pytest.approx(1 / 2)
+
+
+def test_parquet_as_it_is_published(tmp_path):
+    directory = tmp_path / "PPE-IFEval-Best-of-K" / "data"
+    directory.mkdir(parents=True)
+    row = {"question_id": "q", "prompt": "p", "scores": [False, True], "sampled_conflict_pairs": [[0, 1]]}
+    table = pyarrow.Table.from_pylist([row | {"response_1": "a", "response_2": "b"}])
+    pyarrow.parquet.write_table(table, directory / "train-00000-of-00001.parquet")
+    (item,) = PPE.read(tmp_path, "fatal", ReadReport())
+    assert (item.id, item.pairs, item.label) == ("IFEval/q", ((1, 0),), {"scores": [0, 1], "pairs": [[0, 1]]})
+    pyarrow.parquet.write_table(table.drop_columns("response_2"), directory / "train-00000-of-00001.parquet")
+    with pytest.raises(InputError, match="parquet: row 1: missing field 'response_2'"):
+        PPE.read(tmp_path, "fatal", ReadReport())
