@@ -232,6 +232,17 @@ def need_best(item: Item) -> Item:
     return item
 
 
+def best_by(*labels: Any) -> Callable[[Item], Item]:
+    """Completes an item of two responses by its label, the data's: the first of these means the first response is right."""
+
+    def complete(item: Item) -> Item:
+        if item.best is None and item.label in labels and not isinstance(item.label, bool):
+            item = dataclasses.replace(item, best=labels.index(item.label))
+        return need_best(item)
+
+    return complete
+
+
 def standard(answers: Sequence[Answer]) -> dict[str, np.ndarray]:
     """The columns `paper` and `strict`, Float64[R]."""
     return {

@@ -86,4 +86,5 @@ BENCHMARK = base.Benchmark(
     metric="share of pairs that win more of two games than they lose",
     read=_read,
     blocks=_blocks,
+    complete=base.best_by("A>B", "B>A"),
 )

@@ -44,4 +44,5 @@ BENCHMARK = base.Benchmark(
     metric="accuracy on the pairs without a tie",
     read=_read,
     blocks=_blocks,
+    complete=base.best_by("model_a", "model_b"),
 )

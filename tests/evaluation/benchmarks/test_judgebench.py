@@ -7,10 +7,10 @@ import pytest
 
 from spct_jax.data.jsonl import ReadReport
 from spct_jax.errors import InputError
-from spct_jax.evaluation import figures
+from spct_jax.evaluation import figures, matching
 from spct_jax.evaluation.benchmarks import catalogue
 from spct_jax.evaluation.benchmarks.base import Answer, Item
-from spct_jax.evaluation.recorded import Vote
+from spct_jax.evaluation.recorded import Recorded, Vote
 
 
 def official(*answers):
@@ -62,6 +62,14 @@ def test_categories_by_the_start_of_the_source():
     table = {name: columns["official"] for name, columns in by_hand.table("judgebench", *right, *wrong).items()}
     categories = {"Knowledge": 1 / 2, "Reasoning": 0, "Math": 1, "Coding": 1}
     assert table == pytest.approx({"all items": 3 / 5, **categories, "mean of categories": 5 / 8})
+
+
+def test_recorded_votes_may_bring_the_data_s_label():
+    benchmark = catalogue.get("judgebench")
+    recorded = [Recorded(label, (Vote((1, 2)),), line={"label": label}) for label in ("A>B", "B>A")]
+    assert [answer.item.best for answer in matching.stand_alone(benchmark, recorded, "f")] == [0, 1]
+    with pytest.raises(InputError, match="f: item 'x': no 'best'"):
+        matching.stand_alone(benchmark, [Recorded("x", (Vote((1, 2)),), line={"label": "A=B"})], "f")
 
 
 def test_files(tmp_path):
