@@ -8,10 +8,13 @@ import sys
 import jax
 import numpy as np
 import pytest
+from absl.testing import flagsaver
 from judge_stand_in import MIXED, run, write
 from small_judge import comparisons, judge, tokenizer
 
 from spct_jax import checkpoints, models
+from spct_jax import judge as command
+from spct_jax.errors import InputError
 
 
 @pytest.mark.parametrize(
@@ -37,6 +40,44 @@ def test_the_command(tmp_path, flags, code, message):
     assert done.returncode == code, done.stderr
     assert message.format(tmp=tmp_path) in (done.stderr if code else done.stdout)
     assert code == 0 or done.stderr.count("\n") == 1
+
+
+@pytest.fixture
+def parsed(tmp_path):
+    """The command's module, its flags as given and as they were afterwards; the checkpoint is an empty directory."""
+    saved = flagsaver.save_flag_values(command.FLAGS)
+
+    def parse(*arguments):
+        command.FLAGS(["judge", f"--input={tmp_path}/in.jsonl", f"--checkpoint={tmp_path}", "--template=short", *arguments])
+        return command
+
+    yield parse
+    flagsaver.restore_flag_values(saved, command.FLAGS)
+
+
+def test_principles_are_exported_from_an_output_and_only_from_a_file_of_them(tmp_path, parsed, capsys):
+    text = "Specific Criteria:\n- tea\nAnalysis:\nx"
+    (tmp_path / "out.jsonl").write_text(json.dumps({"id": 1, "samples": [{"text": text, "meta": None}]}) + "\n")
+    flags = [f"--output={tmp_path}/out.jsonl", f"--export_principles={tmp_path}/p.jsonl"]
+    one = parsed(*flags)
+    one.check_export()
+    one.export()
+    assert json.loads((tmp_path / "p.jsonl").read_text()) == {"id": 1, "principles": "- tea", "samples": ["- tea"]}
+    assert "p.jsonl: principles of all verdicts; 0 verdicts without any" in capsys.readouterr().out
+    with pytest.raises(InputError, match="--export_principles: --output=- is not a file that can be read again"):
+        parsed("--output=-").check_export()
+    with pytest.raises(InputError, match="template 'short_no_principles' has no part for principles"):
+        parsed(*flags, "--template=short_no_principles").check_export()
+
+
+def test_principles_are_among_the_settings_only_if_they_are_given(tmp_path, parsed):
+    """By their file and what it holds."""
+    plain = parsed().settings_of({"k": 4})
+    (tmp_path / "p.txt").write_text("tea")
+    given = parsed(f"--principles={tmp_path}/p.txt")
+    tea, wifi = (given.settings_of({"k": 4, "principles": text}) for text in ("tea", "wifi"))
+    assert "principles" not in plain and tea["principles"].startswith(f"{tmp_path.resolve()}/p.txt (")
+    assert tea != wifi and plain == {name: value for name, value in tea.items() if name != "principles"}
 
 
 def run_command(directory, output, *flags):

@@ -83,7 +83,8 @@ def _shape(work: Work, samples: int) -> _Shape:
     task, longest = work.critiques.task, max(map(len, work.branches))
     # Few programs: powers of four, and less than four only where fewer samples were drawn.
     group_size = next_power_of_four(max(len(work.branches), min(samples, 4)))
-    max_completion = max(min(batches.padded_length(longest), task.shape.max_new_tokens), longest)
+    padded, limit = batches.padded_length(longest), task.shape.max_new_tokens
+    max_completion = padded if longest > limit else min(padded, limit)  # principles come on top of what is drawn
     return _Shape(task.shape.max_prompt, group_size, max_completion, work.contexts)
 
 

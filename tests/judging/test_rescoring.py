@@ -1,12 +1,13 @@
 """What is read of critiques after they are drawn: rewards of the meta RM, probabilities of a choice."""
 
 import dataclasses
+import types
 
 import pytest
 from small_judge import OPTIONS, comparisons, judge, tokenizer, verdicts
 
 from spct_jax.grm import voting
-from spct_jax.judging import scheduler
+from spct_jax.judging import readings, rescoring, scheduler
 
 
 def test_meta_rewards_are_those_of_each_critique_by_itself():
@@ -39,3 +40,10 @@ def test_choices_are_counted_in_input_order(mode, monkeypatch):
             assert verdict.scores == tuple(sum(s.order[1] == i for s in verdict.samples) for i in range(comparison.n))
         else:
             assert len({max(s.scores) for s in verdict.samples}) > 1
+
+
+def test_programs_are_few_however_long_critiques_are():
+    """Those that begin with given principles can be longer than what is drawn at most, here 84 tokens."""
+    task = types.SimpleNamespace(shape=types.SimpleNamespace(max_prompt=64, max_new_tokens=84))
+    works = (readings.Work(readings.Critiques(task, (), [[0]]), [[0] * length]) for length in range(1, 129))
+    assert {rescoring._shape(work, 1).max_completion for work in works} == {16, 32, 64, 84, 128}
