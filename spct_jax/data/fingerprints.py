@@ -3,7 +3,7 @@
 import hashlib
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 from spct_jax.data.comparison import Comparison, Turn
 from spct_jax.data.demonstration import Demonstration
@@ -38,9 +38,10 @@ def of(record: Comparison | Demonstration) -> tuple[int, int]:
     Among a million records the chance that any two different ones share a digest is one in thirty million.
     """
     prompt = [f"{turn.role}:{normalise(turn.content)}" for turn in turns_of(record)]
-    return _digest(prompt), _digest([*prompt, *sorted(map(normalise, answers_of(record)))])
+    return digest(prompt), digest([*prompt, *sorted(map(normalise, answers_of(record)))])
 
 
-def _digest(texts: Iterable[str] | Sequence[str]) -> int:
+def digest(texts: Iterable[str]) -> int:
+    """A signed integer of 64 bits for a sequence of texts."""
     content = "\0".join(texts).encode("utf-8", "surrogatepass")
     return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "little", signed=True)
