@@ -10,6 +10,8 @@ SOURCES = ("train", "development", "test", "demonstrations", "general")
 """Fields of `Config.data` that name sources of records."""
 DATA_FILES = (*SOURCES, "tokenizer")
 """Fields of `Config.data` that name files."""
+SPLITS = ("train", "development", "test")
+"""Those of comparisons."""
 
 
 @dataclasses.dataclass
@@ -44,6 +46,13 @@ class DataConfig:
     """Longest prompt in tokens, in any order of its responses; a longer one is reported and left out, never cut."""
     max_completion: int = bounded(84, 1, 1 << 24)
     """Longest completion in tokens, terminator included."""
+    split: tuple[float, ...] = bounded((), 0, 1, length=(0, 3))
+    """Fractions of the prompts of `train` that are for training, development and test, by a hash of the prompt: none is in two
+    splits. Empty: all are for training. A split that gets 0 may have a source of its own."""
+    deduplicate: bool = False
+    """Whether of several records of a field that say the same only the first is used; see `fingerprints.of`."""
+    decontaminate: tuple[str, ...] = ()
+    """Benchmarks, as sources: what has 13 words in a row of a prompt of theirs is not trained on; see `contamination`."""
     toy: ToyConfig = dataclasses.field(default_factory=ToyConfig)
 
     def conflicts(self, prefix: str) -> Iterator[str]:
@@ -56,3 +65,17 @@ class DataConfig:
             ours, equals, theirs = field.partition("=")
             if not (ours and equals and theirs):
                 yield f"{prefix}fields: {field!r} does not say OURS=THEIRS, such as prompt=question"
+        for name in ("split", "deduplicate", "decontaminate"):
+            if getattr(self, name) and not self.train:
+                yield f"{prefix}{name}: is for files, but without {prefix}train the toy world is read"
+        yield from self._split_conflicts(prefix)
+
+    def _split_conflicts(self, prefix: str) -> Iterator[str]:
+        if not self.split:
+            return
+        if len(self.split) != 3 or abs(sum(self.split) - 1) > 1e-6 or not self.split[0]:
+            yield f"{prefix}split: {self.split} is not (train, development, test) with the sum 1 and the first above 0"
+            return
+        for name, fraction in zip(SPLITS[1:], self.split[1:], strict=True):
+            if fraction and getattr(self, name):
+                yield f"{prefix}{name}: has a source of its own, but {prefix}split gives it {fraction:g} of {prefix}train, too"

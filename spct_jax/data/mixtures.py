@@ -5,7 +5,7 @@ and `*`, so that a `+` or `*` in the name of a file means what it says.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -26,8 +26,7 @@ def parse(text: str) -> list[tuple[float, str]]:
     if not re.match(_WEIGHT, text):
         return [(1.0, text)]
     parts = []
-    for term in re.split(rf"\s\+\s(?={_WEIGHT})", text):
-        weight, source = term[: (end := re.match(_WEIGHT, term).end()) - 1], term[end:].strip()
+    for weight, source in _terms(text):
         if not source:
             raise InputError(f"{text}: no source after {weight}*")
         if not 0 < float(weight) < 1e12:
@@ -36,6 +35,19 @@ def parse(text: str) -> list[tuple[float, str]]:
     if len(parts) > MOST:
         raise InputError(f"a mixture of {len(parts)} sources; at most {MOST} can be mixed")
     return parts
+
+
+def replaced(text: str, change: Callable[[str], str]) -> str:
+    """The text with another in place of every source, and the weights as they were written."""
+    if not re.match(_WEIGHT, text):
+        return change(text)
+    return " + ".join(f"{weight}*{change(source)}" for weight, source in _terms(text))
+
+
+def _terms(text: str) -> list[tuple[str, str]]:
+    terms = re.split(rf"\s\+\s(?={_WEIGHT})", text)
+    ends = [re.match(_WEIGHT, term).end() for term in terms]
+    return [(term[: end - 1], term[end:].strip()) for term, end in zip(terms, ends, strict=True)]
 
 
 def mix(parts: Sequence[tuple[float, Records]]) -> Records:

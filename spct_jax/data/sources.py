@@ -84,6 +84,12 @@ def parse_source(text: str) -> Source:
     return found
 
 
+def kind_of(source: str | Source) -> Kind:
+    """What the rows of a source are, if nobody needs them to be something else: comparisons wherever the layout makes them."""
+    layout = LAYOUTS.get((parse_source(source) if isinstance(source, str) else source).layout, COMPARISONS.own)
+    return COMPARISONS if layout.comparisons else DEMONSTRATIONS
+
+
 def open_source(
     source: str | Source,
     kind: Kind[T],

@@ -48,18 +48,25 @@ def longest(
     # The prompt has to be looked at, since white space at its end is trimmed.
     if tokenizer.min_tokens(comparison.characters) > limit:
         characters = len(render(comparison, first, template, hint=hint)[0].content)
-        if (bound := tokenizer.min_tokens(characters)) > limit:
-            return bound
+        if (fewest := tokenizer.min_tokens(characters)) > limit:
+            return fewest
     depends = dependence(tokenizer, template, hinted)
     if depends == "any":
         if comparison.n > MOST_PERMUTED:
-            (turn,) = render(comparison, first, template, hint=hint)
-            return tokenizer.max_tokens(turn.content) + len(str(comparison.n))
+            return bound(comparison, template, tokenizer, hinted=hinted)
         return max(len(encode(order)) for order in itertools.permutations(first))
     most = len(encode(first))
     if depends == "last" and most <= limit:
         most = max(most, *(len(encode(_with_last(first, i))) for i in first[:-1]), 0)
     return most + (_hint_spread(tokenizer, template, comparison.n) if hinted else 0)
+
+
+def bound(comparison: Comparison, template: Template, tokenizer: Tokenizer, *, hinted: bool = False) -> int:
+    """An upper bound on the tokens of the prompts in all orders, without tokenising: no token stands for less than a byte."""
+    hint = comparison.best if hinted else None
+    (turn,) = render(comparison, range(comparison.n), template, hint=hint)
+    trimmed = max(len(response) - len(response.rstrip()) for response in comparison.responses)  # if it is shown last
+    return tokenizer.max_tokens(turn.content) + len(str(comparison.n)) + 4 * trimmed
 
 
 @functools.lru_cache(maxsize=256)

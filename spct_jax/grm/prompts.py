@@ -105,6 +105,13 @@ class Prompter:
         encode = functools.partial(self.encode_meta, comparison)
         return max(most, lengths.longest(comparison, self.meta, self.tokenizer, encode, limit=limit))
 
+    def fits(self, comparison: Comparison, *, hinted: bool = False, meta: bool = False, limit: int) -> bool:
+        """Whether `longest` is within the limit; nothing is tokenised if even the number of bytes is, see `lengths.bound`."""
+        most = lengths.bound(comparison, self.template_of(comparison), self.tokenizer, hinted=hinted)
+        if most <= limit and (not meta or lengths.bound(comparison, self.meta, self.tokenizer) <= limit):
+            return True
+        return self.longest(comparison, hinted=hinted, meta=meta, limit=limit) <= limit
+
     def read(self, comparison: Comparison, order: Sequence[int], completions: Iterable[Sequence[int]]) -> Rollout:
         """Decodes and parses completions drawn for a comparison shown in `order`."""
         template, n = self.template_of(comparison), comparison.n

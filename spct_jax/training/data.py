@@ -11,12 +11,12 @@ from jaxtyping import Int
 
 from spct_jax import checkpoints, distributed
 from spct_jax.config import BASELINES, Config
-from spct_jax.data import index
+from spct_jax.data import fields, index
 from spct_jax.data.batches import Example
 from spct_jax.data.comparison import Comparison
 from spct_jax.data.index import Records
-from spct_jax.data.jsonl import ReadReport
-from spct_jax.data.kinds import DECIDED, DEMONSTRATIONS, Kind
+from spct_jax.data.jsonl import OnBad, ReadReport
+from spct_jax.data.kinds import Kind
 from spct_jax.data.sources import open_source, parse_source
 from spct_jax.data.tokenizer import Tokenizer, train_tokenizer
 from spct_jax.errors import InputError
@@ -37,29 +37,27 @@ def load_dataset(config: Config, directory: pathlib.Path) -> Dataset:
     Raises:
       InputError: a file is missing or empty, or holds a bad row while `data.on_bad` is `fatal`.
     """
-    data, reports = config.data, {}
+    data = config.data
+    if not data.train:
+        places = {field: parse_source(getattr(data, field) or "toy:").place or field for field in fields.KINDS}
+        found = {field: toy_records(data.toy, config.prompt, field, place) for field, place in places.items()}
+        return Dataset(**found, reports={split: ReadReport(len(found[split]), len(found[split])) for split in world.SPLITS})
 
-    def find(name: str, kind: Kind) -> Records:
-        text = getattr(data, name) or ("" if data.train else "toy:")
-        if not text:
-            return Records.of([])
+    def open_one(text: str, kind: Kind, on_bad: OnBad, name: str) -> tuple[Records, ReadReport]:
         source = parse_source(text)
         if source.format == "toy":
-            records = _toy_records(config.data.toy, config.prompt, name, source.place or name)
-            if kind is DECIDED:
-                reports[getattr(data, name) or name] = ReadReport(len(records), len(records))
-            return records
-        records, reports[text] = open_source(
-            source, kind, on_bad=data.on_bad, directory=directory, name=name, data_dir=data.data_dir, fields=data.fields
+            field = name.partition(".")[0]
+            records = toy_records(data.toy, config.prompt, field, source.place or field)
+            return records, ReadReport(len(records), len(records))
+        return open_source(
+            source, kind, on_bad=on_bad, directory=directory, name=name, data_dir=data.data_dir, fields=data.fields
         )
-        return records
 
-    comparisons = {name: find(name, DECIDED) for name in world.SPLITS}
-    demonstrations = {name: find(name, DEMONSTRATIONS) for name in ("demonstrations", "general")}
-    return Dataset(**comparisons, **demonstrations, reports=reports)
+    records, reports = fields.load(data, open_one, directory)
+    return Dataset(**records, reports=reports)
 
 
-def _toy_records(toy: ToyConfig, prompt: PromptConfig, field: str, split: str) -> Records:
+def toy_records(toy: ToyConfig, prompt: PromptConfig, field: str, split: str) -> Records:
     """The toy world's records of a split, for a field of the config."""
     splits = world.SPLITS if field in world.SPLITS else (field,)
     if split not in splits:
@@ -119,9 +117,8 @@ def measure_comparison(run: Run, comparison: Comparison) -> int:
     """
     data, prompted, stages = run.config.data, _prompted(run), set(run.config.stages)
     prompted["hinted"] &= comparison.n > 1
-    if stages - {*BASELINES, "evaluate"}:
-        if run.prompter.longest(comparison, **prompted, limit=data.max_prompt) > data.max_prompt:
-            return -1
+    if stages - {*BASELINES, "evaluate"} and not run.prompter.fits(comparison, **prompted, limit=data.max_prompt):
+        return -1
     if stages & set(BASELINES):
         prompt, responses = bradley_terry.encode(run.prompter.tokenizer, comparison)
         if len(prompt) > data.max_prompt:
@@ -149,7 +146,7 @@ def drop_misfits(run: Run) -> Run:
     data, kept = run.config.data, {}
     reports = dict(run.dataset.reports)
     for split in world.SPLITS:
-        comparisons, name = getattr(run.dataset, split), getattr(data, split) or split
+        comparisons, name = getattr(run.dataset, split), fields.report_name(data, split)
         responses = survey(run, split, functools.partial(measure_comparison, run))
         fitting = responses > 0
         kept[split] = comparisons[np.flatnonzero(fitting)]

@@ -14,6 +14,7 @@ from typing import Any
 from spct_jax import digests, distributed, files
 from spct_jax.checkpoints import hugging_face
 from spct_jax.config import STAGES, Config
+from spct_jax.data import mixtures
 from spct_jax.data.config import DATA_FILES, SOURCES
 from spct_jax.data.sources import Source, parse_source
 from spct_jax.errors import InputError
@@ -37,13 +38,14 @@ def absolute(config: Config) -> Config:
     def full(field: str, path: str) -> str:
         return str(files.local_path(path, f"--config.{field}")) if path else path
 
-    def named(field: str, source: str) -> str:
-        return str(parse_source(source).absolute(f"--config.{field}")) if source else source
+    def named(field: str, text: str) -> str:
+        return mixtures.replaced(text, lambda source: str(parse_source(source).absolute(f"--config.{field}"))) if text else text
 
-    data = {name: named(f"data.{name}", getattr(config.data, name)) for name in SOURCES}
+    data: dict[str, Any] = {name: named(f"data.{name}", getattr(config.data, name)) for name in SOURCES}
     if data["train"] == "toy:":
         data |= {name: "" for name in SOURCES if data[name] == "toy:"}
     data |= {name: full(f"data.{name}", getattr(config.data, name)) for name in ("tokenizer", "data_dir")}
+    data["decontaminate"] = tuple(named("data.decontaminate", text) for text in config.data.decontaminate)
     templates = {
         role: name if name in template_names() else full(f"prompt.{role}", name) for role, name in vars(config.prompt).items()
     }
@@ -72,18 +74,23 @@ def values(config: Config, workdir: pathlib.Path) -> dict[str, Any]:
 
 def _values(config: Config, workdir: pathlib.Path) -> dict[str, Any] | InputError:
     found = dict(_leaves(json.loads(json.dumps(dataclasses.asdict(config)))))
-    data = config.data
-    named = {name: parse_source(source) for name in SOURCES if (source := getattr(data, name))}
-    if data.train and not any(source.format == "toy" for source in named.values()):
+    data, kept = config.data, workdir / "data" / "digests.json"
+    texts = [source for name in SOURCES if getattr(data, name) for _, source in mixtures.parse(getattr(data, name))]
+    if data.train and not any(parse_source(text).format == "toy" for text in texts):
         found = {field: value for field, value in found.items() if not field.startswith("data.toy.")}
     del found["data.data_dir"]  # the content of what is read there counts
     if not data.fields:
         del found["data.fields"]
     found["data"] = "files" if config.data.train else "the toy world"
+
+    def digest(source: str) -> str:
+        return _source_digest(parse_source(source), data.data_dir, kept)
+
     try:
-        kept = workdir / "data" / "digests.json"
-        for name, source in named.items():
-            found[f"data.{name}"] = _source_digest(source, data.data_dir, kept)
+        for name in SOURCES:
+            if text := getattr(data, name):
+                found[f"data.{name}"] = mixtures.replaced(text, digest)
+        found["data.decontaminate"] = [digest(text) for text in data.decontaminate]
         if data.tokenizer:
             found["data.tokenizer"] = _digest(pathlib.Path(data.tokenizer), kept)
         for role, name in vars(config.prompt).items():
@@ -103,10 +110,12 @@ def read_by(stage: str, config: Config, values: dict[str, Any]) -> dict[str, Any
     before = [s for s in config.stages if STAGES.index(s) <= STAGES.index(stage)]
     splits = {"train"} if set(before) - {"sft", "evaluate"} else set()
     splits |= {config.evaluation.split} if stage == "evaluate" else set()
+    splits |= {"train"} if splits and config.data.split else set()
     prefixes = {*_READ_BY_ALL, *(_SECTION[s] for s in before)}
     if "meta_rm" in before and config.meta_rm.policy_data == "draws":
         prefixes.add("rejection")  # says how many are drawn, and for which comparisons
     other = {f"data.{split}" for split in _SPLITS if split not in splits}
+    other |= set() if splits else {"data.split"}
     other |= {f"data.toy.{split}" for split in ("development", "test") if split not in splits}
     chosen = {
         field: value for field, value in values.items() if field not in other and not prefixes.isdisjoint(_sections(field))
@@ -157,6 +166,7 @@ def _difference(config: Config, workdir: pathlib.Path, stage: str, field: str, o
     section, _, last = field.rpartition(".")
     named = (
         getattr(getattr(config, section), last) if section == "prompt" or (section == "data" and last in DATA_FILES) else
+        " and ".join(config.data.decontaminate) if field == "data.decontaminate" else
         config.init_checkpoint if field == "init_checkpoint" else ""
     )  # fmt: skip
     if named and old:

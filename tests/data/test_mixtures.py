@@ -20,6 +20,8 @@ from spct_jax.errors import InputError
 )
 def test_a_mixture_is_split_where_a_number_and_a_star_follow(text, parts):
     assert mixtures.parse(text) == parts
+    changed = mixtures.replaced(text, lambda source: f"<{source}>")
+    assert mixtures.parse(changed) == [(weight, f"<{source}>") for weight, source in parts]
 
 
 @pytest.mark.parametrize(

@@ -61,7 +61,7 @@ def test_the_first_of_several_copies_is_kept_and_the_others_are_told(tmp_path):
     (left,), dropped = selection.divide("train", records_of(values), tmp_path / "x", deduplicate=True)
     assert [c.id for c in left] == ["1", "4"] and left.where(1) == "f.jsonl:4"
     of = {"id": "1", "where": "f.jsonl:1"}
-    assert dropped == [
+    assert [*dropped] == [
         {"field": "train", "id": "2", "where": "f.jsonl:2", "reason": "duplicate", "of": of, "same_best": True},
         {"field": "train", "id": "3", "where": "f.jsonl:3", "reason": "duplicate", "of": of, "same_best": False},
     ]
@@ -72,7 +72,7 @@ def test_a_source_is_divided_by_prompt(tmp_path):
     records = records_of(values)
     parts, dropped = selection.divide("train", records, tmp_path / "x", deduplicate=False, fractions=(0.5, 0.25, 0.25))
     prompts = [{c.query for c in part} for part in parts]
-    assert not dropped and sorted(int(c.id) for part in parts for c in part) == list(range(200))
+    assert not len(dropped) and sorted(int(c.id) for part in parts for c in part) == list(range(200))
     assert all(prompts) and sum(map(len, prompts)) == 50
     assert selection.divide("train", records, tmp_path / "y", deduplicate=False)[0][0] is records
 
@@ -117,7 +117,8 @@ def test_what_stands_in_a_benchmark_is_dropped_and_told(tmp_path):
     assert len(benchmarks) == 2 and benchmarks.digest != benchmark("Hi!").digest
     left, dropped = selection.without_benchmarks("train", records_of(values), benchmarks, tmp_path / "x")
     assert [c.id for c in left] == ["1"]
-    told = [(line["id"], line["where"], line["item"]["id"]) for line in dropped]
+    lines = [*dropped]
+    told = [(line["id"], line["where"], line["item"]["id"]) for line in lines]
     assert told == [("2", "f.jsonl:2", "b1"), ("3", "f.jsonl:3", "b0")]
-    assert dropped[0]["item"] == {"benchmark": "bench", "id": "b1", "where": "f.jsonl:2"}
-    assert dropped[0]["reason"] == "stands in a benchmark" and dropped[1]["words"] == "hi"
+    assert lines[0]["item"] == {"benchmark": "bench", "id": "b1", "where": "f.jsonl:2"}
+    assert lines[0]["reason"] == "stands in a benchmark" and lines[1]["words"] == "hi"

@@ -62,6 +62,17 @@ def test_no_order_gives_a_longer_prompt(tokenizer, own, name):
     assert differ > 3 or lengths.dependence(tokenizer, template, False) == "none"
 
 
+@pytest.mark.parametrize("name", [*template_names(), "own"])
+def test_no_prompt_has_more_tokens_than_its_bound(tokenizer, own, name):
+    template, rng = load_template(own if name == "own" else name), random.Random(name)
+    for n, hinted in itertools.product((1, 3, 11), (False, True) if template.hint else (False,)):
+        shown = made(rng, n)
+        shown = dataclasses.replace(shown, responses=[response + " \u3000\n" * 5 for response in shown.responses[:-1]] + ["x"])
+        hint, orders = shown.best if hinted else None, [range(n), range(n)[::-1]]
+        most = max(len(tokenizer.encode_turns(render(shown, order, template, hint=hint))) for order in orders)
+        assert most <= lengths.bound(shown, template, tokenizer, hinted=hinted)
+
+
 def test_of_our_templates_few_orders_are_tried(tokenizer):
     for name in template_names():
         template = load_template(name)

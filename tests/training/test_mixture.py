@@ -13,6 +13,7 @@ from spct_jax import config as config_lib
 from spct_jax import models
 from spct_jax.data import batches
 from spct_jax.data.batches import Example
+from spct_jax.data.draws import Shares
 from spct_jax.models import sizes
 from spct_jax.training import mixture, sft
 
@@ -114,3 +115,18 @@ def test_rows_of_one_and_of_two_branches_give_the_gradient_of_all_their_tokens(m
     expected, metrics = sharded.totals(expected), sharded.totals(metrics)
     assert metrics.pop("branch_slots_used") == 7 / 8 and expected.pop("branch_slots_used") == 7 / 12
     np.testing.assert_allclose([metrics[name] for name in expected], [*expected.values()], rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["judging", "general"])
+def test_completions_of_several_sources_come_up_in_the_shares_of_the_sources(kind):
+    """Whatever the sizes of the sources; a step is drawn without those before it."""
+    counts = np.array([1, 2, 3] * 100 + [2] * 30)
+    sources = np.repeat(np.arange(2, dtype=np.uint8), [300, 30])
+    pools = {"judging": examples("judging", RETAINED), "general": examples("general", (1, 2) * 500)}
+    pools[kind] = mixture.Pool(examples(kind, counts).examples, counts, Shares(sources, (1.0, 3.0)))
+
+    def made():
+        return mixture.Mixture(0, "rft", 100, 0.5, pools["judging"], pools["general"])
+
+    drawn = [sources[i] for step in range(200) for (i, _) in completions(made().batch(step), kind)]
+    assert np.bincount(drawn) / len(drawn) == pytest.approx([0.25, 0.75], abs=0.01)

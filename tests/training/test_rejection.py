@@ -10,6 +10,7 @@ from stand_ins import stand_in
 
 from spct_jax import config as config_lib
 from spct_jax import pipeline
+from spct_jax.data import mixtures
 from spct_jax.data.index import Records
 from spct_jax.errors import InputError
 from spct_jax.evaluation import evaluate
@@ -130,3 +131,14 @@ def test_a_number_of_problems_is_a_sample_of_the_file_and_not_its_beginning(micr
     every.rejection.problems = 0
     batches_of_all = rejection.comparison_batches(dataclasses.replace(run, config=every))
     assert [n for _, numbers in batches_of_all for n in numbers] == list(range(48))
+
+
+def test_sources_of_a_mixture_are_drawn_by_their_weights_in_rl_and_rejection():
+    config = config_lib.tiny()
+    config.rl.batch_size, config.rejection.problems = 100, 20
+    train = mixtures.mix([(3.0, Records.of(range(10))), (1.0, Records.of(range(90)))])
+    run = stand_in(Run, config=config, dataset=stand_in(Dataset, train=train))
+    drawn = np.array([number for step in range(100) for number in grpo.batch_of(run, np.arange(5, 100), step)])
+    assert (drawn < 10).sum() == 7500 and set(drawn.tolist()) == set(range(5, 100))
+    chosen = np.array([number for _, numbers in rejection.comparison_batches(run) for number in numbers])
+    assert len(chosen) == len(set(chosen.tolist())) and 7 <= (chosen < 10).sum() <= 10

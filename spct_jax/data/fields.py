@@ -1,0 +1,114 @@
+"""From the fields of `DataConfig` to records: mixtures of sources, without copies and benchmarks, divided into splits."""
+
+import json
+import pathlib
+from collections.abc import Callable, Iterable
+
+import numpy as np
+import tqdm
+
+from spct_jax import digests, distributed, files
+from spct_jax.data import mixtures, selection, sources
+from spct_jax.data.config import SPLITS, DataConfig
+from spct_jax.data.contamination import Benchmarks
+from spct_jax.data.index import Records
+from spct_jax.data.jsonl import OnBad, ReadReport
+from spct_jax.data.kinds import DECIDED, DEMONSTRATIONS, Kind
+from spct_jax.data.selection import Dropped
+from spct_jax.errors import InputError
+
+KINDS = {**dict.fromkeys(SPLITS, DECIDED), "demonstrations": DEMONSTRATIONS, "general": DEMONSTRATIONS}
+"""What the records of a field are."""
+LEARNT_FROM = ("train", "demonstrations", "general")
+Opener = Callable[[str, Kind, OnBad, str], tuple[Records, ReadReport]]
+"""Opens one source: (source, what its records are, what a bad row does, name of the files that are kept about it)."""
+
+
+def report_name(data: DataConfig, field: str) -> str:
+    """Whose report counts what is left out of a field: its source's, or its own where it is a mixture or part of a source."""
+    divided = bool(data.split) and field in SPLITS
+    source = "" if divided or len(mixtures.parse(getattr(data, field))) > 1 else getattr(data, field)
+    return source or field
+
+
+def load(data: DataConfig, open_source: Opener, directory: pathlib.Path) -> tuple[dict[str, Records], dict[str, ReadReport]]:
+    """The records of every field of `KINDS`, and reports of the sources and of fields that are not simply one source.
+
+    What was dropped on the way is listed in `directory/dropped.jsonl`. All processes must call this.
+
+    Raises:
+        InputError: what `open_source` raises, or nothing is left of a field.
+    """
+    found, reports, dropped = {field: Records.of([]) for field in KINDS}, {}, []
+    benchmarks = _benchmarks(data, open_source)
+    for field in KINDS:
+        if not getattr(data, field):
+            continue
+        records, own = _open(data, field, open_source)
+        reports |= own
+        fractions = data.split if field == "train" and data.split else (1.0,)
+        kept = directory / f"{field}.fingerprints"
+        parts, copies = selection.divide(field, records, kept, deduplicate=data.deduplicate, fractions=fractions)
+        dropped.append(copies)
+        origins = np.zeros(len(records), int) if records.shares is None else records.shares.sources
+        for number, report in enumerate(own.values()):
+            _count(report, copies.reason, int((origins[copies.numbers] == number).sum()))
+        for name, part, fraction in zip(SPLITS if len(parts) > 1 else (field,), parts, fractions, strict=True):
+            if fraction:
+                found[name] = part
+                reports.setdefault(report_name(data, name), ReadReport(len(part), len(part)))
+        if benchmarks is not None and field in LEARNT_FROM:
+            found[field], others = selection.without_benchmarks(
+                field, found[field], benchmarks, directory / f"{field}.benchmarks"
+            )
+            dropped.append(others)
+            _count(reports[report_name(data, field)], others.reason, len(others))
+        if not len(found[field]):
+            raise InputError(f"config.data.{field}: nothing is left of {getattr(data, field)}")
+    _write(dropped, directory / "dropped.jsonl")
+    return found, reports
+
+
+def _open(data: DataConfig, field: str, open_source: Opener) -> tuple[Records, dict[str, ReadReport]]:
+    """The records of a field, and a report of every source that it names."""
+    try:
+        parts = mixtures.parse(getattr(data, field))
+    except InputError as error:
+        raise InputError(f"config.data.{field}: {error}") from None
+    opened, reports = [], {}
+    for number, (weight, source) in enumerate(parts):
+        name = field if len(parts) == 1 else f"{field}.{number}"
+        records, reports[source] = open_source(source, KINDS[field], data.on_bad, name)
+        opened.append((weight, records))
+    if len(reports) < len(parts):
+        raise InputError(f"config.data.{field}: names a source twice")
+    return opened[0][1] if len(parts) == 1 else mixtures.mix(opened), reports
+
+
+def _benchmarks(data: DataConfig, open_source: Opener) -> Benchmarks | None:
+    if not data.decontaminate:
+        return None
+    opened = []
+    for number, source in enumerate(data.decontaminate):
+        opened.append(open_source(source, sources.kind_of(source), "skip", f"benchmark.{number}")[0])
+    return Benchmarks(data.decontaminate, opened)
+
+
+def _count(report: ReadReport, reason: str, count: int) -> None:
+    if count:
+        report.used -= count
+        report.skipped[reason] = report.skipped.get(reason, 0) + count
+
+
+def _write(dropped: Iterable[Dropped], path: pathlib.Path) -> None:
+    """Writes what was dropped, unless it is there already."""
+    some = [group for group in dropped if len(group)]
+    stamp, kept = digests.of_json([group.stamp for group in some]), path.with_suffix(".stamp")
+    if not distributed.is_first() or (kept.exists() and kept.read_text() == stamp and path.exists()):
+        return
+    with files.replacing(path) as file, tqdm.tqdm(total=sum(map(len, some)), desc=path.name, delay=5, unit="record") as bar:
+        for group in some:
+            for line in group:
+                file.write(json.dumps(line, ensure_ascii=False).encode("utf-8", "surrogatepass") + b"\n")
+                bar.update()
+    files.write(kept, stamp)

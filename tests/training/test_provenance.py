@@ -1,0 +1,30 @@
+"""What a stage depends on, of data that is mixed, divided and cleaned."""
+
+import pathlib
+
+from spct_jax import config as config_lib
+from spct_jax.data.config import DataConfig
+from spct_jax.training import provenance
+
+
+def test_a_stage_depends_on_what_it_reads(tmp_path):
+    sources = {name: str(tmp_path / f"{name}.jsonl") for name in ("a", "b", "shown", "bench")}
+    for name, path in sources.items():
+        pathlib.Path(path).write_text(name)
+
+    def reads(stage, **changes):
+        data = {"train": f"1*{sources['a']} + 1*{sources['b']}", "split": (0.8, 0.1, 0.1), "demonstrations": sources["shown"]}
+        config = config_lib.tiny()
+        config.data = DataConfig(**data | changes)
+        return provenance.read_by(stage, config, provenance.values(provenance.absolute(config), tmp_path))
+
+    mixed = reads("rl")["data.train"]
+    assert mixed.startswith("1*") and " + 1*" in mixed and reads("evaluate")["data.train"] == mixed
+    assert (
+        reads("rl")["data.split"] == [0.8, 0.1, 0.1] and "data.split" not in reads("sft") and "data.train" not in reads("sft")
+    )
+    assert reads("rl", train=f"2*{sources['a']} + 1*{sources['b']}")["data.train"] == mixed.replace("1*", "2*", 1)
+    clean = reads("sft", decontaminate=(sources["bench"],))["data.decontaminate"]
+    with open(sources["bench"], "a") as file:
+        file.write("!")
+    assert len(clean) == 1 and reads("sft", decontaminate=(sources["bench"],))["data.decontaminate"] != clean
