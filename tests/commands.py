@@ -22,7 +22,8 @@ import traceback
 import jax
 import limits
 
-MODULES = ("spct_jax.train", "spct_jax.judge", "spct_jax.evaluate", "spct_jax.convert", "spct_jax.plan")
+_ENTRIES = ("train", "judge", "evaluate", "convert", "plan", "data.__main__")
+MODULES = [f"spct_jax.{name}" for name in _ENTRIES]
 REDIRECTIONS = {"<&-": (0, None), ">&-": (1, None), "2>&-": (2, None), ">/dev/full": (1, "/dev/full")}
 
 

@@ -53,8 +53,8 @@ MAY_IMPORT["reporting"] = MAY_IMPORT["evaluation"] | {"evaluation"}
 MAY_IMPORT["planning"] = MAY_IMPORT["training"] | {"training"}
 MAY_IMPORT["cli"] = GROUND | {"config"}
 MAY_IMPORT["pipeline"] = set(MAY_IMPORT) - {"cli"}
-for entry in ("train", "judge", "evaluate", "convert", "plan"):
-    MAY_IMPORT[entry] = set(MAY_IMPORT) - {"train", "judge", "evaluate", "convert", "plan"}
+ENTRIES = {"train", "judge", "evaluate", "convert", "plan", "data.__main__"}
+MAY_IMPORT |= dict.fromkeys(ENTRIES, set(MAY_IMPORT))
 """Who may import whom. `configs` is the config.py of every package: fields and their ranges, nothing else."""
 
 
@@ -83,6 +83,8 @@ def imported(tree: ast.Module, known: dict[str, ast.Module]) -> set[str]:
 def row_of(module: str) -> str:
     """The row of the table that a module stands in."""
     parts = module.split(".")[1:]
+    if parts[1:] == ["__main__"]:
+        return ".".join(parts)
     return "configs" if len(parts) == 2 and parts[1] == "config" else parts[0] if parts else ""
 
 

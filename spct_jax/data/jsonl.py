@@ -14,6 +14,7 @@ from spct_jax.errors import InputError
 
 OnBad = Literal["fatal", "skip"]
 """What a bad line does: 'fatal' raises, 'skip' leaves it out and counts it."""
+EXAMPLES = 3
 LONGEST_LINE = 1 << 24
 """Bytes of a line; a longer one is an error of its own and never held in memory."""
 
@@ -26,22 +27,26 @@ class ReadReport:
         read: lines read.
         used: records made of them.
         skipped: how many lines were left out, by reason.
+        examples: of every reason the first lines that were read, as messages with file and line.
     """
 
     read: int = 0
     used: int = 0
     skipped: dict[str, int] = field(default_factory=dict)
+    examples: dict[str, list[str]] = field(default_factory=dict, compare=False)
 
-    def skip(self, reason: str) -> None:
+    def skip(self, reason: str, example: str = "") -> None:
         """Counts one line left out; details in parentheses at the end of a reason are not part of it."""
         reason = re.sub(r" \(.*\)$", "", reason, flags=re.DOTALL)
         self.skipped[reason] = self.skipped.get(reason, 0) + 1
+        if example and self.skipped[reason] <= EXAMPLES:
+            self.examples.setdefault(reason, []).append(example)
 
     def drop(self, error: InputError, where: str, on_bad: OnBad) -> None:
         """Raises the error of a bad line, '<where>: ...', where that is fatal; else counts the line as left out."""
         if on_bad == "fatal":
             raise error
-        self.skip(str(error).removeprefix(f"{where}: "))
+        self.skip(str(error).removeprefix(f"{where}: "), str(error))
 
 
 def read_jsonl(

@@ -253,4 +253,6 @@ def test_what_two_processes_make_of_their_parts_is_whole(two_processes):
         assert report["restart"] and report["batch"] and report["drawn"]
         assert report["skipped"] == {"completion too long": 2}
     read = json.loads((directory / "run" / "data.json").read_text())
-    assert read[str(directory / "train.jsonl")] == {"read": 11, "used": 9, "skipped": {"not JSON": 1, "prompt too long": 1}}
+    found = read[str(directory / "train.jsonl")]
+    assert (found["read"], found["used"], found["skipped"]) == (11, 9, {"not JSON": 1, "prompt too long": 1})
+    assert [line.partition(": ")[0] for line in found["examples"]["not JSON"]] == [f"{directory / 'train.jsonl'}:11"]

@@ -1,0 +1,156 @@
+"""What is in a source of data, before anything is trained on it; and datasets from which any record is read by itself.
+
+    python -m spct_jax.data --source=SOURCE [--tokenizer=FILE | --checkpoint=DIR] [--template=NAME] [--json=FILE]
+    python -m spct_jax.data build --source=SOURCE --to=DIR [--shards=N] [--split=0.9,0.05,0.05] [--deduplicate]
+
+The first prints a data card, the second writes ArrayRecord files that `tfds:NAME:SPLIT` reads. See docs/data.md.
+"""
+
+import pathlib
+import sys
+import tempfile
+from collections.abc import Callable
+from typing import Any
+
+from absl import flags
+
+from spct_jax import checkpoints, cli, files
+from spct_jax.data import build, card, card_text, mixtures, selection, sources
+from spct_jax.data.comparison import Comparison
+from spct_jax.data.config import SPLITS
+from spct_jax.data.index import Records
+from spct_jax.data.jsonl import ReadReport
+from spct_jax.data.kinds import COMPARISONS, DEMONSTRATIONS
+from spct_jax.data.layouts import LAYOUTS
+from spct_jax.data.tokenizer import Tokenizer
+from spct_jax.errors import InputError
+from spct_jax.grm.config import PromptConfig
+from spct_jax.grm.prompts import Prompter
+from spct_jax.toy.config import ToyConfig
+from spct_jax.training.data import toy_records
+
+KINDS = {kind.name: kind for kind in (COMPARISONS, DEMONSTRATIONS)}
+CARD, BUILD = flags.FlagValues(), flags.FlagValues()
+
+
+def _define_reading(own: flags.FlagValues, on_bad: str) -> None:
+    """The flags that both commands have: what is read, and how."""
+    flags.DEFINE_string("source", None, "LAYOUT:PATH, jsonl:PATH, tfds:NAME:SPLIT, ..", required=True, flag_values=own)
+    flags.DEFINE_enum("kind", None, list(KINDS), "What the records are, where the layout does not say.", flag_values=own)
+    flags.DEFINE_string("data_dir", "", "Where prepared tfds datasets lie; default: where tfds looks.", flag_values=own)
+    flags.DEFINE_list("fields", [], "OURS=THEIRS, ..: names that rows have for fields of the layout.", flag_values=own)
+    flags.DEFINE_enum("on_bad", on_bad, ("skip", "fatal"), "What a bad row does.", flag_values=own)
+
+
+_define_reading(CARD, "skip")
+TOKENIZER = flags.DEFINE_string("tokenizer", None, "SentencePiece model that counts the tokens.", flag_values=CARD)
+CHECKPOINT = flags.DEFINE_string(
+    "checkpoint", None, "Model directory whose tokenizer and templates are used instead.", flag_values=CARD
+)
+TEMPLATE = flags.DEFINE_string("template", None, "Wording of the task, by name or file.", flag_values=CARD)
+JSON = flags.DEFINE_string("json", "", "File to write the figures to, as JSON.", flag_values=CARD)
+SAMPLE = flags.DEFINE_integer("sample", 20_000, "Most records whose lengths are measured.", lower_bound=1, flag_values=CARD)
+
+_define_reading(BUILD, "fatal")
+TO = flags.DEFINE_string("to", None, "New directory; its name is that of the dataset.", required=True, flag_values=BUILD)
+SHARDS = flags.DEFINE_integer(
+    "shards", 0, f"Files of each split; 0: one for every {build.PER_SHARD:,} records.", lower_bound=0, flag_values=BUILD
+)
+SPLIT = flags.DEFINE_list("split", [], "Fractions of the prompts for train, development and test.", flag_values=BUILD)
+DEDUPLICATE = flags.DEFINE_bool("deduplicate", False, "Leave out copies of earlier records.", flag_values=BUILD)
+FORMAT = flags.DEFINE_string("format", build.FORMAT, "Of the files; only array_record keeps all rows.", flag_values=BUILD)
+
+
+def read(own: flags.FlagValues, text: str, directory: pathlib.Path) -> tuple[Records, ReadReport]:
+    """The records of one source, as the flags say."""
+    source = sources.parse_source(text)
+    kind = KINDS[own.kind] if own.kind else sources.kind_of(source)
+    if source.format == "toy":
+        field = source.place or ("train" if kind is COMPARISONS else "demonstrations")
+        records = toy_records(ToyConfig(), PromptConfig(), field, field)
+        return records, ReadReport(len(records), len(records))
+    given = {"on_bad": own.on_bad, "data_dir": own.data_dir, "fields": own.fields, "directory": directory, "name": "records"}
+    return sources.open_source(source, kind, **given)
+
+
+def measures() -> tuple[str, Callable[[str], int], Callable[[Any], int] | None]:
+    """(unit of lengths, length of a text, length of the whole prompt of a record where a tokenizer is given)."""
+    if TOKENIZER.value and CHECKPOINT.value:
+        raise InputError("--tokenizer and --checkpoint both name a tokenizer; give one of them")
+    if not (TOKENIZER.value or CHECKPOINT.value):
+        if TEMPLATE.value:
+            raise InputError("--template needs --tokenizer or --checkpoint, since prompts are measured in tokens")
+        return "characters", len, None
+    carried = checkpoints.read_templates(CHECKPOINT.value) if CHECKPOINT.value else None
+    tokenizer = checkpoints.read_tokenizer(CHECKPOINT.value) if CHECKPOINT.value else Tokenizer.load(TOKENIZER.value)
+    prompt = carried or PromptConfig()
+    if TEMPLATE.value:
+        prompt = PromptConfig(TEMPLATE.value, TEMPLATE.value, prompt.meta_template, prompt.choice_template)
+    prompter = Prompter(prompt, tokenizer)
+
+    def prompt_length(record: Any) -> int:
+        if isinstance(record, Comparison):
+            return prompter.longest(record, limit=1 << 30)
+        return len(tokenizer.encode_turns(record.turns))
+
+    return "tokens", lambda text: len(tokenizer.encode(text)), prompt_length
+
+
+def show_card(_) -> None:
+    """Entry of `python -m spct_jax.data`."""
+    unit, length, prompt_length = measures()
+    if JSON.value and not pathlib.Path(JSON.value).absolute().parent.is_dir():
+        raise InputError(f"--json={JSON.value}: not in a directory")
+    cards = []
+    for _, text in mixtures.parse(CARD.source):
+        with tempfile.TemporaryDirectory(prefix="spct_jax_card_") as scratch:
+            records, report = read(CARD, text, pathlib.Path(scratch))
+            made = card.make(records, report, length=length, prompt_length=prompt_length, most=SAMPLE.value)
+        layout = LAYOUTS.get(sources.parse_source(text).layout)
+        told = {"licence": layout.licence, "rule": layout.ties} if layout else {"licence": "", "rule": ""}
+        cards.append({"source": text, "unit": unit, **told, **made})
+    if JSON.value:
+        files.write_json(JSON.value, {"sources": cards})
+    print("\n\n".join(map(card_text.render, cards)))
+
+
+def write_dataset(_) -> None:
+    """Entry of `python -m spct_jax.data build`."""
+    build.check_format(FORMAT.value)
+    to, fractions = files.local_path(TO.value, "--to"), fractions_of(SPLIT.value)
+    files.check_new(to)
+    if len(mixtures.parse(BUILD.source)) > 1:
+        raise InputError("--source: the weights of a mixture say how it is drawn from; build a dataset of each of its sources")
+    with tempfile.TemporaryDirectory(prefix="spct_jax_build_") as scratch:
+        records, report = read(BUILD, BUILD.source, pathlib.Path(scratch))
+        kept = pathlib.Path(scratch) / "fingerprints"
+        parts, copies = selection.divide("", records, kept, deduplicate=DEDUPLICATE.value, fractions=fractions)
+        splits = {name: part for name, part in zip(SPLITS, parts, strict=False) if len(part)}
+        found = build.build(splits, to, shards=SHARDS.value, description=f"Written from {BUILD.source}.")
+    for reason, count in sorted(report.skipped.items()) + [("copies of earlier records", len(copies))] * bool(len(copies)):
+        print(f"left out: {count:,} {reason}")
+    for name, count in found.items():
+        print(f"{count:,} records: --source=tfds:{to.name}:{name} --data_dir={to.parent}")
+
+
+def fractions_of(texts: list[str]) -> tuple[float, ...]:
+    """The fractions of train, development and test; all for train where none is given."""
+    try:
+        fractions = tuple(map(float, texts)) or (1.0,)
+    except ValueError:
+        fractions = ()
+    if len(fractions) not in (1, 3) or min(fractions) < 0 or abs(sum(fractions) - 1) > 1e-6 or not fractions[0]:
+        raise InputError(f"--split={','.join(texts)}: not three fractions (train, development, test) with the sum 1")
+    return fractions
+
+
+def run(argv: list[str]) -> None:
+    """Runs the command that the first argument names, the card if it names none."""
+    if argv[1:2] == ["build"]:
+        cli.run(write_dataset, BUILD, argv=[argv[0], *argv[2:]])
+    else:
+        cli.run(show_card, CARD, argv=argv)
+
+
+if __name__ == "__main__":
+    run(sys.argv)
