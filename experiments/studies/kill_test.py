@@ -4,6 +4,9 @@ r"""Kills training runs with SIGKILL, starts them again each time, and holds the
     python experiments/studies/kill_test.py --workdir=runs/kill --kills=20 --processes=2 --life=30 --other_processes=1 \
         --other_mesh=strategy=data,cpu_devices=2 --config.mesh.strategy=fsdp --output=docs/results/kill_meshes.md
 
+With --datasets the toy world's records are first written as tfds datasets of ArrayRecord files, and all runs read them from
+there; for training they are mixed from two of them.
+
 Every life is the README's own command, relative path included, given in a directory of the run; several processes are started
 by the launcher.
 
@@ -30,7 +33,10 @@ import numpy as np
 from absl import flags
 
 from spct_jax import checkpoints, cli
+from spct_jax.config import Config
+from spct_jax.data import build
 from spct_jax.errors import InputError
+from spct_jax.training.data import name_templates, toy_records
 
 MEASURED = {"seconds", "compile_seconds", "tokens_per_second", "peak_memory_gib"}
 """Fields of a report that no two runs share."""
@@ -49,6 +55,7 @@ OTHER_PROCESSES = flags.DEFINE_integer(
 LIFE = flags.DEFINE_float(
     "life", 0.0, "Seconds between kills on average; 0: as the undisturbed run's time allows.", flag_values=FLAGS
 )
+DATASETS = flags.DEFINE_bool("datasets", False, "Whether the records are read from tfds datasets.", flag_values=FLAGS)
 OUTPUT = flags.DEFINE_string("output", "kill_test.md", "Where the result is written.", flag_values=FLAGS)
 
 
@@ -99,6 +106,19 @@ def meshes() -> list[kills.Mesh]:
     return [first, kills.Mesh(OTHER_PROCESSES.value or first.processes, fields)]
 
 
+def write_datasets(config: Config, directory: pathlib.Path) -> list[str]:
+    """Writes the toy world's records as tfds datasets, those for training as two, and gives the fields that name them."""
+    toy, prompt = config.data.toy, name_templates(config).prompt
+    for field in ("train", "development", "test", "demonstrations", "general"):
+        records = toy_records(toy, prompt, field, field)
+        parts = {"one": records[::2], "other": records[1::2]} if field == "train" else {field: records}
+        for name, part in parts.items():
+            build.build({"all": part}, directory / name, shards=3)
+    named = {field: f"tfds:{field}:all" for field in ("development", "test", "demonstrations", "general")}
+    named |= {"train": "3*tfds:one:all + 1*tfds:other:all", "data_dir": str(directory)}
+    return [f"--config.data.{field}={value}" for field, value in named.items()]
+
+
 def section(title: str, lines: list[str], wrong: list[str], right: str) -> list[str]:
     """Of the report: a run's verdict and its lives."""
     return [f"## {title}", "", f"{'; '.join(wrong) or right}.", "", *(f"{i}. {line}" for i, line in enumerate(lines, 1)), ""]
@@ -113,6 +133,8 @@ def main(_) -> None:
         if directory.exists():
             raise InputError(f"{directory} exists; choose another --workdir")
     overrides = [a for a in ARGUMENTS if a.startswith(("--config.", "--config="))]
+    if DATASETS.value:
+        overrides += write_datasets(FLAGS.config, root / "data")
     duration = kills.run_undisturbed(calm, overrides, meshes()[0])
     print(f"undisturbed: {duration:.0f} s", flush=True)
     life = LIFE.value or 2 / 3 * duration / KILLS.value
