@@ -121,14 +121,16 @@ def draw(output: pathlib.Path, items: Sequence[Item], most: int) -> tuple[dict[s
     return found, unjudged
 
 
-def about(benchmark: Benchmark, judged: int, total: int, most: int | None) -> dict[str, str]:
+def about(benchmark: Benchmark, items: Sequence[Item], total: int, most: int | None) -> dict[str, str]:
     """What was measured, and how, by names for people."""
     named = {"benchmark": benchmark.title, "metric": benchmark.metric, "data": DATA.value or "as the scores say"}
-    named |= {"licence of the data": benchmark.licence, "items": f"{judged:,}"}
-    if total > judged:
+    named |= {"licence of the data": benchmark.licence, "items": f"{len(items):,}"}
+    if total > len(items):
         named["items"] += f" of {total:,}, a sample by seed {JUDGE.seed.value}"
     if not SCORES.value and shows_pairs(benchmark):
         named["items"] += "; those of more than two responses are judged in pairs"
+    if alike := sum(item.has_equal_responses for item in items):
+        named["items with equal responses"] = f"{alike:,}; a judge can only guess or tie"
     if SCORES.value:
         return named | {"scores": SCORES.value}
     sampling = {name: value for name, value in JUDGE.options(k=most).items() if name != JUDGE.batch_size.name}
@@ -192,7 +194,7 @@ def main(_) -> None:
     figures = {
         "benchmark": benchmark.name,
         "title": benchmark.title,
-        "about": about(benchmark, len(answers[SAMPLED]), total, max(ks, default=None)),
+        "about": about(benchmark, [answer.item for answer in answers[SAMPLED]], total, max(ks, default=None)),
         "unjudged": unjudged,
         "skipped": report.skipped,
         **measures.compute(benchmark, answers, ks, k_metas),
