@@ -151,7 +151,7 @@ def test_what_a_later_stage_would_lack_is_said_before_the_first_step(stage, lack
 @pytest.mark.parametrize("name", ["development", "test", "demonstrations", "general"])
 def test_a_named_file_that_would_not_be_read_is_an_error(name, micro_config, tmp_path):
     setattr(micro_config.data, name, str(tmp_path / "x.jsonl"))
-    with pytest.raises(InputError, match=rf"config\.data\.{name}: names a file"):
+    with pytest.raises(InputError, match=rf"config\.data\.{name}: names a source"):
         pipeline.train(micro_config, tmp_path / "run")
 
 
