@@ -7,7 +7,8 @@ import pytest
 from spct_jax.data.comparison import Comparison, to_json
 from spct_jax.data.demonstration import Demonstration
 from spct_jax.data.jsonl import write_jsonl
-from spct_jax.data.sources import read_comparisons, read_demonstrations
+from spct_jax.data.kinds import DECIDED, DEMONSTRATIONS
+from spct_jax.data.sources import Source, open_source, parse_source, read_comparisons, read_demonstrations
 from spct_jax.errors import InputError
 
 
@@ -171,3 +172,91 @@ def test_turns_that_do_not_alternate_are_skipped_and_counted(tmp_path):
     read, report = read_demonstrations(path, "skip")
     assert [len(shown.turns) for shown in read] == [len(turns) for turns in good]
     assert report.skipped == {"turns must alternate from user to user after at most one system turn": len(bad)}
+
+
+@pytest.mark.parametrize(
+    ("text", "source"),
+    [
+        ("a/b.jsonl", Source("", "jsonl", "a/b.jsonl", bare=True)),
+        ("/x:y/b.jsonl", Source("", "jsonl", "/x:y/b.jsonl", bare=True)),
+        ("jsonl:a/*.jsonl", Source("", "jsonl", "a/*.jsonl")),
+        ("parquet:a*.parquet", Source("", "parquet", "a*.parquet")),
+        ("tfds:mine/small:train[:10%]", Source("", "tfds", "mine/small:train[:10%]")),
+        ("toy:", Source("", "toy", "")),
+        ("toy:test", Source("", "toy", "test")),
+        ("hh_rlhf:a/*.gz", Source("hh_rlhf", "", "a/*.gz")),
+        ("hh_rlhf:c:/a.jsonl", Source("hh_rlhf", "", "c:/a.jsonl")),
+        ("pairs:tfds:mine:train", Source("pairs", "tfds", "mine:train")),
+        ("pairs:jsonl:a.txt", Source("pairs", "jsonl", "a.txt")),
+    ],
+)
+def test_sources_are_strings(text, source):
+    assert parse_source(text) == source and str(source) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("hh_rhlf:a.jsonl", "hh_rhlf:a.jsonl: no format or layout is called 'hh_rhlf'; did you mean 'hh_rlhf'"),
+        ("parket:x", "did you mean 'parquet'"),
+        ("hh_rlhf:", "hh_rlhf:: names no file"),
+        ("pairs:tfds:", "pairs:tfds:: names no file"),
+    ],
+)
+def test_sources_that_are_none(text, message):
+    with pytest.raises(InputError, match=message):
+        parse_source(text)
+
+
+def test_a_file_with_a_colon_in_its_name_is_a_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a:b").write_bytes(lines(record()))
+    assert len(read_comparisons("a:b")[0]) == 1
+
+
+def test_a_place_becomes_absolute_only_if_it_is_a_path(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for text, want in [
+        ("x.jsonl", f"{tmp_path}/x.jsonl"),
+        ("pairs:x*.json", f"pairs:{tmp_path}/x*.json"),
+        ("pairs:tfds:a:train", "pairs:tfds:a:train"),
+        ("toy:", "toy:"),
+    ]:
+        assert str(parse_source(text).absolute("--x")) == want
+    with pytest.raises(InputError, match="--x=gs://b/x.jsonl: a URL"):
+        parse_source("pairs:gs://b/x.jsonl").absolute("--x")
+
+
+def test_the_files_of_a_source(tmp_path):
+    for name in "ba":
+        (tmp_path / f"{name}.jsonl").write_bytes(lines(record()))
+    assert parse_source(f"jsonl:{tmp_path}/*.jsonl").paths() == [tmp_path / "a.jsonl", tmp_path / "b.jsonl"]
+    assert parse_source("toy:").paths() == []
+    with pytest.raises(InputError, match="no file has a name of this form"):
+        parse_source(f"jsonl:{tmp_path}/*.gz").paths()
+
+
+def test_fields_with_other_names(tmp_path):
+    path = tmp_path / "x.jsonl"
+    path.write_bytes(lines({"question": "q", "good": "a", "bad": "b"}, {"question": "q", "good": "a"}))
+    fields = ("prompt=question", "chosen=good", "rejected=bad")
+    records, report = open_source(f"pairs:{path}", DECIDED, on_bad="skip", fields=fields)
+    assert records[0].query == "q" and records[0].responses[records[0].best] == "a"
+    assert report.skipped == {"missing field 'rejected'": 1}
+    path.write_bytes(lines({"good": "q", "prompt": "x"} | record()))
+    (shown, _) = open_source(str(path), DECIDED, fields=("query=good", "responses=responses"))
+    assert shown[0].query == "q"
+
+
+def test_an_index_is_of_one_layout_and_kind(tmp_path):
+    """The same directory and name: what is kept of another reading is not taken."""
+    path = tmp_path / "x.jsonl"
+    path.write_bytes(lines({"instruction": "i", "output": "o", "chosen": "a", "rejected": "b"}))
+    open_ = [("llama_factory", DECIDED), ("alpaca", DEMONSTRATIONS), ("llama_factory", DEMONSTRATIONS)]
+    kept = [open_source(f"{name}:{path}", kind, directory=tmp_path, name="train")[0][0] for name, kind in open_]
+    assert kept[0].query == "i" and kept[1].completions == ("o",) and kept[2].completions == ("a",)
+
+
+def test_the_toy_world_is_not_for_everyone():
+    with pytest.raises(InputError, match="toy:: only a training run"):
+        open_source("toy:", DECIDED)

@@ -4,6 +4,7 @@ A gzipped file is unpacked first. What all processes found is merged in the orde
 their number.
 """
 
+import array
 import functools
 import pathlib
 from collections.abc import Iterator, Sequence
@@ -88,14 +89,14 @@ def scan(plain: Sequence[pathlib.Path], sizes: np.ndarray, begin: int, end: int)
     Returns: for every line that is not blank, `files`, `lines` (from 1, counted from the first one here) and `offsets` (the
     first byte in its file), Int64 each; `counts`, Int64 per file, the lines here with blank ones.
     """
-    found, counts, start = [], np.zeros(len(plain), np.int64), 0
+    found, counts, start = array.array("q"), np.zeros(len(plain), np.int64), 0
     for number, (path, size) in enumerate(zip(plain, sizes.tolist(), strict=True)):
         line = 0
         for line, (offset, blank) in enumerate(_lines_between(path, max(begin - start, 0), min(end - start, size)), 1):
             if not blank:
-                found.append((number, line, offset))
+                found.extend((number, line, offset))
         counts[number], start = line, start + size
-    places = np.array(found, np.int64).reshape(-1, 3).T
+    places = np.array(found, np.int64).reshape(-1, 3).T.copy()
     return dict(zip(("files", "lines", "offsets"), places, strict=True)) | {"counts": counts}
 
 

@@ -4,6 +4,7 @@ import collections
 import gzip
 import itertools
 import json
+import pathlib
 
 import pytest
 from shared_data import shared
@@ -312,7 +313,9 @@ def test_a_layout_without_such_records_is_named():
             open_source(source, kind)
 
 
-def test_every_layout_says_what_a_user_should_know():
+def test_the_page_has_what_every_layout_says():
+    page = (pathlib.Path(__file__).parents[3] / "docs" / "data.md").read_text()
     for name, layout in LAYOUTS.items():
+        gives = " or ".join(kind for kind in ("comparisons", "demonstrations") if getattr(layout, kind))
         assert layout.name == name and layout.row and layout.ties and layout.licence
-        assert layout.comparisons or layout.demonstrations
+        assert f"| `{name}` | {gives} | {layout.row} | {layout.ties} | {layout.licence} |" in page
