@@ -6,7 +6,7 @@ Votes are drawn as the judge command draws them, and an interrupted run goes on 
 
 import functools
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from absl import flags
@@ -24,6 +24,7 @@ from spct_jax.evaluation.recorded import Recorded
 from spct_jax.judging.flags import JudgeFlags
 from spct_jax.reporting import benchmark_report, result_formats
 from spct_jax.reporting.markdown import percent
+from spct_jax.reporting.published import OVERALL
 
 FLAGS = flags.FlagValues()
 JUDGE = JudgeFlags(FLAGS)
@@ -50,6 +51,9 @@ BY_PAIRS = flags.DEFINE_bool(
     None,
     "Show items of more than two responses in pairs, not all responses at once; default: as is usual for the benchmark.",
     flag_values=FLAGS,
+)
+BESIDE = flags.DEFINE_list(
+    "beside", None, "Outputs of this command on other benchmarks, to report together in the paper's Table 2.", flag_values=FLAGS
 )
 LIMIT = flags.DEFINE_integer("limit", 0, "Judge so many items only, a sample by --seed; 0: all.", flag_values=FLAGS)
 ON_BAD = flags.DEFINE_enum(
@@ -117,14 +121,16 @@ def draw(output: pathlib.Path, items: Sequence[Item], most: int) -> tuple[dict[s
     return found, unjudged
 
 
-def about(benchmark: Benchmark, judged: int, total: int, most: int | None) -> dict[str, str]:
+def about(benchmark: Benchmark, items: Sequence[Item], total: int, most: int | None) -> dict[str, str]:
     """What was measured, and how, by names for people."""
     named = {"benchmark": benchmark.title, "metric": benchmark.metric, "data": DATA.value or "as the scores say"}
-    named |= {"licence of the data": benchmark.licence, "items": f"{judged:,}"}
-    if total > judged:
+    named |= {"licence of the data": benchmark.licence, "items": f"{len(items):,}"}
+    if total > len(items):
         named["items"] += f" of {total:,}, a sample by seed {JUDGE.seed.value}"
     if not SCORES.value and shows_pairs(benchmark):
         named["items"] += "; those of more than two responses are judged in pairs"
+    if alike := sum(item.has_equal_responses for item in items):
+        named["items with equal responses"] = f"{alike:,}; a judge can only guess or tie"
     if SCORES.value:
         return named | {"scores": SCORES.value}
     sampling = {name: value for name, value in JUDGE.options(k=most).items() if name != JUDGE.batch_size.name}
@@ -133,9 +139,21 @@ def about(benchmark: Benchmark, judged: int, total: int, most: int | None) -> di
     return named | {"votes": ", ".join(f"{name}={value}" for name, value in sampling.items())}
 
 
-def critiques(output: pathlib.Path, wanted: set[str]) -> dict[str, Mapping[str, Any]]:
-    """The verdicts with all texts on the items with these ids; none of recorded votes."""
-    return {} if SCORES.value else dict(drawing.verdicts(output, SAMPLED, wanted))
+def critiques(output: pathlib.Path, wanted: set[str]) -> Iterable[tuple[str, Mapping[str, Any]]]:
+    """Ids and verdicts, with all texts, of the items with these ids; none of recorded votes."""
+    return () if SCORES.value else drawing.verdicts(output, SAMPLED, wanted)
+
+
+def read_beside(benchmark: Benchmark) -> dict[str, dict[str, float]]:
+    """The columns of the paper's Table 2 that the outputs of `--beside` give; none without the flag."""
+    columns = {}
+    for directory in BESIDE.value or ():
+        path = files.local_path(directory, "--beside") / "figures.json"
+        found = files.read_json(path)
+        columns[found.get("benchmark")] = benchmark_report.overall_column(found, str(path))
+    if columns and benchmark.name not in OVERALL:
+        raise InputError(f"--beside: the paper's Table 2 has {', '.join(OVERALL)} and not {benchmark.name}")
+    return columns
 
 
 def summary(figures: Mapping[str, Any]) -> str:
@@ -161,6 +179,7 @@ def main(_) -> None:
     if not SCORES.value:
         ks = ks or DEFAULT_K
     output, report = files.local_path(OUTPUT.value, "--output"), ReadReport()
+    beside = read_beside(benchmark)
     items, total = read_items(benchmark, report) if DATA.value else (None, 0)
     if SCORES.value:
         votes, unjudged, origin = score_files.read(SCORES.value), {}, SCORES.value
@@ -175,11 +194,14 @@ def main(_) -> None:
     figures = {
         "benchmark": benchmark.name,
         "title": benchmark.title,
-        "about": about(benchmark, len(answers[SAMPLED]), total, max(ks, default=None)),
+        "about": about(benchmark, [answer.item for answer in answers[SAMPLED]], total, max(ks, default=None)),
         "unjudged": unjudged,
         "skipped": report.skipped,
         **measures.compute(benchmark, answers, ks, k_metas),
     }
+    if beside:
+        beside |= {benchmark.name: benchmark_report.overall_column(figures, str(output))}
+    figures["beside"] = beside
     files.make_directory(output)
     texts = functools.partial(critiques, output)
     benchmark_report.write(output, figures, examples.choose(told, texts))

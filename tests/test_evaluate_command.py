@@ -88,10 +88,10 @@ def run(model, monkeypatch):
 
     def run(output, *more, judge=None, data=model / "data", checkpoint=model / "model"):
         monkeypatch.setattr(JudgeFlags, "load", lambda self: judge or RandomJudge())
-        given = [f"--benchmark=llmbar --output={output}"]
+        given = ["--benchmark=llmbar", f"--output={output}"]
         given += [f"--data={data}"] * bool(data) + [f"--checkpoint={checkpoint}"] * bool(checkpoint)
         evaluate.FLAGS.unparse_flags()
-        evaluate.FLAGS(["evaluate", *" ".join([*given, *more]).split()])
+        evaluate.FLAGS(["evaluate", *given, *more])
         evaluate.main([])
         return json.loads((output / "figures.json").read_text())
 
@@ -205,12 +205,64 @@ def test_items_that_cannot_be_shown_count_and_are_said(run, tmp_path, capsys):
     assert again["measures"]["vote@2"]["table"] == figures["measures"]["vote@2"]["table"]
 
 
+def test_items_of_several_responses_whole_and_in_pairs(run, tmp_path):
+    models = ("6b_finetuning", "6b_verification", "175b_finetuning", "175b_verification")
+    right = [(1, 0, 0, 0), (1, 1, 0, 0), (0, 0, 0, 0), (0, 1, 1, 1)]
+    rows = [
+        {"question": f"q{i}"}
+        | {m: {"solution": "good" if r else f"bad {m}", "is_correct": bool(r)} for m, r in zip(models, row, strict=True)}
+        for i, row in enumerate(right)
+    ]
+    (tmp_path / "example_model_solutions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    flags = ["--benchmark=gsm8k_pairs", "--k=1,2"]
+    judge = RandomJudge(skill=99)
+    pairs = run(tmp_path / "pairs", *flags, judge=judge, data=tmp_path)
+    assert judge.judged == 2 * (3 + 4 + 3) and pairs["skipped"] == {"the solutions are all right or all wrong": 1}
+    assert pairs["about"]["items"] == "3; those of more than two responses are judged in pairs" and pairs["chance"] == 0.5
+    judge = RandomJudge(skill=99)
+    whole = run(tmp_path / "whole", *flags, "--noby_pairs", judge=judge, data=tmp_path)
+    assert judge.judged == 2 * 3 and "judgebench.jsonl" not in contents(tmp_path / "whole")
+    assert set(whole["position"]["sampled"]["wins_by_position"]) == {"4"}
+    for name, figures in (("pairs", pairs), ("whole", whole)):
+        # Right wherever a vote could be read, and a coin elsewhere.
+        found = figures["measures"]["vote@2"]
+        lost = found["subsets"]["GSM8K"]["paper"]["value"], found["subsets"]["GSM8K"]["strict"]["value"]
+        assert 1 - lost[0] == pytest.approx((1 - lost[1]) / 2) and lost[1] > 0.5
+        again = run(tmp_path / f"{name} again", *flags, f"--scores={tmp_path}/{name}/scores.jsonl", checkpoint=None, data=None)
+        assert again["measures"] == figures["measures"]
+    assert "best_of_4" in whole["measures"]["vote@2"]["table"]["GSM8K"]
+    # What is told of pairs is told one pair at a time.
+    assert "### Right: 0/0-" in (tmp_path / "pairs" / "report.md").read_text()
+
+
 def test_a_sample_of_the_items_follows_from_the_seed(run, tmp_path):
     figures = run(tmp_path / "a", "--k=1", "--limit=7")
     assert figures["about"]["items"] == "7 of 60, a sample by seed 0" and figures["measures"]["vote@1"]["items"] == 7
     run(tmp_path / "b", "--k=1", "--limit=7", "--seed=1")
     ids = [[json.loads(line)["id"] for line in (tmp_path / name / "scores.jsonl").open()] for name in "ab"]
     assert ids[0] != ids[1] and len(set(ids[0])) == 7
+
+
+def test_several_benchmarks_in_one_table(run, tmp_path):
+    for name, scores in (("rewardbench", [5, 1]), ("ppe_preference", [3, 3])):
+        line = {"id": "a", "scores": [scores], "best": 0, "subset": "donotanswer"}
+        (tmp_path / f"{name}.jsonl").write_text(json.dumps(line) + "\n")
+    flags = [f"--scores={tmp_path}/ppe_preference.jsonl", "--benchmark=ppe_preference"]
+    run(tmp_path / "p", *flags, checkpoint=None, data=None)
+    flags = [f"--scores={tmp_path}/rewardbench.jsonl", "--benchmark=rewardbench"]
+    figures = run(tmp_path / "r", *flags, f"--beside={tmp_path}/p", checkpoint=None, data=None)
+    # One section is no average of RewardBench, so there is none in the table.
+    assert figures["beside"] == {"ppe_preference": {"vote@1": 0.5}, "rewardbench": {}}
+    assert "## Overall" in (tmp_path / "r" / "report.md").read_text()
+    run(tmp_path / "l", "--k=1")
+    for beside, message in (
+        ("none", "none/figures.json: cannot be read"),
+        ("l", "l/figures.json: holds no figures of rewardb"),
+    ):
+        with pytest.raises(InputError, match=message):
+            run(tmp_path / "x", *flags, f"--beside={tmp_path}/r,{tmp_path}/{beside}", checkpoint=None, data=None)
+    with pytest.raises(InputError, match="--beside: the paper's Table 2 has rewardbench, .* and not llmbar"):
+        run(tmp_path / "x", "--k=1", f"--beside={tmp_path}/r")
 
 
 def test_guided_votes(run, tmp_path, model):

@@ -1,6 +1,6 @@
 """Which verdicts a report tells in full: right ones, wrong ones and ties, spread evenly over the benchmark."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from spct_jax.evaluation.benchmarks.base import Answer
@@ -14,13 +14,13 @@ LONGEST = 6000
 
 def choose(
     answers: Sequence[Answer],
-    verdicts: Callable[[set[str]], Mapping[str, Mapping[str, Any]]],
+    verdicts: Callable[[set[str]], Iterable[tuple[str, Mapping[str, Any]]]],
 ) -> list[dict[str, Any]]:
     """Ten verdicts on items that have a right response, or as many as there are: if possible 4 wrong, 4 right and 2 tied.
 
     Args:
       answers: on items that were judged whole.
-      verdicts: gives the verdicts of a judge on the items with these ids, for the text of a critique.
+      verdicts: gives ids and a judge's verdicts on the items with these ids, for the text of a critique.
     """
     kinds: dict[str, list[Answer]] = {kind: [] for kind in _KINDS}
     for answer in answers:
@@ -30,7 +30,7 @@ def choose(
     for kind in _KINDS:  # where there are too few of one kind, others take their place
         counts[kind] = min(len(kinds[kind]), counts[kind] + sum(WANTED.values()) - sum(counts.values()))
     chosen = [answer for kind in _KINDS for answer in _spread(kinds[kind], counts[kind])]
-    texts = verdicts({answer.item.id for answer in chosen})
+    texts = dict(verdicts({answer.item.id for answer in chosen}))
     return [_example(answer, texts.get(answer.item.id)) for answer in chosen]
 
 

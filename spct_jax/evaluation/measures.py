@@ -5,12 +5,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import tqdm
 
 from spct_jax.errors import InputError
 from spct_jax.evaluation import figures, metrics, position
 from spct_jax.evaluation.benchmarks.base import Answer, Benchmark
 
 GREEDY, SAMPLED = "greedy", "sampled"
+PATIENCE = 3
+"""Seconds before progress is shown."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,7 +93,7 @@ def compute(
       `chance`: the credit of a judge that guesses, the mean of 1/n.
     """
     made = {}
-    for measure in choose(votes, ks, k_metas):
+    for measure in tqdm.tqdm(choose(votes, ks, k_metas), "figures", unit="way", delay=PATIENCE):
         answers = votes[measure.votes]
         found = figures.compute(benchmark, answers, measure.k, measure.k_meta, seed).to_json()
         drawn, kept = figures.cut(answers, measure.k), figures.cut(answers, measure.k, measure.k_meta)
@@ -143,9 +146,9 @@ def _by_k(benchmark: Benchmark, answers: Sequence[Answer], made: Mapping[str, Ma
         elif m["k_meta"] is not None:
             lines[f"meta, {m['k_meta']} of k"] = {k: m["k_meta"] for k in ks if k >= m["k_meta"]}
     curves = {}
-    for name, points in lines.items():
-        for k, k_meta in points.items():
-            found = figures.compute(benchmark, answers, k, k_meta, seed).to_json()
-            if (figure := headline(found)) is not None:
-                curves.setdefault(name, {})[str(k)] = figure
+    points = [(name, k, k_meta) for name, line in lines.items() for k, k_meta in line.items()]
+    for name, k, k_meta in tqdm.tqdm(points, "by number of votes", unit="point", delay=PATIENCE):
+        found = figures.compute(benchmark, answers, k, k_meta, seed).to_json()
+        if (figure := headline(found)) is not None:
+            curves.setdefault(name, {})[str(k)] = figure
     return curves

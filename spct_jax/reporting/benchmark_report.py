@@ -5,12 +5,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from spct_jax import files
+from spct_jax.errors import InputError
 from spct_jax.evaluation import measures
 from spct_jax.evaluation.measures import GREEDY, SAMPLED
 from spct_jax.reporting import benchmark_plots, document
 from spct_jax.reporting.document import Block, Facts, Heading, Paragraph, Picture, Table, Text
 from spct_jax.reporting.markdown import percent
-from spct_jax.reporting.published import PUBLISHED
+from spct_jax.reporting.published import OVERALL, OVERALL_TABLE, PUBLISHED, Published
 
 RULES = {
     "official": "what the benchmark's own code gives",
@@ -28,7 +29,8 @@ def write(directory: pathlib.Path, figures: Mapping[str, Any], examples: Sequenc
     Args:
       directory: where.
       figures: those of `measures.compute`, with what `evaluate` adds: `benchmark`, `title`, `about` (names and values of what
-        was measured and how), `unjudged` and `skipped` (reasons and counts).
+        was measured and how), `unjudged` and `skipped` (reasons and counts), and `beside` (`overall_column` of each benchmark
+        whose figures go together).
       examples: verdicts to read, see `examples.choose`.
     """
     blocks = build(figures, examples)
@@ -42,8 +44,8 @@ def write(directory: pathlib.Path, figures: Mapping[str, Any], examples: Sequenc
 
 def build(figures: Mapping[str, Any], examples: Sequence[Mapping[str, Any]]) -> list[Block]:
     """The blocks of the report."""
-    parts = [_opening(figures), _headline(figures), _scaling(figures), _published(figures), _aggregates(figures)]
-    parts += [_subsets(figures), _position(figures), _verdicts(examples)]
+    parts = [_opening(figures), _headline(figures), _scaling(figures), _published(figures), _overall(figures)]
+    parts += [_aggregates(figures), _subsets(figures), _position(figures), _verdicts(examples)]
     return [block for part in parts for block in part]
 
 
@@ -108,13 +110,48 @@ def _published(figures: Mapping) -> list[Block]:
         cells = [_lookup(found, *place) for place in known.places]
         if any(cell is not None for cell in cells):
             rows.append([f"ours: {name}", *(percent(cell and cell["value"]) for cell in cells)])
-    own = len(rows)
-    rows += [
-        [name, *("–" if value is None else f"{value:.{known.digits}f}" for value in row)] for name, row in known.rows.items()
-    ]
     rules = "”, “".join(dict.fromkeys(column for _, column in known.places))
     says = f"Ours are figures of the column “{rules}” of the tables here. {' '.join(known.notes)}"
-    return [Heading("Beside published figures"), Paragraph(says), Table(["model, judged by", *known.columns], rows, own)]
+    return [Heading("Beside published figures"), Paragraph(says), _table_with_published(rows, known)]
+
+
+def overall_column(figures: Mapping[str, Any], where: str) -> dict[str, float]:
+    """What the figures of a benchmark put into the paper's Table 2, for each way of judging that has it.
+
+    Args:
+      figures: the content of a `figures.json`.
+      where: its name, for the message.
+
+    Raises:
+      InputError: it is none, or of a benchmark that is not in the table.
+    """
+    if figures.get("benchmark") not in OVERALL or not isinstance(figures.get("measures"), dict):
+        raise InputError(f"{where}: holds no figures of {', '.join(OVERALL)}")
+    place = PUBLISHED[figures["benchmark"]].places[-1]
+    cells = {name: _lookup(found, *place) for name, found in figures["measures"].items()}
+    return {name: cell["value"] for name, cell in cells.items() if cell is not None}
+
+
+def _overall(figures: Mapping) -> list[Block]:
+    if not figures["beside"]:
+        return []
+    rows = []
+    for name in dict.fromkeys(name for column in figures["beside"].values() for name in column):
+        cells = [figures["beside"].get(benchmark, {}).get(name) for benchmark in OVERALL]
+        overall = None if None in cells else sum(cells) / len(cells)
+        rows.append([f"ours: {name}", *map(percent, (*cells, overall))])
+    return [
+        Heading("Overall"),
+        Paragraph(f"Ours are figures of the column “paper”, as everywhere. {' '.join(OVERALL_TABLE.notes)}"),
+        _table_with_published(rows, OVERALL_TABLE),
+    ]
+
+
+def _table_with_published(own: Sequence[Sequence[str]], known: Published) -> Table:
+    theirs = [
+        [name, *("–" if value is None else f"{value:.{known.digits}f}" for value in row)] for name, row in known.rows.items()
+    ]
+    return Table(["model, judged by", *known.columns], [*own, *theirs], len(own))
 
 
 def _lookup(found: Mapping, place: str, column: str) -> Mapping | None:

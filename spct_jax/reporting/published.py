@@ -228,3 +228,11 @@ PUBLISHED: Mapping[str, Published] = {
     ),
 }
 """By the name of the benchmark; a benchmark without published figures at hand is absent."""
+OVERALL = {
+    "rewardbench": "RewardBench",
+    "ppe_preference": "PPE Preference",
+    "ppe_correctness": "PPE Correctness",
+    "rmb": "RMB",
+}
+"""The benchmarks of the paper's overall figure, which is the plain mean of the last figure of each."""
+OVERALL_TABLE = Published((*OVERALL.values(), "overall"), (), _TABLE_2 | _TABLE_3, (_PAPER,), digits=1)

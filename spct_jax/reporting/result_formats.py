@@ -11,7 +11,7 @@
 import json
 import pathlib
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from spct_jax import files
@@ -25,7 +25,7 @@ def write(
     directory: pathlib.Path,
     answers: Sequence[Answer],
     model: str,
-    verdicts: Callable[[set[str]], Mapping[str, Mapping[str, Any]]],
+    verdicts: Callable[[set[str]], Iterable[tuple[str, Mapping[str, Any]]]],
 ) -> list[str]:
     """Writes all three files where every item is a pair with a right response; returns their names.
 
@@ -33,14 +33,14 @@ def write(
       directory: where.
       answers: on the items.
       model: its name.
-      verdicts: gives the verdicts of a judge on the items with these ids, for the texts of critiques.
+      verdicts: gives ids and a judge's verdicts on the items with these ids, for the texts of critiques.
     """
     if not all(answer.item.n == 2 and answer.item.best is not None and answer.by_pair is None for answer in answers):
         return []
     _write_json(directory / "rewardbench.json", rewardbench(answers, model))
     _write_json(directory / "rewardbench_scores.json", rewardbench_scores(answers, model))
-    texts = verdicts({answer.item.id for answer in answers})
-    lines = [judgebench(answer, model, _critiques(texts.get(answer.item.id))) for answer in answers]
+    texts = {id: _critiques(verdict) for id, verdict in verdicts({answer.item.id for answer in answers})}
+    lines = [judgebench(answer, model, texts.get(answer.item.id, ("", ""))) for answer in answers]
     write_jsonl(directory / "judgebench.jsonl", lines)
     return ["rewardbench.json", "rewardbench_scores.json", "judgebench.jsonl"]
 
@@ -93,10 +93,9 @@ def judgebench(answer: Answer, model: str, critiques: tuple[str, str]) -> dict[s
     return line | {"judgments": judgments}
 
 
-def _critiques(verdict: Mapping[str, Any] | None) -> tuple[str, str]:
+def _critiques(verdict: Mapping[str, Any]) -> tuple[str, str]:
     """The text of the first vote in each game, empty where there is none."""
-    samples = () if verdict is None else verdict["samples"]
-    first, second = (next((s["text"] for s in samples if s["order"][0] == shown), "") for shown in (0, 1))
+    first, second = (next((s["text"] for s in verdict["samples"] if s["order"][0] == shown), "") for shown in (0, 1))
     return first, second
 
 

@@ -15,7 +15,7 @@ def answers(**counts):
 
 
 def chosen(told, verdicts=None):
-    return [example["id"] for example in examples.choose(told, lambda ids: verdicts or {})]
+    return [example["id"] for example in examples.choose(told, lambda ids: (verdicts or {}).items())]
 
 
 def test_ten_verdicts_spread_over_each_kind():
@@ -30,7 +30,7 @@ def test_an_example_has_what_the_judge_saw_and_said():
     shown = Comparison(conversation=[{"role": "user", "content": "q"}], responses=["x" * 7000, "b"], id="a")
     answer = Answer(Item("a", 2, 1, "s", comparison=shown), (Vote((5, 1)), Vote(None)))
     verdict = {"samples": [{"text": "because", "order": [1, 0]}, {"text": "", "order": [0, 1]}]}
-    (example,) = examples.choose([answer], lambda ids: {"a": verdict} if ids == {"a"} else {})
+    (example,) = examples.choose([answer], lambda ids: [(id, verdict) for id in ids])
     assert example["responses"][0] == "x" * 6000 + "\n[... 1,000 more characters]" and example["conversation"] == [
         ("user", "q")
     ]

@@ -31,6 +31,7 @@ FIGURES = {
     "about": {"data": "a_<b>_c", "items": "8"},
     "unjudged": {"prompt longer than the context": 2},
     "skipped": {},
+    "beside": {},
     "chance": 0.5,
     "measures": {"greedy": measured("greedy", official=False), "vote@8": measured("vote@8", k=8)},
     "by_k": {"vote": {"1": FIGURE, "8": FIGURE}},
@@ -101,6 +102,22 @@ def test_verdicts_are_told_and_escaped(blocks):
         *("Conversation", "Response 1", "Response 2 (the right one)"),
         "The first critique, which read the responses in the order 2, 1",
     ]
+
+
+def test_the_papers_table_with_ours_first():
+    overall = {
+        "rewardbench": {"greedy": 0.5, "vote@8": 0.75},
+        "ppe_preference": {"vote@8": 0.5},
+        "ppe_correctness": {"vote@8": 0.5},
+    }
+    blocks = benchmark_report.build(FIGURES | {"beside": overall | {"rmb": {"vote@8": 0.65, "meta@8/4": 0.5}}}, [])
+    (table,) = (block for block in section(blocks, "Overall") if isinstance(block, Table))
+    assert table.own == 3 and table.rows[:3] == [
+        ["ours: greedy", "50.0", "–", "–", "–", "–"],
+        ["ours: vote@8", "75.0", "50.0", "50.0", "65.0", "60.0"],
+        ["ours: meta@8/4", "–", "–", "–", "50.0", "–"],
+    ]
+    assert ["DeepSeek-GRM-27B, meta@32", "90.4", "67.2", "63.2", "70.3", "72.8"] in table.rows
 
 
 def test_little_is_enough(tmp_path):

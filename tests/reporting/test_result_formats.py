@@ -33,7 +33,7 @@ def flipped(decision):
 
 def test_judgebench_counts_the_games(tmp_path):
     texts = {"twice right": {"samples": [{"order": [1, 0], "text": "second game"}, {"order": [0, 1], "text": "first game"}]}}
-    result_formats.write(tmp_path, ANSWERS, "judge", lambda ids: texts)
+    result_formats.write(tmp_path, ANSWERS, "judge", lambda ids: texts.items())
     pairs = [json.loads(line) for line in (tmp_path / "judgebench.jsonl").read_text().splitlines()]
     won = []
     for pair in pairs:
@@ -52,7 +52,7 @@ def test_judgebench_counts_the_games(tmp_path):
 
 
 def test_rewardbench_averages_a_tie_as_a_half(tmp_path):
-    names = result_formats.write(tmp_path, ANSWERS, "judge", lambda ids: {})
+    names = result_formats.write(tmp_path, ANSWERS, "judge", lambda ids: ())
     assert names == ["rewardbench.json", "rewardbench_scores.json", "judgebench.jsonl"]
     summary = json.loads((tmp_path / "rewardbench.json").read_text())
     assert {name: summary.pop(name) for name in ("model", "model_type", "chat_template")}["model"] == "judge"
@@ -65,5 +65,5 @@ def test_rewardbench_averages_a_tie_as_a_half(tmp_path):
 
 
 def test_what_is_no_pair_has_no_such_files(tmp_path):
-    assert result_formats.write(tmp_path, [Answer(Item("a", 3, 0))], "judge", lambda ids: {}) == []
+    assert result_formats.write(tmp_path, [Answer(Item("a", 3, 0))], "judge", lambda ids: ()) == []
     assert list(tmp_path.iterdir()) == []

@@ -147,7 +147,7 @@ def test_adafactor_moves_every_parameter_that_has_a_gradient():
         (lambda c: setattr(c, "stages", ("rejection", "rft")), "rejection needs a policy; put sft before it or set"),
         (lambda c: setattr(c, "stages", ("sft", "rft")), "rft learns from what rejection draws"),
         (lambda c: setattr(c, "stages", ("sft", "meta_rm")), "meta_rm learns from what rejection or rl draws"),
-        (lambda c: setattr(c, "stages", ("evaluate",)), "evaluate judges with what sft, rft, rl trained in this run"),
+        (lambda c: setattr(c, "stages", ("evaluate",)), "evaluate judges with what sft, rft, rl, .* trained in this run"),
         (lambda c: setattr(c.evaluation, "order", "sorted"), "config.evaluation.order: 'sorted'"),
         (lambda c: setattr(c.checkpoint, "every_steps", 0), "config.checkpoint.every_steps: 0"),
         (lambda c: setattr(c.checkpoint, "keep", 0), "config.checkpoint.keep: 0"),

@@ -59,6 +59,13 @@ class Item:
             losers = (index for index in range(self.n) if index != self.best)
             object.__setattr__(self, "pairs", tuple((self.best, loser) for loser in losers))
 
+    @property
+    def has_equal_responses(self) -> bool:
+        """Whether two responses that should differ, one better than the other, are the same text."""
+        texts = () if self.comparison is None else self.comparison.responses
+        pairs = self.pairs or ([(0, 1)] if self.n == 2 else ())
+        return bool(texts) and any(texts[i] == texts[j] for i, j in pairs)
+
 
 @dataclasses.dataclass(frozen=True)
 class Answer:

@@ -78,3 +78,4 @@ def test_files(tmp_path):
     assert (many.id, many.n, many.best, many.pairs) == ("BoN_set/Harmlessness/S1/7", 3, 0, ((0, 1), (0, 2)))
     assert many.unjudgeable == "empty response (number 3)"
     assert (two.id, two.subset, two.comparison.responses) == (f"Pairwise_set/{HELP}/7", f"Pairwise_set/{HELP}", ("a", "a"))
+    assert two.has_equal_responses and not many.has_equal_responses
