@@ -6,7 +6,7 @@
     python -m spct_jax.train --workdir=runs/tiny_btrm --config=experiments/tiny.py:btrm    # a baseline
 
 Baselines, the rows of the paper's Table 2: `grm` (no meta RM), `rft_only`, `no_principles` (verdicts without a part that names
-criteria), `btrm`, `pairrm`. Ablations, one flag each: `no_rejection` (cold start, then RL),
+criteria), `llm_judge`, `btrm`, `pairrm`, `cloud`. Ablations, one flag each: `no_rejection` (cold start, then RL),
 `no_hint` (rejection sampling without hinted draws), `no_kl` (beta 0), `drop_solved` (RL of two thirds of the steps, without
 what the cold start solves; rejection sampling then draws on all training comparisons, as in `all_drawn`, to compare with),
 `meta_draws` (the meta RM learns from draws of the final policy instead of RL's rollouts).

@@ -110,7 +110,7 @@ def draw(output: pathlib.Path, items: Sequence[Item], most: int) -> tuple[dict[s
     """Draws all votes; also says how many items have none, by reason."""
     load, guided = functools.cache(JUDGE.load), bool(JUDGE.meta_checkpoint.value)
     passes = {SAMPLED: JUDGE.options(k=most, k_meta=most if guided else 0)}
-    if GREEDY_TOO.value:
+    if GREEDY_TOO.value and JUDGE.draws:
         passes = {GREEDY: JUDGE.options(k=2, temperature=0.0)} | passes
     files.make_directory(output)
     drawing.keep_comparisons(output, items)
@@ -177,7 +177,7 @@ def main(_) -> None:
     check_flags()
     ks, k_metas = read_numbers(K), read_numbers(K_META)
     if not SCORES.value:
-        ks = ks or DEFAULT_K
+        ks = (ks or DEFAULT_K) if JUDGE.draws else [1]
     output, report = files.local_path(OUTPUT.value, "--output"), ReadReport()
     beside = read_beside(benchmark)
     items, total = read_items(benchmark, report) if DATA.value else (None, 0)

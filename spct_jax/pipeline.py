@@ -13,7 +13,7 @@ from spct_jax.errors import InputError
 from spct_jax.evaluation import evaluate
 from spct_jax.grm.prompts import Prompter
 from spct_jax.reporting import report
-from spct_jax.training import btrm, grpo, meta, pairrm, provenance, rejection, sft
+from spct_jax.training import btrm, cloud, grpo, meta, pairrm, provenance, rejection, sft
 from spct_jax.training.context import Run, make_layouts
 from spct_jax.training.data import demonstrations, drop_misfits, load_dataset, load_tokenizer, name_templates
 from spct_jax.training.parameters import LostStepsError, architecture
@@ -26,6 +26,7 @@ STAGES: dict[str, Callable[[Run], dict]] = {
     "meta_rm": meta.run_meta_rm,
     "btrm": btrm.run_btrm,
     "pairrm": pairrm.run_pairrm,
+    "cloud": cloud.run_cloud,
     "evaluate": evaluate.run_evaluation,
 }
 

@@ -18,7 +18,9 @@ def make_config():
     config.meta_rm.steps = 2
     config.meta_rm.batch_size = 8
     config.btrm.steps = config.pairrm.steps = 2
-    config.btrm.batch_size = config.pairrm.batch_size = 8
+    config.btrm.batch_size = config.pairrm.batch_size = config.cloud.batch_size = 8
+    config.cloud.steps = 2
+    config.cloud.problems = config.cloud.draw_batch_size = 16
     config.evaluation.problems = 10
     config.evaluation.k = (1, 4)
     config.evaluation.buckets = ()

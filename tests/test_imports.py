@@ -44,7 +44,7 @@ MAY_IMPORT = {
     "config": GROUND | {"models"},
     "checkpoints": GROUND | {"data", "grm", "sharding", "models"},
     "sampling": GROUND | {"data", "sharding", "models"},
-    "reward_models": GROUND | {"data", "grm", "sharding", "models", "checkpoints"},
+    "reward_models": GROUND | {"data", "grm", "sharding", "models", "checkpoints", "sampling"},
     "judging": GROUND | {"data", "grm", "sharding", "models", "checkpoints", "sampling", "reward_models"},
 }
 MAY_IMPORT["training"] = MAY_IMPORT["judging"] | {"config", "toy"}

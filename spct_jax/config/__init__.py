@@ -11,6 +11,7 @@ from spct_jax.sharding.config import STRATEGIES, MeshConfig
 from spct_jax.toy.config import ToyConfig
 from spct_jax.training.config import (
     CheckpointConfig,
+    CLoudConfig,
     MetaRMConfig,
     OptimizerConfig,
     PreferenceConfig,
@@ -28,6 +29,7 @@ __all__ = [
     "STAGES",
     "STRATEGIES",
     "SYSTEMS",
+    "CLoudConfig",
     "CheckpointConfig",
     "Config",
     "DataConfig",

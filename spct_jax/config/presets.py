@@ -9,6 +9,7 @@ from spct_jax.grm.config import PromptConfig
 from spct_jax.models import sizes
 from spct_jax.training.config import (
     CheckpointConfig,
+    CLoudConfig,
     MetaRMConfig,
     OptimizerConfig,
     PreferenceConfig,
@@ -24,6 +25,8 @@ def tiny() -> Config:
     config = Config()
     # A verdict grows with its prompt, by a line per response: two, three and four of them make three groups of lengths.
     config.evaluation.buckets = ((68, 60), (80, 72))
+    # With the cold start, each baseline does as much arithmetic as the GRM and its meta RM.
+    config.btrm.steps, config.pairrm.steps, config.cloud.steps = 870, 790, 130
     return config
 
 
@@ -67,6 +70,7 @@ def paper(model: sizes.ModelConfig) -> Config:
     # As many comparisons as RL, and the learning rate of RFT: the paper says neither.
     config.btrm = PreferenceConfig(steps=900, batch_size=512, optimizer=dataclasses.replace(adam))
     config.pairrm = PreferenceConfig(steps=900, batch_size=512, optimizer=dataclasses.replace(adam))
+    config.cloud = CLoudConfig(steps=900, batch_size=512, problems=0, temperature=0.5, optimizer=dataclasses.replace(adam))
     config.evaluation = EvaluationConfig(problems=0, temperature=0.5, slots=128)
     config.checkpoint = CheckpointConfig(every_steps=25, every_minutes=10, reuse_rollouts=True)
     return config

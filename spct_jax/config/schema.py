@@ -12,6 +12,7 @@ from spct_jax.models import sizes
 from spct_jax.sharding.config import MeshConfig
 from spct_jax.training.config import (
     CheckpointConfig,
+    CLoudConfig,
     MetaRMConfig,
     PreferenceConfig,
     RejectionConfig,
@@ -22,7 +23,7 @@ from spct_jax.training.config import (
 
 SPCT = ("sft", "rejection", "rft", "rl", "meta_rm", "evaluate")
 """The stages of the method."""
-BASELINES = ("btrm", "pairrm")
+BASELINES = ("btrm", "pairrm", "cloud")
 """The stages that train a scalar reward model of responses."""
 STAGES = (*SPCT[:-1], *BASELINES, "evaluate")
 
@@ -55,6 +56,7 @@ class Config:
     meta_rm: MetaRMConfig = dataclasses.field(default_factory=MetaRMConfig)
     btrm: PreferenceConfig = dataclasses.field(default_factory=PreferenceConfig)
     pairrm: PreferenceConfig = dataclasses.field(default_factory=PreferenceConfig)
+    cloud: CLoudConfig = dataclasses.field(default_factory=CLoudConfig)
     evaluation: EvaluationConfig = dataclasses.field(default_factory=EvaluationConfig)
     checkpoint: CheckpointConfig = dataclasses.field(default_factory=CheckpointConfig)
     profile_steps: tuple[int, int] = bounded((0, 0), 0, MOST)

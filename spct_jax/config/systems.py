@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from spct_jax.config.schema import Config
 from spct_jax.errors import InputError
+from spct_jax.field_bounds import MOST
 
 
 def _grm(config: Config) -> None:
@@ -18,6 +19,13 @@ def _no_principles(config: Config) -> None:
     config.prompt.template = _in_size_of(config, "no_principles")
 
 
+def _llm_judge(config: Config) -> None:
+    _grm(config)
+    config.prompt.template = config.prompt.choice_template = _in_size_of(config, "judge")
+    # Pairs alone in the paper; the toy world's test has up to four responses in a prompt.
+    config.data.responses = (2, 2 if config.data.train else MOST)
+
+
 def _btrm(config: Config) -> None:
     config.stages = ("sft", "btrm", "evaluate")
     _accumulate_as_rl(config)
@@ -28,15 +36,24 @@ def _pairrm(config: Config) -> None:
     _accumulate_as_rl(config)
 
 
+def _cloud(config: Config) -> None:
+    config.stages = ("sft", "cloud", "evaluate")
+    config.data.toy.demonstration_mix = (0.0, 1.0, 0.0)  # critiques of single responses alone
+    _accumulate_as_rl(config)
+
+
 SYSTEMS: dict[str, Callable[[Config], None]] = {
     "grm": _grm,
     "rft_only": _rft_only,
     "no_principles": _no_principles,
+    "llm_judge": _llm_judge,
     "btrm": _btrm,
     "pairrm": _pairrm,
+    "cloud": _cloud,
 }
-"""`grm`: the GRM after RL, without a meta RM. `rft_only`: without RL, too. `no_principles`: verdicts without principles.
-`btrm`, `pairrm`: scalar reward models that start from the same cold start."""
+"""`grm`: the GRM after RL, without a meta RM. `rft_only`: without RL, too. `no_principles`: verdicts without principles, and a
+meta RM. `llm_judge`: names the best response instead of scoring all, by RFT and RL. `btrm`, `pairrm`: scalar reward models that
+start from the same cold start. `cloud`: a critic of single responses, and a second model that scores by its critiques."""
 
 
 def as_system(config: Config, name: str) -> Config:
@@ -59,5 +76,5 @@ def _in_size_of(config: Config, name: str) -> str:
 
 def _accumulate_as_rl(config: Config) -> None:
     """As many rows in a micro-batch as RL has."""
-    for stage in (config.btrm, config.pairrm):
+    for stage in (config.btrm, config.pairrm, config.cloud):
         stage.accumulate = max(stage.batch_size * config.rl.accumulate // config.rl.batch_size, 1)

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Iterator
 
-from spct_jax.field_bounds import bounded, one_of
+from spct_jax.field_bounds import MOST, bounded, one_of
 from spct_jax.toy.config import ToyConfig
 
 SOURCES = ("train", "development", "test", "demonstrations", "general")
@@ -53,10 +53,14 @@ class DataConfig:
     """Whether of several records of a field that say the same only the first is used; see `fingerprints.of`."""
     decontaminate: tuple[str, ...] = ()
     """Benchmarks, as sources: what has 13 words in a row of a prompt of theirs is not trained on; see `contamination`."""
+    responses: tuple[int, int] = bounded((1, MOST), 1, MOST)
+    """Fewest and most responses of a training comparison; others are left out and counted."""
     toy: ToyConfig = dataclasses.field(default_factory=ToyConfig)
 
     def conflicts(self, prefix: str) -> Iterator[str]:
         """What is wrong between the fields, a line each; see `field_bounds`."""
+        if self.responses[0] > self.responses[1]:
+            yield f"{prefix}responses: {self.responses} is not (fewest, most) with fewest <= most"
         for name in SOURCES:
             source = getattr(self, name)
             if source and not source.startswith("toy:") and not self.train:

@@ -21,8 +21,8 @@ from spct_jax.judging.models import Model, Models
 from spct_jax.judging.options import Options
 from spct_jax.judging.scheduler import Scheduler
 from spct_jax.judging.verdicts import Verdict, of_scores, sample_to_json
-from spct_jax.reward_models.base import RewardModel
 from spct_jax.reward_models.bradley_terry import BradleyTerry
+from spct_jax.reward_models.cloud import Cloud, CloudOptions, Critic
 from spct_jax.reward_models.pairrm import PairRM
 from spct_jax.reward_models.scalar import ScalarModel
 from spct_jax.training import parameters, performance
@@ -32,8 +32,6 @@ PROGRESS_EVERY = 64
 """Problems between two notes of the time spent."""
 SCORED_TOGETHER = 256
 """Problems that a scalar reward model scores before any of them is written."""
-SCALAR = {"btrm": BradleyTerry, "pairrm": PairRM}
-"""Stage -> the reward model that it trains."""
 
 
 def run_evaluation(run: Run) -> dict[str, float]:
@@ -87,6 +85,8 @@ class Pass(NamedTuple):
     temperature: float
     guided: bool
     """Whether the meta RM rates the samples."""
+    mode: str = "scores"
+    """As in `Options`."""
 
 
 def passes(run: Run) -> list[Pass]:
@@ -100,7 +100,11 @@ def passes(run: Run) -> list[Pass]:
     if policies and max(config.k) > 1 and not (baselines and policies == ["sft"]):
         last, guided = policies[-1], "meta_rm" in run.config.stages
         found.append(Pass(f"{last}_sampled", last, max(config.k), config.temperature, guided))
+        if run.prompter.chooses:  # so that a sample's vote is weighted by TokenProb, too
+            found.append(Pass(f"{last}+token_prob_sampled", last, max(config.k), config.temperature, False, "token_prob"))
         found += [Pass(f"{last}_sampled_T{t}", last, max(config.k), t, guided) for t in config.compare_temperatures]
+    if "cloud" in baselines and max(config.k) > 1:
+        found.append(Pass("cloud_sampled", "cloud", max(config.k), config.temperature, guided=False))
     return found
 
 
@@ -114,6 +118,7 @@ def options_for(run: Run, one: Pass) -> Options:
         k_meta=one.k if one.guided else 0,
         temperature=one.temperature,
         seed=run.config.seed,
+        mode=one.mode,
         order=config.order,
         buckets=(largest,) if one.k == 1 else (*config.buckets, largest),
     )
@@ -159,7 +164,14 @@ def _scored(run: Run, one: Pass, comparisons: Sequence[Comparison]) -> Iterator[
     """What a scalar reward model says of each comparison."""
     model = _model(run, one.stage)
     scalar = ScalarModel(run.rollout_layout, model.params, model.config, model.prompter.tokenizer)
-    judge: RewardModel = SCALAR[one.stage](scalar)
+    judge: BradleyTerry | PairRM | Cloud
+    if one.stage == "cloud":
+        policy, config = parameters.for_sampling(run, parameters.policy_before(run, "cloud")), run.config.evaluation
+        rows = max(config.slots // (4 if one.k > 1 else 1), 1)
+        options = CloudOptions(one.k, one.temperature, run.config.seed, run.limits.max_completion, rows)
+        judge = Cloud(Critic(run.rollout_layout, policy, run.model, run.prompter), scalar, options)
+    else:
+        judge = {"btrm": BradleyTerry, "pairrm": PairRM}[one.stage](scalar)
     for start in range(0, len(comparisons), SCORED_TOGETHER):
         yield from map(of_scores, judge.score(comparisons[start : start + SCORED_TOGETHER]))
 

@@ -105,7 +105,7 @@ def from_verdict(record: Mapping[str, Any], subset: str = "", read: str | None =
     votes = tuple(
         Vote(
             scores=None if sample[read] is None else tuple(sample[read]),
-            order=tuple(sample["order"]) if "order" in sample else None,
+            order=None if sample.get("order") is None else tuple(sample["order"]),
             meta=sample.get("meta"),
             truncated=sample.get("truncated"),
         )

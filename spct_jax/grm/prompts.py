@@ -42,6 +42,7 @@ class Prompter:
     Attributes:
       digest: changes when a template or the tokenizer does.
       texts_digest: changes when the text of a template does.
+      chooses: whether the template is the choice template, so that the best response is named instead of all being scored.
     """
 
     def __init__(self, config: PromptConfig, tokenizer: Tokenizer):
@@ -50,6 +51,7 @@ class Prompter:
         self.single = load_template(config.single_template)
         self.meta = load_template(config.meta_template)
         self.choice = load_template(config.choice_template)
+        self.chooses = self.template.text == self.choice.text
         texts = [template.text for template in (self.template, self.single, self.meta, self.choice)]
         self.texts_digest = digests.of_json(texts)
         templates = repr((self.template, self.single, self.meta, self.choice)).encode("utf-8", "surrogatepass")
@@ -115,6 +117,8 @@ class Prompter:
     def read(self, comparison: Comparison, order: Sequence[int], completions: Iterable[Sequence[int]]) -> Rollout:
         """Decodes and parses completions drawn for a comparison shown in `order`."""
         template, n = self.template_of(comparison), comparison.n
+        if self.chooses and template is not self.single:
+            return self.read_choice(comparison, order, completions)
         limits = {"parts": template.parts, "low": template.low, "high": template.high}
         return self._read(comparison, order, completions, lambda text: parse.parse(text, n, **limits))
 

@@ -50,8 +50,10 @@ def explanation(comparison: Comparison, record: Mapping[str, Any]) -> str:
     blocks = [_block(turn.role.capitalize(), turn.content) for turn in comparison.conversation]
     blocks += [_block(f"Response {number}", text) for number, text in enumerate(comparison.responses, 1)]
     for number, sample in enumerate(samples, 1):
-        order = ", ".join(str(index + 1) for index in sample["order"])
-        blocks.append(_block(f"Sample {number} (responses shown in the order {order})", f"{sample['text']}\n{_read(sample)}"))
+        heading = f"Sample {number}"
+        if sample["order"] is not None:
+            heading += f" (responses shown in the order {', '.join(str(index + 1) for index in sample['order'])})"
+        blocks.append(_block(heading, f"{sample['text']}\n{_read(sample)}"))
     blocks.append(_vote_table(samples, totals, comparison.n))
     blocks.append(_outcome(totals, record["valid"], len(samples)))
     if comparison.scores is not None:

@@ -8,18 +8,20 @@ from typing import Any
 from absl import flags
 
 from spct_jax import checkpoints, field_bounds, sharding
+from spct_jax.checkpoints import ModelKind
 from spct_jax.errors import InputError
 from spct_jax.grm.config import PromptConfig
 from spct_jax.grm.template import Template, load_template
-from spct_jax.judging import models
+from spct_jax.judging import models, scalar_judge
 from spct_jax.judging.judge import Judge
 from spct_jax.judging.options import MODES, READS, Options
+from spct_jax.judging.scalar_judge import ScalarJudge
 from spct_jax.sharding.config import STRATEGIES, MeshConfig
 
 flags.disclaim_key_flags()  # those defined here belong to the command, so that its --help shows them
 
 
-LATER = {"read": "sampled", "share_principles": False}
+LATER = {"read": "sampled", "share_principles": False, "critic_checkpoint": None}
 """Options that are named among the settings only if they have another value than this."""
 
 
@@ -33,6 +35,9 @@ class JudgeFlags:
             "checkpoint", None, "Model directory of the judge, of this library or Hugging Face's.", **own
         )
         self.meta_checkpoint = flags.DEFINE_string("meta_checkpoint", None, "Model directory of the meta reward model.", **own)
+        self.critic_checkpoint = flags.DEFINE_string(
+            "critic_checkpoint", None, "Model directory of the critic, where the judge is a CLoud reward model.", **own
+        )
         self.template = flags.DEFINE_string(
             "template", None, "Wording of the task, by name or file; default: the checkpoint's own.", **own
         )
@@ -74,31 +79,36 @@ class JudgeFlags:
         Raises:
           InputError: naming the flag that is wrong, or a directory that is not there.
         """
-        for flag in (self.checkpoint, self.meta_checkpoint):
-            if flag.value and not pathlib.Path(flag.value).is_dir():
-                raise InputError(f"--{flag.name}={flag.value}: no such directory")
+        named = self._directories()
         options = {flag.name: flag.value for flag in self._sampling if flag.value is not None} | more
         try:
             checked = Options(**options)
         except InputError as error:
             raise InputError(f"--{error}") from None
-        for flag in (self.checkpoint, self.meta_checkpoint):
+        for flag in named:
             if flag.value:
                 checked.for_model(checkpoints.read_architecture(flag.value))
         return options
 
     def settings(self, options: Mapping[str, Any]) -> dict[str, Any]:
         """What a verdict depends on; batch size and devices change the speed and no more than the last bits."""
-        named = (self.checkpoint, self.meta_checkpoint)
+        named = (self.checkpoint, self.meta_checkpoint, self.critic_checkpoint)
         where = {flag.name: flag.value and os.path.realpath(flag.value) for flag in named}
         where |= {self.template.name: self.template.value}
         settings = where | {name: options[name] for name in options if name not in (self.batch_size.name, "principles")}
         # Where a later option is not used, an output that was begun without it can be continued.
         return {name: value for name, value in settings.items() if LATER.get(name, ...) != value}
 
-    def load(self) -> Judge:
+    @property
+    def draws(self) -> bool:
+        """Whether the judge draws its votes; Bradley-Terry and PairRM give one, always the same. InputError as of `options`."""
+        self._directories()
+        return scalar_judge.kind_of(self.checkpoint.value) not in (ModelKind.BTRM, ModelKind.PAIRRM)
+
+    def load(self) -> Judge | ScalarJudge:
         """The judge on its devices."""
-        return Judge.load(self.checkpoint.value, self.meta_checkpoint.value, mesh=self._layout(), prompt=self._templates())
+        directories = self.checkpoint.value, self.meta_checkpoint.value, self.critic_checkpoint.value
+        return scalar_judge.load(*directories, mesh=self._layout(), prompt=self._templates())
 
     def read_template(self) -> Template:
         """The template that comparisons are judged with; no parameters are loaded."""
@@ -109,6 +119,14 @@ class JudgeFlags:
     def _templates(self) -> PromptConfig:
         policys = self.template.value or ""
         return PromptConfig(template=policys, single_template=policys, meta_template="", choice_template=policys)
+
+    def _directories(self) -> tuple[flags.FlagHolder, ...]:
+        """The flags that name models; InputError where one names a directory that is not there."""
+        named = (self.checkpoint, self.meta_checkpoint, self.critic_checkpoint)
+        for flag in named:
+            if flag.value and not pathlib.Path(flag.value).is_dir():
+                raise InputError(f"--{flag.name}={flag.value}: no such directory")
+        return named
 
     def _layout(self) -> sharding.Layout:
         """The devices as the flags arrange them; the first use of JAX."""

@@ -14,11 +14,11 @@ from spct_jax.data import batches
 from spct_jax.data.batches import Groups
 from spct_jax.errors import InputError
 from spct_jax.grm import parse
-from spct_jax.judging import expected, token_prob
+from spct_jax.judging import expected
 from spct_jax.judging.models import Models
 from spct_jax.judging.options import Options
 from spct_jax.judging.tasks import Order, Task
-from spct_jax.reward_models import scalar
+from spct_jax.reward_models import llm_judge, scalar
 from spct_jax.rounding import next_power_of_four
 
 FEWEST_TOKENS = 16
@@ -130,7 +130,7 @@ class ChoiceProbabilities:
         layout, model = self._models.layout, self._models.policy
         positions = np.zeros(groups.lengths.shape, np.int32)
         most = max(work.critiques.task.comparison.n for work in works)
-        candidates = np.full((*positions.shape, batches.padded_length(most)), token_prob.ABSENT, np.int32)
+        candidates = np.full((*positions.shape, batches.padded_length(most)), llm_judge.ABSENT, np.int32)
         chosen = [
             (b, g, task, same)
             for b, ((task, _, samples), *_) in enumerate(works)
@@ -139,12 +139,12 @@ class ChoiceProbabilities:
         ]
         for b, g, task, same in chosen:
             n = task.comparison.n
-            positions[b, g], candidates[b, g, :n] = token_prob.locate(model.prompter.tokenizer, task.tokens[same[0]], n)
+            positions[b, g], candidates[b, g, :n] = llm_judge.locate(model.prompter.tokenizer, task.tokens[same[0]], n)
         arguments = layout.split((groups, positions, candidates))
-        weights = distributed.fetch(token_prob.make_weigher(layout, model.config)(model.params, *arguments))
+        weights = distributed.fetch(llm_judge.make_weigher(layout, model.config)(model.params, *arguments))
         for b, g, task, same in chosen:
             n, order = task.comparison.n, task.samples[same[0]].order
-            if (candidates[b, g, :n] == token_prob.ABSENT).any():
+            if (candidates[b, g, :n] == llm_judge.ABSENT).any():
                 continue  # The vote counts in full.
             if not np.isfinite(weights[b, g, :n]).all():
                 raise InputError(f"{task.comparison.id!r}: a probability of a response's number is NaN or infinite")

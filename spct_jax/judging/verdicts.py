@@ -8,15 +8,15 @@ from typing import Any
 from spct_jax.data.comparison import Comparison
 from spct_jax.data.jsonl import ReadReport
 from spct_jax.grm import voting
-from spct_jax.reward_models.base import Scored
+from spct_jax.reward_models.base import Scores
 
 
 @dataclasses.dataclass(frozen=True)
 class Sample:
     """One critique."""
 
-    order: tuple[int, ...]
-    """order[j] is the index of the response shown at position j."""
+    order: tuple[int, ...] | None
+    """order[j] is the index of the response shown at position j; None of a model that sees no order."""
     scores: tuple[float, ...] | None
     """Per response, in input order; None if the critique is cut short or does not parse."""
     meta: float | None
@@ -51,19 +51,22 @@ class Verdict:
     samples: tuple[Sample, ...]
 
 
-def of_scores(scored: Scored) -> Verdict:
-    """The verdict that the scores of a model without critiques amount to."""
+def of_scores(scored: Scores) -> Verdict:
+    """The verdict that a scalar reward model's scores amount to; one without critiques is one sample."""
     top = voting.winners(scored.scores)
-    order = tuple(range(len(scored.scores or ())))
+    samples = [
+        Sample(None, one.scores, None, "\n\n".join(one.texts), truncated=one.truncated, tokens=one.tokens)
+        for one in scored.samples
+    ] or [Sample(None, scored.scores, None, "")]
     return Verdict(
         id=scored.id,
         scores=scored.scores,
         best=top[0] if len(top) == 1 else None,
         tied=top if len(top) > 1 else (),
-        k=1,
-        valid=int(scored.scores is not None),
-        truncated=0,
-        samples=(Sample(order=order, scores=scored.scores, meta=None, text=""),),
+        k=len(samples),
+        valid=sum(sample.scores is not None for sample in samples),
+        truncated=sum(sample.truncated for sample in samples),
+        samples=tuple(samples),
     )
 
 

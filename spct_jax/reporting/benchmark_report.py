@@ -229,8 +229,9 @@ def _verdicts(examples: Sequence[Mapping[str, Any]]) -> list[Block]:
         for number, text in enumerate(example.get("responses", ()), 1):
             blocks.append(Text(text, f"Response {number}{' (the right one)' if number - 1 == example['best'] else ''}"))
         if example.get("critique"):
-            order = ", ".join(str(index + 1) for index in example["order"])
-            blocks.append(Text(example["critique"], f"The first critique, which read the responses in the order {order}"))
+            order = ", ".join(str(index + 1) for index in example["order"] or ())
+            read = f"which read the responses in the order {order}" if order else "of each response by itself"
+            blocks.append(Text(example["critique"], f"The first critique, {read}"))
     return blocks
 
 

@@ -174,8 +174,8 @@ def _verdict(row: Mapping, problem: Mapping, heading: str) -> str:
         top = " and ".join(str(index + 1) for index in voting.winners(totals))
         vote += f" The vote says response {top}, with totals {', '.join(map(str, totals))}."
     sample = next(sample for sample in row["samples"] if sample.get("text"))
-    order = ", ".join(str(index + 1) for index in sample["order"])
-    said = f"One verdict, whole (it read the responses in the order {order}):"
+    order = "" if sample["order"] is None else ", ".join(str(index + 1) for index in sample["order"])
+    said = f"One verdict, whole (it read the responses {f'in the order {order}' if order else 'one by one'}):"
     return "\n\n".join([f"### {heading}", fence("\n".join(lines).rstrip()), vote, said, fence(sample["text"])])
 
 

@@ -26,6 +26,8 @@ CURVES = {
     ("btrm", "accuracy"): "Bradley-Terry: accuracy",
     ("pairrm", "loss"): "PairRM: loss",
     ("pairrm", "accuracy"): "PairRM: accuracy",
+    ("cloud", "loss"): "CLoud: loss",
+    ("cloud", "accuracy"): "CLoud: accuracy",
     ("rl", "reward"): "RL: mean reward",
     ("rl", "kl"): "RL: KL to the reference",
     ("rl", "malformed"): "RL: malformed, % of samples",

@@ -95,7 +95,8 @@ def judgebench(answer: Answer, model: str, critiques: tuple[str, str]) -> dict[s
 
 def _critiques(verdict: Mapping[str, Any]) -> tuple[str, str]:
     """The text of the first vote in each game, empty where there is none."""
-    first, second = (next((s["text"] for s in verdict["samples"] if s["order"][0] == shown), "") for shown in (0, 1))
+    samples = [sample for sample in verdict["samples"] if sample["order"]]
+    first, second = (next((s["text"] for s in samples if s["order"][0] == shown), "") for shown in (0, 1))
     return first, second
 
 

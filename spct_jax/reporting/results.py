@@ -20,15 +20,17 @@ STAGE_NAMES = {
     "meta_rm": "Meta RM",
     "btrm": "Bradley-Terry",
     "pairrm": "PairRM",
+    "cloud": "CLoud",
     "evaluate": "Evaluation",
 }
 Tallies = dict[str, dict[str, metrics.Tally]]
 
 
 def label_name(label: str) -> str:
-    """`rl` as "RL", `rl@T0.5` as "RL, T = 0.5"."""
+    """`rl` as "RL", `rl@T0.5` as "RL, T = 0.5", `rl+token_prob` as "RL, TokenProb"."""
     stage, _, temperature = label.partition("@T")
-    name = STAGE_NAMES.get(stage, stage)
+    stage, _, mode = stage.partition("+")
+    name = STAGE_NAMES.get(stage, stage) + (", TokenProb" if mode else "")
     return f"{name}, T = {temperature}" if temperature else name
 
 

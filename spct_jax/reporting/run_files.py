@@ -1,6 +1,6 @@
 """What a run left in its workdir, read back.
 
-A *label* names a model and, if it is not the run's own, a temperature: `rl`, `rl@T0.5`.
+A *label* names a model and, where they are not the run's own, a temperature or a mode: `rl`, `rl@T0.5`, `rl+token_prob`.
 """
 
 import dataclasses
@@ -63,5 +63,5 @@ def _read_rows(path: pathlib.Path) -> list[dict]:
 
 
 def _label_order(label: str) -> tuple:
-    stage = label.partition("@")[0]
+    stage = label.partition("@")[0].partition("+")[0]
     return (STAGES.index(stage) if stage in STAGES else len(STAGES), label)

@@ -21,11 +21,27 @@ class Scored(Protocol):
 
 
 @dataclasses.dataclass(frozen=True)
+class Critiqued:
+    """One draw of a critique of every response, and the scores that were made of them."""
+
+    scores: tuple[float, ...] | None
+    """None where a critique was cut."""
+    texts: tuple[str, ...]
+    """The critique of each response."""
+    truncated: bool
+    """Whether one of them was cut at the limit of tokens."""
+    tokens: int
+    """Length of all of them."""
+
+
+@dataclasses.dataclass(frozen=True)
 class Scores:
-    """Scores and nothing else: what a model that is not sampled makes of a comparison."""
+    """What a scalar reward model makes of a comparison; a `Scored`."""
 
     id: str
     scores: tuple[float, ...] | None
+    samples: tuple[Critiqued, ...] = ()
+    """What they are the mean of, if the model draws critiques."""
 
 
 @runtime_checkable

@@ -75,6 +75,8 @@ class ScalarModel:
     tokenizer: Tokenizer
     prompt: PromptConfig | None = None
     """The templates that its checkpoint carries."""
+    digest: str = ""
+    """Of its checkpoint."""
 
     @classmethod
     def load(cls, checkpoint: str | os.PathLike, kind: ModelKind, layout: Layout | None = None) -> "ScalarModel":
@@ -85,7 +87,7 @@ class ScalarModel:
         """
         layout = layout or sharding.make_layout()
         found = checkpoints.load(checkpoint, kind=kind, dtype=checkpoints.COMPUTE, shardings=layout.params)
-        return cls(layout, found.params, found.config, found.tokenizer, found.prompt)
+        return cls(layout, found.params, found.config, found.tokenizer, found.prompt, found.digest)
 
     def rewards(self, examples: Sequence[Example]) -> list[list[float]]:
         """The reward of every completion of every example.

@@ -19,10 +19,11 @@ from spct_jax.toy import world
 from spct_jax.toy.config import ToyConfig
 
 
-def demonstrations(config: ToyConfig, template: Template, single: Template) -> list[Demonstration]:
+def demonstrations(config: ToyConfig, template: Template, single: Template, *, chooses: bool = False) -> list[Demonstration]:
     """Demonstrations of judging for the cold start (compared, single, hinted), on training problems of their own.
 
-    Their problems come after the first `config.train` problems, which later stages draw from.
+    With `chooses`, those of several responses end in the number of the best one. Their problems come after the first
+    `config.train` problems, which later stages draw from.
     """
     made = []
     for i in range(config.demonstrations):
@@ -36,7 +37,7 @@ def demonstrations(config: ToyConfig, template: Template, single: Template) -> l
         turns = render(shown.comparison, order, form, hint=best if kind == "hinted" else None)
         texts = []
         while len(texts) < config.completions_per_demonstration:
-            text, scores = _verdict(rng, shown, order, config, form)
+            text, scores = _verdict(rng, shown, order, config, form, chooses=chooses and kind != "single")
             told = kind != "hinted" or all(scores[best] > s for i, s in enumerate(scores) if i != best)
             if told:  # a demonstrator who was told the answer argues until the verdict agrees with it
                 texts.append(text)
@@ -56,8 +57,8 @@ def lure_rate(occasion: str, config: ToyConfig) -> float:
     return 1 / (1 + math.exp(-log_odds))
 
 
-def _verdict(rng: random.Random, shown: world.Problem, order, config: ToyConfig, template: Template):
-    """One noisy verdict: (text, scores in input order)."""
+def _verdict(rng: random.Random, shown: world.Problem, order, config: ToyConfig, template: Template, *, chooses: bool):
+    """One noisy verdict: (text, scores in input order); one that chooses gives a score of 1 to the response it names."""
     criteria, weights = _criteria(rng, shown, config)
     numbers = {word: j for j, word in enumerate(criteria, start=1)}
     lines, scores = [], {}
@@ -69,6 +70,9 @@ def _verdict(rng: random.Random, shown: world.Problem, order, config: ToyConfig,
         lines.append(f"Response {position}: {readings} = {scores[i]}")
     *principles, analysis, verdict = template.parts
     boxed = ", ".join(str(scores[i]) for i in order)
+    if chooses:  # among equals at random
+        named = rng.choice([i for i in order if scores[i] == max(scores.values())])
+        boxed, scores = str(order.index(named) + 1), {i: int(i == named) for i in order}
     text = f"{analysis}:\n" + "\n".join(lines) + f"\n{verdict}: \\boxed{{{boxed}}}"
     if principles:  # the number follows its word, as in the analysis, which so repeats what followed the word earlier
         listed = (f"- {c} ({j}) weight {w}" for j, (c, w) in enumerate(zip(criteria, weights, strict=True), start=1))

@@ -25,13 +25,17 @@ def margins(
     return best - rewards, jax.lax.convert_element_type(labels < 0, jnp.float32)
 
 
+def labels(comparison: Comparison) -> list[float]:
+    """Those of a comparison's responses."""
+    return [1.0 if i == comparison.best else -1.0 for i in range(comparison.n)]
+
+
 def run_btrm(run: Run) -> dict[str, Any]:
     """Trains a Bradley-Terry reward model."""
     tokenizer = run.prompter.tokenizer
 
-    def make(comparison: Comparison, step: int):
-        labels = [1.0 if i == comparison.best else -1.0 for i in range(comparison.n)]
-        return bradley_terry.encode(tokenizer, comparison), labels
+    def make(number: int, comparison: Comparison, step: int):
+        return [bradley_terry.encode(tokenizer, comparison)], labels(comparison)
 
     shape = preference.Shape(
         max_prompt=preference.longest(run, "btrm_prompt", lambda c: len(bradley_terry.encode_conversation(tokenizer, c))),
@@ -41,4 +45,4 @@ def run_btrm(run: Run) -> dict[str, Any]:
         group_size=int(run.dataset.responses.max()),
     )
     numbers = preference.compared(run, "btrm")
-    return preference.train(run, "btrm", run.config.btrm, numbers, shape, margins, make)
+    return preference.train(run, "btrm", run.config.btrm, numbers, shape, preference.Objective(margins), make)

@@ -152,7 +152,7 @@ class MetaRMConfig:
 
 @dataclasses.dataclass
 class PreferenceConfig:
-    """A scalar reward model that learns which response is best (the paper's baselines BTRM and PairRM).
+    """A scalar reward model that learns which response is best (the paper's BTRM and PairRM).
 
     Comparisons of a single response are left out. Of the others each gives the pairs of its best response with every other.
     """
@@ -169,6 +169,20 @@ class PreferenceConfig:
     def conflicts(self, prefix: str) -> Iterator[str]:
         """What is wrong between the fields, a line each; see `field_bounds`."""
         yield from _divides(prefix, "accumulate", self.accumulate, self.batch_size)
+
+
+@dataclasses.dataclass
+class CLoudConfig(PreferenceConfig):
+    """CLoud: a second model that scores responses by critiques which the policy before it writes (a baseline of the paper)."""
+
+    steps: int = bounded(135, 1, MOST)
+    problems: int = bounded(2048, 0, MOST)
+    """How many training comparisons of several responses it learns from, chosen at random by the seed (0: all)."""
+    samples: int = bounded(1, 1, 4096)
+    """Critiques drawn of each response; its score is their mean."""
+    temperature: float = bounded(1.0, 0, 100)
+    draw_batch_size: int = bounded(256, 1, 1 << 20)
+    """Responses per call of the sampler, and comparisons whose critiques are kept in one file."""
 
 
 @dataclasses.dataclass

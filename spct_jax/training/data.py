@@ -23,6 +23,7 @@ from spct_jax.errors import InputError
 from spct_jax.grm.config import PromptConfig
 from spct_jax.grm.template import load_template
 from spct_jax.reward_models import bradley_terry
+from spct_jax.reward_models.cloud import responses_apart
 from spct_jax.toy import demonstrator, world
 from spct_jax.toy.config import ToyConfig
 from spct_jax.training.context import Dataset, Run
@@ -67,7 +68,8 @@ def toy_records(toy: ToyConfig, prompt: PromptConfig, field: str, split: str) ->
     elif split == "general":
         made = demonstrator.general_instructions(toy)
     else:
-        made = demonstrator.demonstrations(toy, load_template(prompt.template), load_template(prompt.single_template))
+        template, single, choice = map(load_template, (prompt.template, prompt.single_template, prompt.choice_template))
+        made = demonstrator.demonstrations(toy, template, single, chooses=template.text == choice.text)
     return Records.of(made, repr(toy))
 
 
@@ -117,9 +119,14 @@ def measure_comparison(run: Run, comparison: Comparison) -> int:
     """
     data, prompted, stages = run.config.data, _prompted(run), set(run.config.stages)
     prompted["hinted"] &= comparison.n > 1
-    if stages - {*BASELINES, "evaluate"} and not run.prompter.fits(comparison, **prompted, limit=data.max_prompt):
+    judged = stages - {"btrm", "pairrm", "evaluate"}
+    if judged and not run.prompter.fits(comparison, **prompted, limit=data.max_prompt):
         return -1
-    if stages & set(BASELINES):
+    if "cloud" in stages:
+        prompts = [run.prompter.encode(single, (0,)) for single in responses_apart(comparison)]
+        if max(map(len, prompts)) > data.max_prompt:
+            return -1
+    if stages & {"btrm", "pairrm"}:
         prompt, responses = bradley_terry.encode(run.prompter.tokenizer, comparison)
         if len(prompt) > data.max_prompt:
             return -1
@@ -165,7 +172,25 @@ def drop_misfits(run: Run) -> Run:
         for code, what in TOO_LONG.items():
             if count := int((responses == code).sum()):
                 reports[name].skipped[f"{what} too long"] = count
+    _drop_other_sizes(run, kept, reports)
     return dataclasses.replace(run, dataset=dataclasses.replace(run.dataset, **kept, reports=reports))
+
+
+def _drop_other_sizes(run: Run, kept: dict[str, Any], reports: dict[str, ReadReport]) -> None:
+    """Takes the training comparisons whose number of responses `data.responses` excludes out of what is kept."""
+    data, responses = run.config.data, kept["responses"]
+    wanted = (responses >= data.responses[0]) & (responses <= data.responses[1])
+    if wanted.all():
+        return
+    if not wanted.any():
+        raise InputError(
+            f"config.data.responses: no training comparison has {data.responses[0]} to {data.responses[1]} responses"
+        )
+    kept |= {"train": kept["train"][np.flatnonzero(wanted)], "responses": responses[wanted]}
+    name = fields.report_name(data, "train")
+    report = reports[name]
+    skipped = {**report.skipped, "fewer or more responses than data.responses": int((~wanted).sum())}
+    reports[name] = dataclasses.replace(report, used=int(wanted.sum()), skipped=skipped)
 
 
 def demonstrations(run: Run, name: str) -> tuple[Pool, dict[str, int]]:

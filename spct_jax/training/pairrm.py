@@ -40,9 +40,9 @@ def run_pairrm(run: Run) -> dict[str, Any]:
     """Trains a pairwise reward model."""
     tokenizer = run.prompter.tokenizer
 
-    def make(comparison: Comparison, step: int):
+    def make(number: int, comparison: Comparison, step: int):
         pairs, labels = shuffled_pairs(comparison, run.config.seed, step)
-        return pairrm.encode(tokenizer, comparison, pairs), labels
+        return [pairrm.encode(tokenizer, comparison, pairs)], labels
 
     def longest_pair(comparison: Comparison) -> int:
         return sum(sorted(map(len, bradley_terry.encode_responses(tokenizer, comparison)))[-2:])
@@ -53,4 +53,4 @@ def run_pairrm(run: Run) -> dict[str, Any]:
         group_size=max(int(run.dataset.responses.max()) - 1, 1),
     )
     numbers = preference.compared(run, "pairrm")
-    return preference.train(run, "pairrm", run.config.pairrm, numbers, shape, margins, make)
+    return preference.train(run, "pairrm", run.config.pairrm, numbers, shape, preference.Objective(margins), make)

@@ -6,7 +6,7 @@ which the model puts the better response of a pair above the other, averaged ove
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -33,6 +33,17 @@ from spct_jax.training.metrics import Mean, Metrics
 Margins = Callable[[Float[Array, "B G"], Float[Array, "B G"]], tuple[Float[Array, "B G"], Float[Array, "B G"]]]
 """From rewards and labels to the margin of every pair, and 1 for every pair that there is, else 0."""
 
+Rewards = Callable[[Any, ModelConfig, Groups], Float[Array, "B G"]]
+"""From parameters, architecture and groups to rewards."""
+
+
+class Objective(NamedTuple):
+    """What a model is trained to tell apart."""
+
+    margins: Margins
+    rewards: Rewards = scalar_rewards
+
+
 LENGTHS_IN_STEPS_OF = 8
 
 
@@ -43,7 +54,7 @@ def preference_loss(
     labels: Float[Array | np.ndarray, "B G"],
     total: Float[Array, ""] | None = None,
     *,
-    margins: Margins,
+    objective: Objective,
 ) -> tuple[Float[Array, ""], Metrics]:
     """-log sigmoid of the margins, averaged over pairs.
 
@@ -51,11 +62,11 @@ def preference_loss(
       params: {"model": ..., "head": ...}.
       config: the architecture.
       groups: prompts and what is rewarded.
-      labels: what `margins` makes pairs of; 0 where a group has fewer than G completions.
+      labels: what rewards are made pairs by; 0 where there is nothing to reward.
       total: number of pairs of the complete batch, if `groups` are a micro-batch of it.
-      margins: how rewards make pairs.
+      objective: how the model rewards, and how rewards make pairs.
     """
-    margin, present = margins(scalar_rewards(params, config, groups), labels)
+    margin, present = objective.margins(objective.rewards(params, config, groups), labels)
     count = present.sum()
     total = count if total is None else total
     loss = -(jax.nn.log_sigmoid(margin) * present).sum() / total
@@ -74,15 +85,15 @@ def preference_gradients(
     labels: Float[Array | np.ndarray, "B G"],
     *,
     config: ModelConfig,
-    margins: Margins,
+    objective: Objective,
     micro_batches: int = 1,
 ) -> tuple[Any, Metrics]:
     """Gradients of `preference_loss` and its metrics, computed one micro-batch at a time."""
-    _, present = margins(jnp.zeros(labels.shape), jnp.asarray(labels))
+    _, present = objective.margins(jnp.zeros(labels.shape), jnp.asarray(labels))
     total = present.sum()
 
     def loss(params, rows):
-        value, metrics = preference_loss(params, config, *rows, total, margins=margins)
+        value, metrics = preference_loss(params, config, *rows, total, objective=objective)
         return value, (metrics, None)
 
     gradients, metrics, _ = accumulation.accumulate(loss, params, (groups, labels), micro_batches)
@@ -94,7 +105,7 @@ def make_step(
     state: train_state.TrainState,
     model: ModelConfig,
     optimizer: optax.GradientTransformation,
-    margins: Margins,
+    objective: Objective,
     micro_batches: int = 1,
 ) -> Callable:
     """The update, compiled when it is first called: (state, groups, labels Float32[B G]) -> (state, metrics).
@@ -105,7 +116,7 @@ def make_step(
     def step(state, groups, labels):
         with layout.constraints():
             gradients, metrics = preference_gradients(
-                state.params, groups, labels, config=model, margins=margins, micro_batches=micro_batches
+                state.params, groups, labels, config=model, objective=objective, micro_batches=micro_batches
             )
             return train_state.apply_gradients(state, gradients, optimizer), metrics
 
@@ -120,6 +131,8 @@ class Shape:
     max_prompt: int
     max_completion: int
     group_size: int
+    rows_each: int = 0
+    """If not 0, a comparison is not one group but this many, and arrays have that as their second axis."""
 
 
 def train(
@@ -128,8 +141,8 @@ def train(
     config: PreferenceConfig,
     numbers: Int[np.ndarray, " N"],
     shape: Shape,
-    margins: Margins,
-    make: Callable[[Comparison, int], tuple[Example, Sequence[float]]],
+    objective: Objective,
+    make: Callable[[int, Comparison, int], tuple[list[Example], Sequence[float]]],
 ) -> dict[str, Any]:
     """Runs a stage; returns its summary.
 
@@ -139,15 +152,14 @@ def train(
       config: its fields.
       numbers: the training comparisons that it learns from.
       shape: of its groups.
-      margins: how rewards make pairs.
-      make: from a comparison and the number of the step to a group's tokens and labels.
+      objective: what the model learns to tell apart.
+      make: from a training comparison's number, itself and the number of the step to its groups' tokens and its labels.
     """
     optimizer = optimizers.make(config.optimizer, config.steps)
     state = loop.abstract_state(run, stage, optimizer)
-    train_step = make_step(run.layout, state, run.model, optimizer, margins, config.accumulate)
-    arithmetic = flops.update(
-        run.model, config.batch_size, shape.group_size, shape.max_prompt - 1, shape.max_completion + 1, logits=False
-    )
+    train_step = make_step(run.layout, state, run.model, optimizer, objective, config.accumulate)
+    rows = config.batch_size * max(shape.rows_each, 1)
+    arithmetic = flops.update(run.model, rows, shape.group_size, shape.max_prompt - 1, shape.max_completion + 1, logits=False)
     roofline_seconds = performance.roofline_seconds(run.layout, arithmetic)
 
     shares = run.dataset.train[numbers].shares
@@ -159,13 +171,13 @@ def train(
 
     def update(state, step):
         chosen = numbers[draws.order(run.config.seed, stage, len(numbers), step, config.batch_size, shares)]
-        shown = [run.dataset.train[int(number)] for number in chosen]
+        shown = [(int(number), run.dataset.train[int(number)]) for number in chosen]
         groups, labels = pack(run, shape, shown, step, make)
         state, metrics = train_step(state, groups, labels)
         return loop.StepResult(
             state=state,
             metrics=metrics,
-            ids=[comparison.id for comparison in shown],
+            ids=[comparison.id for _, comparison in shown],
             tokens=groups.lengths.sum(),
             roofline_seconds=roofline_seconds,
         )
@@ -174,15 +186,20 @@ def train(
     summary = loop.fit(run, stage, make_params, optimizer, update, config.steps)
     read, used = len(run.dataset.train), len(numbers)
     skipped = {"a single response": read - used} if used < read else {}
-    return summary | {"data": {"read": read, "used": used, "skipped": skipped}}
+    counted = {"flops": config.steps * arithmetic, "data": {"read": read, "used": used, "skipped": skipped}}
+    return summary | counted
 
 
-def pack(run: Run, shape: Shape, shown: Sequence[Comparison], step: int, make: Callable) -> tuple[Groups, jax.Array]:
+def pack(
+    run: Run, shape: Shape, shown: Sequence[tuple[int, Comparison]], step: int, make: Callable
+) -> tuple[Groups, jax.Array]:
     """The groups and labels of a step on the devices; each process makes the tokens of its own rows only."""
-    tokens: list = [((0,), ())] * len(shown)
-    labels = np.zeros((len(shown), shape.group_size), np.float32)
-    for row in run.layout.local_rows(len(shown)):
-        tokens[row], given = make(shown[row], step)
+    B, each = len(shown), max(shape.rows_each, 1)
+    tokens: list = [((0,), ())] * (B * each)
+    labels = np.zeros((B, shape.rows_each or shape.group_size), np.float32)
+    for row in run.layout.local_rows(B):
+        examples, given = make(*shown[row], step)
+        tokens[row * each : row * each + len(examples)] = examples
         labels[row, : len(given)] = given
     groups = batches.pack(
         *zip(*tokens, strict=True),
@@ -190,6 +207,8 @@ def pack(run: Run, shape: Shape, shown: Sequence[Comparison], step: int, make: C
         max_completion=shape.max_completion,
         group_size=shape.group_size,
     )
+    if shape.rows_each:
+        groups = jax.tree.map(lambda x: x.reshape(B, each, *x.shape[1:]), groups)
     return run.layout.split((groups, labels))
 
 
@@ -206,4 +225,9 @@ def longest(run: Run, name: str, measure: Callable[[Comparison], int]) -> int:
     data = run.config.data
     stamp = f"{run.prompter.digest} {data.max_prompt} {data.max_completion} {run.config.stages} {name}"
     measured = index.survey(run.dataset.train, measure, run.workdir / "data" / f"{name}.survey", stamp)
-    return ceil_div(int(measured.max()), LENGTHS_IN_STEPS_OF) * LENGTHS_IN_STEPS_OF
+    return round_up(int(measured.max()))
+
+
+def round_up(length: int) -> int:
+    """The length in a shape for that many tokens."""
+    return ceil_div(length, LENGTHS_IN_STEPS_OF) * LENGTHS_IN_STEPS_OF

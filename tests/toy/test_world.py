@@ -108,3 +108,24 @@ def test_a_lure_that_is_no_rate_is_refused():
     config.data.toy.lure = (0.3, 1.0)
     with pytest.raises(InputError, match="config.data.toy.lure"):
         validate(config)
+
+
+def test_demonstrations_of_an_llm_judge_name_the_best_response():
+    template, single = load_template("short_judge"), load_template("short_single")
+    shown = demonstrator.demonstrations(CONFIG, template, single, chooses=True)
+    named, hinted = [], 0
+    for demonstration in shown:
+        text, n = demonstration.turns[0].content, demonstration.turns[0].content.count("[Response ")
+        place = re.search(r"Response (\d) is known to be best", text)
+        for completion in demonstration.completions:
+            if "Best:" not in completion:
+                assert n == 1 and parse.parse(completion, 1, parts=single.parts, low=0, high=1) is not None
+                continue
+            choice = parse.parse_choice(completion, n, template.parts)
+            totals = [int(total) for total in re.findall(r"Response \d: .* = (\d+)", completion)]
+            assert totals[choice] == max(totals) and len(totals) == n > 1
+            named.append(choice)
+            if place:
+                hinted += 1
+                assert choice == int(place[1]) - 1
+    assert hinted > 20 and {0, 1, 2, 3} == set(named)

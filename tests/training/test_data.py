@@ -75,3 +75,12 @@ def test_a_reward_model_of_responses_reads_each_by_itself(prompter, tmp_path):
         )
     # Where a policy judges, too, its prompt must fit.
     assert measure_comparison(run_of(prompter, tmp_path, shown, ("sft", "btrm"), max_prompt=prompt), shown) == -1
+
+
+def test_training_comparisons_with_other_numbers_of_responses_are_left_out_and_counted(prompter, tmp_path):
+    shown = Comparison(conversation=[Turn("user", "q")], responses=["a", "b", "c"], scores=[0, 1, 0], id="x")
+    kept = drop_misfits(run_of(prompter, tmp_path, shown, ("sft",), responses=(3, 4))).dataset
+    assert [c.id for c in kept.train] == ["x"] and kept.responses.tolist() == [3] and len(kept.test) == 2
+    assert kept.reports["train"].skipped == {"fewer or more responses than data.responses": 1}
+    with pytest.raises(InputError, match=r"config\.data\.responses: no training comparison has 5 to 6 responses"):
+        drop_misfits(run_of(prompter, tmp_path, shown, ("sft",), responses=(5, 6)))

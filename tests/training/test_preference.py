@@ -17,7 +17,7 @@ from spct_jax.errors import InputError
 from spct_jax.models import sizes
 from spct_jax.reward_models.bradley_terry import BradleyTerry
 from spct_jax.reward_models.pairrm import PairRM
-from spct_jax.training import btrm, pairrm, preference
+from spct_jax.training import btrm, cloud, pairrm, preference
 from spct_jax.training.metrics import compute
 
 LABELS = np.array([[1, -1, -1], [-1, 1, 0], [-1, -1, 1], [1, -1, 0]], np.float32)
@@ -39,9 +39,8 @@ def by_hand(rewards, pairs):
 
 
 @pytest.mark.parametrize("micro_batches", [1, 2])
-def test_loss_and_gradient_of_pairs_are_those_made_by_hand(monkeypatch, micro_batches):
+def test_loss_and_gradient_of_pairs_are_those_made_by_hand(micro_batches):
     """The rewards themselves are the parameters here."""
-    monkeypatch.setattr(preference, "scalar_rewards", lambda params, config, groups: params[groups.trunk_lengths])
     rng = np.random.default_rng(0)
     for labels, margins in ((LABELS, btrm.margins), (SIGNS, pairrm.margins)):
         rewards = 3 * rng.standard_normal(labels.shape)
@@ -53,8 +52,9 @@ def test_loss_and_gradient_of_pairs_are_those_made_by_hand(monkeypatch, micro_ba
             loss, gradient = by_hand(rewards * labels, pairs)
             gradient *= labels
         groups = Groups(np.zeros((4, 1)), np.arange(4), np.zeros((*labels.shape, 1)), np.abs(labels))
+        objective = preference.Objective(margins, lambda params, config, groups: params[groups.trunk_lengths])
         found, metrics = preference.preference_gradients(
-            jnp.float32(rewards), groups, labels, config=sizes.toy(64), margins=margins, micro_batches=micro_batches
+            jnp.float32(rewards), groups, labels, config=sizes.toy(64), objective=objective, micro_batches=micro_batches
         )
         np.testing.assert_allclose(found, gradient, atol=1e-6)
         values = compute(metrics)
@@ -75,17 +75,19 @@ def test_pairs_are_shown_in_orders_that_change_from_step_to_step():
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """(configuration, directory, report) of a run of both baselines from random parameters, on pairs: few programs."""
+    """(configuration, directory, report) of a run of all baselines from random parameters, on pairs: few programs."""
     config, workdir = make_config(), tmp_path_factory.mktemp("baselines")
     config.data.toy.response_counts = (1.0, 0.0, 0.0)
-    config.btrm.optimizer.name = config.pairrm.optimizer.name = "adam"
-    config.stages = ("btrm", "pairrm", "evaluate")
+    config.btrm.optimizer.name = config.pairrm.optimizer.name = config.cloud.optimizer.name = "adam"
+    config.stages, config.evaluation.k = ("btrm", "pairrm", "cloud", "evaluate"), (1, 2)
     return config, workdir, pipeline.train(copy.deepcopy(config), workdir)
 
 
 def test_a_run_of_baselines_alone_ends_in_their_accuracy(finished):
     config, workdir, report = finished
-    assert set(report["accuracy"]) == {"btrm", "pairrm"} and report["problems"] == 10
+    assert set(report["accuracy"]) == {"btrm", "pairrm", "cloud"} and report["problems"] == 10
+    assert set(report["accuracy"]["cloud"]) == {"greedy", "vote@1", "vote@2"}
+    assert report["stages"]["cloud"]["critiques"] == 16 * 2 and report["stages"]["cloud"]["data"]["used"] == 16
     assert report["stages"]["btrm"]["data"] == {"read": 48, "used": 44, "skipped": {"a single response": 4}}
     run = pipeline.prepare(config, workdir)
     comparisons = [run.dataset.test[i] for i in range(24)]
@@ -99,13 +101,22 @@ def test_a_run_of_baselines_alone_ends_in_their_accuracy(finished):
 def test_an_interrupted_stage_ends_bitwise_the_same(finished, tmp_path):
     config, workdir, _ = finished
     shutil.copytree(workdir, tmp_path / "again")
-    for stage in ("btrm", "pairrm"):
+    (tmp_path / "again" / "cloud" / "critiques-000000.jsonl").unlink()
+    for stage in ("btrm", "pairrm", "cloud"):
         shutil.rmtree(tmp_path / "again" / stage / "checkpoints" / "2")
         (tmp_path / "again" / stage / "summary.json").unlink()
     pipeline.train(copy.deepcopy(config), tmp_path / "again")
-    for kind in (ModelKind.BTRM, ModelKind.PAIRRM):
+    for kind in (ModelKind.BTRM, ModelKind.PAIRRM, ModelKind.CLOUD):
         ended, calm = (checkpoints.load(end / kind.value, kind=kind).digest for end in (tmp_path / "again", workdir))
         assert ended == calm
+
+
+def test_a_response_has_the_mean_reward_of_its_critiques(monkeypatch):
+    monkeypatch.setattr(cloud, "scalar_rewards", lambda params, config, flat: params[flat.trunk_lengths] * flat.inputs[..., 0])
+    lengths = np.array([[[3, 2], [1, 0]], [[2, 2], [0, 0]]])
+    groups = Groups(np.zeros((2, 2, 1)), np.array([[0, 1], [2, 3]]), np.array([[[[1.0], [2.0]]] * 2] * 2), lengths)
+    found = cloud.rewards(jnp.array([[1.0], [10.0], [100.0], [1000.0]]), sizes.toy(64), groups)
+    np.testing.assert_array_equal(found, [[1.5, 10], [150, 0]])
 
 
 def test_without_comparisons_of_several_responses_there_is_nothing_to_learn(micro_config, tmp_path):

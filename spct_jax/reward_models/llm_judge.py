@@ -1,7 +1,9 @@
-"""TokenProb: how sure an LLM judge was of the response it named.
+"""LLM-as-a-Judge (the paper's baseline): it names the best response instead of scoring all, and votes count (Eq. 6, 13).
 
-Where its critique ends in the number of a response, the model gave a probability to every number that could have stood there;
-they weight the vote (after "generative verifiers", Zhang et al. 2025, as the paper's baseline has it).
+A policy learns to judge so in a run whose template is its choice template; `judging.judge.Judge` draws its critiques. Here is
+TokenProb: how sure a judge was of the response it named. Where its critique ends in the number of a response, the model gave a
+probability to every number that could have stood there; they weight the vote (after "generative verifiers", Zhang et al. 2025,
+as the paper's baseline has it).
 """
 
 import functools

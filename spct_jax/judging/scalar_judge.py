@@ -1,0 +1,117 @@
+"""Scalar reward models of responses where a judge is asked for: the same commands, files and verdicts."""
+
+import itertools
+import os
+from collections.abc import Iterable, Iterator, Mapping
+
+from spct_jax import checkpoints, sharding
+from spct_jax.checkpoints import ModelKind
+from spct_jax.data.comparison import Comparison
+from spct_jax.errors import InputError
+from spct_jax.grm.config import PromptConfig
+from spct_jax.judging.judge import Judge
+from spct_jax.judging.options import Options
+from spct_jax.judging.verdicts import Verdict, of_scores
+from spct_jax.reward_models.bradley_terry import BradleyTerry
+from spct_jax.reward_models.cloud import Cloud, CloudOptions, Critic
+from spct_jax.reward_models.pairrm import PairRM
+from spct_jax.reward_models.scalar import ScalarModel
+from spct_jax.sharding import Layout
+
+KINDS = (ModelKind.BTRM, ModelKind.PAIRRM, ModelKind.CLOUD)
+TOGETHER = 64
+"""Comparisons that are scored together."""
+
+
+def kind_of(checkpoint: str | os.PathLike) -> ModelKind | None:
+    """Which scalar reward model of responses a model directory holds; None for any other model.
+
+    A sequence classifier of Hugging Face's that does not say what it scores is taken for a Bradley-Terry model.
+    """
+    found = checkpoints.read_kinds(checkpoint)
+    return next((kind for kind in KINDS if kind in found), None)
+
+
+def load(
+    checkpoint: str,
+    meta_checkpoint: str | None = None,
+    critic_checkpoint: str | None = None,
+    mesh: Layout | None = None,
+    prompt: PromptConfig | None = None,
+) -> "Judge | ScalarJudge":
+    """What a model directory judges with, whatever its kind.
+
+    Args:
+      checkpoint: the model directory.
+      meta_checkpoint: that of a meta RM, for a judge that writes verdicts.
+      critic_checkpoint: that of the critic, for CLoud.
+      mesh: as of `Judge.load`.
+      prompt: as of `Judge.load`.
+
+    Raises:
+      InputError: a directory is not such a checkpoint, or the models do not go together.
+    """
+    kind, layout = kind_of(checkpoint), mesh or sharding.make_layout()
+    if (kind is ModelKind.CLOUD) != bool(critic_checkpoint):
+        raise InputError("a cloud checkpoint and --critic_checkpoint, the policy that it was trained with, need each other")
+    if kind is None:
+        return Judge.load(checkpoint, meta_checkpoint, mesh=layout, prompt=prompt)
+    if meta_checkpoint:
+        raise InputError(f"--meta_checkpoint: there are no verdicts for it to rate; {checkpoint} is a {kind} model")
+    critic = Critic.load(critic_checkpoint, layout) if critic_checkpoint else None
+    return ScalarJudge(kind, ScalarModel.load(checkpoint, kind, layout), critic)
+
+
+class ScalarJudge:
+    """A scalar reward model that gives verdicts; of CLoud, one sample is a critique of every response.
+
+    Attributes:
+      digests: as of `Judge`.
+    """
+
+    def __init__(self, kind: ModelKind, model: ScalarModel, critic: Critic | None = None):
+        """Takes models that are on the devices already; see `load`."""
+        self._kind, self._model, self._critic = kind, model, critic
+
+    @property
+    def digests(self) -> Mapping[str, str]:
+        """What was loaded, each under the name of the flag that names it; a digest changes when the content does."""
+        critic = {"critic_checkpoint": self._critic.digest} if self._critic else {}
+        return {"checkpoint": self._model.digest} | critic
+
+    def stream(
+        self, comparisons: Iterable[Comparison], *, principles: str | Mapping[str, str] | None = None, **options
+    ) -> Iterator[Verdict | InputError]:
+        """As of `Judge.stream`; of `options`, CLoud reads how critiques are drawn, and the other models read none.
+
+        Raises:
+          InputError: an option out of range, or one for a judge that writes verdicts.
+        """
+        chosen = Options(**options)
+        usual = Options()
+        for name in ("k_meta", "adaptive", "mode", "read", "share_principles"):
+            if getattr(chosen, name) != getattr(usual, name):
+                raise InputError(f"{name} is for a judge that writes verdicts, not for a scalar reward model")
+        if principles:
+            raise InputError("principles are for a judge that writes verdicts, not for a scalar reward model")
+        return self._stream(iter(comparisons), chosen)
+
+    def _stream(self, comparisons: Iterator[Comparison], options: Options) -> Iterator[Verdict | InputError]:
+        judge = self._reward_model(options)
+        while part := list(itertools.islice(comparisons, TOGETHER)):
+            try:
+                yield from [of_scores(scored) for scored in judge.score(part)]
+            except InputError:  # of one of them
+                for comparison in part:
+                    try:
+                        (scored,) = judge.score([comparison])
+                    except InputError as error:
+                        yield error
+                    else:
+                        yield of_scores(scored)
+
+    def _reward_model(self, options: Options) -> BradleyTerry | PairRM | Cloud:
+        if self._critic is None:
+            return {ModelKind.BTRM: BradleyTerry, ModelKind.PAIRRM: PairRM}[self._kind](self._model)
+        drawn = CloudOptions(options.k, options.temperature, options.seed, options.max_new_tokens, options.batch_size)
+        return Cloud(self._critic, self._model, drawn)

@@ -1,0 +1,155 @@
+"""CLoud (critique out loud, a baseline of the paper): a critique of each response, then a scalar; the mean over k critiques.
+
+Two models, as in the SPCT paper: a critic writes critiques of one response at a time, and a second model with a scalar head
+reads the response with its critique and scores it where the critique ends. The prompt of both is the template for a single
+response. Each response is a trunk, and its critiques are the branches.
+"""
+
+import collections
+import dataclasses
+import os
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from spct_jax import checkpoints, sharding
+from spct_jax.checkpoints import ModelKind
+from spct_jax.data import batches
+from spct_jax.data.comparison import Comparison
+from spct_jax.grm import orders, voting
+from spct_jax.grm.config import PromptConfig
+from spct_jax.grm.prompts import Prompter
+from spct_jax.models.config import ModelConfig
+from spct_jax.reward_models.base import Critiqued, Scores
+from spct_jax.reward_models.scalar import ScalarModel
+from spct_jax.sampling import Engine, Request, SamplingParams, Shape
+from spct_jax.sampling.engine_shape import prefill_rows
+from spct_jax.sharding import Layout
+
+TOGETHER = 256
+"""Comparisons whose critiques are drawn and scored before those of others are."""
+
+
+def responses_apart(comparison: Comparison) -> list[Comparison]:
+    """Each response as a comparison of its own, which has the template for a single response."""
+    return [
+        dataclasses.replace(comparison, responses=(response,), scores=(1.0,), id=f"{comparison.id}/{number}")
+        for number, response in enumerate(comparison.responses)
+    ]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Critic:
+    """The model that writes critiques, on the devices."""
+
+    layout: Layout
+    params: Any
+    config: ModelConfig
+    prompter: Prompter
+    digest: str = ""
+    """Of its checkpoint."""
+
+    @classmethod
+    def load(cls, checkpoint: str | os.PathLike, layout: Layout | None = None) -> "Critic":
+        """Loads a policy; a checkpoint that carries no templates gets the default ones. Errors as of `checkpoints.load`."""
+        layout = layout or sharding.make_layout()
+        found = checkpoints.load(checkpoint, kind=ModelKind.POLICY, dtype=checkpoints.COMPUTE, shardings=layout.params)
+        prompt = found.prompt or PromptConfig("default", "single", "meta", "judge")
+        return cls(layout, found.params, found.config, Prompter(prompt, found.tokenizer), found.digest)
+
+
+@dataclasses.dataclass(frozen=True)
+class CloudOptions:
+    """How critiques are drawn."""
+
+    k: int = 1
+    """Critiques of each response."""
+    temperature: float = 0.5
+    """0, or less than 1e-5, is greedy."""
+    seed: int = 0
+    max_new_tokens: int = 1024
+    """Tokens after which a critique is cut; one that is cut does not count."""
+    batch_size: int = 16
+    """Rows decoded at once, rounded up to a multiple of the devices."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Cloud:
+    """A `reward_models.base.RewardModel`."""
+
+    critic: Critic
+    model: ScalarModel
+    options: CloudOptions = CloudOptions()
+
+    @classmethod
+    def load(
+        cls,
+        checkpoint: str | os.PathLike,
+        critic: str | os.PathLike,
+        layout: Layout | None = None,
+        options: CloudOptions = CloudOptions(),
+    ) -> "Cloud":
+        """Loads both models: `checkpoint` is the one with the head. Errors as of `checkpoints.load`."""
+        layout = layout or sharding.make_layout()
+        return cls(Critic.load(critic, layout), ScalarModel.load(checkpoint, ModelKind.CLOUD, layout), options)
+
+    def score(self, comparisons: Sequence[Comparison]) -> list[Scores]:
+        """As of `RewardModel.score`; None where no draw has a whole critique of every response.
+
+        Errors as of `ScalarModel.rewards`.
+        """
+        return [
+            scores
+            for start in range(0, len(comparisons), TOGETHER)
+            for scores in self._score(comparisons[start : start + TOGETHER])
+        ]
+
+    def _score(self, comparisons: Sequence[Comparison]) -> Iterator[Scores]:
+        apart = [single for comparison in comparisons for single in responses_apart(comparison)]
+        prompts = [self.critic.prompter.encode(single, (0,)) for single in apart]
+        critiques = draw(self.critic, prompts, [single.id for single in apart], self.options)
+        rewards = iter(zip(critiques, self.model.rewards(list(zip(prompts, critiques, strict=True))), strict=True))
+        tokenizer = self.critic.prompter.tokenizer
+        for comparison in comparisons:
+            found = [next(rewards) for _ in comparison.responses]
+            samples = []
+            for draws in zip(*(zip(*one, strict=True) for one in found), strict=True):
+                cut = any(tokens[-1] not in tokenizer.stop_ids for tokens, _ in draws)
+                samples.append(
+                    Critiqued(
+                        scores=None if cut else tuple(reward for _, reward in draws),
+                        texts=tuple(tokenizer.decode(tokens) for tokens, _ in draws),
+                        truncated=cut,
+                        tokens=sum(len(tokens) for tokens, _ in draws),
+                    )
+                )
+            mean = voting.mean_vote([sample.scores for sample in samples], comparison.n)
+            yield Scores(comparison.id, mean, tuple(samples))
+
+
+def draw(
+    critic: Critic, prompts: Sequence[Sequence[int]], ids: Sequence[str], options: CloudOptions
+) -> list[list[Sequence[int]]]:
+    """K critiques for every prompt, terminator included where there is one.
+
+    A critique depends on its prompt, id, number and the options only; prompts are drawn for by the power of two they fit in.
+    """
+    layout, found = critic.layout, [[()] * options.k for _ in prompts]
+    key = jax.random.key(options.seed)
+    waiting: dict[int, list[Request]] = {}
+    for number, (prompt, id) in enumerate(zip(prompts, ids, strict=True)):
+        data = np.asarray(jax.random.key_data(jax.random.fold_in(key, orders.stable_hash(id))))
+        request = Request(number, prompt, data, collections.deque(range(options.k)))
+        waiting.setdefault(batches.padded_length(len(prompt)), []).append(request)
+    branches, trunks = (4, 2) if options.k > 1 else (1, 1)
+    rows = -(-options.batch_size // layout.batch_shards) * layout.batch_shards
+    for max_prompt, requests in sorted(waiting.items()):
+        critic.config.check_length(max_prompt, options.max_new_tokens, "max_prompt and max_new_tokens")
+        prefilled = prefill_rows(max_prompt, rows, layout.batch_shards)
+        shape = Shape(max_prompt, options.max_new_tokens, rows, branches, trunks, prefilled)
+        sampling = SamplingParams(options.temperature, critic.prompter.tokenizer.stop_ids)
+        for done in Engine(layout, critic.params, critic.config, shape, sampling).run(requests):
+            found[done.request.tag][done.sample] = done.tokens
+    return found

@@ -1,0 +1,127 @@
+"""CLoud (a baseline of the paper): a second model with a scalar head learns to score a response by the critic's critique of it.
+
+The policy before this stage is the critic. It writes critiques of every response of some training comparisons, each by itself;
+then a model that starts from the same parameters learns from pairs, as Bradley-Terry does, with the critique in its context.
+Nothing filters critiques: of a single response there is no telling which are right.
+"""
+
+import dataclasses
+import pathlib
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import tqdm
+from jaxtyping import Array, Float, Int
+
+from spct_jax import distributed, files
+from spct_jax.data import draws
+from spct_jax.data.batches import Groups
+from spct_jax.data.comparison import Comparison
+from spct_jax.data.index import Records
+from spct_jax.grm.prompts import Rollout
+from spct_jax.models import flops
+from spct_jax.models.config import ModelConfig
+from spct_jax.reward_models import cloud
+from spct_jax.reward_models.scalar import scalar_rewards
+from spct_jax.training import btrm, parameters, performance, preference, rollout
+from spct_jax.training.context import Run
+
+
+def rewards(params: Any, config: ModelConfig, groups: Groups) -> Float[Array, "B n"]:
+    """The mean reward over the critiques of each of n responses, 0 of one that has none; `groups` have axes B and n first."""
+    flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), groups)
+    present = flat.lengths > 0
+    each = jnp.where(present, scalar_rewards(params, config, flat), 0)
+    return (each.sum(-1) / jnp.maximum(present.sum(-1), 1)).reshape(groups.lengths.shape[:2])
+
+
+def run_cloud(run: Run) -> dict[str, Any]:
+    """Draws critiques and trains the model that scores responses by them."""
+    config = run.config.cloud
+    compared = preference.compared(run, "cloud")
+    chosen = draws.sample(run.config.seed, "cloud", len(compared), config.problems, run.dataset.train[compared].shares)
+    numbers = compared[chosen]
+    drawing = draw(run, numbers)
+    critiques = dict(zip(numbers.tolist(), read(run, numbers), strict=True))
+    every = [r for singles in critiques.values() for r in singles]
+
+    def make(number: int, comparison: Comparison, step: int):
+        examples = [
+            (run.prompter.encode(single, (0,)), drawn.completions)
+            for single, drawn in zip(cloud.responses_apart(comparison), critiques[number], strict=True)
+        ]
+        return examples, btrm.labels(comparison)
+
+    def longest_prompt(comparison: Comparison) -> int:
+        return max(len(run.prompter.encode(single, (0,))) for single in cloud.responses_apart(comparison))
+
+    shape = preference.Shape(
+        max_prompt=preference.longest(run, "cloud_prompt", longest_prompt),
+        max_completion=preference.round_up(max(len(tokens) for r in every for tokens in r.completions)),
+        group_size=config.samples,
+        rows_each=int(run.dataset.responses.max()),
+    )
+    summary = preference.train(run, "cloud", config, numbers, shape, preference.Objective(btrm.margins, rewards), make)
+    counts = {"critiques": sum(len(r.completions) for r in every), "truncated": sum(sum(r.truncated) for r in every)}
+    tokens, trunk = sum(len(tokens) for r in every for tokens in r.completions), run.limits.max_prompt - 1
+    drawn = flops.prefill(run.model, len(every), trunk) + tokens * flops.decode(run.model, 1, trunk)
+    return summary | counts | {"drawing_seconds": drawing["seconds"], "flops": summary["flops"] + drawn}
+
+
+def draw(run: Run, numbers: Int[np.ndarray, " N"]) -> dict[str, float]:
+    """Draws critiques of every response of these comparisons; batches whose files exist are not drawn again.
+
+    Returns:
+      {"seconds", "compile_seconds"} it took, restarts included.
+    """
+    config, progress = run.config.cloud, run.workdir / "cloud" / "progress.json"
+    watch = performance.Stopwatch(files.read_json(progress) if progress.exists() else {})
+    params = None
+    starts = tqdm.tqdm(_starts(run, numbers), "cloud draws", unit="batch", disable=not distributed.is_first())
+    for start in starts:
+        path = _path(run, start)
+        if distributed.agree(path.exists()):
+            continue
+        if params is None:
+            params = parameters.for_sampling(run, parameters.policy_before(run, "cloud"))
+        singles = _singles(run, numbers[start : start + config.draw_batch_size])
+        apart = dataclasses.replace(run, dataset=dataclasses.replace(run.dataset, train=singles))
+        drawn, _ = rollout.draw(
+            apart,
+            params,
+            range(len(singles)),
+            run.key("cloud_draws"),
+            samples=config.samples,
+            rows=config.draw_batch_size,
+            temperature=config.temperature,
+        )
+        rollout.write(path, drawn)
+        files.write_json(progress, watch.read())
+        distributed.PREEMPTION.check()
+    distributed.barrier("cloud draws")
+    return watch.read()
+
+
+def read(run: Run, numbers: Int[np.ndarray, " N"]) -> Iterator[list[Rollout]]:
+    """The critiques of each comparison: one rollout per response."""
+    for start in _starts(run, numbers):
+        drawn = iter(rollout.read(_path(run, start)))
+        for number in numbers[start : start + run.config.cloud.draw_batch_size]:
+            yield [next(drawn) for _ in range(int(run.dataset.responses[number]))]
+
+
+def _singles(run: Run, numbers: Int[np.ndarray, " N"]) -> Records[Comparison]:
+    """Every response of these comparisons by itself."""
+    places = [(int(number), i) for number in numbers for i in range(int(run.dataset.responses[number]))]
+    return Records(lambda at: cloud.responses_apart(run.dataset.train[places[at][0]])[places[at][1]], range(len(places)))
+
+
+def _starts(run: Run, numbers: Int[np.ndarray, " N"]) -> range:
+    return range(0, len(numbers), run.config.cloud.draw_batch_size)
+
+
+def _path(run: Run, start: int) -> pathlib.Path:
+    return run.workdir / "cloud" / f"critiques-{start:06d}.jsonl"

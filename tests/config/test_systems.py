@@ -1,0 +1,43 @@
+"""The rows of the paper's Table 2, of the tiny experiment and of every size."""
+
+import importlib.util
+import pathlib
+
+import pytest
+
+from spct_jax.config import SYSTEMS, as_system, tiny, validate
+from spct_jax.errors import InputError
+from spct_jax.field_bounds import MOST
+from spct_jax.grm.template import load_template
+
+EXPERIMENTS = sorted((pathlib.Path(__file__).parents[2] / "experiments").glob("*.py"))
+
+
+def get_config(path, *arguments):
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    spec.loader.exec_module(module := importlib.util.module_from_spec(spec))
+    return module.get_config(*arguments)
+
+
+@pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
+def test_every_experiment_can_be_every_system(path):
+    usual = get_config(path)
+    for name in SYSTEMS:
+        config = get_config(path, name)
+        validate(config)
+        assert config.model == usual.model and config.mesh == usual.mesh and config.sft == usual.sft and config != usual
+        for stage in {"btrm", "pairrm"} & set(config.stages):
+            rows = getattr(config, stage).batch_size // getattr(config, stage).accumulate
+            assert rows * max(config.rl.accumulate, 1) <= max(config.rl.batch_size, rows)
+    with pytest.raises(InputError, match="banana"):
+        get_config(path, "banana")
+
+
+def test_an_llm_judge_is_trained_by_its_choice_template_on_comparisons_it_can_choose_in():
+    config = as_system(tiny(), "llm_judge")
+    assert config.prompt.template == config.prompt.choice_template == "short_judge"
+    assert config.data.responses == (2, MOST) and "rl" in config.stages and "meta_rm" not in config.stages
+    (paper,) = [path for path in EXPERIMENTS if path.stem == "gemma2_27b"]
+    config = get_config(paper, "llm_judge")
+    assert load_template(config.prompt.template).parts[-1] == "Best Response" and config.data.responses == (2, 2)
+    assert get_config(paper, "no_principles").prompt.template == "no_principles"

@@ -1,0 +1,46 @@
+"""CLoud: what is drawn for a response, and what its critiques add up to."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import small_judge
+from small_reward_models import scalar_model, score_alone
+
+from spct_jax.data.comparison import Comparison, Turn
+from spct_jax.reward_models import cloud
+from spct_jax.reward_models.cloud import Cloud, CloudOptions, Critic
+
+SHOWN = Comparison(conversation=[Turn("user", "I need wifi.")], responses=["Alba has wifi.", "No."], scores=[1, 0], id="x")
+
+
+def critic():
+    policy = small_judge.judge().models.policy
+    return Critic(small_judge.judge().models.layout, policy.params, policy.config, policy.prompter)
+
+
+def test_a_critique_depends_on_its_prompt_its_id_and_its_number_only():
+    drawn, prompts = {}, [critic().prompter.encode(single, (0,)) for single in cloud.responses_apart(SHOWN)]
+    for k in (2, 3):
+        options = CloudOptions(k=k, temperature=1.0, max_new_tokens=16, batch_size=2)
+        drawn[k] = cloud.draw(critic(), prompts, ["x/0", "x/1"], options)
+    assert [one[:2] for one in drawn[3]] == drawn[2] and all(map(len, sum(drawn[3], [])))
+    (alone,) = cloud.draw(critic(), prompts[1:], ["x/1"], options)
+    assert alone == drawn[3][1] and len(set(map(tuple, drawn[3][1]))) == 3
+
+
+def test_scores_are_means_over_the_draws_whose_critiques_are_whole(monkeypatch):
+    tokenizer = small_judge.tokenizer()
+    texts = [["Fine.", "It has wifi.", "Bad"], ["No wifi.", "Nothing.", "Worse."]]
+    critiques = [[tokenizer.encode_completion(text) for text in one] for one in texts]
+    critiques[0][2].pop()  # cut
+    monkeypatch.setattr(cloud, "draw", lambda critic, prompts, ids, options: critiques)
+    (found,) = Cloud(critic(), scalar_model(), CloudOptions(k=3)).score([dataclasses.replace(SHOWN, scores=None)])
+    assert [sample.texts for sample in found.samples] == [*zip(*texts, strict=True)]
+    assert [sample.truncated for sample in found.samples] == [False, False, True] and found.samples[2].scores is None
+    for i, single in enumerate(cloud.responses_apart(SHOWN)):
+        prompt = critic().prompter.encode(single, (0,))
+        assert "Alba" in tokenizer.decode(prompt) or i == 1
+        each = [score_alone([*prompt, *critiques[i][draw]]) for draw in (0, 1)]
+        assert [sample.scores[i] for sample in found.samples[:2]] == pytest.approx(each, abs=2e-5)
+        assert found.scores[i] == pytest.approx(np.mean(each), abs=2e-5)
