@@ -31,9 +31,10 @@ from spct_jax.sharding.config import MeshConfig
 FLAGS = flags.FlagValues()
 RUN = flags.DEFINE_string("run", None, "Workdir of a finished run.", required=True, flag_values=FLAGS)
 PROBLEMS = flags.DEFINE_integer("problems", 0, "How many problems, the first; 0: all.", flag_values=FLAGS)
+TEMPERATURES = flags.DEFINE_list("temperatures", [], "Temperatures to draw at; none: the run's own.", flag_values=FLAGS)
 OUTPUT = flags.DEFINE_string("output", None, "Directory for the page.", required=True, flag_values=FLAGS)
 SLOTS = 256
-TIMED = 128
+TIMED = 48
 """Problems that are judged for the time."""
 READS = {"integers": "scores", "expected": "expected"}
 
@@ -122,7 +123,7 @@ def main(_) -> None:
     all_of_them = PROBLEMS.value or None
     greedy, _ = draw(run, model, all_of_them, k=1, temperature=0.0, read="expected")
     found = {}
-    for t in dict.fromkeys((temperature, 0.5)):
+    for t in map(float, TEMPERATURES.value or [temperature]):
         rows, _ = draw(run, model, all_of_them, k=k, temperature=t, read="expected", k_meta=k)
         times = [draw(run, model, TIMED, k=k, temperature=t, read=read)[1] for read in ("expected", "sampled", "expected")]
         found[t] = rows, times[2], times[1]  # the first one may compile
