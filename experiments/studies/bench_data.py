@@ -43,7 +43,7 @@ def write_records(directory: pathlib.Path) -> None:
     for source in range(SOURCES):
         with open(directory / f"{source}.jsonl", "w") as file:
             for i in range(source, RECORDS.value, SOURCES):
-                query, *answers = (f"{i} {rng.choice(texts)}"[:most] for most in (300, 790, 790))
+                query, *answers = (f"{i} {rng.choice(texts)}"[:most] for most in (300, 790, 785))
                 record = {"id": str(i), "query": query, "responses": answers, "scores": [i % 2, 1 - i % 2]}
                 file.write(json.dumps(record) + "\n")
 
@@ -89,12 +89,12 @@ def first_batch(directory: pathlib.Path, train: str, workdir: pathlib.Path):
     return run
 
 
-def random_reads(directory: pathlib.Path, source: str, kept: pathlib.Path) -> float:
+def random_reads(directory: pathlib.Path, source: str, kept: pathlib.Path, name: str) -> float:
     """Records per second, read one by one in random order."""
     from spct_jax.data.kinds import DECIDED
     from spct_jax.data.sources import open_source
 
-    records, _ = open_source(source, DECIDED, directory=kept, data_dir=str(directory), name="train")
+    records, _ = open_source(source, DECIDED, directory=kept, data_dir=str(directory), name=name)
     numbers = np.random.default_rng(0).integers(len(records), size=20_000)
     start = time.perf_counter()
     for number in numbers:
@@ -108,7 +108,7 @@ def drawn(directory: pathlib.Path, first: int) -> str:
     from spct_jax.data.comparison import to_json
     from spct_jax.training import grpo
 
-    run = first_batch(directory, mixture(directory), directory / "mixed")
+    run = first_batch(directory, mixture(directory), directory / "mixture")
     every = np.arange(len(run.dataset.train))
     found = [[to_json(run.dataset.train[n]) for n in grpo.batch_of(run, every, step)] for step in range(first, 40)]
     return digests.of_json(found[20 - first :])
@@ -117,7 +117,7 @@ def drawn(directory: pathlib.Path, first: int) -> str:
 def take(step: str, directory: pathlib.Path) -> str:
     """Takes a step in this process; what it found, as text."""
     name, _, argument = step.partition(" ")
-    lines = f"jsonl:{directory}/?.jsonl"
+    first = f"jsonl:{directory}/0.jsonl"
     if name == "tokenizer":
         from spct_jax.data.tokenizer import train_tokenizer
 
@@ -126,18 +126,18 @@ def take(step: str, directory: pathlib.Path) -> str:
         train_tokenizer(texts, vocab_size=4000).save(directory / "tokenizer.model")
         return ""
     if name == "first":
-        train = {"jsonl": lines, "tfds": "tfds:built:train", "mixture": mixture(directory)}[argument]
+        train = {"tfds": "tfds:built:train", "mixture": mixture(directory)}[argument]
         return f"{len(first_batch(directory, train, directory / argument).dataset.train):,} records"
     if name == "build":
         from spct_jax.data import build
         from spct_jax.data.kinds import DECIDED
         from spct_jax.data.sources import open_source
 
-        records, _ = open_source(lines, DECIDED, directory=directory / "jsonl" / "data", name="train")
+        records, _ = open_source(first, DECIDED, directory=directory / "mixture" / "data", name="train.0")
         return f"{build.build({'train': records}, directory / 'built')['train']:,} records"
     if name == "read":
-        source = {"jsonl": lines, "tfds": "tfds:built:train"}[argument]
-        return f"{random_reads(directory, source, directory / argument / 'data'):,.0f} records/s"
+        source, kept, own = {"jsonl": (first, "mixture", "train.0"), "tfds": ("tfds:built:train", "tfds", "train")}[argument]
+        return f"{random_reads(directory, source, directory / kept / 'data', own):,.0f} records/s"
     return drawn(directory, int(argument))
 
 
@@ -169,27 +169,31 @@ def main(_) -> None:
         write_records(directory)
         size = sum(os.path.getsize(path) for path in directory.iterdir()) / RECORDS.value
         timed("tokenizer", directory)
+        fifth = f"{RECORDS.value // SOURCES:,} records"
         steps = [
-            ("index, survey, first batch: JSON Lines, one process", "first jsonl", 1),
-            ("the same again, index and survey kept", "first jsonl", 1),
-            ("index, survey, first batch: a mixture of five, two processes", "first mixture", 2),
-            ("build of a tfds dataset", "build", 1),
-            ("index, survey, first batch: tfds, one process", "first tfds", 1),
-            ("20,000 random reads: JSON Lines", "read jsonl", 1),
-            ("20,000 random reads: tfds", "read tfds", 1),
+            ("index, survey, first batch: a mixture of five files, two processes", "first mixture", 2),
+            ("the same in one process, index and survey kept", "first mixture", 1),
+            ("20,000 random reads of JSON Lines", "read jsonl", 1),
             ("digest of steps 20 to 40 of the mixture, begun at step 0", "drawn 0", 1),
             ("the same, resumed at step 20", "drawn 20", 1),
+            (f"a tfds dataset of {fifth} is built", "build", 1),
+            (f"index, survey, first batch: the dataset of {fifth}, one process", "first tfds", 1),
+            ("20,000 random reads of the dataset", "read tfds", 1),
         ]
         for title, step, processes in steps:
             found, figures = timed(step, directory, processes)
             rows.append((title, found, *(f"{figure:.1f}" for figure in figures.values())))
             print(*rows[-1], sep="  ", flush=True)
+            if OUTPUT.value:
+                pathlib.Path(OUTPUT.value).write_text(table(size, rows))
+    print(table(size, rows))
+
+
+def table(size: float, rows: list[tuple[str, ...]]) -> str:
+    """What was found, in Markdown."""
     header = [f"{RECORDS.value:,} records of {size:,.0f} bytes", "found", "seconds", "CPU seconds", "GB"]
-    lines = [f"| {' | '.join(header)} |", "| --- | --- | --: | --: | --: |"]
-    lines += [f"| {' | '.join(row)} |" for row in rows]
-    print("\n".join(lines))
-    if OUTPUT.value:
-        pathlib.Path(OUTPUT.value).write_text("\n".join(lines) + "\n")
+    lines = [header, ["---", "---", "--:", "--:", "--:"], *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 if __name__ == "__main__":

@@ -113,9 +113,9 @@ def write_datasets(config: Config, directory: pathlib.Path) -> list[str]:
         records = toy_records(toy, prompt, field, field)
         parts = {"one": records[::2], "other": records[1::2]} if field == "train" else {field: records}
         for name, part in parts.items():
-            build.build({"all": part}, directory / name, shards=3)
-    named = {field: f"tfds:{field}:all" for field in ("development", "test", "demonstrations", "general")}
-    named |= {"train": "3*tfds:one:all + 1*tfds:other:all", "data_dir": str(directory)}
+            build.build({"train": part}, directory / name, shards=3)
+    named = {field: f"tfds:{field}:train" for field in ("development", "test", "demonstrations", "general")}
+    named |= {"train": "3*tfds:one:train + 1*tfds:other:train", "data_dir": str(directory)}
     return [f"--config.data.{field}={value}" for field, value in named.items()]
 
 
