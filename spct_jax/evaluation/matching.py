@@ -76,8 +76,9 @@ def stand_alone(benchmark: Benchmark, recorded: Sequence[Recorded], path: str | 
         InputError: naming the file and the id of a line that does not.
     """
     answers, pairs = [], {}
+    has_pairs = not benchmark.fixed or benchmark.responses > 2
     for one in recorded:
-        if named := _PAIR.fullmatch(one.id):
+        if has_pairs and (named := _PAIR.fullmatch(one.id)):
             pairs.setdefault((one.subset, named[1]), {})[int(named[2]), int(named[3])] = one
         else:
             answers.append(_alone(benchmark, one, path))

@@ -1,5 +1,7 @@
 """Recorded votes on items of a benchmark's data, and votes that say themselves what they are on."""
 
+import dataclasses
+
 import pytest
 
 from spct_jax.errors import InputError
@@ -71,3 +73,10 @@ def test_recorded_pairs_are_put_together_and_none_may_be_missing():
     ]:
         with pytest.raises(InputError, match=message):
             matching.stand_alone(BENCHMARK, lines, "f")
+
+
+def test_items_of_two_responses_may_have_ids_like_those_of_pairs():
+    benchmark = dataclasses.replace(BENCHMARK, fixed=True)
+    assert [one.item.id for one in matching.stand_alone(benchmark, [Recorded("a/0-1", votes((2, 1)))], "f")] == ["a/0-1"]
+    with pytest.raises(InputError, match="f: item 'b': 3 responses instead of 2"):
+        matching.stand_alone(benchmark, [Recorded("b", votes((1, 2, 3)))], "f")

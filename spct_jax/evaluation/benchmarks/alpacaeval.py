@@ -41,6 +41,8 @@ def _share(answer: base.Answer) -> float:
 def _blocks(answers: Sequence[base.Answer]) -> list[base.Block]:
     shares = np.array([_share(answer) for answer in answers])
     kept = np.flatnonzero(~np.isnan(shares))
+    if not len(kept):
+        return []
     shares, subsets = shares[kept], [answers[index].item.subset for index in kept]
     columns = {
         "official": shares,

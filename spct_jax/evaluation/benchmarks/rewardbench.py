@@ -55,19 +55,20 @@ def aggregates(subsets: Sequence[str]) -> dict[str, base.Weights]:
             found[section] = base.micro(names, counts)
     swapped = base.micro(names, _SWAPPED) if (names := present & _SWAPPED.keys()) else {}
     prior = base.macro(names) if (names := present & set(PRIOR)) else {}
+    core = [subset for subset in subsets if any(subset in counts for counts in SECTIONS.values())]
+    overall = {"all items": base.micro(core or subsets)}
     if len(found) == len(SECTIONS):
         sections = list(found.values())
         with_swapped = [swapped if section == "Safety" else weights for section, weights in found.items()]
-        overall = {"Overall": base.mean_of(sections)}
+        overall = {"Overall": base.mean_of(sections)} | overall
         if prior:
             overall["with Prior Sets"] = base.mean_of([*sections, *sections, prior])
-        found = overall | found | {"Overall, xstest counts swapped": base.mean_of(with_swapped)}
+        overall["Overall, xstest counts swapped"] = base.mean_of(with_swapped)
     if swapped:
         found["Safety, xstest counts swapped"] = swapped
     if prior:
         found["Prior Sets"] = prior
-    core = [subset for subset in subsets if any(subset in counts for counts in SECTIONS.values())]
-    return found | {"all items": base.micro(core or subsets)}
+    return overall | found
 
 
 def _read(path: str | os.PathLike, on_bad: OnBad, report: ReadReport) -> list[base.Item]:

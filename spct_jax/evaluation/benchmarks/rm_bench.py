@@ -61,7 +61,7 @@ def _blocks(answers: Sequence[base.Answer]) -> list[base.Block]:
         if names := [subset for subset in subsets if subset.startswith(domain)]:
             domains[domain] = base.micro(names)
     overall = {"Overall": base.mean_of(list(domains.values()))} if len(domains) == len(DOMAINS) else {}
-    return [base.Block(subsets, columns, overall | domains | {"all items": base.micro(subsets)})]
+    return [base.Block(subsets, columns, overall | {"all items": base.micro(subsets)} | domains)]
 
 
 BENCHMARK = base.Benchmark(

@@ -27,7 +27,7 @@ def aggregates(subsets: Sequence[str]) -> dict[str, base.Weights]:
     by_item = {cell: base.micro(names) for cell, names in by_cell.items() if names}
     by_file = {f"{cell}, mean of files": base.macro(names) for cell, names in by_cell.items() if names}
     if len(by_item) < len(CELLS):
-        return by_item | by_file | {"all items": base.micro(subsets)}
+        return {"all items": base.micro(subsets)} | by_item | by_file
     overall, files = base.mean_of(list(by_item.values())), base.mean_of(list(by_file.values()))
     return {"Overall": overall} | by_item | {"Overall, mean of files": files} | by_file
 

@@ -3,6 +3,7 @@
 An item's label is {"scores": whether each response is right, "pairs": [[i, j], ..] of which one is right and the other wrong}.
 """
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -19,9 +20,10 @@ def winners_first(right: Sequence[Any], pairs: Sequence[Sequence[int]]) -> tuple
     """The pairs, the right response first; InputError for one of responses that are both right or both wrong, or not there."""
     made = []
     for pair in pairs:
-        if len(pair) != 2 or not all(0 <= index < len(right) for index in pair):
-            raise InputError(f"a pair is not of two of {len(right)} responses ({list(pair)})")
-        i, j = map(int, pair)
+        whole = isinstance(pair, Sequence) and all(isinstance(index, int) for index in pair)
+        if not whole or len(pair) != 2 or not all(0 <= index < len(right) for index in pair):
+            raise InputError(f"a pair is not of two of {len(right)} responses ({pair!r})")
+        i, j = pair
         if right[i] == right[j]:
             raise InputError(f"the responses of a pair are both {'right' if right[i] else 'wrong'} ({[i, j]})")
         made.append((i, j) if right[i] > right[j] else (j, i))
@@ -32,12 +34,12 @@ def complete(item: base.Item) -> base.Item:
     """An item whose pairs follow from its label; one of two responses is a pair by itself and needs to know the right one."""
     if item.label is None and item.n == 2:
         return base.need_best(item)
-    if not isinstance(item.label, dict) or not isinstance(item.label.get("scores"), list):
+    right, pairs = (item.label.get(name) if isinstance(item.label, dict) else None for name in ("scores", "pairs"))
+    if not all(isinstance(one, list) for one in (right, pairs)) or not all(isinstance(score, int | float) for score in right):
         raise InputError('no \'label\' of {"scores": [..], "pairs": [[i, j], ..]}')
-    right = item.label["scores"]
     if len(right) != item.n:
         raise InputError(f"the label scores {len(right)} of {item.n} responses")
-    return base.Item(item.id, item.n, None, item.subset, item.label, item.comparison, winners_first(right, item.label["pairs"]))
+    return dataclasses.replace(item, best=None, pairs=winners_first(right, pairs))
 
 
 def blocks(answers: Sequence[base.Answer], domains: Sequence[str] = ()) -> list[base.Block]:
@@ -56,9 +58,8 @@ def blocks(answers: Sequence[base.Answer], domains: Sequence[str] = ()) -> list[
     strict = np.array([float(outcome == 1) for _, outcome in pairs])
     paper = np.array([base.even_credit(outcome) for _, outcome in pairs])
     names = {subset: {subset: 1.0} for subset in sorted(set(subsets))}
-    aggregates = names | {"all pairs": base.micro(subsets)}
-    if domains and set(domains) == set(subsets):
-        aggregates = {"Overall": base.macro(subsets)} | aggregates
+    overall = {"Overall": base.macro(subsets)} if domains and set(domains) == set(subsets) else {}
+    aggregates = overall | {"all pairs": base.micro(subsets)} | names
     found = [base.Block(subsets, {"official": strict, "paper": paper, "strict": strict}, aggregates)]
     whole = [answer for answer in answers if answer.by_pair is None and answer.item.n > 2]
     if len(whole) == len(answers) > 0:

@@ -20,6 +20,10 @@ def test_by_hand():
     assert found == pytest.approx({"official": (0.75 + 1 + 0.5 + 0 + 0.5) / 5, "wins": 2 / 5, "draws": 2 / 5})
 
 
+def test_without_any_vote_that_can_be_read_there_is_no_win_rate():
+    assert by_hand.table("alpacaeval", by_hand.scored(None, None)) == {}
+
+
 def test_files(tmp_path):
     (tmp_path / "outputs.json").write_text('[{"instruction": "i", "output_1": "a", "output_2": "b", "dataset": "koala"}]')
     (item,) = catalogue.get("alpacaeval").read(tmp_path, "fatal", ReadReport())

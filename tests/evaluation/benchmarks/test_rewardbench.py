@@ -85,7 +85,7 @@ def test_weights_of_sections_xstest_and_prior_sets():
     table = by_hand.table("rewardbench", *right, *wrong, hhh)
     assert table["Prior Sets"]["official"] == 1 / 2
     assert table["with Prior Sets"]["official"] == pytest.approx((8 * overall + 1 / 2) / 9)
-    assert "Overall" not in by_hand.table("rewardbench", *right[:3])
+    assert next(iter(by_hand.table("rewardbench", *right[:3]))) == "all items"  # not all sections are there
 
 
 @pytest.mark.parametrize("model", ["RM-R1-DeepSeek-Distilled-Qwen-32B", "RM-R1-Qwen2.5-Instruct-32B"])

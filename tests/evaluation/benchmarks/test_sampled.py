@@ -58,6 +58,9 @@ def test_what_a_label_must_say():
     for bad, message in [
         (Item("x", 3), "no 'label' of"),
         (Item("x", 3, label={"scores": [1, 0], "pairs": []}), "scores 2 of 3"),
+        (Item("x", 3, label={"scores": [1, 0, 0]}), "no 'label' of"),
+        (Item("x", 3, label={"scores": [1, None, 0], "pairs": []}), "no 'label' of"),
+        (Item("x", 3, label={"scores": [1, 0, 0], "pairs": [3]}), "not of two of 3 responses \\(3\\)"),
         (Item("x", 2), "no 'best'"),
     ]:
         with pytest.raises(InputError, match=message):
