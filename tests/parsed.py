@@ -7,6 +7,7 @@ DIRECTORY holds the files; every process writes DIRECTORY/parsed-PROCESS.json.
 
 import collections
 import copy
+import dataclasses
 import json
 import pathlib
 
@@ -17,7 +18,7 @@ from spct_jax import config as config_lib
 from spct_jax import distributed, pipeline, sharding
 from spct_jax.data import batches, draws, index
 from spct_jax.sampling import Finished
-from spct_jax.training import packing, rollout
+from spct_jax.training import buckets, packing, rollout
 from spct_jax.training.data import demonstrations
 
 B, G = 4, 2
@@ -39,7 +40,7 @@ def during(function, parsed, lines):
 class FakeEngine:
     """In place of the sampler: completions of one token, the length of the prompt as the process that has its row knows it."""
 
-    def __init__(self, layout, params, config, shape, sampling):
+    def __init__(self, layout, params, config, shape, sampling, usage=None):
         self._layout, self._rows = layout, shape.rows
 
     def run(self, requests):
@@ -81,7 +82,7 @@ def main() -> None:
     examples, size = judging.examples + general.examples, max(judging.sizes.max(), general.sizes.max())
     skipped = sum((collections.Counter(left_out) for _, left_out in shown.values()), collections.Counter())
     chosen = [examples[i] for i in draws.order(0, "sft", len(examples), 0, B)]
-    groups = distributed.fetch(during(packing.pack, parsed, lines["sft"])(run, chosen, size))
+    groups = distributed.fetch(during(packing.pack, parsed, lines["sft"])(run, chosen, size).groups)
     numbers = draws.order(0, "rl", len(run.dataset.train), 0, B)
     # In two parts, each of which has rows of both processes.
     drawn, _ = during(rollout.draw, parsed, lines["rl"])(
@@ -97,6 +98,17 @@ def main() -> None:
     limits = {"max_prompt": config.data.max_prompt, "max_completion": config.data.max_completion, "group_size": size}
     whole = batches.pack(*zip(*(e.tokens() for e in chosen), strict=True), **limits)
     report["batch"] = all((np.asarray(a) == b).all() for a, b in zip(vars(groups).values(), vars(whole).values(), strict=True))
+    # Where a row goes depends on the lengths of rows that the other process has.
+    data = dataclasses.replace(
+        run.config.data, buckets=((int(np.median(whole.trunk_lengths)) + 1, config.data.max_completion),)
+    )
+    run = dataclasses.replace(run, config=dataclasses.replace(run.config, data=data))
+    order, shapes = buckets.arrange(whole.trunk_lengths + 1, whole.lengths.max(1), buckets.table(data), size, 2)
+    packed = packing.pack(run, chosen, size, micro_batches=2)
+    groups = distributed.fetch(packed.groups)
+    report["in buckets"] = packed.buckets == shapes and all(
+        bool((np.asarray(a) == b[order]).all()) for a, b in zip(vars(groups).values(), vars(whole).values(), strict=True)
+    )
     shown = [run.dataset.train[number] for number in numbers]
     prompts = [run.prompter.encode(c, r.order) for c, r in zip(shown, drawn, strict=True)]
     report["drawn"] = (

@@ -52,6 +52,11 @@ class Groups:
         """Int32[B G T]: the completions."""
         return self.inputs[:, :, 1:]
 
+    def cut(self, max_prompt: int, max_completion: int) -> "Groups":
+        """The same for shorter limits, which every prompt and completion must be within."""
+        first = self.trunk_tokens.shape[1] - (max_prompt - 1)
+        return self.replace(trunk_tokens=self.trunk_tokens[:, first:], inputs=self.inputs[:, :, : max_completion + 1])
+
 
 def padded_length(length: int) -> int:
     """The length that a sequence of `length` tokens is padded to, of few: a power of two, at least 16."""

@@ -46,6 +46,10 @@ class DataConfig:
     """Longest prompt in tokens, in any order of its responses; a longer one is reported and left out, never cut."""
     max_completion: int = bounded(84, 1, 1 << 24)
     """Longest completion in tokens, terminator included."""
+    buckets: tuple[tuple[int, int], ...] = bounded((), 2, 1 << 24, length=(0, 64), ascending=True)
+    """Smaller shapes for updates, (longest prompt, longest completion) each, in ascending order: a micro-batch is computed at
+    the one with the fewest slots that holds its rows, else at `max_prompt` and `max_completion`. All rows of a micro-batch
+    have one shape, so buckets save more, the more micro-batches (`accumulate`) a step has. Empty: one shape for all."""
     split: tuple[float, ...] = bounded((), 0, 1, length=(0, 3))
     """Fractions of the prompts of `train` that are for training, development and test, by a hash of the prompt: none is in two
     splits. Empty: all are for training. A split that gets 0 may have a source of its own."""
@@ -69,6 +73,9 @@ class DataConfig:
             ours, equals, theirs = field.partition("=")
             if not (ours and equals and theirs):
                 yield f"{prefix}fields: {field!r} does not say OURS=THEIRS, such as prompt=question"
+        for bucket in self.buckets:
+            if bucket[0] > self.max_prompt or bucket[1] > self.max_completion:
+                yield f"{prefix}buckets: {bucket} does not lie within {prefix}max_prompt and {prefix}max_completion"
         for name in ("split", "deduplicate", "decontaminate"):
             if getattr(self, name) and not self.train:
                 yield f"{prefix}{name}: is for files, but without {prefix}train the toy world is read"

@@ -25,6 +25,7 @@ from spct_jax.reward_models.bradley_terry import BradleyTerry
 from spct_jax.reward_models.cloud import Cloud, CloudOptions, Critic
 from spct_jax.reward_models.pairrm import PairRM
 from spct_jax.reward_models.scalar import ScalarModel
+from spct_jax.sampling import Usage
 from spct_jax.training import parameters, performance
 from spct_jax.training.context import Run
 
@@ -42,11 +43,11 @@ def run_evaluation(run: Run) -> dict[str, float]:
     held_out.keep(directory, comparisons, f"data.{config.split}")
     progress = directory / "progress.json"
     earlier = files.read_json(progress) if progress.exists() else {}
-    watch = performance.Stopwatch(earlier)
+    watch, usage = performance.Stopwatch(earlier), Usage(**earlier.get("usage", {}))
 
     for one in passes(run):
-        for _ in _run_pass(run, directory, comparisons, one):
-            files.write_json(progress, watch.read())
+        for _ in _run_pass(run, directory, comparisons, one, usage):
+            files.write_json(progress, watch.read() | {"usage": vars(usage)})
             memory.give_back()
             distributed.PREEMPTION.check()
     timing = watch.read()
@@ -58,7 +59,8 @@ def run_evaluation(run: Run) -> dict[str, float]:
         for sample in record["samples"]
     )
     busy = max(timing["seconds"] - timing["compile_seconds"], 1e-9)
-    return {**timing, "steps": len(passes(run)), "tokens": tokens, "tokens_per_second": tokens / busy}
+    steps, speed = len(passes(run)), tokens / busy
+    return {**timing, "steps": steps, "tokens": tokens, "tokens_per_second": speed, "padding": usage.padding}
 
 
 def check(run: Run) -> None:
@@ -126,7 +128,7 @@ def options_for(run: Run, one: Pass) -> Options:
     return dataclasses.replace(options, batch_size=max(rows, layout.batch_shards))
 
 
-def _run_pass(run: Run, directory: pathlib.Path, comparisons: Sequence[Comparison], one: Pass) -> Iterator[None]:
+def _run_pass(run: Run, directory: pathlib.Path, comparisons: Sequence[Comparison], one: Pass, usage: Usage) -> Iterator[None]:
     """Draws and writes k verdicts of every comparison; yields now and then."""
     target, partial = directory / f"{one.name}.jsonl", directory / f"{one.name}.partial.jsonl"
     if distributed.agree(target.exists()):
@@ -134,7 +136,7 @@ def _run_pass(run: Run, directory: pathlib.Path, comparisons: Sequence[Compariso
 
     with Appended(partial) as file:
         left = comparisons[file.lines :]
-        outcomes = (_scored if one.stage in BASELINES else _judged)(run, one, left)
+        outcomes = _scored(run, one, left) if one.stage in BASELINES else _judged(run, one, left, usage)
         bar = tqdm.tqdm(
             outcomes, one.name, len(comparisons), initial=file.lines, unit="problem", disable=not distributed.is_first()
         )
@@ -154,10 +156,10 @@ def _model(run: Run, stage: str) -> Model:
     return Model(parameters.for_sampling(run, params), run.model, run.prompter)
 
 
-def _judged(run: Run, one: Pass, comparisons: Sequence[Comparison]) -> Iterator[Verdict | InputError]:
+def _judged(run: Run, one: Pass, comparisons: Sequence[Comparison], usage: Usage) -> Iterator[Verdict | InputError]:
     """What a policy says of each comparison."""
     models = Models(run.rollout_layout, _model(run, one.stage), _model(run, "meta_rm") if one.guided else None)
-    return Scheduler(models, options_for(run, one)).run(comparisons)
+    return Scheduler(models, options_for(run, one), usage).run(comparisons)
 
 
 def _scored(run: Run, one: Pass, comparisons: Sequence[Comparison]) -> Iterator[Verdict]:

@@ -58,15 +58,15 @@ class Scheduler:
       usage: tokens, prefills and decode slots so far.
     """
 
-    def __init__(self, models: Models, options: Options):
-        """Prepares a pass; InputError if the models have too few positions for the options."""
+    def __init__(self, models: Models, options: Options, usage: Usage | None = None):
+        """Prepares a pass, which adds to `usage`; InputError if the models have too few positions for the options."""
         options = options.for_model(models.policy.config)
         if models.meta is not None:
             options.for_model(models.meta.config)
         template = models.policy.prompter.template if options.mode == "scores" else models.policy.prompter.choice
         if options.share_principles and not template.principles:
             raise InputError(f"share_principles: template {template.name!r} has no part for principles")
-        self.usage = Usage()
+        self.usage = usage or Usage()
         self._models, self._options, self._prompter = models, options, models.policy.prompter
         self._rescorer = Rescorer(models, options)
         self._warning = UnreadableWarning(options, models.knows_templates)

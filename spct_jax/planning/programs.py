@@ -17,7 +17,7 @@ from spct_jax.models import flops
 from spct_jax.sampling import SamplingParams, Shape
 from spct_jax.sampling.engine_programs import engine_programs
 from spct_jax.sharding import logical
-from spct_jax.training import context, grpo, meta, mixture, optimizers, parameters, sft
+from spct_jax.training import buckets, context, grpo, meta, mixture, optimizers, parameters, sft
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,6 +59,7 @@ class _Setting:
         )
         self.reference = jax.eval_shape(functools.partial(logical.cast, dtype=config.rl.ref_dtype), self.params)
         self.trunk, self.time = config.data.max_prompt - 1, config.data.max_completion
+        self.table = buckets.table(config.data)
         learner = self.state("rl")
         self.state_bytes = sharding.bytes_per_device(learner, self.layout.state(learner))
         self.params_bytes = sharding.bytes_per_device(self.params, self.layout.params(self.params))
@@ -129,7 +130,8 @@ def _rft(setting: _Setting) -> Planned:
     def lower():
         batch = tuple(setting.groups(rows, size) for size, (rows, _) in shapes.items())
         state, micro_batches = setting.state("rft"), tuple(count for _, count in shapes.values())
-        return sft.make_step(setting.layout, state, config.model, setting.optimizer("rft"), micro_batches).lower(state, batch)
+        step = sft.make_step(setting.layout, state, config.model, setting.optimizer("rft"), micro_batches, setting.table)
+        return step.lower(state, batch)
 
     return Planned(
         lower,
@@ -151,7 +153,7 @@ def _learning(setting: _Setting) -> dict[str, Planned]:
 
         def lower():
             state = setting.state(stage)
-            step = make_step(layout, state, model, setting.optimizer(stage), chosen.accumulate)
+            step = make_step(layout, state, model, setting.optimizer(stage), chosen.accumulate, setting.table)
             return step.lower(state, *batch_of(setting.groups(rows, group)))
 
         arithmetic = flops.update(model, rows, group, trunk, length, logits=logits)
@@ -168,7 +170,7 @@ def _learning(setting: _Setting) -> dict[str, Planned]:
 
     def lower_reference():
         groups = setting.groups(config.rl.batch_size, G)
-        score = grpo.make_reference(layout, setting.reference, model, config.rl.accumulate)
+        score = grpo.make_reference(layout, setting.reference, model, config.rl.accumulate, setting.table)
         return score.lower(setting.reference, groups, number(()))
 
     scored, drawn = config.rl.batch_size, config.rejection.samples

@@ -39,11 +39,21 @@ class Usage:
     """Decode slots times decode steps."""
     prefills: int = 0
     """Trunks computed."""
+    trunk_tokens: int = 0
+    """Tokens of these trunks."""
+    trunk_slots: int = 0
+    """Slots that trunks were computed in, empty rows included."""
 
     @property
     def useful_share(self) -> float:
         """Share of slots, over all steps, that drew a token."""
         return self.tokens / self.slot_steps if self.slot_steps else 1.0
+
+    @property
+    def padding(self) -> float:
+        """Share of the slots of trunks and branches that held no token."""
+        computed = self.trunk_slots + self.slot_steps
+        return 1 - (self.trunk_tokens + self.tokens) / computed if computed else 0.0
 
 
 @dataclasses.dataclass(eq=False)
@@ -259,6 +269,8 @@ class Engine:
         trunks = self._programs.prefill(self._params, *self._layout.split((tokens, lengths)))
         self._read = trunks, collections.deque(enumerate(chosen))
         self.usage.prefills += len(chosen)
+        self.usage.trunk_tokens += int(lengths.sum())
+        self.usage.trunk_slots += tokens.size
 
     def _insert(self, admitted: list) -> None:
         """Copies the admitted trunks, each a (row, trunk slot, number), into their slots."""

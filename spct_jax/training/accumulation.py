@@ -3,7 +3,7 @@
 Micro-batch m of `count` has rows m, m + count, .. of the batch, so that rows stay on the device that has them.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -12,10 +12,13 @@ import optax
 from optax.microbatching import AccumulationType, Accumulator
 
 from spct_jax.sharding import logical
+from spct_jax.training.buckets import Bucket, at_smallest
 from spct_jax.training.metrics import Metrics, merge
 
 
-def accumulate(loss: Callable, params: Any, batch: Any, micro_batches: int = 1, onto: Any = None) -> tuple[Any, Metrics, Any]:
+def accumulate(
+    loss: Callable, params: Any, batch: Any, micro_batches: int = 1, onto: Any = None, buckets: Sequence[Bucket] = ()
+) -> tuple[Any, Metrics, Any]:
     """Gradients of a loss over a batch, computed one micro-batch at a time.
 
     Args:
@@ -24,11 +27,12 @@ def accumulate(loss: Callable, params: Any, batch: Any, micro_batches: int = 1, 
       batch: a tree of arrays with B as first axis.
       micro_batches: how many; divides B.
       onto: gradients, such as those of a batch of another shape, that these are added to.
+      buckets: shapes that micro-batches are computed at, see `buckets.at_smallest`; () for that of the batch.
 
     Returns:
       (gradients in the parameters' dtype, split as the parameters are, the metrics, the rest of all micro-batches).
     """
-    grad = jax.grad(loss, has_aux=True)
+    grad = at_smallest(jax.grad(loss, has_aux=True), buckets)
     if micro_batches == 1:
         total, (metrics, rest) = grad(params, batch)
         return logical.constrain_params(total if onto is None else jax.tree.map(jnp.add, onto, total)), metrics, rest

@@ -1,5 +1,6 @@
 """Rule-based online RL with GRPO (paper Eq. 11 and 15), every group on one trunk."""
 
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -21,10 +22,12 @@ from spct_jax.grm.prompts import Rollout
 from spct_jax.models import flops
 from spct_jax.models.config import ModelConfig
 from spct_jax.sharding import Layout, bytes_per_device, logical
-from spct_jax.training import accumulation, loop, optimizers, packing, parameters, performance, rejection, rollout
+from spct_jax.training import accumulation, buckets, loop, optimizers, packing, parameters, performance, rejection, rollout
+from spct_jax.training.buckets import Bucket
 from spct_jax.training.context import Run
 from spct_jax.training.group_logprobs import completion_mask, group_logprobs
 from spct_jax.training.metrics import Max, Mean, Metrics, Percentile, merge
+from spct_jax.training.packing import Packed
 
 
 def group_advantages(rewards: Num[np.ndarray, "B G"]) -> Float[np.ndarray, "B G"]:
@@ -48,6 +51,12 @@ class GRPOBatch:
     """Under the fixed reference policy, at the rollout temperature."""
     sampler_logprobs: Float[Array | np.ndarray, "B G T"]
     """As the sampler reported them; the metric `sampler_drift` says how far the trainer's differ."""
+
+    def cut(self, max_prompt: int, max_completion: int) -> "GRPOBatch":
+        """The same for shorter limits, which every prompt and completion must be within."""
+        logprobs = {name: getattr(self, name) for name in ("old_logprobs", "ref_logprobs", "sampler_logprobs")}
+        logprobs = {name: None if x is None else x[..., :max_completion] for name, x in logprobs.items()}
+        return self.replace(groups=self.groups.cut(max_prompt, max_completion), **logprobs)
 
 
 @flax.struct.dataclass
@@ -105,19 +114,28 @@ def grpo_loss(
         "ratio_max": Max((ratio * mask).max()),
         "sampler_drift": Max(drift.max() if batch.old_logprobs is None else 0.0),
         "length": Mean(tokens, sequences),
+        "padding": buckets.padding(groups),
     }
     return loss, (metrics, logprobs)
 
 
 def grpo_gradients(
-    params: Any, batch: GRPOBatch, hyperparameters: GRPOHyperparameters, *, config: ModelConfig, micro_batches: int = 1
+    params: Any,
+    batch: GRPOBatch,
+    hyperparameters: GRPOHyperparameters,
+    *,
+    config: ModelConfig,
+    micro_batches: int = 1,
+    table: Sequence[Bucket] = (),
 ) -> tuple[Any, Metrics, Float[Array, "B G T"]]:
-    """Gradients of `grpo_loss`, its metrics, and the policy's log-probabilities."""
+    """Gradients of `grpo_loss`, its metrics, and the policy's log-probabilities; `table`: of length buckets."""
+    T = batch.groups.targets.shape[-1]
 
     def loss(params, batch):
-        return grpo_loss(params, config, batch, hyperparameters, micro_batches)
+        value, (metrics, logprobs) = grpo_loss(params, config, batch, hyperparameters, micro_batches)
+        return value, (metrics, buckets.lengthen(logprobs, T))
 
-    gradients, metrics, logprobs = accumulation.accumulate(loss, params, batch, micro_batches)
+    gradients, metrics, logprobs = accumulation.accumulate(loss, params, batch, micro_batches, buckets=table)
     return gradients, metrics | {"gradient_norm": Mean(optax.tree.norm(gradients), 1.0)}, logprobs
 
 
@@ -127,6 +145,7 @@ def make_step(
     model: ModelConfig,
     optimizer: optax.GradientTransformation,
     micro_batches: int = 1,
+    table: Sequence[Bucket] = (),
 ) -> Callable:
     """The update, compiled when it is first called.
 
@@ -137,7 +156,7 @@ def make_step(
     def step(state, batch, hyperparameters):
         with layout.constraints():
             gradients, metrics, logprobs = grpo_gradients(
-                state.params, batch, hyperparameters, config=model, micro_batches=micro_batches
+                state.params, batch, hyperparameters, config=model, micro_batches=micro_batches, table=table
             )
             return train_state.apply_gradients(state, gradients, optimizer), metrics, logprobs
 
@@ -147,7 +166,9 @@ def make_step(
     )
 
 
-def make_reference(layout: Layout, params: Any, model: ModelConfig, micro_batches: int = 1) -> Callable:
+def make_reference(
+    layout: Layout, params: Any, model: ModelConfig, micro_batches: int = 1, table: Sequence[Bucket] = ()
+) -> Callable:
     """The reference policy's log-probabilities, compiled when first called: (params, groups, temperature) -> Float32[B G T].
 
     They are computed in as many micro-batches as the update, so that memory that is enough for the update is enough for them.
@@ -155,12 +176,14 @@ def make_reference(layout: Layout, params: Any, model: ModelConfig, micro_batche
     """
 
     def reference_logprobs(params, groups, temperature):
-        def score(groups):
-            return group_logprobs(params, model, groups, temperature)[0]
+        B, _, T = groups.targets.shape
+
+        def score(params, groups):
+            return buckets.lengthen(group_logprobs(params, model, groups, temperature)[0], T)
 
         with layout.constraints():
-            rows = groups.lengths.shape[0] // micro_batches
-            return optax.microbatch(score, 0, rows if micro_batches > 1 else None, AccumulationType.CONCAT)(groups)
+            rows = B // micro_batches if micro_batches > 1 else None
+            return optax.microbatch(buckets.at_smallest(score, table), 1, rows, AccumulationType.CONCAT)(params, groups)
 
     rows = layout.sharding("batch")
     return jax.jit(reference_logprobs, in_shardings=(layout.params(params), rows, layout.replicated), out_shardings=rows)
@@ -175,21 +198,22 @@ def run_rl(run: Run) -> dict[str, float]:
     read = bytes_per_device(drawn_with, run.rollout_layout.params(drawn_with))
     hyperparameters = GRPOHyperparameters(config.kl_beta, config.clip, config.temperature)
     state = loop.abstract_state(run, "rl", optimizer)
-    train_step = make_step(run.layout, state, run.model, optimizer, config.accumulate)
-    reference_logprobs = make_reference(run.layout, reference, run.model, config.accumulate)
+    table = buckets.table(run.config.data)
+    train_step = make_step(run.layout, state, run.model, optimizer, config.accumulate, table)
+    reference_logprobs = make_reference(run.layout, reference, run.model, config.accumulate, table)
 
     def update(state, step):
         logged, numbers = rollout.read_log(run, step), batch_of(run, problems, step)
         drawn, sampler_logprobs = logged or rollout.roll_out(run, state.params, numbers, step)
         examples = [packing.example_of(run, number, r) for number, r in zip(numbers, drawn, strict=True)]
-        groups = packing.pack(run, examples, config.group_size)
+        packed = packing.pack(run, examples, config.group_size, micro_batches=config.accumulate)
         given = np.array([[rewards.reward(s, r.truth) for s in r.scores] for r in drawn])
         batch = GRPOBatch(
-            groups=groups,
-            advantages=run.layout.split(group_advantages(given)),
+            groups=packed.groups,
+            advantages=run.layout.split(group_advantages(given)[packed.order]),
             old_logprobs=None,
-            ref_logprobs=reference_logprobs(reference, groups, config.temperature),
-            sampler_logprobs=run.layout.split(sampler_logprobs),
+            ref_logprobs=reference_logprobs(reference, packed.groups, config.temperature),
+            sampler_logprobs=run.layout.split(sampler_logprobs[packed.order]),
         )
         metrics = {}
         for _ in range(config.updates_per_rollout):
@@ -200,8 +224,8 @@ def run_rl(run: Run) -> dict[str, float]:
             state=state,
             metrics=metrics | outcome_metrics(drawn, given),
             ids=[r.id for r in drawn],
-            tokens=groups.lengths.sum(),
-            roofline_seconds=0.0 if logged else roofline_seconds(run, drawn, read),
+            tokens=packed.groups.lengths.sum(),
+            roofline_seconds=0.0 if logged else roofline_seconds(run, drawn, packed, read),
         )
 
     parameters.describe(run, "rl")
@@ -221,7 +245,7 @@ def outcome_metrics(drawn: Sequence[Rollout], given: Num[np.ndarray, "B G"]) -> 
     }
 
 
-def roofline_seconds(run: Run, drawn: list[Rollout], read: int) -> float:
+def roofline_seconds(run: Run, drawn: list[Rollout], packed: Packed, read: int) -> float:
     """The minimum time of a step that drew these, 0 where it is not known: rollout, reference and updates in sequence.
 
     In each of the `rl.rollout_parts`, every decoding step up to the longest completion reads the parameters once, `read` bytes
@@ -231,12 +255,12 @@ def roofline_seconds(run: Run, drawn: list[Rollout], read: int) -> float:
     rows, G = len(drawn) // config.rollout_parts, config.group_size
     lengths = [max(map(len, r.completions)) for r in drawn]
     tokens = sum(max(lengths[start : start + rows]) for start in range(0, len(drawn), rows))
-    shape = len(drawn), G, trunk, run.limits.max_completion
+    scored, learned = (packed.arithmetic(functools.partial(cost, model)) for cost in (flops.forward, flops.update))
     return (
         performance.roofline_seconds(run.rollout_layout, flops.prefill(model, len(drawn), trunk))
         + tokens * performance.roofline_seconds(run.rollout_layout, flops.decode(model, rows * G, trunk), read)
-        + performance.roofline_seconds(run.layout, flops.forward(model, *shape))
-        + config.updates_per_rollout * performance.roofline_seconds(run.layout, flops.update(model, *shape))
+        + performance.roofline_seconds(run.layout, scored)
+        + config.updates_per_rollout * performance.roofline_seconds(run.layout, learned)
     )
 
 

@@ -6,7 +6,7 @@ of one trunk here too.
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -23,7 +23,8 @@ from spct_jax.models import flops, heads
 from spct_jax.models.config import ModelConfig
 from spct_jax.reward_models.scalar import scalar_rewards
 from spct_jax.sharding import Layout
-from spct_jax.training import accumulation, grpo, loop, optimizers, packing, parameters, performance, rejection
+from spct_jax.training import accumulation, buckets, grpo, loop, optimizers, packing, parameters, performance, rejection
+from spct_jax.training.buckets import Bucket
 from spct_jax.training.context import Run
 from spct_jax.training.metrics import Mean, Metrics
 
@@ -49,21 +50,28 @@ def meta_loss(
         "loss": Mean(loss * total, count),
         "accuracy": Mean(right.sum(), count),
         "branch_slots_used": Mean(count, float(present.size), in_summary=True),
+        "padding": buckets.padding(groups),
     }
     return loss, metrics
 
 
 def meta_gradients(
-    params: Any, groups: Groups, labels: Float[Array | np.ndarray, "B G"], *, config: ModelConfig, micro_batches: int = 1
+    params: Any,
+    groups: Groups,
+    labels: Float[Array | np.ndarray, "B G"],
+    *,
+    config: ModelConfig,
+    micro_batches: int = 1,
+    table: Sequence[Bucket] = (),
 ) -> tuple[Any, Metrics]:
-    """Gradients of `meta_loss` and its metrics, computed one micro-batch at a time."""
+    """Gradients of `meta_loss` and its metrics, computed one micro-batch at a time; `table`: of length buckets."""
     total = (groups.lengths > 0).astype(jnp.float32).sum()
 
     def loss(params, rows):
         value, metrics = meta_loss(params, config, *rows, total)
         return value, (metrics, None)
 
-    gradients, metrics, _ = accumulation.accumulate(loss, params, (groups, labels), micro_batches)
+    gradients, metrics, _ = accumulation.accumulate(loss, params, (groups, labels), micro_batches, buckets=table)
     return gradients, metrics | {"gradient_norm": Mean(optax.tree.norm(gradients), 1.0)}
 
 
@@ -73,6 +81,7 @@ def make_step(
     model: ModelConfig,
     optimizer: optax.GradientTransformation,
     micro_batches: int = 1,
+    table: Sequence[Bucket] = (),
 ) -> Callable:
     """The update, compiled when it is first called: (state, groups, labels Float32[B G]) -> (state, metrics).
 
@@ -81,7 +90,9 @@ def make_step(
 
     def step(state, groups, labels):
         with layout.constraints():
-            gradients, metrics = meta_gradients(state.params, groups, labels, config=model, micro_batches=micro_batches)
+            gradients, metrics = meta_gradients(
+                state.params, groups, labels, config=model, micro_batches=micro_batches, table=table
+            )
             return train_state.apply_gradients(state, gradients, optimizer), metrics
 
     split, rows = layout.state(state), layout.sharding("batch")
@@ -96,7 +107,11 @@ def run_meta_rm(run: Run) -> dict[str, float]:
     examples = examples_of(run)
     group_size = max(example.size for example, _ in examples)
     state = loop.abstract_state(run, "meta_rm", optimizer)
-    train_step = make_step(run.layout, state, run.model, optimizer, config.accumulate)
+    train_step = make_step(run.layout, state, run.model, optimizer, config.accumulate, buckets.table(run.config.data))
+
+    def cost(rows, group, trunk, time):
+        # The score is read after the last token.
+        return flops.update(run.model, rows, group, trunk, time + 1, logits=False)
 
     def make_params():
         head = heads.init_score_head(run.model, run.key("meta_rm"))
@@ -109,16 +124,14 @@ def run_meta_rm(run: Run) -> dict[str, float]:
         labels = np.zeros((len(chosen), group_size), np.float32)
         for row, values in zip(labels, right, strict=True):
             row[: len(values)] = values
-        groups = packing.pack(run, rows, group_size)
-        state, metrics = train_step(state, groups, run.layout.split(labels))
-        trunk, time = run.limits.max_prompt - 1, run.limits.max_completion
-        arithmetic = flops.update(run.model, len(chosen), group_size, trunk, time + 1, logits=False)
+        packed = packing.pack(run, rows, group_size, micro_batches=config.accumulate)
+        state, metrics = train_step(state, packed.groups, run.layout.split(labels[packed.order]))
         return loop.StepResult(
             state=state,
             metrics=metrics,
             ids=[row.id for row in rows],
-            tokens=groups.lengths.sum(),
-            roofline_seconds=performance.roofline_seconds(run.layout, arithmetic),
+            tokens=packed.groups.lengths.sum(),
+            roofline_seconds=performance.roofline_seconds(run.layout, packed.arithmetic(cost)),
         )
 
     parameters.describe(run, "meta_rm")

@@ -25,7 +25,7 @@ from spct_jax.models.config import ModelConfig
 from spct_jax.reward_models.scalar import Example, scalar_rewards
 from spct_jax.rounding import ceil_div
 from spct_jax.sharding import Layout
-from spct_jax.training import accumulation, loop, optimizers, parameters, performance
+from spct_jax.training import accumulation, buckets, loop, optimizers, parameters, performance
 from spct_jax.training.config import PreferenceConfig
 from spct_jax.training.context import Run
 from spct_jax.training.metrics import Mean, Metrics
@@ -75,6 +75,7 @@ def preference_loss(
         "accuracy": Mean(((margin > 0) * present).sum(), count),
         "margin": Mean((margin * present).sum(), count),
         "branch_slots_used": Mean((groups.lengths > 0).sum(), float(groups.lengths.size), in_summary=True),
+        "padding": buckets.padding(groups),
     }
     return loss, metrics
 

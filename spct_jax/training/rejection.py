@@ -20,6 +20,7 @@ from spct_jax.data import draws
 from spct_jax.data.batches import Example
 from spct_jax.grm import rewards
 from spct_jax.grm.prompts import Rollout
+from spct_jax.sampling import Usage
 from spct_jax.training import packing, parameters, performance, rollout
 from spct_jax.training.context import Run
 
@@ -117,11 +118,13 @@ def draw(run: Run, *sets: SampleSet) -> dict[str, float]:
     """Draws sets of one stage, one batch of comparisons at a time; batches whose files exist are not drawn again.
 
     Returns:
-      {"seconds", "compile_seconds"} it took, restarts included.
+      {"seconds", "compile_seconds"} it took, restarts included, and "padding": the share of the sampler's slots, of trunks and
+      of branches, that held no token.
     """
     stage = sets[0].stage
     progress = run.workdir / stage / "progress.json"
-    watch = performance.Stopwatch(files.read_json(progress) if progress.exists() else {})
+    earlier = files.read_json(progress) if progress.exists() else {}
+    watch, usage = performance.Stopwatch(earlier), Usage(**earlier.get("usage", {}))
     params = None
     for start, numbers in tqdm.tqdm(
         [*comparison_batches(run)], f"{stage} draws", unit="batch", disable=not distributed.is_first()
@@ -132,11 +135,11 @@ def draw(run: Run, *sets: SampleSet) -> dict[str, float]:
                 continue
             if params is None:
                 params = parameters.for_sampling(run, parameters.policy_before(run, stage))
-            rollout.write(path, _draw(run, params, samples, chosen) if chosen else [])
-            files.write_json(progress, watch.read())
+            rollout.write(path, _draw(run, params, samples, chosen, usage) if chosen else [])
+            files.write_json(progress, watch.read() | {"usage": vars(usage)})
         distributed.PREEMPTION.check()
     distributed.barrier(f"{stage} draws")
-    return watch.read()
+    return watch.read() | {"padding": usage.padding}
 
 
 def comparison_batches(run: Run) -> Iterator[tuple[int, list[int]]]:
@@ -155,7 +158,7 @@ def rollouts_by_comparison(run: Run) -> Iterator[tuple[int, Rollout, Rollout | N
         yield number, plain, next(told, (number, None))[1] if run.dataset.responses[number] > 1 else None
 
 
-def _draw(run: Run, params: Any, samples: SampleSet, numbers: list[int]) -> list[Rollout]:
+def _draw(run: Run, params: Any, samples: SampleSet, numbers: list[int], usage: Usage) -> list[Rollout]:
     config = run.config.rejection
     return rollout.draw(
         run,
@@ -167,6 +170,7 @@ def _draw(run: Run, params: Any, samples: SampleSet, numbers: list[int]) -> list
         temperature=config.temperature,
         index=samples.index,
         hinted=samples.hinted,
+        usage=usage,
     )[0]
 
 

@@ -20,7 +20,7 @@ from spct_jax.data.jsonl import read_jsonl, write_jsonl
 from spct_jax.errors import InputError
 from spct_jax.grm import orders
 from spct_jax.grm.prompts import Rollout
-from spct_jax.sampling import Engine, Request, SamplingParams, Shape
+from spct_jax.sampling import Engine, Request, SamplingParams, Shape, Usage
 from spct_jax.training import parameters
 from spct_jax.training.context import Run
 
@@ -36,6 +36,7 @@ def draw(
     temperature: float,
     index: int = 0,
     hinted: bool = False,
+    usage: Usage | None = None,
 ) -> tuple[list[Rollout], Float[np.ndarray, "B G T"]]:
     """Draws completions of B training comparisons, each shown in an order of its own.
 
@@ -51,6 +52,7 @@ def draw(
       temperature: 0, or less than 1e-5, is greedy.
       index: number of the draw; a comparison has another order in each draw.
       hinted: whether the prompt names the best response.
+      usage: a counter to add to.
 
     Returns:
       (B rollouts, the sampler's log-probabilities), the same on all processes.
@@ -72,7 +74,7 @@ def draw(
         return Request(row, prompts.get(row, [0]), keys[row], collections.deque(range(first, first + samples)))
 
     shape = Shape.of_groups(limits.max_prompt, limits.max_completion, rows, samples)
-    engine = Engine(layout, params, run.model, shape, SamplingParams(temperature, limits.stop_ids))
+    engine = Engine(layout, params, run.model, shape, SamplingParams(temperature, limits.stop_ids), usage)
     tokens = [[np.zeros(0, np.int32)] * samples for _ in numbers]
     logprobs = np.zeros((len(numbers), samples, limits.max_completion), np.float32)
     for start in starts:

@@ -1,7 +1,8 @@
 """Supervised fine-tuning on completions that share prompts: the cold start, and RFT on what rejection sampling kept."""
 
+import functools
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -15,7 +16,19 @@ from spct_jax.errors import InputError
 from spct_jax.models import flops
 from spct_jax.models.config import ModelConfig
 from spct_jax.sharding import Layout
-from spct_jax.training import accumulation, data, loop, mixture, optimizers, packing, parameters, performance, rejection
+from spct_jax.training import (
+    accumulation,
+    buckets,
+    data,
+    loop,
+    mixture,
+    optimizers,
+    packing,
+    parameters,
+    performance,
+    rejection,
+)
+from spct_jax.training.buckets import Bucket
 from spct_jax.training.config import RFTConfig, SFTConfig
 from spct_jax.training.context import Run
 from spct_jax.training.group_logprobs import completion_mask, group_logprobs
@@ -39,12 +52,18 @@ def sft_loss(
         "loss": Mean(loss * total, tokens),
         "entropy": Mean((entropy * mask).sum(), tokens),
         "branch_slots_used": Mean((groups.lengths > 0).sum(), float(groups.lengths.size), in_summary=True),
+        "padding": buckets.padding(groups),
     }
     return loss, metrics
 
 
 def sft_gradients(
-    params: Any, batch: tuple[Groups, ...], *, config: ModelConfig, micro_batches: tuple[int, ...] = ()
+    params: Any,
+    batch: tuple[Groups, ...],
+    *,
+    config: ModelConfig,
+    micro_batches: tuple[int, ...] = (),
+    table: Sequence[Bucket] = (),
 ) -> tuple[Any, Metrics]:
     """Gradients of `sft_loss` over a batch and its metrics.
 
@@ -53,6 +72,7 @@ def sft_gradients(
       batch: one or several `Groups`, each with its own G; the loss is the mean over the tokens of all of them.
       config: the architecture.
       micro_batches: how many micro-batches each of them is split into; () is one each.
+      table: buckets that micro-batches are computed at; () for the shapes that they have.
     """
     total = sum(completion_mask(groups).sum() for groups in batch)
 
@@ -62,7 +82,7 @@ def sft_gradients(
 
     gradients, metrics = None, {}
     for groups, count in zip(batch, micro_batches or (1,) * len(batch), strict=True):
-        gradients, new, _ = accumulation.accumulate(loss, params, groups, count, gradients)
+        gradients, new, _ = accumulation.accumulate(loss, params, groups, count, gradients, table)
         metrics = merge(metrics, new) if metrics else new
     return gradients, metrics | {"gradient_norm": Mean(optax.tree.norm(gradients), 1.0)}
 
@@ -73,6 +93,7 @@ def make_step(
     model: ModelConfig,
     optimizer: optax.GradientTransformation,
     micro_batches: tuple[int, ...] = (),
+    table: Sequence[Bucket] = (),
 ) -> Callable:
     """The update, compiled when it is first called: (state, a tuple of `Groups`, each with its own G) -> (state, metrics).
 
@@ -81,7 +102,7 @@ def make_step(
 
     def step(state, batch):
         with layout.constraints():
-            gradients, metrics = sft_gradients(state.params, batch, config=model, micro_batches=micro_batches)
+            gradients, metrics = sft_gradients(state.params, batch, config=model, micro_batches=micro_batches, table=table)
             return train_state.apply_gradients(state, gradients, optimizer), metrics
 
     split = layout.state(state)
@@ -95,22 +116,22 @@ def train(run: Run, stage: str, config: SFTConfig | RFTConfig, judging: Pool, ge
     optimizer = optimizers.make(config.optimizer, config.steps)
     mixed = mixture.Mixture(run.config.seed, stage, config.batch_size, config.general_fraction, judging, general)
     shapes = mixture.shapes(mixed.rows, config.batch_size, config.accumulate, run.layout.batch_shards)
-    trunk, time = run.limits.max_prompt - 1, run.limits.max_completion
-    arithmetic = sum(flops.update(run.model, rows, size, trunk, time) for size, (rows, _) in shapes.items())
-    roofline_seconds = performance.roofline_seconds(run.layout, arithmetic)
     state = loop.abstract_state(run, stage, optimizer)
-    train_step = make_step(run.layout, state, run.model, optimizer, tuple(count for _, count in shapes.values()))
+    counts, table = tuple(count for _, count in shapes.values()), buckets.table(run.config.data)
+    train_step = make_step(run.layout, state, run.model, optimizer, counts, table)
+    cost = functools.partial(flops.update, run.model)
 
     def update(state, step):
         examples = mixed.batch(step)
-        batch = tuple(packing.pack(run, examples[size], size, rows) for size, (rows, _) in shapes.items())
+        packed = [packing.pack(run, examples[size], size, rows, count) for size, (rows, count) in shapes.items()]
+        batch = tuple(p.groups for p in packed)
         state, metrics = train_step(state, batch)
         return loop.StepResult(
             state=state,
             metrics=metrics,
             ids=[e.id for size in shapes for e in examples[size]],
             tokens=sum(groups.lengths.sum() for groups in batch),
-            roofline_seconds=roofline_seconds,
+            roofline_seconds=performance.roofline_seconds(run.layout, sum(p.arithmetic(cost) for p in packed)),
         )
 
     parameters.describe(run, stage)

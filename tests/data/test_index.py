@@ -250,7 +250,7 @@ def test_two_processes_parse_every_line_once_and_then_only_those_of_their_rows(t
 def test_what_two_processes_make_of_their_parts_is_whole(two_processes):
     reports, directory = two_processes
     for report in reports:
-        assert report["restart"] and report["batch"] and report["drawn"]
+        assert report["restart"] and report["batch"] and report["in buckets"] and report["drawn"]
         assert report["skipped"] == {"completion too long": 2}
     read = json.loads((directory / "run" / "data.json").read_text())
     found = read[str(directory / "train.jsonl")]

@@ -250,7 +250,11 @@ def test_nine_slots_in_ten_are_busy_on_a_realistic_stream(monkeypatch, samples):
 def test_a_short_queue_is_spread_over_the_rows():
     made = engine()
     made.run(requests([3], samples=12))
-    assert made.usage.prefills > 1  # one row of three branches would have taken four times as long
+    usage = made.usage
+    assert usage.prefills > 1  # one row of three branches would have taken four times as long
+    assert usage.trunk_tokens == usage.prefills * (len(PROMPTS[3]) - 1) <= usage.trunk_slots
+    computed = usage.trunk_slots + usage.slot_steps
+    assert usage.padding == pytest.approx(1 - (usage.trunk_tokens + usage.tokens) / computed) and 0 < usage.padding < 1
     assert drawn(made, requests()) == all_completions()
 
 

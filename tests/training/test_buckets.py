@@ -1,0 +1,106 @@
+"""Length buckets: where rows go, and that an update is the same but for the slots that it computes."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import sharded
+
+from spct_jax import config as config_lib
+from spct_jax import sharding
+from spct_jax.data.config import DataConfig
+from spct_jax.errors import InputError
+from spct_jax.training import buckets, grpo, metrics
+
+TABLE = ((12, 30), (20, 38), (sharded.P, sharded.T))
+RNG = np.random.default_rng(0)
+
+
+def test_the_table_ends_with_the_shape_that_holds_everything():
+    data = DataConfig(max_prompt=100, max_completion=50)
+    assert buckets.table(data) == ()
+    assert buckets.table(dataclasses.replace(data, buckets=((40, 20), (60, 10)))) == ((40, 20), (60, 10), (100, 50))
+
+
+def test_a_bucket_outside_the_limits_is_named():
+    config = config_lib.tiny()
+    config.data.buckets = ((40, 20), (200, 10))
+    with pytest.raises(
+        InputError, match=r"config\.data\.buckets: \(200, 10\) does not lie within config\.data\.max_prompt and"
+    ):
+        config_lib.validate(config)
+
+
+def test_rows_of_like_lengths_share_a_micro_batch():
+    prompts, completions = np.array([9, 3, 20, 4, 8, 2, 9, 1]), np.array([5, 2, 9, 3, 9, 1, 5, 1])
+    order, chosen = buckets.arrange(prompts, completions, ((4, 3), (10, 6), (20, 10)), group_size=2, micro_batches=4)
+    # (20, 9) and (8, 9) need the largest; (9, 5) twice the middle one; of the four small ones two and two are together.
+    assert chosen == [(20, 10), (10, 6), (4, 3), (4, 3)]
+    np.testing.assert_array_equal(order.reshape(2, 4).T, [[2, 4], [0, 6], [1, 3], [5, 7]])
+
+
+def test_a_micro_batch_that_nothing_more_fits_into_takes_a_larger_bucket():
+    """A long prompt and a long completion: neither fits into the bucket of the other."""
+    order, chosen = buckets.arrange(np.array([10, 2]), np.array([2, 10]), ((2, 10), (10, 2), (10, 10)), 1, 1)
+    assert chosen == [(10, 10)] and sorted(order) == [0, 1]
+
+
+@pytest.mark.parametrize("micro_batches", [1, 3, 8, 24])
+@pytest.mark.parametrize("group_size", [1, 4])
+def test_every_row_has_a_place_and_its_bucket_holds_it(micro_batches, group_size):
+    prompts, completions = RNG.integers(1, 41, 48), RNG.integers(0, 31, 48)
+    table = ((10, 30), (20, 8), (20, 16), (40, 4), (40, 30))
+    order, chosen = buckets.arrange(prompts, completions, table, group_size, micro_batches)
+    assert sorted(order) == list(range(48)) and set(chosen) <= set(table)
+    for m, (prompt, completion) in enumerate(chosen):
+        rows = order[m::micro_batches]
+        assert prompts[rows].max() <= prompt and completions[rows].max() <= completion
+
+
+def test_which_bucket_is_cheapest_depends_on_the_group():
+    """(8, 2) against (2, 4): with one branch the second has fewer slots, with four the first."""
+    for group_size, cheapest in ((1, (2, 4)), (4, (8, 2))):
+        assert buckets.arrange(np.array([2]), np.array([2]), ((2, 4), (8, 2), (9, 9)), group_size, 1)[1] == [cheapest]
+
+
+@pytest.fixture(scope="module")
+def update():
+    """Arguments of GRPO's gradients, in an order for four micro-batches, and the bucket of each of them."""
+    (batch,) = sharded.batch_of("rl")
+    groups = batch.groups
+    order, chosen = buckets.arrange(groups.trunk_lengths + 1, groups.lengths.max(1), TABLE, sharded.G, 4)
+    batch = jax.tree.map(lambda x: jnp.asarray(x[order]), batch)
+    return (sharded.params_of("rl"), batch, sharded.HYPERPARAMETERS), chosen
+
+
+def test_an_update_in_buckets_is_the_update_with_fewer_slots(update):
+    arguments, chosen = update
+    batch = arguments[1]
+    gradients = jax.jit(grpo.grpo_gradients, static_argnames=("config", "micro_batches", "table"))
+    options = {"config": sharded.config_of("rl"), "micro_batches": 4}
+    want, expected, logprobs = gradients(*arguments, **options)
+    got, found, seen = gradients(*arguments, **options, table=TABLE)
+    inside = np.arange(sharded.T) < np.asarray(batch.groups.lengths)[..., None]
+    np.testing.assert_allclose(np.asarray(seen)[inside], np.asarray(logprobs)[inside], atol=1e-5)
+    assert sharded.worst(got, want) < 1e-5
+    found, expected = metrics.compute(found), metrics.compute(expected)
+    computed = sum(sharded.B // 4 * buckets.slots(bucket, sharded.G) for bucket in chosen)
+    tokens = float(batch.groups.trunk_lengths.sum() + batch.groups.lengths.sum())
+    assert len({*chosen}) > 1
+    assert found.pop("padding") == pytest.approx(1 - tokens / computed)
+    whole = sharded.B * buckets.slots((sharded.P, sharded.T), sharded.G)
+    assert expected.pop("padding") == pytest.approx(1 - tokens / whole)
+    np.testing.assert_allclose([found[name] for name in expected], [*expected.values()], rtol=1e-5, atol=1e-6)
+
+
+def test_the_reference_scores_the_same_in_buckets(update):
+    (params, batch, _), _ = update
+    layout = sharding.make_layout(devices=jax.devices()[:1])
+    once, cut = (
+        np.asarray(grpo.make_reference(layout, params, sharded.config_of("rl"), 4, table)(params, batch.groups, 0.6))
+        for table in ((), TABLE)
+    )
+    inside = np.arange(sharded.T) < np.asarray(batch.groups.lengths)[..., None]
+    np.testing.assert_allclose(cut[inside], once[inside], atol=1e-5)
