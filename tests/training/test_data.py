@@ -15,6 +15,7 @@ from spct_jax.data.tokenizer import train_tokenizer
 from spct_jax.errors import InputError
 from spct_jax.grm.config import PromptConfig
 from spct_jax.grm.prompts import Prompter
+from spct_jax.training import provenance
 from spct_jax.training.context import Dataset, Run
 from spct_jax.training.data import drop_misfits, measure_comparison
 
@@ -84,3 +85,22 @@ def test_training_comparisons_with_other_numbers_of_responses_are_left_out_and_c
     assert kept.reports["train"].skipped == {"fewer or more responses than data.responses": 1}
     with pytest.raises(InputError, match=r"config\.data\.responses: no training comparison has 5 to 6 responses"):
         drop_misfits(run_of(prompter, tmp_path, shown, ("sft",), responses=(5, 6)))
+
+
+def test_a_run_depends_on_what_its_sources_are_taken_for(micro_config, tmp_path):
+    path = tmp_path / "x.jsonl"
+    path.write_text('{"prompt": "q", "chosen": "a", "rejected": "b"}\n')
+
+    def values(train, **more):
+        data = dataclasses.replace(micro_config.data, train=train, **more)
+        found = provenance.values(provenance.absolute(dataclasses.replace(micro_config, data=data)), tmp_path)
+        return {field: value for field, value in found.items() if field.startswith("data")}
+
+    base = values(f"pairs:{path}")
+    assert base == values(f"pairs:{tmp_path}/*.jsonl") == values(f"pairs:{path}", data_dir=str(tmp_path))
+    assert not any(field.startswith("data.toy") or field in ("data.data_dir", "data.fields") for field in base)
+    others = [values(f"math_pairs:{path}"), values(str(path)), values(f"pairs:{path}", fields=("prompt=q",)), values("toy:")]
+    assert all(other != base for other in others)
+    assert any(field.startswith("data.toy") for field in values(f"pairs:{path}", test="toy:"))
+    path.write_text('{"prompt": "r", "chosen": "a", "rejected": "b"}\n')
+    assert values(f"pairs:{path}") != base
