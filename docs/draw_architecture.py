@@ -10,17 +10,18 @@ from matplotlib.patches import FancyBboxPatch
 
 LAYERS = [
     [("errors, field_bounds, rounding, digests, files, locks, append_only", "distributed, hardware, memory, config.py", 4)],
-    [("data", "comparisons, files of them,\ntokens, batches", 2), ("sharding", "which device holds what", 2)],
+    [("data", "comparisons; layouts of public data sets,\nformats of files; tokens, batches", 2),
+     ("sharding", "which device holds what", 2)],
     [("grm", "prompts, parsing, rewards, votes, orders", 2), ("models", "the decoder, as one trunk and many branches", 2)],
     [("toy", "the world of the\ntiny experiment", 1), ("checkpoints", "models on disk,\none file per family", 1),
      ("sampling", "one kernel, one engine", 2)],
     [("reward_models", "numbers for responses and critiques", 4)],
     [("judging", "k critiques of a comparison become a verdict", 4)],
-    [("training", "sft, rejection, rft, rl, meta_rm: one file each", 4)],
+    [("training", "sft, rejection, rft, rl, meta_rm, the baselines: one file each", 4)],
     [("evaluation", "benchmarks, one file each; accuracy, intervals", 4)],
     [("reporting", "what people read", 2), ("planning", "what a TPU slice would need", 2)],
     [("pipeline", "all stages in order", 4)],
-    [("train", "", 1), ("judge", "", 1), ("convert", "", 1), ("plan", "", 1)],
+    [(name, "", 4 / 6) for name in ("data", "train", "judge", "evaluate", "convert", "plan")],
 ]  # fmt: skip
 """From the bottom up; each box with what it is and its width. A box imports boxes below it, never above."""
 COLOURS = (
