@@ -2,7 +2,6 @@
 
     python -m spct_jax.train --workdir=runs/tiny                                         # the default is this experiment
     python -m spct_jax.train --workdir=runs/tiny_no_kl --config=experiments/tiny.py:no_kl  # an ablation
-
     python -m spct_jax.train --workdir=runs/tiny_btrm --config=experiments/tiny.py:btrm    # a baseline
 
 Baselines, the rows of the paper's Table 2: `grm` (no meta RM), `rft_only`, `no_principles` (verdicts without a part that names

@@ -48,7 +48,7 @@ CASES = {
         "caf\\xe9\\u2713.jsonl",
         {"env": {"LC_ALL": "C", "PYTHONIOENCODING": "ascii"}},
     ),
-    "unknown ablation": (f"train --workdir={{tmp}}/x --config={TINY}:typo", "unknown ablation 'typo'; known: no_principles"),
+    "unknown ablation": (f"train --workdir={{tmp}}/x --config={TINY}:typo", "unknown ablation 'typo'; known: no_rejection"),
     "config raises": ("train --workdir={tmp}/x --config={tmp}/raises.py", "{tmp}/raises.py:3: KeyError: 'rate'"),
     "config is no Python": ("plan --topology=v5e:2x2 --config={tmp}/syntax.py", "{tmp}/syntax.py:2: '(' was never closed"),
     "config imports nothing": ("train --workdir={tmp}/x --config={tmp}/imports.py", "{tmp}/imports.py:1: ModuleNotFoundError"),

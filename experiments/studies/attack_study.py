@@ -78,7 +78,7 @@ def measure(judge: Judge, problems: Sequence[Comparison], seed: int, **options) 
     """Cells of a table: accuracy with its interval, ties and verdicts that could not be read, in % of the problems."""
     verdicts = judge.score(problems, k=1, temperature=0.0, order="balanced", seed=seed, **options)
     rows = [
-        {"best": problem.best, "n": problem.n, "samples": [{"scores": sample.scores} for sample in verdict.samples]}
+        {"id": problem.id, "best": problem.best, "n": problem.n, "samples": [{"scores": s.scores} for s in verdict.samples]}
         for problem, verdict in zip(problems, verdicts, strict=True)
     ]
     tally, unread = metrics.tally(rows, 1), np.mean([verdict.valid == 0 for verdict in verdicts])
