@@ -11,8 +11,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
-import pyarrow
-import pyarrow.parquet
 
 from spct_jax import distributed, files
 from spct_jax.data import kept
@@ -51,6 +49,8 @@ class Parquet(Rows):
 
     def __init__(self, path: str, unpacked: pathlib.Path, stamp: str):
         """Of the parquet file and what it was unpacked into."""
+        import pyarrow  # here and below: 30 MB of memory, which only those who need it pay
+
         self._path, self.stamp = path, stamp
         self._file = pyarrow.ipc.open_file(pyarrow.memory_map(str(unpacked)))
         self._batches = [self._file.get_batch(i) for i in range(self._file.num_record_batches)]
@@ -85,6 +85,8 @@ class Parquet(Rows):
 
 
 def _unpack(path: str, target: pathlib.Path) -> None:
+    import pyarrow.parquet
+
     with _naming(path), pyarrow.parquet.ParquetFile(path) as source, files.replacing(target) as file:
         with pyarrow.ipc.new_file(file, source.schema_arrow) as sink:
             for group in range(source.num_row_groups):
@@ -94,6 +96,8 @@ def _unpack(path: str, target: pathlib.Path) -> None:
 
 @contextlib.contextmanager
 def _naming(path: str) -> Iterator[None]:
+    import pyarrow
+
     try:
         yield
     except (pyarrow.ArrowException, OSError) as error:
