@@ -82,9 +82,10 @@ def calibrated(margin: np.ndarray, credit: np.ndarray) -> np.ndarray:
 
 
 def calibration(margin: np.ndarray, credit: np.ndarray) -> tuple[float, float, float]:
-    """(area under the ROC curve, Brier score, error of calibration)."""
+    """(area under the ROC curve, NaN where no problem is wrong or none is right; Brier score; error of calibration)."""
     above = np.heaviside(margin[:, None] - margin, 0.5)
-    area = credit @ above @ (1 - credit) / max(credit.sum() * (1 - credit).sum(), 1e-9)
+    pairs = credit.sum() * (1 - credit).sum()
+    area = credit @ above @ (1 - credit) / pairs if pairs else float("nan")
     p = calibrated(margin, credit)
     bins = np.array_split(np.argsort(p, kind="stable"), 10)
     error = sum(len(b) * abs(p[b].mean() - credit[b].mean()) for b in bins) / len(p)
@@ -106,7 +107,7 @@ def table(rows: list[dict], ways: list[tuple[str, int, int | None]]) -> list[str
             area, brier, error = calibration(margins(rows, k, k_meta, field), one.credit)
             lines.append(
                 f"| {name} | {read} | {100 * one.accuracy:.2f} | {one.tie_rate:.2%} | {difference} "
-                f"| {area:.3f} | {brier:.4f} | {error:.4f} |"
+                f"| {'–' if np.isnan(area) else f'{area:.3f}'} | {brier:.4f} | {error:.4f} |"
             )
     return lines
 
