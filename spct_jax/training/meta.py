@@ -15,11 +15,10 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float
 
-from spct_jax import distributed
 from spct_jax.checkpoints import train_state
 from spct_jax.data import draws
 from spct_jax.data.batches import Example, Groups
-from spct_jax.models import flops, heads
+from spct_jax.models import flops
 from spct_jax.models.config import ModelConfig
 from spct_jax.reward_models.scalar import scalar_rewards
 from spct_jax.sharding import Layout
@@ -113,11 +112,6 @@ def run_meta_rm(run: Run) -> dict[str, float]:
         # The score is read after the last token.
         return flops.update(run.model, rows, group, trunk, time + 1, logits=False)
 
-    def make_params():
-        head = heads.init_score_head(run.model, run.key("meta_rm"))
-        head = distributed.put(head, run.layout.params(head))
-        return {"model": parameters.policy_before(run, "meta_rm"), "head": head}
-
     def update(state, step):
         chosen = draws.order(run.config.seed, "meta_rm", len(examples), step, config.batch_size)
         rows, right = zip(*(examples[i] for i in chosen), strict=True)
@@ -135,7 +129,7 @@ def run_meta_rm(run: Run) -> dict[str, float]:
         )
 
     parameters.describe(run, "meta_rm")
-    summary = loop.fit(run, "meta_rm", make_params, optimizer, update, config.steps)
+    summary = loop.fit(run, "meta_rm", lambda: parameters.with_score_head(run, "meta_rm"), optimizer, update, config.steps)
     counts = {"critiques": sum(e.size for e, _ in examples), "correct": sum(sum(right) for _, right in examples)}
     return summary | counts | ({"drawing_seconds": drawing["seconds"]} if drawing else {})
 

@@ -11,6 +11,7 @@ from spct_jax.checkpoints import ModelKind
 from spct_jax.config import BASELINES, POLICIES, Config
 from spct_jax.data.tokenizer import Tokenizer
 from spct_jax.errors import InputError
+from spct_jax.models import heads
 from spct_jax.models.config import ModelConfig
 from spct_jax.training.context import Run
 
@@ -93,6 +94,12 @@ def policy_before(run: Run, stage: str, matrices: str = "float32") -> Any:
     earlier = [s for s in run.config.stages[: run.config.stages.index(stage)] if s in POLICIES]
     params = trained_by(run, earlier[-1], "float32") if earlier else initial(run)
     return params if matrices == "float32" else sharding.cast_params(params, matrices, run.layout)
+
+
+def with_score_head(run: Run, stage: str) -> dict[str, Any]:
+    """What a scalar model starts from: the policy before the stage, and a new head."""
+    head = heads.init_score_head(run.model, run.key(stage))
+    return {"model": policy_before(run, stage), "head": distributed.put(head, run.layout.params(head))}
 
 
 def for_sampling(run: Run, params: Any) -> Any:

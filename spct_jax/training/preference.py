@@ -14,13 +14,12 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Int
 
-from spct_jax import distributed
 from spct_jax.checkpoints import train_state
 from spct_jax.data import batches, draws, index
 from spct_jax.data.batches import Groups
 from spct_jax.data.comparison import Comparison
 from spct_jax.errors import InputError
-from spct_jax.models import flops, heads
+from spct_jax.models import flops
 from spct_jax.models.config import ModelConfig
 from spct_jax.reward_models.scalar import Example, scalar_rewards
 from spct_jax.rounding import ceil_div
@@ -165,11 +164,6 @@ def train(
 
     shares = run.dataset.train[numbers].shares
 
-    def make_params():
-        head = heads.init_score_head(run.model, run.key(stage))
-        head = distributed.put(head, run.layout.params(head))
-        return {"model": parameters.policy_before(run, stage), "head": head}
-
     def update(state, step):
         chosen = numbers[draws.order(run.config.seed, stage, len(numbers), step, config.batch_size, shares)]
         shown = [(int(number), run.dataset.train[int(number)]) for number in chosen]
@@ -184,7 +178,7 @@ def train(
         )
 
     parameters.describe(run, stage)
-    summary = loop.fit(run, stage, make_params, optimizer, update, config.steps)
+    summary = loop.fit(run, stage, lambda: parameters.with_score_head(run, stage), optimizer, update, config.steps)
     read, used = len(run.dataset.train), len(numbers)
     skipped = {"a single response": read - used} if used < read else {}
     counted = {"flops": config.steps * arithmetic, "data": {"read": read, "used": used, "skipped": skipped}}

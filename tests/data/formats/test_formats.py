@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow
 import pyarrow.parquet
 import pytest
+import tensorflow_datasets as tfds
 
 from spct_jax.data.formats import open_rows
 from spct_jax.errors import InputError
@@ -132,7 +133,6 @@ def test_files_of_one_source_have_one_format(tmp_path):
 @pytest.fixture(scope="module")
 def datasets(tmp_path_factory):
     """A directory with prepared datasets: `typed` with features of several kinds, `texts` with rows of JSON."""
-    tfds = pytest.importorskip("tensorflow_datasets")
     features = tfds.features
     directory = tmp_path_factory.mktemp("tfds")
     turn = features.FeaturesDict({"role": features.Text(), "content": features.Text()})
