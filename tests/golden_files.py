@@ -22,12 +22,12 @@ def write(path: pathlib.Path, lines: Lines) -> None:
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
 
 
-def scored(name: str, lines: Lines, directory: pathlib.Path) -> figures.Figures:
-    """The figures of a benchmark from lines, by way of a file; no data of the benchmark is read."""
+def scored(name: str, lines: Lines, directory: pathlib.Path, k: int | None = None) -> figures.Figures:
+    """The figures of a benchmark from the first k votes of lines, by way of a file; no data of the benchmark is read."""
     path = directory / "scores.jsonl"
     write(path, lines)
     benchmark = catalogue.get(name)
-    return figures.compute(benchmark, matching.stand_alone(benchmark, recorded.read(path), path), intervals=False)
+    return figures.compute(benchmark, matching.stand_alone(benchmark, recorded.read(path), path), k, intervals=False)
 
 
 def llmbar(runs: Mapping[str, Any]) -> Iterator[tuple[str, Lines, Mapping[str, str]]]:
@@ -63,6 +63,22 @@ def realmistake(golden: Mapping[str, Any]) -> Iterator[tuple[str, Lines, Mapping
         ]
         (prompts,) = [found for key, found in judges.items() if key.split("=")[1].split("/")[-1] == judge]
         yield name, lines, prompts[f"prompt={prompt}"]["metrics"]
+
+
+def realmistake_samples(golden: Mapping[str, Any]) -> Lines:
+    """The votes in `tests/fixtures/realmistake_samples.json`, with the labels of the golden file."""
+    samples = load(pathlib.Path(__file__).parent / "fixtures" / "realmistake_samples.json")["samples"]
+    run = "self_consistency/{}/gpt-4-0613/gpt-4-0125-preview/baseline_errordetection_prompt_1"
+    return [
+        {
+            "id": str(index),
+            "decision": [None if one == "-" else int(one) for one in said],
+            "label": "error" if label == "1" else "no_error",
+            "subset": f"{task}/gpt-4-0613",
+        }
+        for task, votes in samples.items()
+        for index, (said, label) in enumerate(zip(votes.split(), golden["runs"][run.format(task)]["label"], strict=True))
+    ]
 
 
 def rewardmath(scores: Mapping[str, Any]) -> Iterator[tuple[str, Lines]]:

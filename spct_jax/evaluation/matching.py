@@ -19,8 +19,8 @@ def join(items: Sequence[Item], recorded: Sequence[Recorded], path: str | os.Pat
         path: of the file they were read from, for errors. Its ids are the items', with or without the subset before them.
 
     Raises:
-        InputError: naming the file and the id, where votes are on something else, are missing, or are on too few or too many
-            responses.
+        InputError: naming the file and the id, where votes are on something else, are missing, are on too few or too many
+            responses, or score some single responses and decide about others.
     """
     by_id = _by_item_or_pair(items, recorded, path)
     wanted: dict[str, int] = {}
@@ -33,6 +33,7 @@ def join(items: Sequence[Item], recorded: Sequence[Recorded], path: str | os.Pat
         if id not in by_id:
             raise InputError(f"{path}: no scores of an item ({id!r}; {len(wanted):,} are wanted, {len(by_id):,} are there)")
         _check_width(by_id[id], n, path)
+    _check_alike([by_id[item.id] for item in items if item.n == 1], path)
     answers = []
     for item in items:
         if item.id in by_id:
@@ -73,7 +74,7 @@ def stand_alone(benchmark: Benchmark, recorded: Sequence[Recorded], path: str | 
     together to items.
 
     Raises:
-        InputError: naming the file and the id of a line that does not.
+        InputError: naming the file and the id of a line that does not, and otherwise as `join`.
     """
     answers, pairs = [], {}
     has_pairs = not benchmark.fixed or benchmark.responses > 2
@@ -84,6 +85,8 @@ def stand_alone(benchmark: Benchmark, recorded: Sequence[Recorded], path: str | 
             answers.append(_alone(benchmark, one, path))
     for (subset, id), group in pairs.items():
         answers.append(_alone_by_pairs(benchmark, Recorded(id, (), subset), group, path))
+    if benchmark.responses == 1:
+        _check_alike(recorded, path)
     return answers
 
 
@@ -139,3 +142,18 @@ def _check_width(one: Recorded, n: int, path: str | os.PathLike) -> None:
             raise InputError(f"{where}: a row of {len(vote.scores)} scores for {n} responses")
         if isinstance(vote.decision, int) and vote.decision >= max(n, 2):
             raise InputError(f"{where}: decision {vote.decision} for {n} responses (they count from 0)")
+
+
+def _check_alike(singles: Sequence[Recorded], path: str | os.PathLike) -> None:
+    """InputError where some single responses, which are compared with each other, are scored and others decided about."""
+    kinds: dict[str, Recorded] = {}
+    for one in singles:
+        for vote in one.votes:
+            if vote.valid:
+                kinds.setdefault("scores" if vote.decision is None else "decisions", one)
+        if len(kinds) > 1:
+            (first, other), (second, _) = kinds.items()
+            raise InputError(
+                f"{one.where or path}: item {one.id!r} has {second} where item {other.id!r} has {first}; a file of single "
+                "responses must have one or the other"
+            )

@@ -37,6 +37,14 @@ def test_realmistake_s_published_accuracies_and_f1_all_follow_from_the_predictio
     assert count == 297
 
 
+def test_realmistake_s_area_under_the_curve_follows_from_five_samples(tmp_path):
+    lines = golden_files.realmistake_samples(golden_files.load(shared("golden/realmistake_predictions.json.gz")))
+    assert len(lines) == 150
+    for k, percent in ((1, 64.15), (5, 66.34)):
+        found = golden_files.scored("realmistake", lines, tmp_path, k).table["pooled"]
+        assert round(100 * found["paper"].value, 2) == percent
+
+
 def test_rewardmath_shows_how_much_a_rule_for_ties_moves_a_judge(tmp_path):
     expected = {
         "internlm2_reward": (37.27, 37.27, 55.17),

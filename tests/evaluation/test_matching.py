@@ -80,3 +80,13 @@ def test_items_of_two_responses_may_have_ids_like_those_of_pairs():
     assert [one.item.id for one in matching.stand_alone(benchmark, [Recorded("a/0-1", votes((2, 1)))], "f")] == ["a/0-1"]
     with pytest.raises(InputError, match="f: item 'b': 3 responses instead of 2"):
         matching.stand_alone(benchmark, [Recorded("b", votes((1, 2, 3)))], "f")
+
+
+def test_single_responses_are_all_scored_or_all_decided_about():
+    benchmark, one, other = dataclasses.replace(BENCHMARK, responses=1), votes((7,)), (Vote(decision=1),)
+    items = [Item(id, 1) for id in "abc"]
+    mixed = [Recorded("a", (Vote(),)), Recorded("b", one), Recorded("c", other, where="f:3")]
+    for made in (lambda: matching.join(items, mixed, "f"), lambda: matching.stand_alone(benchmark, mixed, "f")):
+        with pytest.raises(InputError, match="f:3: item 'c' has decisions where item 'b' has scores"):
+            made()
+    assert len(matching.join(items, [Recorded(id, other) for id in "abc"], "f")) == 3

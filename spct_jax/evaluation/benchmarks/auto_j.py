@@ -44,9 +44,7 @@ def _blocks(answers: Sequence[base.Answer]) -> list[base.Block]:
                 columns["consistency"] = np.array([float(first == second) for first, second in pairs])
         if all(first is not None for first, _ in games) and not band:
             columns["single"] = np.array([float(first == label) for (first, _), label in zip(pairs, labels, strict=True)])
-    subsets = [answer.item.subset for answer in answers]
-    whole = base.Block(subsets, columns, {"all items": base.micro(subsets)})
-    return [whole, *three_way.decided(answers, "without ties")]
+    return three_way.blocks(answers, columns)
 
 
 BENCHMARK = base.Benchmark(

@@ -41,7 +41,6 @@ def _blocks(answers: Sequence[base.Answer]) -> list[base.Block]:
     truth = [answer.item.label for answer in answers]
     said = [verdict if (verdict := three_way.verdict(answer)) is not None else TIE for answer in answers]
     right = np.array([float(a == b) for a, b in zip(truth, said, strict=True)])
-    subsets = [answer.item.subset for answer in answers]
     rows = [np.arange(len(answers))]
 
     def macro(which: int) -> base.Statistic:
@@ -50,8 +49,7 @@ def _blocks(answers: Sequence[base.Answer]) -> list[base.Block]:
 
         return base.Statistic("all items", ("precision", "recall", "f1")[which], rows, value)
 
-    whole = base.Block(subsets, {"official": right}, {"all items": base.micro(subsets)}, [macro(which) for which in range(3)])
-    return [whole, *three_way.decided(answers, "without ties")]
+    return three_way.blocks(answers, {"official": right}, [macro(which) for which in range(3)])
 
 
 BENCHMARK = base.Benchmark(

@@ -4,9 +4,11 @@ Official metric: accuracy, precision, recall and F1 with "error" as the positive
 model, for a judge that decides. A judge's answer that cannot be read is wrong for accuracy, and "no error" for the others.
 Scores of 1 to 10 are read as a decision, too: "error" below 5.5 on average over the votes; other scores are not.
 
-The SPCT paper's metric (`paper`) is the area under the ROC curve of the score, high for no error; two responses that tie, or of
-which one could not be read, count 1/2, and in `strict` 0. The paper does not say whether cells are pooled, so both are given:
-"pooled" and "mean of cells". Votes are summed, or, where the judge decides, counted.
+The SPCT paper's metric (`paper`) is the area under the ROC curve of the score, high for no error; two responses that tie count
+1/2, and in `strict` 0. The paper does not say whether cells are pooled, so both are given: "pooled" and "mean of cells". Scores
+are summed, and a response without any that could be read ties with every other. Decisions are counted: a response has as many
+points as there are votes for "no error", of which one that could not be read is none (so the five samples that the benchmark's
+authors drew of GPT-4 give 64.15 at k = 1 and 66.34 at k = 5). A file of votes must have one or the other.
 """
 
 import os
@@ -18,6 +20,7 @@ import numpy as np
 from spct_jax.data.jsonl import OnBad, ReadReport
 from spct_jax.errors import InputError
 from spct_jax.evaluation.benchmarks import base, reading
+from spct_jax.evaluation.recorded import ERROR
 
 LABELS = ("error", "no_error")
 MIDDLE = 5.5
@@ -76,12 +79,12 @@ def f1(said: np.ndarray, error: np.ndarray) -> tuple[float, float, float]:
     return precision, recall, 2 * precision * recall / (precision + recall) if both else 0.0
 
 
-def _goodness(answer: base.Answer) -> float:
-    """The summed score, or less the number of votes for an error; NaN where none could be read."""
-    votes = [vote for vote in answer.votes if vote.valid]
-    if not votes:
-        return float("nan")
-    return float(-sum(vote.decision for vote in votes) if answer.decides else sum(vote.scores[0] for vote in votes))
+def _goodness(answer: base.Answer, decides: bool) -> float:
+    """The summed score, NaN where none could be read; or the number of votes for no error."""
+    if decides:
+        return float(sum(vote.decision == ERROR["no_error"] for vote in answer.votes))
+    scores = [vote.scores[0] for vote in answer.votes if vote.scores is not None]
+    return float(sum(scores)) if scores else float("nan")
 
 
 def _says_error(answer: base.Answer) -> float:
@@ -96,7 +99,8 @@ def _says_error(answer: base.Answer) -> float:
 
 def _blocks(answers: Sequence[base.Answer]) -> list[base.Block]:
     error = np.array([answer.item.label == "error" for answer in answers])
-    goodness = np.array([_goodness(answer) for answer in answers])
+    decides = any(answer.decides for answer in answers)
+    goodness = np.array([_goodness(answer, decides) for answer in answers])
     metrics: dict[str, Callable[[np.ndarray], float]] = {
         "paper": lambda rows: auc(goodness[rows], ~error[rows]),
         "strict": lambda rows: auc(goodness[rows], ~error[rows], tie=0.0),

@@ -1,11 +1,12 @@
 """Pairs of which people may have said that they are equally good: three classes, of which a tie is one.
 
 An item's label is 0, 1 or "tie"; its `best` is None for a tie. A judge that scores says "tie" where its totals differ by no
-more than a band, per vote; with a band of 0 only where they are equal.
+more than a band, per vote; with a band of 0 only where they are equal. `paper` and `strict` are about picking the best
+response, so they are over the items that people do not call a tie, in every row.
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -46,9 +47,17 @@ def macro_scores(truth: Sequence[Class], said: Sequence[Class]) -> tuple[float, 
     return tuple(np.mean(scores, axis=0).tolist())
 
 
-def decided(answers: Sequence[base.Answer], name: str) -> list[base.Block]:
-    """The usual columns over the items without a tie, as an aggregate of this name; nothing where there are none."""
-    clear = [answer for answer in answers if answer.item.best is not None]
-    if not clear:
-        return []
-    return [base.Block([name] * len(clear), base.standard(clear), {name: {name: 1.0}})]
+def blocks(
+    answers: Sequence[base.Answer], columns: Mapping[str, np.ndarray], statistics: Sequence[base.Statistic] = ()
+) -> list[base.Block]:
+    """The given figures over all items, and the usual columns over those without a tie, which alone have a best response.
+
+    The latter stand in the row of all items, too, which then has every column that other benchmarks have.
+    """
+    subsets = [answer.item.subset for answer in answers]
+    made = [base.Block(subsets, columns, {"all items": base.micro(subsets)}, statistics)]
+    if clear := [answer for answer in answers if answer.item.best is not None]:
+        name = "without ties"
+        aggregates = {"all items": {name: 1.0}, name: {name: 1.0}}
+        made.append(base.Block([name] * len(clear), base.standard(clear), aggregates))
+    return made

@@ -15,6 +15,7 @@ def test_by_hand():
     table = by_hand.table("pandalm", *answers)
     assert table["all items"]["official"] == pytest.approx(2 / 3)
     assert table["without ties"] == {"paper": 3 / 4, "strict": 1 / 2}
+    assert (table["all items"]["paper"], table["all items"]["strict"]) == (3 / 4, 1 / 2)
 
 
 def test_the_published_file():

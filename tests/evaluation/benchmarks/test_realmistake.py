@@ -51,8 +51,8 @@ def test_votes_are_summed_or_counted():
         for index, (label, decisions) in enumerate([("error", (1, 1, 0)), ("no_error", (1, 0, None)), ("error", (None, None))])
     ]
     found = by_hand.table("realmistake", *said)["pooled"]
-    # Two votes for an error, one, nothing; a tie of votes is no error.
-    assert found["paper"] == pytest.approx((1 + 1 / 2) / 2) and found["accuracy"] == pytest.approx(2 / 3)
+    # One vote for no error, one, none; of errors two, one and none: a tie of votes is no error.
+    assert found["paper"] == pytest.approx((1 / 2 + 1) / 2) and found["accuracy"] == pytest.approx(2 / 3)
     assert (found["precision"], found["recall"]) == (1, 1 / 2)
 
 
