@@ -2,8 +2,10 @@
 
     python -m spct_jax.data --source=SOURCE [--tokenizer=FILE | --checkpoint=DIR] [--template=NAME] [--json=FILE]
     python -m spct_jax.data build --source=SOURCE --to=DIR [--shards=N] [--split=0.9,0.05,0.05] [--deduplicate]
+                                  [--decontaminate=BENCHMARK ..]
 
-The first prints a data card, the second writes ArrayRecord files that `tfds:NAME:SPLIT` reads. See docs/data.md.
+The first prints a data card, the second writes ArrayRecord files that `tfds:NAME:SPLIT` reads. SOURCE may be a mixture. See
+docs/data.md.
 """
 
 import pathlib
@@ -14,13 +16,13 @@ from typing import Any
 
 from absl import flags
 
-from spct_jax import checkpoints, cli, files
-from spct_jax.data import build, card, card_text, mixtures, selection, sources
+from spct_jax import checkpoints, cli, field_bounds, files
+from spct_jax.data import build, card, card_text, fields, mixtures, sources
 from spct_jax.data.comparison import Comparison
-from spct_jax.data.config import SPLITS
+from spct_jax.data.config import SPLITS, DataConfig
 from spct_jax.data.index import Records
-from spct_jax.data.jsonl import ReadReport
-from spct_jax.data.kinds import COMPARISONS, DEMONSTRATIONS
+from spct_jax.data.jsonl import OnBad, ReadReport
+from spct_jax.data.kinds import COMPARISONS, DEMONSTRATIONS, Kind
 from spct_jax.data.layouts import LAYOUTS
 from spct_jax.data.tokenizer import Tokenizer
 from spct_jax.errors import InputError
@@ -58,19 +60,25 @@ SHARDS = flags.DEFINE_integer(
 )
 SPLIT = flags.DEFINE_list("split", [], "Fractions of the prompts for train, development and test.", flag_values=BUILD)
 DEDUPLICATE = flags.DEFINE_bool("deduplicate", False, "Leave out copies of earlier records.", flag_values=BUILD)
+DECONTAMINATE = flags.DEFINE_multi_string(
+    "decontaminate", [], "A benchmark, as a source, of which nothing may be left; may be repeated.", flag_values=BUILD
+)
 FORMAT = flags.DEFINE_string("format", build.FORMAT, "Of the files; only array_record keeps all rows.", flag_values=BUILD)
 
 
-def read(own: flags.FlagValues, text: str, directory: pathlib.Path) -> tuple[Records, ReadReport]:
-    """The records of one source, as the flags say."""
-    source = sources.parse_source(text)
-    kind = KINDS[own.kind] if own.kind else sources.kind_of(source)
-    if source.format == "toy":
-        field = source.place or ("train" if kind is COMPARISONS else "demonstrations")
-        records = toy_records(ToyConfig(), PromptConfig(), field, field)
-        return records, ReadReport(len(records), len(records))
-    given = {"on_bad": own.on_bad, "data_dir": own.data_dir, "fields": own.fields, "directory": directory, "name": "records"}
-    return sources.open_source(source, kind, **given)
+def opener(own: flags.FlagValues, directory: pathlib.Path) -> fields.Opener:
+    """Opens sources as the flags say; what is found out about files is kept in the directory."""
+
+    def open_source(text: str, kind: Kind, on_bad: OnBad, name: str) -> tuple[Records, ReadReport]:
+        source = sources.parse_source(text)
+        if source.format == "toy":
+            field = source.place or ("train" if kind is COMPARISONS else "demonstrations")
+            records = toy_records(ToyConfig(), PromptConfig(), field, field)
+            return records, ReadReport(len(records), len(records))
+        given = {"on_bad": on_bad, "data_dir": own.data_dir, "fields": own.fields, "directory": directory, "name": name}
+        return sources.open_source(source, kind, **given)
+
+    return open_source
 
 
 def measures() -> tuple[str, Callable[[str], int], Callable[[Any], int] | None]:
@@ -101,10 +109,12 @@ def show_card(_) -> None:
     unit, length, prompt_length = measures()
     if JSON.value and not pathlib.Path(JSON.value).absolute().parent.is_dir():
         raise InputError(f"--json={JSON.value}: not in a directory")
+    field_bounds.check(DataConfig(train=CARD.source, fields=tuple(CARD.fields)), "--")
     cards = []
     for _, text in mixtures.parse(CARD.source):
         with tempfile.TemporaryDirectory(prefix="spct_jax_card_") as scratch:
-            records, report = read(CARD, text, pathlib.Path(scratch))
+            kind = KINDS[CARD.kind] if CARD.kind else sources.kind_of(text)
+            records, report = opener(CARD, pathlib.Path(scratch))(text, kind, CARD.on_bad, "records")
             made = card.make(records, report, length=length, prompt_length=prompt_length, most=SAMPLE.value)
         layout = LAYOUTS.get(sources.parse_source(text).layout)
         told = {"licence": layout.licence, "rule": layout.ties} if layout else {"licence": "", "rule": ""}
@@ -117,31 +127,50 @@ def show_card(_) -> None:
 def write_dataset(_) -> None:
     """Entry of `python -m spct_jax.data build`."""
     build.check_format(FORMAT.value)
-    to, fractions = files.local_path(TO.value, "--to"), fractions_of(SPLIT.value)
+    to, data = files.local_path(TO.value, "--to"), selected()
     files.check_new(to)
-    if len(mixtures.parse(BUILD.source)) > 1:
-        raise InputError("--source: the weights of a mixture say how it is drawn from; build a dataset of each of its sources")
+    weighted = mixtures.parse(BUILD.source)
+    kind = KINDS[BUILD.kind] if BUILD.kind else sources.kind_of(weighted[0][1])
     with tempfile.TemporaryDirectory(prefix="spct_jax_build_") as scratch:
-        records, report = read(BUILD, BUILD.source, pathlib.Path(scratch))
-        kept = pathlib.Path(scratch) / "fingerprints"
-        parts, copies = selection.divide("", records, kept, deduplicate=DEDUPLICATE.value, fractions=fractions)
-        splits = {name: part for name, part in zip(SPLITS, parts, strict=False) if len(part)}
-        found = build.build(splits, to, shards=SHARDS.value, description=f"Written from {BUILD.source}.")
-    for reason, count in sorted(report.skipped.items()) + [("copies of earlier records", len(copies))] * bool(len(copies)):
-        print(f"left out: {count:,} {reason}")
+        scratch = pathlib.Path(scratch)
+        records, reports = fields.load(data, opener(BUILD, scratch), scratch, {"train": kind})
+        found = build.build(
+            build.splits_of({name: records[name] for name in SPLITS}),
+            to,
+            shards=SHARDS.value,
+            description=f"Written from {BUILD.source}.",
+            dropped=(scratch / "dropped.jsonl").read_bytes(),
+        )
+    for name, report in reports.items():
+        of = f" (of {name})" if len(weighted) > 1 else ""
+        print("".join(f"left out: {count:,} {reason}{of}\n" for reason, count in sorted(report.skipped.items())), end="")
+    if (to / build.DROPPED).exists():
+        print(f"copies and what stands in a benchmark: {to / build.DROPPED}")
     for name, count in found.items():
         print(f"{count:,} records: --source=tfds:{to.name}:{name} --data_dir={to.parent}")
+    if len(weighted) > 1:
+        parts = [(weight, f"tfds:{to.name}:{build.part(number)}", number) for number, (weight, _) in enumerate(weighted)]
+        mixture = " + ".join(f"{weight:g}*{source}" for weight, source, number in parts if build.part(number) in found)
+        print(f"to train on: --config.data.train='{mixture}' --config.data.data_dir={to.parent}")
 
 
-def fractions_of(texts: list[str]) -> tuple[float, ...]:
-    """The fractions of train, development and test; all for train where none is given."""
+def selected() -> DataConfig:
+    """What `build` reads, as a run reads it; InputError naming the flag where values do not go together."""
     try:
-        fractions = tuple(map(float, texts)) or (1.0,)
+        fractions = tuple(map(float, SPLIT.value))
     except ValueError:
-        fractions = ()
-    if len(fractions) not in (1, 3) or min(fractions) < 0 or abs(sum(fractions) - 1) > 1e-6 or not fractions[0]:
-        raise InputError(f"--split={','.join(texts)}: not three fractions (train, development, test) with the sum 1")
-    return fractions
+        raise InputError(f"--split={','.join(SPLIT.value)}: not numbers") from None
+    data = DataConfig(
+        train=BUILD.source,
+        data_dir=BUILD.data_dir,
+        fields=tuple(BUILD.fields),
+        on_bad=BUILD.on_bad,
+        split=fractions,
+        deduplicate=DEDUPLICATE.value,
+        decontaminate=tuple(DECONTAMINATE.value),
+    )
+    field_bounds.check(data, "--")
+    return data
 
 
 def run(argv: list[str]) -> None:

@@ -25,8 +25,10 @@ from spct_jax.errors import InputError
 
 FORMAT = "array_record"
 VERSION = "1.0.0"
-PER_SHARD = 100_000
-"""Records of a shard unless the number of shards is given."""
+DROPPED = "dropped.jsonl"
+"""Beside the version: what was dropped as a copy or for a benchmark, see `fields.load`."""
+PER_SHARD = 10_000
+"""Records of a shard unless the number of shards is given. The time to read one at random grows with their number."""
 _LOSSES = {
     "parquet": "tensorflow-datasets writes it but loses rows: of 14,543 it kept 1,600, and its description still said 14,543",
     "tfrecord": "needs TensorFlow, and no record of it can be read by itself",
@@ -39,7 +41,28 @@ def check_format(format: str) -> None:
         raise InputError(f"--format={format}: {_LOSSES.get(format, 'not known here')}; use {FORMAT}")
 
 
-def build(splits: Mapping[str, Records], to: pathlib.Path, *, shards: int = 0, description: str = "") -> dict[str, int]:
+def part(number: int) -> str:
+    """Name of the split that holds what is for training of a mixture's source; the first has the number 0."""
+    return f"train_{number + 1}"
+
+
+def splits_of(records: Mapping[str, Records]) -> dict[str, Records]:
+    """The splits of a dataset: those that hold anything, and in place of `train` one for each source, if it is a mixture.
+
+    So no record is left out or doubled for the sake of weights, and a run that mixes the splits draws what it would have drawn
+    from the sources. In evaluation weights do not count.
+    """
+    found = {name: some for name, some in records.items() if len(some)}
+    if (train := found.get("train")) is None or train.shares is None:
+        return found
+    del found["train"]
+    parts = {part(number): train[members] for number, members in enumerate(train.shares.members) if len(members)}
+    return parts | found
+
+
+def build(
+    splits: Mapping[str, Records], to: pathlib.Path, *, shards: int = 0, description: str = "", dropped: bytes = b""
+) -> dict[str, int]:
     """Writes the splits into a new directory, whose name is that of the dataset; all of it, or nothing.
 
     Args:
@@ -47,6 +70,7 @@ def build(splits: Mapping[str, Records], to: pathlib.Path, *, shards: int = 0, d
         to: the directory; a reader finds the dataset by this directory's name in the one above it.
         shards: files of each split; 0: one for every 100,000 records.
         description: where the records come from.
+        dropped: the list of what was not taken; becomes `DROPPED` in the directory unless it is empty.
 
     Returns:
         How many records of each split can be read back.
@@ -69,6 +93,8 @@ def build(splits: Mapping[str, Records], to: pathlib.Path, *, shards: int = 0, d
         shutil.rmtree(scratch / "downloads", ignore_errors=True)
         (scratch / to.name / VERSION).rename(scratch / VERSION)
         shutil.rmtree(scratch / to.name)
+        if dropped:
+            (scratch / DROPPED).write_bytes(dropped)
     return found
 
 

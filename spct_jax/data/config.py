@@ -23,7 +23,8 @@ class DataConfig:
     """
 
     train: str = ""
-    """Comparisons for rejection sampling, RL and the meta RM; empty or `toy:`: the toy world."""
+    """Comparisons for rejection sampling, RL and the meta RM; empty or `toy:`: the toy world, whose records then also stand in
+    for every other field that names no source."""
     development: str = ""
     """Comparisons to choose settings on."""
     test: str = ""
@@ -60,6 +61,13 @@ class DataConfig:
     responses: tuple[int, int] = bounded((1, MOST), 1, MOST)
     """Fewest and most responses of a training comparison; others are left out and counted."""
     toy: ToyConfig = dataclasses.field(default_factory=ToyConfig)
+
+    @property
+    def is_toy(self) -> bool:
+        """Whether all records are those that the toy world makes, in its own splits: then `toy:` says no more than nothing."""
+        others = [getattr(self, name) for name in SOURCES[1:]]
+        used_as_they_are = not (self.split or self.deduplicate or self.decontaminate)
+        return self.train in ("", "toy:") and used_as_they_are and all(not text or text.startswith("toy:") for text in others)
 
     def conflicts(self, prefix: str) -> Iterator[str]:
         """What is wrong between the fields, a line each; see `field_bounds`."""

@@ -2,7 +2,7 @@
 
 import json
 import pathlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 import tqdm
@@ -25,26 +25,33 @@ Opener = Callable[[str, Kind, OnBad, str], tuple[Records, ReadReport]]
 
 
 def report_name(data: DataConfig, field: str) -> str:
-    """Whose report counts what is left out of a field: its source's, or its own where it is a mixture or part of a source."""
-    divided = bool(data.split) and field in SPLITS
-    source = "" if divided or len(mixtures.parse(getattr(data, field))) > 1 else getattr(data, field)
-    return source or field
+    """Whose report counts what is left out of a field: its source's, or its own where that is no file or not all of it."""
+    text, divided = getattr(data, field), bool(data.split) and field in SPLITS
+    return field if not text or divided or len(mixtures.parse(text)) > 1 or _is_toy(text) else text
 
 
-def load(data: DataConfig, open_source: Opener, directory: pathlib.Path) -> tuple[dict[str, Records], dict[str, ReadReport]]:
-    """The records of every field of `KINDS`, and reports of the sources and of fields that are not simply one source.
+def load(
+    data: DataConfig, open_source: Opener, directory: pathlib.Path, kinds: Mapping[str, Kind] = KINDS
+) -> tuple[dict[str, Records], dict[str, ReadReport]]:
+    """The records of every field, and reports of the sources and of fields that are not simply one source.
 
     What was dropped on the way is listed in `directory/dropped.jsonl`. All processes must call this.
+
+    Args:
+        data: names the sources, and what is to be left out of them.
+        open_source: opens one of them.
+        directory: see above.
+        kinds: what the records of a field must be.
 
     Raises:
         InputError: what `open_source` raises, or nothing is left of a field.
     """
     found, reports, dropped = {field: Records.of([]) for field in KINDS}, {}, []
     benchmarks = _benchmarks(data, open_source)
-    for field in KINDS:
+    for field, kind in kinds.items():
         if not getattr(data, field):
             continue
-        records, own = _open(data, field, open_source)
+        records, own = _open(data, field, kind, open_source)
         reports |= own
         fractions = data.split if field == "train" and data.split else (1.0,)
         kept = directory / f"{field}.fingerprints"
@@ -64,25 +71,25 @@ def load(data: DataConfig, open_source: Opener, directory: pathlib.Path) -> tupl
             dropped.append(others)
             _count(reports[report_name(data, field)], others.reason, len(others))
         if not len(found[field]):
-            raise InputError(f"config.data.{field}: nothing is left of {getattr(data, field)}")
+            raise InputError(f"{getattr(data, field)}: nothing is left of it")
     _write(dropped, directory / "dropped.jsonl")
     return found, reports
 
 
-def _open(data: DataConfig, field: str, open_source: Opener) -> tuple[Records, dict[str, ReadReport]]:
+def _open(data: DataConfig, field: str, kind: Kind, open_source: Opener) -> tuple[Records, dict[str, ReadReport]]:
     """The records of a field, and a report of every source that it names."""
-    try:
-        parts = mixtures.parse(getattr(data, field))
-    except InputError as error:
-        raise InputError(f"config.data.{field}: {error}") from None
+    parts = mixtures.parse(getattr(data, field))
     opened, reports = [], {}
     for number, (weight, source) in enumerate(parts):
         name = field if len(parts) == 1 else f"{field}.{number}"
-        records, reports[source] = open_source(source, KINDS[field], data.on_bad, name)
+        told = source if not _is_toy(source) else field if len(parts) == 1 else f"{source} in {field}"
+        records, reports[told] = open_source(source, kind, data.on_bad, name)
         opened.append((weight, records))
-    if len(reports) < len(parts):
-        raise InputError(f"config.data.{field}: names a source twice")
     return opened[0][1] if len(parts) == 1 else mixtures.mix(opened), reports
+
+
+def _is_toy(source: str) -> bool:
+    return sources.parse_source(source).format == "toy"
 
 
 def _benchmarks(data: DataConfig, open_source: Opener) -> Benchmarks | None:

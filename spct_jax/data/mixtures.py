@@ -21,19 +21,21 @@ def parse(text: str) -> list[tuple[float, str]]:
     """(weight, source) of every source that a text names; one of weight 1 where it is no mixture.
 
     Raises:
-        InputError: a weight is 0 or too large, a source is missing, or there are more than 255.
+        InputError: a weight is 0 or too large, a source is missing or named twice, or there are more than 255.
     """
     if not re.match(_WEIGHT, text):
         return [(1.0, text)]
-    parts = []
-    for weight, source in _terms(text):
+    parts, terms = [], _terms(text)
+    if len(terms) > MOST:
+        raise InputError(f"a mixture of {len(terms)} sources; at most {MOST} can be mixed")
+    for weight, source in terms:
         if not source:
             raise InputError(f"{text}: no source after {weight}*")
         if not 0 < float(weight) < 1e12:
             raise InputError(f"{text}: the weight {weight} is not above 0 and below 1e12")
+        if source in {other for _, other in parts}:
+            raise InputError(f"{text}: names {source} twice")
         parts.append((float(weight), source))
-    if len(parts) > MOST:
-        raise InputError(f"a mixture of {len(parts)} sources; at most {MOST} can be mixed")
     return parts
 
 

@@ -14,6 +14,7 @@ from spct_jax.config import BASELINES, Config
 from spct_jax.data import fields, index
 from spct_jax.data.batches import Example
 from spct_jax.data.comparison import Comparison
+from spct_jax.data.config import SPLITS
 from spct_jax.data.index import Records
 from spct_jax.data.jsonl import OnBad, ReadReport
 from spct_jax.data.kinds import Kind
@@ -31,7 +32,7 @@ from spct_jax.training.mixture import Pool
 
 
 def load_dataset(config: Config, directory: pathlib.Path) -> Dataset:
-    """Finds the records of the sources that the config names; if it names none for training, the toy world is used instead.
+    """Finds the records of the sources that the config names. If that for training is the toy world, so are those not named.
 
     `directory` keeps an index of which rows are good and where they are.
 
@@ -39,10 +40,14 @@ def load_dataset(config: Config, directory: pathlib.Path) -> Dataset:
       InputError: a file is missing or empty, or holds a bad row while `data.on_bad` is `fatal`.
     """
     data = config.data
-    if not data.train:
+    if data.is_toy:
         places = {field: parse_source(getattr(data, field) or "toy:").place or field for field in fields.KINDS}
         found = {field: toy_records(data.toy, config.prompt, field, place) for field, place in places.items()}
         return Dataset(**found, reports={split: ReadReport(len(found[split]), len(found[split])) for split in world.SPLITS})
+
+    if data.train == "toy:":
+        empty = [field for field in fields.KINDS if not getattr(data, field) and not (data.split and field in SPLITS)]
+        data = dataclasses.replace(data, **dict.fromkeys(empty, "toy:"))
 
     def open_one(text: str, kind: Kind, on_bad: OnBad, name: str) -> tuple[Records, ReadReport]:
         source = parse_source(text)

@@ -42,7 +42,7 @@ def absolute(config: Config) -> Config:
         return mixtures.replaced(text, lambda source: str(parse_source(source).absolute(f"--config.{field}"))) if text else text
 
     data: dict[str, Any] = {name: named(f"data.{name}", getattr(config.data, name)) for name in SOURCES}
-    if data["train"] == "toy:":
+    if config.data.is_toy:
         data |= {name: "" for name in SOURCES if data[name] == "toy:"}
     data |= {name: full(f"data.{name}", getattr(config.data, name)) for name in ("tokenizer", "data_dir")}
     data["decontaminate"] = tuple(named("data.decontaminate", text) for text in config.data.decontaminate)

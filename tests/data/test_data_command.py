@@ -5,9 +5,13 @@ import json
 import commands
 import pytest
 
+from spct_jax.data import draws, fields
+from spct_jax.data.config import DataConfig
 from spct_jax.data.kinds import COMPARISONS
 from spct_jax.data.sources import open_source
 from spct_jax.data.tokenizer import train_tokenizer
+
+LONG = "please tell me in a few words what the weather will be like here tomorrow"
 
 
 @pytest.fixture(scope="module")
@@ -21,6 +25,13 @@ def done(tmp_path_factory):
     (tmp / "there").mkdir()
     (tmp / "there" / "file").write_text("")
     source, skip = f"--source=jsonl:{tmp}/x.jsonl", "--on_bad=skip"
+    other = [
+        {"query": f"{LONG}, {i}" if i < 3 else f"q {i}", "responses": ["a b c", f"d {i}"], "scores": [1, 2]} for i in range(60)
+    ]
+    (tmp / "y.jsonl").write_text("\n".join(map(json.dumps, other)))
+    (tmp / "bench.jsonl").write_text(json.dumps({"query": f"Now {LONG}", "responses": ["a"]}))
+    (tmp / "other_bench.jsonl").write_text(json.dumps({"query": "q 50", "responses": ["a"]}))
+    cleaned = ["--deduplicate", f"--decontaminate={tmp}/bench.jsonl", f"--decontaminate={tmp}/other_bench.jsonl"]
     wanted = {
         "card": [source, f"--tokenizer={tmp}/t.model", f"--json={tmp}/card.json"],
         "mixture": [f"--source=0.5*toy:test + 0.5*{tmp}/x.jsonl"],
@@ -33,7 +44,10 @@ def done(tmp_path_factory):
         "exists": ["build", source, f"--to={tmp}/there", skip],
         "parquet": ["build", source, f"--to={tmp}/p", skip, "--format=parquet"],
         "fractions": ["build", source, f"--to={tmp}/p", skip, "--split=0.6,0.6"],
-        "mixed build": ["build", f"--source=1*{tmp}/x.jsonl + 1*toy:", f"--to={tmp}/p"],
+        "no numbers": ["build", source, f"--to={tmp}/p", "--split=a,b"],
+        "field": ["build", source, f"--to={tmp}/p", "--fields=x"],
+        "card field": [source, "--fields=x"],
+        "mixed build": ["build", f"--source=3*{tmp}/x.jsonl + 1*{tmp}/y.jsonl", f"--to={tmp}/mixed", skip, *cleaned],
         "no source": ["build", f"--to={tmp}/p"],
     }
     outcomes = commands.run([{"argv": ["spct_jax.data.__main__", *argv]} for argv in wanted.values()])
@@ -58,12 +72,39 @@ def test_a_mixture_has_a_card_of_every_source(done):
 def test_a_dataset_is_built_divided_and_read_back(done):
     tmp, outcomes = done
     assert outcomes["build"]["status"] == 0, outcomes["build"]["err"]
-    assert "left out: 10 copies of earlier records" in outcomes["build"]["out"]
+    assert "left out: 10 duplicate\n" in outcomes["build"]["out"]
     assert f"--source=tfds:mine:train --data_dir={tmp}" in outcomes["build"]["out"]
     parts = [open_source(f"tfds:mine:{split}", COMPARISONS, data_dir=str(tmp))[0] for split in ("train", "development", "test")]
     assert sorted(c.query for part in parts for c in part) == sorted(f"q {i}" for i in range(40))
     assert len(parts[0]) > len(parts[1]) > 0 < len(parts[2])
     assert [int(c.query[2:]) for c in parts[0]] == sorted(int(c.query[2:]) for c in parts[0])
+
+
+def test_a_mixture_is_built_without_copies_and_benchmarks_and_draws_what_its_sources_do(done):
+    tmp, outcomes = done
+    out = outcomes["mixed build"]["out"]
+    assert outcomes["mixed build"]["status"] == 0, outcomes["mixed build"]["err"]
+    for said in ("10 duplicate (of ", "37 duplicate (of ", "4 stands in a benchmark (of train)", f"{tmp}/mixed/dropped.jsonl"):
+        assert said in out
+    mixture = "3*tfds:mixed:train_1 + 1*tfds:mixed:train_2"
+    assert f"to train on: --config.data.train='{mixture}' --config.data.data_dir={tmp}\n" in out
+    dropped = [json.loads(line) for line in (tmp / "mixed" / "dropped.jsonl").read_text().splitlines()]
+    benchmarks = [line["item"]["benchmark"] for line in dropped if "item" in line]
+    assert len(dropped) == 51 and benchmarks == [f"{tmp}/bench.jsonl"] * 3 + [f"{tmp}/other_bench.jsonl"]
+
+    def drawn(train, kept, **more):
+        data = DataConfig(train=train, on_bad="skip", **more)
+        (tmp / kept).mkdir()
+
+        def open_one(source, kind, on_bad, name):
+            return open_source(source, kind, on_bad=on_bad, directory=tmp / kept, name=name, data_dir=data.data_dir)
+
+        records = fields.load(data, open_one, tmp / kept)[0]["train"]
+        return [records[i].responses for i in draws.order(0, "rl", len(records), 0, 500, records.shares)]
+
+    benches = (f"{tmp}/bench.jsonl", f"{tmp}/other_bench.jsonl")
+    of_sources = drawn(f"3*{tmp}/x.jsonl + 1*{tmp}/y.jsonl", "sources", deduplicate=True, decontaminate=benches)
+    assert drawn(mixture, "built", data_dir=str(tmp)) == of_sources
 
 
 @pytest.mark.parametrize(
@@ -75,8 +116,10 @@ def test_a_dataset_is_built_divided_and_read_back(done):
         ("bad build", "x.jsonl:51: not JSON"),
         ("exists", "there: exists already"),
         ("parquet", "--format=parquet: tensorflow-datasets writes it but loses rows"),
-        ("fractions", "--split=0.6,0.6: not three fractions"),
-        ("mixed build", "build a dataset of each of its sources"),
+        ("fractions", "--split: (0.6, 0.6) is not (train, development, test)"),
+        ("no numbers", "--split=a,b: not numbers"),
+        ("field", "--fields: 'x' does not say OURS=THEIRS"),
+        ("card field", "--fields: 'x' does not say OURS=THEIRS"),
         ("no source", "--source"),
     ],
 )

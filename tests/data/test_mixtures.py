@@ -29,6 +29,7 @@ def test_a_mixture_is_split_where_a_number_and_a_star_follow(text, parts):
     [
         ("0*jsonl:a", "weight 0 is not above 0"),
         ("1* + 2*jsonl:a", "no source after 1"),
+        ("1*jsonl:a + 2*jsonl:a", "names jsonl:a twice"),
         ("1e400*jsonl:a", "weight 1e400 is not above 0 and below"),
         (" + ".join(["1*toy:train"] * 256), "mixture of 256 sources"),
     ],

@@ -2,10 +2,13 @@
 
 import dataclasses
 import itertools
+import json
 
+import numpy as np
 import pytest
 from stand_ins import stand_in
 
+from spct_jax import pipeline
 from spct_jax.config import tiny
 from spct_jax.data.comparison import Comparison, Turn
 from spct_jax.data.config import DataConfig
@@ -15,9 +18,10 @@ from spct_jax.data.tokenizer import train_tokenizer
 from spct_jax.errors import InputError
 from spct_jax.grm.config import PromptConfig
 from spct_jax.grm.prompts import Prompter
-from spct_jax.training import provenance
+from spct_jax.training import grpo, provenance
 from spct_jax.training.context import Dataset, Run
-from spct_jax.training.data import drop_misfits, measure_comparison
+from spct_jax.training.data import demonstrations, drop_misfits, measure_comparison
+from spct_jax.training.mixture import Mixture
 
 
 @pytest.fixture(scope="module")
@@ -104,3 +108,50 @@ def test_a_run_depends_on_what_its_sources_are_taken_for(micro_config, tmp_path)
     assert any(field.startswith("data.toy") for field in values(f"pairs:{path}", test="toy:"))
     path.write_text('{"prompt": "r", "chosen": "a", "rejected": "b"}\n')
     assert values(f"pairs:{path}") != base
+
+
+FIELDS = ("train", "development", "test", "demonstrations", "general")
+
+
+def prepared(config, workdir, **data):
+    return pipeline.prepare(dataclasses.replace(config, data=dataclasses.replace(config.data, **data)), workdir)
+
+
+def drawn(run):
+    """What the first steps of fine-tuning and RL draw."""
+    pools = [demonstrations(run, name)[0] for name in ("demonstrations", "general")]
+    mixture = Mixture(run.config.seed, "sft", 8, 0.25, *pools)
+    examples = [[(e.id, e.tokens()) for e in rows] for step in range(3) for rows in mixture.batch(step).values()]
+    return examples, [grpo.batch_of(run, np.arange(len(run.dataset.train)), step) for step in range(3)]
+
+
+def test_the_toy_world_named_as_a_source_gives_the_same_records_in_the_same_order(micro_config, tmp_path):
+    plain = prepared(micro_config, tmp_path / "plain")
+    for name, data in {"train": {"train": "toy:"}, "all": dict.fromkeys(FIELDS, "toy:")}.items():
+        named = prepared(micro_config, tmp_path / name, **data)
+        for field in FIELDS:
+            assert list(getattr(named.dataset, field)) == list(getattr(plain.dataset, field)) != []
+        assert named.dataset.responses.tolist() == plain.dataset.responses.tolist()
+        assert named.dataset.reports == plain.dataset.reports and drawn(named) == drawn(plain)
+        assert provenance.values(named.config, named.workdir) == provenance.values(plain.config, plain.workdir)
+
+
+def test_the_toy_world_stands_in_for_what_no_source_is_named_for(micro_config, tmp_path):
+    shown = {"turns": [{"role": "user", "content": "say a"}], "completions": ["a"]}
+    (tmp_path / "general.jsonl").write_text(json.dumps(shown) + "\n")
+    general = str(tmp_path / "general.jsonl")
+    plain, mixed = prepared(micro_config, tmp_path / "plain"), prepared(
+        micro_config, tmp_path / "mixed", train="toy:", general=general
+    )  # fmt: skip
+    assert [d.completions for d in mixed.dataset.general] == [("a",)]
+    for field in FIELDS[:-1]:
+        assert list(getattr(mixed.dataset, field)) == list(getattr(plain.dataset, field))
+    reports = mixed.dataset.reports
+    assert set(reports) == {*FIELDS[:-1], general} and reports["test"].used == len(plain.dataset.test)
+
+
+def test_the_toy_world_is_divided_where_that_is_asked_for(micro_config, tmp_path):
+    divided = prepared(micro_config, tmp_path, train="toy:", split=(0.5, 0.25, 0.25)).dataset
+    parts = [{c.id for c in part} for part in (divided.train, divided.development, divided.test)]
+    assert all(parts) and set.union(*parts) == {c.id for c in prepared(micro_config, tmp_path / "plain").dataset.train}
+    assert len(divided.demonstrations) == 64

@@ -5,13 +5,16 @@ A dataset whose only feature is `record` holds JSON text, one row each: what `py
 
 import os
 import pathlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from spct_jax.data import kept
 from spct_jax.data.jsonl import parse_line
 from spct_jax.data.rows import Rows
 from spct_jax.errors import InputError, one_line
+
+AHEAD = 256
+"""Rows that are read at once where they are asked for one after the other."""
 
 
 def open_dataset(place: str, data_dir: str = "") -> Rows:
@@ -65,8 +68,12 @@ class Tfds(Rows):
 
     def __init__(self, place: str, source: Any, features: Any, stamp: str):
         """Of a data source of tfds with these features."""
-        self._place, self._source, self._features, self.stamp = place, source, features, stamp
+        from tensorflow_datasets.proto import tf_example_pb2
+
+        self._place, self._source, self._features, self.stamp = place, source.data_source, features, stamp
         self._is_json = [*features] == ["record"]
+        self._parse = tf_example_pb2.Example.FromString
+        self._next, self._ahead = -1, (0, ())  # the row after the last one; (number of the first, rows) read ahead
 
     def __len__(self) -> int:
         return len(self._source)
@@ -76,14 +83,32 @@ class Tfds(Rows):
             raise IndexError(index)
         where = self.where(index)
         try:
-            row = self._source[index]
-            return parse_line(row["record"], where) if self._is_json else _plain(row, self._features)
+            stored = self._stored(index)
+            if self._is_json:  # decoded without tfds, which takes several times as long
+                return parse_line(self._parse(stored).features.feature["record"].bytes_list.value[0], where)
+            return _plain(self._features.deserialize_example_np(stored), self._features)
         except InputError:
             raise
         except UnicodeDecodeError as error:
             raise InputError(f"{where}: not UTF-8 (byte {error.start + 1})") from None
         except (ValueError, OSError, RuntimeError) as error:
             raise InputError(f"{where}: cannot be read ({one_line(error)})") from None
+
+    def _stored(self, index: int) -> bytes:
+        """A row as it is stored; ArrayRecord goes through its index for every call, so rows in succession are read together."""
+        first, rows = self._ahead
+        if not first <= index < first + len(rows) and index == self._next:
+            first, rows = index, self._read_ahead(index)
+            self._ahead = first, rows
+        self._next = index + 1
+        return rows[index - first] if first <= index < first + len(rows) else self._source[index]
+
+    def _read_ahead(self, first: int) -> Sequence[bytes]:
+        """The rows from this one on; none where one of them cannot be read, so that each is then read by itself."""
+        try:
+            return self._source.__getitems__(range(first, min(first + AHEAD, len(self))))
+        except (ValueError, OSError, RuntimeError):
+            return ()
 
     def where(self, index: int) -> str:
         """'tfds:NAME:SPLIT: row number', from 1."""

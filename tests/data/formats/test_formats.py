@@ -10,6 +10,7 @@ import pytest
 import tensorflow_datasets as tfds
 
 from spct_jax.data.formats import open_rows
+from spct_jax.data.formats import tfds as tfds_rows
 from spct_jax.errors import InputError
 
 ROWS = [{"prompt": f"p\u00fc {i}", "scores": [i, 0.5], "turns": [{"role": "user", "content": "c"}], "n": i} for i in range(7)]
@@ -184,3 +185,37 @@ def test_rows_of_json_text_in_a_prepared_dataset(datasets):
     rows = open_rows("texts:train", "tfds", data_dir=datasets)
     assert sorted(rows, key=lambda row: row["n"]) == ROWS
     rows.check_columns(["whatever"])
+
+
+@pytest.mark.parametrize("name", ["typed", "texts"])
+def test_rows_are_those_that_tfds_decodes_in_whatever_order_they_are_read(datasets, monkeypatch, name):
+    monkeypatch.setattr(tfds_rows, "AHEAD", 3)
+    rows = open_rows(f"{name}:train", "tfds", data_dir=datasets)
+    builder = tfds.core.read_only_builder.builder_from_files(name, data_dir=datasets)
+    decoded = list(builder.as_data_source(split="train"))
+    expected = [json.loads(r["record"]) if name == "texts" else tfds_rows._plain(r, builder.info.features) for r in decoded]
+    numbers = [*range(len(ROWS)), *reversed(range(len(ROWS))), 0, 1, 2, 5, 6, 1, 2, 3, 4, 5, 0, 2]
+    assert [rows[i] for i in numbers] == [expected[i] for i in numbers]
+
+
+def test_rows_that_cannot_be_read_together_are_read_one_by_one(datasets):
+    rows = open_rows("texts:train", "tfds", data_dir=datasets)
+    stored = [rows._source[i] for i in range(len(rows))]
+
+    class Damaged:
+        def __getitem__(self, index):
+            if index == 2:
+                raise ValueError("checksum")
+            return stored[index]
+
+        def __getitems__(self, indices):
+            return [self[i] for i in indices]
+
+        def __len__(self):
+            return len(stored)
+
+    rows._source = Damaged()
+    assert [rows[0], rows[1]] == [json.loads(rows._parse(x).features.feature["record"].bytes_list.value[0]) for x in stored[:2]]
+    with pytest.raises(InputError, match=r"tfds:texts:train: row 3: cannot be read \(checksum\)"):
+        rows[2]
+    assert rows[3]["n"] in range(len(ROWS)) and len(rows) == len(ROWS)
