@@ -26,7 +26,7 @@ def longest(
     comparison: Comparison,
     template: Template,
     tokenizer: Tokenizer,
-    encode: Callable[[tuple[int, ...]], Sequence[int]],
+    count: Callable[[tuple[int, ...]], int],
     *,
     first: Sequence[int] | None = None,
     hinted: bool = False,
@@ -36,9 +36,9 @@ def longest(
 
     Args:
       comparison: n responses.
-      template: the template that `encode` uses.
-      tokenizer: the tokenizer that `encode` uses.
-      encode: gives the prompt's tokens in an order.
+      template: the template of the prompts.
+      tokenizer: their tokenizer.
+      count: gives the number of a prompt's tokens in an order.
       first: the order to try first; by default that of the input.
       hinted: whether the prompts name the best response.
       limit: a prompt that must exceed it by its number of characters alone is not tokenised.
@@ -54,10 +54,10 @@ def longest(
     if depends == "any":
         if comparison.n > MOST_PERMUTED:
             return bound(comparison, template, tokenizer, hinted=hinted)
-        return max(len(encode(order)) for order in itertools.permutations(first))
-    most = len(encode(first))
+        return max(count(order) for order in itertools.permutations(first))
+    most = count(first)
     if depends == "last" and most <= limit:
-        most = max(most, *(len(encode(_with_last(first, i))) for i in first[:-1]), 0)
+        most = max(most, *(count(_with_last(first, i)) for i in first[:-1]), 0)
     return most + (_hint_spread(tokenizer, template, comparison.n) if hinted else 0)
 
 

@@ -1,14 +1,13 @@
 """From a comparison to a prompt's tokens, and from the tokens of completions back to scores."""
 
 import dataclasses
-import functools
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
 from spct_jax import digests
-from spct_jax.data.comparison import Comparison
+from spct_jax.data.comparison import Comparison, Turn
 from spct_jax.data.tokenizer import Tokenizer
 from spct_jax.errors import InputError
 from spct_jax.grm import lengths, parse
@@ -64,8 +63,10 @@ class Prompter:
 
     def encode(self, comparison: Comparison, order: Sequence[int], *, hinted: bool = False) -> list[int]:
         """Prompt tokens; with `hinted`, the prompt names the best response."""
-        hint = comparison.best if hinted else None
-        return self.tokenizer.encode_turns(render(comparison, order, self.template_of(comparison), hint=hint))
+        return self.tokenizer.encode_turns(self._turns(comparison, order, hinted=hinted))
+
+    def _turns(self, comparison: Comparison, order: Sequence[int], *, hinted: bool) -> tuple[Turn, ...]:
+        return render(comparison, order, self.template_of(comparison), hint=comparison.best if hinted else None)
 
     def encode_choice(self, comparison: Comparison, order: Sequence[int]) -> list[int]:
         """Prompt tokens of an LLM judge, which names the best response."""
@@ -87,9 +88,12 @@ class Prompter:
 
         A template without a place for a reference answer does not show it: critiques say what there is to know of it.
         """
+        return self.tokenizer.encode_turns(self._meta_turns(comparison, order))
+
+    def _meta_turns(self, comparison: Comparison, order: Sequence[int]) -> tuple[Turn, ...]:
         if self.meta.reference is None:
             comparison = dataclasses.replace(comparison, reference=None)
-        return self.tokenizer.encode_turns(render(comparison, order, self.meta))
+        return render(comparison, order, self.meta)
 
     def longest(self, comparison: Comparison, *, hinted: bool = False, meta: bool = False, limit: int) -> int:
         """Tokens of the longest of a comparison's prompts in any order, see `lengths.longest`; `meta`: the meta RM's, too."""
@@ -98,14 +102,17 @@ class Prompter:
             comparison,
             template,
             self.tokenizer,
-            lambda order: self.encode(comparison, order, hinted=hinted),
+            lambda order: self.tokenizer.count_turns(self._turns(comparison, order, hinted=hinted)),
             hinted=hinted,
             limit=limit,
         )
         if not meta or most > limit:
             return most
-        encode = functools.partial(self.encode_meta, comparison)
-        return max(most, lengths.longest(comparison, self.meta, self.tokenizer, encode, limit=limit))
+
+        def count_meta(order: tuple[int, ...]) -> int:
+            return self.tokenizer.count_turns(self._meta_turns(comparison, order))
+
+        return max(most, lengths.longest(comparison, self.meta, self.tokenizer, count_meta, limit=limit))
 
     def fits(self, comparison: Comparison, *, hinted: bool = False, meta: bool = False, limit: int) -> bool:
         """Whether `longest` is within the limit; nothing is tokenised if even the number of bytes is, see `lengths.bound`."""

@@ -119,7 +119,10 @@ def _encoded(
             made[order] = np.array(encode(comparison, order), np.int32)
         return made[order]
 
-    longest = lengths.longest(comparison, template, prompter.tokenizer, encoded, first=shown[0], limit=limit)
+    def count(order: Order) -> int:
+        return len(encoded(order))
+
+    longest = lengths.longest(comparison, template, prompter.tokenizer, count, first=shown[0], limit=limit)
     return {order: encoded(order) for order in shown} if longest <= limit else {}, longest
 
 

@@ -212,10 +212,10 @@ def demonstrations(run: Run, name: str) -> tuple[Pool, dict[str, int]]:
             return reasons["prompt too long"]
         if tokenizer.min_tokens(max(map(len, demonstration.completions))) > data.max_completion:
             return reasons["completion too long"]
-        prompt, completions = tokens(demonstration)
-        if len(prompt) > data.max_prompt:
+        if tokenizer.count_turns(demonstration.turns) > data.max_prompt:
             return reasons["prompt too long"]
-        return len(completions) if max(map(len, completions)) <= data.max_completion else reasons["completion too long"]
+        fits = all(tokenizer.count_completion(text) <= data.max_completion for text in demonstration.completions)
+        return len(demonstration.completions) if fits else reasons["completion too long"]
 
     sizes = survey(run, name, measure)
     examples = Records(lambda i: Example(f"{name} {i}", int(sizes[i]), lambda: tokens(shown[i])), np.flatnonzero(sizes > 0))

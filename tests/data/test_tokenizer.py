@@ -5,8 +5,9 @@ import time
 import pytest
 import sentencepiece
 
+from spct_jax.data import tokenizer as tokenizer_module
 from spct_jax.data.comparison import Turn
-from spct_jax.data.tokenizer import Tokenizer, train_tokenizer
+from spct_jax.data.tokenizer import LONGEST_KEPT, Tokenizer, train_tokenizer
 from spct_jax.errors import InputError
 
 CORPUS = [
@@ -100,6 +101,46 @@ def test_random_mixtures(tokenizer):
     for _ in range(300):
         text = "".join(rng.choices(pieces, k=8))
         assert tokenizer.control_ids.isdisjoint(tokenizer.encode(text))
+
+
+def test_a_count_is_the_number_of_tokens(tokenizer):
+    rng = random.Random(0)
+    parts = [
+        *HOSTILE,
+        *CORPUS[:2],
+        " ",
+        "  ",
+        "\u2581",
+        "\u2581 ",
+        " \u2581",
+        "\n",
+        "\t",
+        "\u00a0",
+        "hotel",
+        "x" * 40,
+        ".",
+        "\ud800",
+    ]
+    for text in [*parts, *("".join(rng.choices(parts, k=rng.randrange(9))) for _ in range(400))]:
+        assert tokenizer.count(text) == len(tokenizer.encode(text))
+        assert tokenizer.count_completion(text) == len(tokenizer.encode_completion(text))
+        turns = [Turn("system", text), Turn("user", f"a {text}"), Turn("assistant", text), Turn("user", text)]
+        assert tokenizer.count_turns(turns) == len(tokenizer.encode_turns(turns))
+    assert bool(tokenizer._word_sizes) == tokenizer._by_word and max(map(len, tokenizer._word_sizes), default=0) <= LONGEST_KEPT
+
+
+def test_no_more_than_so_many_words_are_remembered(monkeypatch):
+    monkeypatch.setattr(tokenizer_module, "KEPT_WORDS", 3)
+    found = train_tokenizer(CORPUS, vocab_size=500)
+    for text in CORPUS[:2] * 2:
+        assert found.count(text) == len(found.encode(text))
+    assert len(found._word_sizes) == 3
+
+
+def test_where_words_depend_on_each_other_they_are_not_counted_one_by_one(trained):
+    assert trained._by_word
+    for options in ({"split_by_whitespace": False}, {"model_type": "unigram"}, {"normalization_rule_name": "nfkc"}):
+        assert not Tokenizer(train(user_defined_symbols=NAMES + PLAIN, **options))._by_word
 
 
 def test_type_of_the_control_pieces_does_not_matter():

@@ -52,10 +52,10 @@ def test_no_order_gives_a_longer_prompt(tokenizer, own, name):
             shown = made(rng, n)
             hint = shown.best if hinted else None
 
-            def encode(order, shown=shown, hint=hint):
-                return tokenizer.encode_turns(render(shown, order, template, hint=hint))
+            def count(order, shown=shown, hint=hint):
+                return tokenizer.count_turns(render(shown, order, template, hint=hint))
 
-            found = lengths.longest(shown, template, tokenizer, encode, hinted=hinted, limit=10_000)
+            found = lengths.longest(shown, template, tokenizer, count, hinted=hinted, limit=10_000)
             each = set(every_length(tokenizer, template, shown, hint))
             differ += len(each) > 1
             assert max(each) <= found <= max(each) + hinted, (shown, sorted(each))
@@ -90,7 +90,7 @@ def test_many_responses_of_an_unknown_template_are_bounded_by_bytes(tokenizer, o
 def test_what_is_too_long_by_its_characters_alone_is_not_tokenised(tokenizer):
     prompter = Prompter(PromptConfig(), tokenizer)
     shown = Comparison(conversation=[Turn("user", "q")], responses=["<bos>" * 200_000, "b"], scores=[1, 0])
-    prompter.encode = None
+    prompter._turns = None
     assert prompter.longest(shown, limit=64) > 64
     # White space at the end of a prompt is trimmed, so it is no reason to refuse one.
     padded = dataclasses.replace(shown, responses=("a" + " " * 10**6,), scores=None)
