@@ -130,12 +130,17 @@ def parse_line(text: bytes, where: str) -> dict[str, Any]:
     except UnicodeDecodeError as error:
         raise InputError(f"{where}: not UTF-8 (byte {error.start + 1} of the line)") from None
     except json.JSONDecodeError as error:
-        raise InputError(f"{where}: not JSON ({error.msg} at column {error.colno})") from None
+        raise InputError(f"{where}: {not_json(error)}") from None
     except (ValueError, RecursionError) as error:
         raise InputError(f"{where}: not JSON that can be read ({error})") from None
     if not isinstance(record, dict):
         raise InputError(f"{where}: not a JSON object ({type(record).__name__})")
     return record
+
+
+def not_json(error: json.JSONDecodeError) -> str:
+    """What is wrong with a line, and at which column; some of the parser's messages end in 'at'."""
+    return f"not JSON ({error.msg.removesuffix(' at')} at column {error.colno})"
 
 
 def without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

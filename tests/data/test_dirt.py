@@ -23,6 +23,7 @@ DIRT = {
     "empty rejected": {"rejected": ""},
     "empty prompt": {"prompt": ""},
     "prompt is not a list of turns": {"prompt": 3},
+    "chosen is neither a text nor a list of turns": {"chosen": 3},
     "rejected is not a string": {"rejected": None},
 }
 """Reason -> what is wrong with the row."""

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from spct_jax.data import kept
-from spct_jax.data.jsonl import without_repeats
+from spct_jax.data.jsonl import not_json, without_repeats
 from spct_jax.data.rows import Rows
 from spct_jax.errors import InputError
 
@@ -37,7 +37,7 @@ def open_file(path: str) -> Rows:
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: not UTF-8 (byte {error.start + 1})") from None
     except json.JSONDecodeError as error:
-        raise InputError(f"{path}:{error.lineno}: not JSON ({error.msg} at column {error.colno})") from None
+        raise InputError(f"{path}:{error.lineno}: {not_json(error)}") from None
     except (InputError, RecursionError, ValueError) as error:
         raise InputError(f"{path}: {error}") from None
 
@@ -81,7 +81,7 @@ def _parse(text: str) -> Any:
             if line.strip():
                 rows.append(json.loads(line, object_pairs_hook=without_repeats))
         except json.JSONDecodeError as error:
-            raise InputError(f"line {number}: not JSON ({error.msg} at column {error.colno})") from None
+            raise InputError(f"line {number}: {not_json(error)}") from None
     return rows
 
 

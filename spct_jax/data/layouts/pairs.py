@@ -1,14 +1,17 @@
 """Pairs of responses under the usual names, in any of the usual forms."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from spct_jax.data.comparison import Comparison
 from spct_jax.data.layouts.base import Layout, Row, first_of, messages, pair, split_answers, text
+from spct_jax.errors import InputError
 
 
 def _comparisons(row: Row, id: str) -> Iterator[Comparison]:
     for field in ("chosen", "rejected"):
         first_of(row, [field])
+    if not isinstance(row["chosen"], Sequence | str):
+        raise InputError(f"chosen is neither a text nor a list of turns ({type(row['chosen']).__name__})")
     if isinstance(row["chosen"], str):
         prompt = row.get("prompt")
         turns = text(row, "prompt") if prompt is None or isinstance(prompt, str) else messages(prompt, "prompt")
