@@ -23,7 +23,7 @@ def _llm_judge(config: Config) -> None:
     _grm(config)
     config.prompt.template = config.prompt.choice_template = _in_size_of(config, "judge")
     # Pairs alone in the paper; the toy world's test has up to four responses in a prompt.
-    config.data.responses = (2, 2 if config.data.train else MOST)
+    config.data.responses = (2, MOST if config.data.is_toy else 2)
 
 
 def _btrm(config: Config) -> None:

@@ -132,7 +132,7 @@ class Tokenizer:
         """An upper bound on the tokens that `encode_turns` makes of one user turn with this text, without tokenising it."""
         size = len(self._processor.normalize(_SURROGATE.sub("\ufffd", text)).encode())
         # Where each of the parts that a text is cut into gets a space of its own, there may be one more to every byte.
-        return (size if self._plain else 2 * size) + len(self.encode_turns([Turn("user", "")]))
+        return (size if self._plain else 2 * size) + self.count_turns([Turn("user", "")])
 
     def separates(self, before: str, after: str) -> bool:
         """Whether text that ends in one character is tokenised independently of following text that begins with the other."""
