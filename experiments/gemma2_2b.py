@@ -1,7 +1,7 @@
 """SPCT on Gemma-2 2B with the paper's settings, laid out for v5e:4x4.
 
 What: all stages from a pretrained checkpoint; prompt 4,096, completion 1,024, groups of 4.
-Hardware: one slice v5e:4x4.
+Hardware: one slice v5e:4x4 (16 chips, 4 hosts; GKE ct5lp-hightpu-4t; TPU VM v5litepod-16).
 Plan: at most 10.77 of 15.75 GiB per chip, 8.42 in the GRPO update; a step of RL takes at least 49.5 s,
 the paper's schedule at least 363 chip-hours.
 

@@ -1,7 +1,7 @@
 """SPCT on Gemma-2 9B with the paper's settings, laid out for v6e:4x4.
 
 What: all stages from a pretrained checkpoint; prompt 4,096, completion 1,024, groups of 4.
-Hardware: one slice v6e:4x4.
+Hardware: one slice v6e:4x4 (16 chips, 4 hosts; GKE ct6e-standard-4t; TPU VM v6e-16).
 Plan: at most 19.89 of 31.25 GiB per chip, 18.16 in the GRPO update; a step of RL takes at least 64.1 s,
 the paper's schedule at least 833 chip-hours.
 

@@ -1,7 +1,7 @@
 """SPCT on Gemma-3 1B with the paper's settings, laid out for v5e:2x2.
 
 What: all stages from a pretrained checkpoint; prompt 4,096, completion 1,024, groups of 4.
-Hardware: one slice v5e:2x2.
+Hardware: one slice v5e:2x2 (4 chips, 1 host; GKE ct5lp-hightpu-4t; TPU VM v5litepod-4).
 Plan: at most 12.74 of 15.75 GiB per chip, 8.44 in the GRPO update; a step of RL takes at least 27.2 s,
 the paper's schedule at least 126 chip-hours.
 RFT and meta RM not planned again since a batch counts examples.

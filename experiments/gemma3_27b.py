@@ -1,7 +1,7 @@
 """SPCT on Gemma-3 27B with the paper's settings, laid out for v5p:4x4x4.
 
 What: all stages from a pretrained checkpoint; prompt 4,096, completion 1,024, groups of 4.
-Hardware: one slice v5p:4x4x4.
+Hardware: one slice v5p:4x4x4 (64 chips, 16 hosts; GKE ct5p-hightpu-4t; TPU VM v5p-128).
 Plan: at most 26.61 of 95.74 GiB per chip, 22.89 in the GRPO update; a step of RL takes at least 19.0 s,
 the paper's schedule at least 1,433 chip-hours.
 RFT and meta RM not planned again since a batch counts examples.

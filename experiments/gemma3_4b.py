@@ -1,7 +1,7 @@
 """SPCT on Gemma-3 4B with the paper's settings, laid out for v5e:4x4.
 
 What: all stages from a pretrained checkpoint; prompt 4,096, completion 1,024, groups of 4.
-Hardware: one slice v5e:4x4.
+Hardware: one slice v5e:4x4 (16 chips, 4 hosts; GKE ct5lp-hightpu-4t; TPU VM v5litepod-16).
 Plan: at most 9.88 of 15.75 GiB per chip, 9.43 in the GRPO update; a step of RL takes at least 34.4 s,
 the paper's schedule at least 566 chip-hours.
 RFT and meta RM not planned again since a batch counts examples.

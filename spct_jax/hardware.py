@@ -3,8 +3,8 @@
 import dataclasses
 import importlib.util
 import os
-import re
 
+from spct_jax import slices
 from spct_jax.errors import InputError
 
 
@@ -53,12 +53,12 @@ def parse_topology(name: str) -> Chip:
     """The chip of a topology such as `v5p:4x4x4`.
 
     Raises:
-      InputError: the name has another form, or its chip is not in `CHIPS`.
+      InputError: it names no slice (`slices.parse`), or one of a chip that is not in `CHIPS`.
     """
-    found = re.fullmatch(r"(\w+):(\d+x\d+(?:x\d+)?)", name)
-    if not found or found[1] not in CHIPS:
-        raise InputError(f"--topology={name}: expected CHIP:AxB or CHIP:AxBxC with CHIP one of {', '.join(CHIPS)}")
-    return CHIPS[found[1]]
+    chip = slices.parse(name).chip
+    if chip not in CHIPS:
+        raise InputError(f"--topology={name}: there are no published figures of {chip} here, only of {', '.join(CHIPS)}")
+    return CHIPS[chip]
 
 
 def prepare(chip: Chip) -> None:
@@ -77,15 +77,15 @@ def prepare(chip: Chip) -> None:
         os.environ.setdefault(name, value)
 
 
-def slice_devices(name: str, slices: int) -> list:
-    """The devices of a topology, which are descriptions only.
+def slice_devices(name: str, count: int) -> list:
+    """The devices of `count` slices of a topology, which are descriptions only.
 
     Raises:
       InputError: the compiler knows no such slice.
     """
     from jax.experimental import topologies
 
-    options = {"num_slices": slices} if slices > 1 else {}
+    options = {"num_slices": count} if count > 1 else {}
     try:
         return list(topologies.get_topology_desc(platform="tpu", topology_name=name, **options).devices)
     except Exception as error:

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from spct_jax import config as config_lib
-from spct_jax import hardware
+from spct_jax import hardware, plan, slices
 from spct_jax.config import validate
 from spct_jax.errors import InputError
 from spct_jax.models import sizes
@@ -32,10 +32,9 @@ def test_an_experiment_is_of_the_size_it_is_named_after_and_names_a_slice_that_i
     assert config.model == sizes.get(path.stem)
     topology = re.search(r"--topology=(\S+)", path.read_text())[1]
     hardware.parse_topology(topology)
-    devices = 1
-    for size in topology.partition(":")[2].split("x"):
-        devices *= int(size)
-    shards = devices // config.mesh.tensor
+    chosen = slices.parse(topology)
+    assert f"\nHardware: {slices.describe(chosen, config.mesh.slices)}.\n" in path.read_text()
+    shards = chosen.chips // config.mesh.tensor
     for stage in ("sft", "rft", "rl", "meta_rm"):
         chosen = getattr(config, stage)
         assert chosen.batch_size // chosen.accumulate % shards == 0, stage
@@ -58,7 +57,7 @@ def test_the_header_of_a_planned_experiment_is_what_its_plan_says(path):
     assert f"takes at least {seconds} s" in plan and plan.rstrip().endswith(f"= {hours.replace(',', '')}")
 
 
-@pytest.mark.parametrize("name", ["v5p", "v5p:4", "h100:2x2", "v5p:4x4x4x4"])
+@pytest.mark.parametrize("name", ["v5p", "v5p:4", "h100:2x2", "v5p:4x4x4x4", "v4:2x2x1"])
 def test_a_wrong_topology_is_named(name):
     with pytest.raises(InputError, match=re.escape(name)):
         hardware.parse_topology(name)
@@ -86,6 +85,30 @@ def test_candidates_fit_by_their_model_and_are_sorted():
     assert [c.seconds for c in found] == sorted(c.seconds for c in found)
 
 
+def test_slices_that_fit_are_told_from_those_that_do_not_and_those_that_cannot_be_used(monkeypatch, tmp_path):
+    config = config_lib.paper(sizes.get("gemma2_2b"))
+    told = []
+
+    def planned(config, topology, cache, only, while_fits):
+        assert while_fits and cache == tmp_path and only == ["grpo", "decode"]
+        if topology == "v5e:1x1":
+            raise InputError("tensor=4 needs 4 devices")
+        gib = {"v5e:4x4": 10, "v5e:2x4": 15, "v5e:2x2": 20}[topology] * hardware.GIB
+        result = {"peak": gib, "beside": hardware.GIB // 2, "limit": 16 * hardware.GIB, "fits": topology != "v5e:2x2"}
+        return {"decode": result | {"peak": 0, "fits": True}, "grpo": result}
+
+    monkeypatch.setattr(plan, "plan", planned)
+    plan.fit(config, slices.at_most("v5e:16"), tmp_path, ["grpo", "decode"], told.append)
+    found = [line.partition("): ")[2] for line in told]
+    assert found == [
+        "fits, at most 10.50 of 16.00 GiB in grpo",
+        "fits, at most 15.50 of 16.00 GiB in grpo",
+        "does not fit: 20.50 of 16.00 GiB in grpo",
+        "cannot be used: tensor=4 needs 4 devices",
+    ]
+    assert told[0].startswith("one slice v5e:4x4 (16 chips, 4 hosts")
+
+
 def run_plan(*arguments):
     command = [sys.executable, "-m", "spct_jax.plan", *arguments]
     return subprocess.run(command, capture_output=True, text=True)
@@ -107,3 +130,16 @@ def test_a_small_experiment_is_planned(tmp_path):
         if result["flops_by_hand"]:
             assert result["flops"] == pytest.approx(result["flops_by_hand"], rel=0.05), name
     assert "| grpo |" in done.stdout
+
+    before = set(tmp_path.glob("*.gz"))
+    fit = run_plan("--fit=v5e:4", "--programs=decode", *small, f"--cache={tmp_path}")
+    of_four, of_one = fit.stdout.splitlines()
+    assert of_four.startswith("one slice v5e:2x2 ") and ": fits, at most " in of_four and " in decode" in of_four
+    assert of_one.startswith("one slice v5e:1x1 ")
+    assert len(set(tmp_path.glob("*.gz")) - before) <= 1  # that of v5e:2x2 was there
+
+
+def test_a_slice_and_a_number_of_chips_are_not_asked_for_at_once():
+    for flags in ([], ["--topology=v5e:2x2", "--fit=v5e:4"]):
+        done = run_plan(*flags)
+        assert done.returncode == 2 and "error: give one of --topology=SLICE and --fit=CHIP:N" in done.stderr
