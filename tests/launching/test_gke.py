@@ -1,0 +1,73 @@
+import json
+
+import pytest
+import strict_crd
+import yaml
+from launchers import launch, stand_in
+
+FOUR = ("--config=experiments/gemma2_27b.py", "--topology=v5p:4x4x4", "--image=registry/spct:1", "--bucket=gs://ours")
+KUBECTL = """import json, pathlib, sys
+pathlib.Path({seen!r}).write_text(json.dumps([sys.argv[1:], sys.stdin.read()]))
+sys.exit({status})
+"""
+
+
+def test_what_is_printed_is_what_is_applied(tmp_path):
+    changed = ("--config.rl.steps=5", '--config.stages=("sft", "rl")', "--slices=2", "--env=A=b c")
+    printed = launch("gke", *FOUR, *changed, "--dry_run")
+    assert printed.returncode == 0, printed.stderr
+    manifest = yaml.safe_load(printed.stdout)
+    strict_crd.validator().validate(manifest)
+    container = manifest["spec"]["replicatedJobs"][0]["template"]["spec"]["template"]["spec"]["containers"][0]
+    assert manifest["metadata"]["name"] == "gemma2-27b-train"
+    assert container["command"] == [
+        "bash",
+        "launch/entrypoint.sh",
+        "train",
+        "--workdir=gs://ours/gemma2-27b-train",
+        "--config=experiments/gemma2_27b.py",
+        "--config.rl.steps=5",
+        '--config.stages=("sft", "rl")',
+        "--config.mesh.strategy=multislice",
+        "--config.mesh.slices=2",
+        "--profile_port=9012",
+    ]
+    environment = {one["name"]: one["value"] for one in container["env"]}
+    assert environment["A"] == "b c" and environment["JAX_COMPILATION_CACHE_DIR"] == "gs://ours/compiled"
+    assert "data_parallel" in environment["LIBTPU_INIT_ARGS"]
+
+    stand_in(tmp_path / "bin", "kubectl", KUBECTL.format(seen=str(tmp_path / "seen"), status=0))
+    applied = launch("gke", *FOUR, *changed, "--apply", path=tmp_path / "bin")
+    assert applied.returncode == 0, applied.stderr
+    assert json.loads((tmp_path / "seen").read_text()) == [["create", "--filename=-"], printed.stdout]
+
+
+def test_a_cluster_that_refuses_is_one_line_and_exit_2(tmp_path):
+    stand_in(tmp_path / "bin", "kubectl", KUBECTL.format(seen=str(tmp_path / "seen"), status=1))
+    done = launch("gke", *FOUR, "--apply", path=tmp_path / "bin")
+    assert done.returncode == 2 and done.stderr == "error: kubectl refused it (see above)\n"
+
+
+def test_the_judge_gets_what_stands_behind_the_dashes():
+    flags = ("--program=judge", "--topology=v5e:2x4", "--image=i", "--name=votes")
+    done = launch("gke", *flags, "--", "--checkpoint=gs://ours/m", "--input=gs://ours/a b.jsonl", "--k=8")
+    assert done.returncode == 0, done.stderr
+    manifest = yaml.safe_load(done.stdout)
+    pod = manifest["spec"]["replicatedJobs"][0]["template"]["spec"]["template"]["spec"]
+    assert pod["containers"][0]["command"][2:] == ["judge", "--checkpoint=gs://ours/m", "--input=gs://ours/a b.jsonl", "--k=8"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        (["--config.rl.stepz=5"], "did you mean --config.rl.steps?"),
+        (["--topology=v5p-128"], "did you mean v5p:4x4x4?"),
+        (["--config=/etc/hostname"], "/etc/hostname"),
+        (["--slices=2", "--config.mesh.slices=4", "--config.mesh.strategy=multislice"], "laid out for config.mesh.slices=4"),
+        (["--bucket=ours"], "--bucket=ours: expected gs://BUCKET"),
+    ],
+)
+def test_a_mistake_is_found_before_anything_waits_for_chips(flags, says):
+    done = launch("gke", *FOUR, *flags)
+    assert done.returncode == 2 and done.stdout == "" and done.stderr.startswith("error: ")
+    assert says in done.stderr and done.stderr.count("\n") == 1

@@ -1,0 +1,72 @@
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+from spct_jax import config as config_lib
+from spct_jax import slices
+from spct_jax.errors import InputError
+from spct_jax.launching import run as run_lib
+
+
+@pytest.mark.parametrize(
+    ("config", "name"),
+    [
+        ("experiments/gemma2_27b.py", "gemma2-27b-train"),
+        ("experiments/gemma3_1b.py:meta_rm", "gemma3-1b-meta-rm-train"),
+        ("tiny", "tiny-train"),
+        ("a/My Own__v2.1.py", "my-own-v2-1-train"),
+    ],
+)
+def test_a_run_is_named_after_its_experiment(config, name):
+    assert run_lib.check_name(run_lib.default_name("train", config)) == name
+
+
+@pytest.mark.parametrize("name", ["", "A", "1a", "a_b", "a-", "-a", "a b", "a" * 64, "a\n"])
+def test_names_are_those_of_rfc_1123(name):
+    with pytest.raises(InputError, match="--name="):
+        run_lib.check_name(name)
+
+
+def test_one_slice_is_compiled_as_planned_and_own_variables_win():
+    one = run_lib.Run(
+        "r", "train", (), slices.parse("v5e:4x4"), libtpu_arguments="--a=1", variables=(("JAX_PLATFORMS", "tpu"),)
+    )
+    assert one.environment["LIBTPU_INIT_ARGS"] == "--a=1" and one.environment["JAX_PLATFORMS"] == "tpu"
+    assert "LIBTPU_INIT_ARGS" not in run_lib.Run("r", "train", (), slices.parse("v5e:4x4")).environment
+    two = run_lib.Run("r", "train", (), slices.parse("v5e:4x4"), 2, "--a=1").environment["LIBTPU_INIT_ARGS"].split()
+    assert two[-1] == "--a=1" and len(two) == 3
+
+
+def test_variables_are_names_and_values():
+    assert run_lib.variables(["A=b=c", "B="]) == (("A", "b=c"), ("B", ""))
+    for wrong in ("A", "=b", "1A=b", "A B=c"):
+        with pytest.raises(InputError, match=f"--env={wrong}: expected NAME=VALUE"):
+            run_lib.variables([wrong])
+
+
+def test_the_experiments_flags_are_passed_on_and_the_mesh_is_told_of_slices():
+    config = config_lib.tiny()
+    argv = ["gke.py", "--topology=v5e:4x4", f"--config={run_lib.ROOT}/experiments/tiny.py:btrm", "--config.rl.steps=3"]
+    arguments = run_lib.train_arguments([*argv, "--noconfig.meta_rm.enabled"], config, "gs://b/r", 1)
+    assert arguments[0] == "--workdir=gs://b/r" and arguments[-1] == "--profile_port=9012"
+    passed = ("--config=experiments/tiny.py:btrm", "--config.rl.steps=3", "--noconfig.meta_rm.enabled")
+    assert arguments[1:-1] == passed
+    mesh = run_lib.train_arguments(argv, config, "w", 2)[3:-1]
+    assert mesh == ("--config.mesh.strategy=multislice", "--config.mesh.slices=2")
+    config.mesh.slices = 2
+    assert run_lib.train_arguments(argv, config, "w", 2)[3:-1] == ()
+    with pytest.raises(InputError, match="not in the repository"):
+        run_lib.train_arguments([f"--config={pathlib.Path('/').absolute()}etc/x.py"], config, "w", 2)
+
+
+@pytest.mark.tpu_compiler
+def test_the_tpu_compiler_knows_its_flags():
+    two = run_lib.Run("r", "train", (), slices.parse("v5e:2x2"), 2)
+    code = "from spct_jax import hardware; hardware.prepare(hardware.CHIPS['v5e']); hardware.slice_devices('v5e:2x2', 2)"
+    for wrong, status in (("", 0), (" --xla_no_such_flag=1", 1)):
+        environment = os.environ | {"LIBTPU_INIT_ARGS": two.environment["LIBTPU_INIT_ARGS"] + wrong}
+        done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+        assert bool(done.returncode) == bool(status), done.stderr

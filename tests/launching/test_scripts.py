@@ -1,0 +1,40 @@
+"""Shell scripts and the Dockerfile, as their linters see them, and the Dockerfile as its rehearsal does."""
+
+import re
+import shutil
+import subprocess
+
+import pytest
+from launchers import ROOT
+from rehearse_image import instructions
+
+LAUNCH = ROOT / "launch"
+
+
+@pytest.mark.parametrize(
+    ("linter", "files"),
+    [("shellcheck", sorted(LAUNCH.glob("*.sh"))), ("hadolint", [LAUNCH / "Dockerfile"])],
+    ids=["sh", "docker"],
+)
+def test_linters_find_nothing(linter, files):
+    if shutil.which(linter) is None:
+        pytest.skip(f"needs {linter} (pip install -e '.[dev]')")
+    done = subprocess.run([linter, *files], capture_output=True, text=True)
+    assert files and done.returncode == 0, done.stdout
+
+
+def test_the_image_runs_what_launchers_start():
+    found = dict(instructions((LAUNCH / "Dockerfile").read_text()))
+    assert found["ENTRYPOINT"] == '["bash", "launch/entrypoint.sh"]' and found["CMD"].startswith('["train", "--workdir=')
+    assert found["USER"] != "0" and re.fullmatch(r"python:3\.11\.\d+-slim-\w+", found["FROM"])
+    copied = {rest.split()[0] for name, rest in instructions((LAUNCH / "Dockerfile").read_text()) if name == "COPY"}
+    assert {"spct_jax", "experiments", "launch"} <= copied
+
+
+def test_every_library_of_the_package_is_pinned():
+    lines = (LAUNCH / "constraints.txt").read_text().splitlines()
+    pinned = {line.partition("==")[0] for line in lines if not line.startswith("#")}
+    assert all(re.fullmatch(r"[a-z0-9-]+==[\w.]+", line) for line in lines if not line.startswith("#"))
+    block = (ROOT / "setup.py").read_text().partition("install_requires=[")[2].partition("]")[0]
+    needed = {name.replace("_", "-").lower() for name in re.findall(r'"([\w-]+)"', block)} | {"jax", "jaxlib", "libtpu"}
+    assert {"flax", "pyyaml"} < needed <= pinned, needed - pinned
