@@ -7,6 +7,7 @@ writes files; all of them together write checkpoints.
 
 import glob
 import importlib.util
+import logging
 import os
 import pickle
 import signal
@@ -25,6 +26,9 @@ from spct_jax.errors import InputError
 PREEMPTED = 75
 """Exit status of a run that was told to stop and can be continued: the system's EX_TEMPFAIL."""
 
+REHEARSED = "SPCT_JAX_CLUSTER"
+"""Environment variable that names JAX's way to find the other processes, `gketpu` or `gcetpu`; see `launching.rehearsal`."""
+
 
 class StoppedError(Exception):
     """SIGTERM or SIGINT came; everything done so far is on disk."""
@@ -33,7 +37,8 @@ class StoppedError(Exception):
 def initialize(coordinator: str = "", num_processes: int = 1, process_id: int = 0, heartbeat_seconds: int = 100) -> None:
     """Joins the processes of a run; must be called before JAX is first used. Does nothing if there is only one process.
 
-    The processes of TPU slices find each other; others must be told where the first one is.
+    The processes of TPU slices find each other; others must be told where the first one is. On a machine without chips,
+    `REHEARSED` has them look for each other as on TPUs.
 
     Args:
       coordinator: HOST:PORT of the first process, the same for all.
@@ -52,13 +57,26 @@ def initialize(coordinator: str = "", num_processes: int = 1, process_id: int = 
     if coordinator:
         jax.config.update("jax_cpu_collectives_implementation", "gloo")
         jax.distributed.initialize(coordinator, num_processes, process_id, **patience)
+    elif method := os.environ.get(REHEARSED):
+        # JAX reports that this is no TPU, and then does as it is told.
+        logging.getLogger("jax._src.clusters.cluster").setLevel(logging.CRITICAL)
+        jax.config.update("jax_cpu_collectives_implementation", "gloo")
+        _meet(cluster_detection_method=method, **patience)
     elif _has_tpu():
         try:
-            jax.distributed.initialize(**patience)
+            _meet(**patience)
         except ValueError as error:
             # The machine has chips but belongs to no cluster that JAX knows (a notebook's, say): this process is the only one.
             if "coordinator_address" not in str(error):
                 raise
+
+
+def _meet(**options: Any) -> None:
+    """Joins the processes that JAX finds; a metadata server that does not answer is no fault of the user's."""
+    try:
+        jax.distributed.initialize(**options)
+    except OSError as error:
+        raise ConnectionError(f"the other processes cannot be found: {errors.one_line(error)}") from error
 
 
 def _has_tpu() -> bool:

@@ -11,9 +11,11 @@ import time
 import jax
 import limits
 import pytest
+import requests
 
-from spct_jax import distributed
+from spct_jax import distributed, errors
 from spct_jax.errors import InputError
+from spct_jax.launching import rehearsal
 
 LAUNCHER = pathlib.Path(__file__).parents[1] / "launch" / "local.py"
 
@@ -50,6 +52,30 @@ def test_chips_of_no_cluster_are_alone(monkeypatch, message, alone):
     else:
         with pytest.raises(ValueError, match=message):
             distributed.initialize()
+
+
+def test_a_rehearsal_without_chips_looks_for_the_others_as_on_tpus(monkeypatch):
+    calls = []
+    monkeypatch.setenv(distributed.REHEARSED, "gketpu")
+    monkeypatch.setattr(jax.distributed, "initialize", lambda *args, **options: calls.append((args, options)))
+    before = jax.config.jax_cpu_collectives_implementation
+    try:
+        distributed.initialize(heartbeat_seconds=7)
+    finally:
+        jax.config.update("jax_cpu_collectives_implementation", before)
+    assert calls[0][1]["cluster_detection_method"] == "gketpu" and calls[0][1]["heartbeat_timeout_seconds"] == 7
+    assert rehearsal.CLUSTER == distributed.REHEARSED
+
+
+def test_a_metadata_server_that_does_not_answer_may_answer_the_next_time(monkeypatch):
+    def refuse(**_):
+        raise requests.exceptions.ConnectionError("metadata.google.internal: no such name")
+
+    monkeypatch.setattr(distributed, "_has_tpu", lambda: True)
+    monkeypatch.setattr(jax.distributed, "initialize", refuse)
+    with pytest.raises(ConnectionError, match="cannot be found: metadata.google.internal") as caught:
+        distributed.initialize()
+    assert errors.describe(caught.value) == (str(caught.value), errors.FAILED)
 
 
 @pytest.mark.parametrize("wrong", [{"num_processes": 2}, {"process_id": 1}, {"coordinator": "a:1", "process_id": 1}])
