@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from spct_jax.evaluation import bootstrap
+from spct_jax.evaluation import bootstrap, recorded
 from spct_jax.evaluation.benchmarks.base import Answer, Benchmark, Block, Statistic, Weights, as_pairs
 from spct_jax.evaluation.recorded import GAMES, Recorded, Vote
 
@@ -90,12 +90,11 @@ def compute(
 def rates(answers: Sequence[Answer]) -> dict[str, float | None]:
     """`tie_rate`, `malformed_rate` and `truncated_rate` of `Figures`."""
     votes = [vote for answer in answers for vote in answer.all_votes]
-    truncated = [vote.truncated for vote in votes]
     comparable = [answer.ties for answer in answers if answer.item.n > 1]
     return {
         "tie_rate": float(np.mean(comparable)) if comparable else 0.0,
-        "malformed_rate": sum(not vote.valid for vote in votes) / max(len(votes), 1),
-        "truncated_rate": None if None in truncated or not truncated else sum(truncated) / len(truncated),
+        "malformed_rate": recorded.malformed_rate(votes),
+        "truncated_rate": recorded.truncated_rate(votes),
     }
 
 

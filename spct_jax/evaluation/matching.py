@@ -44,16 +44,21 @@ def join(items: Sequence[Item], recorded: Sequence[Recorded], path: str | os.Pat
 
 
 def _by_item_or_pair(items: Sequence[Item], recorded: Sequence[Recorded], path: str | os.PathLike) -> dict[str, Recorded]:
-    """What was recorded, by the id of the item or pair, which it may name without its subset where only one has that name."""
+    """What was recorded, by the id of the item or pair, which it may name without its subset where only one has that name.
+
+    Of a subset that is a path, as "Adversarial/Manual", the last part is enough.
+    """
     names: dict[str, list[str]] = {}
     for item in items:
         for id in (item.id, *(pair_id(item.id, pair) for pair in dict.fromkeys(item.pairs))):
-            for name in {id, id.removeprefix(f"{item.subset}/")}:
+            short = id.removeprefix(f"{item.subset}/")
+            for name in {id, short, f"{item.subset.rpartition('/')[2]}/{short}"}:
                 names.setdefault(name, []).append(id)
     by_id: dict[str, Recorded] = {}
     for one in recorded:
         full, where = f"{one.subset}/{one.id}", one.where or path
-        found = next(([id] for id in (one.id, full) if id in names.get(id, ())), names.get(one.id, []))
+        exact = next(([id] for id in (one.id, full) if id in names.get(id, ())), None)
+        found = exact or names.get(full) or names.get(one.id, [])
         if not found:
             raise InputError(f"{where}: scores of an unknown item ({one.id!r})")
         if len(found) > 1:
@@ -138,6 +143,8 @@ def _item(benchmark: Benchmark, one: Recorded) -> Item:
 def _check_width(one: Recorded, n: int, path: str | os.PathLike) -> None:
     where = f"{one.where or path}: item {one.id!r}"
     for vote in one.votes:
+        if vote.order is not None and len(vote.order) != n:
+            raise InputError(f"{where}: an order of {len(vote.order)} for {n} responses")
         if vote.scores is not None and len(vote.scores) != n:
             raise InputError(f"{where}: a row of {len(vote.scores)} scores for {n} responses")
         if isinstance(vote.decision, int) and vote.decision >= max(n, 2):

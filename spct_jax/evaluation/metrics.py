@@ -84,16 +84,9 @@ def single_credit(rows: Sequence[Mapping], truths: Sequence[int], k: int) -> np.
     return credit
 
 
-def malformed_rate(rows: Sequence[Mapping]) -> float:
-    """The share of all samples that could not be read, for whatever reason."""
-    invalid = [sample["scores"] is None for row in rows for sample in row["samples"]]
-    return sum(invalid) / len(invalid)
-
-
-def truncated_rate(rows: Sequence[Mapping]) -> float | None:
-    """The share of all samples that were cut at the limit of tokens; None where the rows do not say."""
-    cut = [sample.get("truncated") for row in rows for sample in row["samples"]]
-    return None if None in cut else sum(cut) / len(cut)
+def all_votes(rows: Sequence[Mapping]) -> list[recorded.Vote]:
+    """Every sample of the rows as a vote."""
+    return [vote for row in rows for vote in recorded.from_verdict(row, read="scores").votes]
 
 
 def agreement(rows: Sequence[Mapping]) -> float | None:

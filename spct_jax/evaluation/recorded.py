@@ -17,7 +17,7 @@ data, `n`, `best` and `label` (see `benchmarks.base.Item`).
 import dataclasses
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from numbers import Real
 from typing import Any, Literal, NamedTuple
 
@@ -95,6 +95,17 @@ def totals(votes: Sequence[Vote], n: int) -> tuple[float, ...] | None:
     return voting.sum_vote(read, n)
 
 
+def malformed_rate(votes: Collection[Vote]) -> float:
+    """The share that could not be read, for whatever reason; 0 of none."""
+    return sum(not vote.valid for vote in votes) / max(len(votes), 1)
+
+
+def truncated_rate(votes: Collection[Vote]) -> float | None:
+    """The share that was cut at the limit of tokens; None where one does not say, or there are none."""
+    cut = [vote.truncated for vote in votes]
+    return None if None in cut or not cut else sum(cut) / len(cut)
+
+
 def from_verdict(record: Mapping[str, Any], subset: str = "", read: str | None = None) -> Recorded:
     """The votes in the JSON object of a verdict (`judging.verdicts.to_json`, or a line of a run's `evaluate/*.jsonl`).
 
@@ -162,8 +173,9 @@ def from_json(line: Mapping[str, Any]) -> Recorded:
     if id is None:
         raise InputError("missing field 'id'")
     given = {name: line[name] for name in _PER_ROW if line.get(name) is not None}
-    if "decision" in given and given.get("scores") == []:
-        del given["scores"]
+    for name, other in (("scores", "decision"), ("decision", "scores")):
+        if other in given and given.get(name) == []:
+            del given[name]
     if not {"scores", "decision"} & given.keys():
         raise InputError("neither 'scores' nor 'decision'")
     for name, values in given.items():

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from spct_jax.config import BASELINES
-from spct_jax.evaluation import bootstrap, metrics
+from spct_jax.evaluation import bootstrap, metrics, recorded
 from spct_jax.reporting.run_files import RunFiles
 
 STAGE_NAMES = {
@@ -68,13 +68,12 @@ def figures(run: RunFiles) -> dict:
         "peak_memory_gib": max((s["peak_memory_gib"] for s in run.stages.values() if "peak_memory_gib" in s), default=None),
         **_accuracies(asked),
         "tie_rate": {label: {name: tally.tie_rate for name, tally in measures.items()} for label, measures in asked.items()},
-        "malformed_rate": {
-            label: {kind: metrics.malformed_rate(rows) for kind, rows in kinds.items() if rows}
-            for label, kinds in run.samples.items()
-        },
-        "truncated_rate": {
-            label: {kind: metrics.truncated_rate(rows) for kind, rows in kinds.items() if rows}
-            for label, kinds in run.samples.items()
+        **{
+            name: {
+                label: {kind: rate(metrics.all_votes(rows)) for kind, rows in kinds.items() if rows}
+                for label, kinds in run.samples.items()
+            }
+            for name, rate in (("malformed_rate", recorded.malformed_rate), ("truncated_rate", recorded.truncated_rate))
         },
         "agreement": {label: metrics.agreement(rows) for label in run.samples if (rows := run.rows(label, "sampled"))},
         "paired": {label: pairs for label, measures in asked.items() if (pairs := _pairs(measures))},

@@ -32,6 +32,7 @@ def test_votes_are_joined_with_items_and_with_pairs_of_them():
         ([Recorded("a", votes((1, 2))), Recorded("b", votes((1, 2)))], "f: item 'b': a row of 2 scores for 3 responses"),
         ([Recorded("a", (Vote(decision=2),)), Recorded("b", votes((1, 2, 3)))], "f: item 'a': decision 2 for 2 responses"),
         ([Recorded("a", votes((1, 2))), Recorded("b/1-0", votes((1, 2)))], "f: no scores of an item \\('b/1-2'"),
+        ([Recorded("a", (Vote((1, 2), order=(0, 1, 2)),)), Recorded("b", votes((1, 2, 3)))], "an order of 3 for 2 responses"),
     ]:
         with pytest.raises(InputError, match=message):
             matching.join(items, recorded, "f")
@@ -51,6 +52,9 @@ def test_an_id_may_leave_out_its_subset_where_that_is_clear():
     one, two = Recorded("1", votes((1, 2)), "x"), Recorded("y/1", votes((1, 2)))
     answers = matching.join(items, [one, two, Recorded("2", votes((3, 4)))], "f")
     assert [answer.item.id for answer in answers] == ["x/1", "y/1", "y/2"] and answers[2].totals == (3, 4)
+    deep = [Item(f"{subset}/1", 2, 0, subset) for subset in ("a/x", "a/y")]
+    answers = matching.join(deep, [Recorded("1", votes((1, 2)), "y"), Recorded("1", votes((3, 4)), "x")], "f")
+    assert [answer.totals for answer in answers] == [(3, 4), (1, 2)]
     for wrong, message in [
         (Recorded("1", votes((1, 2))), "f: 2 items have this id, so it needs its subset \\('1', as in 'x/1'\\)"),
         (Recorded("1", votes((1, 2)), "y"), "f: scores of an item that has some already \\('y/1'\\)"),

@@ -5,7 +5,7 @@ import time
 import numpy as np
 import pytest
 
-from spct_jax.evaluation import bootstrap, metrics
+from spct_jax.evaluation import bootstrap, metrics, recorded
 
 
 def row(best, *samples, n=2, meta=None):
@@ -67,11 +67,11 @@ def test_single_responses_are_judged_by_the_majority():
 
 def test_malformed_rate_and_agreement():
     rows = [row(0, [2, 1], [1, 2], [3, 1]), row(0, [4, 4], None, [4, 4])]
-    assert metrics.malformed_rate(rows) == pytest.approx(1 / 6)
-    assert metrics.truncated_rate(rows) is None  # verdicts of an earlier version do not say
+    assert recorded.malformed_rate(metrics.all_votes(rows)) == pytest.approx(1 / 6)
+    assert recorded.truncated_rate(metrics.all_votes(rows)) is None  # verdicts of an earlier version do not say
     for number, r in enumerate(rows):
         r["samples"] = [sample | {"truncated": sample["scores"] is None or number == 1} for sample in r["samples"]]
-    assert metrics.truncated_rate(rows) == pytest.approx(1 / 2)
+    assert recorded.truncated_rate(metrics.all_votes(rows)) == pytest.approx(1 / 2)
     # Of the first's three pairs one agrees; the second's only pair of ties agrees half the time.
     assert metrics.agreement(rows) == pytest.approx((1 / 3 + 1 / 2) / 2)
     assert metrics.agreement([row(0, [2, 1], None)]) is None

@@ -43,6 +43,8 @@ class Item:
         pairs: which responses (winner, loser) are compared where the item is judged by pairs; the best one with every other
             unless a benchmark says otherwise.
         unjudgeable: why there is nothing to show a judge, where the data's text is at fault. The item counts all the same.
+        reference: an answer known to be right, where the data has one. A judge is shown it only if it is asked for, see
+            `conditions`.
     """
 
     id: str
@@ -53,6 +55,7 @@ class Item:
     comparison: Comparison | None = None
     pairs: tuple[tuple[int, int], ...] = ()
     unjudgeable: str = ""
+    reference: str | None = None
 
     def __post_init__(self):
         if not self.pairs and self.n > 2 and self.best is not None:
@@ -243,8 +246,11 @@ def best_by(*labels: Any) -> Callable[[Item], Item]:
     """Completes an item of two responses by its label, the data's: the first of these means the first response is right."""
 
     def complete(item: Item) -> Item:
-        if item.best is None and item.label in labels and not isinstance(item.label, bool):
-            item = dataclasses.replace(item, best=labels.index(item.label))
+        if item.label in labels and not isinstance(item.label, bool):
+            best = labels.index(item.label)
+            if item.best not in (None, best):
+                raise InputError(f"'best' is {item.best}, and by its label {item.label!r} it is {best}")
+            item = dataclasses.replace(item, best=best)
         return need_best(item)
 
     return complete

@@ -4,6 +4,7 @@ import pytest
 from shared_data import shared
 
 from spct_jax.data.jsonl import ReadReport
+from spct_jax.errors import InputError
 from spct_jax.evaluation import figures
 from spct_jax.evaluation.benchmarks import catalogue
 from spct_jax.evaluation.benchmarks.base import Answer, Item
@@ -56,3 +57,10 @@ def test_the_published_files():
     assert report.used == len(items) == 419 and all(item.comparison.n == 2 for item in items)
     assert {name: sum(item.subset.endswith(name) for item in items) for name in sizes} == sizes
     assert sum(item.best == 0 for item in items if item.subset == "Natural") == 42
+
+
+def test_a_label_and_a_best_response_must_agree():
+    complete = LLMBAR.complete
+    assert complete(Item("a", 2, label=2)).best == complete(Item("a", 2, 1, label=2)).best == 1
+    with pytest.raises(InputError, match="'best' is 0, and by its label 2 it is 1"):
+        complete(Item("a", 2, 0, label=2))
