@@ -19,8 +19,8 @@ from spct_jax.reward_models.scalar import ScalarModel
 from spct_jax.sharding import Layout
 
 KINDS = (ModelKind.BTRM, ModelKind.PAIRRM, ModelKind.CLOUD)
-TOGETHER = 64
-"""Comparisons that are scored together."""
+TOGETHER = 256
+"""Comparisons that are scored together, so that batches of each shape are full."""
 
 
 def kind_of(checkpoint: str | os.PathLike) -> ModelKind | None:

@@ -25,13 +25,16 @@ from spct_jax.grm.config import PromptConfig
 from spct_jax.grm.template import ROLE_LABELS
 from spct_jax.models import heads
 from spct_jax.models.config import ModelConfig
-from spct_jax.rounding import next_power_of_two
+from spct_jax.rounding import next_power_of_four, next_power_of_two
 from spct_jax.sharding import Layout
 
-BATCH_TOKENS = 32768
-"""About how many tokens of prompts and completions are read at once."""
+BATCH_TOKENS = 4096
+"""About how many tokens of prompts and completions each device reads at once; what is missing is padding."""
 MOST_BRANCHES = 16
 """Branches of one trunk; more completions of a prompt are read in several rows."""
+
+FEW, MANY = 64, 1024
+"""Lengths from which, and up to which, a shape has a power of four of tokens."""
 
 Tokens = Sequence[int]
 Example = tuple[Tokens, Sequence[Tokens]]
@@ -62,6 +65,14 @@ def make_scorer(layout: Layout, config: ModelConfig) -> Callable[[Any, Groups], 
 
     params, rows = layout.params(checkpoints.abstract_params(config, ModelKind.META_RM)), layout.sharding("batch")
     return jax.jit(score, in_shardings=(params, rows), out_shardings=rows)
+
+
+def padded_length(length: int) -> int:
+    """The length that prompts or completions of `length` tokens are padded to: few, but for long ones not too long.
+
+    Programs are compiled for pairs of lengths, so a small benchmark would have one for every few of its items.
+    """
+    return next_power_of_four(max(length, FEW)) if length <= MANY else next_power_of_two(length)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -105,11 +116,11 @@ class ScalarModel:
             self.config.check_length(len(prompt), most, "a prompt and a response")
             # Of all completions of the prompt, so that the parts they are read in have the same shape.
             size = next_power_of_two(min(len(completions), MOST_BRANCHES))
-            shape = batches.padded_length(len(prompt)), size, batches.padded_length(most)
+            shape = padded_length(len(prompt)), size, padded_length(most)
             waiting.setdefault(shape, []).extend((number, first) for first in range(0, len(completions), size))
         for (max_prompt, size, max_completion), parts in waiting.items():
             shards = self.layout.batch_shards
-            rows = max(1, BATCH_TOKENS // (max_prompt + size * max_completion) // shards) * shards
+            rows = max(1, BATCH_TOKENS // (max_prompt + size * max_completion)) * shards
             for start in range(0, len(parts), rows):
                 batch = parts[start : start + rows]
                 spare = rows - len(batch)

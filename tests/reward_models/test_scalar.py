@@ -30,6 +30,22 @@ def test_a_reward_depends_on_its_own_prompt_and_completion_only():
     assert model.rewards(examples[1:]) == together[1:] and model.rewards(examples[:1]) == together[:1]
 
 
+def test_lengths_have_few_shapes_and_little_padding():
+    padded = [scalar.padded_length(length) for length in range(1, 5000)]
+    assert sorted(set(padded)) == [64, 256, 1024, 2048, 4096, 8192]
+    assert all(length <= most < max(4 * length, 65) for length, most in enumerate(padded, 1))
+    # A batch of a shape is no longer than what a device is given at once, whatever the shape.
+    model, rows = scalar_model(), []
+    original = scalar.batches.pack
+    pack = lambda prompts, *args, **kwargs: rows.append((len(prompts), kwargs)) or original(prompts, *args, **kwargs)  # noqa: E731
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(scalar.batches, "pack", pack)
+        model.rewards([example("I need wifi.", 2)])
+    ((count, shape),) = rows
+    tokens = count * (shape["max_prompt"] + shape["group_size"] * shape["max_completion"])
+    assert scalar.BATCH_TOKENS / 2 < tokens <= scalar.BATCH_TOKENS * model.layout.batch_shards
+
+
 def test_what_does_not_fit_or_is_not_finite_is_an_error():
     model = scalar_model()
     short = dataclasses.replace(model, config=dataclasses.replace(model.config, max_positions=16))
