@@ -12,16 +12,19 @@ from typing import Any
 from absl import flags
 
 from spct_jax import cli, files
+from spct_jax.checkpoints import ModelKind
 from spct_jax.data import draws
 from spct_jax.data.jsonl import ReadReport
 from spct_jax.errors import InputError
-from spct_jax.evaluation import drawing, examples, matching, measures, score_files
+from spct_jax.evaluation import conditions, drawing, examples, matching, measures, score_files
 from spct_jax.evaluation import figures as figures_lib
 from spct_jax.evaluation.benchmarks import catalogue
 from spct_jax.evaluation.benchmarks.base import Benchmark, Item, as_pairs
 from spct_jax.evaluation.measures import GREEDY, SAMPLED
 from spct_jax.evaluation.recorded import Recorded
+from spct_jax.judging import principles
 from spct_jax.judging.flags import JudgeFlags
+from spct_jax.judging.verdicts import count
 from spct_jax.reporting import benchmark_report, result_formats
 from spct_jax.reporting.markdown import percent
 from spct_jax.reporting.published import OVERALL
@@ -54,6 +57,12 @@ BY_PAIRS = flags.DEFINE_bool(
 )
 BESIDE = flags.DEFINE_list(
     "beside", None, "Outputs of this command on other benchmarks, to report together in the paper's Table 2.", flag_values=FLAGS
+)
+REFERENCE = flags.DEFINE_bool(
+    "reference",
+    False,
+    "Show the judge the reference answers in the data; its template must have a place.",
+    flag_values=FLAGS,
 )
 LIMIT = flags.DEFINE_integer("limit", 0, "Judge so many items only, a sample by --seed; 0: all.", flag_values=FLAGS)
 ON_BAD = flags.DEFINE_enum(
@@ -88,10 +97,29 @@ def check_flags() -> None:
         raise InputError("--k_meta needs --meta_checkpoint")
     if JUDGE.meta_checkpoint.value and SCORES.value:
         raise InputError("--meta_checkpoint goes with --checkpoint; recorded votes bring their meta rewards")
+    for flag in (JUDGE.principles, JUDGE.export_principles, REFERENCE):
+        if flag.value and SCORES.value:
+            raise InputError(f"--{flag.name} goes with --checkpoint")
     if LIMIT.value < 0:
         raise InputError(f"--limit: {LIMIT.value} is not a number of items")
     if LIMIT.value and not DATA.value:
         raise InputError("--limit needs --data")
+
+
+def check_judge(benchmark: Benchmark) -> None:
+    """InputError where the judge cannot do what is asked of it; it is not loaded for that."""
+    kind = JUDGE.kind
+    if benchmark.responses == 1 and (kind is ModelKind.PAIRRM or (kind is None and JUDGE.chooses)):
+        raise InputError(f"--benchmark={benchmark.name}: a judge that compares responses has nothing to say of single ones")
+    for flag in (JUDGE.principles, JUDGE.export_principles, REFERENCE):
+        if flag.value and kind is not None:
+            raise InputError(
+                f"--{flag.name} is for a judge that writes verdicts, and {JUDGE.checkpoint.value} is a {kind} model"
+            )
+    if REFERENCE.value and (template := JUDGE.read_template()).reference is None:
+        raise InputError(f"--reference: template {template.name!r} has no place for a reference answer, as `reference` has")
+    if JUDGE.export_principles.value:
+        JUDGE.check_export()
 
 
 def shows_pairs(benchmark: Benchmark) -> bool:
@@ -106,6 +134,20 @@ def read_items(benchmark: Benchmark, report: ReadReport) -> tuple[list[Item], in
     return [everything[index] for index in picked], len(everything)
 
 
+def as_shown(benchmark: Benchmark, items: Sequence[Item]) -> list[Item]:
+    """The items as a judge is shown them: perhaps in pairs, with reference answers, or to be judged by given principles."""
+    if REFERENCE.value:
+        items = conditions.with_references(items, "--reference")
+    if shows_pairs(benchmark):
+        if whole := next((item for item in items if item.n > 2 and not item.pairs), None):
+            raise InputError(f"--by_pairs: item {whole.id!r} has no single best response and so no pairs")
+        items = as_pairs(items)
+    if JUDGE.principles.value:
+        path = JUDGE.principles.value
+        items = conditions.with_principles(items, principles.read(path), path)
+    return list(items)
+
+
 def draw(output: pathlib.Path, items: Sequence[Item], most: int) -> tuple[dict[str, list[Recorded]], dict[str, int]]:
     """Draws all votes; also says how many items have none, by reason."""
     load, guided = functools.cache(JUDGE.load), bool(JUDGE.meta_checkpoint.value)
@@ -118,6 +160,9 @@ def draw(output: pathlib.Path, items: Sequence[Item], most: int) -> tuple[dict[s
     for name, options in passes.items():
         found[name], unjudged = drawing.draw(output, name, items, load, options, JUDGE.settings(options))
     score_files.write(output / "scores.jsonl", found, items)
+    if target := JUDGE.export_principles.value:
+        without = principles.export(output / f"{SAMPLED}.jsonl", target, JUDGE.read_template().parts)
+        print(f"{target}: principles of all verdicts; {count(without, 'verdict')} without any")
     return found, unjudged
 
 
@@ -134,7 +179,10 @@ def about(benchmark: Benchmark, items: Sequence[Item], total: int, most: int | N
     if SCORES.value:
         return named | {"scores": SCORES.value}
     sampling = {name: value for name, value in JUDGE.options(k=most).items() if name != JUDGE.batch_size.name}
-    named |= {flag.name.replace("_", " "): flag.value for flag in (JUDGE.checkpoint, JUDGE.meta_checkpoint) if flag.value}
+    paths = (JUDGE.checkpoint, JUDGE.meta_checkpoint, JUDGE.principles)
+    named |= {flag.name.replace("_", " "): flag.value for flag in paths if flag.value}
+    if REFERENCE.value:
+        named["reference answers"] = f"shown, of {sum(item.reference is not None for item in items):,} items"
     named["template"] = JUDGE.template.value or "the checkpoint's own"
     return named | {"votes": ", ".join(f"{name}={value}" for name, value in sampling.items())}
 
@@ -177,6 +225,7 @@ def main(_) -> None:
     check_flags()
     ks, k_metas = read_numbers(K), read_numbers(K_META)
     if not SCORES.value:
+        check_judge(benchmark)
         ks = (ks or DEFAULT_K) if JUDGE.draws else [1]
     output, report = files.local_path(OUTPUT.value, "--output"), ReadReport()
     beside = read_beside(benchmark)
@@ -184,7 +233,7 @@ def main(_) -> None:
     if SCORES.value:
         votes, unjudged, origin = score_files.read(SCORES.value), {}, SCORES.value
     else:
-        votes, unjudged = draw(output, as_pairs(items) if shows_pairs(benchmark) else items, max(ks))
+        votes, unjudged = draw(output, as_shown(benchmark, items), max(ks))
         origin = str(output)
     answers = {
         name: matching.stand_alone(benchmark, found, origin) if items is None else matching.join(items, found, origin)

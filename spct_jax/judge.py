@@ -28,15 +28,7 @@ K_META = flags.DEFINE_integer("k_meta", 0, "Samples that count, chosen by the me
 ADAPTIVE = flags.DEFINE_float(
     "adaptive", 0.0, "Stop at a chance of this that all k samples would say otherwise; 0: never.", flag_values=FLAGS
 )
-PRINCIPLES = flags.DEFINE_string(
-    "principles",
-    None,
-    "File of principles to judge by: a text for all, or .jsonl with those of each id.",
-    flag_values=FLAGS,
-)
-EXPORT_PRINCIPLES = flags.DEFINE_string(
-    "export_principles", None, "File for the principles of all verdicts, .jsonl; --principles reads it.", flag_values=FLAGS
-)
+PRINCIPLES, EXPORT_PRINCIPLES = JUDGE.principles, JUDGE.export_principles
 ON_BAD = flags.DEFINE_enum(
     "on_bad", "fatal", ("skip", "fatal"), "What a bad line does: leave an error record, or stop.", flag_values=FLAGS
 )
@@ -63,9 +55,7 @@ def settings_of(options: dict[str, Any]) -> dict[str, Any]:
 
 def check_export() -> None:
     """InputError where there is no file that principles could be exported from, or they have no part of their own."""
-    template = JUDGE.read_template()
-    if not template.principles:
-        raise InputError(f"--{EXPORT_PRINCIPLES.name}: template {template.name!r} has no part for principles")
+    JUDGE.check_export()
     target = OUTPUT.value
     if target == input_lines.STREAM or (os.path.exists(target) and not resume.is_resumable(target)):
         raise InputError(f"--{EXPORT_PRINCIPLES.name}: --output={target} is not a file that can be read again")

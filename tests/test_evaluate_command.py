@@ -27,12 +27,13 @@ class RandomJudge:
     """Scores at random, by seed, id and sample; `bias` points more for what is shown first, `skill` for the response "good"."""
 
     def __init__(self, bias=0, skill=0, breaks_at=None):
-        self.bias, self.skill, self.breaks_at, self.judged = bias, skill, breaks_at, 0
+        self.bias, self.skill, self.breaks_at, self.judged, self.shown = bias, skill, breaks_at, 0, []
         self.digests = {"checkpoint": "c", "template": "t"}
 
     def stream(self, comparisons, *, k, k_meta=0, temperature, seed, order, **_):
         for comparison in comparisons:
             self.judged += 1
+            self.shown.append(comparison)
             if self.judged == self.breaks_at:
                 raise KeyboardInterrupt
             if comparison.query == "TOO LONG":
@@ -265,6 +266,60 @@ def test_several_benchmarks_in_one_table(run, tmp_path):
         run(tmp_path / "x", "--k=1", f"--beside={tmp_path}/r")
 
 
+def test_principles_are_given_and_exported(run, tmp_path, capsys):
+    lines = [{"id": "Natural/0", "principles": "be kind"}, {"id": "Adversarial/Manual/1", "principles": None}, {"id": "Z"}]
+    (tmp_path / "p.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    judge, flags = RandomJudge(), ["--k=1", "--nogreedy"]
+    run(tmp_path / "a", *flags, f"--principles={tmp_path}/p.jsonl", f"--export_principles={tmp_path}/e.jsonl", judge=judge)
+    assert {c.id: c.principles for c in judge.shown if c.principles} == {"Natural/0": "be kind"} and judge.judged == 60
+    assert f"{tmp_path}/e.jsonl: principles of all verdicts; 60 verdicts without any\n" in capsys.readouterr().out
+    assert len((tmp_path / "e.jsonl").read_text().splitlines()) == 60
+    assert f"principles: {tmp_path}/p.jsonl" in (tmp_path / "a" / "report.md").read_text().replace("*", "")
+    (tmp_path / "p.txt").write_text("be short")
+    with pytest.raises(InputError, match="comparisons.jsonl: sampled.jsonl answers other items .*, or judges by other"):
+        run(tmp_path / "a", *flags, f"--principles={tmp_path}/p.txt")
+    judge = RandomJudge()
+    run(tmp_path / "b", *flags, f"--principles={tmp_path}/p.txt", judge=judge)
+    assert {c.principles for c in judge.shown} == {"be short"}
+    (tmp_path / "n.jsonl").write_text('{"id": "Z", "principles": "x"}\n')
+    with pytest.raises(InputError, match="n.jsonl: holds principles of none of the items"):
+        run(tmp_path / "c", *flags, f"--principles={tmp_path}/n.jsonl")
+
+
+def test_reference_answers_are_shown_if_they_are_asked_for(run, tmp_path):
+    models = ("6b_finetuning", "6b_verification", "175b_finetuning", "175b_verification")
+    row = {"question": "q", "ground_truth": "It is 4."}
+    row |= {model: {"solution": f"s {model}", "is_correct": model == models[0]} for model in models}
+    (tmp_path / "example_model_solutions.jsonl").write_text(json.dumps(row) + "\n")
+    flags = ["--benchmark=gsm8k_pairs", "--k=1", "--nogreedy"]
+    for more, shown in ([], None), (["--reference", "--template=reference"], "It is 4."):
+        judge = RandomJudge()
+        run(tmp_path / str(shown), *flags, *more, judge=judge, data=tmp_path)
+        assert [c.reference for c in judge.shown] == [shown] * 3
+    with pytest.raises(InputError, match="--reference: the benchmark's data holds no reference answers"):
+        run(tmp_path / "x", "--k=1", "--reference", "--template=reference")
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--reference"], "--reference: template 'default' has no place for a reference answer"),
+        (["--export_principles=p", "--template=no_principles"], "--export_principles: template 'no_principles' has no part"),
+        (["--benchmark=realmistake", "--mode=choice"], "--benchmark=realmistake: a judge that compares responses has nothing"),
+        (["--benchmark=rewardbench2", "--by_pairs"], "--by_pairs: item 'Ties/ref:1' has no single best response"),
+    ],
+)
+def test_what_a_judge_cannot_do_is_refused_before_it_is_loaded(run, tmp_path, model, flags, message):
+    data = model / "data"
+    if "--benchmark=rewardbench2" in flags:
+        data = tmp_path / "data.jsonl"
+        row = {"id": "ref:1", "prompt": "p", "chosen": ["a"], "rejected": ["b", "c"], "subset": "Ties"}
+        data.write_text(json.dumps(row) + "\n")
+    with pytest.raises(InputError, match=message):
+        run(tmp_path / "x", *flags, judge=RandomJudge(breaks_at=1), data=data)
+    assert not (tmp_path / "x").exists()
+
+
 def test_guided_votes(run, tmp_path, model):
     flags = f"--meta_checkpoint={model}/model"
     assert list(run(tmp_path / "a", "--k=1,4", flags)["measures"])[2:] == ["vote@1", "vote@4", "meta@4/2"]
@@ -287,6 +342,7 @@ def test_command_lines(tmp_path, model):
         f"--benchmark=llmbar --scores={tmp_path}/bad.jsonl": f"{tmp_path}/bad.jsonl:1: score is not a number ('2')",
         f"--benchmark=llmbar --scores={tmp_path}/s.jsonl": f"{tmp_path}/s.jsonl: no scores of an item (",
         f"--benchmark=llmbar --scores={tmp_path}/s.jsonl --limit=-1": "--limit: -1 is not a number of items",
+        f"--benchmark=llmbar --scores={tmp_path}/s.jsonl --principles=p.txt": "--principles goes with --checkpoint",
         f"--benchmark=llmbar --scores={tmp_path}/none.jsonl": f"{tmp_path}/none.jsonl: cannot read the file",
         f"--benchmark=llmbar --checkpoint={tmp_path}/none": f"--checkpoint={tmp_path}/none: no such directory",
         f"--benchmark=llmbar --checkpoint={model}/model --k=1,x": "--k=1,x: not integers from 1 to 65536, as in 1,8,32",

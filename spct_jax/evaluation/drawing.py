@@ -12,6 +12,7 @@ from typing import Any
 
 from spct_jax import files
 from spct_jax.data import comparison as comparisons
+from spct_jax.data.comparison import CONDITIONS, Comparison
 from spct_jax.data.jsonl import read_jsonl
 from spct_jax.errors import InputError
 from spct_jax.evaluation import recorded
@@ -23,17 +24,23 @@ COMPARISONS = "comparisons.jsonl"
 
 
 def keep_comparisons(directory: pathlib.Path, items: Sequence[Item]) -> None:
-    """Writes what the judge is shown; InputError where there are verdicts on other items."""
+    """Writes what the judge is shown, and what it judges by; InputError where there are verdicts on something else."""
     path = directory / COMPARISONS
-    shown = [comparisons.to_json(item.comparison) for item in items if item.comparison is not None]
+    shown = [_line(item.comparison) for item in items if item.comparison is not None]
     text = "".join(json.dumps(record) + "\n" for record in shown)
     if path.exists() and path.read_text() != text:
         begun = [other.name.removesuffix(".settings.json") for other in sorted(directory.glob("*.jsonl.settings.json"))]
         if begun:
             raise InputError(
-                f"{path}: {begun[0]} answers other items than --data, --limit and --by_pairs give now; choose another --output"
+                f"{path}: {begun[0]} answers other items than --data, --limit and --by_pairs give now, or judges by other "
+                "--principles or --reference; choose another --output"
             )
     files.write(path, text)
+
+
+def _line(comparison: Comparison) -> dict[str, Any]:
+    conditions = {field: text for field in CONDITIONS if (text := getattr(comparison, field)) is not None}
+    return comparisons.to_json(comparison) | conditions
 
 
 def draw(

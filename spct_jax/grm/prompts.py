@@ -41,7 +41,8 @@ class Prompter:
     Attributes:
       digest: changes when a template or the tokenizer does.
       texts_digest: changes when the text of a template does.
-      chooses: whether the template is the choice template, so that the best response is named instead of all being scored.
+      chooses: whether the template is the choice template, so that the best response is named instead of all being scored; not
+        so where one template was asked for in place of all, the single one included.
     """
 
     def __init__(self, config: PromptConfig, tokenizer: Tokenizer):
@@ -50,7 +51,7 @@ class Prompter:
         self.single = load_template(config.single_template)
         self.meta = load_template(config.meta_template)
         self.choice = load_template(config.choice_template)
-        self.chooses = self.template.text == self.choice.text
+        self.chooses = self.template.text == self.choice.text != self.single.text
         texts = [template.text for template in (self.template, self.single, self.meta, self.choice)]
         self.texts_digest = digests.of_json(texts)
         templates = repr((self.template, self.single, self.meta, self.choice)).encode("utf-8", "surrogatepass")

@@ -44,6 +44,8 @@ class JudgeFlags:
         mode = "Scores of every response, or an LLM judge's choice of one, counted or weighted."
         read = "What a critique's vote is: the integers it holds, or the mean over all that could stand there."
         share = "Draw principles once for each comparison; all its other critiques go on from them."
+        given = "File of principles to judge by: a text for all, or .jsonl with those of each id."
+        export = "File for the principles of all verdicts, .jsonl; --principles reads it."
         prompt = "Longest prompt, in tokens; a longer one is an error. Default: 8192, or what the model has."
         self.batch_size = flags.DEFINE_integer("batch_size", None, "Rows of prompts at a time; default: 16.", **own)
         self.seed = flags.DEFINE_integer("seed", 0, "Of samples and orders.", **own)
@@ -61,6 +63,8 @@ class JudgeFlags:
             flags.DEFINE_integer("max_prompt", None, prompt, **own),
             self.batch_size,
         )
+        self.principles = flags.DEFINE_string("principles", None, given, **own)
+        self.export_principles = flags.DEFINE_string("export_principles", None, export, **own)
         self._cpu_devices = flags.DEFINE_integer(
             "cpu_devices", 1, "Devices to split the CPU into, where there is nothing else.", **own
         )
@@ -100,10 +104,28 @@ class JudgeFlags:
         return {name: value for name, value in settings.items() if LATER.get(name, ...) != value}
 
     @property
+    def kind(self) -> ModelKind | None:
+        """Which scalar reward model the judge is; None for one that writes verdicts. InputError as of `options`."""
+        self._directories()
+        return scalar_judge.kind_of(self.checkpoint.value)
+
+    @property
     def draws(self) -> bool:
         """Whether the judge draws its votes; Bradley-Terry and PairRM give one, always the same. InputError as of `options`."""
-        self._directories()
-        return scalar_judge.kind_of(self.checkpoint.value) not in (ModelKind.BTRM, ModelKind.PAIRRM)
+        return self.kind not in (ModelKind.BTRM, ModelKind.PAIRRM)
+
+    @property
+    def chooses(self) -> bool:
+        """Whether the judge names a response instead of scoring all, by its mode or by the template that it carries."""
+        named = models.with_names(checkpoints.read_templates(self.checkpoint.value), self._templates())
+        texts = {load_template(name).text for name in (named.template, named.choice_template)}
+        return self._mode.value != "scores" or (len(texts) == 1 and load_template(named.single_template).text not in texts)
+
+    def check_export(self) -> None:
+        """InputError where the template has no principles to export."""
+        template = self.read_template()
+        if not template.principles:
+            raise InputError(f"--{self.export_principles.name}: template {template.name!r} has no part for principles")
 
     def load(self) -> Judge | ScalarJudge:
         """The judge on its devices."""

@@ -66,6 +66,11 @@ class Scheduler:
         template = models.policy.prompter.template if options.mode == "scores" else models.policy.prompter.choice
         if options.share_principles and not template.principles:
             raise InputError(f"share_principles: template {template.name!r} has no part for principles")
+        if options.read == "expected" and models.policy.prompter.chooses:
+            raise InputError(
+                f"read='expected': template {template.name!r} names the best response and has no scores; mode='token_prob' "
+                "weights what it names"
+            )
         self.usage = usage or Usage()
         self._models, self._options, self._prompter = models, options, models.policy.prompter
         self._rescorer = Rescorer(models, options)

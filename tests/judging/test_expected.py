@@ -12,6 +12,7 @@ from small_judge import OPTIONS, changed, comparisons, judge, tokenizer
 from spct_jax import models
 from spct_jax.data import batches
 from spct_jax.data.tokenizer import train_tokenizer
+from spct_jax.errors import InputError
 from spct_jax.grm import parse, voting
 from spct_jax.grm.config import PromptConfig
 from spct_jax.grm.prompts import Prompter
@@ -191,3 +192,11 @@ def test_a_vote_without_scores_has_none_to_expect(monkeypatch):
     boxed(monkeypatch, lambda sample, n: "Scores: none")
     (verdict,) = plain_judge().score(comparisons()[:1], **OPTIONS, read="expected")
     assert verdict.scores is None and verdict.best is None and verdict.valid == 0
+
+
+def test_a_judge_that_names_a_response_has_no_scores_to_expect():
+    chooser = Prompter(PromptConfig("short_judge", "short_single", "short_meta", "short_judge"), tokenizer())
+    with pytest.raises(InputError, match="^read='expected': template 'short_judge' names the best response and has no scores"):
+        changed(policy={"prompter": chooser}).score(comparisons()[:1], **OPTIONS, read="expected")
+    # One template that was asked for in place of all is read as the mode says.
+    assert chooser.chooses and not Prompter(PromptConfig(*["short_judge"] * 4), tokenizer()).chooses

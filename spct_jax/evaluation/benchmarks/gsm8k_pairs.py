@@ -1,7 +1,8 @@
 """GSM8K conflict pairs: 1,319 questions with four models' solutions, checked; 2,429 pairs of a right and a wrong one.
 
 A stand-in of the same shape as PPE Correctness, of OpenAI's `example_model_solutions.jsonl`. It is nobody's benchmark, so there
-are no published figures to compare with, and its own must not be called PPE's.
+are no published figures to compare with, and its own must not be called PPE's. A row's `ground_truth` is the
+reference answer.
 """
 
 import os
@@ -23,7 +24,8 @@ def _read(path: str | os.PathLike, on_bad: OnBad, report: ReadReport) -> list[ba
             return []
         texts, label = [solution.get("solution") for solution in solutions], {"scores": right, "pairs": pairs}
         pairs = sampled.winners_first(right, pairs)
-        return [reading.item(str(index), reading.text(row, "question"), texts, None, "GSM8K", label, pairs)]
+        question, reference = reading.text(row, "question"), row.get("ground_truth")
+        return [reading.item(str(index), question, texts, None, "GSM8K", label, pairs, reference)]
 
     items = []
     for file in reading.find(path, "example_model_solutions.jsonl*"):

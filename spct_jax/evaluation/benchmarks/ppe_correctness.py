@@ -40,8 +40,8 @@ def _item(row: reading.Row, domain: str) -> base.Item:
     responses = [reading.field_of(row, f"response_{number}") for number in range(1, len(right) + 1)]
     id = f"{domain}/{reading.field_of(row, 'question_id')}"
     label = {"scores": right, "pairs": [list(map(int, pair)) for pair in pairs]}
-    prompt = reading.text(row, "prompt")
-    return reading.item(id, prompt, responses, None, domain, label, sampled.winners_first(right, pairs))
+    prompt, reference = reading.text(row, "prompt"), row.get("correct_choice")
+    return reading.item(id, prompt, responses, None, domain, label, sampled.winners_first(right, pairs), reference)
 
 
 def _blocks(answers: Sequence[base.Answer]) -> list[base.Block]:

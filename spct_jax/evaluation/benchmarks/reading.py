@@ -83,14 +83,19 @@ def item(
     subset: str = "",
     label: Any = None,
     pairs: tuple[tuple[int, int], ...] = (),
+    reference: Any = None,
 ) -> Item:
-    """An item; where a judge cannot be shown it (an empty response, say) it is kept, and says why in `unjudgeable`."""
+    """An item; where a judge cannot be shown it (an empty response, say) it is kept, and says why in `unjudgeable`.
+
+    A reference that is no text, or a blank one, is none.
+    """
     turns = [Turn("user", conversation)] if isinstance(conversation, str) else conversation
     try:
         shown, reason = Comparison(conversation=turns, responses=responses, id=id), ""
     except InputError as error:
         shown, reason = None, str(error)
-    return Item(id, len(responses), best, subset, label, shown, pairs, reason)
+    known = reference if isinstance(reference, str) and reference.strip() else None
+    return Item(id, len(responses), best, subset, label, shown, pairs, reason, known)
 
 
 def text(row: Row, field: str) -> str:

@@ -15,7 +15,7 @@ from spct_jax.evaluation.benchmarks import base, reading
 
 
 def _read(path: str | os.PathLike, on_bad: OnBad, report: ReadReport) -> list[base.Item]:
-    problems: dict[str, list[tuple[str, str, str, str]]] = {}
+    problems: dict[str, list[tuple[str, ...]]] = {}
     for file in reading.find(path, "RewardMATH_direct.json"):
         for id, *solution in reading.parsed(file, on_bad, report, _solution):
             problems.setdefault(id, []).append(tuple(solution))
@@ -28,20 +28,20 @@ def _read(path: str | os.PathLike, on_bad: OnBad, report: ReadReport) -> list[ba
     return reading.check_ids(items, path)
 
 
-def _solution(row: reading.Row, index: int) -> tuple[str, str, str, str, str]:
+def _solution(row: reading.Row, index: int) -> tuple[str, ...]:
     steps = reading.list_of(row, "eval_solution", str)
     kind = reading.one_of(row, "solution_type", ("chosen", "rejected"))
     id, subject = str(reading.field_of(row, "problem_id")), str(row.get("subject", ""))
-    return id, reading.text(row, "problem"), subject, kind, "\n".join(steps)
+    return id, reading.text(row, "problem"), subject, str(row.get("answer", "")), kind, "\n".join(steps)
 
 
-def _item(id: str, solutions: Sequence[tuple[str, str, str, str]]) -> base.Item:
+def _item(id: str, solutions: Sequence[tuple[str, ...]]) -> base.Item:
     right = [text for *_, kind, text in solutions if kind == "chosen"]
     wrong = [text for *_, kind, text in solutions if kind == "rejected"]
     if len(right) != 1 or not wrong:
         raise InputError(f"{len(right)} right and {len(wrong)} wrong solutions")
-    problem, subject, *_ = solutions[0]
-    return reading.item(id, problem, right + wrong, 0, subject)
+    problem, subject, answer, *_ = solutions[0]
+    return reading.item(id, problem, right + wrong, 0, subject, reference=answer)
 
 
 def _reciprocal_rank(answer: base.Answer) -> float:

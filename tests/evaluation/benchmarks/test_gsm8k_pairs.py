@@ -14,6 +14,7 @@ def test_the_published_file():
     assert report.read == 1319 and report.used == len(items) == 731
     assert sum(len(item.pairs) for item in items) == len(base.as_pairs(items)) == 2429
     assert all(item.label["scores"][i] > item.label["scores"][j] for item in items for i, j in item.pairs)
+    assert items[0].reference.startswith("Janet sells 16 - 3 - 4") and items[0].comparison.reference is None
     block, prompts = benchmark.blocks([base.Answer(item, (Vote(tuple(item.label["scores"])),)) for item in items])
     assert block.columns["official"].mean() == prompts.columns["end_score"].mean() == 1
     assert prompts.columns["best_of_1"].mean() == pytest.approx(sum(sum(i.label["scores"]) for i in items) / 4 / 731)

@@ -21,7 +21,10 @@ def test_the_right_solution_stands_below_those_that_tie_with_it():
 
 def test_files(tmp_path):
     def row(problem, kind, *steps):
-        return {"problem": "p", "eval_solution": steps, "solution_type": kind, "problem_id": problem, "subject": "Algebra"}
+        return {"problem": "p", "eval_solution": steps, "solution_type": kind, "problem_id": problem} | {
+            "subject": "Algebra",
+            "answer": "17",
+        }
 
     path = tmp_path / "RewardMATH_direct.json"
     rows = [row(0, "rejected", "b"), row(0, "chosen", "a", "so"), row(1, "rejected", "c"), row(0, "rejected", "d")]
@@ -31,4 +34,5 @@ def test_files(tmp_path):
     report = ReadReport()
     (item,) = catalogue.get("rewardmath").read(tmp_path, "skip", report)
     assert (item.id, item.subset, item.comparison.responses) == ("0", "Algebra", ("a\nso", "b", "d"))
+    assert item.reference == "17"
     assert report.skipped == {"0 right and 1 wrong solutions": 1}
