@@ -12,6 +12,9 @@ per item (the responses as given, and swapped) read rows 0, 2, ... as the first 
 `orders` says how each vote saw the responses; either way a row is already mapped back to input order. Optional are, per row,
 `orders`, `meta` (a meta reward model's reward, or null) and `truncated`; and, for a file that is read without the benchmark's
 data, `n`, `best` and `label` (see `benchmarks.base.Item`).
+
+The output of the judge command is read as well: each sample of a verdict is a vote, and an error stands for as many unread
+ones as others have votes.
 """
 
 import dataclasses
@@ -164,11 +167,15 @@ def read(path: str | os.PathLike) -> list[Recorded]:
         found[key], lines[key] = recorded, number
     if not found:
         raise InputError(f"{path}: holds no recorded scores")
-    return list(found.values())
+    most = max(len(one.votes) for one in found.values())
+    return [dataclasses.replace(one, votes=one.votes * most) if _is_error(one.line) else one for one in found.values()]
 
 
 def from_json(line: Mapping[str, Any]) -> Recorded:
     """The votes in one line of a file; InputError saying what is wrong with it."""
+    samples = line.get("samples")
+    if _is_error(line) or (isinstance(samples, list) and all(isinstance(one, Mapping) and "scores" in one for one in samples)):
+        line = _from_judge(line)
     id = given_id(line)
     if id is None:
         raise InputError("missing field 'id'")
@@ -197,6 +204,21 @@ def from_json(line: Mapping[str, Any]) -> Recorded:
     if not isinstance(subset, str):
         raise InputError(f"subset is not a string ({type(subset).__name__})")
     return Recorded(str(id), votes, subset, line)
+
+
+def _is_error(line: Mapping[str, Any]) -> bool:
+    """Whether it is the judge command's word for a comparison that could not be judged."""
+    return "line" in line and isinstance(line.get("error"), str)
+
+
+def _from_judge(line: Mapping[str, Any]) -> dict[str, Any]:
+    """A line of the judge command's output in the form of others. Its `best`, what the judge found best, is left out."""
+    samples = [{"scores": None}] if _is_error(line) else line["samples"]
+    field = "expected" if any("expected" in sample for sample in samples) else "scores"
+    keys = {"scores": field, "orders": "order", "meta": "meta", "truncated": "truncated"}
+    found = {name: [sample.get(key) for sample in samples] for name, key in keys.items()}
+    given = {name: values for name, values in found.items() if name == "scores" or any(one is not None for one in values)}
+    return {name: value for name, value in line.items() if name not in ("best", "scores", "samples")} | given
 
 
 def _vote(scores: Any, decision: Any, order: Any, meta: Any, truncated: Any) -> Vote:

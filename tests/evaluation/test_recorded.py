@@ -34,6 +34,21 @@ def test_scores_decisions_and_all_that_may_stand_beside_them(tmp_path):
         assert recorded.read(again)[0].votes == one.votes
 
 
+def test_the_output_of_the_judge_command_is_read_as_it_is(tmp_path):
+    first = {"order": [1, 0], "scores": [8, 3], "meta": None, "text": "...", "truncated": False}
+    cut = first | {"order": [0, 1], "scores": None, "truncated": True}
+    verdict = {"id": "a", "scores": [8, 3], "best": 0, "tied": [], "k": 2, "valid": 1, "truncated": 1, "samples": [first, cut]}
+    path = write(tmp_path / "verdicts.jsonl", verdict, {"id": 7, "line": 2, "error": "prompt longer than the context"})
+    one, error = recorded.read(path)
+    assert one.votes == (Vote((8, 3), order=(1, 0), truncated=False), Vote(order=(0, 1), truncated=True))
+    assert (error.id, error.votes) == ("7", (Vote(), Vote()))
+    samples = [sample | {"expected": sample["scores"] and [7.5, 3.25]} for sample in (first, cut)]
+    (one,) = recorded.read(write(tmp_path / "expected.jsonl", verdict | {"samples": samples}))
+    assert [vote.scores for vote in one.votes] == [(7.5, 3.25), None]
+    assert "best" not in one.line  # it is not the right response, but what the judge took for it
+    assert recorded.from_json({"id": "a", "scores": [[1, 2]], "samples": ["x"], "error": "y"}).votes == (Vote((1, 2)),)
+
+
 @pytest.mark.parametrize(
     "line, message",
     [
