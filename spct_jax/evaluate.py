@@ -118,6 +118,8 @@ def check_judge(benchmark: Benchmark) -> None:
             )
     if REFERENCE.value and (template := JUDGE.read_template()).reference is None:
         raise InputError(f"--reference: template {template.name!r} has no place for a reference answer, as `reference` has")
+    if JUDGE.principles.value and not (template := JUDGE.read_template()).principles:
+        raise InputError(f"--principles: template {template.name!r} has no part for principles")
     if JUDGE.export_principles.value:
         JUDGE.check_export()
 

@@ -304,6 +304,7 @@ def test_reference_answers_are_shown_if_they_are_asked_for(run, tmp_path):
     ("flags", "message"),
     [
         (["--reference"], "--reference: template 'default' has no place for a reference answer"),
+        (["--principles=p", "--template=no_principles"], "--principles: template 'no_principles' has no part for principles"),
         (["--export_principles=p", "--template=no_principles"], "--export_principles: template 'no_principles' has no part"),
         (["--benchmark=realmistake", "--mode=choice"], "--benchmark=realmistake: a judge that compares responses has nothing"),
         (["--benchmark=rewardbench2", "--by_pairs"], "--by_pairs: item 'Ties/ref:1' has no single best response"),
