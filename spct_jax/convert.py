@@ -10,7 +10,7 @@ import json
 
 from absl import flags
 
-from spct_jax import checkpoints, cli, distributed, files
+from spct_jax import checkpoints, cli, distributed, paths
 from spct_jax.checkpoints.conversion import FORMATS
 from spct_jax.checkpoints.safetensors_files import DTYPES
 from spct_jax.models import sizes
@@ -34,8 +34,8 @@ TOKENIZER = flags.DEFINE_string("tokenizer", None, "SentencePiece model, if none
 def main(_) -> None:
     """Entry of `python -m spct_jax.convert`."""
     distributed.devices()
-    source, target = files.local_path(FROM.value, "--from"), files.local_path(TO.value, "--to")
-    tokenizer = str(files.local_path(TOKENIZER.value, "--tokenizer")) if TOKENIZER.value else ""
+    source, target = paths.parse(FROM.value, "--from"), paths.parse(TO.value, "--to")
+    tokenizer = str(paths.parse(TOKENIZER.value, "--tokenizer")) if TOKENIZER.value else ""
     model = checkpoints.convert(
         source,
         target,

@@ -17,7 +17,8 @@ FAILED = 1
 
 _PASSING = {errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EREMOTEIO, errno.ENETDOWN, errno.ENETUNREACH, errno.EHOSTUNREACH}
 """System errors that may be gone the next time."""
-_REFUSED = re.compile(r"no space left|quota exceeded|file too large|read-only file system|permission denied", re.I)
+_REFUSED = re.compile(r"no space left|quota exceeded|file too large|read-only file system|permission.denied", re.I)
+_UNREACHABLE = re.compile(r"\b(UNAVAILABLE|DEADLINE_EXCEEDED|ABORTED)\b")
 """What libraries in other languages say of the system's errors."""
 _MEMORY = re.compile(r"out of memory|failed to allocate", re.I)
 _LONGEST = 300
@@ -26,6 +27,10 @@ _LONGEST = 300
 
 class InputError(ValueError):
     """Something the user gave us is wrong; the message names what, and the file and line where there is one."""
+
+
+class UnreachableError(Exception):
+    """A bucket did not answer, or not now. No OSError, so that nothing that is out of reach is taken for missing or damaged."""
 
 
 @contextlib.contextmanager
@@ -49,11 +54,21 @@ def describe(error: BaseException | None) -> tuple[str, int] | None:
         what = "closed by its reader" if error.errno == errno.EPIPE else error.strerror or one_line(error)
         passing = error.errno in _PASSING or (isinstance(error, (ConnectionError, TimeoutError)) and error.errno != errno.EPIPE)
         return f"{error.filename}: {what}" if error.filename is not None else what, FAILED if passing else WRONG
+    if is_unreachable(error):
+        return one_line(error), FAILED
     if _REFUSED.search(str(error)):
         return one_line(error), WRONG
     if isinstance(error, MemoryError) or _MEMORY.search(str(error)):
         return f"out of memory ({one_line(error)}); see mesh, batch_size and accumulate", WRONG
     return describe(error.__cause__)
+
+
+def is_unreachable(error: BaseException | None) -> bool:
+    """Whether an error, or what caused it, is a bucket that did not answer; of TensorStore's there is only the text."""
+    if error is None:
+        return False
+    by_text = isinstance(error, ValueError) and _UNREACHABLE.search(str(error))
+    return isinstance(error, UnreachableError) or bool(by_text) or is_unreachable(error.__cause__)
 
 
 def one_line(error: BaseException) -> str:

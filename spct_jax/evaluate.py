@@ -11,7 +11,7 @@ from typing import Any
 
 from absl import flags
 
-from spct_jax import cli, files
+from spct_jax import cli, files, local_copies, paths
 from spct_jax.checkpoints import ModelKind
 from spct_jax.data import draws
 from spct_jax.data.jsonl import ReadReport
@@ -25,6 +25,7 @@ from spct_jax.evaluation.recorded import Recorded
 from spct_jax.judging import principles
 from spct_jax.judging.flags import JudgeFlags
 from spct_jax.judging.verdicts import count
+from spct_jax.paths import Path
 from spct_jax.reporting import benchmark_report, result_formats
 from spct_jax.reporting.markdown import percent
 from spct_jax.reporting.published import OVERALL
@@ -131,7 +132,7 @@ def shows_pairs(benchmark: Benchmark) -> bool:
 
 def read_items(benchmark: Benchmark, report: ReadReport) -> tuple[list[Item], int]:
     """The items that are judged, and how many the benchmark has."""
-    everything = benchmark.read(files.local_path(DATA.value, "--data"), ON_BAD.value, report)
+    everything = benchmark.read(local_copies.of_directory(paths.parse(DATA.value, "--data")), ON_BAD.value, report)
     picked = draws.sample(JUDGE.seed.value, "benchmark", len(everything), LIMIT.value)
     return [everything[index] for index in picked], len(everything)
 
@@ -150,7 +151,7 @@ def as_shown(benchmark: Benchmark, items: Sequence[Item]) -> list[Item]:
     return list(items)
 
 
-def draw(output: pathlib.Path, items: Sequence[Item], most: int) -> tuple[dict[str, list[Recorded]], dict[str, int]]:
+def draw(output: Path, items: Sequence[Item], most: int) -> tuple[dict[str, list[Recorded]], dict[str, int]]:
     """Draws all votes; also says how many items have none, by reason."""
     load, guided = functools.cache(JUDGE.load), bool(JUDGE.meta_checkpoint.value)
     passes = {SAMPLED: JUDGE.options(k=most, k_meta=most if guided else 0)}
@@ -189,7 +190,7 @@ def about(benchmark: Benchmark, items: Sequence[Item], total: int, most: int | N
     return named | {"votes": ", ".join(f"{name}={value}" for name, value in sampling.items())}
 
 
-def critiques(output: pathlib.Path, wanted: set[str]) -> Iterable[tuple[str, Mapping[str, Any]]]:
+def critiques(output: Path, wanted: set[str]) -> Iterable[tuple[str, Mapping[str, Any]]]:
     """Ids and verdicts, with all texts, of the items with these ids; none of recorded votes."""
     return () if SCORES.value else drawing.verdicts(output, SAMPLED, wanted)
 
@@ -198,7 +199,7 @@ def read_beside(benchmark: Benchmark) -> dict[str, dict[str, float]]:
     """The columns of the paper's Table 2 that the outputs of `--beside` give; none without the flag."""
     columns = {}
     for directory in BESIDE.value or ():
-        path = files.local_path(directory, "--beside") / "figures.json"
+        path = paths.parse(directory, "--beside") / "figures.json"
         found = files.read_json(path)
         columns[found.get("benchmark")] = benchmark_report.overall_column(found, str(path))
     if columns and benchmark.name not in OVERALL:
@@ -229,7 +230,7 @@ def main(_) -> None:
     if not SCORES.value:
         check_judge(benchmark)
         ks = (ks or DEFAULT_K) if JUDGE.draws else [1]
-    output, report = files.local_path(OUTPUT.value, "--output"), ReadReport()
+    output, report = paths.parse(OUTPUT.value, "--output"), ReadReport()
     beside = read_beside(benchmark)
     items, total = read_items(benchmark, report) if DATA.value else (None, 0)
     if SCORES.value:
@@ -256,7 +257,7 @@ def main(_) -> None:
     files.make_directory(output)
     texts = functools.partial(critiques, output)
     benchmark_report.write(output, figures, examples.choose(told, texts))
-    model = pathlib.Path(JUDGE.checkpoint.value or SCORES.value).name
+    model = pathlib.PurePath(JUDGE.checkpoint.value or SCORES.value).name
     result_formats.write(output, told, model, texts)
     print(summary(figures))
     print(f"figures.json, report.md and report.html are in {OUTPUT.value}")

@@ -1,52 +1,32 @@
-"""Files and directories that are complete or absent, and JSON that names the file when it is wrong.
+"""Files and directories that are complete or absent, here or in a bucket, and JSON that names the file when it is wrong.
 
-Paths are pathlib's, not those of etils.epath: that library takes a local /gs/x, /s3/x or /hf/x for a path in a bucket, cannot
-`stat` if the user's number has no name, also expands wildcards in the directory's own name, and removes a directory that holds
-only `x~` as empty.
+A bucket has no directories: a name exists there as long as something lies below it. Whatever is written there is written whole.
 """
 
 import contextlib
 import errno
+import fnmatch
 import io
 import json
 import os
 import pathlib
-import re
 import secrets
 import shutil
 import stat
+import tempfile
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
 import numpy as np
 
-from spct_jax import distributed, errors
+from spct_jax import distributed, errors, paths
 from spct_jax.errors import InputError
+from spct_jax.paths import Path
 
 LARGEST = 16 << 20
 """Largest size of a description and the like, in bytes; parsed, no file of this size takes more than a gigabyte of memory."""
-_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:/")
-
-
-def local_path(text: str | os.PathLike, flag: str) -> pathlib.Path:
-    """A path that a user gave, made absolute, so that it stays the same file whatever the current directory becomes.
-
-    Args:
-      text: the path.
-      flag: what it was given as, such as `--workdir`, for the message.
-
-    Raises:
-      InputError: it is empty, or a URL such as `gs://bucket/x`, which would become a local directory `gs:`.
-    """
-    text = os.fspath(text)
-    if not text or "\0" in text:
-        raise InputError(f"{flag}={text!r}: not a path")
-    if _URL.match(text):
-        raise InputError(f"{flag}={text}: a URL, but only local paths can be read and written")
-    try:
-        return pathlib.Path(text).absolute()
-    except OSError as error:
-        raise InputError(f"{flag}={text}: the current directory is gone ({error.strerror})") from None
+_LAST = ("model.json", "config.json", "dataset_info.json")
+"""What a reader looks for first, so that it is the last to be put into a bucket."""
 
 
 def read_bytes(path: str | os.PathLike, largest: int = LARGEST) -> bytes:
@@ -55,10 +35,11 @@ def read_bytes(path: str | os.PathLike, largest: int = LARGEST) -> bytes:
     Raises:
       InputError: it cannot be read, is no regular file, or has more than `largest` bytes.
     """
+    path = paths.of(path)
     try:
-        if not stat.S_ISREG(os.stat(path).st_mode):
+        if not paths.is_remote(path) and not stat.S_ISREG(os.stat(path).st_mode):
             raise InputError(f"{path}: not a regular file")
-        with open(path, "rb") as file:
+        with path.open("rb") as file:
             content = file.read(largest + 1)
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from None
@@ -67,7 +48,7 @@ def read_bytes(path: str | os.PathLike, largest: int = LARGEST) -> bytes:
     return content
 
 
-def contained(directory: str | os.PathLike, name: str) -> pathlib.Path:
+def contained(directory: str | os.PathLike, name: str) -> Path:
     """The path of a file that a model directory names or holds.
 
     Links into the `blobs` next to a snapshot are allowed: that is how Hugging Face's cache is laid out.
@@ -75,9 +56,12 @@ def contained(directory: str | os.PathLike, name: str) -> pathlib.Path:
     Raises:
       InputError: the name is no plain file name, or a link leads out of the directory.
     """
-    path, inside = pathlib.Path(directory) / name, pathlib.Path(os.path.realpath(directory))
     if name in ("", ".", "..") or "\0" in name or pathlib.PurePath(name).name != name:
         raise InputError(f"{directory}: names the file {name!r}, which is not in it")
+    path = paths.of(directory) / name
+    if paths.is_remote(path):
+        return path
+    inside = pathlib.Path(os.path.realpath(directory))
     real = pathlib.Path(os.path.realpath(path))
     allowed = [inside] + [inside.parent.parent / "blobs"] * (inside.parent.name == "snapshots")
     if real.parent not in allowed:
@@ -87,6 +71,8 @@ def contained(directory: str | os.PathLike, name: str) -> pathlib.Path:
 
 def check_regular(directory: str | os.PathLike) -> None:
     """Raises InputError where anything below a directory is neither a directory nor a regular file: a link or a pipe, say."""
+    if paths.is_remote(directory):
+        return
     for folder, folders, names in os.walk(directory):
         for name in (*folders, *names):
             mode = os.lstat(os.path.join(folder, name)).st_mode
@@ -95,7 +81,9 @@ def check_regular(directory: str | os.PathLike) -> None:
 
 
 def make_directory(path: str | os.PathLike) -> None:
-    """Makes a directory, and those above it, if it does not exist yet; InputError if it cannot be made."""
+    """Makes a directory, and those above it, if it does not exist yet; InputError if it cannot be made. A bucket needs none."""
+    if paths.is_remote(path):
+        return
     try:
         pathlib.Path(path).mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -113,6 +101,12 @@ def write(path: str | os.PathLike, content: str | bytes) -> None:
 @contextlib.contextmanager
 def replacing(path: str | os.PathLike) -> Iterator[BinaryIO]:
     """A file to write, which replaces `path` when the block ends without an error and its content is on the disk."""
+    if paths.is_remote(path):
+        with tempfile.NamedTemporaryFile(prefix="spct_jax_") as file:
+            yield file
+            file.flush()
+            _put(file.name, path)
+        return
     scratch = pathlib.Path(f"{path}.partial")
     with errors.naming(path), open(scratch, "wb") as file:
         yield file
@@ -127,6 +121,19 @@ def replacing(path: str | os.PathLike) -> Iterator[BinaryIO]:
             raise
     finally:
         os.close(directory)
+
+
+def create(path: Path, content: bytes) -> None:
+    """Writes an object of a bucket that nobody has written yet.
+
+    Raises:
+      InputError: somebody has, and something else.
+    """
+    try:
+        _remote().put_if(str(path), content, 0)
+    except FileExistsError:
+        if path.read_bytes() != content:  # it may have been this very request, whose answer was lost
+            raise InputError(f"{path}: another run has written it") from None
 
 
 def write_json(path: str | os.PathLike, value: Any) -> None:
@@ -160,23 +167,66 @@ def write_array(path: str | os.PathLike, array: np.ndarray) -> None:
 def read_array(path: str | os.PathLike) -> np.ndarray:
     """What `write_array` wrote; InputError, naming the file, if it is no array."""
     try:
-        return np.load(path, allow_pickle=False)
+        with paths.of(path).open("rb") as file:
+            return np.load(io.BytesIO(file.read()) if paths.is_remote(path) else file, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise InputError(f"{path}: not an array ({error})") from None
 
 
-def check_new(directory: str | os.PathLike) -> pathlib.Path:
+def matching(directory: str | os.PathLike, pattern: str) -> list[Path]:
+    """What lies in a directory under a name with `*`, `?` or `[..]`, in the order of the names; nothing where there is none."""
+    folder = paths.of(directory)
+    return sorted(path for path in folder.iterdir() if fnmatch.fnmatchcase(path.name, pattern)) if folder.is_dir() else []
+
+
+def expand(pattern: str) -> list[str]:
+    """The objects of a bucket that a name with `*`, `**`, `?` or `[..]` stands for, in order."""
+    found = _remote().glob(pattern, detail=True)
+    return [paths.SCHEME + name for name in sorted(found) if found[name]["type"] == "file"]
+
+
+def real_name(path: str | os.PathLike) -> str:
+    """The name of a file without links in it, wherever it is given."""
+    return os.fspath(path) if paths.is_remote(path) else os.path.realpath(path)
+
+
+def is_there(path: Path) -> bool:
+    """Whether there is anything under a name, be it a link to nothing."""
+    return path.exists() if paths.is_remote(path) else os.path.lexists(path)
+
+
+def size(path: str | os.PathLike) -> int:
+    """Bytes of a file."""
+    found = paths.of(path).stat()
+    return found.length if paths.is_remote(path) else found.st_size
+
+
+def move(source: Path, target: Path) -> None:
+    """Gives a file or directory another name; in a bucket, where that is a copy, nothing is removed before all is copied."""
+    if not paths.is_remote(source):
+        make_directory(target.parent)
+        source.replace(target)
+        return
+    system = _remote()
+    for name in system.find(str(source)):
+        system.cp_file(name, str(target) + name.removeprefix(system._strip_protocol(str(source))))
+    system.rm(str(source), recursive=True)
+
+
+def check_new(directory: str | os.PathLike) -> Path:
     """The absolute path of a directory that can be made.
 
     Raises:
       InputError: it exists and is not empty, or lies below a file.
     """
-    target = pathlib.Path(directory).absolute()
+    target = paths.absolute(paths.of(directory))
     try:
         if target.exists() and (not target.is_dir() or any(target.iterdir())):
             raise InputError(f"{directory}: exists already; choose another directory")
     except OSError as error:
         raise InputError(f"{directory}: cannot be written ({error.strerror})") from None
+    if paths.is_remote(target):
+        return target
     above = next(path for path in target.parents if path.exists())
     if not above.is_dir():
         raise InputError(f"{directory}: cannot be written, since {above} is a file")
@@ -185,8 +235,10 @@ def check_new(directory: str | os.PathLike) -> pathlib.Path:
 
 @contextlib.contextmanager
 def new_directory(directory: str | os.PathLike, size: int = 0) -> Iterator[pathlib.Path]:
-    """A scratch directory next to `directory`, renamed to it when the block ends without an error; otherwise nothing is left.
+    """A scratch directory, which becomes `directory` when the block ends without an error; otherwise nothing is left.
 
+    It lies next to `directory` and is renamed to it. For one in a bucket it is a temporary directory here, whose files are put
+    there one by one, what readers look for last; if that is cut short, what lies there is no model and no dataset.
     All files in it get the permissions that the process gives to new ones, whatever their writers chose.
 
     Args:
@@ -197,26 +249,56 @@ def new_directory(directory: str | os.PathLike, size: int = 0) -> Iterator[pathl
       InputError: `directory` exists and is not empty, cannot be written, or there is no room for `size` bytes.
     """
     target = check_new(directory)
-    scratch = target.with_name(f"{target.name}.{secrets.token_hex(4)}.partial")  # used by nobody else, so it may be removed
+    near = pathlib.Path(tempfile.gettempdir(), target.name) if paths.is_remote(target) else target
+    scratch = near.with_name(f"{near.name}.{secrets.token_hex(4)}.partial")  # used by nobody else, so it may be removed
     try:
         scratch.mkdir(parents=True)
         try:
             if (free := shutil.disk_usage(scratch).free) < size:
                 raise InputError(f"{directory}: cannot be written, since {size:,} bytes are needed and {free:,} are free")
             yield scratch
-            _permit(scratch)
-            if target.exists():
-                target.rmdir()
-            scratch.replace(target)
+            _settle(scratch, target)
         except BaseException:
             shutil.rmtree(scratch)
             raise
     except InputError:
         raise
     except Exception as error:
+        if errors.is_unreachable(error):
+            raise
         if refused := errors.describe(error):
             raise InputError(f"{directory}: cannot be written ({refused[0]})") from None
         raise
+
+
+def _settle(scratch: pathlib.Path, target: Path) -> None:
+    """Makes a scratch directory the one that it stands for."""
+    if paths.is_remote(target):
+        put_directory(scratch, target)
+        shutil.rmtree(scratch)
+        return
+    _permit(scratch)
+    if target.exists():
+        target.rmdir()
+    scratch.replace(target)
+
+
+def put_directory(source: str | os.PathLike, target: Path) -> None:
+    """Makes all files of a local directory objects of a bucket, what readers look for last."""
+    found = [path for path in pathlib.Path(source).rglob("*") if path.is_file()]
+    for path in sorted(found, key=lambda path: (path.name in _LAST, path)):
+        _put(path, target / path.relative_to(source))
+
+
+def _put(source: str | os.PathLike, target: str | os.PathLike) -> None:
+    """Makes a local file an object."""
+    _remote().put_file(os.fspath(source), os.fspath(target))
+
+
+def _remote():
+    from spct_jax import gcs
+
+    return gcs.register()
 
 
 def _permit(directory: pathlib.Path) -> None:

@@ -4,15 +4,15 @@ One JSON line of the output answers one of the input; an interrupted run goes on
 With `--explain=ID` one verdict is told in full, from the output where it stands there already. See docs/judge.md.
 """
 
-import os
 import sys
 from typing import Any
 
 from absl import flags
 
-from spct_jax import cli, digests
+from spct_jax import cli, digests, paths
 from spct_jax.data.comparison import Comparison
 from spct_jax.errors import InputError
+from spct_jax.files import real_name
 from spct_jax.judging import explain, files, input_lines, principles, resume
 from spct_jax.judging.flags import JudgeFlags
 from spct_jax.judging.verdicts import Verdict, count
@@ -49,7 +49,7 @@ def settings_of(options: dict[str, Any]) -> dict[str, Any]:
     """What verdicts depend on; of principles, where they are from and a digest."""
     settings = JUDGE.settings(options)
     if PRINCIPLES.value:
-        settings[PRINCIPLES.name] = f"{os.path.realpath(PRINCIPLES.value)} ({digests.of_json(options[PRINCIPLES.name])})"
+        settings[PRINCIPLES.name] = f"{real_name(PRINCIPLES.value)} ({digests.of_json(options[PRINCIPLES.name])})"
     return settings
 
 
@@ -57,7 +57,7 @@ def check_export() -> None:
     """InputError where there is no file that principles could be exported from, or they have no part of their own."""
     JUDGE.check_export()
     target = OUTPUT.value
-    if target == input_lines.STREAM or (os.path.exists(target) and not resume.is_resumable(target)):
+    if target == input_lines.STREAM or (paths.of(target).exists() and not resume.is_resumable(target)):
         raise InputError(f"--{EXPORT_PRINCIPLES.name}: --output={target} is not a file that can be read again")
 
 

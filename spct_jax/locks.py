@@ -3,12 +3,12 @@
 import contextlib
 import fcntl
 import os
-import pathlib
 from collections.abc import Iterator
 from typing import BinaryIO
 
-from spct_jax import distributed, files
+from spct_jax import distributed, files, paths
 from spct_jax.errors import InputError
+from spct_jax.paths import Path
 
 
 def lock(file: BinaryIO, message: str) -> None:
@@ -31,13 +31,16 @@ def locked_directory(directory: str | os.PathLike) -> Iterator[None]:
     Raises:
       InputError: on all of them, where another run has it.
     """
-    path = pathlib.Path(directory) / ".lock"
+    path, message = paths.of(directory) / ".lock", f"{directory}: another run is under way in it"
     with contextlib.ExitStack() as stack:
         error = ""
         if distributed.is_first():
             try:
                 files.make_directory(directory)
-                lock(stack.enter_context(_opened(path)), f"{directory}: another run is under way in it")
+                if paths.is_remote(path):
+                    stack.enter_context(leased(path, message))
+                else:
+                    lock(stack.enter_context(_opened(path)), message)
             except InputError as refused:
                 error = str(refused)
         if error := distributed.gather(error)[0]:
@@ -45,7 +48,22 @@ def locked_directory(directory: str | os.PathLike) -> Iterator[None]:
         yield
 
 
-def _opened(path: pathlib.Path) -> BinaryIO:
+@contextlib.contextmanager
+def leased(path: Path, message: str) -> Iterator[None]:
+    """Keeps an object of a bucket as a lock; InputError with this message where another run has it. See `lease`."""
+    from spct_jax import lease
+
+    try:
+        taken = lease.Lease(path, message)
+    except FileNotFoundError:
+        raise InputError(f"gs://{path.parts[2]}: no such bucket") from None
+    except PermissionError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror})") from None
+    with taken:
+        yield
+
+
+def _opened(path: Path) -> BinaryIO:
     try:
         return open(path, "ab")
     except OSError as error:

@@ -2,16 +2,16 @@
 
 import dataclasses
 import json
-import pathlib
 import sys
 from collections import Counter
 from collections.abc import Callable
 
-from spct_jax import checkpoints, distributed, files, locks, memory
+from spct_jax import checkpoints, distributed, files, locks, memory, paths
 from spct_jax.config import BASELINES, Config, check_positions, validate
 from spct_jax.errors import InputError
 from spct_jax.evaluation import evaluate
 from spct_jax.grm.prompts import Prompter
+from spct_jax.paths import Path
 from spct_jax.reporting import report
 from spct_jax.training import btrm, cloud, grpo, meta, pairrm, provenance, rejection, sft
 from spct_jax.training.context import Run, make_layouts
@@ -31,14 +31,14 @@ STAGES: dict[str, Callable[[Run], dict]] = {
 }
 
 
-def prepare(config: Config, workdir: pathlib.Path) -> Run:
+def prepare(config: Config, workdir: Path) -> Run:
     """Reads the data, trains or loads the tokenizer, and fixes the model's size.
 
     Raises:
       InputError: the configuration or a file is wrong, or `workdir` holds a run of another configuration.
     """
     validate(config)
-    config, workdir = provenance.absolute(config), workdir.absolute()
+    config, workdir = provenance.absolute(config), paths.absolute(workdir)
     check_positions(config, checkpoints.read_architecture(config.init_checkpoint) if config.init_checkpoint else config.model)
     layout, rollout_layout = make_layouts(config)
     config = name_templates(config)
@@ -60,14 +60,14 @@ def prepare(config: Config, workdir: pathlib.Path) -> Run:
     return run
 
 
-def train(config: Config, workdir: pathlib.Path) -> dict:
+def train(config: Config, workdir: Path) -> dict:
     """Runs every configured stage that has not finished yet and writes the report; returns it.
 
     Raises:
       InputError: as of `prepare`, or another run is under way in `workdir`, or what a stage needs is missing.
     """
     validate(config)  # before there is a directory
-    workdir = workdir.absolute()
+    workdir = paths.absolute(workdir)
     with locks.locked_directory(workdir):
         run = prepare(config, workdir)
         check(run)
@@ -97,7 +97,7 @@ def _finish(run: Run, stage: str) -> None:
     distributed.barrier(f"end of {stage}")
 
 
-def _claim(workdir: pathlib.Path, config: Config) -> None:
+def _claim(workdir: Path, config: Config) -> None:
     """Keeps the configuration, once no stage that has begun has read another.
 
     Raises:

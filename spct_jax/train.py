@@ -1,12 +1,11 @@
 """Trains a generative reward model from nothing to a report: `python -m spct_jax.train --workdir=DIR [--config=FILE.py]`."""
 
-import pathlib
-
 import jax
 from absl import flags
 
-from spct_jax import cli, distributed, files, sharding
+from spct_jax import cli, distributed, paths, sharding
 from spct_jax.config import Config, validate
+from spct_jax.paths import Path
 from spct_jax.pipeline import train
 
 FLAGS = flags.FlagValues()
@@ -25,7 +24,7 @@ PROFILE_PORT = flags.DEFINE_integer(
 
 def main(_) -> None:
     """Entry of `python -m spct_jax.train`."""
-    config, workdir = FLAGS.config, files.local_path(WORKDIR.value, "--workdir")
+    config, workdir = FLAGS.config, paths.parse(WORKDIR.value, "--workdir")
     validate(config)
     sharding.use_devices(config.mesh)
     distributed.initialize(COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value, config.mesh.heartbeat_seconds)
@@ -35,7 +34,7 @@ def main(_) -> None:
     distributed.end_together(lambda: _train_and_print(config, workdir))
 
 
-def _train_and_print(config: Config, workdir: pathlib.Path) -> None:
+def _train_and_print(config: Config, workdir: Path) -> None:
     made = train(config, workdir)
     if not distributed.is_first():
         return

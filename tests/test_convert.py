@@ -14,7 +14,7 @@ import pytest
         (["--from={tmp}", "--to={tmp}/x", "--format=hf"], "neither a model of this library nor"),
         (["--from={tmp}", "--to={tmp}", "--format=hf"], "exists already"),
         (["--from={tmp}", "--to={tmp}/file/x/y", "--format=hf"], "cannot be written, since {tmp}/file is a file"),
-        (["--from={tmp}", "--to=gs://bucket/x", "--format=hf"], "--to=gs://bucket/x: a URL"),
+        (["--from={tmp}", "--to=s3://bucket/x", "--format=hf"], "--to=s3://bucket/x: a URL"),
     ],
 )
 def test_wrong_flags_are_one_line(tmp_path, flags, said):

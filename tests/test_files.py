@@ -4,23 +4,8 @@ import os
 import pathlib
 import stat
 
-import pytest
-
 from spct_jax import files
 from spct_jax.append_only import Appended
-from spct_jax.errors import InputError
-
-
-@pytest.mark.parametrize("text", ["gs://bucket/x", "s3://x", "file:///x", "gs:/x", "", "a\0b"])
-def test_urls_are_no_local_paths(text):
-    with pytest.raises(InputError, match="^--to="):
-        files.local_path(text, "--to")
-
-
-def test_a_relative_path_is_made_absolute_once(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    assert files.local_path("x/y", "--to") == tmp_path / "x" / "y"
-    assert files.local_path(tmp_path, "--to") == tmp_path
 
 
 def test_appended_lines_go_on_after_the_last_whole_one(tmp_path):

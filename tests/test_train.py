@@ -247,7 +247,7 @@ def test_killed_and_restarted_by_a_relative_path_it_ends_bitwise_the_same(tmp_pa
         pod.begin()
         pod.end()
     assert set(kill_test.digests(pod.workdir)) == {"sft", "rl"}
-    assert kill_test.compare(calm, killed) == []
+    assert kill_test.compare(kill_test.kills.workdir_in(calm), pod.workdir) == []
     assert json.loads((pod.workdir / "rl" / "summary.json").read_text())["steps"] == 2
     assert "is damaged" not in pod.log.read_text()
 

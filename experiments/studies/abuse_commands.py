@@ -96,7 +96,7 @@ CASES = [
     Case("paths", "train --workdir=file", 2, r"/file: cannot be made \(File exists\)"),
     Case("paths", "train --workdir=file/run", 2, r"/file/run: cannot be made \(Not a directory\)"),
     Case("paths", "train --workdir=/dev/null", 2, r"/dev/null: cannot be made \(File exists\)"),
-    Case("paths", "train --workdir=gs://bucket/run", 2, r"--workdir=gs://bucket/run: a URL"),
+    Case("paths", "train --workdir=s3://bucket/run", 2, r"--workdir=s3://bucket/run: a URL"),
     Case("paths", f"{JUDGE} --output=file/o", 2, r"file/o: cannot be written \(Not a directory\)"),
     Case("paths", f"{JUDGE} --output=.", 2, r"cannot be written \(Is a directory\)"),
     Case("paths", "convert --from=model --to=file/x --format=hf", 2, r"file"),

@@ -4,6 +4,11 @@ r"""Kills training runs with SIGKILL, starts them again each time, and holds the
     python experiments/studies/kill_test.py --workdir=runs/kill --kills=20 --processes=2 --life=30 --other_processes=1 \
         --other_mesh=strategy=data,cpu_devices=2 --config.mesh.strategy=fsdp --output=docs/results/kill_meshes.md
 
+With --bucket the runs live in a bucket, that of an emulator of Google Cloud Storage on this machine (`tests/buckets.py`):
+
+    python experiments/studies/kill_test.py --workdir=runs/kill --bucket --config=experiments/studies/micro.py --life=30 \
+        --output=docs/results/kill_bucket.md
+
 With --datasets the toy world's records are first written as tfds datasets of ArrayRecord files, and all runs read them from
 there; for training they are mixed from two of them.
 
@@ -22,8 +27,8 @@ of the experiment are set as for training, `--config.sft.steps=40`; a path among
 default takes two to three times the tiny experiment.
 """
 
+import contextlib
 import hashlib
-import json
 import pathlib
 import sys
 
@@ -32,12 +37,16 @@ import kills
 import numpy as np
 from absl import flags
 
-from spct_jax import checkpoints, cli
+from spct_jax import checkpoints, cli, files
 from spct_jax.config import Config
 from spct_jax.data import build
 from spct_jax.errors import InputError
+from spct_jax.paths import Path
 from spct_jax.training.data import name_templates, toy_records
 
+NAME = "gs://spct-kill-test"
+"""The bucket."""
+RIGHT = "Bitwise the same parameters in every stage, the same verdicts, and the same report figures"
 MEASURED = {"seconds", "compile_seconds", "tokens_per_second", "peak_memory_gib", "padding"}
 """Fields of a report that no two runs share; what is drawn again after a kill counts twice in the sampler's padding."""
 
@@ -56,16 +65,16 @@ LIFE = flags.DEFINE_float(
     "life", 0.0, "Seconds between kills on average; 0: as the undisturbed run's time allows.", flag_values=FLAGS
 )
 DATASETS = flags.DEFINE_bool("datasets", False, "Whether the records are read from tfds datasets.", flag_values=FLAGS)
+BUCKET = flags.DEFINE_bool("bucket", False, "Whether the runs live in a bucket.", flag_values=FLAGS)
 OUTPUT = flags.DEFINE_string("output", "kill_test.md", "Where the result is written.", flag_values=FLAGS)
 
 
-def digests(workdir: pathlib.Path) -> dict[str, str]:
+def digests(workdir: Path) -> dict[str, str]:
     """A hash of the final parameters of every trained stage."""
     found = {}
-    for card in sorted(workdir.glob("*/model.json")):
-        kind = checkpoints.read_card(card.parent)[1]
-        params = checkpoints.load(card.parent, kind=kind).params
-        found[card.parent.name] = hash_tree(params)
+    for stage in files.matching(workdir, "*"):
+        if (stage / "model.json").exists():
+            found[stage.name] = hash_tree(checkpoints.load(stage, kind=checkpoints.read_card(stage).kind).params)
     return found
 
 
@@ -77,7 +86,12 @@ def hash_tree(tree) -> str:
     return digest.hexdigest()
 
 
-def figures(workdir: pathlib.Path) -> dict:
+def verdicts(workdir: Path) -> dict[str, bytes]:
+    """The files of verdicts, by name."""
+    return {path.name: path.read_bytes() for path in files.matching(workdir / "evaluate", "*.jsonl")}
+
+
+def figures(workdir: Path) -> dict:
     """The report without times, throughput and memory."""
 
     def comparable(value):
@@ -85,14 +99,15 @@ def figures(workdir: pathlib.Path) -> dict:
             return {k: comparable(v) for k, v in value.items() if k not in MEASURED}
         return value
 
-    return comparable(json.loads((workdir / "report.json").read_text()))
+    return comparable(files.read_json(workdir / "report.json"))
 
 
-def compare(calm: pathlib.Path, killed: pathlib.Path) -> list[str]:
-    """What differs between the finished runs of the README's command in two directories; empty if nothing does."""
-    calm, killed = kills.workdir_in(calm), kills.workdir_in(killed)
+def compare(calm: Path, killed: Path) -> list[str]:
+    """What differs between the finished runs in two directories; empty if nothing does."""
     one, other = digests(calm), digests(killed)
     wrong = [f"parameters of {stage} differ" for stage in one if one[stage] != other.get(stage)]
+    one, other = verdicts(calm), verdicts(killed)
+    wrong += [f"verdicts in {name} differ" for name in one.keys() | other.keys() if one.get(name) != other.get(name)]
     one, other = figures(calm), figures(killed)
     return wrong + [f"report field {field} differs" for field in one if one[field] != other.get(field)]
 
@@ -132,29 +147,54 @@ def main(_) -> None:
     for directory in (calm, killed, moved):
         if directory.exists():
             raise InputError(f"{directory} exists; choose another --workdir")
-    overrides = [a for a in ARGUMENTS if a.startswith(("--config.", "--config="))]
+    overrides = [a for a in ARGUMENTS if a.startswith("--config.")]
+    overrides += [f"--config={pathlib.Path(a[9:]).absolute()}" for a in ARGUMENTS if a.startswith("--config=")]
     if DATASETS.value:
         overrides += write_datasets(FLAGS.config, root / "data")
-    duration = kills.run_undisturbed(calm, overrides, meshes()[0])
+    with contextlib.ExitStack() as stack:
+        if BUCKET.value:
+            serve_bucket(stack)
+        test(calm, killed, moved, overrides)
+
+
+def serve_bucket(stack: contextlib.ExitStack) -> None:
+    """Points this process, and those that it starts, to a bucket on this machine."""
+    sys.path.append(str(kills.ROOT / "tests"))
+    import buckets
+
+    stack.enter_context(buckets.pointed_to(stack.enter_context(buckets.served(NAME))))
+
+
+def in_bucket(directory: pathlib.Path) -> list[str]:
+    """The flag that puts the run of a directory into the bucket, where there is one."""
+    return [f"--workdir={NAME}/{directory.name}"] if BUCKET.value else []
+
+
+def test(calm: pathlib.Path, killed: pathlib.Path, moved: pathlib.Path, overrides: list[str]) -> None:
+    """Makes the runs and writes what happened."""
+    duration = kills.run_undisturbed(calm, [*overrides, *in_bucket(calm)], meshes()[0])
     print(f"undisturbed: {duration:.0f} s", flush=True)
     life = LIFE.value or 2 / 3 * duration / KILLS.value
-    lines, wrong = kills.run_killed(killed, overrides, meshes()[:1], KILLS.value, life, SEED.value)
-    wrong += compare(calm, killed)
+    lines, wrong = kills.run_killed(killed, [*overrides, *in_bucket(killed)], meshes()[:1], KILLS.value, life, SEED.value)
+    ended = kills.workdir_in(killed, in_bucket(killed))
+    wrong += compare(kills.workdir_in(calm, in_bucket(calm)), ended)
     report = [
         f"# Killed {KILLS.value} times, restarted {KILLS.value} times",
         "",
         f"Command: `python experiments/studies/kill_test.py {' '.join(a for a in ARGUMENTS if not a.startswith('--workdir'))}`",
         "",
-        f"Every life: `{' '.join(['python', *kills.readme_command()[1:]])}`, in a directory of the run.",
+        f"Every life: `{' '.join(['python', *kills.readme_command()[1:], *in_bucket(killed)])}`, in a directory of the run.",
         "",
         f"Undisturbed run: {duration:.0f} s.",
         "",
-        *section("On the same mesh", lines, wrong, "Bitwise the same parameters in every stage, and the same report figures"),
-        *(f"- parameters of {stage}: sha256 `{digest}`" for stage, digest in digests(kills.workdir_in(killed)).items()),
+        *section("On the same mesh", lines, wrong, RIGHT),
+        *(f"- parameters of {stage}: sha256 `{digest}`" for stage, digest in digests(ended).items()),
         "",
     ]
     if len(meshes()) > 1:
-        lines, also_wrong = kills.run_killed(moved, overrides, meshes(), KILLS.value, life, SEED.value + 1)
+        lines, also_wrong = kills.run_killed(
+            moved, [*overrides, *in_bucket(moved)], meshes(), KILLS.value, life, SEED.value + 1
+        )
         report += section("On two meshes in turn", lines, also_wrong, "Came to its end; no checkpoint was damaged or lost")
         wrong += also_wrong
     pathlib.Path(OUTPUT.value).write_text("\n".join(report))

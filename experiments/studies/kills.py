@@ -13,7 +13,10 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 
+from spct_jax import gcs, paths
+from spct_jax.checkpoints import steps
 from spct_jax.errors import InputError
+from spct_jax.paths import Path
 
 ROOT = pathlib.Path(__file__).absolute().parents[2]
 LAUNCHER, README = ROOT / "launch" / "local.py", ROOT / "README.md"
@@ -44,10 +47,10 @@ def readme_command() -> list[str]:
     return [sys.executable, *arguments]
 
 
-def workdir_in(directory: pathlib.Path) -> pathlib.Path:
-    """Where the README's command, given in a directory, leaves its run."""
-    named = [a.partition("=")[2] for a in readme_command() if a.startswith("--workdir=")]
-    return directory / named[-1]
+def workdir_in(directory: pathlib.Path, overrides: Sequence[str] = ()) -> Path:
+    """Where the README's command, given in a directory with these flags, leaves its run."""
+    named = [a.partition("=")[2] for a in (*readme_command(), *overrides) if a.startswith("--workdir=")]
+    return paths.of(named[-1]) if paths.is_remote(named[-1]) else directory / named[-1]
 
 
 def command(overrides: Sequence[str], mesh: Mesh, restarts: int = 0) -> list[str]:
@@ -66,18 +69,14 @@ def children(pid: int) -> list[int]:
         return []
 
 
-def stage_of(workdir: pathlib.Path) -> str:
+def stage_of(workdir: Path) -> str:
     """The stage a run is in; empty before the first and after the last."""
     return next((s for s in STAGES if (workdir / s).is_dir() and not (workdir / s / "summary.json").exists()), "")
 
 
-def finished_saves(workdir: pathlib.Path) -> dict[str, int]:
-    """Stage -> the newest step whose save was finished; one cut short has a longer name."""
-    found = {}
-    for stage in TRAINED:
-        names = [path.name for path in (workdir / stage / "checkpoints").glob("*")]
-        found[stage] = max((int(name) for name in names if name.isdigit()), default=0)
-    return found
+def finished_saves(workdir: Path) -> dict[str, int]:
+    """Stage -> the newest step whose save was finished."""
+    return {stage: max(steps.listed(workdir / stage), default=0) for stage in TRAINED}
 
 
 def first_steps(log: str) -> dict[str, int]:
@@ -95,18 +94,33 @@ def faults(saved: dict[str, int], log: str) -> list[str]:
     return wrong + [f"{s} went back to {began[s]}, though {saved[s]} was saved" for s in began if began[s] < saved[s]]
 
 
-def saving(workdir: pathlib.Path, since: float) -> str:
+def saving(workdir: Path, since: float) -> str:
     """The save that a life begun at `since`, in seconds of the clock, is in the midst of; empty where it is in none.
 
     An unfinished save of an earlier life lies there too, but nobody changes it until its step is saved again.
     """
+    if paths.is_remote(workdir):
+        return _saving_in_bucket(workdir, since)
     for path in workdir.glob("*/checkpoints/*.orbax-checkpoint-tmp"):
         if _changed(path) > since:
             return f"the save of step {path.name.partition('.')[0]} of {path.parents[1].name}"
     return ""
 
 
-def rolling_out(workdir: pathlib.Path, since: float) -> str:
+def _saving_in_bucket(workdir: Path, since: float) -> str:
+    """As of `saving`: a step of which objects were written in this life, but not yet the mark."""
+    stage = stage_of(workdir)
+    found = gcs.register().find(str(workdir / stage / "checkpoints"), detail=True) if stage in TRAINED else {}
+    written, marked = {}, set()
+    for name, about in found.items():
+        step, _, rest = name.partition("/checkpoints/")[2].partition("/")
+        written[step] = max(written.get(step, 0.0), about["mtime"].timestamp())
+        marked |= {step} if rest == steps.COMMITTED else set()
+    torn = [step for step, when in written.items() if when > since and step not in marked]
+    return f"the save of step {torn[0]} of {stage}" if torn else ""
+
+
+def rolling_out(workdir: Path, since: float) -> str:
     """The rollout that a life begun at `since` is in the midst of, once it has made an update; empty where it is in none."""
     metrics, rollouts = workdir / "rl" / "metrics.jsonl", workdir / "rl" / "rollouts"
     if stage_of(workdir) != "rl" or _changed(metrics) <= since:
@@ -124,13 +138,14 @@ def _changed(path: pathlib.Path) -> float:
         return 0.0
 
 
-Aim = Callable[[pathlib.Path, float], str]
+Aim = Callable[[Path, float], str]
 
 
-def aims(workdir: pathlib.Path) -> list[Aim | None]:
+def aims(workdir: Path) -> list[Aim | None]:
     """What can be aimed at in the stage that a run is in; None is any moment."""
     stage = stage_of(workdir)
-    return [None] + [saving] * (stage in TRAINED) + [rolling_out] * (stage == "rl")
+    seen = not paths.is_remote(workdir)  # metrics reach a bucket too late to tell by them what is drawn now
+    return [None] + [saving] * (stage in TRAINED) + [rolling_out] * (stage == "rl" and seen)
 
 
 class Pod:
@@ -141,7 +156,7 @@ class Pod:
 
     def __init__(self, directory: pathlib.Path, overrides: Sequence[str], meshes: Sequence[Mesh]):
         directory.mkdir(parents=True, exist_ok=True)
-        self.directory, self.workdir, self.log = directory, workdir_in(directory), directory.with_suffix(".log")
+        self.directory, self.workdir, self.log = directory, workdir_in(directory, overrides), directory.with_suffix(".log")
         self.saved: dict[str, int] = {}
         """Saves finished before this life."""
         self.began = 0.0

@@ -4,7 +4,7 @@ import os
 import pathlib
 from typing import Any
 
-from spct_jax import files
+from spct_jax import files, paths
 from spct_jax.checkpoints import directory as our_directory
 from spct_jax.checkpoints import families, google, hugging_face, leaves, loading, tokenizer_and_templates
 from spct_jax.checkpoints.model import Model
@@ -12,6 +12,7 @@ from spct_jax.checkpoints.model_kind import ModelKind
 from spct_jax.data.tokenizer import Tokenizer
 from spct_jax.errors import InputError
 from spct_jax.models import sizes
+from spct_jax.paths import Path
 
 FORMATS = ("orbax", "hf")
 """Layouts that are written: ours, Hugging Face's."""
@@ -35,7 +36,7 @@ def convert(source: str | os.PathLike, target: str | os.PathLike, layout: str, *
     Raises:
       InputError: `target` exists and is not empty, or the model cannot be loaded or written.
     """
-    source, target = pathlib.Path(source), pathlib.Path(target)
+    source, target = paths.of(source), paths.of(target)
     if not source.is_dir():
         raise InputError(f"--from={source}: no such directory")
     files.check_new(target)
@@ -48,7 +49,7 @@ def convert(source: str | os.PathLike, target: str | os.PathLike, layout: str, *
 
 
 def load_any(
-    source: pathlib.Path, *, kind: ModelKind | None = None, dtype: str | None = None, size: str = "", tokenizer: str = ""
+    source: Path, *, kind: ModelKind | None = None, dtype: str | None = None, size: str = "", tokenizer: str = ""
 ) -> Model:
     """Loads a model of any layout.
 
@@ -81,7 +82,7 @@ def load_any(
     raise InputError(f"{source}: neither a model of this library nor Hugging Face's nor an Orbax checkpoint")
 
 
-def write_hf(target: pathlib.Path, model: Model, source: pathlib.Path) -> None:
+def write_hf(target: Path, model: Model, source: Path) -> None:
     """Writes safetensors, `config.json` and what transformers needs of the tokenizer, some of it copied from `source`."""
     tokenizer = model.tokenizer
     ids = {"bos_token_id": tokenizer.bos_id, "eos_token_id": tokenizer.eos_id, "pad_token_id": tokenizer.pad_id}

@@ -8,12 +8,11 @@ DIR/checkpoints/<step>/{params,opt_state,progress,digests}
 
 import dataclasses
 import os
-import pathlib
 from typing import Any, NamedTuple
 
 import jax
 
-from spct_jax import digests, files
+from spct_jax import digests, files, paths
 from spct_jax.checkpoints import restore, steps, tokenizer_and_templates
 from spct_jax.checkpoints.model import COMPUTE, Model, Shardings, digest_of
 from spct_jax.checkpoints.model_kind import ModelKind, abstract_params
@@ -22,6 +21,7 @@ from spct_jax.errors import InputError
 from spct_jax.grm.config import PromptConfig
 from spct_jax.grm.template import load_template
 from spct_jax.models.config import ModelConfig
+from spct_jax.paths import Path
 from spct_jax.sharding import logical
 
 CARD = "model.json"
@@ -42,8 +42,8 @@ def describe(
     prompt: PromptConfig | None = None,
 ) -> None:
     """Writes what a reader needs besides the parameters; `prompt` are the templates that the model was trained with."""
-    directory = pathlib.Path(directory)
-    directory.mkdir(parents=True, exist_ok=True)
+    directory = paths.of(directory)
+    files.make_directory(directory)
     tokenizer.save(directory / tokenizer_and_templates.TOKENIZER)
     card = {"kind": kind.value, "stop_ids": tokenizer.stop_ids, **dataclasses.asdict(config)}
     texts = {role: load_template(name).text.encode() for role, name in vars(prompt).items()} if prompt else {}
@@ -65,7 +65,7 @@ def save(directory: str | os.PathLike, model: Model) -> None:
 
 def read_card(directory: str | os.PathLike) -> Card:
     """What a model directory says that it holds; InputError if it is none of ours."""
-    path = pathlib.Path(directory) / CARD
+    path = paths.of(directory) / CARD
     if not path.is_file():
         raise InputError(f"{directory}: not a checkpoint (it has no model.json, nor Hugging Face's config.json and weights)")
     card = files.read_json(path)
@@ -85,7 +85,7 @@ def read_card(directory: str | os.PathLike) -> Card:
     return Card(config, kinds[word])
 
 
-def read_tokenizer(directory: pathlib.Path) -> Tokenizer:
+def read_tokenizer(directory: Path) -> Tokenizer:
     """The tokenizer of a model directory of ours, with all ids that the model stops at."""
     read_card(directory)
     tokenizer = tokenizer_and_templates.read_tokenizer(directory, CARD, "stop_ids")
@@ -93,7 +93,7 @@ def read_tokenizer(directory: pathlib.Path) -> Tokenizer:
     return tokenizer
 
 
-def load(directory: pathlib.Path, kind: ModelKind, dtype: str | None, shardings: Shardings | None) -> Model:
+def load(directory: Path, kind: ModelKind, dtype: str | None, shardings: Shardings | None) -> Model:
     """The newest intact parameters of a model directory of ours; arguments and errors as of `checkpoints.load`."""
     config, found = read_card(directory)
     if found is not kind:
@@ -126,7 +126,7 @@ def _target(config: ModelConfig, kind: ModelKind, shardings: Shardings | None) -
     return jax.tree.map(lambda leaf, at: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=at), params, where)
 
 
-def _check_digest(directory: pathlib.Path, field: str, name: str, content: bytes) -> None:
+def _check_digest(directory: Path, field: str, name: str, content: bytes) -> None:
     """InputError where a file is not the one that `model.json` was written with, as far as it says."""
     recorded = files.read_json(directory / CARD).get("digests", {}).get(field)
     if recorded not in (None, digests.of_bytes(content)):

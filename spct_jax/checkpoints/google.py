@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import pathlib
 from typing import Any
 
 import jax
@@ -16,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
-from spct_jax import files
+from spct_jax import files, paths
 from spct_jax.checkpoints import families, leaves, orbax_arrays
 from spct_jax.errors import InputError
 from spct_jax.models import stack
@@ -27,7 +26,7 @@ _DTYPES = (np.dtype("float32"), jnp.dtype("bfloat16"), np.dtype("float16"))
 
 def is_google_directory(directory: str | os.PathLike) -> bool:
     """Whether a directory is a bare Orbax checkpoint, as Google publishes its models."""
-    directory = pathlib.Path(directory)
+    directory = paths.of(directory)
     return (directory / "_METADATA").is_file() or (directory / "checkpoint").is_file()
 
 
@@ -45,7 +44,7 @@ def load_google(directory: str | os.PathLike, config: ModelConfig, *, dtype: str
     Raises:
       InputError: no such checkpoint, or a parameter is missing, unexpected or misshapen; the message names it.
     """
-    path = pathlib.Path(directory).absolute()
+    path = paths.absolute(paths.of(directory))
     files.check_regular(path)
     try:
         with ocp.PyTreeCheckpointer() as reader:

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import tqdm
 
-from spct_jax import files
+from spct_jax import files, paths
 from spct_jax.checkpoints import array_digests, config_json, families, leaves, safetensors_files, tokenizer_and_templates
 from spct_jax.checkpoints.families import Family, Tensor
 from spct_jax.checkpoints.leaves import TreePath
@@ -26,6 +26,7 @@ from spct_jax.data.tokenizer import Tokenizer
 from spct_jax.errors import InputError
 from spct_jax.models import stack
 from spct_jax.models.config import ModelConfig
+from spct_jax.paths import Path
 
 SHARD_BYTES = 5 * 10**9
 GENERATION_CONFIG = "generation_config.json"
@@ -33,8 +34,8 @@ GENERATION_CONFIG = "generation_config.json"
 
 def is_hf_directory(directory: str | os.PathLike) -> bool:
     """Whether a directory holds a model as Hugging Face stores it."""
-    directory = pathlib.Path(directory)
-    return (directory / "config.json").is_file() and any(directory.glob("*.safetensors*"))
+    directory = paths.of(directory)
+    return (directory / "config.json").is_file() and bool(files.matching(directory, "*.safetensors*"))
 
 
 def read_weights(
@@ -60,7 +61,7 @@ def read_weights(
     Raises:
       InputError: a field or tensor is not one of this model's, or a file cannot be read; the message names it.
     """
-    directory = pathlib.Path(directory)
+    directory = paths.of(directory)
     if dtype is not None and dtype not in DTYPES:
         raise InputError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype!r}")
     config, kinds, family = config_json.read_config(directory / "config.json", dtype or "float32")
@@ -89,7 +90,7 @@ def read_weights(
     return params, config, kind
 
 
-def load(directory: pathlib.Path, kind: ModelKind, dtype: str | None, shardings: Shardings | None) -> Model:
+def load(directory: Path, kind: ModelKind, dtype: str | None, shardings: Shardings | None) -> Model:
     """A model with its tokenizer and templates; arguments and errors as of `checkpoints.load`."""
     dtype = None if dtype == COMPUTE else dtype
     if dtype is None and jax.default_backend() == "cpu":
@@ -105,7 +106,7 @@ def load(directory: pathlib.Path, kind: ModelKind, dtype: str | None, shardings:
     return Model(params, config, tokenizer, kind, prompt=prompt, digest=digest)
 
 
-def read_tokenizer(directory: pathlib.Path) -> Tokenizer:
+def read_tokenizer(directory: Path) -> Tokenizer:
     """The tokenizer of a directory, with all ids that the model stops at."""
     return tokenizer_and_templates.read_tokenizer(directory, GENERATION_CONFIG, "eos_token_id")
 
@@ -115,7 +116,7 @@ def load_hf(directory: str | os.PathLike, *, dtype: str | None = "float32", shar
 
     If the directory has a `tokenizer.model`, it tells how many rows of the embedding are tokens.
     """
-    path = pathlib.Path(directory) / tokenizer_and_templates.TOKENIZER
+    path = paths.of(directory) / tokenizer_and_templates.TOKENIZER
     num_tokens = Tokenizer.load(path).vocab_size if path.is_file() else 0
     params, config, kind = read_weights(directory, dtype=dtype, num_tokens=num_tokens, shardings=shardings)
     if kind is not ModelKind.POLICY:
@@ -151,7 +152,7 @@ def save_hf(
         dtype = str(jax.tree.leaves(params)[0].dtype)
         files.write_json(scratch / "config.json", config_json.write_config(config, kind, dtype, tokens or {}))
         tensors = _to_write(params, config, kind)
-        safetensors_files.write(scratch, tensors, shard_bytes, f"writing {pathlib.Path(directory).name}")
+        safetensors_files.write(scratch, tensors, shard_bytes, f"writing {paths.of(directory).name}")
         extra(scratch)
 
 

@@ -1,8 +1,8 @@
 """Loads a model directory wherever a checkpoint is asked for: one of our layout, or of Hugging Face's."""
 
 import os
-import pathlib
 
+from spct_jax import paths
 from spct_jax.checkpoints import config_json, hugging_face, leaves
 from spct_jax.checkpoints import directory as our_directory
 from spct_jax.checkpoints.model import Model, Shardings
@@ -32,7 +32,7 @@ def load(
       InputError: the directory is no checkpoint, is of another kind, a leaf differs from what its description says, its bytes
         are not those that were saved, or a weight is not finite.
     """
-    path = pathlib.Path(directory).absolute()
+    path = paths.absolute(paths.of(directory))
     if not path.is_dir():
         raise InputError(f"{path}: no such checkpoint directory")
     if hugging_face.is_hf_directory(path):
@@ -46,18 +46,18 @@ def load(
 def read_kinds(directory: str | os.PathLike) -> tuple[ModelKind, ...]:
     """What a model directory of either layout can hold: several kinds where it does not say; InputError if it is neither."""
     if hugging_face.is_hf_directory(directory):
-        return config_json.read_config(pathlib.Path(directory) / "config.json").kinds
+        return config_json.read_config(paths.of(directory) / "config.json").kinds
     return (our_directory.read_card(directory).kind,)
 
 
 def read_architecture(directory: str | os.PathLike) -> ModelConfig:
     """The architecture of a model directory of either layout, without its parameters; InputError if it is neither."""
     if hugging_face.is_hf_directory(directory):
-        return config_json.read_config(pathlib.Path(directory) / "config.json").config
+        return config_json.read_config(paths.of(directory) / "config.json").config
     return our_directory.read_card(directory).config
 
 
 def read_tokenizer(directory: str | os.PathLike) -> Tokenizer:
     """The tokenizer of a model directory of either layout, with all ids that the model stops at."""
     layout = hugging_face if hugging_face.is_hf_directory(directory) else our_directory
-    return layout.read_tokenizer(pathlib.Path(directory))
+    return layout.read_tokenizer(paths.of(directory))

@@ -1,14 +1,15 @@
 """Arrays that Orbax wrote, read so that damage to their bytes is told from faults of this program or this machine."""
 
 import json
-import pathlib
 import re
 import traceback
 from typing import Any
 
 import orbax.checkpoint as ocp
 
+from spct_jax import errors
 from spct_jax.checkpoints import leaves
+from spct_jax.paths import Path
 
 _STATUS = re.compile(r"\b(DATA_LOSS|NOT_FOUND|OUT_OF_RANGE|INVALID_ARGUMENT|FAILED_PRECONDITION|INTERNAL|UNKNOWN)\b")
 """How TensorStore, which reads the arrays, begins what it says of their bytes."""
@@ -18,7 +19,7 @@ class DamagedError(Exception):
     """Bytes of a checkpoint are missing, or are not those that were saved."""
 
 
-def read_tree(path: pathlib.Path, target: Any) -> Any:
+def read_tree(path: Path, target: Any) -> Any:
     """The arrays of an item, whose digests have not been compared yet.
 
     Not by the manager, in which processes wait for each other: one that cannot read its shards must be able to say so.
@@ -29,6 +30,8 @@ def read_tree(path: pathlib.Path, target: Any) -> Any:
     except (MemoryError, PermissionError):
         raise
     except Exception as error:  # of what a changed byte makes of the metadata, Orbax raises whatever comes
+        if errors.is_unreachable(error):
+            raise
         raise DamagedError(first_line(error) or "its metadata cannot be read") from error
     try:
         return handler.restore(path, args=ocp.args.StandardRestore(target))

@@ -2,7 +2,6 @@
 
 import json
 import os
-import pathlib
 import sys
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -10,10 +9,11 @@ from typing import Any, NamedTuple
 import jax
 import orbax.checkpoint as ocp
 
-from spct_jax import digests, distributed, files
+from spct_jax import digests, distributed, errors, files
 from spct_jax.checkpoints import array_digests, leaves, orbax_arrays, steps
 from spct_jax.checkpoints.orbax_arrays import DamagedError
 from spct_jax.errors import InputError
+from spct_jax.paths import Path
 
 Cast = Callable[[Any], Any]
 """From a tree of arrays to the same in other dtypes."""
@@ -106,6 +106,8 @@ def _check_listable(directory: str | os.PathLike, step: int) -> None:
     except (MemoryError, PermissionError):
         raise
     except Exception as error:  # of what a changed byte makes of it, Orbax raises whatever comes
+        if errors.is_unreachable(error):
+            raise
         raise DamagedError(f"its description cannot be read: {orbax_arrays.first_line(error)}") from error
 
 
@@ -149,7 +151,7 @@ def _differing(found: Stored) -> str:
     return ""
 
 
-def _read_json(path: pathlib.Path) -> dict[str, Any]:
+def _read_json(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(path.read_bytes())
     except (FileNotFoundError, NotADirectoryError):

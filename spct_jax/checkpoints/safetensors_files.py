@@ -11,9 +11,10 @@ import safetensors
 import safetensors.numpy
 import tqdm
 
-from spct_jax import files
+from spct_jax import files, local_copies, paths
 from spct_jax.checkpoints.families import Family
 from spct_jax.errors import InputError
+from spct_jax.paths import Path
 
 _DTYPES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
 DTYPES = tuple(_DTYPES.values())
@@ -32,10 +33,10 @@ class Shards:
     """
 
     def __init__(self, directory: str | os.PathLike, family: Family):
-        self.directory = pathlib.Path(directory)
+        self.directory = paths.of(directory)
         self.shapes: dict[str, tuple[int, ...]] = {}
         self._family = family
-        self._where: dict[str, tuple[pathlib.Path, str]] = {}
+        self._where: dict[str, tuple[Path, str]] = {}
         self._dtypes: dict[str, str] = {}
         for path in _list_files(self.directory):
             with _opened(path) as file:
@@ -84,9 +85,9 @@ class Shards:
         return found.pop() if len(found) == 1 else "float32"
 
 
-def _list_files(directory: pathlib.Path) -> list[pathlib.Path]:
+def _list_files(directory: Path) -> list[Path]:
     index = directory / INDEX
-    if os.path.lexists(index):
+    if files.is_there(index):
         names = files.read_json(index).get("weight_map")
         if not isinstance(names, dict):
             raise InputError(f"{index}: has no weight_map")
@@ -95,7 +96,7 @@ def _list_files(directory: pathlib.Path) -> list[pathlib.Path]:
                 raise InputError(f"{index}: weight_map has {name!r} for {tensor}, which is no file name")
         found = sorted(set(names.values()))
     else:
-        found = sorted(path.name for path in directory.glob("*.safetensors"))
+        found = [path.name for path in files.matching(directory, "*.safetensors")]
     shards = [files.contained(directory, name) for name in found]
     if not shards:
         raise InputError(f"{directory}: holds no *.safetensors file")
@@ -103,11 +104,11 @@ def _list_files(directory: pathlib.Path) -> list[pathlib.Path]:
 
 
 @contextlib.contextmanager
-def _opened(path: pathlib.Path) -> Iterator[safetensors.safe_open]:
+def _opened(path: Path) -> Iterator[safetensors.safe_open]:
     if path.exists() and not path.is_file():
         raise InputError(f"{path}: not a regular file")
     try:
-        with safetensors.safe_open(path, "np") as file:
+        with safetensors.safe_open(local_copies.of_file(path), "np") as file:
             yield file
     except (OSError, safetensors.SafetensorError) as error:
         raise InputError(f"{path}: not a readable safetensors file ({error})") from None

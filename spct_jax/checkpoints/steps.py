@@ -8,22 +8,24 @@
 import contextlib
 import datetime
 import os
-import pathlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import orbax.checkpoint as ocp
 
-from spct_jax import digests, distributed, errors
+from spct_jax import digests, distributed, errors, paths
 from spct_jax.checkpoints import array_digests
 from spct_jax.errors import InputError
+from spct_jax.paths import Path
 
 ARRAYS = ("params", "opt_state")
+COMMITTED = "commit_success.txt"
+"""What Orbax writes last into a step in a bucket."""
 
 
-def root(directory: str | os.PathLike) -> pathlib.Path:
+def root(directory: str | os.PathLike) -> Path:
     """The folder of a model directory that holds its steps."""
-    return pathlib.Path(directory).absolute() / "checkpoints"
+    return paths.absolute(paths.of(directory)) / "checkpoints"
 
 
 @contextlib.contextmanager
@@ -92,7 +94,9 @@ def finish(manager: ocp.CheckpointManager) -> None:
 
 
 def listed(directory: str | os.PathLike) -> list[int]:
-    """The steps of a model directory, the newest first; one that is not finished has a longer name."""
+    """The steps of a model directory, the newest first; one that is not finished has a longer name or, in a bucket, no mark."""
     folder = root(directory)
     found = [int(path.name) for path in folder.iterdir() if path.name.isdigit()] if folder.is_dir() else []
+    if paths.is_remote(folder):
+        found = [step for step in found if (folder / str(step) / COMMITTED).exists()]
     return distributed.gather(sorted(found, reverse=True))[0]

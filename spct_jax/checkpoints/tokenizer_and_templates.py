@@ -6,20 +6,20 @@ DIR/templates/{template,single_template,meta_template,choice_template}.txt
 
 import dataclasses
 import os
-import pathlib
 
-from spct_jax import files
+from spct_jax import files, paths
 from spct_jax.data.tokenizer import Tokenizer
 from spct_jax.errors import InputError
 from spct_jax.grm.config import PromptConfig
 from spct_jax.grm.template import load_template
+from spct_jax.paths import Path
 
 TOKENIZER = "tokenizer.model"
 TEMPLATES = "templates"
 """The folder of a model's templates."""
 
 
-def read_tokenizer(directory: pathlib.Path, described_in: str, field: str) -> Tokenizer:
+def read_tokenizer(directory: Path, described_in: str, field: str) -> Tokenizer:
     """The tokenizer of a model directory, with all ids that the model stops at.
 
     Args:
@@ -31,7 +31,7 @@ def read_tokenizer(directory: pathlib.Path, described_in: str, field: str) -> To
       InputError: there is no tokenizer, or what the field lists are no ids of its pieces.
     """
     path = directory / described_in
-    stops = (files.read_json(path).get(field) or []) if os.path.lexists(path) else []
+    stops = (files.read_json(path).get(field) or []) if files.is_there(path) else []
     stops = stops if isinstance(stops, list) else [stops]
     tokenizer = Tokenizer.load(files.contained(directory, TOKENIZER), ())
     for index in stops:
@@ -42,8 +42,8 @@ def read_tokenizer(directory: pathlib.Path, described_in: str, field: str) -> To
 
 def write_templates(directory: str | os.PathLike, prompt: PromptConfig) -> None:
     """Writes the texts of the templates into a model directory, so that the model carries them wherever it goes."""
-    folder = pathlib.Path(directory) / TEMPLATES
-    folder.mkdir(exist_ok=True)
+    folder = paths.of(directory) / TEMPLATES
+    files.make_directory(folder)
     for role, name in vars(prompt).items():
         files.write(folder / f"{role}.txt", load_template(name).text)
 
@@ -56,11 +56,11 @@ def read_templates(directory: str | os.PathLike) -> PromptConfig | None:
     """
     folder = files.contained(directory, TEMPLATES)
     roles = [field.name for field in dataclasses.fields(PromptConfig)]
-    if not any(os.path.lexists(folder / f"{role}.txt") for role in roles):
+    if not any(files.is_there(folder / f"{role}.txt") for role in roles):
         return None
-    paths = {role: files.contained(folder, f"{role}.txt").absolute() for role in roles}
-    for path in paths.values():
+    found = {role: paths.absolute(files.contained(folder, f"{role}.txt")) for role in roles}
+    for path in found.values():
         if not path.exists():
             raise InputError(f"{path}: missing beside the other templates of this model")
         load_template(path)
-    return PromptConfig(**{role: str(path) for role, path in paths.items()})
+    return PromptConfig(**{role: str(path) for role, path in found.items()})

@@ -1,6 +1,5 @@
 """What a training stage changes: made, stepped, saved, and restored from the newest checkpoint that is intact."""
 
-import pathlib
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -10,8 +9,9 @@ import jax
 import optax
 import orbax.checkpoint as ocp
 
-from spct_jax import distributed
+from spct_jax import distributed, files
 from spct_jax.checkpoints import restore, steps
+from spct_jax.paths import Path
 from spct_jax.sharding import Layout
 
 
@@ -48,7 +48,7 @@ def save(manager: ocp.CheckpointManager, step: int, state: TrainState, progress:
     steps.save(manager, step, state.params, state.opt_state, progress)
 
 
-def restore_newest(target: TrainState, directory: pathlib.Path) -> tuple[int, TrainState | None, dict[str, float]]:
+def restore_newest(target: TrainState, directory: Path) -> tuple[int, TrainState | None, dict[str, float]]:
     """(step, state, progress) of the newest checkpoint that is intact, (0, None, {}) if there are none at all.
 
     Each device reads its own shards only, as `target` (see `abstract_state`) says. Damaged checkpoints are reported and,
@@ -64,13 +64,11 @@ def restore_newest(target: TrainState, directory: pathlib.Path) -> tuple[int, Tr
     return stored.step, TrainState(**stored.trees), stored.progress
 
 
-def _set_aside(damaged: Sequence[int], directory: pathlib.Path) -> None:
+def _set_aside(damaged: Sequence[int], directory: Path) -> None:
     """Moves checkpoints where no reader looks for them."""
     if not damaged:
         return
     if distributed.is_first():
         for step in damaged:
-            target = directory / "damaged" / f"{step}-{time.time_ns()}"
-            target.parent.mkdir(exist_ok=True)
-            (steps.root(directory) / str(step)).rename(target)
+            files.move(steps.root(directory) / str(step), directory / "damaged" / f"{step}-{time.time_ns()}")
     distributed.barrier(f"{directory.name}: damaged checkpoints moved")

@@ -16,7 +16,7 @@ from typing import Any
 
 from absl import flags
 
-from spct_jax import checkpoints, cli, field_bounds, files
+from spct_jax import checkpoints, cli, field_bounds, files, paths
 from spct_jax.data import build, card, card_text, fields, mixtures, sources
 from spct_jax.data.comparison import Comparison
 from spct_jax.data.config import SPLITS, DataConfig
@@ -127,7 +127,7 @@ def show_card(_) -> None:
 def write_dataset(_) -> None:
     """Entry of `python -m spct_jax.data build`."""
     build.check_format(FORMAT.value)
-    to, data = files.local_path(TO.value, "--to"), selected()
+    to, data = paths.parse(TO.value, "--to"), selected()
     files.check_new(to)
     weighted = mixtures.parse(BUILD.source)
     kind = KINDS[BUILD.kind] if BUILD.kind else sources.kind_of(weighted[0][1])

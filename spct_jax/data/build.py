@@ -7,7 +7,6 @@ are written one after the other, and records stay in their order.
 import contextlib
 import io
 import json
-import pathlib
 import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping
@@ -22,6 +21,7 @@ from spct_jax.data.comparison import Comparison, to_json
 from spct_jax.data.demonstration import Demonstration
 from spct_jax.data.index import Records
 from spct_jax.errors import InputError
+from spct_jax.paths import Path
 
 FORMAT = "array_record"
 VERSION = "1.0.0"
@@ -61,7 +61,7 @@ def splits_of(records: Mapping[str, Records]) -> dict[str, Records]:
 
 
 def build(
-    splits: Mapping[str, Records], to: pathlib.Path, *, shards: int = 0, description: str = "", dropped: bytes = b""
+    splits: Mapping[str, Records], to: Path, *, shards: int = 0, description: str = "", dropped: bytes = b""
 ) -> dict[str, int]:
     """Writes the splits into a new directory, whose name is that of the dataset; all of it, or nothing.
 
@@ -137,7 +137,7 @@ def _new_names(records: Records) -> dict[int, str]:
     return {int(number): f"{records[number].id} (record {number + 1})" for number in taken}
 
 
-def _builder(name: str, directory: pathlib.Path, shards: dict[str, list[Callable]], description: str) -> Any:
+def _builder(name: str, directory: Path, shards: dict[str, list[Callable]], description: str) -> Any:
     import tensorflow_datasets  # half a second, which only those who need it pay
 
     class Builder(tensorflow_datasets.core.ShardBasedBuilder, skip_registration=True):
@@ -155,7 +155,7 @@ def _builder(name: str, directory: pathlib.Path, shards: dict[str, list[Callable
     return Builder(data_dir=directory, file_format=FORMAT)
 
 
-def _check(to: pathlib.Path, builder: Any, split: str, records: Records) -> int:
+def _check(to: Path, builder: Any, split: str, records: Records) -> int:
     """How many records of a split can be read; InputError unless it is as many as were to be written, in their order."""
     source, said = builder.as_data_source(split=split), builder.info.splits[split].num_examples
     if not len(source) == said == len(records):

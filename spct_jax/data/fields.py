@@ -1,7 +1,6 @@
 """From the fields of `DataConfig` to records: mixtures of sources, without copies and benchmarks, divided into splits."""
 
 import json
-import pathlib
 from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
@@ -16,6 +15,7 @@ from spct_jax.data.jsonl import OnBad, ReadReport
 from spct_jax.data.kinds import DECIDED, DEMONSTRATIONS, Kind
 from spct_jax.data.selection import Dropped
 from spct_jax.errors import InputError
+from spct_jax.paths import Path
 
 KINDS = {**dict.fromkeys(SPLITS, DECIDED), "demonstrations": DEMONSTRATIONS, "general": DEMONSTRATIONS}
 """What the records of a field are."""
@@ -31,7 +31,7 @@ def report_name(data: DataConfig, field: str) -> str:
 
 
 def load(
-    data: DataConfig, open_source: Opener, directory: pathlib.Path, kinds: Mapping[str, Kind] = KINDS
+    data: DataConfig, open_source: Opener, directory: Path, kinds: Mapping[str, Kind] = KINDS
 ) -> tuple[dict[str, Records], dict[str, ReadReport]]:
     """The records of every field, and reports of the sources and of fields that are not simply one source.
 
@@ -107,7 +107,7 @@ def _count(report: ReadReport, reason: str, count: int) -> None:
         report.skipped[reason] = report.skipped.get(reason, 0) + count
 
 
-def _write(dropped: Iterable[Dropped], path: pathlib.Path) -> None:
+def _write(dropped: Iterable[Dropped], path: Path) -> None:
     """Writes what was dropped, unless it is there already."""
     some = [group for group in dropped if len(group)]
     stamp, kept = digests.of_json([group.stamp for group in some]), path.with_suffix(".stamp")

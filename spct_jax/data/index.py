@@ -8,7 +8,6 @@ import array
 import dataclasses
 import functools
 import json
-import pathlib
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, TypeVar
 
@@ -25,6 +24,7 @@ from spct_jax.data.kinds import Kind
 from spct_jax.data.layouts import Layout, LeftOut
 from spct_jax.data.rows import Rows
 from spct_jax.errors import InputError
+from spct_jax.paths import Path
 
 T = TypeVar("T")
 
@@ -88,7 +88,7 @@ def index_rows(
     *,
     on_bad: OnBad,
     source: str,
-    path: pathlib.Path,
+    path: Path,
     shared: bool = True,
 ) -> tuple[Records[T], ReadReport]:
     """The records of all good rows, each made when it is asked for, and a report of all rows.
@@ -129,7 +129,7 @@ def index_rows(
 def survey(
     records: Records[T],
     measure: Callable[[T], int | tuple[int, ...]],
-    path: pathlib.Path,
+    path: Path,
     stamp: str,
     *,
     dtype: DTypeLike = np.int32,

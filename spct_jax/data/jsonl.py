@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO, Literal
 
-from spct_jax import files
+from spct_jax import append_only, files
 from spct_jax.errors import InputError
 
 OnBad = Literal["fatal", "skip"]
@@ -106,10 +106,9 @@ def read_lines(path: str | os.PathLike, longest: int | None = None) -> Iterator[
     Raises:
         InputError: when the file cannot be read, or its compressed data is damaged or cut short.
     """
-    opened = gzip.open if str(path).endswith(".gz") else open
     line = 0
     try:
-        with opened(path, "rb") as file:
+        with append_only.reading(path) as raw, gzip.open(raw) if str(path).endswith(".gz") else raw as file:
             while text := next_line(file, longest):
                 line += 1
                 yield line, text

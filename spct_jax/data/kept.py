@@ -2,16 +2,16 @@
 
 import io
 import os
-import pathlib
 import zipfile
 import zlib
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import BinaryIO, TypeVar
 
 import numpy as np
 
-from spct_jax import distributed, files
+from spct_jax import distributed, files, local_copies
 from spct_jax.errors import InputError
+from spct_jax.paths import Path, is_remote
 
 T = TypeVar("T")
 
@@ -21,7 +21,7 @@ def stamp_of(paths: Sequence[str | os.PathLike]) -> str:
     stamps = []
     for path in paths:
         try:
-            with open(path, "rb") as file:
+            with open(local_copies.of_file(path), "rb") as file:
                 found = os.fstat(file.fileno())
         except OSError as error:
             raise InputError(f"{path}: cannot read the file ({error.strerror})") from None
@@ -43,7 +43,7 @@ def together(work: Callable[[], T]) -> list[T]:
 
 
 def arrays(
-    path: pathlib.Path,
+    path: Path,
     stamp: str,
     find: Callable[[], dict[str, np.ndarray]],
     check: Callable[[dict[str, np.ndarray]], bool],
@@ -64,10 +64,15 @@ def arrays(
     return found
 
 
-def _load(path: pathlib.Path) -> dict[str, np.ndarray] | None:
+def _seekable(file: BinaryIO, path: Path) -> BinaryIO:
+    """The same file; of an object all of its bytes, instead of a request for every array."""
+    return io.BytesIO(file.read()) if is_remote(path) else file
+
+
+def _load(path: Path) -> dict[str, np.ndarray] | None:
     """The arrays of a file that `arrays` wrote; None where there is none that can be read."""
     try:
-        with np.load(path, allow_pickle=False) as stored:
+        with path.open("rb") as file, np.load(_seekable(file, path), allow_pickle=False) as stored:
             return dict(stored) if "stamp" in stored else None
     except (OSError, ValueError, EOFError, KeyError, TypeError, AttributeError, zipfile.BadZipFile, zlib.error):
         return None

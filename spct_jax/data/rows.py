@@ -13,6 +13,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from spct_jax import files, paths
 from spct_jax.errors import InputError
 
 
@@ -117,9 +118,12 @@ def expand(pattern: str) -> list[str]:
     Raises:
         InputError: there is none.
     """
-    if os.path.exists(pattern) or not glob.has_magic(pattern):
+    if not glob.has_magic(pattern) or paths.of(pattern).exists():
         return [pattern]
-    found = sorted(path for path in glob.glob(pattern, recursive=True) if not os.path.isdir(path))
+    if paths.is_remote(pattern):
+        found = files.expand(pattern)
+    else:
+        found = sorted(path for path in glob.glob(pattern, recursive=True) if not os.path.isdir(path))
     if not found:
         raise InputError(f"{pattern}: no file has a name of this form")
     return found

@@ -4,7 +4,6 @@ Every record that is dropped can be told with its id, its file and row, why, and
 """
 
 import dataclasses
-import pathlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -14,6 +13,7 @@ from spct_jax import digests
 from spct_jax.data import duplicates, fingerprints, index, splits
 from spct_jax.data.contamination import Benchmarks
 from spct_jax.data.index import Records
+from spct_jax.paths import Path
 
 DUPLICATE, CONTAMINATED = "duplicate", "stands in a benchmark"
 
@@ -49,7 +49,7 @@ class Dropped:
 
 
 def divide(
-    field: str, records: Records, kept: pathlib.Path, *, deduplicate: bool, fractions: Sequence[float] = (1.0,)
+    field: str, records: Records, kept: Path, *, deduplicate: bool, fractions: Sequence[float] = (1.0,)
 ) -> tuple[list[Records], Dropped]:
     """The records of every split, and those that were dropped as copies of earlier ones.
 
@@ -76,7 +76,7 @@ def divide(
     return parts, Dropped(field, DUPLICATE, records, np.flatnonzero(which < 0), tell)
 
 
-def without_benchmarks(field: str, records: Records, benchmarks: Benchmarks, kept: pathlib.Path) -> tuple[Records, Dropped]:
+def without_benchmarks(field: str, records: Records, benchmarks: Benchmarks, kept: Path) -> tuple[Records, Dropped]:
     """The records of whose prompts nothing stands in a benchmark, and the others; `kept` keeps which they are."""
 
     def measure(record: Any) -> int:

@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Sequence
 from typing import TypeVar
 
-from spct_jax import files
+from spct_jax import paths
 from spct_jax.data import formats, index, rows
 from spct_jax.data.comparison import Comparison
 from spct_jax.data.demonstration import Demonstration
@@ -18,6 +18,7 @@ from spct_jax.data.jsonl import OnBad, ReadReport, check_on_bad
 from spct_jax.data.kinds import COMPARISONS, DECIDED, DEMONSTRATIONS, Kind
 from spct_jax.data.layouts import LAYOUTS
 from spct_jax.errors import InputError
+from spct_jax.paths import Path
 
 T = TypeVar("T")
 
@@ -49,16 +50,16 @@ class Source:
         return self.format not in ("tfds", "toy")
 
     def absolute(self, flag: str) -> "Source":
-        """The same with an absolute path; InputError naming the flag for a URL."""
-        return dataclasses.replace(self, place=str(files.local_path(self.place, flag))) if self.has_path else self
+        """The same with an absolute path; InputError naming the flag for a URL that cannot be read."""
+        return dataclasses.replace(self, place=str(paths.parse(self.place, flag))) if self.has_path else self
 
-    def paths(self, data_dir: str = "") -> list[pathlib.Path]:
+    def paths(self, data_dir: str = "") -> list[Path]:
         """The files that it names; of the toy world none. Raises InputError if there are none."""
         if self.format == "toy":
             return []
         if self.format == "tfds":
             return formats.tfds.paths(self.place, data_dir)
-        return [pathlib.Path(path) for path in rows.expand(self.place)]
+        return [paths.of(path) for path in rows.expand(self.place)]
 
 
 def parse_source(text: str) -> Source:
@@ -95,7 +96,7 @@ def open_source(
     kind: Kind[T],
     *,
     on_bad: OnBad = "fatal",
-    directory: pathlib.Path | None = None,
+    directory: Path | None = None,
     name: str = "records",
     data_dir: str = "",
     fields: Sequence[str] = (),

@@ -5,7 +5,6 @@ outputs, resumed as that command does. Both stay, so that `python -m spct_jax.ju
 """
 
 import json
-import pathlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -19,17 +18,18 @@ from spct_jax.evaluation import recorded
 from spct_jax.evaluation.benchmarks.base import Item
 from spct_jax.evaluation.recorded import Recorded, Vote
 from spct_jax.judging import files as judging_files
+from spct_jax.paths import Path
 
 COMPARISONS = "comparisons.jsonl"
 
 
-def keep_comparisons(directory: pathlib.Path, items: Sequence[Item]) -> None:
+def keep_comparisons(directory: Path, items: Sequence[Item]) -> None:
     """Writes what the judge is shown, and what it judges by; InputError where there are verdicts on something else."""
     path = directory / COMPARISONS
     shown = [_line(item.comparison) for item in items if item.comparison is not None]
     text = "".join(json.dumps(record) + "\n" for record in shown)
     if path.exists() and path.read_text() != text:
-        begun = [other.name.removesuffix(".settings.json") for other in sorted(directory.glob("*.jsonl.settings.json"))]
+        begun = [other.name.removesuffix(".settings.json") for other in files.matching(directory, "*.jsonl.settings.json")]
         if begun:
             raise InputError(
                 f"{path}: {begun[0]} answers other items than --data, --limit and --by_pairs give now, or judges by other "
@@ -44,7 +44,7 @@ def _line(comparison: Comparison) -> dict[str, Any]:
 
 
 def draw(
-    directory: pathlib.Path,
+    directory: Path,
     name: str,
     items: Sequence[Item],
     load: Callable[[], Any],
@@ -84,7 +84,7 @@ def draw(
     return votes, dict(reasons)
 
 
-def verdicts(directory: pathlib.Path, name: str, wanted: set[str]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+def verdicts(directory: Path, name: str, wanted: set[str]) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """The verdicts of a pass on the items with these ids, whole."""
     for _, record in read_jsonl(directory / f"{name}.jsonl"):
         if record["id"] in wanted and "error" not in record:

@@ -4,7 +4,6 @@ Each pass over the problems is one file of verdicts, written line by line; a res
 """
 
 import dataclasses
-import pathlib
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -21,6 +20,7 @@ from spct_jax.judging.models import Model, Models
 from spct_jax.judging.options import Options
 from spct_jax.judging.scheduler import Scheduler
 from spct_jax.judging.verdicts import Verdict, of_scores, sample_to_json
+from spct_jax.paths import Path
 from spct_jax.reward_models.bradley_terry import BradleyTerry
 from spct_jax.reward_models.cloud import Cloud, CloudOptions, Critic
 from spct_jax.reward_models.pairrm import PairRM
@@ -38,7 +38,7 @@ SCORED_TOGETHER = 256
 def run_evaluation(run: Run) -> dict[str, float]:
     """Writes `evaluate/<pass>.jsonl` for every pass and returns the stage's summary."""
     config, directory = run.config.evaluation, run.workdir / "evaluate"
-    directory.mkdir(exist_ok=True)
+    files.make_directory(directory)
     comparisons = held_out.choose(run)
     held_out.keep(directory, comparisons, f"data.{config.split}")
     progress = directory / "progress.json"
@@ -128,7 +128,7 @@ def options_for(run: Run, one: Pass) -> Options:
     return dataclasses.replace(options, batch_size=max(rows, layout.batch_shards))
 
 
-def _run_pass(run: Run, directory: pathlib.Path, comparisons: Sequence[Comparison], one: Pass, usage: Usage) -> Iterator[None]:
+def _run_pass(run: Run, directory: Path, comparisons: Sequence[Comparison], one: Pass, usage: Usage) -> Iterator[None]:
     """Draws and writes k verdicts of every comparison; yields now and then."""
     target, partial = directory / f"{one.name}.jsonl", directory / f"{one.name}.partial.jsonl"
     if distributed.agree(target.exists()):
@@ -147,7 +147,7 @@ def _run_pass(run: Run, directory: pathlib.Path, comparisons: Sequence[Compariso
             if number % PROGRESS_EVERY == 0 or number == len(left) - 1:
                 yield
     if distributed.is_first():
-        partial.replace(target)
+        files.move(partial, target)
     distributed.barrier(one.name)
 
 

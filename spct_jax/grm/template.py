@@ -36,14 +36,15 @@ import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path as LocalPath
 
-from spct_jax import files
+from spct_jax import files, paths
 from spct_jax.errors import InputError
+from spct_jax.paths import Path
 
 LARGEST = 1 << 20
 """Bytes of a template."""
-_TEMPLATES = Path(__file__).parent / "templates"
+_TEMPLATES = LocalPath(__file__).parent / "templates"
 _SECTION = re.compile(r"--- *(\w+) *")
 HINT_LINE = re.compile(r"^\{hint\}$\n?", re.MULTILINE)
 """The line of a prompt that holds the hint."""
@@ -112,8 +113,8 @@ def load_template(name_or_path: str | os.PathLike) -> Template:
     Raises:
         InputError: when there is neither, or the file is not a template; it names the file, and the line or section.
     """
-    path = _TEMPLATES / f"{name_or_path}.txt" if str(name_or_path) in template_names() else Path(name_or_path)
-    if not os.path.exists(path):
+    path = _TEMPLATES / f"{name_or_path}.txt" if str(name_or_path) in template_names() else paths.of(name_or_path)
+    if not path.exists():
         ours = ", ".join(template_names())
         raise InputError(f"no template {str(name_or_path)!r} (a file, or one of {ours})")
     try:

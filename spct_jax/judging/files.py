@@ -11,11 +11,11 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, BinaryIO
+from typing import Any
 
 import tqdm
 
-from spct_jax import errors, locks
+from spct_jax import append_only, errors, locks, paths
 from spct_jax.data.comparison import Comparison
 from spct_jax.data.jsonl import OnBad, read_lines
 from spct_jax.errors import InputError
@@ -68,7 +68,6 @@ def judge_file(
         outcomes = _outcomes(judge, itertools.chain([following], lines), options, on_bad)
         for line, record in tqdm.tqdm(outcomes, "judging", total, initial=done, unit="comparison", mininterval=1):
             file.write(json.dumps(record, allow_nan=False).encode() + b"\n")
-            file.flush()
             _tally(summary, line, record)
     return summary
 
@@ -124,26 +123,32 @@ def _tally(summary: Summary, line: Line, record: Mapping[str, Any]) -> None:
 
 
 @contextlib.contextmanager
-def _opened(target: str) -> Iterator[BinaryIO]:
+def _opened(target: str) -> Iterator[append_only.Lines]:
     """The output, to read from its start and to write at its end."""
     if target == STREAM:
         with errors.naming("standard output"):
-            yield sys.stdout.buffer
+            yield append_only.Stream(sys.stdout.buffer)
         return
     if target.endswith(".gz"):
         raise InputError(f"{target}: the output cannot be compressed, since an interrupted run goes on in it")
+    busy = f"{target}: another run is writing it"
+    if paths.is_remote(target):
+        with locks.leased(paths.of(f"{target}.lock"), busy), append_only.opened(target) as lines:
+            yield lines
+        return
     try:
         # A device or a pipe is written as it is; only what was there before is ever read back.
-        file = open(target, "a+b" if not os.path.exists(target) or resume.is_resumable(target) else "wb")
+        plain = not os.path.exists(target) or resume.is_resumable(target)
+        lines = append_only.opened(target) if plain else append_only.Stream(open(target, "wb"))
     except OSError as error:
         raise InputError(f"{target}: cannot be written ({error.strerror})") from None
-    with errors.naming(target), file:
-        locks.lock(file, f"{target}: another run is writing it")
-        yield file
+    with errors.naming(target), lines:
+        locks.lock(lines.file, busy)
+        yield lines
 
 
 def _count_lines(source: str) -> int | None:
     """How many lines there are; None where they can be read only once."""
-    if source == STREAM or (os.path.exists(source) and not os.path.isfile(source)):
+    if source == STREAM or (paths.of(source).exists() and not paths.of(source).is_file()):
         return None
     return sum(1 for _ in read_lines(source))

@@ -1,13 +1,11 @@
 """The flags that every command with a judge has, and the judge that they describe."""
 
-import os
-import pathlib
 from collections.abc import Mapping
 from typing import Any
 
 from absl import flags
 
-from spct_jax import checkpoints, field_bounds, sharding
+from spct_jax import checkpoints, field_bounds, files, paths, sharding
 from spct_jax.checkpoints import ModelKind
 from spct_jax.errors import InputError
 from spct_jax.grm.config import PromptConfig
@@ -97,7 +95,7 @@ class JudgeFlags:
     def settings(self, options: Mapping[str, Any]) -> dict[str, Any]:
         """What a verdict depends on; batch size and devices change the speed and no more than the last bits."""
         named = (self.checkpoint, self.meta_checkpoint, self.critic_checkpoint)
-        where = {flag.name: flag.value and os.path.realpath(flag.value) for flag in named}
+        where = {flag.name: flag.value and files.real_name(flag.value) for flag in named}
         where |= {self.template.name: self.template.value}
         settings = where | {name: options[name] for name in options if name not in (self.batch_size.name, "principles")}
         # Where a later option is not used, an output that was begun without it can be continued.
@@ -146,7 +144,7 @@ class JudgeFlags:
         """The flags that name models; InputError where one names a directory that is not there."""
         named = (self.checkpoint, self.meta_checkpoint, self.critic_checkpoint)
         for flag in named:
-            if flag.value and not pathlib.Path(flag.value).is_dir():
+            if flag.value and not paths.of(flag.value).is_dir():
                 raise InputError(f"--{flag.name}={flag.value}: no such directory")
         return named
 

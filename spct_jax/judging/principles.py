@@ -4,7 +4,6 @@ A file of principles is a text, for all comparisons, or JSON lines, {"id": ..., 
 """
 
 import os
-import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -70,7 +69,7 @@ def export(verdicts: str | os.PathLike, target: str | os.PathLike, parts: Sequen
                 without += line["principles"] is None
                 yield line
 
-    write_jsonl(pathlib.Path(target), lines())
+    write_jsonl(target, lines())
     return without
 
 

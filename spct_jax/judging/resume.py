@@ -4,27 +4,26 @@
 """
 
 import json
-import os
-import pathlib
 import sys
 from collections.abc import Iterator, Mapping
-from typing import Any, BinaryIO
+from typing import Any
 
-from spct_jax import append_only, files
+from spct_jax import append_only, files, paths
 from spct_jax.data.jsonl import parse_line, read_lines
 from spct_jax.errors import InputError
 from spct_jax.judging.input_lines import STREAM, Line
+from spct_jax.paths import Path
 
 
 def is_resumable(target: str) -> bool:
-    """Whether an output is a regular file; pipes and devices are written from their start."""
-    return target != STREAM and pathlib.Path(target).is_file()
+    """Whether an output is a regular file or in a bucket; pipes and devices are written from their start."""
+    return target != STREAM and (paths.is_remote(target) or paths.of(target).is_file())
 
 
 def check_settings(target: str, settings: Mapping[str, Any]) -> None:
     """InputError if there are lines in the output that were written under other settings, or not by this command."""
     path = _settings_path(target)
-    if not os.path.getsize(target):
+    if append_only.is_empty(target):
         return
     if not path.exists():
         raise InputError(f"{target}: not an output to go on with ({path} is missing); choose another --output")
@@ -54,13 +53,13 @@ def write_settings(target: str, settings: Mapping[str, Any], digests: Mapping[st
     files.write_json(_settings_path(target), {**settings, "digests": digests})
 
 
-def answered(file: BinaryIO, source: str, target: str, lines: Iterator[Line]) -> Iterator[tuple[Line, dict[str, Any]]]:
+def answered(file: append_only.Lines, source: str, target: str, lines: Iterator[Line]) -> Iterator[tuple[Line, dict[str, Any]]]:
     """The input's lines that an output answers already, each with its record; an incomplete last record is cut off.
 
     Raises:
       InputError: a record answers another input.
     """
-    for number, text in enumerate(append_only.complete_lines(file), 1):
+    for number, text in enumerate(file.read(), 1):
         line = next(lines, None)
         if line is None:
             raise InputError(f"{target}:{number}: {source} has no such line; is this the output of another input?")
@@ -69,7 +68,7 @@ def answered(file: BinaryIO, source: str, target: str, lines: Iterator[Line]) ->
 
 def find_record(target: str, line: Line) -> dict[str, Any] | None:
     """What an output says of a line of its input, or None if it does not go that far."""
-    if not pathlib.Path(target).is_file():
+    if not append_only.exists(target):
         return None
     text = next((text for number, text in read_lines(target, sys.maxsize - 1) if number == line.number), b"")
     if not text.endswith(b"\n"):
@@ -98,5 +97,5 @@ def _is_verdict(record: Mapping[str, Any], line: Line) -> bool:
     return complete and line.comparison is not None and (scores is None or len(scores) == line.comparison.n)
 
 
-def _settings_path(target: str) -> pathlib.Path:
-    return pathlib.Path(f"{target}.settings.json")
+def _settings_path(target: str) -> Path:
+    return paths.of(f"{target}.settings.json")

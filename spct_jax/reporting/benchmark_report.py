@@ -1,6 +1,5 @@
 """The report on a benchmark, from its figures alone: `report.md` with pictures beside it, and `report.html` with all in one."""
 
-import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -8,6 +7,7 @@ from spct_jax import files
 from spct_jax.errors import InputError
 from spct_jax.evaluation import measures
 from spct_jax.evaluation.measures import GREEDY, SAMPLED
+from spct_jax.paths import Path
 from spct_jax.reporting import benchmark_plots, document
 from spct_jax.reporting.document import Block, Facts, Heading, Paragraph, Picture, Table, Text
 from spct_jax.reporting.markdown import percent
@@ -23,7 +23,7 @@ MOST_BARS = 60
 """Subsets that one picture can hold."""
 
 
-def write(directory: pathlib.Path, figures: Mapping[str, Any], examples: Sequence[Mapping[str, Any]]) -> None:
+def write(directory: Path, figures: Mapping[str, Any], examples: Sequence[Mapping[str, Any]]) -> None:
     """Writes `figures.json`, `report.md`, its pictures and `report.html`.
 
     Args:

@@ -1,9 +1,8 @@
 """A run's report, made again at any time from the files its stages left: `report.json`, `report.md` and plots."""
 
 import os
-import pathlib
 
-from spct_jax import files
+from spct_jax import files, paths
 from spct_jax.reporting import markdown, plots
 from spct_jax.reporting.results import figures
 from spct_jax.reporting.run_files import read_run_files
@@ -17,7 +16,7 @@ def write_report(workdir: str | os.PathLike) -> dict:
     Raises:
       InputError: as `read_run_files`.
     """
-    workdir = pathlib.Path(workdir)
+    workdir = paths.of(workdir)
     run = read_run_files(workdir)
     report = figures(run)
     drawn = {}

@@ -9,7 +9,6 @@
 """
 
 import json
-import pathlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -17,12 +16,13 @@ from typing import Any
 from spct_jax import files
 from spct_jax.data.jsonl import write_jsonl
 from spct_jax.evaluation.benchmarks.base import Answer
+from spct_jax.paths import Path
 
 MODEL_TYPE = "Generative RM"
 
 
 def write(
-    directory: pathlib.Path,
+    directory: Path,
     answers: Sequence[Answer],
     model: str,
     verdicts: Callable[[set[str]], Iterable[tuple[str, Mapping[str, Any]]]],
@@ -106,5 +106,5 @@ def _decision(shown: Sequence[float] | None) -> str | None:
     return "A>B" if shown[0] > shown[1] else "B>A"
 
 
-def _write_json(path: pathlib.Path, value: Mapping[str, Any]) -> None:
+def _write_json(path: Path, value: Mapping[str, Any]) -> None:
     files.write(path, json.dumps(value, indent=4, sort_keys=True) + "\n")

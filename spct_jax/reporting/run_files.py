@@ -5,13 +5,13 @@ A *label* names a model and, where they are not the run's own, a temperature or 
 
 import dataclasses
 import os
-import pathlib
 import re
 
-from spct_jax import files
+from spct_jax import append_only, files, paths
 from spct_jax.config import STAGES
 from spct_jax.data.jsonl import read_jsonl
 from spct_jax.errors import InputError
+from spct_jax.paths import Path
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,13 +38,13 @@ def read_run_files(workdir: str | os.PathLike) -> RunFiles:
     Raises:
       InputError: if it has no config.json or one of its files is not what a run writes.
     """
-    workdir = pathlib.Path(workdir)
+    workdir = paths.of(workdir)
     if not (workdir / "config.json").is_file():
         raise InputError(f"{workdir}: not the workdir of a run: it has no config.json")
     summaries = {stage: workdir / stage / "summary.json" for stage in STAGES}
     curves = {stage: workdir / stage / "metrics.jsonl" for stage in STAGES}
     samples = {}
-    for path in sorted((workdir / "evaluate").glob("*.jsonl")):
+    for path in files.matching(workdir / "evaluate", "*.jsonl"):
         if name := re.fullmatch(r"(.+)_(greedy|sampled)(?:_T([\d.]+))?", path.stem):
             label = f"{name[1]}@T{name[3]}" if name[3] else name[1]
             samples.setdefault(label, {})[name[2]] = _read_rows(path)
@@ -52,13 +52,13 @@ def read_run_files(workdir: str | os.PathLike) -> RunFiles:
     return RunFiles(
         config=files.read_json(workdir / "config.json"),
         stages={stage: files.read_json(path) for stage, path in summaries.items() if path.exists()},
-        curves={stage: _read_rows(path) for stage, path in curves.items() if path.exists()},
+        curves={stage: _read_rows(path) for stage, path in curves.items() if append_only.exists(path)},
         samples={label: samples[label] for label in sorted(samples, key=_label_order)},
         problems={row["id"]: row for row in _read_rows(problems)} if problems.exists() else {},
     )
 
 
-def _read_rows(path: pathlib.Path) -> list[dict]:
+def _read_rows(path: Path) -> list[dict]:
     return [row for _, row in read_jsonl(path, growing=True)]
 
 

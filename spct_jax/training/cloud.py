@@ -6,7 +6,6 @@ Nothing filters critiques: of a single response there is no telling which are ri
 """
 
 import dataclasses
-import pathlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -24,6 +23,7 @@ from spct_jax.data.index import Records
 from spct_jax.grm.prompts import Rollout
 from spct_jax.models import flops
 from spct_jax.models.config import ModelConfig
+from spct_jax.paths import Path
 from spct_jax.reward_models import cloud
 from spct_jax.reward_models.scalar import scalar_rewards
 from spct_jax.training import btrm, parameters, performance, preference, rollout
@@ -123,5 +123,5 @@ def _starts(run: Run, numbers: Int[np.ndarray, " N"]) -> range:
     return range(0, len(numbers), run.config.cloud.draw_batch_size)
 
 
-def _path(run: Run, start: int) -> pathlib.Path:
+def _path(run: Run, start: int) -> Path:
     return run.workdir / "cloud" / f"critiques-{start:06d}.jsonl"

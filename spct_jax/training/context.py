@@ -1,7 +1,6 @@
 """A run: plain data that every stage is given."""
 
 import dataclasses
-import pathlib
 import zlib
 from collections.abc import Sequence
 
@@ -16,6 +15,7 @@ from spct_jax.data.index import Records
 from spct_jax.data.jsonl import ReadReport
 from spct_jax.grm.prompts import Prompter
 from spct_jax.models.config import ModelConfig
+from spct_jax.paths import Path
 from spct_jax.sharding import Layout
 
 
@@ -48,7 +48,7 @@ class Run:
     """What every stage is given; `data`, `packing` and `parameters` work on it."""
 
     config: Config
-    workdir: pathlib.Path
+    workdir: Path
     dataset: Dataset
     prompter: Prompter
     model: ModelConfig

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import pathlib
 from collections.abc import Callable
 from typing import Any
 
@@ -23,6 +22,7 @@ from spct_jax.data.tokenizer import Tokenizer, train_tokenizer
 from spct_jax.errors import InputError
 from spct_jax.grm.config import PromptConfig
 from spct_jax.grm.template import load_template
+from spct_jax.paths import Path
 from spct_jax.reward_models import bradley_terry
 from spct_jax.reward_models.cloud import responses_apart
 from spct_jax.toy import demonstrator, world
@@ -31,7 +31,7 @@ from spct_jax.training.context import Dataset, Run
 from spct_jax.training.mixture import Pool
 
 
-def load_dataset(config: Config, directory: pathlib.Path) -> Dataset:
+def load_dataset(config: Config, directory: Path) -> Dataset:
     """Finds the records of the sources that the config names. If that for training is the toy world, so are those not named.
 
     `directory` keeps an index of which rows are good and where they are.
@@ -89,7 +89,7 @@ def name_templates(config: Config) -> Config:
     return dataclasses.replace(config, prompt=dataclasses.replace(carried or PromptConfig(), **named))
 
 
-def load_tokenizer(config: Config, dataset: Dataset, path: pathlib.Path) -> Tokenizer:
+def load_tokenizer(config: Config, dataset: Dataset, path: Path) -> Tokenizer:
     """The tokenizer the config names, that of the initial checkpoint, or one trained on the demonstrations.
 
     A trained one is kept at `path`, so that it is trained only once.

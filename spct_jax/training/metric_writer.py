@@ -1,13 +1,13 @@
 """Where a stage's metrics go: one JSON line a step for the reports, and TensorBoard scalars for people who watch."""
 
 import contextlib
-import errno
 import json
 import math
 import os
 import pathlib
 import socket
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -16,9 +16,10 @@ from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.record_writer import RecordWriter
 from tensorboardX.summary import scalar
 
-from spct_jax import files
+from spct_jax import append_only, files, paths
 from spct_jax.data.jsonl import read_jsonl
 from spct_jax.errors import InputError
+from spct_jax.paths import Path
 
 
 def read_metrics(path: str | os.PathLike) -> list[dict]:
@@ -40,7 +41,8 @@ class MetricWriter:
     written, so they survive a kill of the process; TensorBoard's are buffered until `flush`.
 
     Metrics never stop a run: if a file cannot be written, or an earlier one cannot be read, standard error says so once and the
-    run goes on without that file. Everything is written in the calling thread, not in one that could die unnoticed.
+    run goes on without that file; only a bucket that is out of reach ends it, as it would at the next checkpoint. Everything is
+    written in the calling thread, not in one that could die unnoticed.
 
     Args:
       directory: the stage's directory; made if absent.
@@ -48,7 +50,7 @@ class MetricWriter:
     """
 
     def __init__(self, directory: str | os.PathLike, resume_step: int = 0):
-        directory = pathlib.Path(directory)
+        directory = paths.of(directory)
         self._sinks = [
             _Sink(directory / "metrics.jsonl", JsonLines, resume_step),
             _Sink(directory / "tensorboard", TensorBoard, resume_step),
@@ -80,7 +82,7 @@ class MetricWriter:
 class _Sink:
     """A writer that is abandoned at its first error, with a line on standard error."""
 
-    def __init__(self, path: pathlib.Path, make: Callable[[pathlib.Path, int], Any], resume_step: int):
+    def __init__(self, path: Path, make: Callable[[Path, int], Any], resume_step: int):
         self._path, self._made = path, None
         self._guard(lambda: setattr(self, "_made", make(path, resume_step)))
 
@@ -103,22 +105,20 @@ class _Sink:
 class JsonLines:
     """JSON lines; those of steps before `resume_step` are kept."""
 
-    def __init__(self, path: pathlib.Path, resume_step: int):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        kept = [row for row in read_metrics(path) if row["step"] < resume_step] if path.exists() else []
-        files.write(path, "".join(json.dumps(row) + "\n" for row in kept))
-        self._file = open(path, "ab", buffering=0)
+    def __init__(self, path: Path, resume_step: int):
+        files.make_directory(path.parent)
+        kept = [row for row in read_metrics(path) if row["step"] < resume_step] if append_only.exists(path) else []
+        append_only.rewrite(path, "".join(json.dumps(row) + "\n" for row in kept).encode())
+        self._file = append_only.opened(path)
 
     def write(self, step: int, values: dict[str, float]) -> None:
         """As in `MetricWriter`."""
         finite = {name: value if math.isfinite(value) else None for name, value in values.items()}
-        line = (json.dumps({"step": step, **finite}) + "\n").encode()
-        if self._file.write(line) < len(line):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        self._file.write((json.dumps({"step": step, **finite}) + "\n").encode())
 
     def flush(self) -> None:
         """As in `MetricWriter`."""
-        os.fsync(self._file.fileno())
+        self._file.sync()
 
     def close(self) -> None:
         """As in `MetricWriter`."""
@@ -128,12 +128,20 @@ class JsonLines:
 class TensorBoard:
     """TensorBoard's events; if a step was written twice, TensorBoard shows its last values."""
 
-    def __init__(self, directory: pathlib.Path, resume_step: int):
-        directory.mkdir(parents=True, exist_ok=True)
-        # Not tensorboardX's SummaryWriter: if its thread dies, from a full disk or a clock set back, callers wait for ever.
-        self._writer = RecordWriter(str(directory / f"events.out.tfevents.{time.time_ns()}.{socket.gethostname()}"))
-        self._add(Event(file_version="brain.Event:2"))
+    def __init__(self, directory: Path, resume_step: int):
+        files.make_directory(directory)
+        self._directory = directory
+        self._begin()
         self._add(Event(step=resume_step, session_log=SessionLog(status=SessionLog.START)))
+
+    def _begin(self) -> None:
+        """Opens a file of events. Those of a bucket are written on this disk, and put there whole by `flush`."""
+        name = f"events.out.tfevents.{time.time_ns()}.{socket.gethostname()}"
+        self._scratch = tempfile.TemporaryDirectory() if paths.is_remote(self._directory) else None
+        self._file = pathlib.Path(self._scratch.name if self._scratch else self._directory, name)
+        # Not tensorboardX's SummaryWriter: if its thread dies, from a full disk or a clock set back, callers wait for ever.
+        self._writer = RecordWriter(str(self._file))
+        self._add(Event(file_version="brain.Event:2"))
 
     def write(self, step: int, values: dict[str, float]) -> None:
         """As in `MetricWriter`."""
@@ -147,7 +155,17 @@ class TensorBoard:
     def flush(self) -> None:
         """As in `MetricWriter`."""
         self._writer.flush()
+        if self._scratch:
+            self._put()
+            self._begin()
 
     def close(self) -> None:
         """As in `MetricWriter`."""
         self._writer.close()
+        if self._scratch:
+            self._put()
+
+    def _put(self) -> None:
+        self._writer.close()
+        files.write(self._directory / self._file.name, self._file.read_bytes())
+        self._scratch.cleanup()

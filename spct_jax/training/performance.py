@@ -1,12 +1,13 @@
 """What a step costs: seconds, with compilation counted apart, the roofline fraction, and a profiler trace of chosen steps."""
 
-import pathlib
+import tempfile
 import threading
 import time
 
 import jax
 
-from spct_jax import hardware, memory
+from spct_jax import files, hardware, memory
+from spct_jax.paths import Path, is_remote
 from spct_jax.sampling.engine_programs import WAITED
 from spct_jax.sharding import Layout
 
@@ -75,7 +76,7 @@ class Profiler:
       steps: (start, stop); no trace where they are equal.
     """
 
-    def __init__(self, directory: pathlib.Path, steps: tuple[int, int]):
+    def __init__(self, directory: Path, steps: tuple[int, int]):
         self._directory, (self._start, self._stop), self._tracing = directory, steps, False
 
     def before(self, step: int) -> None:
@@ -83,12 +84,16 @@ class Profiler:
         if self._tracing and step >= self._stop:
             self._end()
         elif not self._tracing and self._start <= step < self._stop:
-            jax.profiler.start_trace(self._directory)
+            self._place = tempfile.TemporaryDirectory() if is_remote(self._directory) else None
+            jax.profiler.start_trace(self._place.name if self._place else self._directory)
             self._tracing = True
 
     def _end(self) -> None:
         self._tracing = False
         jax.profiler.stop_trace()
+        if self._place:
+            files.put_directory(self._place.name, self._directory)
+            self._place.cleanup()
 
     def __enter__(self) -> "Profiler":
         return self

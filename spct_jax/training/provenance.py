@@ -8,10 +8,9 @@ import dataclasses
 import hashlib
 import json
 import os
-import pathlib
 from typing import Any
 
-from spct_jax import digests, distributed, files
+from spct_jax import digests, distributed, files, local_copies, paths
 from spct_jax.checkpoints import hugging_face
 from spct_jax.config import STAGES, Config
 from spct_jax.data import mixtures
@@ -19,6 +18,7 @@ from spct_jax.data.config import DATA_FILES, SOURCES
 from spct_jax.data.sources import Source, parse_source
 from spct_jax.errors import InputError
 from spct_jax.grm.template import load_template, template_names
+from spct_jax.paths import Path
 
 FREE = ("mesh", "checkpoint", "profile_steps")
 """Fields that change no result."""
@@ -32,11 +32,11 @@ def absolute(config: Config) -> Config:
     """The configuration with every path in it absolute, so that a file found once is found again from anywhere.
 
     Raises:
-      InputError: one of them is a URL.
+      InputError: one of them is a URL that cannot be read.
     """
 
     def full(field: str, path: str) -> str:
-        return str(files.local_path(path, f"--config.{field}")) if path else path
+        return str(paths.parse(path, f"--config.{field}")) if path else path
 
     def named(field: str, text: str) -> str:
         return mixtures.replaced(text, lambda source: str(parse_source(source).absolute(f"--config.{field}"))) if text else text
@@ -57,7 +57,7 @@ def absolute(config: Config) -> Config:
     )
 
 
-def values(config: Config, workdir: pathlib.Path) -> dict[str, Any]:
+def values(config: Config, workdir: Path) -> dict[str, Any]:
     """Dotted field -> its value as in JSON, or a digest of the content if it names a file or a model.
 
     The toy world's fields are left out if files are read; `tokenizer.model` is the run's own tokenizer, if there is one. All
@@ -72,7 +72,7 @@ def values(config: Config, workdir: pathlib.Path) -> dict[str, Any]:
     return first
 
 
-def _values(config: Config, workdir: pathlib.Path) -> dict[str, Any] | InputError:
+def _values(config: Config, workdir: Path) -> dict[str, Any] | InputError:
     found = dict(_leaves(json.loads(json.dumps(dataclasses.asdict(config)))))
     data, kept = config.data, workdir / "data" / "digests.json"
     texts = [source for name in SOURCES if getattr(data, name) for _, source in mixtures.parse(getattr(data, name))]
@@ -92,12 +92,12 @@ def _values(config: Config, workdir: pathlib.Path) -> dict[str, Any] | InputErro
                 found[f"data.{name}"] = mixtures.replaced(text, digest)
         found["data.decontaminate"] = [digest(text) for text in data.decontaminate]
         if data.tokenizer:
-            found["data.tokenizer"] = _digest(pathlib.Path(data.tokenizer), kept)
+            found["data.tokenizer"] = _digest(paths.of(data.tokenizer), kept)
         for role, name in vars(config.prompt).items():
             if name:
                 found[f"prompt.{role}"] = digests.of_bytes(load_template(name).text.encode())
         if config.init_checkpoint:
-            found["init_checkpoint"] = _model_digest(pathlib.Path(config.init_checkpoint))
+            found["init_checkpoint"] = _model_digest(paths.of(config.init_checkpoint))
         if (workdir / "tokenizer.model").exists():
             found["tokenizer.model"] = digests.of_bytes((workdir / "tokenizer.model").read_bytes())
     except InputError as error:
@@ -123,23 +123,23 @@ def read_by(stage: str, config: Config, values: dict[str, Any]) -> dict[str, Any
     return chosen | {"stages": before}
 
 
-def begin(stage: str, config: Config, workdir: pathlib.Path, values: dict[str, Any]) -> None:
+def begin(stage: str, config: Config, workdir: Path, values: dict[str, Any]) -> None:
     """Makes a stage's directory and records in it what the stage depends on."""
     if distributed.is_first():
-        (workdir / stage).mkdir(exist_ok=True)
+        files.make_directory(workdir / stage)
     path = workdir / stage / "reads.json"
     if not distributed.agree(path.exists()):
         files.write_json(path, read_by(stage, config, values))
     distributed.barrier(f"begin of {stage}")
 
 
-def begun(workdir: pathlib.Path) -> list[str]:
+def begun(workdir: Path) -> list[str]:
     """The stages that have begun in a directory."""
     found = [s for s in STAGES if (workdir / s).is_dir() and any((workdir / s).iterdir())]
     return distributed.gather(found)[0]
 
 
-def check(config: Config, workdir: pathlib.Path, values: dict[str, Any]) -> None:
+def check(config: Config, workdir: Path, values: dict[str, Any]) -> None:
     """Compares what every stage began with to what it would read now.
 
     Raises:
@@ -159,7 +159,7 @@ def check(config: Config, workdir: pathlib.Path, values: dict[str, Any]) -> None
                 raise InputError(_difference(config, workdir, stage, field, old.get(field), new.get(field)))
 
 
-def _difference(config: Config, workdir: pathlib.Path, stage: str, field: str, old: Any, new: Any) -> str:
+def _difference(config: Config, workdir: Path, stage: str, field: str, old: Any, new: Any) -> str:
     if field == "tokenizer.model":
         return f"{workdir / field}: was altered since {stage} began; choose another --workdir"
     name = field if field == "data" else f"config.{field}"
@@ -187,10 +187,11 @@ def _sections(field: str) -> list[str]:
     return [".".join(parts[:end]) for end in range(1, len(parts) + 1)]
 
 
-def _digest(path: pathlib.Path, kept: pathlib.Path) -> str:
+def _digest(path: Path, kept: Path) -> str:
     """Digest of a file's bytes, cached in the JSON file `kept` while its size and modification time stay the same."""
     try:
-        found = os.stat(path)
+        local = local_copies.of_file(path)
+        found = os.stat(local)
         stamp = [found.st_size, found.st_mtime_ns]
         known = files.read_json(kept) if kept.exists() else {}
     except OSError as error:
@@ -202,17 +203,17 @@ def _digest(path: pathlib.Path, kept: pathlib.Path) -> str:
         return entry[1]
     digest = hashlib.blake2b(digest_size=16)
     try:
-        with open(path, "rb") as file:
+        with open(local, "rb") as file:
             while block := file.read(1 << 24):
                 digest.update(block)
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from None
-    kept.parent.mkdir(parents=True, exist_ok=True)
+    files.make_directory(kept.parent)
     files.write_json(kept, known | {str(path): [stamp, digest.hexdigest()]})
     return digest.hexdigest()
 
 
-def _source_digest(source: Source, data_dir: str, kept: pathlib.Path) -> str:
+def _source_digest(source: Source, data_dir: str, kept: Path) -> str:
     """Digest of what is read of a source: its files, and what their rows are taken for."""
     found = [_digest(path, kept) for path in source.paths(data_dir)]
     if source.bare and len(found) == 1:
@@ -221,7 +222,7 @@ def _source_digest(source: Source, data_dir: str, kept: pathlib.Path) -> str:
     return digests.of_json([source.layout, source.format, split, found])
 
 
-def _model_digest(directory: pathlib.Path) -> str:
+def _model_digest(directory: Path) -> str:
     """Digest of a model's description and tokenizer; that of its parameters is compared when they are loaded."""
     name = "config.json" if hugging_face.is_hf_directory(directory) else "model.json"
     content = [(directory / file) for file in (name, "tokenizer.model", "generation_config.json")]

@@ -7,7 +7,6 @@ prompt without it, so all kept completions of a comparison share one prompt.
 """
 
 import dataclasses
-import pathlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -20,6 +19,7 @@ from spct_jax.data import draws
 from spct_jax.data.batches import Example
 from spct_jax.grm import rewards
 from spct_jax.grm.prompts import Rollout
+from spct_jax.paths import Path
 from spct_jax.sampling import Usage
 from spct_jax.training import packing, parameters, performance, rollout
 from spct_jax.training.context import Run
@@ -179,5 +179,5 @@ def _comparisons_of(run: Run, samples: SampleSet, numbers: list[int]) -> list[in
     return [number for number in numbers if not samples.hinted or run.dataset.responses[number] > 1]
 
 
-def _path(run: Run, samples: SampleSet, start: int) -> pathlib.Path:
+def _path(run: Run, samples: SampleSet, start: int) -> Path:
     return run.workdir / samples.stage / f"{samples.name}-{start:06d}.jsonl"

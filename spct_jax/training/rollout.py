@@ -6,7 +6,6 @@ tokens drawn for a prompt depend only on its content, its id and the seed, and a
 
 import collections
 import os
-import pathlib
 import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -15,11 +14,12 @@ import jax
 import numpy as np
 from jaxtyping import Float, UInt32
 
-from spct_jax import distributed, files
+from spct_jax import distributed, files, paths
 from spct_jax.data.jsonl import read_jsonl, write_jsonl
 from spct_jax.errors import InputError
 from spct_jax.grm import orders
 from spct_jax.grm.prompts import Rollout
+from spct_jax.paths import Path
 from spct_jax.sampling import Engine, Request, SamplingParams, Shape, Usage
 from spct_jax.training import parameters
 from spct_jax.training.context import Run
@@ -111,7 +111,7 @@ def write(path: str | os.PathLike, rollouts: Iterable[Rollout]) -> None:
     """Writes rollouts as JSON lines, all or nothing; only the first process writes."""
     if not distributed.is_first():
         return
-    pathlib.Path(path).parent.mkdir(parents=True, exist_ok=True)
+    files.make_directory(paths.of(path).parent)
     write_jsonl(path, (vars(r) | {"completions": [tokens.tolist() for tokens in r.completions]} for r in rollouts))
 
 
@@ -154,7 +154,7 @@ def roll_out(run: Run, params: Any, numbers: list[int], step: int) -> tuple[list
         index=step,
     )
     path = path_of(run, step)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    files.make_directory(path.parent)
     if run.config.checkpoint.reuse_rollouts:
         files.write_array(path.with_suffix(".npy"), logprobs)
     write(path, drawn)
@@ -174,6 +174,6 @@ def read_log(run: Run, step: int) -> tuple[list[Rollout], Float[np.ndarray, "B G
     return None if distributed.any_process(found is None) else found
 
 
-def path_of(run: Run, step: int) -> pathlib.Path:
+def path_of(run: Run, step: int) -> Path:
     """Where RL logs the rollouts of a step."""
     return run.workdir / "rl" / "rollouts" / f"{step:06d}.jsonl"

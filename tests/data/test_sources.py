@@ -224,8 +224,8 @@ def test_a_place_becomes_absolute_only_if_it_is_a_path(tmp_path, monkeypatch):
         ("toy:", "toy:"),
     ]:
         assert str(parse_source(text).absolute("--x")) == want
-    with pytest.raises(InputError, match="--x=gs://b/x.jsonl: a URL"):
-        parse_source("pairs:gs://b/x.jsonl").absolute("--x")
+    with pytest.raises(InputError, match="--x=s3://b/x.jsonl: a URL"):
+        parse_source("pairs:s3://b/x.jsonl").absolute("--x")
 
 
 def test_the_files_of_a_source(tmp_path):

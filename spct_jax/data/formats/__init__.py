@@ -8,6 +8,7 @@ from spct_jax.data import rows
 from spct_jax.data.formats import json_array, json_lines, parquet, tfds
 from spct_jax.data.rows import Rows
 from spct_jax.errors import InputError
+from spct_jax.paths import of as to_path
 
 _SUFFIXES = {
     (".jsonl", ".jsonl.gz", ".ndjson", ".ndjson.gz"): "jsonl",
@@ -43,7 +44,7 @@ def open_rows(
         return _joined([json_array.open_file(path) for path in paths], paths)
     opener = {"jsonl": json_lines.open_files, "parquet": parquet.open_files}[format]
     if directory is not None:
-        return opener(paths, pathlib.Path(directory), name, shared=True)
+        return opener(paths, to_path(directory), name, shared=True)
     scratch = tempfile.TemporaryDirectory(prefix="spct_jax_rows_")
     opened = opener(paths, pathlib.Path(scratch.name), name, shared=False)
     opened.scratch = scratch  # removed when nobody holds the rows any more

@@ -9,6 +9,7 @@ import zlib
 from collections.abc import Mapping
 from typing import Any
 
+from spct_jax import local_copies
 from spct_jax.data import kept
 from spct_jax.data.jsonl import not_json, without_repeats
 from spct_jax.data.rows import Rows
@@ -27,7 +28,8 @@ def open_file(path: str) -> Rows:
     """
     stamp = kept.stamp_of([path])
     try:
-        with gzip.open(path) if path.endswith(".gz") else open(path, "rb") as file:
+        local = local_copies.of_file(path)
+        with gzip.open(local) if path.endswith(".gz") else open(local, "rb") as file:
             text = file.read().decode("utf-8-sig")
         return JsonArray(path, _rows(_parse(text)), stamp)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:

@@ -12,24 +12,27 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from spct_jax import distributed, files
+from spct_jax import distributed, files, local_copies
 from spct_jax.data import kept
 from spct_jax.data.jsonl import is_blank, is_too_long, next_line, parse_line, read_lines
 from spct_jax.data.rows import Rows, short_names
+from spct_jax.paths import Path, is_remote
 
 
-def open_files(paths: Sequence[str], directory: pathlib.Path, name: str, *, shared: bool) -> Rows:
+def open_files(paths: Sequence[str], directory: Path, name: str, *, shared: bool) -> Rows:
     """The rows of the files; `directory/name.lines` keeps where they begin, see `formats.open_rows`.
 
     Raises:
         InputError: a file is missing, or its compressed data damaged or cut short.
     """
     stamp = kept.stamp_of(paths)
+    place = local_copies.beside(directory)
     plain = [
-        directory / f"{name}{f'.{i}' if len(paths) > 1 else ''}.jsonl" if path.endswith(".gz") else pathlib.Path(path)
+        place / f"{name}{f'.{i}' if len(paths) > 1 else ''}.jsonl" if path.endswith(".gz") else local_copies.of_file(path)
         for i, path in enumerate(paths)
     ]
-    find = functools.partial(_find, paths, plain, shared)
+    alone = not shared or is_remote(directory)  # what is unpacked is read by this process only
+    find = functools.partial(_find, paths, plain, shared, alone)
     found = kept.arrays(directory / f"{name}.lines", stamp, find, lambda found: _is_whole(found, plain), shared=shared)
     return JsonLines(paths, plain, found, stamp)
 
@@ -62,13 +65,13 @@ class JsonLines(Rows):
         return f"{file}{self._lines[index]}"
 
 
-def _find(paths: Sequence[str], plain: Sequence[pathlib.Path], shared: bool) -> dict[str, np.ndarray]:
+def _find(paths: Sequence[str], plain: Sequence[pathlib.Path], shared: bool, alone: bool) -> dict[str, np.ndarray]:
     """File, line (from 1) and first byte of every line that is not blank, and the files' sizes. This process scans its part."""
     index, count = distributed.process_index_and_count() if shared else (0, 1)
 
     def unpack() -> None:
         for path, target in zip(paths, plain, strict=True):
-            if pathlib.Path(path) != target and index == 0:
+            if path.endswith(".gz") and (alone or index == 0):
                 _unpack(path, target)
 
     together = kept.together if shared else lambda work: [work()]

@@ -12,25 +12,28 @@ from typing import Any
 
 import numpy as np
 
-from spct_jax import distributed, files
+from spct_jax import distributed, files, local_copies
 from spct_jax.data import kept
 from spct_jax.data.rows import Joined, Rows, short_names
 from spct_jax.errors import InputError, one_line
+from spct_jax.paths import Path, is_remote
 
 
-def open_files(paths: Sequence[str], directory: pathlib.Path, name: str, *, shared: bool) -> Rows:
+def open_files(paths: Sequence[str], directory: Path, name: str, *, shared: bool) -> Rows:
     """The rows of the files; `directory/name.NUMBER.arrow` keeps their content, see `formats.open_rows`.
 
     Raises:
         InputError: a file is missing, is no parquet file, or is cut short.
     """
     stamps = [kept.stamp_of([path]) for path in paths]
-    unpacked = [directory / f"{name}.{i}.arrow" for i in range(len(paths))]
+    place = local_copies.beside(directory)
+    unpacked = [place / f"{name}.{i}.arrow" for i in range(len(paths))]
+    alone = not shared or is_remote(directory)  # what is unpacked is read by this process only
 
     def find() -> dict[str, np.ndarray]:
         def unpack() -> None:
             for path, target in zip(paths, unpacked, strict=True):
-                if not shared or distributed.is_first():
+                if alone or distributed.is_first():
                     _unpack(path, target)
 
         kept.together(unpack) if shared else unpack()
@@ -87,7 +90,7 @@ class Parquet(Rows):
 def _unpack(path: str, target: pathlib.Path) -> None:
     import pyarrow.parquet
 
-    with _naming(path), pyarrow.parquet.ParquetFile(path) as source, files.replacing(target) as file:
+    with _naming(path), pyarrow.parquet.ParquetFile(local_copies.of_file(path)) as source, files.replacing(target) as file:
         with pyarrow.ipc.new_file(file, source.schema_arrow) as sink:
             for group in range(source.num_row_groups):
                 for batch in source.read_row_group(group).to_batches():

@@ -8,10 +8,12 @@ import pathlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from spct_jax import local_copies
 from spct_jax.data import kept
 from spct_jax.data.jsonl import parse_line
 from spct_jax.data.rows import Rows
 from spct_jax.errors import InputError, one_line
+from spct_jax.paths import is_remote
 
 AHEAD = 256
 """Rows that are read at once where they are asked for one after the other."""
@@ -53,6 +55,8 @@ def _find(place: str, data_dir: str) -> tuple[Any, str]:
     name, _, split = place.partition(":")
     if not name or not split:
         raise InputError(f"tfds:{place}: must be tfds:NAME[/CONFIG]:SPLIT")
+    if is_remote(data_dir):  # rows of ArrayRecord files are read from a disk only
+        data_dir = str(local_copies.of_directory(f"{data_dir}/{name}").parents[name.count("/")])
     try:
         return read_only_builder.builder_from_files(name, data_dir=data_dir or None), split
     except (ValueError, OSError, RuntimeError, AssertionError) as error:

@@ -1,14 +1,14 @@
 """The run's own held-out comparisons: which of them are judged, and the file that says so."""
 
 import itertools
-import pathlib
 from collections.abc import Sequence
 
-from spct_jax import distributed
+from spct_jax import distributed, files
 from spct_jax.data import draws
 from spct_jax.data.comparison import Comparison
 from spct_jax.data.jsonl import read_jsonl, write_jsonl
 from spct_jax.errors import InputError
+from spct_jax.paths import Path
 from spct_jax.training.context import Run
 
 
@@ -32,10 +32,11 @@ def _problem(c: Comparison) -> dict:
     return {"id": c.id, "query": c.query, "responses": list(c.responses), "scores": list(c.scores), "digest": c.digest}
 
 
-def keep(directory: pathlib.Path, comparisons: Sequence[Comparison], field: str) -> None:
+def keep(directory: Path, comparisons: Sequence[Comparison], field: str) -> None:
     """Writes what is judged; where there are verdicts already, InputError unless they are on the same, in the same order."""
     path = directory / "problems.jsonl"
-    begun = path.exists() and any(p.stat().st_size for p in directory.glob("*.jsonl") if p != path)
+    found = [other for other in files.matching(directory, "*.jsonl") if other != path]
+    begun = path.exists() and (any(map(files.size, found)) or bool(files.matching(directory, "*.jsonl.parts")))
     if distributed.agree(begun):
         kept = (record for _, record in read_jsonl(path))
         pairs = itertools.zip_longest(kept, map(_problem, comparisons))
