@@ -14,12 +14,12 @@ from absl import flags
 from spct_jax import cli, files, local_copies, paths
 from spct_jax.checkpoints import ModelKind
 from spct_jax.data import draws
-from spct_jax.data.jsonl import ReadReport
 from spct_jax.errors import InputError
 from spct_jax.evaluation import conditions, drawing, examples, matching, measures, score_files
 from spct_jax.evaluation import figures as figures_lib
 from spct_jax.evaluation.benchmarks import catalogue
 from spct_jax.evaluation.benchmarks.base import Benchmark, Item, as_pairs
+from spct_jax.evaluation.benchmarks.reading import DataReport
 from spct_jax.evaluation.measures import GREEDY, SAMPLED
 from spct_jax.evaluation.recorded import Recorded
 from spct_jax.judging import principles
@@ -130,11 +130,14 @@ def shows_pairs(benchmark: Benchmark) -> bool:
     return benchmark.by_pairs if BY_PAIRS.value is None else BY_PAIRS.value
 
 
-def read_items(benchmark: Benchmark, report: ReadReport) -> tuple[list[Item], int]:
-    """The items that are judged, and how many the benchmark has."""
+def read_items(benchmark: Benchmark, report: DataReport) -> tuple[list[Item], int]:
+    """The items that are judged, and how many the benchmark has; the report knows the ids of the others."""
     everything = benchmark.read(local_copies.of_directory(paths.parse(DATA.value, "--data")), ON_BAD.value, report)
     picked = draws.sample(JUDGE.seed.value, "benchmark", len(everything), LIMIT.value)
-    return [everything[index] for index in picked], len(everything)
+    items = [everything[index] for index in picked]
+    names = [{item.id for item in (*group, *as_pairs(group))} for group in (everything, items)]
+    report.left_out |= names[0] - names[1]
+    return items, len(everything)
 
 
 def as_shown(benchmark: Benchmark, items: Sequence[Item]) -> list[Item]:
@@ -230,7 +233,7 @@ def main(_) -> None:
     if not SCORES.value:
         check_judge(benchmark)
         ks = (ks or DEFAULT_K) if JUDGE.draws else [1]
-    output, report = paths.parse(OUTPUT.value, "--output"), ReadReport()
+    output, report = paths.parse(OUTPUT.value, "--output"), DataReport()
     beside = read_beside(benchmark)
     items, total = read_items(benchmark, report) if DATA.value else (None, 0)
     if SCORES.value:
@@ -238,10 +241,10 @@ def main(_) -> None:
     else:
         votes, unjudged = draw(output, as_shown(benchmark, items), max(ks))
         origin = str(output)
-    answers = {
-        name: matching.stand_alone(benchmark, found, origin) if items is None else matching.join(items, found, origin)
-        for name, found in votes.items()
-    }
+    if items is None:
+        answers = {name: matching.stand_alone(benchmark, found, origin) for name, found in votes.items()}
+    else:
+        answers = {name: matching.join(items, found, origin, report.left_out) for name, found in votes.items()}
     told = figures_lib.apart(answers[SAMPLED])
     figures = {
         "benchmark": benchmark.name,

@@ -239,6 +239,9 @@ def test_items_of_several_responses_whole_and_in_pairs(run, tmp_path):
 def test_a_sample_of_the_items_follows_from_the_seed(run, tmp_path):
     figures = run(tmp_path / "a", "--k=1", "--limit=7")
     assert figures["about"]["items"] == "7 of 60, a sample by seed 0" and figures["measures"]["vote@1"]["items"] == 7
+    run(tmp_path / "whole", "--k=1")
+    flags = [f"--scores={tmp_path}/whole/scores.jsonl", "--limit=7"]
+    assert run(tmp_path / "again", *flags, checkpoint=None)["measures"]["vote@1"]["items"] == 7
     run(tmp_path / "b", "--k=1", "--limit=7", "--seed=1")
     ids = [[json.loads(line)["id"] for line in (tmp_path / name / "scores.jsonl").open()] for name in "ab"]
     assert ids[0] != ids[1] and len(set(ids[0])) == 7

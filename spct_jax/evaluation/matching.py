@@ -3,26 +3,30 @@
 import dataclasses
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from spct_jax.errors import InputError
 from spct_jax.evaluation.benchmarks.base import Answer, Benchmark, Item, pair_id
 from spct_jax.evaluation.recorded import Recorded
 
 
-def join(items: Sequence[Item], recorded: Sequence[Recorded], path: str | os.PathLike) -> list[Answer]:
+def join(
+    items: Sequence[Item], recorded: Sequence[Recorded], path: str | os.PathLike, left_out: Collection[str] = ()
+) -> list[Answer]:
     """The items of a benchmark with the votes on them: on each item, or on each of its pairs (see `base.as_pairs`).
 
     Args:
-        items: all of the benchmark.
+        items: all that count.
         recorded: the votes, in any order.
         path: of the file they were read from, for errors. Its ids are the items', with or without the subset before them.
+        left_out: ids of what the data has besides; votes on it are passed over.
 
     Raises:
         InputError: naming the file and the id, where votes are on something else, are missing, are on too few or too many
             responses, or score some single responses and decide about others.
     """
-    by_id = _by_item_or_pair(items, recorded, path)
+    counted = [one for one in recorded if one.id not in left_out and f"{one.subset}/{one.id}" not in left_out]
+    by_id = _by_item_or_pair(items, counted, path)
     wanted: dict[str, int] = {}
     for item in items:
         whole = item.id in by_id or item.n <= 2 or not any(pair_id(item.id, pair) in by_id for pair in item.pairs)

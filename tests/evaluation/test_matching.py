@@ -94,3 +94,10 @@ def test_single_responses_are_all_scored_or_all_decided_about():
         with pytest.raises(InputError, match="f:3: item 'c' has decisions where item 'b' has scores"):
             made()
     assert len(matching.join(items, [Recorded(id, other) for id in "abc"], "f")) == 3
+
+
+def test_votes_on_what_the_data_has_besides_are_passed_over():
+    items, more = [Item("x/1", 2, 0, "x")], [Recorded("x/1", votes((1, 2))), Recorded("2", votes((1, 2)), "x")]
+    assert [answer.item.id for answer in matching.join(items, more, "f", {"x/2"})] == ["x/1"]
+    with pytest.raises(InputError, match="f: scores of an unknown item \\('2'\\)"):
+        matching.join(items, more, "f", {"x/3"})

@@ -20,8 +20,7 @@ def _read(path: str | os.PathLike, on_bad: OnBad, report: ReadReport) -> list[ba
         right = [float(reading.one_of(solution, "is_correct", (True, False))) for solution in solutions]
         pairs = [[i, j] for i in range(len(right)) for j in range(len(right)) if right[i] > right[j]]
         if not pairs:
-            report.skip("the solutions are all right or all wrong")
-            return []
+            return reading.leave_out(report, str(index), "the solutions are all right or all wrong")
         texts, label = [solution.get("solution") for solution in solutions], {"scores": right, "pairs": pairs}
         pairs = sampled.winners_first(right, pairs)
         question, reference = reading.text(row, "question"), row.get("ground_truth")

@@ -15,13 +15,11 @@ _WINNERS = ("model_a", "model_b", "tie", "tie (bothbad)")
 
 def _read(path: str | os.PathLike, on_bad: OnBad, report: ReadReport) -> list[base.Item]:
     def make(row: reading.Row, index: int) -> list[base.Item]:
-        winner = reading.one_of(row, "winner", _WINNERS)
+        winner, id = reading.one_of(row, "winner", _WINNERS), str(reading.field_of(row, "question_id"))
         if winner.startswith("tie"):
-            report.skip("people voted for a tie")
-            return []
+            return reading.leave_out(report, id, "people voted for a tie")
         best, responses = _WINNERS.index(winner), reading.fields(row, "response_1", "response_2")
         language = "English" if row.get("language", "English") == "English" else "other languages"
-        id = str(reading.field_of(row, "question_id"))
         return [reading.item(id, reading.field_of(row, "prompt"), responses, best, language)]
 
     items = []

@@ -1,5 +1,6 @@
 """What the readers of benchmarks share: rows of files, checked fields, and items of them. Every message names file and row."""
 
+import dataclasses
 import os
 import pathlib
 from collections import Counter
@@ -14,6 +15,25 @@ from spct_jax.evaluation.benchmarks.base import Item
 
 Row = Mapping[str, Any]
 T = TypeVar("T")
+
+
+@dataclasses.dataclass
+class DataReport(ReadReport):
+    """What became of the rows of a benchmark's data, and the ids of those that are good but count nowhere.
+
+    Attributes:
+        left_out: these ids; they are counted under `skipped`, too.
+    """
+
+    left_out: set[str] = dataclasses.field(default_factory=set)
+
+
+def leave_out(report: ReadReport, id: str, reason: str) -> list[Item]:
+    """No item of a row that the benchmark leaves out; the report says so, and keeps the id if it can."""
+    report.skip(reason)
+    if isinstance(report, DataReport):
+        report.left_out.add(id)
+    return []
 
 
 def find(path: str | os.PathLike, *names: str) -> list[pathlib.Path]:

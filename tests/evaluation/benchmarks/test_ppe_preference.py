@@ -5,8 +5,8 @@ import json
 import by_hand
 import pytest
 
-from spct_jax.data.jsonl import ReadReport
 from spct_jax.evaluation.benchmarks import catalogue
+from spct_jax.evaluation.benchmarks.reading import DataReport
 
 
 def test_files(tmp_path):
@@ -17,10 +17,11 @@ def test_files(tmp_path):
     rows[1]["language"] = "German"
     path = tmp_path / "test.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    report = ReadReport()
+    report = DataReport()
     items = catalogue.get("ppe_preference").read(path, "fatal", report)
     assert [(item.id, item.best, item.subset) for item in items] == [("0", 0, "English"), ("1", 1, "other languages")]
     assert (report.read, report.used, report.skipped) == (4, 2, {"people voted for a tie": 2})
+    assert report.left_out == {"2", "3"}
 
 
 def test_accuracy():
