@@ -10,6 +10,10 @@ Each judge draws k critiques of every problem
 
 The last policy of the run judges in all these ways. Then, as in Table 14 of the paper, the policy of the cold start
 judges by its own principles and by those that the last policy wrote. Writes principles_apart.md.
+
+Time is compared in rounds: in each, all problems are judged in the usual way and with shared principles, one right after the
+other and by turns the one or the other first. What counts is the ratio within a round, of seconds on the clock and of seconds
+of processor time, which other programs on the machine disturb less.
 """
 
 import pathlib
@@ -34,6 +38,7 @@ from spct_jax.toy.config import ToyConfig
 FLAGS = flags.FlagValues()
 RUN = flags.DEFINE_string("run", None, "Workdir of a finished run.", required=True, flag_values=FLAGS)
 PROBLEMS = flags.DEFINE_integer("problems", 0, "How many problems, the first; 0: all.", flag_values=FLAGS)
+ROUNDS = flags.DEFINE_integer("rounds", 3, "How often the times of both ways are taken.", flag_values=FLAGS)
 OUTPUT = flags.DEFINE_string("output", None, "Directory for the page.", required=True, flag_values=FLAGS)
 SLOTS = 256
 WARM_UP = 16
@@ -47,6 +52,9 @@ class Drawn(NamedTuple):
     tokens: int
     prefills: int
     seconds: float
+    """On the clock."""
+    processor: float
+    """Of processor time."""
 
 
 def draw(run: run_files.RunFiles, judge: Judge, comparisons: list[Comparison], **options) -> Drawn:
@@ -55,14 +63,14 @@ def draw(run: run_files.RunFiles, judge: Judge, comparisons: list[Comparison], *
     options |= {"k": k, "temperature": settings["temperature"], "seed": run.config["seed"], "order": settings["order"]}
     options |= {"max_new_tokens": run.config["data"]["max_completion"], "batch_size": SLOTS // Options(k=k).branches}
     judge.score(comparisons[:WARM_UP], **options)
-    start = time.perf_counter()
+    start = time.perf_counter(), time.process_time()
     verdicts = judge.score(comparisons, **options)
-    seconds = time.perf_counter() - start
+    seconds, processor = time.perf_counter() - start[0], time.process_time() - start[1]
     rows = [
         {"id": c.id, "n": c.n, "best": c.best, "samples": list(map(sample_to_json, v.samples))}
         for c, v in zip(comparisons, verdicts, strict=True)
     ]
-    return Drawn(rows, judge.usage.tokens, judge.usage.prefills, seconds)
+    return Drawn(rows, judge.usage.tokens, judge.usage.prefills, seconds, processor)
 
 
 def right_principles(comparison: Comparison, config: ToyConfig) -> str:
@@ -91,9 +99,26 @@ def lines_of(name: str, drawn: Drawn, usual: Drawn) -> list[str]:
         gap = bootstrap.paired(one.credit, other.credit)
         difference = "" if drawn is usual else f"{100 * gap.mean:+.2f} ({100 * gap.low:+.2f} to {100 * gap.high:+.2f})"
         found.append(f"| {name} | {m} | {100 * one.accuracy:.2f} | {difference} | {one.tie_rate:.2%} ")
-        cost = f"| {drawn.tokens:,} | {drawn.prefills:,} | {drawn.seconds:.0f} |" if m == k else "| | | |"
-        found[-1] += cost
+        found[-1] += f"| {drawn.tokens:,} | {drawn.prefills:,} |" if m == k else "| | |"
     return found
+
+
+def take_times(run: run_files.RunFiles, judge: Judge, comparisons: list[Comparison]) -> list[str]:
+    """Rows of the table of times: both ways in each round, and their ratios."""
+    lines, ratios = [], []
+    for number in range(ROUNDS.value):
+        order = (False, True) if number % 2 == 0 else (True, False)
+        took = {shared: draw(run, judge, comparisons, share_principles=shared) for shared in order}
+        pairs = [(took[False].seconds, took[True].seconds), (took[False].processor, took[True].processor)]
+        ratios.append([shared / usual for usual, shared in pairs])
+        cells = [f"{seconds:.1f}" for pair in pairs for seconds in pair]
+        first = "shared" if order[0] else "own"
+        clock, processor = ratios[-1]
+        lines.append(
+            f"| {number + 1} | {first} | {cells[0]} | {cells[1]} | {clock:.2f} | {cells[2]} | {cells[3]} | {processor:.2f} |"
+        )
+    clock, processor = np.median(ratios, axis=0)
+    return [*lines, f"| median | | | | {clock:.2f} | | | {processor:.2f} |"]
 
 
 def main(_) -> None:
@@ -106,13 +131,14 @@ def main(_) -> None:
     shown, toy = shown[: PROBLEMS.value or None], ToyConfig(**_tuples(run.config["data"]["toy"]))
     judge = Judge.load(pathlib.Path(RUN.value) / last)
     right = {comparison.id: right_principles(comparison, toy) for comparison in shown}
-    parts = judge.models.policy.prompter.template.parts
+    parts, k = judge.models.policy.prompter.template.parts, max(run.config["evaluation"]["k"])
     usual = draw(run, judge, shown)
     ways = {
         f"{last}, own principles": (usual, usual),
         f"{last}, shared by all critiques": (draw(run, judge, shown, share_principles=True), usual),
         f"{last}, the right ones": (draw(run, judge, shown, principles=right), usual),
     }
+    times = take_times(run, judge, shown)
     judge = Judge.load(pathlib.Path(RUN.value) / first)
     own = draw(run, judge, shown)
     ways[f"{first}, own principles"] = own, own
@@ -127,12 +153,18 @@ def main(_) -> None:
         f"{len(shown)} problems of the {run.config['evaluation']['split']} split with several responses, seed "
         f"{run.config['seed']}, temperature {run.config['evaluation']['temperature']:g}. Accuracy in percent, a tie counted by "
         "its chance; differences in points to the same policy's own principles at the same k, paired, with 95 % bootstrap "
-        "intervals; tokens drawn, prompts computed and seconds are those of the largest k. With shared principles a problem "
+        "intervals; tokens drawn and prompts computed are those of the largest k. With shared principles a problem "
         f"had {different:.1f} different critiques on average.",
         "",
-        "| principles | k | accuracy | difference | ties | tokens | prompts | seconds |",
-        "| --- | --: | --: | --: | --: | --: | --: | --: |",
+        "| principles | k | accuracy | difference | ties | tokens | prompts |",
+        "| --- | --: | --: | --: | --: | --: | --: |",
         *(line for name, (drawn, base) in ways.items() for line in lines_of(name, drawn, base)),
+        "",
+        f"Seconds for {k} critiques of all problems by {last}, with its own principles for each critique and with shared ones:",
+        "",
+        "| round | first | own, clock | shared, clock | ratio | own, processor | shared, processor | ratio |",
+        "| --- | --- | --: | --: | --: | --: | --: | --: |",
+        *times,
     ]
     output = pathlib.Path(OUTPUT.value)
     output.mkdir(parents=True, exist_ok=True)
