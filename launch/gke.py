@@ -7,16 +7,13 @@ Prints the JobSet; with --apply, hands exactly that to `kubectl create`. --confi
 checked here, before anything waits for chips. What stands behind -- is for the command. See docs/launch.md.
 """
 
-import shutil
-import subprocess
 import sys
 
-import yaml
 from absl import flags
 
 from spct_jax import cli
 from spct_jax.errors import InputError
-from spct_jax.launching import jobset
+from spct_jax.launching import jobset, kubectl
 from spct_jax.launching.cluster import ClusterFlags
 from spct_jax.launching.flags import RunFlags, split
 
@@ -33,14 +30,11 @@ def main(_) -> None:
     if APPLY.value and DRY_RUN.value:
         raise InputError("--apply and --dry_run exclude each other")
     run = RUN.run(FLAGS.config, ARGV, BEHIND)
-    text = yaml.safe_dump(jobset.render(run, CLUSTER.cluster()), sort_keys=False, width=1000)
-    if not APPLY.value:
-        print(text, end="")
-        return
-    if shutil.which("kubectl") is None:
-        raise InputError("--apply: kubectl is not installed; see https://kubernetes.io/docs/tasks/tools/")
-    if subprocess.run(["kubectl", "create", "--filename=-"], input=text, text=True).returncode:
-        raise InputError("kubectl refused it (see above)")
+    manifest = jobset.render(run, CLUSTER.cluster())
+    if APPLY.value:
+        kubectl.create(manifest)
+    else:
+        print(kubectl.to_yaml(manifest), end="")
 
 
 if __name__ == "__main__":

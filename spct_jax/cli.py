@@ -155,6 +155,20 @@ def _define_config(argv: list[str], own: flags.FlagValues) -> list[str]:
     return argv
 
 
+def read_config(arguments: list[str]) -> Config:
+    """The experiment of `--config=FILE.py` and `--config.FIELD=VALUE` in a command line that is another command's.
+
+    Raises:
+      InputError: as of `load_config`, or a field is unknown or gets a value of another type.
+    """
+    own = flags.FlagValues()
+    try:
+        own(_define_config(["", *arguments], own))
+    except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
+        raise InputError(_explain(error, ["", *arguments])) from None
+    return own["config"].value
+
+
 def load_config(named: str) -> Config:
     """The experiment of `FILE.py` or `FILE.py:ARGUMENT`.
 

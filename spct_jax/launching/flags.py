@@ -30,18 +30,21 @@ class RunFlags:
         self._bucket = flags.DEFINE_string(
             "bucket", "", "gs://BUCKET[/PATH]: the workdir is there, under the run's name, and so are compiled programs.", **own
         )
-        self._workdir = flags.DEFINE_string("workdir", "", "Of training, in place of one in the bucket.", **own)
+        self._workdir = flags.DEFINE_string(
+            "workdir", "", "Of training, in place of one in the bucket; of several runs, the parent.", **own
+        )
         self._libtpu = flags.DEFINE_string("libtpu_args", "", "More flags of the TPU compiler and runtime.", **own)
         self._xla = flags.DEFINE_string("xla_flags", "", "XLA_FLAGS of every host.", **own)
         self._env = flags.DEFINE_multi_string("env", [], "NAME=VALUE: an environment variable more.", **own)
 
-    def run(self, config: Config, argv: list[str], behind: tuple[str, ...]) -> Run:
+    def run(self, config: Config, argv: list[str], behind: tuple[str, ...], suffix: str = "") -> Run:
         """The run.
 
         Args:
           config: the experiment, with changed fields.
           argv: the launcher's own command line.
           behind: arguments for the program.
+          suffix: at the end of the run's name, where there are several.
 
         Raises:
           InputError: the experiment or a flag is wrong.
@@ -51,9 +54,11 @@ class RunFlags:
             raise InputError(f"--bucket={bucket}: expected gs://BUCKET or gs://BUCKET/PATH")
         named = [a.partition("=")[2] for a in argv if a.startswith("--config=")]
         name = self._name.value or run_lib.default_name(program, named[-1] if named else "tiny")
+        name += suffix
         if program == "train":
             validate(config)
-            workdir = self._workdir.value or (f"{bucket}/{name}" if bucket else "")
+            workdir = self._workdir.value and self._workdir.value + f"/{name}" * bool(suffix)
+            workdir = workdir or (f"{bucket}/{name}" if bucket else "")
             if not workdir:
                 raise InputError("training needs --bucket=gs://BUCKET, or --workdir=DIR that all hosts see")
             arguments = (*run_lib.train_arguments(argv, config, workdir, count), *behind)

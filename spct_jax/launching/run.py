@@ -25,7 +25,6 @@ _TPU_ENVIRONMENT = {
     "JAX_PLATFORMS": "tpu,cpu",
     "TPU_STDERR_LOG_LEVEL": "0",
     "TPU_MIN_LOG_LEVEL": "0",
-    "TF_CPP_MIN_LOG_LEVEL": "0",
 }
 _BETWEEN_SLICES = (
     "--xla_tpu_enable_data_parallel_all_reduce_opt=true",
