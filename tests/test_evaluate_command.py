@@ -170,6 +170,8 @@ def test_recorded_votes_say_the_same_as_the_judge_did(run, tmp_path, capsys):
             name: drawn[name] for name in ("measures", "by_k", "position", "chance")
         }
     assert contents(tmp_path / "a")["rewardbench.json"] != contents(tmp_path / "b")["rewardbench.json"]  # the model's name
+    judged = run(tmp_path / "e", f"--scores={tmp_path}/a/sampled.jsonl", "--k=1,2,6", checkpoint=None)["measures"]
+    assert judged == {name: one for name, one in drawn["measures"].items() if name.startswith("vote@")}
     assert list(run(tmp_path / "d", f"--scores={data[0]}", checkpoint=None)["measures"]) == ["greedy", "greedy@2", "vote@6"]
 
 
