@@ -150,7 +150,7 @@ def write_dataset(_) -> None:
         print(f"{count:,} records: --source=tfds:{to.name}:{name} --data_dir={to.parent}")
     if len(weighted) > 1:
         parts = [(weight, f"tfds:{to.name}:{build.part(number)}", number) for number, (weight, _) in enumerate(weighted)]
-        mixture = " + ".join(f"{weight:g}*{source}" for weight, source, number in parts if build.part(number) in found)
+        mixture = " + ".join(f"{weight:.12g}*{source}" for weight, source, number in parts if build.part(number) in found)
         print(f"to train on: --config.data.train='{mixture}' --config.data.data_dir={to.parent}")
 
 

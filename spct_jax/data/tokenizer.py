@@ -45,6 +45,7 @@ class Tokenizer:
         stop_ids: eos_id, end_of_turn_id and what else the model stops at; any of them ends a completion.
         control_ids: ids that no text of a user encodes to and that `decode` drops.
         model_proto: the content of its `.model` file.
+        counts_words: whether `count` is quick, because words are tokenised one by one.
         replaced_surrogates: how many lone surrogates `encode` has replaced by U+FFFD so far.
     """
 
@@ -80,9 +81,9 @@ class Tokenizer:
         self._plain = not (
             normalizer.precompiled_charsmap or normalizer.add_dummy_prefix or normalizer.remove_extra_whitespaces
         )
-        self._by_word = self._plain and normalizer.escape_whitespaces and proto.trainer_spec.model_type == _BPE
-        self._by_word &= all(before == "\u2581" for before, after in self._neighbours if after == "\u2581")
-        self._word_sizes = _WordSizes(self._processor)
+        self.counts_words = self._plain and normalizer.escape_whitespaces and proto.trainer_spec.model_type == _BPE
+        self.counts_words &= all(before == "\u2581" for before, after in self._neighbours if after == "\u2581")
+        self._sizes, self._spaced_sizes = _WordSizes(self._processor), _WordSizes(self._processor, " ")
         self._longest_piece = max(len(piece.piece) for piece in proto.pieces)
         self._control_pieces = frozenset(proto.pieces[index].piece for index in self.control_ids)
         self._control_lengths = sorted({len(piece) for piece in self._control_pieces})
@@ -118,11 +119,17 @@ class Tokenizer:
         """`len(encode(text))`, in a fraction of the time: most words have been seen before.
 
         Words are tokenised one by one where no piece has a space behind another character, since BPE merges nothing across it.
+        Elsewhere, this takes as long.
         """
-        if not self._by_word:
+        if not self.counts_words:
             return len(self.encode(text))
-        parts = self._cut(text if text.isascii() else _SURROGATE.sub("\ufffd", text))
-        return sum(sum(map(self._word_sizes.__getitem__, _WORD.findall(part))) for part in parts)
+        return sum(map(self._count_words, self._cut(text if text.isascii() else _SURROGATE.sub("\ufffd", text))))
+
+    def _count_words(self, text: str) -> int:
+        if "  " in text or "\u2581" in text:
+            return sum(map(self._sizes.__getitem__, _WORD.findall(text)))
+        first, *others = text.split(" ")  # several times as fast
+        return self._sizes[first] + sum(map(self._spaced_sizes.__getitem__, others))
 
     def min_tokens(self, characters: int) -> int:
         """A lower bound on the tokens of any text with this many characters; 0 where the model's normaliser may drop some."""
@@ -226,14 +233,14 @@ class Tokenizer:
 
 
 class _WordSizes(dict[str, int]):
-    """Word, with the spaces before it -> number of tokens; short words are kept, as long as there are not too many."""
+    """Word -> number of tokens, what stands before it included; short words are kept, as long as there are not too many."""
 
-    def __init__(self, processor: sentencepiece.SentencePieceProcessor):
+    def __init__(self, processor: sentencepiece.SentencePieceProcessor, before: str = ""):
         super().__init__()
-        self._processor = processor
+        self._processor, self._before = processor, before
 
     def __missing__(self, word: str) -> int:
-        size = len(self._processor.encode(word))
+        size = len(self._processor.encode(self._before + word))
         if len(word) <= LONGEST_KEPT and len(self) < KEPT_WORDS:
             self[word] = size
         return size

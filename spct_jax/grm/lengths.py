@@ -56,7 +56,7 @@ def longest(
             return bound(comparison, template, tokenizer, hinted=hinted)
         return max(count(order) for order in itertools.permutations(first))
     most = count(first)
-    if depends == "last" and most <= limit:
+    if depends == "last" and most <= limit and not _end_alike(comparison, template, tokenizer):
         most = max(most, *(count(_with_last(first, i)) for i in first[:-1]), 0)
     return most + (_hint_spread(tokenizer, template, comparison.n) if hinted else 0)
 
@@ -92,6 +92,13 @@ def dependence(tokenizer: Tokenizer, template: Template, hinted: bool) -> str:
     if gap(*right, _DIGITS) if numbered else right.strip() and gap(*right):
         return "none"
     return "last" if not numbered and gap(*right, "\n", *parts[0], *([_DIGITS] * (at > 1))) else "any"
+
+
+def _end_alike(comparison: Comparison, template: Template, tokenizer: Tokenizer) -> bool:
+    """Whether it makes no difference to any response if it is followed by the next one, in a new line, or by nothing."""
+    ends = {response[-1] for response in comparison.responses}
+    followed = not template.response.endswith("{response}")
+    return not followed and all(c.isprintable() and c.strip() and tokenizer.separates(c, "\n") for c in ends)
 
 
 def _with_last(order: tuple[int, ...], response: int) -> tuple[int, ...]:

@@ -116,10 +116,11 @@ class Prompter:
         return max(most, lengths.longest(comparison, self.meta, self.tokenizer, count_meta, limit=limit))
 
     def fits(self, comparison: Comparison, *, hinted: bool = False, meta: bool = False, limit: int) -> bool:
-        """Whether `longest` is within the limit; nothing is tokenised if even the number of bytes is, see `lengths.bound`."""
-        most = lengths.bound(comparison, self.template_of(comparison), self.tokenizer, hinted=hinted)
-        if most <= limit and (not meta or lengths.bound(comparison, self.meta, self.tokenizer) <= limit):
-            return True
+        """Whether `longest` is within the limit; where that takes long it is not found if even the bytes are few enough."""
+        if not self.tokenizer.counts_words:
+            most = lengths.bound(comparison, self.template_of(comparison), self.tokenizer, hinted=hinted)
+            if most <= limit and (not meta or lengths.bound(comparison, self.meta, self.tokenizer) <= limit):
+                return True
         return self.longest(comparison, hinted=hinted, meta=meta, limit=limit) <= limit
 
     def read(self, comparison: Comparison, order: Sequence[int], completions: Iterable[Sequence[int]]) -> Rollout:

@@ -126,7 +126,8 @@ def test_a_count_is_the_number_of_tokens(tokenizer):
         assert tokenizer.count_completion(text) == len(tokenizer.encode_completion(text))
         turns = [Turn("system", text), Turn("user", f"a {text}"), Turn("assistant", text), Turn("user", text)]
         assert tokenizer.count_turns(turns) == len(tokenizer.encode_turns(turns))
-    assert bool(tokenizer._word_sizes) == tokenizer._by_word and max(map(len, tokenizer._word_sizes), default=0) <= LONGEST_KEPT
+    for sizes in (tokenizer._sizes, tokenizer._spaced_sizes):
+        assert bool(sizes) == tokenizer.counts_words and max(map(len, sizes), default=0) <= LONGEST_KEPT
 
 
 def test_no_more_than_so_many_words_are_remembered(monkeypatch):
@@ -134,13 +135,13 @@ def test_no_more_than_so_many_words_are_remembered(monkeypatch):
     found = train_tokenizer(CORPUS, vocab_size=500)
     for text in CORPUS[:2] * 2:
         assert found.count(text) == len(found.encode(text))
-    assert len(found._word_sizes) == 3
+    assert len(found._spaced_sizes) == 3
 
 
 def test_where_words_depend_on_each_other_they_are_not_counted_one_by_one(trained):
-    assert trained._by_word
+    assert trained.counts_words
     for options in ({"split_by_whitespace": False}, {"model_type": "unigram"}, {"normalization_rule_name": "nfkc"}):
-        assert not Tokenizer(train(user_defined_symbols=NAMES + PLAIN, **options))._by_word
+        assert not Tokenizer(train(user_defined_symbols=NAMES + PLAIN, **options)).counts_words
 
 
 def test_type_of_the_control_pieces_does_not_matter():
