@@ -24,7 +24,7 @@ from spct_jax import cli
 ROOT = pathlib.Path(__file__).absolute().parents[2]
 FLAGS = flags.FlagValues()
 RECORDS = flags.DEFINE_integer("records", 1_000_000, "How many records.", lower_bound=1000, flag_values=FLAGS)
-MAX_PROMPT = flags.DEFINE_integer("max_prompt", 4096, "Longest prompt in tokens, of a step.", flag_values=FLAGS)
+MAX_PROMPT = flags.DEFINE_integer("max_prompt", 1024, "Longest prompt in tokens.", flag_values=FLAGS)
 OUTPUT = flags.DEFINE_string("output", "", "File to write the table to.", flag_values=FLAGS)
 STEP = flags.DEFINE_string("step", "", "One of the steps, in this process (the study starts itself).", flag_values=FLAGS)
 DIRECTORY = flags.DEFINE_string("directory", "", "Where the files of a step are.", flag_values=FLAGS)
@@ -33,8 +33,6 @@ NUM_PROCESSES = flags.DEFINE_integer("num_processes", 1, "As of spct_jax.train."
 PROCESS_ID = flags.DEFINE_integer("process_id", 0, "As of spct_jax.train.", flag_values=FLAGS)
 
 SOURCES, WEIGHTS = 5, (5, 1, 2, 0.5, 1.5)
-LOOSE, TIGHT = 4096, 1024
-"""Longest prompts: one that is more than all their bytes, and one that every prompt has to be tokenised for."""
 
 
 def write_records(directory: pathlib.Path) -> None:
@@ -110,7 +108,7 @@ def drawn(directory: pathlib.Path, first: int) -> str:
     from spct_jax.data.comparison import to_json
     from spct_jax.training import grpo
 
-    run = first_batch(directory, mixture(directory), directory / f"mixture_{LOOSE}")
+    run = first_batch(directory, mixture(directory), directory / "mixture")
     every = np.arange(len(run.dataset.train))
     found = [[to_json(run.dataset.train[n]) for n in grpo.batch_of(run, every, step)] for step in range(first, 40)]
     return digests.of_json(found[20 - first :])
@@ -129,8 +127,7 @@ def take(step: str, directory: pathlib.Path) -> str:
         return ""
     if name == "first":
         train = {"tfds": "tfds:built:train", "mixture": mixture(directory)}[argument]
-        workdir = directory / f"{argument}_{MAX_PROMPT.value}"
-        return f"{len(first_batch(directory, train, workdir).dataset.train):,} records"
+        return f"{len(first_batch(directory, train, directory / argument).dataset.train):,} records"
     if name == "build":
         from spct_jax.data import build
         from spct_jax.data.kinds import DECIDED
@@ -140,17 +137,17 @@ def take(step: str, directory: pathlib.Path) -> str:
         return f"{build.build({'train': records}, directory / 'built')['train']:,} records"
     if name == "read":
         source, kept, own = {
-            "jsonl": (first, f"mixture_{LOOSE}", "train.0"),
-            "tfds": ("tfds:built:train", f"tfds_{LOOSE}", "train"),
+            "jsonl": (first, "mixture", "train.0"),
+            "tfds": ("tfds:built:train", "tfds", "train"),
         }[argument]
         return f"{random_reads(directory, source, directory / kept / 'data', own):,.0f} records/s"
     return drawn(directory, int(argument))
 
 
-def timed(step: str, directory: pathlib.Path, processes: int = 1, max_prompt: int = LOOSE) -> tuple[str, dict[str, float]]:
+def timed(step: str, directory: pathlib.Path, processes: int = 1) -> tuple[str, dict[str, float]]:
     """(what a step found, its wall and CPU seconds and gigabytes), in one process or in several of one run."""
     own = [sys.executable, __file__, f"--step={step}", f"--directory={directory}", f"--records={RECORDS.value}"]
-    own.append(f"--max_prompt={max_prompt}")
+    own.append(f"--max_prompt={MAX_PROMPT.value}")
     if processes > 1:
         own = [sys.executable, str(ROOT / "launch" / "local.py"), f"--processes={processes}", "--restarts=0", "--", *own]
     before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
@@ -177,18 +174,17 @@ def main(_) -> None:
         timed("tokenizer", directory)
         first = "index, survey, first batch"
         steps = [
-            (f"{first}: a mixture of five files", "first mixture", 2, LOOSE),
-            ("the same in one process, index and survey kept", "first mixture", 1, LOOSE),
-            (f"{first}: the mixture, all prompts tokenised", "first mixture", 2, TIGHT),
-            ("20,000 random reads of JSON Lines", "read jsonl", 1, LOOSE),
-            ("digest of steps 20 to 40 of the mixture, begun at step 0", "drawn 0", 1, LOOSE),
-            ("the same, resumed at step 20", "drawn 20", 1, LOOSE),
-            ("the files are built into a tfds dataset", "build", 1, LOOSE),
-            (f"{first}: the dataset", "first tfds", 2, LOOSE),
-            ("20,000 random reads of the dataset", "read tfds", 1, LOOSE),
+            (f"{first}: a mixture of five files", "first mixture", 2),
+            ("the same in one process, index and survey kept", "first mixture", 1),
+            ("20,000 random reads of JSON Lines", "read jsonl", 1),
+            ("digest of steps 20 to 40 of the mixture, begun at step 0", "drawn 0", 1),
+            ("the same, resumed at step 20", "drawn 20", 1),
+            ("the files are built into a tfds dataset", "build", 1),
+            (f"{first}: the dataset", "first tfds", 2),
+            ("20,000 random reads of the dataset", "read tfds", 1),
         ]
-        for title, step, processes, max_prompt in steps:
-            found, figures = timed(step, directory, processes, max_prompt)
+        for title, step, processes in steps:
+            found, figures = timed(step, directory, processes)
             title = f"{title}, two processes" if processes > 1 else title
             rows.append((title, found, *(f"{figure:.1f}" for figure in figures.values())))
             print(*rows[-1], sep="  ", flush=True)

@@ -26,7 +26,7 @@ _HTML_TAG = re.compile(
 _WORD = re.compile("[ \u2581]*[^ \u2581]+|[ \u2581]+")
 
 KEPT_WORDS = 1 << 16
-LONGEST_KEPT = 32
+LONGEST_KEPT = 64
 """A tokenizer remembers the sizes of so many words of so many characters."""
 LARGEST = 64 << 20
 """Bytes of a SentencePiece model; Gemma's have 4 million."""

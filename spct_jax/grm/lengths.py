@@ -69,13 +69,17 @@ def bound(comparison: Comparison, template: Template, tokenizer: Tokenizer, *, h
     return tokenizer.max_tokens(turn.content) + len(str(comparison.n)) + 4 * trimmed
 
 
-@functools.lru_cache(maxsize=256)
 def dependence(tokenizer: Tokenizer, template: Template, hinted: bool) -> str:
     """What a prompt's length depends on besides its texts: `none`, which response is `last`, or `any` property of the order.
 
     The digits of the position that a hint names are not considered; `longest` allows for them.
     """
-    parts = re.split(r"(\{number\}|\{response\})", template.response)
+    return _dependence(tokenizer, template.response, template.hint if hinted else None)
+
+
+@functools.lru_cache(maxsize=256)
+def _dependence(tokenizer: Tokenizer, response: str, hint: str | None) -> str:
+    parts = re.split(r"(\{number\}|\{response\})", response)
     at = parts.index("{response}")
     left, right = parts[at - 1], parts[at + 1]
     numbered = at + 2 < len(parts)
@@ -84,8 +88,8 @@ def dependence(tokenizer: Tokenizer, template: Template, hinted: bool) -> str:
         pairs = itertools.pairwise(filter(None, sets))
         return any(all(tokenizer.separates(a, b) for a in one for b in other) for one, other in pairs)
 
-    hint = re.split(r"\{number\}", template.hint) if hinted else []
-    if any(not gap(_DIGITS * (i > 0), *text, _DIGITS * (i < len(hint) - 1)) for i, text in enumerate(hint)):
+    told = [] if hint is None else re.split(r"\{number\}", hint)
+    if any(not gap(_DIGITS * (i > 0), *text, _DIGITS * (i < len(told) - 1)) for i, text in enumerate(told)):
         return "any"
     if not (gap(_DIGITS, *left) if at > 1 else left.strip() and gap(*left)):
         return "any"
