@@ -23,6 +23,10 @@ LATER = {"read": "sampled", "share_principles": False, "critic_checkpoint": None
 """Options that are named among the settings only if they have another value than this."""
 
 
+CHOICE_TEMPLATES = ("judge", "short_judge")
+"""Those of the package's templates that ask for the number of the best response."""
+
+
 class JudgeFlags:
     """Which models judge, how critiques are drawn, and on which devices."""
 
@@ -87,6 +91,10 @@ class JudgeFlags:
             checked = Options(**options)
         except InputError as error:
             raise InputError(f"--{error}") from None
+        if self.template.value in CHOICE_TEMPLATES and checked.mode == "scores":
+            raise InputError(
+                f"--template={self.template.value} names the best response and scores none; it needs --mode=choice"
+            )
         for flag in named:
             if flag.value:
                 checked.for_model(checkpoints.read_architecture(flag.value))

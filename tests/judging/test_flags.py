@@ -4,7 +4,7 @@ import pytest
 from absl import flags
 
 from spct_jax.errors import InputError
-from spct_jax.judging.flags import JudgeFlags
+from spct_jax.judging.flags import CHOICE_TEMPLATES, JudgeFlags
 
 
 def parsed(*arguments):
@@ -25,3 +25,10 @@ def test_reading_that_goes_with_nothing_else_is_refused():
         parsed("--read=expected", "--mode=choice").options(k=4)
     with pytest.raises(InputError, match="^--adaptive and read='expected' exclude each other"):
         parsed("--read=expected").options(k=4, adaptive=0.1)
+
+
+def test_a_template_that_names_the_best_response_needs_a_mode_that_reads_one():
+    for name in CHOICE_TEMPLATES:
+        assert parsed(f"--template={name}", "--mode=choice").options(k=4)["mode"] == "choice"
+        with pytest.raises(InputError, match=f"^--template={name} names the best response, which --mode=choice reads"):
+            parsed(f"--template={name}", "--read=expected").options(k=4)
