@@ -92,9 +92,7 @@ class JudgeFlags:
         except InputError as error:
             raise InputError(f"--{error}") from None
         if self.template.value in CHOICE_TEMPLATES and checked.mode == "scores":
-            raise InputError(
-                f"--template={self.template.value} names the best response and scores none; it needs --mode=choice"
-            )
+            raise InputError(f"--template={self.template.value} names the best response, which --mode=choice reads")
         for flag in named:
             if flag.value:
                 checked.for_model(checkpoints.read_architecture(flag.value))
