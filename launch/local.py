@@ -21,13 +21,11 @@ import subprocess
 import sys
 import time
 
-from spct_jax.errors import InputError
+from spct_jax.errors import STOPPED, WRONG, InputError
 from spct_jax.launching import rehearsal
 from spct_jax.launching.rehearsal import Job, Process
 
-STOPPED = 75
-"""Exit status of a run that was told to stop and can go on."""
-FINAL = (2, STOPPED)
+FINAL = (WRONG, STOPPED)
 """Exit statuses that a restart would not change."""
 KILLED = (-signal.SIGKILL, -signal.SIGTERM, 128 + signal.SIGKILL, 128 + signal.SIGTERM)
 """Exit statuses of who was killed, and of a script whose command was."""

@@ -13,8 +13,12 @@ cd "$(dirname "$0")/.."
 readonly state=$HOME/.spct_jax
 mkdir -p "$state"
 
+# The run is over once its supervisor has noted how it ended, or is gone.
 running() {
-  [[ ! -e $state/ended && -e $state/pid ]] && kill -0 "$(cat "$state/pid")" 2>/dev/null
+  local child supervisor boot
+  [[ ! -e $state/ended && -e $state/pid ]] || return 1
+  read -r child supervisor boot <"$state/pid"
+  [[ -n $child && $boot == "$(cat /proc/sys/kernel/random/boot_id)" ]] && kill -0 "$supervisor" 2>/dev/null
 }
 
 case ${1-} in
@@ -32,7 +36,7 @@ start)
   fi
   rm -f "$state/pid" "$state/ended"
   setsid nohup bash launch/worker.sh supervise "${@:2}" </dev/null >>"$state/log" 2>&1 &
-  for _ in {1..100}; do
+  for _ in {1..600}; do
     [[ ! -e $state/pid ]] || exit 0
     sleep 0.1
   done
@@ -48,30 +52,26 @@ supervise)
   done
   env "${variables[@]}" "PATH=$PWD/.venv/bin:$PATH" "${@:2}" &
   child=$!
-  echo "$child" >"$state/pid.new" && mv "$state/pid.new" "$state/pid"
+  echo "$child $$ $(cat /proc/sys/kernel/random/boot_id)" >"$state/pid.new" && mv "$state/pid.new" "$state/pid"
   status=0
   wait "$child" || status=$?
   echo "$status" >"$state/ended.new" && mv "$state/ended.new" "$state/ended"
   ;;
 status)
-  # Between the end of a run and the note of it there is a moment.
-  for _ in {1..20}; do
-    running || [[ -e $state/ended || ! -e $state/pid ]] && break
-    sleep 0.1
-  done
-  if [[ -e $state/ended ]]; then
-    echo "status: ended $(cat "$state/ended")"
+  if [[ ! -e $state/pid ]]; then
+    echo "status: none"
   elif running; then
     echo "status: running"
-  elif [[ -e $state/pid ]]; then
-    echo "status: ended 137" # killed together with who waited for it, as by a reboot
+  elif [[ -e $state/ended ]]; then
+    echo "status: ended $(cat "$state/ended")"
   else
-    echo "status: none"
+    echo "status: ended 137" # killed together with its supervisor, as by a reboot
   fi
   ;;
 stop)
   if running; then
-    kill -TERM "$(cat "$state/pid")"
+    read -r child _ <"$state/pid"
+    kill -TERM "$child" 2>/dev/null || true # it may just have ended
     for ((waited = 0; waited < 10 * ${2:-600}; waited++)); do
       running || break
       sleep 0.1

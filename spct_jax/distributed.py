@@ -23,8 +23,8 @@ from jax.experimental import multihost_utils
 from spct_jax import errors
 from spct_jax.errors import InputError
 
-PREEMPTED = 75
-"""Exit status of a run that was told to stop and can be continued: the system's EX_TEMPFAIL."""
+PREEMPTED = errors.STOPPED
+"""Exit status of a run that was told to stop and can be continued."""
 
 REHEARSED = "SPCT_JAX_CLUSTER"
 """Environment variable that names JAX's way to find the other processes, `gketpu` or `gcetpu`; see `launching.rehearsal`."""

@@ -14,6 +14,8 @@ WRONG = 2
 """Exit status where the same command would fail again."""
 FAILED = 1
 """Exit status where it might not, such as after a network error."""
+STOPPED = 75
+"""Exit status of a run that was told to stop and goes on when it is started again: the system's EX_TEMPFAIL."""
 
 _PASSING = {errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EREMOTEIO, errno.ENETDOWN, errno.ENETUNREACH, errno.EHOSTUNREACH}
 """System errors that may be gone the next time."""

@@ -6,7 +6,7 @@ each job on a node pool of its own and starts all of them again when one fails.
 
 from typing import Any
 
-from spct_jax.errors import WRONG
+from spct_jax.errors import STOPPED, WRONG
 from spct_jax.launching import run as run_lib
 from spct_jax.launching.cluster import Cluster
 from spct_jax.launching.run import Run
@@ -14,8 +14,6 @@ from spct_jax.launching.run import Run
 JOB = "slice"
 """Name of the replicated job."""
 CONTAINER = "spct-jax"
-TOLD_TO_STOP = 75
-"""Exit status of a run that was told to stop and can go on; `distributed.PREEMPTED`, which is not imported for JAX's sake."""
 _SUFFIX = 5
 """Random characters at the end of a pod's name."""
 _TOLD = 'echo "launch: the pod ends, $(date -u +%FT%TZ)" > /proc/1/fd/2'
@@ -63,7 +61,7 @@ def _pod_rules() -> list[dict[str, Any]]:
     """Which failures of a pod fail its job at once with a message that says why; `_failure_policy` reads it."""
     by_status = [
         {"action": "FailJob", "onExitCodes": {"containerName": CONTAINER, "operator": "In", "values": [status]}}
-        for status in (WRONG, TOLD_TO_STOP)
+        for status in (WRONG, STOPPED)
     ]
     disrupted = {"action": "FailJob", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}
     return [*by_status, disrupted]
@@ -80,7 +78,7 @@ def _failure_policy(max_restarts: int) -> dict[str, Any]:
         (
             "toldToStop",
             "RestartJobSetAndIgnoreMaxRestarts",
-            [f"failed with exit code {TOLD_TO_STOP} matching", "has condition DisruptionTarget matching"],
+            [f"failed with exit code {STOPPED} matching", "has condition DisruptionTarget matching"],
         ),
     ]
     return {

@@ -15,7 +15,7 @@ from typing import Any
 
 import yaml
 
-from spct_jax.errors import WRONG, InputError
+from spct_jax.errors import STOPPED, WRONG, InputError
 
 CLUSTER = "SPCT_JAX_CLUSTER"
 """Tells `distributed.initialize` on a machine without chips how JAX is to look for the other processes."""
@@ -51,7 +51,7 @@ FAIL, RESTART, RESTART_FREE = "FailJobSet", "RestartJobSet", "RestartJobSetAndIg
 
 def usual_action(status: int) -> str:
     """What launchers make of an exit status where no file says it."""
-    return FAIL if status == WRONG else RESTART_FREE if status == 75 else RESTART
+    return FAIL if status == WRONG else RESTART_FREE if status == STOPPED else RESTART
 
 
 def read_jobset(path: str) -> Job:

@@ -9,7 +9,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 
-from spct_jax.errors import WRONG
+from spct_jax.errors import STOPPED, WRONG
 from spct_jax.launching import queued_resources, rehearsal
 from spct_jax.launching import run as run_lib
 from spct_jax.launching.queued_resources import Answer, Call, GcloudError, Request, State
@@ -174,7 +174,7 @@ def _statuses(printed: list[str]) -> list[str]:
 def _worst(found: list[str]) -> int:
     """The status that decides: of wrong input, else of having been told to stop, else any that is not 0."""
     statuses = {int(text.removeprefix("ended ")) for text in found}
-    for decisive in (WRONG, 75):
+    for decisive in (WRONG, STOPPED):
         if decisive in statuses:
             return decisive
     return max(statuses)

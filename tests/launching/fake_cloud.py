@@ -76,7 +76,7 @@ class FakeCloud:
         for home in self._directory.glob("*.[0-9]"):
             for pid in (home / ".spct_jax").glob("pid"):
                 with contextlib.suppress(ProcessLookupError):
-                    os.killpg(os.getsid(int(pid.read_text())), signal.SIGKILL)
+                    os.killpg(os.getsid(int(pid.read_text().split()[1])), signal.SIGKILL)
             shutil.rmtree(home)
 
     def _copy(self, words):

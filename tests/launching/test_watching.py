@@ -1,5 +1,7 @@
 """A run on TPU VMs from request to end, on a cloud that is played on this machine."""
 
+import time
+
 import pytest
 from fake_cloud import FakeCloud
 
@@ -114,7 +116,7 @@ def test_a_run_that_is_stopped_saves_and_says_how_it_ended(tmp_path):
     one.deploy()
     one.start()
     while not all((home / "listens").exists() for home in cloud.homes("r")):
-        pass
+        time.sleep(0.02)
     with pytest.raises(GcloudError, match="a run is under way"):
         one.start()
     assert one.stop(20) == ["ended 75", "ended 75"]
