@@ -92,7 +92,9 @@ def _finish(run: Run, stage: str) -> None:
         else:
             break
     memory.end_stage()
-    summary = {**summary, "peak_memory_gib": round(memory.peak_gib(), 3)}
+    # Training stages have this share of their updates, others of their sampler.
+    computed = {"padded_over_real": 1 / (1 - summary["padding"])} if summary.get("padding", 1) < 1 else {}
+    summary = {**summary, **computed, "peak_memory_gib": round(memory.peak_gib(), 3)}
     files.write_json(run.workdir / stage / "summary.json", summary)
     distributed.barrier(f"end of {stage}")
 

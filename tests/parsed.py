@@ -11,6 +11,7 @@ import dataclasses
 import json
 import pathlib
 
+import jax
 import numpy as np
 import sharded
 
@@ -18,7 +19,7 @@ from spct_jax import config as config_lib
 from spct_jax import distributed, pipeline, sharding
 from spct_jax.data import batches, draws, index
 from spct_jax.sampling import Finished
-from spct_jax.training import buckets, packing, rollout
+from spct_jax.training import bucket_choice, buckets, packing, rollout
 from spct_jax.training.data import demonstrations
 
 B, G = 4, 2
@@ -102,12 +103,12 @@ def main() -> None:
     data = dataclasses.replace(
         run.config.data, buckets=((int(np.median(whole.trunk_lengths)) + 1, config.data.max_completion),)
     )
-    run = dataclasses.replace(run, config=dataclasses.replace(run.config, data=data))
-    order, shapes = buckets.arrange(whole.trunk_lengths + 1, whole.lengths.max(1), buckets.table(data), size, 2)
-    packed = packing.pack(run, chosen, size, micro_batches=2)
+    table = bucket_choice.named(data)
+    order, shapes = buckets.arrange(whole.trunk_lengths + 1, whole.lengths.sum(1), table, size, 2)
+    packed = packing.pack(run, chosen, size, micro_batches=2, table=table)
     groups = distributed.fetch(packed.groups)
     report["in buckets"] = packed.buckets == shapes and all(
-        bool((np.asarray(a) == b[order]).all()) for a, b in zip(vars(groups).values(), vars(whole).values(), strict=True)
+        bool((np.asarray(a) == b[order]).all()) for a, b in zip(*map(jax.tree.leaves, (groups, whole)), strict=True)
     )
     shown = [run.dataset.train[number] for number in numbers]
     prompts = [run.prompter.encode(c, r.order) for c, r in zip(shown, drawn, strict=True)]

@@ -24,7 +24,7 @@ from spct_jax.models import heads, sizes
 from spct_jax.models.config import ModelConfig
 from spct_jax.sampling import Engine, Request, SamplingParams, Shape
 from spct_jax.sharding.config import MeshConfig
-from spct_jax.training import grpo, meta, metrics, optimizers, sft
+from spct_jax.training import buckets, grpo, meta, metrics, optimizers, sft
 from spct_jax.training.config import OptimizerConfig
 
 B, G, P, T = 16, 4, 24, 40
@@ -32,6 +32,8 @@ OPTIMIZERS = {"sgd": optax.sgd(0.1), "adam": optimizers.make(OptimizerConfig(war
 HYPERPARAMETERS = grpo.GRPOHyperparameters(beta=0.08, clip=0.2, temperature=0.7)
 MICRO_BATCHES = {"multislice": 4}
 """How many a mesh's updates and scores are computed in, where not in one; one device always takes the batch at once."""
+BUCKETS = ((12, 20), (20, 26), (P, T))
+"""Those of updates "in buckets", which are computed in four micro-batches."""
 MESHES = {
     "data": MeshConfig(),
     "fsdp": MeshConfig(strategy="fsdp"),
@@ -40,8 +42,9 @@ MESHES = {
     "multislice": MeshConfig(strategy="multislice", slices=2, tensor=2),
 }
 UPDATES = [f"rl {mesh}" for mesh in MESHES] + ["sft data", "sft fsdp_tensor", "sft multislice", "meta_rm fsdp_tensor"]
+UPDATES.append("rl fsdp_tensor in buckets")
 """What one process compares. SFT and the meta RM run through the model as RL does, so fewer meshes are enough for them."""
-UPDATES_OF_A_POD = ["rl data", "rl fsdp", "rl tensor", "rl multislice", "sft fsdp_tensor"]
+UPDATES_OF_A_POD = ["rl data", "rl fsdp", "rl tensor", "rl multislice", "rl fsdp_tensor in buckets"]
 """What two processes compare: every mesh once, so that each kind of exchange crosses from one to the other."""
 
 
@@ -96,11 +99,13 @@ def batch_of(stage: str) -> tuple:
     return (grpo.GRPOBatch(groups, rng.standard_normal((B, G)).astype(np.float32), *logprobs),)
 
 
-def update(params, batch, *, stage: str, micro_batches: int):
+def update(params, batch, *, stage: str, micro_batches: int, table: Sequence[buckets.Bucket] = ()):
     """(gradients, metrics, {"sgd": state, "adam": state} after one step each)."""
     config = config_of(stage)
     if stage == "rl":
-        gradients, found, _ = grpo.grpo_gradients(params, *batch, HYPERPARAMETERS, config=config, micro_batches=micro_batches)
+        gradients, found, _ = grpo.grpo_gradients(
+            params, *batch, HYPERPARAMETERS, config=config, micro_batches=micro_batches, table=table
+        )
     else:
         function = sft.sft_gradients if stage == "sft" else meta.meta_gradients
         counts = (micro_batches,) * 2 if stage == "sft" else micro_batches
@@ -113,17 +118,25 @@ def update(params, batch, *, stage: str, micro_batches: int):
     return gradients, found, {name: after(optimizer) for name, optimizer in OPTIMIZERS.items()}
 
 
-def compute(stage: str, layout: sharding.Layout, micro_batches: int = 1):
+def in_buckets(batch):
+    """A batch of groups in an order for four micro-batches, and the bucket of each."""
+    groups = batch.groups
+    order, chosen = buckets.arrange(groups.trunk_lengths + 1, groups.lengths.sum(1), BUCKETS, G, 4)
+    return jax.tree.map(lambda x: x[order], batch), chosen
+
+
+def compute(stage: str, layout: sharding.Layout, micro_batches: int = 1, table: Sequence[buckets.Bucket] = ()):
     """What `update` returns for a stage, on the layout's devices; the metrics hold the loss."""
-    params = params_of(stage)
+    params, batch = params_of(stage), batch_of(stage)
+    batch = (in_buckets(*batch)[0],) if table else batch
     states = {name: layout.state(train_state.abstract_state(None, params, optimizer)) for name, optimizer in OPTIMIZERS.items()}
 
     @functools.partial(jax.jit, out_shardings=(layout.params(params), layout.replicated, states))
     def traced(params, batch):
         with layout.constraints():
-            return update(params, batch, stage=stage, micro_batches=micro_batches)
+            return update(params, batch, stage=stage, micro_batches=micro_batches, table=table)
 
-    return traced(distributed.put(params, layout.params(params)), layout.split(batch_of(stage)))
+    return traced(distributed.put(params, layout.params(params)), layout.split(batch))
 
 
 def worst(got, want) -> float:
@@ -137,8 +150,8 @@ def worst(got, want) -> float:
 
 
 def totals(found: metrics.Metrics) -> dict[str, float]:
-    """What a step reports, and how many tokens or critiques its loss is a mean of."""
-    return metrics.compute(found) | {"count": found["loss"].count}
+    """What a step reports but for its padding, and how many tokens or critiques its loss is a mean of."""
+    return {k: v for k, v in metrics.compute(found).items() if k != "padding"} | {"count": found["loss"].count}
 
 
 def largest_share(tree) -> float:
@@ -176,13 +189,14 @@ def round_trips(directory: pathlib.Path) -> dict:
 
 
 def compare(updates: Sequence[str]) -> dict:
-    """Updates, "STAGE MESH" each, against those of one device."""
+    """Updates, "STAGE MESH" or "STAGE MESH in buckets" each, against those of one device."""
     alone = sharding.make_layout(devices=jax.local_devices()[:1])
     report, wanted = {}, functools.cache(lambda stage: compute(stage, alone))
     for update in updates:
-        stage, mesh = update.split()
+        stage, mesh, *rest = update.split()
         want, want_metrics, want_states = wanted(stage)
-        gradients, found, states = compute(stage, sharding.make_layout(MESHES[mesh]), MICRO_BATCHES.get(mesh, 1))
+        shape = (4, BUCKETS) if rest == ["in", "buckets"] else (MICRO_BATCHES.get(mesh, 1),)
+        gradients, found, states = compute(stage, sharding.make_layout(MESHES[mesh]), *shape)
         report[update] = {
             "gradients": worst(gradients, want),
             "metrics": worst(totals(found), totals(want_metrics)),

@@ -73,6 +73,8 @@ def test_every_stage_runs_and_a_second_start_does_nothing_again(micro_config, tm
     assert {"greedy", "vote@1", "vote@4", "meta@4"} <= made["accuracy"]["rl"].keys()
     assert (tmp_path / "report.md").exists() and made["problems"] == 10
     assert all(0 < stage["padding"] < 1 for stage in made["stages"].values())
+    for stage in made["stages"].values():
+        assert stage["padded_over_real"] == pytest.approx(1 / (1 - stage["padding"]))
     steps = read_metrics(tmp_path / "rl" / "metrics.jsonl")
     assert made["stages"]["rl"]["zero_spread"] == pytest.approx(np.mean([step["zero_spread"] for step in steps]))
     assert made["peak_memory_gib"] == made["stages"]["evaluate"]["peak_memory_gib"] > 0

@@ -46,16 +46,24 @@ class Groups:
     """Int32[B G T+1]: the prompt's last token, then the completion. Position t predicts targets[t]."""
     lengths: np.ndarray
     """Int32[B G]: completion lengths, terminator included; 0 where a group has fewer than G completions."""
+    shape: tuple[int, int] | None = flax.struct.field(pytree_node=False, default=None)
+    """(slots of a trunk, slots of what lies behind it) to compute each prompt in: the rest of a prompt that is longer than its
+    trunk, then its completions one behind the other. None: each completion is a branch of T slots on a trunk of P."""
 
     @property
     def targets(self):
         """Int32[B G T]: the completions."""
-        return self.inputs[:, :, 1:]
+        return self.inputs[..., 1:]
 
-    def cut(self, max_prompt: int, max_completion: int) -> "Groups":
-        """The same for shorter limits, which every prompt and completion must be within."""
-        first = self.trunk_tokens.shape[1] - (max_prompt - 1)
-        return self.replace(trunk_tokens=self.trunk_tokens[:, first:], inputs=self.inputs[:, :, : max_completion + 1])
+    @property
+    def rest(self):
+        """Int32[B]: tokens of each prompt that do not fit into the trunk of `shape`."""
+        return (self.trunk_lengths - self.shape[0]).clip(0)
+
+    @property
+    def num_slots(self) -> int:
+        """Slots that all prompts and completions are computed in."""
+        return self.trunk_lengths.size * sum(self.shape) if self.shape else self.trunk_tokens.size + self.targets.size
 
 
 def padded_length(length: int) -> int:

@@ -16,6 +16,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
+from spct_jax.rounding import ceil_div
+
 MASKED = -2.3819763e38
 """Score of an invisible key: finite, so that a query that sees no key stays free of NaN."""
 
@@ -41,7 +43,7 @@ def softcap(x: Float[Array, "..."], cap: float) -> Float[Array, "..."]:
 
 
 def trunk_mask(
-    lengths: Int[Array, " B"], num_slots: int, positions: Int[Array, " T"] | Int[Array, "B T"], window: int | None
+    lengths: Int[Array, " B"], num_slots: int, positions: Int[Array, " T"] | Int[Array, "#B T"], window: int | None
 ) -> Bool[Array, " B #T S"]:
     """Which of the last S trunk slots the tokens of branches see.
 
@@ -146,7 +148,7 @@ def attend_branch(
     q: Float[Array, "B G K M T H"],
     trunk: tuple[Float[Array, "B K S H"], Float[Array, "B K S H"]],
     branch: tuple[Float[Array, "B G K T H"], Float[Array, "B G K T H"]],
-    masks: tuple[Bool[Array, " B #T S"], Bool[Array, "T T"]],
+    masks: tuple[Bool[Array, " B #T S"], Bool[Array, "#B T T"]],
     cap: float,
 ) -> Float[Array, "B G K M T H"]:
     """Attention of branches, at all their positions, to their trunk and to themselves.
@@ -174,25 +176,30 @@ def attend_branch(
         out = jnp.einsum("BKRS,BKSH->BKRH", out, trunk[1], preferred_element_type=jnp.float32)
         on_trunk = Partial(out.reshape(*peak.shape, H), peak, jnp.sum(weights, axis=-1))
         on_trunk = Partial(*(jnp.moveaxis(x, 3, 1) for x in on_trunk))
-        return merge(on_trunk, partial(q, *branch, branch_visible, cap))
+        return merge(on_trunk, partial(q, *branch, branch_visible[:, None], cap))
 
-    block = branch_block(G, S, T)
-    if block == T:
+    count, block = branch_blocks(G, S, T)
+    if count == 1:
         return attend(q, *masks)
-    trunk_visible, branch_visible = jnp.broadcast_to(masks[0], (B, T, S)), masks[1]
-    blocks = (
-        jnp.moveaxis(q.reshape(B, G, K, M, -1, block, H), 4, 0),
-        jnp.moveaxis(trunk_visible.reshape(B, -1, block, S), 1, 0),
-        branch_visible.reshape(-1, block, T),
-    )
-    out = lax.map(lambda x: jax.checkpoint(attend)(*x), blocks)
-    return jnp.moveaxis(out, 0, 4).reshape(q.shape)
+
+    def split(x, axis):
+        x = jnp.pad(x, [(0, count * block - T) if i == axis % x.ndim else (0, 0) for i in range(x.ndim)])
+        return jnp.moveaxis(x.reshape(*x.shape[:axis], count, block, x.shape[-1]), axis - 1, 0)
+
+    trunk_visible = jnp.broadcast_to(masks[0], (B, T, S))
+    blocks = split(q, -2), split(trunk_visible, -2), split(masks[1], -2)
+    out = jnp.moveaxis(lax.map(lambda x: jax.checkpoint(attend)(*x), blocks), 0, 4)
+    return out.reshape(*q.shape[:-2], -1, H)[..., :T, :]
 
 
-def branch_block(num_branches: int, trunk_slots: int, length: int) -> int:
-    """Positions of G branches of `length` tokens that attend at once; all of them where that is not much."""
+def branch_blocks(num_branches: int, trunk_slots: int, length: int) -> tuple[int, int]:
+    """(how many blocks, positions of each) in which G branches of `length` tokens attend one after the other.
+
+    Where that is not much, they all attend at once.
+    """
     longest = max(BRANCH_SCORES // (num_branches * (trunk_slots + length)), 1)
-    return max(t for t in range(1, min(longest, length) + 1) if length % t == 0)
+    count = ceil_div(length, longest)
+    return count, ceil_div(length, count)
 
 
 def one_query_on_trunk(

@@ -35,6 +35,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
 from spct_jax.models import attention, rotary, splash, stack, trunk_attention
 from spct_jax.models.config import ModelConfig
+from spct_jax.models.end_to_end import Places
 from spct_jax.models.layers import Block, RMSNorm
 from spct_jax.models.stack import LayerStack, Params
 from spct_jax.sharding import logical
@@ -95,7 +96,9 @@ def prefill(params: Params, config: ModelConfig, tokens: Int[Array, "B P"], leng
     return Trunk(layers=layers, lengths=lengths)
 
 
-def extend(params: Params, config: ModelConfig, trunk: Trunk, tokens: Int[Array, "B G T"]) -> Float[Array, "B G T D"]:
+def extend(
+    params: Params, config: ModelConfig, trunk: Trunk, tokens: Int[Array, "B G T"], places: Places | None = None
+) -> Float[Array, "B G T D"]:
     """Continues every trunk by G branches, at all their positions at once.
 
     Args:
@@ -103,12 +106,14 @@ def extend(params: Params, config: ModelConfig, trunk: Trunk, tokens: Int[Array,
       config: the architecture.
       trunk: B trunks, from `prefill` with the same parameters.
       tokens: inputs of the branches; the first one is the prompt's last token.
+      places: where the one branch of a trunk holds several completions, one behind the other, where they are in it.
 
     Returns:
       Hidden states after the final norm, in the model's dtype.
     """
-    positions = jnp.arange(tokens.shape[-1])
-    ropes = rotary.tables_by_kind(config, trunk.lengths[:, None, None] + positions)
+    slots = jnp.arange(tokens.shape[-1])
+    positions = slots[None] if places is None else places.positions
+    ropes = rotary.tables_by_kind(config, trunk.lengths[:, None, None] + positions[:, None])
 
     def body(entry, x, row, layer):
         block, (trunk_k, trunk_v) = layer
@@ -117,7 +122,7 @@ def extend(params: Params, config: ModelConfig, trunk: Trunk, tokens: Int[Array,
         def attend(q, k, v):
             masks = (
                 attention.trunk_mask(trunk.lengths, trunk_k.shape[-2], positions, window),
-                attention.causal_mask(positions, positions, window),
+                places.visible(window) if places else attention.causal_mask(slots, slots, window)[None],
             )
             return attention.attend_branch(q, (trunk_k, trunk_v), (k, v), masks, config.attn_softcap), None
 

@@ -44,7 +44,7 @@ def update(c: ModelConfig, rows: int, group: int, trunk: int, time: int, *, logi
     on_branches = 0.0
     for kind in c.layer_kinds:
         slots = min(trunk, c.window_of(kind) or trunk)
-        in_blocks = attention.branch_block(group, slots, time) < time
+        in_blocks = attention.branch_blocks(group, slots, time)[0] > 1
         on_branches += (_ATTENTION_PASSES[c.remat] + in_blocks) * 4.0 * c.num_heads * c.head_dim * (slots + time)
     unembed = 4 * _unembed(c) * group * time if logits else 0
     return rows * (_LAYER_PASSES[c.remat] * linear + on_trunk + group * time * on_branches + unembed)

@@ -9,6 +9,7 @@ from jaxtyping import Array, Float, Int
 
 from spct_jax.models import decoder
 from spct_jax.models.config import ModelConfig
+from spct_jax.models.end_to_end import Places
 from spct_jax.rounding import ceil_div
 from spct_jax.sharding import logical
 
@@ -28,6 +29,7 @@ def token_logprobs(
     inputs: Int[Array, "B G T"],
     targets: Int[Array, "B G T"],
     *,
+    places: Places | None = None,
     temperature: Float[Array, ""] | float = 1.0,
     with_entropy: bool = False,
 ) -> Float[Array, "B G T"] | tuple[Float[Array, "B G T"], Float[Array, "B G T"]]:
@@ -39,13 +41,14 @@ def token_logprobs(
       trunk: B trunks, from `prefill` with the same parameters.
       inputs: [prompt's last token, c_0, .., c_{T-2}].
       targets: [c_0, .., c_{T-1}].
+      places: of completions that lie one behind the other, see `decoder.extend`.
       temperature: divides the capped logits; below `GREEDY_BELOW` they are divided by 1.
       with_entropy: also return the entropy of every distribution.
 
     Returns:
       Float32, or a pair with the entropies second.
     """
-    hidden, temperature = decoder.extend(params, config, trunk, inputs), divisor(temperature)
+    hidden, temperature = decoder.extend(params, config, trunk, inputs, places), divisor(temperature)
     table = decoder.output_table(params, config)
 
     def one_chunk(shared, hidden, targets):

@@ -17,7 +17,7 @@ from spct_jax.models import flops
 from spct_jax.sampling import SamplingParams, Shape
 from spct_jax.sampling.engine_programs import engine_programs
 from spct_jax.sharding import logical
-from spct_jax.training import buckets, context, grpo, meta, mixture, optimizers, parameters, sft
+from spct_jax.training import bucket_choice, context, grpo, meta, mixture, optimizers, parameters, sft
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,7 +59,7 @@ class _Setting:
         )
         self.reference = jax.eval_shape(functools.partial(logical.cast, dtype=config.rl.ref_dtype), self.params)
         self.trunk, self.time = config.data.max_prompt - 1, config.data.max_completion
-        self.table = buckets.table(config.data)
+        self.table = bucket_choice.named(config.data)
         learner = self.state("rl")
         self.state_bytes = sharding.bytes_per_device(learner, self.layout.state(learner))
         self.params_bytes = sharding.bytes_per_device(self.params, self.layout.params(self.params))
@@ -130,7 +130,9 @@ def _rft(setting: _Setting) -> Planned:
     def lower():
         batch = tuple(setting.groups(rows, size) for size, (rows, _) in shapes.items())
         state, micro_batches = setting.state("rft"), tuple(count for _, count in shapes.values())
-        step = sft.make_step(setting.layout, state, config.model, setting.optimizer("rft"), micro_batches, setting.table)
+        step = sft.make_step(
+            setting.layout, state, config.model, setting.optimizer("rft"), micro_batches, (setting.table,) * len(shapes)
+        )
         return step.lower(state, batch)
 
     return Planned(

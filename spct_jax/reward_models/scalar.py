@@ -25,6 +25,7 @@ from spct_jax.grm.config import PromptConfig
 from spct_jax.grm.template import ROLE_LABELS
 from spct_jax.models import heads
 from spct_jax.models.config import ModelConfig
+from spct_jax.models.end_to_end import Places
 from spct_jax.rounding import next_power_of_four, next_power_of_two
 from spct_jax.sharding import Layout
 
@@ -49,10 +50,19 @@ def scalar_rewards(params: Any, config: ModelConfig, groups: Groups) -> jax.Arra
       config: the architecture.
       groups: prompts and completions.
     """
-    trunk = models.prefill(params["model"], config, groups.trunk_tokens, groups.trunk_lengths)
-    hidden = models.extend(params["model"], config, trunk, groups.inputs)
-    last = jnp.take_along_axis(hidden, groups.lengths[..., None, None], axis=2)[:, :, 0]
-    return heads.score(params["head"], last)
+    if groups.shape is None:
+        trunk = models.prefill(params["model"], config, groups.trunk_tokens, groups.trunk_lengths)
+        hidden = models.extend(params["model"], config, trunk, groups.inputs)
+        return heads.score(params["head"], jnp.take_along_axis(hidden, groups.lengths[..., None, None], axis=2)[:, :, 0])
+    # A score is read one slot behind the completion, which a prediction of its tokens does without.
+    trunk_slots, slots = groups.shape
+    places = Places.of(groups.lengths + 1, groups.rest, slots + groups.lengths.shape[1])
+    tokens = places.trunks(groups.trunk_tokens, trunk_slots)
+    trunk = models.prefill(params["model"], config, tokens, groups.trunk_lengths - groups.rest)
+    inputs = places.inputs(groups.trunk_tokens, groups.inputs)
+    hidden = models.extend(params["model"], config, trunk, inputs, places)
+    last = places.first + groups.lengths
+    return heads.score(params["head"], jnp.take_along_axis(hidden[:, 0], last[..., None], axis=1))
 
 
 @functools.cache

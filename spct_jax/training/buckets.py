@@ -1,9 +1,12 @@
 """Length buckets of updates: each micro-batch is computed at the smallest of a few shapes that holds it.
 
 A step's batch is packed at the run's largest shape, as without buckets. On the host its rows are ordered so that rows of like
-lengths are in one micro-batch; the program then looks at the lengths of a micro-batch and cuts its arrays to the bucket. What
-a step learns from stays the same, and so do its gradients but for the order of sums: no example is drawn more or less often,
-and every step has all lengths in it.
+lengths are in one micro-batch; the program then looks at the lengths of a micro-batch and computes it in the slots of a bucket,
+in which the completions of a prompt lie one behind the other (`spct_jax.models.end_to_end`). At the largest shape each is a
+branch, as without buckets.
+
+What a step learns from stays the same, and so do its gradients but for the order of sums: no example is drawn more or less
+often, and every step has all lengths in it.
 """
 
 import functools
@@ -14,29 +17,34 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Bool, Int
 
 from spct_jax.data.batches import Groups
-from spct_jax.data.config import DataConfig
 from spct_jax.training.metrics import Mean
 
 Bucket = tuple[int, int]
-"""(longest prompt, longest completion) in tokens."""
-
-
-def table(data: DataConfig) -> tuple[Bucket, ...]:
-    """The buckets of a run, the one that holds everything among them; () where the config has none, for a single shape."""
-    return (*data.buckets, (data.max_prompt, data.max_completion)) if data.buckets else ()
+"""(tokens of a prompt, tokens of a completion). It holds G completions that are no longer in the mean, with a prompt that is no
+longer, or is longer by no more tokens than the completions leave."""
 
 
 def slots(bucket: Bucket, group_size: int) -> int:
-    """Slots of the trunk and of all branches of one row."""
+    """Slots of the prompt and of all G completions of one row."""
     return bucket[0] - 1 + group_size * bucket[1]
 
 
+def holds(bucket: Bucket, group_size: int, prompts: Int[Any, "*B"], completions: Int[Any, "*B"]) -> Bool[Any, "*B"]:
+    """Whether it holds rows with prompts of so many tokens, and completions of so many together."""
+    return (prompts - bucket[0]).clip(0) + completions <= group_size * bucket[1]
+
+
+def whole(groups: Groups) -> Bucket:
+    """The shape that groups are packed at, which holds each of their prompts and completions."""
+    return groups.trunk_tokens.shape[-1] + 1, groups.targets.shape[-1]
+
+
 def padding(groups: Groups) -> Mean:
-    """The share of the slots of trunks and branches that hold no token."""
-    computed = float(groups.trunk_tokens.size + groups.targets.size)
+    """The share of the slots of prompts and completions that hold no token."""
+    computed = float(groups.num_slots)
     return Mean(computed - (groups.trunk_lengths.sum() + groups.lengths.sum()), computed, in_summary=True)
 
 
@@ -54,7 +62,7 @@ def arrange(
 
     Args:
       prompts: tokens of each row's prompt.
-      completions: tokens of each row's longest completion.
+      completions: tokens of each row's G completions together.
       buckets: of which one holds every row.
       group_size: G.
       micro_batches: how many equal ones; divides B.
@@ -64,7 +72,7 @@ def arrange(
       m, m + micro_batches, .., as in `accumulation`.
     """
     ordered = _by_slots(buckets, group_size)
-    fits = np.array([(prompts <= prompt) & (completions <= completion) for prompt, completion in ordered])
+    fits = np.array([holds(bucket, group_size, prompts, completions) for bucket in ordered])
     own = fits.argmax(0)
     left, rows = np.argsort(-own, kind="stable"), len(prompts) // micro_batches
     parts, chosen = [], []
@@ -80,36 +88,31 @@ def arrange(
 def at_smallest(function: Callable, buckets: Sequence[Bucket]) -> Callable:
     """`function(params, batch)`, traced for each bucket; only the one with the fewest slots that holds the batch is executed.
 
-    What it returns must have the same shapes for all buckets. Without buckets it is `function` itself.
+    What it returns has the same shapes for all buckets. Without buckets it is `function` itself.
     """
     if not buckets:
         return function
 
     def chosen(params, batch):
         groups = next(node for node in jax.tree.leaves(batch, is_leaf=_is_groups) if _is_groups(node))
-        prompt, completion = groups.trunk_lengths.max() + 1, groups.lengths.max()
-        ordered = _by_slots(buckets, groups.lengths.shape[1])
-        holds = jnp.stack([(prompt <= bucket[0]) & (completion <= bucket[1]) for bucket in ordered])
-        return lax.switch(jnp.argmax(holds), [functools.partial(at, bucket) for bucket in ordered], params, batch)
+        G, prompts, completions = groups.lengths.shape[-1], groups.trunk_lengths + 1, groups.lengths.sum(-1)
+        ordered = _by_slots(buckets, G)
+        fits = jnp.stack([holds(bucket, G, prompts, completions).all() for bucket in ordered])
+        return lax.switch(jnp.argmax(fits), [functools.partial(at, bucket, G) for bucket in ordered], params, batch)
 
-    def at(bucket, params, batch):
-        cut = jax.tree.map(lambda node: node.cut(*bucket) if _can_cut(node) else node, batch, is_leaf=_can_cut)
-        return function(params, cut)
+    def at(bucket, G, params, batch):
+        def shaped(node):
+            if not _is_groups(node) or bucket == whole(node):
+                return node
+            return node.replace(shape=(bucket[0] - 1, G * bucket[1]))
+
+        return function(params, jax.tree.map(shaped, batch, is_leaf=_is_groups))
 
     return chosen
 
 
-def lengthen(x: Float[Array, "B G t"], T: int) -> Float[Array, "B G T"]:
-    """Appends zeros in time, so that results of all buckets have one shape."""
-    return jnp.pad(x, [(0, 0), (0, 0), (0, T - x.shape[-1])])
-
-
 def _is_groups(node: Any) -> bool:
     return isinstance(node, Groups)
-
-
-def _can_cut(node: Any) -> bool:
-    return hasattr(node, "cut")
 
 
 def _by_slots(buckets: Sequence[Bucket], group_size: int) -> list[Bucket]:

@@ -9,6 +9,7 @@ from jaxtyping import Array, Float
 from spct_jax import models
 from spct_jax.data.batches import Groups
 from spct_jax.models.config import ModelConfig
+from spct_jax.models.end_to_end import Places
 
 
 def completion_mask(groups: Groups) -> Float[Array, "B G T"]:
@@ -21,7 +22,16 @@ def group_logprobs(
     params: Any, config: ModelConfig, groups: Groups, temperature: Float[ArrayLike, ""] = 1.0
 ) -> tuple[Float[Array, "B G T"], Float[Array, "B G T"]]:
     """Log-probabilities and entropies of every completion token, in float32, at a sampling temperature."""
-    trunk = models.prefill(params, config, groups.trunk_tokens, groups.trunk_lengths)
-    return models.token_logprobs(
-        params, config, trunk, groups.inputs[:, :, :-1], groups.targets, temperature=temperature, with_entropy=True
-    )
+    inputs, targets = groups.inputs[:, :, :-1], groups.targets
+    options = {"temperature": temperature, "with_entropy": True}
+    if groups.shape is None:
+        trunk = models.prefill(params, config, groups.trunk_tokens, groups.trunk_lengths)
+        return models.token_logprobs(params, config, trunk, inputs, targets, **options)
+    trunk_slots, slots = groups.shape
+    places = Places.of(groups.lengths, groups.rest, slots)
+    tokens = places.trunks(groups.trunk_tokens, trunk_slots)
+    trunk = models.prefill(params, config, tokens, groups.trunk_lengths - groups.rest)
+    inputs = places.inputs(groups.trunk_tokens, inputs)
+    found = models.token_logprobs(params, config, trunk, inputs, places.join(targets), places=places, **options)
+    logprobs, entropy = (places.divide(x, targets.shape[-1]) for x in found)
+    return logprobs, entropy

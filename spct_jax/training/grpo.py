@@ -22,7 +22,18 @@ from spct_jax.grm.prompts import Rollout
 from spct_jax.models import flops
 from spct_jax.models.config import ModelConfig
 from spct_jax.sharding import Layout, bytes_per_device, logical
-from spct_jax.training import accumulation, buckets, loop, optimizers, packing, parameters, performance, rejection, rollout
+from spct_jax.training import (
+    accumulation,
+    bucket_choice,
+    buckets,
+    loop,
+    optimizers,
+    packing,
+    parameters,
+    performance,
+    rejection,
+    rollout,
+)
 from spct_jax.training.buckets import Bucket
 from spct_jax.training.context import Run
 from spct_jax.training.group_logprobs import completion_mask, group_logprobs
@@ -51,12 +62,6 @@ class GRPOBatch:
     """Under the fixed reference policy, at the rollout temperature."""
     sampler_logprobs: Float[Array | np.ndarray, "B G T"]
     """As the sampler reported them; the metric `sampler_drift` says how far the trainer's differ."""
-
-    def cut(self, max_prompt: int, max_completion: int) -> "GRPOBatch":
-        """The same for shorter limits, which every prompt and completion must be within."""
-        logprobs = {name: getattr(self, name) for name in ("old_logprobs", "ref_logprobs", "sampler_logprobs")}
-        logprobs = {name: None if x is None else x[..., :max_completion] for name, x in logprobs.items()}
-        return self.replace(groups=self.groups.cut(max_prompt, max_completion), **logprobs)
 
 
 @flax.struct.dataclass
@@ -129,11 +134,9 @@ def grpo_gradients(
     table: Sequence[Bucket] = (),
 ) -> tuple[Any, Metrics, Float[Array, "B G T"]]:
     """Gradients of `grpo_loss`, its metrics, and the policy's log-probabilities; `table`: of length buckets."""
-    T = batch.groups.targets.shape[-1]
 
     def loss(params, batch):
-        value, (metrics, logprobs) = grpo_loss(params, config, batch, hyperparameters, micro_batches)
-        return value, (metrics, buckets.lengthen(logprobs, T))
+        return grpo_loss(params, config, batch, hyperparameters, micro_batches)
 
     gradients, metrics, logprobs = accumulation.accumulate(loss, params, batch, micro_batches, buckets=table)
     return gradients, metrics | {"gradient_norm": Mean(optax.tree.norm(gradients), 1.0)}, logprobs
@@ -176,13 +179,11 @@ def make_reference(
     """
 
     def reference_logprobs(params, groups, temperature):
-        B, _, T = groups.targets.shape
-
         def score(params, groups):
-            return buckets.lengthen(group_logprobs(params, model, groups, temperature)[0], T)
+            return group_logprobs(params, model, groups, temperature)[0]
 
         with layout.constraints():
-            rows = B // micro_batches if micro_batches > 1 else None
+            rows = groups.lengths.shape[0] // micro_batches if micro_batches > 1 else None
             return optax.microbatch(buckets.at_smallest(score, table), 1, rows, AccumulationType.CONCAT)(params, groups)
 
     rows = layout.sharding("batch")
@@ -198,15 +199,24 @@ def run_rl(run: Run) -> dict[str, float]:
     read = bytes_per_device(drawn_with, run.rollout_layout.params(drawn_with))
     hyperparameters = GRPOHyperparameters(config.kl_beta, config.clip, config.temperature)
     state = loop.abstract_state(run, "rl", optimizer)
-    table = buckets.table(run.config.data)
-    train_step = make_step(run.layout, state, run.model, optimizer, config.accumulate, table)
-    reference_logprobs = make_reference(run.layout, reference, run.model, config.accumulate, table)
+
+    @functools.cache
+    def programs(table):
+        return (
+            make_step(run.layout, state, run.model, optimizer, config.accumulate, table),
+            make_reference(run.layout, reference, run.model, config.accumulate, table),
+        )
 
     def update(state, step):
         logged, numbers = rollout.read_log(run, step), batch_of(run, problems, step)
         drawn, sampler_logprobs = logged or rollout.roll_out(run, state.params, numbers, step)
         examples = [packing.example_of(run, number, r) for number, r in zip(numbers, drawn, strict=True)]
-        packed = packing.pack(run, examples, config.group_size, micro_batches=config.accumulate)
+        # Chosen at the first step: before it, nothing says how long completions are.
+        lengths = functools.cache(lambda: [packing.lengths(*example.tokens()) for example in examples])
+        shape = config.batch_size, config.accumulate
+        table = bucket_choice.buckets_of(run, "rl", config.group_size, shape, lambda _: lengths(), growth=GROWTH)
+        train_step, reference_logprobs = programs(table)
+        packed = packing.pack(run, examples, config.group_size, micro_batches=config.accumulate, table=table)
         given = np.array([[rewards.reward(s, r.truth) for s in r.scores] for r in drawn])
         batch = GRPOBatch(
             groups=packed.groups,
@@ -264,6 +274,8 @@ def roofline_seconds(run: Run, drawn: list[Rollout], packed: Packed, read: int) 
     )
 
 
+GROWTH = 1.5
+"""Buckets are chosen with room for completions that become so many times longer than those of the first step."""
 SOLVED = "solved by the policy of the rejection stage in all draws"
 
 

@@ -22,7 +22,18 @@ from spct_jax.models import flops
 from spct_jax.models.config import ModelConfig
 from spct_jax.reward_models.scalar import scalar_rewards
 from spct_jax.sharding import Layout
-from spct_jax.training import accumulation, buckets, grpo, loop, optimizers, packing, parameters, performance, rejection
+from spct_jax.training import (
+    accumulation,
+    bucket_choice,
+    buckets,
+    grpo,
+    loop,
+    optimizers,
+    packing,
+    parameters,
+    performance,
+    rejection,
+)
 from spct_jax.training.buckets import Bucket
 from spct_jax.training.context import Run
 from spct_jax.training.metrics import Mean, Metrics
@@ -106,19 +117,28 @@ def run_meta_rm(run: Run) -> dict[str, float]:
     examples = examples_of(run)
     group_size = max(example.size for example, _ in examples)
     state = loop.abstract_state(run, "meta_rm", optimizer)
-    train_step = make_step(run.layout, state, run.model, optimizer, config.accumulate, buckets.table(run.config.data))
+
+    def chosen_at(step):
+        chosen = draws.order(run.config.seed, "meta_rm", len(examples), step, config.batch_size)
+        return zip(*(examples[i] for i in chosen), strict=True)
+
+    def lengths_at(step):
+        rows, _ = chosen_at(step)
+        return (packing.lengths(*row.tokens()) for row in rows)
+
+    table = bucket_choice.buckets_of(run, "meta_rm", group_size, (config.batch_size, config.accumulate), lengths_at)
+    train_step = make_step(run.layout, state, run.model, optimizer, config.accumulate, table)
 
     def cost(rows, group, trunk, time):
         # The score is read after the last token.
         return flops.update(run.model, rows, group, trunk, time + 1, logits=False)
 
     def update(state, step):
-        chosen = draws.order(run.config.seed, "meta_rm", len(examples), step, config.batch_size)
-        rows, right = zip(*(examples[i] for i in chosen), strict=True)
-        labels = np.zeros((len(chosen), group_size), np.float32)
+        rows, right = chosen_at(step)
+        labels = np.zeros((len(rows), group_size), np.float32)
         for row, values in zip(labels, right, strict=True):
             row[: len(values)] = values
-        packed = packing.pack(run, rows, group_size, micro_batches=config.accumulate)
+        packed = packing.pack(run, rows, group_size, micro_batches=config.accumulate, table=table)
         state, metrics = train_step(state, packed.groups, run.layout.split(labels[packed.order]))
         return loop.StepResult(
             state=state,

@@ -12,6 +12,7 @@ from spct_jax.data import batches
 from spct_jax.data.batches import Example, Groups
 from spct_jax.errors import InputError
 from spct_jax.grm.prompts import Rollout
+from spct_jax.sharding import Layout
 from spct_jax.training import buckets
 from spct_jax.training.buckets import Bucket
 from spct_jax.training.context import Run
@@ -47,14 +48,27 @@ class Packed:
 
     def arithmetic(self, cost: Callable[..., float]) -> float:
         """Sum of `cost(rows, G, P, T)`, a formula of `models.flops`, over the micro-batches."""
-        B, G = self.groups.lengths.shape
-        return sum(cost(B // len(self.buckets), G, prompt - 1, completion) for prompt, completion in self.buckets)
+        G, count = self.groups.lengths.shape[-1], len(self.buckets)
+        rows, apart = self.groups.lengths.size // G // count, buckets.whole(self.groups)
+        return sum(
+            cost(rows, G, prompt - 1, completion)
+            if (prompt, completion) == apart
+            else cost(rows, 1, prompt - 1, G * completion)
+            for prompt, completion in self.buckets
+        )
 
 
-def pack(run: Run, examples: Sequence[Example], group_size: int, rows: int = 0, micro_batches: int = 1) -> Packed:
+def pack(
+    run: Run,
+    examples: Sequence[Example],
+    group_size: int,
+    rows: int = 0,
+    micro_batches: int = 1,
+    table: Sequence[Bucket] = (),
+) -> Packed:
     """Packs groups to the run's shapes, on the devices of all processes; each process makes only the tokens of its own rows.
 
-    If the run has length buckets, rows of like lengths are put into one micro-batch; otherwise they keep the order of the
+    If there are length buckets, rows of like lengths are put into one micro-batch; otherwise they keep the order of the
     examples.
 
     Args:
@@ -63,24 +77,37 @@ def pack(run: Run, examples: Sequence[Example], group_size: int, rows: int = 0, 
       group_size: completions per prompt.
       rows: number of prompts, 0 for one per example; if there are fewer examples, the last prompts have no completions.
       micro_batches: how many the update splits them into.
+      table: the buckets.
     """
     rows = rows or len(examples)
-    local, table = run.layout.local_rows(rows), buckets.table(run.config.data)
     tokens_of = functools.cache(lambda i: examples[i].tokens() if i < len(examples) else ((0,), ()))
     limits = run.limits.max_prompt, run.limits.max_completion
-    order, chosen = np.arange(rows), [limits] * micro_batches
-    if table:
-        lengths = np.zeros((2, rows), int)
-        # Where a row goes depends on the lengths of all of them, and each process tokenises its share.
-        for part in distributed.gather({i: _lengths(*tokens_of(i)) for i in local}):
-            lengths[:, list(part)] = np.transpose(list(part.values()))
-        order, chosen = buckets.arrange(*lengths, table, group_size, micro_batches)
+    order, chosen = arranged(run.layout, rows, lambda i: lengths(*tokens_of(i)), group_size, micro_batches, table, limits)
     tokens: list = [((0,), ())] * rows
-    for row in local:
+    for row in run.layout.local_rows(rows):
         tokens[row] = tokens_of(int(order[row]))
     groups = batches.pack(*zip(*tokens, strict=True), max_prompt=limits[0], max_completion=limits[1], group_size=group_size)
     return Packed(run.layout.split(groups), order, chosen)
 
 
-def _lengths(prompt: Sized, completions: Iterable[Sized]) -> tuple[int, int]:
-    return len(prompt), max(map(len, completions), default=0)
+def arranged(
+    layout: Layout,
+    rows: int,
+    lengths_of: Callable[[int], tuple[int, int]],
+    group_size: int,
+    micro_batches: int,
+    table: Sequence[Bucket],
+    limits: Bucket,
+) -> tuple[Int[np.ndarray, " B"], list[Bucket]]:
+    """`buckets.arrange` of so many rows, each process finding lengths of its own only; without buckets they stay in order."""
+    if not table:
+        return np.arange(rows), [limits] * micro_batches
+    found = np.zeros((2, rows), int)
+    for part in distributed.gather({i: lengths_of(i) for i in layout.local_rows(rows)}):
+        found[:, list(part)] = np.transpose(list(part.values()))
+    return buckets.arrange(found[0], found[1], table, group_size, micro_batches)
+
+
+def lengths(prompt: Sized, completions: Iterable[Sized]) -> tuple[int, int]:
+    """Tokens of a prompt, and of its completions together."""
+    return len(prompt), sum(map(len, completions))

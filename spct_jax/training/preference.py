@@ -5,6 +5,7 @@ which the model puts the better response of a pair above the other, averaged ove
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -24,10 +25,12 @@ from spct_jax.models.config import ModelConfig
 from spct_jax.reward_models.scalar import Example, scalar_rewards
 from spct_jax.rounding import ceil_div
 from spct_jax.sharding import Layout
-from spct_jax.training import accumulation, buckets, loop, optimizers, parameters, performance
+from spct_jax.training import accumulation, bucket_choice, buckets, loop, optimizers, packing, parameters, performance
+from spct_jax.training.buckets import Bucket
 from spct_jax.training.config import PreferenceConfig
 from spct_jax.training.context import Run
 from spct_jax.training.metrics import Mean, Metrics
+from spct_jax.training.packing import Packed
 
 Margins = Callable[[Float[Array, "B G"], Float[Array, "B G"]], tuple[Float[Array, "B G"], Float[Array, "B G"]]]
 """From rewards and labels to the margin of every pair, and 1 for every pair that there is, else 0."""
@@ -87,8 +90,9 @@ def preference_gradients(
     config: ModelConfig,
     objective: Objective,
     micro_batches: int = 1,
+    table: Sequence[Bucket] = (),
 ) -> tuple[Any, Metrics]:
-    """Gradients of `preference_loss` and its metrics, computed one micro-batch at a time."""
+    """Gradients of `preference_loss` and its metrics, computed one micro-batch at a time; `table`: of length buckets."""
     _, present = objective.margins(jnp.zeros(labels.shape), jnp.asarray(labels))
     total = present.sum()
 
@@ -96,7 +100,7 @@ def preference_gradients(
         value, metrics = preference_loss(params, config, *rows, total, objective=objective)
         return value, (metrics, None)
 
-    gradients, metrics, _ = accumulation.accumulate(loss, params, (groups, labels), micro_batches)
+    gradients, metrics, _ = accumulation.accumulate(loss, params, (groups, labels), micro_batches, buckets=table)
     return gradients, metrics | {"gradient_norm": Mean(optax.tree.norm(gradients), 1.0)}
 
 
@@ -107,6 +111,7 @@ def make_step(
     optimizer: optax.GradientTransformation,
     objective: Objective,
     micro_batches: int = 1,
+    table: Sequence[Bucket] = (),
 ) -> Callable:
     """The update, compiled when it is first called: (state, groups, labels Float32[B G]) -> (state, metrics).
 
@@ -116,7 +121,7 @@ def make_step(
     def step(state, groups, labels):
         with layout.constraints():
             gradients, metrics = preference_gradients(
-                state.params, groups, labels, config=model, objective=objective, micro_batches=micro_batches
+                state.params, groups, labels, config=model, objective=objective, micro_batches=micro_batches, table=table
             )
             return train_state.apply_gradients(state, gradients, optimizer), metrics
 
@@ -133,6 +138,31 @@ class Shape:
     group_size: int
     rows_each: int = 0
     """If not 0, a comparison is not one group but this many, and arrays have that as their second axis."""
+
+    @property
+    def limits(self) -> Bucket:
+        """The longest prompt and completion."""
+        return self.max_prompt, self.max_completion
+
+
+@dataclasses.dataclass(frozen=True)
+class Made:
+    """A training comparison of a step, whose tokens are made where they are wanted."""
+
+    number: int
+    comparison: Comparison
+    make: Callable[[int, Comparison], tuple[list[Example], Sequence[float]]]
+
+    @functools.cached_property
+    def made(self) -> tuple[list, Sequence[float]]:
+        """The tokens of its groups, and its labels."""
+        return self.make(self.number, self.comparison)
+
+    @property
+    def lengths(self) -> tuple[int, int]:
+        """Tokens of the longest prompt, and of all completions of a prompt, where they are the most."""
+        prompts, completions = zip(*(packing.lengths(*example) for example in self.made[0]), strict=True)
+        return max(prompts), max(completions)
 
 
 def train(
@@ -156,46 +186,57 @@ def train(
       make: from a training comparison's number, itself and the number of the step to its groups' tokens and its labels.
     """
     optimizer = optimizers.make(config.optimizer, config.steps)
-    state = loop.abstract_state(run, stage, optimizer)
-    train_step = make_step(run.layout, state, run.model, optimizer, objective, config.accumulate)
-    rows = config.batch_size * max(shape.rows_each, 1)
-    arithmetic = flops.update(run.model, rows, shape.group_size, shape.max_prompt - 1, shape.max_completion + 1, logits=False)
-    roofline_seconds = performance.roofline_seconds(run.layout, arithmetic)
+    state, shares = loop.abstract_state(run, stage, optimizer), run.dataset.train[numbers].shares
 
-    shares = run.dataset.train[numbers].shares
+    def made_at(step):
+        chosen = numbers[draws.order(run.config.seed, stage, len(numbers), step, config.batch_size, shares)].tolist()
+        return [Made(number, run.dataset.train[number], functools.partial(make, step=step)) for number in chosen]
+
+    batch = config.batch_size, config.accumulate
+    table = bucket_choice.buckets_of(
+        run, stage, shape.group_size, batch, lambda step: (row.lengths for row in made_at(step)), limits=shape.limits
+    )
+    train_step = make_step(run.layout, state, run.model, optimizer, objective, config.accumulate, table)
+
+    def cost(rows, group, trunk, time):
+        # A reward is read after the last token.
+        return flops.update(run.model, rows, group, trunk, time + 1, logits=False)
 
     def update(state, step):
-        chosen = numbers[draws.order(run.config.seed, stage, len(numbers), step, config.batch_size, shares)]
-        shown = [(int(number), run.dataset.train[int(number)]) for number in chosen]
-        groups, labels = pack(run, shape, shown, step, make)
-        state, metrics = train_step(state, groups, labels)
+        rows = made_at(step)
+        packed, labels = pack(run, shape, rows, config.accumulate, table)
+        state, metrics = train_step(state, packed.groups, labels)
+        arithmetic = packed.arithmetic(cost)
         return loop.StepResult(
             state=state,
-            metrics=metrics,
-            ids=[comparison.id for _, comparison in shown],
-            tokens=groups.lengths.sum(),
-            roofline_seconds=roofline_seconds,
+            metrics=metrics | {"flops": Mean(arithmetic, 1.0, in_summary=True)},
+            ids=[row.comparison.id for row in rows],
+            tokens=packed.groups.lengths.sum(),
+            roofline_seconds=performance.roofline_seconds(run.layout, arithmetic),
         )
 
     parameters.describe(run, stage)
     summary = loop.fit(run, stage, lambda: parameters.with_score_head(run, stage), optimizer, update, config.steps)
     read, used = len(run.dataset.train), len(numbers)
     skipped = {"a single response": read - used} if used < read else {}
-    counted = {"flops": config.steps * arithmetic, "data": {"read": read, "used": used, "skipped": skipped}}
+    counted = {"flops": config.steps * summary["flops"], "data": {"read": read, "used": used, "skipped": skipped}}
     return summary | counted
 
 
 def pack(
-    run: Run, shape: Shape, shown: Sequence[tuple[int, Comparison]], step: int, make: Callable
-) -> tuple[Groups, jax.Array]:
+    run: Run, shape: Shape, rows: Sequence[Made], micro_batches: int = 1, table: Sequence[Bucket] = ()
+) -> tuple[Packed, jax.Array]:
     """The groups and labels of a step on the devices; each process makes the tokens of its own rows only."""
-    B, each = len(shown), max(shape.rows_each, 1)
+    B, each = len(rows), max(shape.rows_each, 1)
+    order, chosen = packing.arranged(
+        run.layout, B, lambda i: rows[i].lengths, shape.group_size, micro_batches, table, shape.limits
+    )
     tokens: list = [((0,), ())] * (B * each)
     labels = np.zeros((B, shape.rows_each or shape.group_size), np.float32)
-    for row in run.layout.local_rows(B):
-        examples, given = make(*shown[row], step)
-        tokens[row * each : row * each + len(examples)] = examples
-        labels[row, : len(given)] = given
+    for place in run.layout.local_rows(B):
+        examples, given = rows[order[place]].made
+        tokens[place * each : place * each + len(examples)] = examples
+        labels[place, : len(given)] = given
     groups = batches.pack(
         *zip(*tokens, strict=True),
         max_prompt=shape.max_prompt,
@@ -204,7 +245,8 @@ def pack(
     )
     if shape.rows_each:
         groups = jax.tree.map(lambda x: x.reshape(B, each, *x.shape[1:]), groups)
-    return run.layout.split((groups, labels))
+    groups, labels = run.layout.split((groups, labels))
+    return Packed(groups, order, chosen), labels
 
 
 def compared(run: Run, stage: str) -> Int[np.ndarray, " N"]:

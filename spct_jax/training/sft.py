@@ -18,6 +18,7 @@ from spct_jax.models.config import ModelConfig
 from spct_jax.sharding import Layout
 from spct_jax.training import (
     accumulation,
+    bucket_choice,
     buckets,
     data,
     loop,
@@ -63,7 +64,7 @@ def sft_gradients(
     *,
     config: ModelConfig,
     micro_batches: tuple[int, ...] = (),
-    table: Sequence[Bucket] = (),
+    tables: tuple[Sequence[Bucket], ...] = (),
 ) -> tuple[Any, Metrics]:
     """Gradients of `sft_loss` over a batch and its metrics.
 
@@ -72,7 +73,7 @@ def sft_gradients(
       batch: one or several `Groups`, each with its own G; the loss is the mean over the tokens of all of them.
       config: the architecture.
       micro_batches: how many micro-batches each of them is split into; () is one each.
-      table: buckets that micro-batches are computed at; () for the shapes that they have.
+      tables: the buckets that micro-batches of each are computed at; () for the shapes that they have.
     """
     total = sum(completion_mask(groups).sum() for groups in batch)
 
@@ -81,7 +82,8 @@ def sft_gradients(
         return value, (metrics, None)
 
     gradients, metrics = None, {}
-    for groups, count in zip(batch, micro_batches or (1,) * len(batch), strict=True):
+    counts, tables = micro_batches or (1,) * len(batch), tables or ((),) * len(batch)
+    for groups, count, table in zip(batch, counts, tables, strict=True):
         gradients, new, _ = accumulation.accumulate(loss, params, groups, count, gradients, table)
         metrics = merge(metrics, new) if metrics else new
     return gradients, metrics | {"gradient_norm": Mean(optax.tree.norm(gradients), 1.0)}
@@ -93,7 +95,7 @@ def make_step(
     model: ModelConfig,
     optimizer: optax.GradientTransformation,
     micro_batches: tuple[int, ...] = (),
-    table: Sequence[Bucket] = (),
+    tables: tuple[Sequence[Bucket], ...] = (),
 ) -> Callable:
     """The update, compiled when it is first called: (state, a tuple of `Groups`, each with its own G) -> (state, metrics).
 
@@ -102,7 +104,7 @@ def make_step(
 
     def step(state, batch):
         with layout.constraints():
-            gradients, metrics = sft_gradients(state.params, batch, config=model, micro_batches=micro_batches, table=table)
+            gradients, metrics = sft_gradients(state.params, batch, config=model, micro_batches=micro_batches, tables=tables)
             return train_state.apply_gradients(state, gradients, optimizer), metrics
 
     split = layout.state(state)
@@ -117,13 +119,18 @@ def train(run: Run, stage: str, config: SFTConfig | RFTConfig, judging: Pool, ge
     mixed = mixture.Mixture(run.config.seed, stage, config.batch_size, config.general_fraction, judging, general)
     shapes = mixture.shapes(mixed.rows, config.batch_size, config.accumulate, run.layout.batch_shards)
     state = loop.abstract_state(run, stage, optimizer)
-    counts, table = tuple(count for _, count in shapes.values()), buckets.table(run.config.data)
-    train_step = make_step(run.layout, state, run.model, optimizer, counts, table)
+
+    def lengths_of(size):
+        return lambda step: (packing.lengths(*example.tokens()) for example in mixed.batch(step)[size])
+
+    tables = {size: bucket_choice.buckets_of(run, stage, size, shape, lengths_of(size)) for size, shape in shapes.items()}
+    counts = tuple(count for _, count in shapes.values())
+    train_step = make_step(run.layout, state, run.model, optimizer, counts, tuple(tables.values()))
     cost = functools.partial(flops.update, run.model)
 
     def update(state, step):
         examples = mixed.batch(step)
-        packed = [packing.pack(run, examples[size], size, rows, count) for size, (rows, count) in shapes.items()]
+        packed = [packing.pack(run, examples[size], size, rows, count, tables[size]) for size, (rows, count) in shapes.items()]
         batch = tuple(p.groups for p in packed)
         state, metrics = train_step(state, batch)
         return loop.StepResult(

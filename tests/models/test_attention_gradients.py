@@ -91,7 +91,7 @@ def test_gradient_at_large_scores_of_branches(pieces, dtype, tolerance, monkeypa
     G, T, S = 3, 8, 40
     if pieces:
         monkeypatch.setattr(attention, "BRANCH_SCORES", 4 * G * (S + T))
-    masks = jnp.ones((1, T, S), bool), jnp.tri(T, dtype=bool)
+    masks = jnp.ones((1, T, S), bool), jnp.tri(T, dtype=bool)[None]
 
     def make(score, keys):
         q, k, v = data((1, G, 2, 2, T, 16), (1, G, 2, T, 16), score, keys, dtype)
@@ -102,7 +102,7 @@ def test_gradient_at_large_scores_of_branches(pieces, dtype, tolerance, monkeypa
             jnp.concatenate([jnp.broadcast_to(trunk[:, None], (1, G, *trunk.shape[1:])), own], axis=-2)
             for trunk, own in ((trunk_k, k), (trunk_v, v))
         )
-        return softmax_attention(q, k, v, jnp.concatenate([masks[0][0], masks[1]], axis=-1), **options)
+        return softmax_attention(q, k, v, jnp.concatenate([masks[0][0], masks[1][0]], axis=-1), **options)
 
     sweep(
         lambda q, trunk_k, trunk_v, k, v: attention.attend_branch(q, (trunk_k, trunk_v), (k, v), masks, CAP),

@@ -1,7 +1,5 @@
 """Length buckets: where rows go, and that an update is the same but for the slots that it computes."""
 
-import dataclasses
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,18 +8,12 @@ import sharded
 
 from spct_jax import config as config_lib
 from spct_jax import sharding
-from spct_jax.data.config import DataConfig
+from spct_jax.data.batches import Groups
 from spct_jax.errors import InputError
+from spct_jax.reward_models.scalar import scalar_rewards
 from spct_jax.training import buckets, grpo, metrics
 
-TABLE = ((12, 30), (20, 38), (sharded.P, sharded.T))
 RNG = np.random.default_rng(0)
-
-
-def test_the_table_ends_with_the_shape_that_holds_everything():
-    data = DataConfig(max_prompt=100, max_completion=50)
-    assert buckets.table(data) == ()
-    assert buckets.table(dataclasses.replace(data, buckets=((40, 20), (60, 10)))) == ((40, 20), (60, 10), (100, 50))
 
 
 def test_a_bucket_outside_the_limits_is_named():
@@ -34,29 +26,43 @@ def test_a_bucket_outside_the_limits_is_named():
 
 
 def test_rows_of_like_lengths_share_a_micro_batch():
-    prompts, completions = np.array([9, 3, 20, 4, 8, 2, 9, 1]), np.array([5, 2, 9, 3, 9, 1, 5, 1])
+    prompts, completions = np.array([9, 3, 20, 4, 8, 2, 9, 1]), np.array([10, 3, 17, 6, 13, 2, 12, 1])
     order, chosen = buckets.arrange(prompts, completions, ((4, 3), (10, 6), (20, 10)), group_size=2, micro_batches=4)
-    # (20, 9) and (8, 9) need the largest; (9, 5) twice the middle one; of the four small ones two and two are together.
+    # (20, 17) and (8, 13) need the largest; (9, 10) and (9, 12) the middle one; of the small ones two and two are together.
     assert chosen == [(20, 10), (10, 6), (4, 3), (4, 3)]
     np.testing.assert_array_equal(order.reshape(2, 4).T, [[2, 4], [0, 6], [1, 3], [5, 7]])
 
 
 def test_a_micro_batch_that_nothing_more_fits_into_takes_a_larger_bucket():
-    """A long prompt and a long completion: neither fits into the bucket of the other."""
-    order, chosen = buckets.arrange(np.array([10, 2]), np.array([2, 10]), ((2, 10), (10, 2), (10, 10)), 1, 1)
+    """A long prompt and a long completion, which does not fit into the bucket of the prompt."""
+    order, chosen = buckets.arrange(np.array([10, 2]), np.array([2, 10]), ((2, 9), (10, 2), (10, 10)), 1, 1)
     assert chosen == [(10, 10)] and sorted(order) == [0, 1]
+
+
+def test_padding_by_hand():
+    """Prompts of 3 and 1 tokens of 5, completions of 2, 1, 4 and 0 tokens of 4; as groups and, as CLoud has them, apart."""
+    groups = Groups(np.zeros((2, 5)), np.array([3, 1]), np.zeros((2, 2, 5)), np.array([[2, 1], [4, 0]]))
+    assert buckets.padding(groups).compute() == pytest.approx(1 - 11 / 26)
+    assert buckets.padding(groups.replace(shape=(2, 6))).compute() == pytest.approx(1 - 11 / 16)
+    apart = jax.tree.map(lambda x: x[:, None], groups)
+    assert buckets.padding(apart).compute() == pytest.approx(1 - 11 / 26)
+
+
+def test_a_bucket_holds_a_longer_prompt_where_completions_leave_room():
+    found = buckets.holds((10, 6), 2, np.array([10, 14, 14, 22, 3]), np.array([12, 8, 9, 0, 13]))
+    assert found.tolist() == [True, True, False, True, False]
 
 
 @pytest.mark.parametrize("micro_batches", [1, 3, 8, 24])
 @pytest.mark.parametrize("group_size", [1, 4])
 def test_every_row_has_a_place_and_its_bucket_holds_it(micro_batches, group_size):
-    prompts, completions = RNG.integers(1, 41, 48), RNG.integers(0, 31, 48)
+    prompts, completions = RNG.integers(1, 41, 48), RNG.integers(0, 30 * group_size + 1, 48)
     table = ((10, 30), (20, 8), (20, 16), (40, 4), (40, 30))
     order, chosen = buckets.arrange(prompts, completions, table, group_size, micro_batches)
     assert sorted(order) == list(range(48)) and set(chosen) <= set(table)
     for m, (prompt, completion) in enumerate(chosen):
         rows = order[m::micro_batches]
-        assert prompts[rows].max() <= prompt and completions[rows].max() <= completion
+        assert ((prompts[rows] - prompt).clip(0) + completions[rows]).max() <= group_size * completion
 
 
 def test_which_bucket_is_cheapest_depends_on_the_group():
@@ -68,10 +74,8 @@ def test_which_bucket_is_cheapest_depends_on_the_group():
 @pytest.fixture(scope="module")
 def update():
     """Arguments of GRPO's gradients, in an order for four micro-batches, and the bucket of each of them."""
-    (batch,) = sharded.batch_of("rl")
-    groups = batch.groups
-    order, chosen = buckets.arrange(groups.trunk_lengths + 1, groups.lengths.max(1), TABLE, sharded.G, 4)
-    batch = jax.tree.map(lambda x: jnp.asarray(x[order]), batch)
+    batch, chosen = sharded.in_buckets(*sharded.batch_of("rl"))
+    batch = jax.tree.map(jnp.asarray, batch)
     return (sharded.params_of("rl"), batch, sharded.HYPERPARAMETERS), chosen
 
 
@@ -81,7 +85,7 @@ def test_an_update_in_buckets_is_the_update_with_fewer_slots(update):
     gradients = jax.jit(grpo.grpo_gradients, static_argnames=("config", "micro_batches", "table"))
     options = {"config": sharded.config_of("rl"), "micro_batches": 4}
     want, expected, logprobs = gradients(*arguments, **options)
-    got, found, seen = gradients(*arguments, **options, table=TABLE)
+    got, found, seen = gradients(*arguments, **options, table=sharded.BUCKETS)
     inside = np.arange(sharded.T) < np.asarray(batch.groups.lengths)[..., None]
     np.testing.assert_allclose(np.asarray(seen)[inside], np.asarray(logprobs)[inside], atol=1e-5)
     assert sharded.worst(got, want) < 1e-5
@@ -95,12 +99,33 @@ def test_an_update_in_buckets_is_the_update_with_fewer_slots(update):
     np.testing.assert_allclose([found[name] for name in expected], [*expected.values()], rtol=1e-5, atol=1e-6)
 
 
+def test_rewards_are_those_of_branches_of_their_own():
+    """Of an absent completion, too; the rest of the longest prompts lies before the completions."""
+    groups = jax.tree.map(jnp.asarray, sharded.groups_of())
+    groups = groups.replace(lengths=groups.lengths.at[3, 1].set(0))
+    params, config = sharded.params_of("meta_rm"), sharded.config_of("meta_rm")
+    weights = np.random.default_rng(1).standard_normal(groups.lengths.shape)
+
+    @jax.jit
+    def rewarded(params, groups):
+        def loss(params):
+            found = scalar_rewards(params, config, groups)
+            return (found * weights).sum(), found
+
+        return jax.grad(loss, has_aux=True)(params)
+
+    want, expected = rewarded(params, groups)
+    got, found = rewarded(params, groups.replace(shape=(9, int(groups.lengths.sum(1).max()) + sharded.P - 10)))
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    assert sharded.worst(got, want) < 1e-5
+
+
 def test_the_reference_scores_the_same_in_buckets(update):
     (params, batch, _), _ = update
     layout = sharding.make_layout(devices=jax.devices()[:1])
     once, cut = (
         np.asarray(grpo.make_reference(layout, params, sharded.config_of("rl"), 4, table)(params, batch.groups, 0.6))
-        for table in ((), TABLE)
+        for table in ((), sharded.BUCKETS)
     )
     inside = np.arange(sharded.T) < np.asarray(batch.groups.lengths)[..., None]
     np.testing.assert_allclose(cut[inside], once[inside], atol=1e-5)

@@ -80,6 +80,7 @@ def finished(tmp_path_factory):
     config.data.toy.response_counts = (1.0, 0.0, 0.0)
     config.btrm.optimizer.name = config.pairrm.optimizer.name = config.cloud.optimizer.name = "adam"
     config.stages, config.evaluation.k = ("btrm", "pairrm", "cloud", "evaluate"), (1, 2)
+    config.btrm.accumulate, config.data.buckets = 2, ((28, 6),)
     return config, workdir, pipeline.train(copy.deepcopy(config), workdir)
 
 
@@ -96,6 +97,7 @@ def test_a_run_of_baselines_alone_ends_in_their_accuracy(finished):
         by_id = {scored.id: scored.scores for scored in model.load(workdir / kind).score(comparisons)}
         assert [tuple(row["samples"][0]["scores"]) for row in rows] == [by_id[row["id"]] for row in rows]
     assert (workdir / "report.md").read_text().count("Bradley-Terry") > 1
+    assert all(0 < report["stages"][stage]["padding"] < 1 for stage in ("btrm", "pairrm", "cloud"))
 
 
 def test_an_interrupted_stage_ends_bitwise_the_same(finished, tmp_path):
