@@ -7,6 +7,7 @@ import importlib
 import json
 import pathlib
 import shutil
+import signal
 import subprocess
 import sys
 
@@ -16,7 +17,7 @@ import numpy as np
 import pytest
 
 from micro_experiment import make_config
-from spct_jax import locks, pipeline
+from spct_jax import distributed, locks, pipeline
 from spct_jax.config import STAGES
 from spct_jax.errors import InputError
 from spct_jax.grm.template import load_template
@@ -339,3 +340,39 @@ def test_rollouts_since_the_last_checkpoint_are_read_instead_of_drawn_and_it_end
     pipeline.train(micro_config, resumed)
     assert "000001.npy: not an array" in capsys.readouterr().err
     assert digests(resumed) == digests(calm)
+
+
+def test_told_to_stop_in_a_rollout_it_saves_what_the_step_began_with_and_ends_bitwise_the_same(
+    micro_config, cold_start, tmp_path, monkeypatch
+):
+    from spct_jax.training import grpo, rollout
+
+    micro_config.stages, micro_config.checkpoint.every_steps, micro_config.rl.rollout_parts = ("sft", "rl"), 100, 2
+    monkeypatch.setattr(grpo, "group_advantages", lambda r: np.random.default_rng(0).standard_normal(r.shape, np.float32))
+    calm, stopped, calls = tmp_path / "calm", tmp_path / "stopped", []
+    shutil.copytree(cold_start, calm)
+    shutil.copytree(cold_start, stopped)
+    pipeline.train(micro_config, calm)
+    run = rollout.Engine.run
+
+    def told(*arguments):
+        calls.append(arguments)
+        if len(calls) == 3:  # the first part of the second step
+            signal.raise_signal(signal.SIGTERM)
+        return run(*arguments)
+
+    before = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)}
+    with monkeypatch.context() as patch:
+        patch.setattr(distributed, "PREEMPTION", distributed.Preemption())
+        patch.setattr(rollout.Engine, "run", told)
+        try:
+            distributed.PREEMPTION.listen()
+            with pytest.raises(distributed.StoppedError):
+                pipeline.train(micro_config, stopped)
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+    assert len(calls) == 3 and [path.name for path in (stopped / "rl" / "checkpoints").iterdir()] == ["1"]
+    pipeline.train(micro_config, stopped)
+    digests = load_study("kill_test", monkeypatch).digests
+    assert digests(stopped) == digests(calm)

@@ -13,6 +13,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int, Num
 from optax.microbatching import AccumulationType
 
+from spct_jax import distributed
 from spct_jax.checkpoints import train_state
 from spct_jax.data import draws
 from spct_jax.data.batches import Groups
@@ -210,6 +211,7 @@ def run_rl(run: Run) -> dict[str, float]:
     def update(state, step):
         logged, numbers = rollout.read_log(run, step), batch_of(run, problems, step)
         drawn, sampler_logprobs = logged or rollout.roll_out(run, state.params, numbers, step)
+        distributed.PREEMPTION.check()
         examples = [packing.example_of(run, number, r) for number, r in zip(numbers, drawn, strict=True)]
         # Chosen at the first step: before it, nothing says how long completions are.
         lengths = functools.cache(lambda: [packing.lengths(*example.tokens()) for example in examples])
@@ -225,6 +227,9 @@ def run_rl(run: Run) -> dict[str, float]:
             ref_logprobs=reference_logprobs(reference, packed.groups, config.temperature),
             sampler_logprobs=run.layout.split(sampler_logprobs[packed.order]),
         )
+        # The update cannot be interrupted, and takes the memory of the state that could be saved.
+        jax.block_until_ready(batch.ref_logprobs)
+        distributed.PREEMPTION.check()
         metrics = {}
         for _ in range(config.updates_per_rollout):
             state, new, logprobs = train_step(state, batch, hyperparameters)

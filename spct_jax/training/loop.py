@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 import optax
+import orbax.checkpoint as ocp
 import tqdm
 
 from spct_jax import checkpoints, distributed
@@ -73,6 +74,56 @@ class _Progress:
         return {**spent, "steps": steps, "tokens": self._tokens, "tokens_per_second": speed, **means}
 
 
+class _Saves:
+    """The checkpoints of a stage."""
+
+    def __init__(
+        self,
+        run: Run,
+        stage: str,
+        manager: ocp.CheckpointManager,
+        progress: _Progress,
+        writer: MetricWriter | None,
+        first: int,
+    ):
+        """`first`: the step that the stage goes on from, 0 where there is no checkpoint yet."""
+        self._settings, self._stage, self._manager = run.config.checkpoint, stage, manager
+        self._progress, self._writer = progress, writer
+        self._when, self._last = time.monotonic(), first
+
+    def due(self, done: int, steps: int) -> bool:
+        """Whether it is time for a checkpoint after `done` of all `steps`; the first process's clock holds for all."""
+        every, minutes = self._settings.every_steps, self._settings.every_minutes
+        late = minutes and distributed.agree(time.monotonic() - self._when > 60 * minutes)
+        return bool(done % every == 0 or done == steps or late)
+
+    def save(self, done: int, state: TrainState, ids: Sequence[str]) -> None:
+        """Begins to write the state after `done` steps; `ids` are those of the last one's batch, for messages."""
+        # Finite gradients can still give a state that is not finite.
+        name = checkpoints.first_not_finite(state)
+        self.check(f"{name} is not finite after the update" if name else "", done - 1, ids)
+        if self._writer is not None:
+            self._writer.flush()
+        train_state.save(self._manager, done, state, self._progress.as_saved())
+        self._when, self._last = time.monotonic(), done
+
+    def stop(self, done: int, state: TrainState, ids: Sequence[str]) -> None:
+        """Has the state after `done` steps on the disk, unless it is there already."""
+        if done > self._last:
+            self.save(done, state, ids)
+        saved_steps.finish(self._manager)
+
+    def check(self, wrong: str, step: int, ids: Sequence[str]) -> None:
+        """BadLossError if anything is `wrong` with a step."""
+        if not wrong:
+            return
+        last = self._last
+        left = f"the last checkpoint, {last}, is intact" if last else "there is no checkpoint yet"
+        if 0 < last == step:
+            left = f"the last checkpoint, {last}, holds the very parameters that this step began with"
+        raise BadLossError(f"{self._stage} step {step}: {wrong}; batch: {', '.join(ids)}; {left}")
+
+
 def fit(
     run: Run,
     stage: str,
@@ -87,57 +138,46 @@ def fit(
     A checkpoint is written every `checkpoint.every_steps` steps, after `checkpoint.every_minutes`, on SIGTERM or SIGINT and
     after the last step; a restarted run continues from the newest.
     `update` depends only on (state, step), so a continued run gives the same results as one that was never stopped.
+    As long as it has not passed the state to a program that reuses its memory, it may raise StoppedError: then the step is
+    dropped, and the state that it would have changed is saved.
 
     Raises:
       BadLossError: a metric, or a state that is to be saved, is NaN or infinite; nothing of that step is saved.
-      distributed.StoppedError: SIGTERM or SIGINT came; the last step is saved.
+      distributed.StoppedError: SIGTERM or SIGINT came; the last complete step is saved.
     """
-    directory, saving, leads = run.workdir / stage, run.config.checkpoint, distributed.is_first()
+    directory, kept, leads = run.workdir / stage, run.config.checkpoint, distributed.is_first()
     with contextlib.ExitStack() as stack:
         first, state, earlier = train_state.restore_newest(abstract_state(run, stage, optimizer), directory)
-        manager = stack.enter_context(saved_steps.manager(directory, keep=saving.keep, keep_hours=saving.keep_hours))
+        manager = stack.enter_context(saved_steps.manager(directory, keep=kept.keep, keep_hours=kept.keep_hours))
         if state is None:
             state = train_state.make_state(run.layout, make_params(), optimizer)
-        progress = _Progress(earlier)
+        progress, ids = _Progress(earlier), ()
         writer = stack.enter_context(MetricWriter(directory, first)) if leads else None
         profiler = stack.enter_context(performance.Profiler(run.workdir / "profile" / stage, run.config.profile_steps))
         bar = stack.enter_context(tqdm.tqdm(range(first, steps), stage, steps, initial=first, unit="step", disable=not leads))
-        saved, last = time.monotonic(), first
+        saves = _Saves(run, stage, manager, progress, writer, first)
         for step in bar:
             profiler.before(step)
             begun = progress.watch.read()
-            result = update(state, step)
-            state = result.state
+            try:
+                result = update(state, step)
+            except distributed.StoppedError:
+                saves.stop(step, state, ids)
+                raise
+            state, ids = result.state, result.ids
             metrics, tokens = jax.device_get((result.metrics, result.tokens))  # all at once
             progress.add(float(tokens), metrics)
             values = compute(metrics)
             wrong = next((f"{name} is {value}" for name, value in values.items() if not math.isfinite(value)), "")
-            _check_finite(wrong, stage, step, result.ids, last)
+            saves.check(wrong, step, ids)
             if writer is not None:
                 cost = performance.cost(float(tokens), result.roofline_seconds, begun, progress.watch.read())
                 writer.write(step, values | cost)
             bar.set_postfix({k: f"{v:.3f}" for k, v in values.items() if k in ("loss", "reward", "accuracy")}, refresh=False)
             done, stopping = step + 1, distributed.PREEMPTION.asked()
-            late = saving.every_minutes and distributed.agree(time.monotonic() - saved > 60 * saving.every_minutes)
-            if done % saving.every_steps == 0 or done == steps or stopping or late:
-                # Finite gradients can still give a state that is not finite.
-                name = checkpoints.first_not_finite(state)
-                _check_finite(f"{name} is not finite after the update" if name else "", stage, step, result.ids, last)
-                if writer is not None:
-                    writer.flush()
-                train_state.save(manager, done, state, progress.as_saved())
-                saved, last = time.monotonic(), done
             if stopping:
-                saved_steps.finish(manager)
+                saves.stop(done, state, ids)
                 raise distributed.StoppedError
+            if saves.due(done, steps):
+                saves.save(done, state, ids)
     return progress.summary(steps)
-
-
-def _check_finite(wrong: str, stage: str, step: int, ids: Sequence[str], last: int) -> None:
-    """BadLossError if anything is `wrong` with a step; `last` is the step of the last checkpoint, 0 if there is none."""
-    if not wrong:
-        return
-    left = f"the last checkpoint, {last}, is intact" if last else "there is no checkpoint yet"
-    if 0 < last == step:
-        left = f"the last checkpoint, {last}, holds the very parameters that this step began with"
-    raise BadLossError(f"{stage} step {step}: {wrong}; batch: {', '.join(ids)}; {left}")

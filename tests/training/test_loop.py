@@ -1,4 +1,4 @@
-"""What the loop of all stages does where numbers stop being finite."""
+"""What the loop of all stages does where numbers stop being finite, and where it is told to stop within a step."""
 
 import dataclasses
 
@@ -9,8 +9,8 @@ import optax
 import pytest
 from stand_ins import stand_in
 
-from spct_jax import models, sharding
-from spct_jax.checkpoints import steps
+from spct_jax import distributed, models, sharding
+from spct_jax.checkpoints import steps, train_state
 from spct_jax.config import Config
 from spct_jax.models import sizes
 from spct_jax.training import loop
@@ -23,6 +23,12 @@ from spct_jax.training.metrics import Mean
 def params():
     config = dataclasses.replace(sizes.toy(32), num_layers=1, pattern=("global",), width=8, ffw_width=8)
     return config, jax.jit(models.init, static_argnums=0)(config, jax.random.key(0))
+
+
+def run_of(config, workdir, every_steps):
+    settings = Config(checkpoint=CheckpointConfig(every_steps=every_steps, keep=3), profile_steps=(0, 0))
+    layout = sharding.make_layout(devices=jax.devices()[:1])
+    return stand_in(Run, workdir=workdir, config=settings, layout=layout, model=config)
 
 
 @pytest.mark.parametrize(
@@ -43,9 +49,31 @@ def test_no_checkpoint_holds_nan_and_none_is_called_intact_that_is_not(params, t
             state = state.replace(params=state.params | {"final_norm": {"scale": jnp.full(8, jnp.inf)}})
         return loop.StepResult(state=state, metrics=metrics, ids=["a", "b"], tokens=1.0, roofline_seconds=0.0)
 
-    settings = Config(checkpoint=CheckpointConfig(every_steps=2, keep=3), profile_steps=(0, 0))
-    layout = sharding.make_layout(devices=jax.devices()[:1])
-    run = stand_in(Run, workdir=tmp_path, config=settings, layout=layout, model=config)
+    run = run_of(config, tmp_path, every_steps=2)
     with pytest.raises(loop.BadLossError, match=says):
         loop.fit(run, "sft", lambda: initial, optax.sgd(0.1), update, 8)
     assert steps.listed(tmp_path / "sft") == left
+
+
+def test_a_signal_within_a_step_drops_that_step_and_saves_what_it_began_with(params, tmp_path):
+    config, initial = params
+    run, tried = run_of(config, tmp_path, every_steps=100), []
+
+    def update(state, step):
+        tried.append(step)
+        if tried in ([0], [0, 0, 1, 2, 3], [0, 0, 1, 2, 3, 3]):  # at once, in the midst, and again where nothing is new
+            raise distributed.StoppedError
+        doubled = jax.tree.map(lambda x: 2 * x, state.params)
+        metrics = {"loss": Mean(1.0, 1.0)}
+        return loop.StepResult(state.replace(params=doubled), metrics, ids=["a"], tokens=1.0, roofline_seconds=0.0)
+
+    for saved in ([], [3], [3]):
+        with pytest.raises(distributed.StoppedError):
+            loop.fit(run, "sft", lambda: initial, optax.sgd(0.1), update, 5)
+        assert steps.listed(tmp_path / "sft") == saved
+    summary = loop.fit(run, "sft", lambda: initial, optax.sgd(0.1), update, 5)
+    assert summary["steps"] == summary["tokens"] == 5 and tried[-2:] == [3, 4]
+    target = loop.abstract_state(run, "sft", optax.sgd(0.1))
+    _, state, _ = train_state.restore_newest(target, tmp_path / "sft")
+    expected = jax.tree.map(lambda x: 32 * x, initial)
+    assert jax.tree.all(jax.tree.map(lambda a, b: bool((a == b).all()), state.params, expected))
