@@ -73,6 +73,13 @@ def rewrite(path: str | os.PathLike, content: bytes) -> None:
         _remove(paths.of(path), kept=())
 
 
+def remove(path: str | os.PathLike) -> None:
+    """Removes a file, parts included."""
+    paths.of(path).unlink(missing_ok=True)
+    if paths.is_remote(path):
+        _remove(paths.of(path), kept=())
+
+
 @contextlib.contextmanager
 def reading(path: str | os.PathLike) -> Iterator[BinaryIO]:
     """A file to be read from its start to its end, with the parts that there are of it."""

@@ -86,14 +86,14 @@ def _has_tpu() -> bool:
     return bool(chips) and "tpu" in wanted and importlib.util.find_spec("libtpu") is not None
 
 
-def devices() -> list[jax.Device]:
-    """All devices that JAX sees; this is where JAX is first used.
+def devices(local: bool = False) -> list[jax.Device]:
+    """All devices that JAX sees, or this process's own; this is where JAX is first used.
 
     Raises:
       InputError: there are none, for example because JAX_PLATFORMS names another platform.
     """
     try:
-        return jax.devices()
+        return jax.local_devices() if local else jax.devices()
     except (RuntimeError, AssertionError) as error:  # JAX fails by an assertion if the platform's plugin is missing
         wanted = os.environ.get("JAX_PLATFORMS", "")
         raise InputError(f"JAX finds no devices (JAX_PLATFORMS={wanted}): {errors.one_line(error)}") from None
@@ -141,6 +141,22 @@ def gather(value: Any) -> list[Any]:
     padded[: mine.size] = mine
     rows = multihost_utils.process_allgather(padded)
     return [pickle.loads(row[:size].tobytes()) for row, size in zip(rows, sizes, strict=True)]
+
+
+def from_first(function: Callable[[], Any]) -> Any:
+    """What a function returns that only the first process calls; an InputError of its is raised on all of them."""
+    if not several():
+        return function()
+    value, error = None, None
+    if is_first():
+        try:
+            value = function()
+        except InputError as refused:
+            error = refused
+    value, error = gather((value, error))[0]
+    if error is not None:
+        raise error
+    return value
 
 
 def fetch(tree: Any) -> Any:
@@ -197,6 +213,16 @@ class Preemption:
 
 
 PREEMPTION = Preemption()
+
+
+def stop_at_once() -> None:
+    """From now on a SIGTERM raises StoppedError wherever the program is: for commands whose files are whole at any moment."""
+
+    def stop(*_):
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        raise StoppedError
+
+    signal.signal(signal.SIGTERM, stop)
 
 
 def end_together(main: Callable[[], None]) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 from absl import flags
 
-from spct_jax import cli, files, local_copies, paths
+from spct_jax import cli, distributed, files, local_copies, paths
 from spct_jax.checkpoints import ModelKind
 from spct_jax.data import draws
 from spct_jax.errors import InputError
@@ -161,14 +161,15 @@ def draw(output: Path, items: Sequence[Item], most: int) -> tuple[dict[str, list
     if GREEDY_TOO.value and JUDGE.draws:
         passes = {GREEDY: JUDGE.options(k=2, temperature=0.0)} | passes
     files.make_directory(output)
-    drawing.keep_comparisons(output, items)
+    distributed.from_first(lambda: drawing.keep_comparisons(output, items))
     found, unjudged = {}, {}
     for name, options in passes.items():
         found[name], unjudged = drawing.draw(output, name, items, load, options, JUDGE.settings(options))
-    score_files.write(output / "scores.jsonl", found, items)
-    if target := JUDGE.export_principles.value:
-        without = principles.export(output / f"{SAMPLED}.jsonl", target, JUDGE.read_template().parts)
-        print(f"{target}: principles of all verdicts; {count(without, 'verdict')} without any")
+    if distributed.is_first():
+        score_files.write(output / "scores.jsonl", found, items)
+        if target := JUDGE.export_principles.value:
+            without = principles.export(output / f"{SAMPLED}.jsonl", target, JUDGE.read_template().parts)
+            print(f"{target}: principles of all verdicts; {count(without, 'verdict')} without any")
     return found, unjudged
 
 
@@ -227,6 +228,14 @@ def summary(figures: Mapping[str, Any]) -> str:
 
 def main(_) -> None:
     """Entry of `python -m spct_jax.evaluate`."""
+    if JUDGE.checkpoint.value:  # figures of recorded votes need no devices
+        JUDGE.join()
+    distributed.stop_at_once()
+    distributed.end_together(evaluate)
+
+
+def evaluate() -> None:
+    """Draws the votes that are not there, on all processes, and reports on the first."""
     benchmark = catalogue.get(BENCHMARK.value)
     check_flags()
     ks, k_metas = read_numbers(K), read_numbers(K_META)
@@ -241,6 +250,8 @@ def main(_) -> None:
     else:
         votes, unjudged = draw(output, as_shown(benchmark, items), max(ks))
         origin = str(output)
+    if not distributed.is_first():
+        return
     if items is None:
         answers = {name: matching.stand_alone(benchmark, found, origin) for name, found in votes.items()}
     else:

@@ -9,7 +9,7 @@ from typing import Any
 
 from absl import flags
 
-from spct_jax import cli, digests, paths
+from spct_jax import cli, digests, distributed, paths
 from spct_jax.data.comparison import Comparison
 from spct_jax.errors import InputError
 from spct_jax.files import real_name
@@ -86,19 +86,28 @@ def score() -> None:
     summary = files.judge_file(
         INPUT.value, OUTPUT.value, JUDGE.load, options=options, settings=settings_of(options), on_bad=ON_BAD.value
     )
+    if not distributed.is_first():
+        return
     print(summary, file=sys.stderr if OUTPUT.value == input_lines.STREAM else sys.stdout)
     if EXPORT_PRINCIPLES.value:
         export()
+
+
+def tell() -> None:
+    """Prints one verdict in full."""
+    told = explain.explain(INPUT.value, EXPLAIN.value, OUTPUT.value, score_one, JUDGE.checkpoint.value)
+    if distributed.is_first():
+        print(told)
 
 
 def main(_) -> None:
     """Entry of `python -m spct_jax.judge`."""
     if INPUT.value == input_lines.STREAM and sys.stdin is None:
         raise InputError("--input=-: standard input is closed")
-    if EXPLAIN.value is None:
-        score()
-    else:
-        print(explain.explain(INPUT.value, EXPLAIN.value, OUTPUT.value, score_one, JUDGE.checkpoint.value))
+    if JUDGE.checkpoint.value:  # a verdict that is there can be told without devices
+        JUDGE.join()
+    distributed.stop_at_once()
+    distributed.end_together(score if EXPLAIN.value is None else tell)
 
 
 if __name__ == "__main__":

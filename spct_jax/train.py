@@ -7,16 +7,13 @@ from spct_jax import cli, distributed, paths, sharding
 from spct_jax.config import Config, validate
 from spct_jax.paths import Path
 from spct_jax.pipeline import train
+from spct_jax.process_flags import ProcessFlags
 
 FLAGS = flags.FlagValues()
 WORKDIR = flags.DEFINE_string(
     "workdir", None, "Directory of the run; an interrupted run goes on in it.", required=True, flag_values=FLAGS
 )
-COORDINATOR = flags.DEFINE_string(
-    "coordinator", "", "HOST:PORT of the first of several processes; a TPU pod needs none.", flag_values=FLAGS
-)
-NUM_PROCESSES = flags.DEFINE_integer("num_processes", 1, "How many processes there are.", flag_values=FLAGS)
-PROCESS_ID = flags.DEFINE_integer("process_id", 0, "Which of them this is, from 0.", flag_values=FLAGS)
+PROCESSES = ProcessFlags(FLAGS)
 PROFILE_PORT = flags.DEFINE_integer(
     "profile_port", 0, "Port where TensorBoard can ask for a profile of the run; 0: none.", 0, 65535, flag_values=FLAGS
 )
@@ -27,7 +24,7 @@ def main(_) -> None:
     config, workdir = FLAGS.config, paths.parse(WORKDIR.value, "--workdir")
     validate(config)
     sharding.use_devices(config.mesh)
-    distributed.initialize(COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value, config.mesh.heartbeat_seconds)
+    PROCESSES.join(config.mesh.heartbeat_seconds)
     if PROFILE_PORT.value:
         jax.profiler.start_server(PROFILE_PORT.value)
     distributed.PREEMPTION.listen()

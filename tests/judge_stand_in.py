@@ -14,6 +14,8 @@ SETTINGS = {"checkpoint": "/models/judge", "k": 4, "seed": 0}
 class Judge:
     """Scores by the lengths of the responses; reads `window` comparisons ahead; breaks at the id `breaks_at`."""
 
+    is_local = True
+
     def __init__(self, window=3, breaks_at=None):
         self.window, self.breaks_at, self.asked, self.ahead = window, breaks_at, [], 0
         self.digests = {"checkpoint": "c0", "template": "t0"}

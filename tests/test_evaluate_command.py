@@ -93,7 +93,7 @@ def run(model, monkeypatch):
         given += [f"--data={data}"] * bool(data) + [f"--checkpoint={checkpoint}"] * bool(checkpoint)
         evaluate.FLAGS.unparse_flags()
         evaluate.FLAGS(["evaluate", *given, *more])
-        evaluate.main([])
+        evaluate.evaluate()
         return json.loads((output / "figures.json").read_text())
 
     return run

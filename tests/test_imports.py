@@ -27,6 +27,7 @@ GROUND = {
         "locks",
         "append_only",
         "local_copies",
+        "process_flags",
     ),
 }
 MAY_IMPORT = {
@@ -46,6 +47,7 @@ MAY_IMPORT = {
     "locks": {"errors", "distributed", "paths", "lease", "files"},
     "append_only": {"errors", "distributed", "paths", "files"},
     "local_copies": {"errors", "distributed", "gcs", "paths"},
+    "process_flags": {"errors", "distributed"},
     "data": GROUND,
     "sharding": GROUND,
     "grm": GROUND | {"data"},

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import pathlib
 import subprocess
 import sys
 
@@ -15,6 +16,8 @@ from small_judge import comparisons, judge, tokenizer
 from spct_jax import checkpoints, models
 from spct_jax import judge as command
 from spct_jax.errors import InputError
+
+LAUNCHER = pathlib.Path(__file__).parents[1] / "launch" / "local.py"
 
 
 @pytest.mark.parametrize(
@@ -80,17 +83,22 @@ def test_principles_are_among_the_settings_only_if_they_are_given(tmp_path, pars
     assert tea != wifi and plain == {name: value for name, value in tea.items() if name != "principles"}
 
 
-def run_command(directory, output, *flags):
+def run_command(directory, output, *flags, processes=1):
     """`python -m spct_jax.judge` on eight virtual devices: its exit status, the texts it wrote, what it said went wrong."""
     command = [sys.executable, "-m", "spct_jax.judge", f"--checkpoint={directory}/model", f"--input={directory}/in.jsonl"]
-    command += [f"--output={directory}/{output}", "--cpu_devices=8", "--k=2", "--temperature=0", "--max_new_tokens=24", *flags]
+    command += [f"--output={directory}/{output}", f"--cpu_devices={8 // processes}", "--k=2", "--temperature=0"]
+    command += ["--max_new_tokens=24", *flags]
+    if processes > 1:
+        command = [sys.executable, str(LAUNCHER), f"--processes={processes}", "--restarts=0", "--", *command]
     done = subprocess.run(command, capture_output=True, text=True)
     lines = (directory / output).read_text().splitlines()
     return done.returncode, [[s["text"] for s in json.loads(line)["samples"]] for line in lines], done.stderr
 
 
 def test_the_command_gives_the_same_greedy_verdicts_on_any_mesh(tmp_path):
-    """Heads, feed-forward and vocabulary split in two, parameters along their width besides, rows over the rest."""
+    """Heads, feed-forward and vocabulary split in two, rows over the rest; two processes, each with a model of its own, or with
+    one that is also split along its width over all devices of both.
+    """
     # A fresh model repeats its last token, whatever it has read; this one does not.
     config, rng = (
         dataclasses.replace(judge().models.policy.config, num_heads=4, num_kv_heads=2, tied=False),
@@ -103,9 +111,10 @@ def test_the_command_gives_the_same_greedy_verdicts_on_any_mesh(tmp_path):
     (tmp_path / "in.jsonl").write_text("".join(json.dumps(record) + "\n" for record in shown))
     code, want, error = run_command(tmp_path, "whole.jsonl")
     assert code == 0 and len(want) == 6 and len({text for texts in want for text in texts}) > 6, error
-    for flags in (["--strategy=tensor", "--tensor=2"], ["--strategy=fsdp_tensor", "--tensor=2"]):
-        code, got, error = run_command(tmp_path, f"{'_'.join(flags)}.jsonl", *flags)
-        assert code == 0 and got == want, (flags, error)
+    apart, across = [], ["--strategy=fsdp_tensor", "--tensor=2", "--across_hosts"]
+    for processes, flags in ((1, ["--strategy=tensor", "--tensor=2"]), (2, apart), (2, across)):
+        code, got, error = run_command(tmp_path, f"{processes}{'_'.join(flags)}.jsonl", *flags, processes=processes)
+        assert code == 0 and got == want, (processes, flags, error)
     for flags, message in (
         (["--strategy=tensor", "--tensor=3"], "error: 8 devices cannot be arranged in slices=1 and tensor=3\n"),
         (["--tensor=2"], "error: --tensor: 2 does not go with strategy='data'\n"),

@@ -2,10 +2,13 @@
 
 Lines are written in order as they come, so an output cut anywhere is the start of the complete one. `resume` reads it and the
 input side by side, drops a last line that is not complete, and the run goes on from there.
+
+Several processes each judge a share of the lines, and the first one joins the shares in the output: see `shares`.
 """
 
 import collections
 import contextlib
+import functools
 import itertools
 import json
 import os
@@ -15,13 +18,15 @@ from typing import Any
 
 import tqdm
 
-from spct_jax import append_only, errors, locks, paths
+from spct_jax import append_only, distributed, errors, locks, paths
 from spct_jax.data.comparison import Comparison
 from spct_jax.data.jsonl import OnBad, read_lines
 from spct_jax.errors import InputError
 from spct_jax.judging import resume, verdicts
 from spct_jax.judging.input_lines import BLANK, STREAM, Line, read_input
+from spct_jax.judging.shares import Shares, Spans, deal
 from spct_jax.judging.verdicts import Summary
+from spct_jax.rounding import ceil_div
 
 MOST_WAITING = 100_000
 """Lines read ahead of what is written, so that a run of bad lines behind a slow comparison stays out of memory."""
@@ -46,30 +51,123 @@ def judge_file(
       settings: what verdicts depend on. Kept beside the output, which is resumed under the same ones only.
       on_bad: 'skip' writes an error record in place of a verdict; 'fatal' stops there.
 
+    Of several processes, all call this; only the first one's summary says anything.
+
     Raises:
       InputError: a bad line when they are fatal, a file that cannot be read or written, or an output that is not the
         start of this one. What has been written stays.
     """
+    shares = Shares(target)
+    if distributed.several() or shares.exist():
+        return _judge_shares(source, target, shares, load, options, settings, on_bad)
     summary, lines, total = Summary(), read_input(source), _count_lines(source)
     with _opened(target) as file:
-        resumable, done = resume.is_resumable(target), 0
-        if resumable:
-            resume.check_settings(target, settings)
-            for line, record in resume.answered(file, source, target, lines):
-                _tally(summary, line, record)
-                done += 1
+        done = _go_on(file, source, target, lines, settings, summary)
         if (following := next(lines, None)) is None:
             return summary
         judge = load()
-        if resumable:
+        if resume.is_resumable(target):
             if done:
                 resume.check_digests(target, judge.digests)
             resume.write_settings(target, settings, judge.digests)
         outcomes = _outcomes(judge, itertools.chain([following], lines), options, on_bad)
         for line, record in tqdm.tqdm(outcomes, "judging", total, initial=done, unit="comparison", mininterval=1):
-            file.write(json.dumps(record, allow_nan=False).encode() + b"\n")
+            _write(file, record)
             _tally(summary, line, record)
     return summary
+
+
+def _go_on(
+    file: append_only.Lines,
+    source: str,
+    target: str,
+    lines: Iterator[Line],
+    settings: Mapping[str, Any],
+    summary: Summary,
+    begun: bool = False,
+) -> int:
+    """Takes the lines from the input that the output answers already; says how many. `begun`: whether there is more."""
+    done = 0
+    if resume.is_resumable(target):
+        if begun or not append_only.is_empty(target):
+            resume.check_settings(target, settings)
+        for line, record in resume.answered(file, source, target, lines):
+            _tally(summary, line, record)
+            done += 1
+    return done
+
+
+def _judge_shares(
+    source: str,
+    target: str,
+    shares: Shares,
+    load: Callable[[], Any],
+    options: Mapping[str, Any],
+    settings: Mapping[str, Any],
+    on_bad: OnBad,
+) -> Summary:
+    """As `judge_file`, by several processes, or after such a run; a verdict does not depend on who gives it."""
+    for flag, path in (("--input", source), ("--output", target)):
+        if path == STREAM or (paths.of(path).exists() and not paths.of(path).is_file()):
+            raise InputError(f"{flag}={path}: several processes need a file that all of them see")
+    summary, index_and_count = Summary(), distributed.process_index_and_count()
+    file: append_only.Lines
+    with contextlib.ExitStack() as stack:
+
+        def begin() -> tuple[int, Spans, bool]:
+            nonlocal file
+            file, lines, begun = stack.enter_context(_opened(target)), read_input(source), shares.any()
+            done = _go_on(file, source, target, lines, settings, summary, begun)
+            return done, shares.settle(source, lines, done), begun or bool(done)
+
+        def keep_settings(digests: Mapping[str, str]) -> None:
+            if begun:
+                resume.check_digests(target, digests)
+            resume.write_settings(target, settings, digests)
+
+        def join() -> None:
+            for line, record in shares.join(itertools.islice(read_input(source), done, None), done):
+                _write(file, record)
+                _tally(summary, line, record)
+            file.sync()
+            shares.remove()
+
+        done, left, begun = distributed.from_first(begin)
+        if left:
+            judge = load()
+            distributed.from_first(functools.partial(keep_settings, judge.digests))
+            _judge_share(source, left, shares, judge, options, on_bad, index_and_count)
+            distributed.barrier("all shares are judged")
+        distributed.from_first(join)
+    return summary
+
+
+def _judge_share(
+    source: str,
+    left: Spans,
+    shares: Shares,
+    judge: Any,
+    options: Mapping[str, Any],
+    on_bad: OnBad,
+    index_and_count: tuple[int, int],
+) -> None:
+    """Judges the lines dealt to this process; where the model is split over all, all judge every line, and the first writes."""
+    index, count = index_and_count if judge.is_local else (0, 1)
+    lines = _count_lines(source) if distributed.is_first() else 0
+    total = sum(min(last, lines) - first + 1 for first, last in left)
+    outcomes = _outcomes(judge, deal(read_input(source), left, index, count), options, on_bad)
+    bar = tqdm.tqdm(
+        outcomes,
+        "judging" if count == 1 else f"judging, process 1 of {count}",
+        ceil_div(total, count),
+        unit="comparison",
+        mininterval=1,
+        disable=not distributed.is_first(),
+    )
+    with shares.writer(index) if judge.is_local or distributed.is_first() else contextlib.nullcontext() as share:
+        for line, record in bar:
+            if share is not None:
+                share.write(line.number, record)
 
 
 def _outcomes(
@@ -111,6 +209,10 @@ def _outcomes(
         yield from errors()
         if waiting:
             raise RuntimeError(f"the judge left {waiting[0].id!r} unanswered")
+
+
+def _write(file: append_only.Lines, record: Mapping[str, Any]) -> None:
+    file.write(json.dumps(record, allow_nan=False).encode() + b"\n")
 
 
 def _tally(summary: Summary, line: Line, record: Mapping[str, Any]) -> None:

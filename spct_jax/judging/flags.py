@@ -5,7 +5,7 @@ from typing import Any
 
 from absl import flags
 
-from spct_jax import checkpoints, field_bounds, files, paths, sharding
+from spct_jax import checkpoints, distributed, field_bounds, files, paths, sharding
 from spct_jax.checkpoints import ModelKind
 from spct_jax.errors import InputError
 from spct_jax.grm.config import PromptConfig
@@ -14,6 +14,7 @@ from spct_jax.judging import models, scalar_judge
 from spct_jax.judging.judge import Judge
 from spct_jax.judging.options import MODES, READS, Options
 from spct_jax.judging.scalar_judge import ScalarJudge
+from spct_jax.process_flags import ProcessFlags
 from spct_jax.sharding.config import STRATEGIES, MeshConfig
 
 flags.disclaim_key_flags()  # those defined here belong to the command, so that its --help shows them
@@ -78,6 +79,16 @@ class JudgeFlags:
             **own,
         )
         self._tensor = flags.DEFINE_integer("tensor", 1, "Devices that share the heads of a layer.", **own)
+        self._across_hosts = flags.DEFINE_bool(
+            "across_hosts", False, "Split one model over the devices of all processes; default: each has its own.", **own
+        )
+        self._processes = ProcessFlags(values)
+
+    def join(self) -> None:
+        """Arranges the devices as the flags say, and joins the other processes; must come before JAX is first used."""
+        mesh = self._mesh()
+        sharding.use_devices(mesh)
+        self._processes.join(mesh.heartbeat_seconds)
 
     def options(self, **more: Any) -> dict[str, Any]:
         """Keyword arguments of `Judge.stream`: those of the flags, and `more`, which go by the names of flags, too.
@@ -154,9 +165,11 @@ class JudgeFlags:
                 raise InputError(f"--{flag.name}={flag.value}: no such directory")
         return named
 
-    def _layout(self) -> sharding.Layout:
-        """The devices as the flags arrange them; the first use of JAX."""
+    def _mesh(self) -> MeshConfig:
         mesh = MeshConfig(cpu_devices=self._cpu_devices.value, strategy=self._strategy.value, tensor=self._tensor.value)
         field_bounds.check(mesh, "--")
-        sharding.use_devices(mesh)
-        return sharding.make_layout(mesh)
+        return mesh
+
+    def _layout(self) -> sharding.Layout:
+        """The devices as the flags arrange them: this process's own, or those of all."""
+        return sharding.make_layout(self._mesh(), distributed.devices(local=not self._across_hosts.value))

@@ -30,6 +30,11 @@ class Judge:
         self.usage = Usage()
 
     @property
+    def is_local(self) -> bool:
+        """Whether this process judges without the other ones, see `Layout.is_local`."""
+        return self.models.layout.is_local
+
+    @property
     def digests(self) -> Mapping[str, str]:
         """What was loaded, each under the name of the flag that names it; a digest changes when the content does."""
         return self.models.digests

@@ -21,10 +21,8 @@ def is_resumable(target: str) -> bool:
 
 
 def check_settings(target: str, settings: Mapping[str, Any]) -> None:
-    """InputError if there are lines in the output that were written under other settings, or not by this command."""
+    """InputError if an output that has been begun was written under other settings, or not by this command."""
     path = _settings_path(target)
-    if append_only.is_empty(target):
-        return
     if not path.exists():
         raise InputError(f"{target}: not an output to go on with ({path} is missing); choose another --output")
     found, wanted = files.read_json(path), json.loads(json.dumps(settings))
@@ -80,10 +78,16 @@ def _answer(text: bytes, target: str, line: Line) -> dict[str, Any]:
     """The record on a line of the output; InputError unless it belongs to that line of the input."""
     where = f"{target}:{line.number}"
     record = parse_line(text, where)
+    check_record(record, where, line)
+    return record
+
+
+def check_record(record: Mapping[str, Any], where: str, line: Line) -> None:
+    """InputError, '<where>: ...', unless a record answers this line of the input."""
     failed = isinstance(record.get("error"), str)
     if record.get("id") == line.id and (record.get("line") == line.number if failed else _is_verdict(record, line)):
         if record.get("digest") == line.digest:
-            return record
+            return
         raise InputError(f"{where}: answers other texts than those that {line.where} holds now; choose another --output")
     found = f"an error record ({record['error']})" if failed else f"a verdict on {record.get('id')!r}"
     wanted = f"a bad line ({line.error})" if line.comparison is None else f"{line.id!r} with {line.comparison.n} responses"

@@ -74,6 +74,11 @@ class ScalarJudge:
         self._kind, self._model, self._critic = kind, model, critic
 
     @property
+    def is_local(self) -> bool:
+        """Whether this process judges without the other ones, see `Layout.is_local`."""
+        return self._model.layout.is_local
+
+    @property
     def digests(self) -> Mapping[str, str]:
         """What was loaded, each under the name of the flag that names it; a digest changes when the content does."""
         critic = {"critic_checkpoint": self._critic.digest} if self._critic else {}

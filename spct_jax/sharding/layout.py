@@ -32,6 +32,11 @@ class Layout:
         """How many shards B is split into."""
         return math.prod(self.mesh.shape[axis] for axis in TABLES[self.table]["batch"])
 
+    @property
+    def is_local(self) -> bool:
+        """Whether all of its devices are this process's own, so that it computes without the other processes."""
+        return {device.process_index for device in self.mesh.devices.flat} <= {distributed.process_index_and_count()[0]}
+
     def resolve(self, shape: tuple[int, ...], logical_axes: tuple[str | None, ...]) -> NamedSharding:
         """The sharding of an array of this shape with these logical axes; axes after the last name are not split."""
         table, taken, spec = TABLES[self.table], set(), []

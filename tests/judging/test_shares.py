@@ -1,0 +1,153 @@
+"""Shares of one file: dealt, judged apart, left by killed runs of other numbers of processes, joined."""
+
+import collections
+import itertools
+import json
+import threading
+import types
+
+import pytest
+from judge_stand_in import ERRORS, MIXED, SETTINGS, Judge, comparison, read, run, unscored, write
+
+from spct_jax import distributed
+from spct_jax.errors import InputError
+from spct_jax.judging import files, shares
+
+LINES = [comparison(str(n), ["a" * (n % 9 + 1), "b" * 5]) for n in range(1, 24)]
+
+
+def numbered(*numbers):
+    return [types.SimpleNamespace(number=number) for number in numbers]
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 7])
+def test_every_line_that_is_left_is_dealt_to_one_process_and_shares_are_as_large_as_each_other(count):
+    left = [(3, 4), (6, 11), (14, shares.END)]
+    dealt = [[line.number for line in shares.deal(numbered(*range(1, 21)), left, i, count)] for i in range(count)]
+    assert sorted(itertools.chain(*dealt)) == [3, 4, *range(6, 12), *range(14, 21)]
+    assert all(found == sorted(found) for found in dealt)
+    assert max(map(len, dealt)) - min(map(len, dealt)) <= 1
+
+
+@pytest.fixture
+def pod(monkeypatch):
+    """Runs a file as several processes, which are threads here: one judge each; gives summaries, or what ended each process."""
+    mine, meeting = threading.local(), threading.Condition()
+
+    def start(judges, source, target, on_bad="skip", settings=SETTINGS):
+        count, ended = len(judges), [None] * len(judges)
+        rounds = collections.defaultdict(dict)
+
+        def gather(value):
+            mine.round += 1
+            with meeting:
+                there = rounds[mine.round]
+                there[mine.index] = value
+                meeting.notify_all()
+                meeting.wait_for(lambda: len(there) == count or any(isinstance(end, BaseException) for end in ended), 30)
+                if len(there) < count:
+                    raise RuntimeError("another process has ended")
+                return [there[index] for index in range(count)]
+
+        def process(index):
+            mine.index, mine.round = index, 0
+            options = {"options": {"k": 4}, "settings": settings, "on_bad": on_bad}
+            try:
+                end = files.judge_file(str(source), str(target), lambda: judges[index], **options)
+            except BaseException as error:
+                end = error
+            with meeting:
+                ended[index] = end
+                meeting.notify_all()
+
+        with monkeypatch.context() as patch:
+            patch.setattr(distributed, "several", lambda: True)
+            patch.setattr(distributed, "is_first", lambda: mine.index == 0)
+            patch.setattr(distributed, "process_index_and_count", lambda: (mine.index, count))
+            patch.setattr(distributed, "gather", gather)
+            patch.setattr(distributed, "barrier", gather)
+            threads = [threading.Thread(target=process, args=(index,)) for index in range(count)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+        return ended
+
+    return start
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_the_output_of_several_processes_is_that_of_one(tmp_path, target, pod, count):
+    source = write(tmp_path / "in.jsonl", MIXED)
+    alone = run(source, tmp_path / "alone.jsonl")
+    judges = [Judge() for _ in range(count)]
+    summaries = pod(judges, source, target)
+    assert target.read_bytes() == (tmp_path / "alone.jsonl").read_bytes() and str(summaries[0]) == str(alone)
+    assert {n: (r["id"], r["error"]) for n, r in enumerate(read(target), 1) if "error" in r} == ERRORS
+    assert sorted(id for judge in judges for id in judge.asked) == ["14", "a", "b", "c"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(
+        ["alone.jsonl", "alone.jsonl.settings.json", "in.jsonl", "out.jsonl", "out.jsonl.settings.json"]
+    )
+
+
+def test_killed_on_three_then_two_then_one_and_nothing_is_lost_or_judged_twice(tmp_path, target, pod):
+    source = write(tmp_path / "in.jsonl", LINES)
+    run(source, tmp_path / "alone.jsonl")
+    with pytest.raises(KeyboardInterrupt):
+        run(source, target, Judge(breaks_at="3"))
+    lives, judged = [], ["1", "2"]
+    # Three processes, of which one breaks early; then two; a last line is cut, as by a kill; then one, which breaks; then one.
+    for breaks in (["12", None, None], [None, "21"]):
+        judges = [Judge(window=2, breaks_at=id) for id in breaks]
+        ended = pod(judges, source, target)
+        assert any(isinstance(error, KeyboardInterrupt) for error in ended)
+        lives.append(judges)
+    held = sorted((tmp_path / "out.jsonl.shares").iterdir())
+    assert [path.name for path in held] == ["00000.jsonl", "00001.jsonl", "kept.jsonl"]
+    torn = held[0].read_bytes()
+    held[0].write_bytes(torn[:-5])
+    again = json.loads(torn.splitlines()[-1])["record"]["id"]
+    for breaks_at in ("21", None):
+        judge = Judge(window=1, breaks_at=breaks_at)
+        try:
+            run(source, target, judge)
+        except KeyboardInterrupt:
+            assert breaks_at
+        lives.append([judge])
+    for judges in lives:
+        for judge in judges:
+            judged += [id for id in judge.asked if id != judge.breaks_at]
+    assert sorted(judged, key=int) == sorted([*map(str, range(1, 24)), again], key=int)
+    assert target.read_bytes() == (tmp_path / "alone.jsonl").read_bytes()
+    assert not (tmp_path / "out.jsonl.shares").exists()
+    before = target.read_bytes()
+    files.judge_file(source, str(target), unscored, options={}, settings=SETTINGS)
+    assert target.read_bytes() == before
+
+
+def test_shares_of_other_settings_or_another_input_are_refused_by_all(tmp_path, target, pod):
+    source = write(tmp_path / "in.jsonl", LINES)
+    pod([Judge(breaks_at="9"), Judge(breaks_at="10")], source, target)
+    kept = {path.name for path in (tmp_path / "out.jsonl.shares").iterdir()}
+    for error in pod([Judge(), Judge()], source, target, settings=SETTINGS | {"seed": 1}):
+        assert isinstance(error, InputError) and "begun with --seed=0, not 1" in str(error)
+    other = write(tmp_path / "other.jsonl", [*LINES[:2], comparison("3", ["x", "y"]), *LINES[3:]])
+    for error in pod([Judge(), Judge()], other, target):
+        assert isinstance(error, InputError) and "answers other texts" in str(error)
+    assert {path.name for path in (tmp_path / "out.jsonl.shares").iterdir()} - {"kept.jsonl.partial"} == kept
+    assert target.read_bytes() == b""
+
+
+def test_what_is_no_file_is_refused_by_several_processes(target, pod, tmp_path):
+    source = write(tmp_path / "in.jsonl", LINES)
+    for error in [*pod([Judge(), Judge()], "-", target), *pod([Judge(), Judge()], source, "-")]:
+        assert isinstance(error, InputError) and "several processes need a file" in str(error)
+
+
+def test_a_bad_line_that_is_fatal_ends_its_process_and_what_was_judged_is_kept(tmp_path, target, pod):
+    source = write(tmp_path / "in.jsonl", [*LINES[:5], b"{", *LINES[5:]])
+    ended = pod([Judge(), Judge()], source, target, on_bad="fatal")
+    assert any(isinstance(error, InputError) and f"{source}:6: not JSON" in str(error) for error in ended)
+    judges = [Judge(), Judge()]
+    pod(judges, source, target)
+    assert len(read(target)) == 24 and not {"1", "2", "3", "4", "5"} & {id for judge in judges for id in judge.asked}
