@@ -21,6 +21,7 @@ from spct_jax.data.formats import open_rows
 from spct_jax.data.kinds import COMPARISONS
 from spct_jax.errors import InputError
 from spct_jax.reporting.run_files import read_run_files
+from spct_jax.training import provenance
 from spct_jax.training.metric_writer import MetricWriter, read_metrics
 
 MISSING = "gs://no-such-bucket"
@@ -369,3 +370,8 @@ def test_a_directory_of_a_bucket_is_copied(bucket):
     assert sorted(path.read_text() for path in copy.rglob("*.json")) == ["a/x.json", "b.json"]
     with pytest.raises(InputError, match="none: no such file or directory"):
         local_copies.of_directory(bucket / "none")
+
+
+def test_data_that_are_not_there_are_named_before_anything_is_run(bucket):
+    with pytest.raises(InputError, match=f"^{bucket}/none.jsonl: cannot read the file"):
+        provenance._digest(bucket / "none.jsonl", bucket / "digests.json")

@@ -189,8 +189,8 @@ def _sections(field: str) -> list[str]:
 
 def _digest(path: Path, kept: Path) -> str:
     """Digest of a file's bytes, cached in the JSON file `kept` while its size and modification time stay the same."""
+    local = local_copies.of_file(path)
     try:
-        local = local_copies.of_file(path)
         found = os.stat(local)
         stamp = [found.st_size, found.st_mtime_ns]
         known = files.read_json(kept) if kept.exists() else {}
