@@ -63,7 +63,7 @@ def run(
         described = errors.describe(error)
         if described is None:
             raise
-        _end(*described)
+        _end(*described, at_once=errors.is_unreachable(error))
 
 
 def _run(main: Callable[[list[str]], object], positional: list[str]) -> None:
@@ -131,13 +131,15 @@ def _flushed() -> bool:
         return False
 
 
-def _end(line: str, status: int) -> None:
-    """Prints why the command ends, and ends it."""
+def _end(line: str, status: int, at_once: bool = False) -> None:
+    """Prints why the command ends, and ends it; `at_once` without TensorStore's threads, which try again for many minutes."""
     _flushed()
     try:
         print(f"error: {line}", file=sys.stderr, flush=True)
     except OSError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+    if at_once:
+        os._exit(status)
     sys.exit(status)
 
 

@@ -171,3 +171,13 @@ def test_modules_of_several_commands_are_imported_together_and_each_keeps_its_fl
     read = modules["judge"].FLAGS
     read(["judge", "--input=-", "--k=3"])
     assert modules["judge"].K.value == 3 and "k" not in modules["train"].FLAGS
+
+
+def test_a_command_whose_bucket_is_out_of_reach_does_not_wait_for_threads_that_try_again(monkeypatch, capsys):
+    def leave(status):
+        raise SystemError(status)
+
+    monkeypatch.setattr(cli.os, "_exit", leave)
+    with pytest.raises(SystemError, match="1"):
+        cli._end("gs://b/x: cannot be reached", errors.FAILED, at_once=True)
+    assert capsys.readouterr().err == "error: gs://b/x: cannot be reached\n"
