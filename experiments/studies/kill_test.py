@@ -1,7 +1,7 @@
 r"""Kills training runs with SIGKILL, starts them again each time, and holds them against an undisturbed run.
 
     python experiments/studies/kill_test.py --workdir=runs/kill --kills=20 --output=docs/results/kill_test.md
-    python experiments/studies/kill_test.py --workdir=runs/kill --kills=20 --processes=2 --life=12 --other_processes=1 \
+    python experiments/studies/kill_test.py --workdir=runs/kill --kills=20 --processes=2 --life=30 --other_processes=1 \
         --other_mesh=strategy=data,cpu_devices=2 --config.mesh.strategy=fsdp --output=docs/results/kill_meshes.md
 
 With --bucket the runs live in a bucket, that of an emulator of Google Cloud Storage on this machine (`tests/buckets.py`):
