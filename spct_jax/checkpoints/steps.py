@@ -6,6 +6,7 @@
 """
 
 import contextlib
+import copy
 import datetime
 import os
 from collections.abc import Iterator, Mapping
@@ -74,7 +75,7 @@ def save(
 ) -> None:
     """Begins to write a step, with the digest of every array."""
     trees = {"params": params} if opt_state is None else {"params": params, "opt_state": opt_state}
-    progress = dict(progress or {})
+    progress = copy.deepcopy(dict(progress or {}))  # it is written while the caller goes on counting
     saved = {name: array_digests.of_tree(tree) for name, tree in trees.items()} | {"progress": digests.of_json(progress)}
     with _writing(manager):
         manager.save(
