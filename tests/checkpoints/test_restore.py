@@ -2,6 +2,7 @@
 
 import pathlib
 import shutil
+import threading
 
 import jax
 import jax.numpy as jnp
@@ -95,3 +96,21 @@ def test_another_shape_is_an_error_that_names_the_parameter(saved):
     target = TARGET | {"a": jax.ShapeDtypeStruct((3,), jnp.float32, sharding=TARGET["a"].sharding)}
     with pytest.raises(InputError, match=r"parameter a is \(1000,\) in the checkpoint, \(3,\) by the config"):
         restore.read_newest(saved, {"params": target})
+
+
+def test_what_is_counted_on_while_a_step_is_written_does_not_change_it(tmp_path):
+    progress = {"sums": {"loss": [1.0, 1.0]}}
+    written = threading.Event()
+    save = ocp.JsonCheckpointHandler._save_fn
+
+    async def late(self, *args):
+        written.wait(5)
+        await save(self, *args)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ocp.JsonCheckpointHandler, "_save_fn", late)
+        with steps.manager(tmp_path) as manager:
+            steps.save(manager, 1, PARAMS, None, progress)
+            progress["sums"]["loss"] = [2.0, 2.0]
+            written.set()
+    assert restore.read_newest(tmp_path, {"params": TARGET}).progress == {"sums": {"loss": [1.0, 1.0]}}
