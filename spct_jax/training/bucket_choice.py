@@ -43,7 +43,7 @@ def buckets_of(
       run: the run.
       stage: its name.
       group_size: G.
-      batch: rows of a step and its micro-batches. There are not more buckets than these, since all rows of one have one shape.
+      batch: rows of a step and its micro-batches. All rows of one have one shape: there is one bucket more at most, the limits.
       lengths: gives those of the rows of a step: tokens of the prompt, and of its completions together.
       limits: longest prompt and completion of all; None for those of the config.
       growth: see `choose`.
@@ -52,7 +52,7 @@ def buckets_of(
     limits = limits or (data.max_prompt, data.max_completion)
     if data.buckets:
         return named(data, limits)
-    count = min(data.num_buckets if data.train else 1, batch[1])
+    count = min(data.num_buckets if data.train else 1, batch[1] + 1)
     if count == 1:
         return ()
     path = run.workdir / stage / f"buckets_of_{group_size}.json"

@@ -72,11 +72,14 @@ def test_buckets_of_a_stage_are_kept(tmp_path):
     assert bucket_choice.buckets_of(run, "sft", 1, (4, 4), lengths) == table and asked == [0, 1]
 
 
-@pytest.mark.parametrize(
-    ("fields", "micro_batches"), [({}, 4), ({"train": "a.jsonl"}, 1), ({"train": "a.jsonl", "num_buckets": 1}, 4)]
-)
-def test_one_shape_for_the_toy_world_for_one_micro_batch_and_where_it_is_asked_for(fields, micro_batches, tmp_path):
-    assert bucket_choice.buckets_of(run_of(tmp_path, **fields), "sft", 1, (4, micro_batches), iter) == ()
+def test_a_single_micro_batch_is_not_computed_at_the_limits(tmp_path):
+    table = bucket_choice.buckets_of(run_of(tmp_path, train="a.jsonl"), "sft", 1, (4, 1), lambda step: [(20, 10)] * 4)
+    assert table == ((24, 16), (100, 50))
+
+
+@pytest.mark.parametrize("fields", [{}, {"train": "a.jsonl", "num_buckets": 1}])
+def test_one_shape_for_the_toy_world_and_where_it_is_asked_for(fields, tmp_path):
+    assert bucket_choice.buckets_of(run_of(tmp_path, **fields), "sft", 1, (4, 4), iter) == ()
 
 
 def test_buckets_of_the_config_end_with_the_one_that_holds_everything():
