@@ -43,9 +43,11 @@ class Lines(Protocol):
     def close(self) -> None:
         """Ends the file."""
 
-    def __enter__(self) -> Self: ...
+    def __enter__(self) -> Self:
+        return self
 
-    def __exit__(self, *exception: Any) -> None: ...
+    def __exit__(self, *exception: Any) -> None:
+        self.close()
 
 
 def opened(path: str | os.PathLike) -> Lines:
@@ -98,7 +100,7 @@ def reading(path: str | os.PathLike) -> Iterator[BinaryIO]:
             yield file
 
 
-class LocalFile:
+class LocalFile(Lines):
     """Lines of a file on a disk; they reach the operating system one by one, and so survive a kill of this process."""
 
     def __init__(self, path: str | os.PathLike):
@@ -130,14 +132,8 @@ class LocalFile:
         with errors.naming(self._path):
             self.file.close()
 
-    def __enter__(self) -> Self:
-        return self
 
-    def __exit__(self, *exception: Any) -> None:
-        self.close()
-
-
-class Stream:
+class Stream(Lines):
     """A pipe or a device: nothing is read back from it."""
 
     def __init__(self, file: BinaryIO):
@@ -160,14 +156,8 @@ class Stream:
         """As of `Lines`."""
         self.file.close()
 
-    def __enter__(self) -> Self:
-        return self
 
-    def __exit__(self, *exception: Any) -> None:
-        self.close()
-
-
-class Parts:
+class Parts(Lines):
     """Lines in a bucket; see above. Left by an exception, the file stays in parts, which takes least time."""
 
     def __init__(self, path: Path):
@@ -226,9 +216,6 @@ class Parts:
                 _copy(self._path, self._parts, file)
             _remove(self._path, kept=())
             self._size, self._parts = _size(self._path), []
-
-    def __enter__(self) -> Self:
-        return self
 
     def __exit__(self, kind: Any, *exception: Any) -> None:
         if kind is None:
