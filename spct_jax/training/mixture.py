@@ -1,8 +1,9 @@
 """What a step of supervised fine-tuning learns from: a number of completions, a share of them for general instructions.
 
-Two completions of one prompt make a row of two branches, so that the prompt is computed once for both; every other completion
-is a row of one branch. How many rows of either kind a step has follows from the data and is the same for all steps: shapes stay
-the same, and the only empty branches are in rows added so that the rows can be split evenly over the devices.
+Two completions of one prompt make a row of two branches, so that the prompt is computed once for both. Every other completion
+is a row of one branch; where these are few, they are put into rows of two, whose second branch is then empty: that costs less
+than a forward and a backward pass of their own. How many rows of either kind a step has follows from the data and is the same
+for all steps, so shapes stay the same. The only other empty branches are in rows added so that devices share them evenly.
 """
 
 import dataclasses
@@ -15,6 +16,9 @@ from jaxtyping import Int
 from spct_jax.data import draws
 from spct_jax.data.batches import Example
 from spct_jax.data.draws import Shares
+
+LEAST_USED = 0.9
+"""Share of branches that must hold a completion where single ones are put into rows of two."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,9 +48,17 @@ class Rows:
     pairs: int
     """Rows of two completions that judge, for one prompt."""
 
+    @property
+    def completions(self) -> int:
+        """Completions of a step."""
+        return self.general + self.single + 2 * self.pairs
+
     def groups(self) -> dict[int, int]:
         """Branches per row -> number of such rows, where there are any."""
-        return {size: rows for size, rows in ((1, self.general + self.single), (2, self.pairs)) if rows}
+        alone = self.general + self.single
+        if self.completions >= LEAST_USED * 2 * (alone + self.pairs):
+            return {2: alone + self.pairs}
+        return {size: rows for size, rows in ((1, alone), (2, self.pairs)) if rows}
 
 
 def rows_of(batch_size: int, general_fraction: float, in_pairs: float) -> Rows:
@@ -71,7 +83,12 @@ def split(rows: int, most: int, shards: int) -> tuple[int, int]:
 
 def shapes(rows: Rows, batch_size: int, accumulate: int, shards: int) -> dict[int, tuple[int, int]]:
     """Branches per row -> (rows, micro-batches) from `split`, for micro-batches of `batch_size / accumulate` completions."""
-    return {size: split(n, max(batch_size // accumulate // size, shards), shards) for size, n in rows.groups().items()}
+    each = batch_size // accumulate
+
+    def most(size: int, rows: int) -> int:
+        return rows if accumulate == 1 else max(each // size, shards)
+
+    return {size: split(n, most(size, n), shards) for size, n in rows.groups().items()}
 
 
 class Mixture:
@@ -123,17 +140,17 @@ class Mixture:
         self._shares |= {"single": shares(judging, self._singles), "pairs": shares(judging, self._pairs)}
 
     def batch(self, step: int) -> dict[int, list[Example]]:
-        """Branches per row -> the rows of a step, each with that many completions of one example."""
+        """Branches per row -> the rows of a step, each with at most that many completions of one example, and at least one."""
         drawn = {
             "general": (self._general, self._alone, self.rows.general, 1),
             "single": (self._judging, self._singles, self.rows.single, 1),
             "pairs": (self._judging, self._pairs, self.rows.pairs, 2),
         }
-        found: dict[int, list[Example]] = {}
+        found: dict[int, list[Example]] = {size: [] for size in self.rows.groups()}
         for name, (examples, pieces, count, size) in drawn.items():
             for i in draws.order(self._seed, f"{self._stream}-{name}", len(pieces), step, count, self._shares[name]):
                 number, first = map(int, pieces[i])
-                found.setdefault(size, []).append(examples[number].part(range(first, first + size)))
+                found[size if size in found else 2].append(examples[number].part(range(first, first + size)))
         return found
 
 

@@ -35,6 +35,10 @@ def mixed(batch_size=256, fraction=0.85, judging=RETAINED, general=(1, 2) * 500,
     return mixture.Mixture(seed, "rft", batch_size, fraction, examples("judging", judging), examples("general", general))
 
 
+FEW_SINGLES = (2,) * 90 + (1,) * 10
+"""Completions of each comparison, of which one in 19 is alone."""
+
+
 def completions(batch, kind):
     """(example, completion) of a step."""
     return [c for rows in batch.values() for e in rows if e.id.startswith(kind) for c in e.tokens()[1]]
@@ -48,15 +52,15 @@ def test_the_batch_size_and_the_share_of_general_count_examples_not_prompts(frac
 
 
 @pytest.mark.parametrize("shards", [1, 4, 16])
-@pytest.mark.parametrize("judging", [RETAINED, (2,) * 60, (1,) * 60, (3,) * 60])
-@pytest.mark.parametrize("fraction", [0.1, 0.85])
+@pytest.mark.parametrize("judging", [RETAINED, (2,) * 60, (1,) * 60, (3,) * 60, FEW_SINGLES])
+@pytest.mark.parametrize("fraction", [0.04, 0.1, 0.85])
 def test_at_least_85_percent_of_the_branch_slots_hold_a_token(shards, judging, fraction):
     made = mixed(512, fraction, judging)
     slots = sum(size * rows for size, (rows, _) in mixture.shapes(made.rows, 512, 512 // (2 * shards), shards).items())
-    assert sum(size * len(rows) for size, rows in made.batch(0).items()) == 512 >= 0.85 * slots
+    assert sum(e.size for rows in made.batch(0).values() for e in rows) == 512 >= 0.85 * slots
 
 
-@pytest.mark.parametrize("judging", [RETAINED, (2,) * 100, (1, 1, 1, 2)])
+@pytest.mark.parametrize("judging", [RETAINED, (2,) * 100, (1, 1, 1, 2), FEW_SINGLES])
 def test_every_completion_that_judges_comes_up_equally_often(judging):
     made = mixed(40, 0.2, judging)
     steps = 40 * sum(judging) // 32
@@ -75,6 +79,14 @@ def test_a_batch_is_a_function_of_seed_and_step():
 def test_two_completions_of_a_prompt_are_one_row():
     batch = mixed(general=()).batch(0)
     assert len(batch[2]) > 30 and all(e.tokens()[1][1] == (e.tokens()[1][0][0], e.tokens()[1][0][1] + 1) for e in batch[2])
+
+
+def test_few_rows_of_one_completion_are_no_program_of_their_own():
+    """They are in rows of two, which stay as many as the completions need; many rows of one stay apart."""
+    few, many = mixed(40, 0.05, FEW_SINGLES), mixed(40, 0.5, FEW_SINGLES)
+    assert [*few.batch(3)] == [2] and sorted(e.size for e in few.batch(3)[2]) == [1, 1, 1, 1] + [2] * 18
+    assert mixture.shapes(few.rows, 40, 2, 1) == {2: (24, 3)} and mixture.shapes(few.rows, 40, 1, 4) == {2: (24, 1)}
+    assert sorted(many.batch(3)) == [1, 2] and {e.size for e in many.batch(3)[1]} == {1}
 
 
 def test_half_of_the_papers_cold_start_judges_however_many_general_instructions_there_are():
