@@ -10,11 +10,12 @@ import sys
 
 import commands
 import numpy as np
+import pod_of_threads
 import pytest
 import random_judge
 from shared_data import shared
 
-from spct_jax import evaluate
+from spct_jax import distributed, evaluate
 from spct_jax.errors import InputError
 from spct_jax.grm import orders
 from spct_jax.judging.flags import JudgeFlags
@@ -25,6 +26,8 @@ PUBLIC = {"figures.json", "judgebench.jsonl", "report.html", "report.md", "rewar
 
 class RandomJudge:
     """Scores at random, by seed, id and sample; `bias` points more for what is shown first, `skill` for the response "good"."""
+
+    is_local = True
 
     def __init__(self, bias=0, skill=0, breaks_at=None):
         self.bias, self.skill, self.breaks_at, self.judged, self.shown = bias, skill, breaks_at, 0, []
@@ -87,12 +90,16 @@ def model(tmp_path_factory):
 def run(model, monkeypatch):
     """The command in this process, with a stand-in for the judge that the checkpoint would be."""
 
-    def run(output, *more, judge=None, data=model / "data", checkpoint=model / "model"):
-        monkeypatch.setattr(JudgeFlags, "load", lambda self: judge or RandomJudge())
+    def run(output, *more, judge=None, judges=None, data=model / "data", checkpoint=model / "model"):
+        """The figures; of several processes, which have one of `judges` each, what ended them."""
+        judges = judges or [judge or RandomJudge()]
+        monkeypatch.setattr(JudgeFlags, "load", lambda self: judges[distributed.process_index_and_count()[0]])
         given = ["--benchmark=llmbar", f"--output={output}"]
         given += [f"--data={data}"] * bool(data) + [f"--checkpoint={checkpoint}"] * bool(checkpoint)
         evaluate.FLAGS.unparse_flags()
         evaluate.FLAGS(["evaluate", *given, *more])
+        if len(judges) > 1:
+            return pod_of_threads.run(monkeypatch, len(judges), lambda index: evaluate.evaluate())
         evaluate.evaluate()
         return json.loads((output / "figures.json").read_text())
 
@@ -142,6 +149,19 @@ def test_an_interrupted_run_goes_on_and_ends_the_same(run, tmp_path):
     assert list(run(tmp_path / "twice", "--k=2", judge=again)["measures"]) == ["greedy", "greedy@2", "vote@2"]
     run(tmp_path / "twice", "--k=1,2", judge=again)
     assert contents(tmp_path / "twice") == whole
+
+
+def test_several_processes_of_which_one_is_killed_write_what_one_writes(run, tmp_path, capsys):
+    run(tmp_path / "alone", "--k=1,2")
+    said = capsys.readouterr().out
+    killed = [RandomJudge(), RandomJudge(), RandomJudge(breaks_at=25)]  # 20 greedy verdicts each, then sampled ones
+    ended = run(tmp_path / "pod", "--k=1,2", judges=killed)
+    assert isinstance(ended[2], KeyboardInterrupt) and all(isinstance(end, RuntimeError) for end in ended[:2])
+    judges = [RandomJudge(), RandomJudge()]
+    assert run(tmp_path / "pod", "--k=1,2", judges=judges) == [None, None]
+    assert sum(judge.judged for judge in killed + judges) == 120 + 1
+    assert contents(tmp_path / "pod") == contents(tmp_path / "alone")
+    assert capsys.readouterr().out == said.replace(f"{tmp_path}/alone", f"{tmp_path}/pod")
 
 
 @pytest.mark.parametrize(

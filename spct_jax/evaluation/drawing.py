@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from spct_jax import files
+from spct_jax import distributed, files
 from spct_jax.data import comparison as comparisons
 from spct_jax.data.comparison import CONDITIONS, Comparison
 from spct_jax.data.jsonl import read_jsonl
@@ -62,7 +62,8 @@ def draw(
       settings: what votes depend on; see `judging.files.judge_file`.
 
     Returns:
-      The votes on every item, in order, and how many items have none, by reason: their k votes count as unread.
+      The votes on every item, in order, and how many items have none, by reason: their k votes count as unread. Of several
+      processes, which all call this, only the first gets any.
 
     Raises:
       InputError: the file was begun under other settings.
@@ -70,9 +71,9 @@ def draw(
     source, target = directory / COMPARISONS, directory / f"{name}.jsonl"
     if any(item.comparison is not None for item in items):
         judging_files.judge_file(str(source), str(target), load, options=options, settings=settings, on_bad="skip")
-        answers = (record for _, record in read_jsonl(target))
-    else:
-        answers = iter(())
+    if not distributed.is_first():
+        return [], {}
+    answers = (record for _, record in read_jsonl(target))
     votes, reasons = [], Counter()
     for item in items:
         record = {"error": item.unjudgeable} if item.comparison is None else next(answers)

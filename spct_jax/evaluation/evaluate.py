@@ -9,8 +9,7 @@ from typing import NamedTuple
 
 import tqdm
 
-from spct_jax import checkpoints, distributed, files, memory
-from spct_jax.append_only import Appended
+from spct_jax import append_only, checkpoints, distributed, files, memory
 from spct_jax.config import BASELINES, POLICIES
 from spct_jax.data.comparison import Comparison
 from spct_jax.data.jsonl import read_jsonl
@@ -132,9 +131,11 @@ def _run_pass(run: Run, directory: Path, comparisons: Sequence[Comparison], one:
     """Draws and writes k verdicts of every comparison; yields now and then."""
     target, partial = directory / f"{one.name}.jsonl", directory / f"{one.name}.partial.jsonl"
     if distributed.agree(target.exists()):
+        if distributed.is_first():
+            append_only.remove(partial)  # left by a kill in a bucket, where a move copies first
         return
 
-    with Appended(partial) as file:
+    with append_only.Appended(partial) as file:
         left = comparisons[file.lines :]
         outcomes = _scored(run, one, left) if one.stage in BASELINES else _judged(run, one, left, usage)
         bar = tqdm.tqdm(

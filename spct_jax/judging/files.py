@@ -51,7 +51,8 @@ def judge_file(
       settings: what verdicts depend on. Kept beside the output, which is resumed under the same ones only.
       on_bad: 'skip' writes an error record in place of a verdict; 'fatal' stops there.
 
-    Of several processes, all call this; only the first one's summary says anything.
+    Of several processes, all call this, and all find the output whole when it returns; only the first one's summary says
+    anything.
 
     Raises:
       InputError: a bad line when they are fatal, a file that cannot be read or written, or an output that is not the
@@ -131,6 +132,7 @@ def _judge_shares(
                 _tally(summary, line, record)
             file.sync()
             shares.remove()
+            stack.close()  # in a bucket the output is one object only then
 
         done, left, begun = distributed.from_first(begin)
         if left:

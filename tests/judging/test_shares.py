@@ -1,15 +1,15 @@
 """Shares of one file: dealt, judged apart, left by killed runs of other numbers of processes, joined."""
 
-import collections
 import itertools
 import json
-import threading
+import time
 import types
 
+import pod_of_threads
 import pytest
 from judge_stand_in import ERRORS, MIXED, SETTINGS, Judge, comparison, read, run, unscored, write
 
-from spct_jax import distributed
+from spct_jax import append_only
 from spct_jax.errors import InputError
 from spct_jax.judging import files, shares
 
@@ -31,47 +31,15 @@ def test_every_line_that_is_left_is_dealt_to_one_process_and_shares_are_as_large
 
 @pytest.fixture
 def pod(monkeypatch):
-    """Runs a file as several processes, which are threads here: one judge each; gives summaries, or what ended each process."""
-    mine, meeting = threading.local(), threading.Condition()
+    """Runs a file as several processes, one judge each; gives summaries, or what ended each process."""
 
-    def start(judges, source, target, on_bad="skip", settings=SETTINGS):
-        count, ended = len(judges), [None] * len(judges)
-        rounds = collections.defaultdict(dict)
-
-        def gather(value):
-            mine.round += 1
-            with meeting:
-                there = rounds[mine.round]
-                there[mine.index] = value
-                meeting.notify_all()
-                meeting.wait_for(lambda: len(there) == count or any(isinstance(end, BaseException) for end in ended), 30)
-                if len(there) < count:
-                    raise RuntimeError("another process has ended")
-                return [there[index] for index in range(count)]
+    def start(judges, source, target, on_bad="skip", settings=SETTINGS, then=lambda summary: summary):
+        options = {"options": {"k": 4}, "settings": settings, "on_bad": on_bad}
 
         def process(index):
-            mine.index, mine.round = index, 0
-            options = {"options": {"k": 4}, "settings": settings, "on_bad": on_bad}
-            try:
-                end = files.judge_file(str(source), str(target), lambda: judges[index], **options)
-            except BaseException as error:
-                end = error
-            with meeting:
-                ended[index] = end
-                meeting.notify_all()
+            return then(files.judge_file(str(source), str(target), lambda: judges[index], **options))
 
-        with monkeypatch.context() as patch:
-            patch.setattr(distributed, "several", lambda: True)
-            patch.setattr(distributed, "is_first", lambda: mine.index == 0)
-            patch.setattr(distributed, "process_index_and_count", lambda: (mine.index, count))
-            patch.setattr(distributed, "gather", gather)
-            patch.setattr(distributed, "barrier", gather)
-            threads = [threading.Thread(target=process, args=(index,)) for index in range(count)]
-            for thread in threads:
-                thread.start()
-            for thread in threads:
-                thread.join()
-        return ended
+        return pod_of_threads.run(monkeypatch, len(judges), process)
 
     return start
 
@@ -88,6 +56,20 @@ def test_the_output_of_several_processes_is_that_of_one(tmp_path, target, pod, c
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(
         ["alone.jsonl", "alone.jsonl.settings.json", "in.jsonl", "out.jsonl", "out.jsonl.settings.json"]
     )
+
+
+def test_no_process_goes_on_before_the_output_is_closed(tmp_path, target, pod, monkeypatch):
+    """In a bucket it is in parts until then."""
+    close, closed = append_only.LocalFile.close, []
+
+    def slowly(file):
+        time.sleep(0.05)
+        close(file)
+        closed.append(str(file._path))
+
+    monkeypatch.setattr(append_only.LocalFile, "close", slowly)
+    source = write(tmp_path / "in.jsonl", LINES)
+    assert pod([Judge(), Judge()], source, target, then=lambda _: str(target) in closed) == [True, True]
 
 
 def test_killed_on_three_then_two_then_one_and_nothing_is_lost_or_judged_twice(tmp_path, target, pod):
