@@ -6,8 +6,8 @@ r"""Kills training runs with SIGKILL, starts them again each time, and holds the
 
 With --bucket the runs live in a bucket, that of an emulator of Google Cloud Storage on this machine (`tests/buckets.py`):
 
-    python experiments/studies/kill_test.py --workdir=runs/kill --bucket --config=experiments/studies/micro.py --life=12 \
-        --output=docs/results/kill_bucket.md
+    python experiments/studies/kill_test.py --workdir=runs/kill --bucket --every_stage --life=1.5 \
+        --config=experiments/studies/micro.py --config.init_checkpoint=$PWD/runs/tiny/sft --output=docs/results/kill_bucket.md
 
 With --datasets the toy world's records are first written as tfds datasets of ArrayRecord files, and all runs read them from
 there; for training they are mixed from two of them.
@@ -22,7 +22,8 @@ checkpoint be found damaged, or a life go on from a step before the last finishe
 
 Every kill takes one process or all of them, at any moment, in the midst of a save, or in the midst of a rollout, all drawn
 from --seed (`kills.py`). The lives are drawn uniformly, so that together they last about two thirds of the undisturbed run, or
-`--life` seconds each on average; what a kill is aimed at makes them longer, and finished evaluation is not done again. Fields
+`--life` seconds each on average; what a kill is aimed at makes them longer, and finished evaluation is not done again. With
+--every_stage the kills are dealt to the stages in order, and `--life` counts from when a life is at work in its stage. Fields
 of the experiment are set as for training, `--config.sft.steps=40`; a path among them must be absolute. On two CPU cores the
 default takes two to three times the tiny experiment.
 """
@@ -65,6 +66,7 @@ LIFE = flags.DEFINE_float(
     "life", 0.0, "Seconds between kills on average; 0: as the undisturbed run's time allows.", flag_values=FLAGS
 )
 DATASETS = flags.DEFINE_bool("datasets", False, "Whether the records are read from tfds datasets.", flag_values=FLAGS)
+EVERY_STAGE = flags.DEFINE_bool("every_stage", False, "Whether each stage has its share of the kills.", flag_values=FLAGS)
 BUCKET = flags.DEFINE_bool("bucket", False, "Whether the runs live in a bucket.", flag_values=FLAGS)
 OUTPUT = flags.DEFINE_string("output", "kill_test.md", "Where the result is written.", flag_values=FLAGS)
 
@@ -175,7 +177,10 @@ def test(calm: pathlib.Path, killed: pathlib.Path, moved: pathlib.Path, override
     duration = kills.run_undisturbed(calm, [*overrides, *in_bucket(calm)], meshes()[0])
     print(f"undisturbed: {duration:.0f} s", flush=True)
     life = LIFE.value or 2 / 3 * duration / KILLS.value
-    lines, wrong = kills.run_killed(killed, [*overrides, *in_bucket(killed)], meshes()[:1], KILLS.value, life, SEED.value)
+    stages = FLAGS.config.stages if EVERY_STAGE.value else ()
+    lines, wrong = kills.run_killed(
+        killed, [*overrides, *in_bucket(killed)], meshes()[:1], KILLS.value, life, SEED.value, stages
+    )
     ended = kills.workdir_in(killed, in_bucket(killed))
     wrong += compare(kills.workdir_in(calm, in_bucket(calm)), ended)
     report = [
@@ -193,7 +198,7 @@ def test(calm: pathlib.Path, killed: pathlib.Path, moved: pathlib.Path, override
     ]
     if len(meshes()) > 1:
         lines, also_wrong = kills.run_killed(
-            moved, [*overrides, *in_bucket(moved)], meshes(), KILLS.value, life, SEED.value + 1
+            moved, [*overrides, *in_bucket(moved)], meshes(), KILLS.value, life, SEED.value + 1, stages
         )
         report += section("On two meshes in turn", lines, also_wrong, "Came to its end; no checkpoint was damaged or lost")
         wrong += also_wrong

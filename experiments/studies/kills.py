@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 
 from spct_jax import gcs, paths
 from spct_jax.checkpoints import steps
@@ -22,12 +22,14 @@ ROOT = pathlib.Path(__file__).absolute().parents[2]
 LAUNCHER, README = ROOT / "launch" / "local.py", ROOT / "README.md"
 STAGES = ("sft", "rejection", "rft", "rl", "meta_rm", "evaluate")
 TRAINED = ("sft", "rft", "rl", "meta_rm")
-POLL = 0.002
-"""Seconds between two looks at a run."""
+POLL, POLL_IN_BUCKET = 0.002, 0.05
+"""Seconds between two looks at a run; a look into a bucket takes the server and this process a while."""
 DELAY = 0.2
 """A kill that is aimed comes up to so many seconds after what it is aimed at has begun, if that is still going on then."""
 
 _BAR = re.compile(rf"(?:^|[\r\n])({'|'.join(TRAINED)}): +\d+%\|.*?\| (\d+)/\d+ \[")
+_AT_WORK = {stage: re.compile(rf"(?:^|[\r\n]){stage}: +\d+%") for stage in TRAINED}
+_AT_WORK |= {"rejection": re.compile(r"rejection draws: +\d+%"), "evaluate": re.compile(r"_(?:greedy|sampled)\w*: +\d+%")}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,8 +71,23 @@ def children(pid: int) -> list[int]:
         return []
 
 
+def objects(workdir: Path) -> dict[str, float]:
+    """What lies below a workdir in a bucket, by name, and when it was written, in seconds of the clock."""
+    system = gcs.register()
+    above = len(system._strip_protocol(str(workdir))) + 1
+    return {name[above:]: about["mtime"].timestamp() for name, about in system.find(str(workdir), detail=True).items()}
+
+
+def stage_among(names: Collection[str]) -> str:
+    """As of `stage_of`, from the names of all files in the workdir."""
+    begun = {name.partition("/")[0] for name in names if "/" in name}
+    return next((s for s in STAGES if s in begun and f"{s}/summary.json" not in names), "")
+
+
 def stage_of(workdir: Path) -> str:
     """The stage a run is in; empty before the first and after the last."""
+    if paths.is_remote(workdir):
+        return stage_among(objects(workdir))
     return next((s for s in STAGES if (workdir / s).is_dir() and not (workdir / s / "summary.json").exists()), "")
 
 
@@ -85,6 +102,11 @@ def first_steps(log: str) -> dict[str, int]:
     for stage, step in _BAR.findall(log):
         found.setdefault(stage, int(step))
     return found
+
+
+def has_reached(stage: str, log: str) -> bool:
+    """Whether a life that wrote this is, or was, at work in a stage or a later one."""
+    return any(_AT_WORK[one].search(log) for one in STAGES[STAGES.index(stage) :])
 
 
 def faults(saved: dict[str, int], log: str) -> list[str]:
@@ -109,13 +131,14 @@ def saving(workdir: Path, since: float) -> str:
 
 def _saving_in_bucket(workdir: Path, since: float) -> str:
     """As of `saving`: a step of which objects were written in this life, but not yet the mark."""
-    stage = stage_of(workdir)
-    found = gcs.register().find(str(workdir / stage / "checkpoints"), detail=True) if stage in TRAINED else {}
-    written, marked = {}, set()
-    for name, about in found.items():
-        step, _, rest = name.partition("/checkpoints/")[2].partition("/")
-        written[step] = max(written.get(step, 0.0), about["mtime"].timestamp())
-        marked |= {step} if rest == steps.COMMITTED else set()
+    found = objects(workdir)
+    stage, written, marked = stage_among(found), {}, set()
+    for name, when in found.items():
+        owner, _, rest = name.partition("/checkpoints/")
+        if owner == stage and stage in TRAINED and rest:
+            step, _, rest = rest.partition("/")
+            written[step] = max(written.get(step, 0.0), when)
+            marked |= {step} if rest == steps.COMMITTED else set()
     torn = [step for step, when in written.items() if when > since and step not in marked]
     return f"the save of step {torn[0]} of {stage}" if torn else ""
 
@@ -205,7 +228,7 @@ class Pod:
         """
         while set(self.pids) <= set(self._there()):
             yield
-            time.sleep(POLL)
+            time.sleep(POLL_IN_BUCKET if paths.is_remote(self.workdir) else POLL)
         raise InputError(f"the run ended before it was killed; use fewer kills or a longer run, or see {self.log}")
 
     def live(self, seconds: float) -> None:
@@ -213,6 +236,12 @@ class Pod:
         until = time.time() + seconds
         for _ in self.looks():
             if time.time() >= until:
+                return
+
+    def reach(self, stage: str) -> None:
+        """Lets it live until it is at work in a stage or a later one."""
+        for _ in self.looks():
+            if has_reached(stage, self.written()):
                 return
 
     def wait_for(self, aim: Aim, rng: random.Random) -> str:
@@ -252,11 +281,18 @@ class Pod:
 
 
 def run_killed(
-    directory: pathlib.Path, overrides: Sequence[str], meshes: Sequence[Mesh], kills: int, life: float, seed: int
+    directory: pathlib.Path,
+    overrides: Sequence[str],
+    meshes: Sequence[Mesh],
+    kills: int,
+    life: float,
+    seed: int,
+    stages: Sequence[str] = (),
 ) -> tuple[list[str], list[str]]:
     """Runs training in a directory, killing it `kills` times; whom, when and during what is drawn from `seed`.
 
-    A life lasts up to twice `life` seconds, and then to the next moment of the kind that is aimed at.
+    A life lasts up to twice `life` seconds, and then to the next moment of the kind that is aimed at. Where `stages` are given,
+    the kills are dealt to them in order, and the seconds count from when a life is at work in its stage.
 
     Returns:
       (a line for every life: where it began and how it ended, faults found: see `faults`).
@@ -272,8 +308,10 @@ def run_killed(
         print(f"{len(lines)}. {lines[-1]}", flush=True)
 
     with Pod(directory, overrides, meshes) as pod:
-        for _ in range(kills):
+        for number in range(kills):
             pod.begin()
+            if stages:
+                pod.reach(stages[number * len(stages) // kills])
             pod.live(rng.uniform(0, 2 * life))
             note(pod, kill_somewhere(pod, rng))
         pod.begin()

@@ -4,14 +4,13 @@ from spct_jax import config as config_lib
 
 
 def get_config() -> config_lib.Config:
-    """A few minutes on two cores. The cold start is too short for RFT and a meta RM, which need verdicts that are right."""
+    """Minutes on two cores. RFT and the meta RM need verdicts that are right: set `init_checkpoint` to a cold start."""
     config = config_lib.tiny()
-    config.stages = ("sft", "rejection", "rl", "evaluate")
     config.data.toy = config_lib.ToyConfig(train=48, development=16, test=24, demonstrations=64, general=16)
-    for stage, steps in (("sft", 160), ("rl", 48)):
-        getattr(config, stage).steps, getattr(config, stage).batch_size = steps, 8
-    config.rejection.problems, config.rejection.batch_size = 24, 16
-    config.evaluation.problems, config.evaluation.slots, config.evaluation.k = 16, 32, (1, 4)
+    for stage in ("sft", "rft", "rl", "meta_rm"):
+        getattr(config, stage).steps, getattr(config, stage).batch_size = 10, 8
+    config.rejection.problems, config.rejection.batch_size = 32, 8
+    config.evaluation.problems, config.evaluation.slots, config.evaluation.k = 24, 32, (1, 4)
     config.evaluation.buckets = config.evaluation.compare_temperatures = ()
     config.checkpoint.every_steps = 2
     return config

@@ -23,6 +23,21 @@ def test_a_life_goes_on_where_its_first_bars_begin(kills):
     assert kills.first_steps(LOG) == {"sft": 4, "rl": 0}
 
 
+def test_a_life_has_reached_a_stage_once_it_is_at_work_in_it_or_a_later_one(kills):
+    assert [stage for stage in kills.STAGES if kills.has_reached(stage, LOG)] == list(kills.STAGES)
+    begun = LOG.partition("rl: ")[0]
+    assert [stage for stage in kills.STAGES if kills.has_reached(stage, begun)] == ["sft"]
+    drawn = "\rrejection draws:  50%|#####     | 1/2"
+    assert [stage for stage in kills.STAGES if kills.has_reached(stage, drawn)] == ["sft", "rejection"]
+    assert not kills.has_reached("meta_rm", "meta_rm draws:  50%|#####     | 1/2")
+
+
+def test_the_stage_of_a_run_in_a_bucket_is_told_by_names(kills):
+    names = ["config.json", "sft/summary.json", "sft/checkpoints/2/a", "rejection/hinted_000000.jsonl"]
+    assert kills.stage_among(names) == "rejection"
+    assert kills.stage_among(names[:3]) == kills.stage_among(["config.json"]) == ""
+
+
 def test_a_lost_or_damaged_checkpoint_is_a_fault(kills):
     assert kills.faults({"sft": 4, "rl": 0}, LOG) == []
     assert kills.faults({"sft": 6, "rl": 0}, LOG) == ["sft went back to 4, though 6 was saved"]
