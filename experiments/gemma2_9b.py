@@ -4,6 +4,7 @@ What: all stages from a pretrained checkpoint; prompt 4,096, completion 1,024, g
 Hardware: one slice v6e:4x4 (16 chips, 4 hosts; GKE ct6e-standard-4t; TPU VM v6e-16).
 Plan: at most 19.89 of 31.25 GiB per chip, 18.16 in the GRPO update; a step of RL takes at least 64.1 s,
 the paper's schedule at least 833 chip-hours.
+Times counted before docs/plan.md's correction of bytes moved: memory binds here, so they are too high.
 
     python -m spct_jax.plan --config=experiments/gemma2_9b.py --topology=v6e:4x4
     python -m spct_jax.train --config=experiments/gemma2_9b.py --workdir=DIR --config.init_checkpoint=CHECKPOINT

@@ -79,6 +79,7 @@ class Module:
 
     def _add(self, total: Cost, computation: str, instruction: Instruction, fused: bool) -> None:
         opcode = instruction.opcode
+        begun = opcode.removesuffix("-start")
         if opcode == "while":
             total.add(self._cost(instruction.called("body")), self.trips(computation, instruction) or self._steps)
         elif opcode == "conditional":
@@ -86,19 +87,19 @@ class Module:
             names = re.findall(r"%?([\w.\-]+)", branches[1]) if branches else []
             names += [c for c in map(instruction.called, ("true_computation", "false_computation")) if c]
             total.add(max((self._cost(name) for name in names), key=lambda c: (c.flops, c.bytes), default=Cost()))
-        elif opcode == "call" or opcode.endswith("-start") and instruction.called("calls"):
+        elif begun == "call" or (begun != opcode and instruction.called("calls")):
             total.add(self._cost(instruction.called("to_apply") or instruction.called("calls")))
         elif opcode == "fusion":
             total.add(self._cost(instruction.called("calls"), fused=True))
             total.bytes += 0 if fused else self._fusion_bytes(computation, instruction)
-        elif opcode.removesuffix("-start") in COLLECTIVES:
+        elif begun in COLLECTIVES:
             self._add_collective(total, computation, instruction, fused)
         else:
             if opcode in ("dot", "convolution"):
                 operands = [self._shapes(computation, name)[0] for name in instruction.operands[:2]]
                 total.flops += (_dot_flops if opcode == "dot" else _convolution_flops)(instruction, *operands)
-            kernel = opcode == "custom-call" and "tpu_custom_call" in instruction.text
-            if not fused and (kernel or opcode not in _NO_TRAFFIC) and not opcode.endswith("-done"):
+            kernel = begun == "custom-call" and "tpu_custom_call" in instruction.text
+            if not fused and (kernel or begun not in _NO_TRAFFIC) and not begun.endswith(("-update", "-done")):
                 total.bytes += self._plain_bytes(computation, instruction)
 
     def _shapes(self, computation: str, name: str) -> tuple[Shape, ...]:
@@ -182,13 +183,17 @@ class Module:
         total.add(Cost(bytes=moved, collectives={kind: (1.0, float(size))}))
 
     def _plain_bytes(self, computation: str, instruction: Instruction) -> float:
-        given = [s for name in instruction.operands for s in self._shapes(computation, name)]
-        made = instruction.shapes[:1] if instruction.opcode.endswith("-start") else instruction.shapes
-        if instruction.opcode in _SLICES:
-            given = list(made)
-        elif instruction.opcode in _UPDATES:
-            given = made = self._shapes(computation, instruction.operands[_UPDATES[instruction.opcode]])
-        return sum(s.bytes for s in (*given, *made) if s.in_hbm)
+        """Bytes that an operation reads and writes; of the start of an asynchronous one, those of all of it."""
+        opcode = instruction.opcode.removesuffix("-start")
+        operands = [self._shapes(computation, name) for name in instruction.operands]
+        made = _results(instruction, sum(map(len, operands)))
+        if opcode in _SLICES:
+            # Of what is sliced, as much is read as is made of it.
+            return sum(s.bytes * (operands[0][0].in_hbm + s.in_hbm) for s in made)
+        if opcode in _UPDATES:
+            (part,) = operands[_UPDATES[opcode]]
+            return part.bytes * (part.in_hbm + operands[0][0].in_hbm)
+        return sum(s.bytes for shapes in (*operands, made) for s in shapes if s.in_hbm)
 
     def _fusion_bytes(self, computation: str, fusion: Instruction) -> float:
         """Bytes of operands and results; of arrays that are only sliced or updated in place, only the parts concerned.
@@ -254,6 +259,19 @@ class Module:
                 for operand in dict.fromkeys(instruction.operands):
                     found.setdefault(operand, []).append(instruction)
         return users
+
+
+def _results(instruction: Instruction, operands: int) -> tuple[Shape, ...]:
+    """What an operation makes, if its operands are so many arrays.
+
+    The start of an asynchronous one names its operands first, then its results, then scalars that it is tracked by. But a copy
+    names its result first, and a sum nothing else.
+    """
+    opcode, shapes = instruction.opcode, instruction.shapes
+    if opcode == "copy-start":
+        return shapes[:1]
+    names_operands = opcode == "send" or (opcode.endswith("-start") and opcode != "all-reduce-start")
+    return tuple(s for s in shapes[operands:] if s.dims) if names_operands else shapes
 
 
 def _group_size(text: str) -> int:

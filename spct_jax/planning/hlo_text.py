@@ -18,7 +18,7 @@ _BYTES = {
     "s64": 8,
     "u64": 8,
 }
-_BYTES |= {"f64": 8, "s4": 1, "u4": 1, "f8e4m3fn": 1, "f8e5m2": 1}
+_BYTES |= {"f64": 8, "s4": 1, "u4": 1, "f8e4m3fn": 1, "f8e5m2": 1, "token": 0}
 
 
 @dataclasses.dataclass(frozen=True)
