@@ -1,22 +1,24 @@
 r"""How many slots of an update hold no token, with one shape and with length buckets, on files of preferences.
 
-What: reads each source, makes the prompts of the default template (each comparison in a random order of its responses), chooses
-buckets as a stage does (`training.bucket_choice`) and puts the batches of some steps into micro-batches as training does
-(`training.buckets.arrange`), for the batches of the paper's settings on Gemma-2 2B. For each stage it prints the padding, and
-padded over real slots, at one shape (`data.max_prompt` and `data.max_completion` of those settings), at one that is no larger
-than the lengths need, and in buckets, and which buckets these are. Those of RL are chosen from a first step, and tried on
-completions that are `--longer` times as long, too.
+What: reads each source, makes the prompts of the default template (each comparison in a random order of its responses) and what
+the baselines read, chooses buckets as a stage does (`training.bucket_choice`) and puts the batches of some steps into
+micro-batches as training does (`training.buckets.arrange`), for the batches of the paper's settings on Gemma-2 2B. For each
+stage it prints the padding, and padded over real slots, at one shape (`data.max_prompt` and `data.max_completion` of those
+settings; of the baselines the longest that there are), at one that is no larger than the lengths need, and in buckets, and how
+many these are. Those of RL are chosen from a first step, and tried on completions that are `--longer` times as long, too.
+`--fewer` divides the numbers of micro-batches. With `--time` an update of a small model is timed as well, see `time_ratio`.
 Hardware: one CPU core, no accelerator.
-Time: a minute per source, most of it for a tokenizer, unless one is named.
-Expected result: in buckets at most 15 % in every stage.
-Data: no public set has verdicts in this form, so their lengths are drawn: log-normal, with a median and a spread that can be
-set, from 60 to 1,024 tokens. `--rollouts` takes them from a run instead (its `rl/rollouts/*.jsonl`).
+Time: some seconds per source, and with `--time` some minutes more.
+Expected result: in buckets at most 15 % in every stage of pairs.
+Data: no public set has verdicts in this form, so the lengths of verdicts and critiques are drawn: log-normal, with a median and
+a spread that can be set, from 60 to 1,024 tokens. `--rollouts` takes them from a run instead (its `rl/rollouts/*.jsonl`).
 
     python experiments/studies/padding.py --source='hh_rlhf:hh-rlhf/harmless-base/*.jsonl.gz' --source=pandalm:testset-v1.json
 """
 
 import glob
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import tqdm
@@ -32,7 +34,8 @@ from spct_jax.errors import InputError
 from spct_jax.grm.prompts import Prompter
 from spct_jax.models import sizes
 from spct_jax.reporting import markdown
-from spct_jax.training import bucket_choice, buckets, grpo
+from spct_jax.reward_models import bradley_terry, cloud
+from spct_jax.training import bucket_choice, buckets, grpo, preference
 from spct_jax.training.buckets import Bucket
 
 FLAGS = flags.FlagValues()
@@ -44,24 +47,41 @@ ROLLOUTS = flags.DEFINE_string("rollouts", "", "Files of rollouts whose completi
 MEDIAN = flags.DEFINE_integer("median", 230, "Median length of a completion, in tokens.", 1, flag_values=FLAGS)
 SPREAD = flags.DEFINE_float("spread", 0.5, "Standard deviation of the logarithm of lengths.", 0.0, 2.0, flag_values=FLAGS)
 LONGER = flags.DEFINE_float("longer", 1.3, "How many times longer completions of RL become.", 0.1, 10.0, flag_values=FLAGS)
-BUCKETS = flags.DEFINE_integer("buckets", 8, "Most shapes, the largest among them.", 2, 64, flag_values=FLAGS)
+BUCKETS = flags.DEFINE_integer("buckets", 24, "Most shapes, the largest among them.", 2, 64, flag_values=FLAGS)
+FEWER = flags.DEFINE_integer("fewer", 1, "Divides the numbers of micro-batches.", 1, 1024, flag_values=FLAGS)
 STAGES = {
     "sft, rows of one": (1, 256, 16),
     "sft, rows of two": (2, 128, 16),
     "rft, rows of one": (1, 1024, 64),
     "rl": (4, 128, 8),
     "meta_rm": (3, 176, 11),
+    "btrm": (2, 512, 32),
+    "pairrm": (1, 512, 32),
+    "cloud": (1, 512, 32),
 }
 """Completions of a prompt, rows of a step and its micro-batches."""
 STEPS = 20
+
+
+class Read(NamedTuple):
+    """Tokens of what is read of N comparisons of two responses."""
+
+    prompts: np.ndarray
+    """[N]: the prompt of the default template."""
+    conversations: np.ndarray
+    """[N]: the conversation alone, as Bradley-Terry and PairRM read it."""
+    responses: np.ndarray
+    """[N 2]: each response as an answer."""
+    singles: np.ndarray
+    """[N 2]: the prompt for each response by itself, as CLoud reads it."""
 
 
 def padding(prompts: np.ndarray, completions: np.ndarray, table: Sequence[Bucket], shape: tuple[int, int, int]) -> float:
     """The share of the slots of some steps that hold no token.
 
     Args:
-      prompts: [N], tokens of each prompt.
-      completions: [N], tokens of its completions together.
+      prompts: [N *each], tokens of each prompt.
+      completions: [N *each], tokens of its completions together.
       table: of buckets.
       shape: as in `STAGES`.
     """
@@ -69,19 +89,29 @@ def padding(prompts: np.ndarray, completions: np.ndarray, table: Sequence[Bucket
     for step in range(1, STEPS + 1):
         drawn = draws.order(0, "padding", len(prompts), step, rows)
         _, chosen = buckets.arrange(prompts[drawn], completions[drawn], table, G, micro_batches)
-        computed += rows // micro_batches * sum(buckets.slots(bucket, G) for bucket in chosen)
+        computed += prompts[0].size * rows // micro_batches * sum(buckets.slots(bucket, G) for bucket in chosen)
         tokens += (prompts[drawn] - 1).sum() + completions[drawn].sum()
     return 1 - tokens / computed
 
 
-def prompt_lengths(source: str, rng: np.random.Generator) -> np.ndarray:
-    """Tokens of the prompt of each comparison of a source."""
+def read(source: str, rng: np.random.Generator) -> Read:
+    """What is read of each comparison of a source; those that have not two responses are left out."""
     comparisons, report = read_comparisons(source, on_bad="skip", need_best=True)
+    comparisons = [c for c in comparisons if c.n == 2]
     print(f"{source}: {len(comparisons):,} comparisons of {report.read:,} rows")
     texts = [text for c in comparisons for text in (*(turn.content for turn in c.conversation), *c.responses)]
     tokenizer = Tokenizer.load(TOKENIZER.value) if TOKENIZER.value else train_tokenizer(texts, vocab_size=8000)
     prompter = Prompter(config_lib.PromptConfig("default", "single", "meta", "judge"), tokenizer)
-    return np.array([len(prompter.encode(c, rng.permutation(c.n))) for c in tqdm.tqdm(comparisons, "prompts", leave=False)])
+    rows = [
+        (
+            len(prompter.encode(c, rng.permutation(2))),
+            len(bradley_terry.encode_conversation(tokenizer, c)),
+            [*map(len, bradley_terry.encode_responses(tokenizer, c))],
+            [len(prompter.encode(single, (0,))) for single in cloud.responses_apart(c)],
+        )
+        for c in tqdm.tqdm(comparisons, "prompts", leave=False)
+    ]
+    return Read(*map(np.array, zip(*rows, strict=True)))
 
 
 def completion_lengths(rows: int, group_size: int, rng: np.random.Generator) -> np.ndarray:
@@ -98,24 +128,38 @@ def completion_lengths(rows: int, group_size: int, rng: np.random.Generator) -> 
     return np.array(groups)[rng.integers(0, len(groups), rows)]
 
 
-def stage_rows(name: str, prompts: np.ndarray, rng: np.random.Generator) -> list[list[str]]:
-    """The lines of the table that are about a stage."""
-    G, rows, micro_batches = shape = STAGES[name]
+def lengths_of(name: str, found: Read, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, Bucket]:
+    """(tokens of the prompts of a stage's rows, of their completions together, its limits)."""
+    if name in ("btrm", "pairrm"):
+        completions = found.responses.sum(1)
+        longest = found.responses.max() if name == "btrm" else completions.max()
+        return found.conversations, completions, tuple(map(preference.round_up, (found.conversations.max(), longest)))
     data = config_lib.paper(sizes.get("gemma2_2b")).data
-    limits = data.max_prompt, data.max_completion
-    completions = completion_lengths(len(prompts), G, rng)
-    together, count = completions.sum(1), min(BUCKETS.value, micro_batches)
+    G = STAGES[name][0]
+    if name == "cloud":  # a critique of each of two responses; its limit is the longest of all
+        critiques = completion_lengths(len(found.singles), 2, rng)
+        return found.singles, critiques, (preference.round_up(found.singles.max()), data.max_completion)
+    completions = completion_lengths(len(found.prompts), G, rng).sum(1)
+    return found.prompts, completions, (data.max_prompt, data.max_completion)
+
+
+def stage_rows(name: str, found: Read, rng: np.random.Generator) -> list[list[str]]:
+    """The lines of the table that are about a stage."""
+    G, rows, most = STAGES[name]
+    micro_batches = next(fewer for fewer in range(max(most // FEWER.value, 1), 0, -1) if rows % fewer == 0)
+    shape = G, rows, micro_batches
+    prompts, completions, limits = lengths_of(name, found, rng)
+    count = min(BUCKETS.value, micro_batches + 1)
     seen = draws.order(0, "padding", len(prompts), 0, rows if name == "rl" else max(rows, bucket_choice.ROWS))
     growth = grpo.GROWTH if name == "rl" else 1.0
-    table = bucket_choice.choose(prompts[seen], together[seen], G, count, limits, (rows, micro_batches), growth)
-    tables = ((limits,), ((int(prompts.max()), int(completions.max())),), table)
-    shares = [padding(prompts, together, chosen, shape) for chosen in tables]
+    table = bucket_choice.choose(prompts[seen], completions[seen], G, count, limits, (rows, micro_batches), growth)
+    longest = int(prompts.max()), int(-(-completions.max() // G))
+    shares = [padding(prompts, completions, chosen, shape) for chosen in ((limits,), (longest,), table)]
     cells = [f"{share:.1%} ({1 / (1 - share):.2f})" for share in shares]
     batch = f"{rows} in {micro_batches}"
-    named = f"{table[0][0]} + {G} x " + ", ".join(str(completion) for _, completion in table[:-1])
-    lines = [[name, batch, *cells, named]]
+    lines = [[name, batch, *cells, f"{len(table)}, trunks of {table[0][0]}"]]
     if name == "rl":
-        longer = np.minimum(completions * LONGER.value, limits[1]).astype(int).sum(1)
+        longer = np.minimum(completions * LONGER.value, G * limits[1]).astype(int)
         share = padding(prompts, longer, table, shape)
         lines.append([f"rl, {LONGER.value} times as long", batch, "", "", f"{share:.1%} ({1 / (1 - share):.2f})", "the same"])
     return lines
@@ -125,10 +169,13 @@ def main(_) -> None:
     """Prints a table per source."""
     for source in SOURCE.value:
         rng = np.random.default_rng(0)
-        prompts = prompt_lengths(source, rng)
-        print(f"prompts: {prompts.min()} to {prompts.max()} tokens, {prompts.mean():.0f} in the mean")
-        header = ["stage", "rows in micro-batches", "at the limits", "at the longest", "in buckets", "buckets but the limits"]
-        print(markdown.table(header, [line for name in STAGES for line in stage_rows(name, prompts, rng)]))
+        found = read(source, rng)
+        of = found.prompts
+        print(f"prompts: {of.min()} to {of.max()} tokens, {of.mean():.0f} in the mean")
+        of = found.conversations + found.responses.sum(1)
+        print(f"conversations with both responses: {of.min()} to {of.max()}, {of.mean():.0f} in the mean")
+        header = ["stage", "rows in micro-batches", "at the limits", "at the longest", "in buckets", "buckets"]
+        print(markdown.table(header, [line for name in STAGES for line in stage_rows(name, found, rng)]))
 
 
 if __name__ == "__main__":

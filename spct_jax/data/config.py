@@ -51,10 +51,10 @@ class DataConfig:
     """Smaller shapes for updates, (longest prompt, longest completion) each, in ascending order: a micro-batch is computed at
     the one with the fewest slots that holds its rows, else at `max_prompt` and `max_completion`. The completions of a group
     lie one behind the other, so their mean length counts. Empty: each stage chooses its own from its data."""
-    num_buckets: int = bounded(8, 1, 64)
-    """Most shapes that a stage chooses, the largest among them; 1: one shape for all. Beside the largest there are
-    not more than a step has micro-batches (`accumulate`), all rows of which have one shape. The toy world, without `train`, has
-    one shape."""
+    num_buckets: int = bounded(24, 1, 64)
+    """Most shapes that a stage chooses, the largest among them; 1: one shape for all. It has eight, or as many more as it takes
+    until an eighth of the slots is empty. Beside the largest there are not more than a step has micro-batches (`accumulate`),
+    all rows of which have one shape. The toy world, without `train`, has one shape."""
     split: tuple[float, ...] = bounded((), 0, 1, length=(0, 3))
     """Fractions of the prompts of `train` that are for training, development and test, by a hash of the prompt: none is in two
     splits. Empty: all are for training. A split that gets 0 may have a source of its own."""

@@ -5,9 +5,10 @@ They follow from the configuration and the data, and are kept with the stage, so
 
 import itertools
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Float, Int
 
 from spct_jax import distributed, files
 from spct_jax.data.config import DataConfig
@@ -15,8 +16,12 @@ from spct_jax.rounding import ceil_div
 from spct_jax.training.buckets import Bucket, slots
 from spct_jax.training.context import Run
 
-ROWS = 1024
+ROWS = 2048
 """Rows whose lengths buckets are chosen from."""
+USUAL = 8
+"""Buckets of a stage; more only where these leave more than `PADDING` empty, since each of them takes time to compile."""
+PADDING = 1 / 8
+"""Share of the slots of the rows seen that may be empty."""
 BATCHES = 64
 """Batches that are made of these rows, at random, to see how long the longest row of each micro-batch is."""
 TRUNKS = (0.0, 0.05, 0.1, 0.25, 0.5, 1.0)
@@ -32,7 +37,7 @@ def buckets_of(
     stage: str,
     group_size: int,
     batch: tuple[int, int],
-    lengths: Callable[[int], Iterable[tuple[int, int]]],
+    lengths: Callable[[int], Iterable[tuple[Any, Any]]],
     *,
     limits: Bucket | None = None,
     growth: float = 1.0,
@@ -44,7 +49,8 @@ def buckets_of(
       stage: its name.
       group_size: G.
       batch: rows of a step and its micro-batches. All rows of one have one shape: there is one bucket more at most, the limits.
-      lengths: gives those of the rows of a step: tokens of the prompt, and of its completions together.
+      lengths: gives those of the rows of a step: tokens of the prompt, and of its completions together; if a row is several
+        groups, two lists.
       limits: longest prompt and completion of all; None for those of the config.
       growth: see `choose`.
     """
@@ -58,7 +64,7 @@ def buckets_of(
     path = run.workdir / stage / f"buckets_of_{group_size}.json"
     if not distributed.agree(path.exists()):
         rows = itertools.islice(itertools.chain.from_iterable(map(lengths, itertools.count())), max(ROWS, batch[0]))
-        prompts, completions = np.transpose([*rows])
+        prompts, completions = np.moveaxis(np.array([*rows]), 1, 0)
         files.make_directory(path.parent)
         files.write_json(path, {"buckets": choose(prompts, completions, group_size, count, limits, batch, growth)})
         distributed.barrier(f"buckets of {stage}, {group_size}")
@@ -73,8 +79,8 @@ def named(data: DataConfig, limits: Bucket | None = None) -> tuple[Bucket, ...]:
 
 
 def choose(
-    prompts: Int[np.ndarray, " N"],
-    completions: Int[np.ndarray, " N"],
+    prompts: Int[np.ndarray, "N ..."],
+    completions: Int[np.ndarray, "N ..."],
     group_size: int,
     count: int,
     limits: Bucket,
@@ -83,8 +89,10 @@ def choose(
 ) -> tuple[Bucket, ...]:
     """At most `count` buckets, ascending in slots, `limits` the last; the others have one prompt length and few empty slots.
 
+    There are `USUAL` ones, or as many more as it takes until no more than `PADDING` of the slots is empty.
+
     Args:
-      prompts: tokens of the prompt of each row seen.
+      prompts: tokens of the prompt of each row seen, or of each of the groups that are a row.
       completions: tokens of its completions together.
       group_size: G.
       count: how many; at least 2.
@@ -92,22 +100,41 @@ def choose(
       batch: rows of a step and its micro-batches.
       growth: completions may become so many times longer; room is made for all factors from 1 to this.
     """
-    (rows, micro_batches), unit = batch, max(MULTIPLE // group_size, 1)
-    drawn = np.random.default_rng(0).integers(0, len(prompts), (BATCHES, rows))
-    longer = np.minimum(completions[drawn] * np.linspace(1, growth, BATCHES)[:, None], group_size * limits[1])
-    found = []
+    drawn = np.random.default_rng(0).integers(0, len(prompts), (BATCHES, batch[0]))
+    prompts, completions = (of.reshape(len(of), -1)[drawn] for of in (prompts, completions))
+    factors = np.linspace(1, growth, BATCHES)[:, None, None]
+    longer = np.minimum(completions * factors, group_size * limits[1])
+    tokens, most = (prompts - 1 + longer).mean() * batch[0], slots(limits, group_size)
+    for number in range(min(count, USUAL), count + 1):
+        chosen, computed = _of_one_trunk(prompts, longer, group_size, number, limits, batch[1])
+        if 1 - tokens / computed <= PADDING:
+            break
+    return (*(bucket for bucket in chosen if slots(bucket, group_size) < most), limits)
+
+
+def _of_one_trunk(
+    prompts: Int[np.ndarray, "steps B each"],
+    completions: Float[np.ndarray, "steps B each"],
+    group_size: int,
+    count: int,
+    limits: Bucket,
+    micro_batches: int,
+) -> tuple[list[Bucket], float]:
+    """(`count` - 1 buckets of the trunk that takes the fewest slots, ascending; slots of a step in them, one group a row)."""
+    steps, rows, _ = prompts.shape
+    found, unit = [], max(MULTIPLE // group_size, 1)
     for trunk in np.unique(np.quantile(prompts, TRUNKS, method="higher")):
         trunk = min(ceil_div(int(trunk), MULTIPLE) * MULTIPLE, limits[0])
-        behind = np.sort((prompts[drawn] - trunk).clip(0) + longer, axis=1)
-        longest = behind.reshape(BATCHES, micro_batches, -1)[..., -1].ravel()
+        behind = np.sort(((prompts - trunk).clip(0) + completions).max(-1), axis=1)
+        longest = behind.reshape(steps, micro_batches, -1)[..., -1].ravel()
         needed = np.ceil(longest / (group_size * unit)).astype(int) * unit
         levels, cost = partition(needed, max(count - 2, 1))
         if count > 2:
             levels.append(ceil_div(int(levels[-1] * SPARE), unit) * unit)
-        found.append((len(needed) * trunk + group_size * cost, [(trunk, level) for level in levels]))
-    _, chosen = min(found)
-    most = slots(limits, group_size)
-    return (*(bucket for bucket in chosen if slots(bucket, group_size) < most), limits)
+        computed = rows * (trunk - 1 + group_size * cost / len(needed))
+        found.append((computed, [(trunk, level) for level in levels]))
+    computed, chosen = min(found)
+    return chosen, computed
 
 
 def partition(numbers: Int[np.ndarray, " N"], count: int) -> tuple[list[int], int]:

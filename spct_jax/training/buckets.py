@@ -49,8 +49,8 @@ def padding(groups: Groups) -> Mean:
 
 
 def arrange(
-    prompts: Int[np.ndarray, " B"],
-    completions: Int[np.ndarray, " B"],
+    prompts: Int[np.ndarray, "B ..."],
+    completions: Int[np.ndarray, "B ..."],
     buckets: Sequence[Bucket],
     group_size: int,
     micro_batches: int,
@@ -61,8 +61,8 @@ def arrange(
     it up. If too few are left that fit, the micro-batch takes the next larger bucket.
 
     Args:
-      prompts: tokens of each row's prompt.
-      completions: tokens of each row's G completions together.
+      prompts: tokens of each row's prompt, or of each of the groups that are a row, all of which a bucket must hold.
+      completions: tokens of its G completions together.
       buckets: of which one holds every row.
       group_size: G.
       micro_batches: how many equal ones; divides B.
@@ -73,6 +73,7 @@ def arrange(
     """
     ordered = _by_slots(buckets, group_size)
     fits = np.array([holds(bucket, group_size, prompts, completions) for bucket in ordered])
+    fits = fits.reshape(*fits.shape[:2], -1).all(-1)
     own = fits.argmax(0)
     left, rows = np.argsort(-own, kind="stable"), len(prompts) // micro_batches
     parts, chosen = [], []

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Callable, Iterable, Sequence, Sized
+from typing import Any
 
 import numpy as np
 from jaxtyping import Int, Int32
@@ -93,7 +94,7 @@ def pack(
 def arranged(
     layout: Layout,
     rows: int,
-    lengths_of: Callable[[int], tuple[int, int]],
+    lengths_of: Callable[[int], tuple[Any, Any]],
     group_size: int,
     micro_batches: int,
     table: Sequence[Bucket],
@@ -102,10 +103,11 @@ def arranged(
     """`buckets.arrange` of so many rows, each process finding lengths of its own only; without buckets they stay in order."""
     if not table:
         return np.arange(rows), [limits] * micro_batches
-    found = np.zeros((2, rows), int)
+    found: dict[int, tuple[Any, Any]] = {}
     for part in distributed.gather({i: lengths_of(i) for i in layout.local_rows(rows)}):
-        found[:, list(part)] = np.transpose(list(part.values()))
-    return buckets.arrange(found[0], found[1], table, group_size, micro_batches)
+        found |= part
+    prompts, completions = (np.array([found[i][k] for i in range(rows)]) for k in (0, 1))
+    return buckets.arrange(prompts, completions, table, group_size, micro_batches)
 
 
 def lengths(prompt: Sized, completions: Iterable[Sized]) -> tuple[int, int]:

@@ -152,6 +152,8 @@ class Made:
     number: int
     comparison: Comparison
     make: Callable[[int, Comparison], tuple[list[Example], Sequence[float]]]
+    groups: int = 1
+    """How many it has room for."""
 
     @functools.cached_property
     def made(self) -> tuple[list, Sequence[float]]:
@@ -159,10 +161,11 @@ class Made:
         return self.make(self.number, self.comparison)
 
     @property
-    def lengths(self) -> tuple[int, int]:
-        """Tokens of the longest prompt, and of all completions of a prompt, where they are the most."""
-        prompts, completions = zip(*(packing.lengths(*example) for example in self.made[0]), strict=True)
-        return max(prompts), max(completions)
+    def lengths(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Tokens of the prompt of each group, and of its completions together; of a group that it has not, 1 and 0."""
+        found = [packing.lengths(*example) for example in self.made[0]]
+        prompts, completions = zip(*found, *[(1, 0)] * (self.groups - len(found)), strict=True)
+        return prompts, completions
 
 
 def train(
@@ -190,7 +193,8 @@ def train(
 
     def made_at(step):
         chosen = numbers[draws.order(run.config.seed, stage, len(numbers), step, config.batch_size, shares)].tolist()
-        return [Made(number, run.dataset.train[number], functools.partial(make, step=step)) for number in chosen]
+        made = functools.partial(make, step=step)
+        return [Made(number, run.dataset.train[number], made, max(shape.rows_each, 1)) for number in chosen]
 
     batch = config.batch_size, config.accumulate
     table = bucket_choice.buckets_of(

@@ -49,6 +49,39 @@ def test_little_padding_on_other_rows_than_were_seen(group_size, batch, growth, 
     assert 1 - tokens / computed < 0.15
 
 
+def conversations(rows):
+    """Conversations of hh-rlhf's kind with two responses: 60 to 1,000 tokens in all, 230 in the mean."""
+    return 12 + np.exp(RNG.normal(4.6, 0.8, rows)).astype(int), np.exp(RNG.normal(4.2, 0.7, (rows, 2))).astype(int).sum(1)
+
+
+def test_where_lengths_differ_much_there_are_more_buckets_but_no_more_than_are_needed():
+    prompts, completions, batch = *conversations(2048), (512, 32)
+    few, enough, all_of_them = (
+        bucket_choice.choose(prompts, completions, 2, count, (2048, 1024), batch) for count in (8, 24, 33)
+    )
+    assert len(few) == 8 and 8 < len(enough) <= 24 and enough == all_of_them
+
+    def padding(table):
+        tokens, computed = 0, 0
+        for _ in range(20):
+            prompts, completions = conversations(512)
+            _, chosen = buckets.arrange(prompts, completions, table, 2, 32)
+            computed += 16 * sum(buckets.slots(bucket, 2) for bucket in chosen)
+            tokens += (prompts - 1 + completions).sum()
+        return 1 - tokens / computed
+
+    assert padding(enough) < 0.15 < padding(few)
+
+
+def test_a_bucket_holds_all_groups_of_a_row():
+    """Behind a trunk of 8, the groups of the first row need 16 and 14 slots, 8 for each completion; those of the second 30."""
+    prompts, completions = np.array([[9, 20], [5, 1]]), np.array([[15, 2], [30, 0]])
+    table = bucket_choice.choose(prompts, completions, 2, 4, (64, 64), (2, 2))
+    assert table == ((8, 8), (8, 16), (8, 20), (64, 64))
+    order, chosen = buckets.arrange(prompts, completions, table, 2, 2)
+    assert order.tolist() == [1, 0] and chosen == [(8, 16), (8, 8)]
+
+
 def test_two_buckets_are_one_for_what_was_seen_and_the_limits():
     """A token of the long prompt lies with its completions, 17 slots of the 32 that the others need."""
     table = bucket_choice.choose(np.array([9, 5]), np.array([16, 30]), 2, 2, (64, 64), (4, 2))
@@ -68,8 +101,8 @@ def test_buckets_of_a_stage_are_kept(tmp_path):
         return [(20, 10)] * 600
 
     table = bucket_choice.buckets_of(run, "sft", 1, (4, 4), lengths)
-    assert asked == [0, 1] and table == ((24, 16), (24, 24), (100, 50))
-    assert bucket_choice.buckets_of(run, "sft", 1, (4, 4), lengths) == table and asked == [0, 1]
+    assert asked == [0, 1, 2, 3] and table == ((24, 16), (24, 24), (100, 50))
+    assert bucket_choice.buckets_of(run, "sft", 1, (4, 4), lengths) == table and asked == [0, 1, 2, 3]
 
 
 def test_a_single_micro_batch_is_not_computed_at_the_limits(tmp_path):
