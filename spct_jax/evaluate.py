@@ -223,7 +223,8 @@ def summary(figures: Mapping[str, Any]) -> str:
         rates = f"ties {percent(found['tie_rate'])}, malformed {percent(found['malformed_rate'])}"
         lines.append(f"{name}: {', '.join(cells)}; {rates}")
     lost = [f"{count:,} items could not be judged: {reason}" for reason, count in figures["unjudged"].items()]
-    return "\n".join([f"{figures['title']}, items: {figures['about']['items']}; in %", *lines, *lost])
+    lines += [*lost, *benchmark_report.nothing_read(figures)]
+    return "\n".join([f"{figures['title']}, items: {figures['about']['items']}; in %", *lines])
 
 
 def main(_) -> None:

@@ -211,6 +211,15 @@ def test_figures_of_a_file_made_by_hand(run, tmp_path):
     assert figures["measures"]["vote@1"]["unread"] == 1 and figures["position"] == {}
 
 
+@pytest.mark.parametrize("field", ["scores", "decision"])
+def test_votes_of_which_none_could_be_read_are_said(field, run, tmp_path, capsys):
+    lines = [{"id": id, field: [None, None], "best": 0, "subset": "Natural"} for id in "abc"]
+    (tmp_path / "s.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    run(tmp_path / "out", f"--scores={tmp_path}/s.jsonl", checkpoint=None, data=None)
+    said = "vote@2: none of 3 items has a vote that could be read; its figures are what each rule gives then."
+    assert said in capsys.readouterr().out and said in (tmp_path / "out" / "report.md").read_text()
+
+
 def test_items_that_cannot_be_shown_count_and_are_said(run, tmp_path, capsys):
     rows = [{"input": "q", "output_1": "good", "output_2": "bad", "label": 1}] * 2
     rows += [rows[0] | {"input": "TOO LONG"}, rows[0] | {"output_2": " "}]

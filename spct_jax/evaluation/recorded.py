@@ -51,11 +51,18 @@ class Vote(NamedTuple):
     """The meta reward model's reward."""
     truncated: bool | None = None
     """Whether the answer was cut at the limit of tokens; None where that was not recorded."""
+    lost_decision: bool = False
+    """Whether it is a decision that could not be read, which tells a judge that only decides from one that scores."""
 
     @property
     def valid(self) -> bool:
         """Whether it could be read."""
         return self.scores is not None or self.decision is not None
+
+    @property
+    def decides(self) -> bool:
+        """Whether it is of a judge that only chooses and gives no scores."""
+        return self.decision is not None or self.lost_decision
 
     def points(self, n: int) -> tuple[float, ...] | None:
         """What it adds to each response's total: its scores, or one point shared by what it chose; None if not valid."""
@@ -132,7 +139,7 @@ def to_json(recorded: Recorded, **more: Any) -> dict[str, Any]:
     """The line of a file that `read` reads back; `more` are further fields, such as `best` and `label`."""
     votes = recorded.votes
     line: dict[str, Any] = {"id": recorded.id}
-    decides = any(vote.decision is not None for vote in votes)
+    decides = any(vote.decides for vote in votes)
     line["decision" if decides else "scores"] = [
         vote.decision if decides else None if vote.scores is None else list(vote.scores) for vote in votes
     ]
@@ -198,6 +205,8 @@ def from_json(line: Mapping[str, Any]) -> Recorded:
     votes = tuple(_vote(*values) for values in zip(*columns.values(), strict=True))
     if any(vote.scores is not None for vote in votes) and any(vote.decision is not None for vote in votes):
         votes = tuple(vote._replace(decision=None) for vote in votes)
+    if "scores" not in given:
+        votes = tuple(vote._replace(lost_decision=not vote.valid) for vote in votes)
     if len({len(vote.scores) for vote in votes if vote.scores is not None}) > 1:
         raise InputError("rows of scores of different lengths")
     subset = line.get("subset") or ""

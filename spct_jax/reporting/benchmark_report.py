@@ -58,7 +58,16 @@ def _opening(figures: Mapping) -> list[Block]:
         )
         for reason, count in reasons.items()
     ]
-    return [Heading(figures["title"], 1), Facts(figures["about"]), *map(Paragraph, lost)]
+    return [Heading(figures["title"], 1), Facts(figures["about"]), *map(Paragraph, [*lost, *nothing_read(figures)])]
+
+
+def nothing_read(figures: Mapping[str, Any]) -> list[str]:
+    """A sentence for every way of judging whose figures are of no vote at all."""
+    return [
+        f"{name}: none of {found['items']:,} items has a vote that could be read; its figures are what each rule gives then."
+        for name, found in figures["measures"].items()
+        if found["unread"] == found["items"]
+    ]
 
 
 def _headline(figures: Mapping) -> list[Block]:

@@ -22,14 +22,17 @@ def test_scores_decisions_and_all_that_may_stand_beside_them(tmp_path):
         {"id": "both", "scores": [[1, 2]], "decision": [0]},
         {"id": "only decides", "scores": [], "decision": [0]},
         {"id": "only scores", "scores": [[1, 2]], "decision": []},
+        {"id": "no decision", "decision": [None, None]},
     )
-    a, b, both, decides, scores = recorded.read(path)
+    a, b, both, decides, scores, lost = recorded.read(path)
     assert a.votes == (Vote((7, 3.5), order=(0, 1), meta=0.5, truncated=False), Vote(order=(1, 0), truncated=True))
     assert b.id == "7" and b.subset == "Chat" and b.line["best"] == 1
     assert [vote.decision for vote in b.votes] == [1, "tie", None] and [vote.valid for vote in b.votes] == [True, True, False]
     assert both.votes == (Vote((1, 2)),) and decides.votes == (Vote(decision=0),)
     assert scores.votes == (Vote((1, 2)),)
-    for one in (a, b):  # what is written is read back the same
+    assert not any(vote.valid for vote in lost.votes) and all(vote.decides for vote in (*b.votes, *lost.votes))
+    assert not any(vote.decides for vote in (*a.votes, *both.votes))
+    for one in (a, b, lost):  # what is written is read back the same
         again = write(tmp_path / "again.jsonl", recorded.to_json(one))
         assert recorded.read(again)[0].votes == one.votes
 

@@ -93,8 +93,8 @@ class Answer:
 
     @property
     def decides(self) -> bool:
-        """Whether its votes only choose and have no scores."""
-        return any(vote.decision is not None for vote in self.all_votes)
+        """Whether its votes only choose and have no scores, be it that none of them could be read."""
+        return any(vote.decides for vote in self.all_votes)
 
     @property
     def all_votes(self) -> tuple[Vote, ...]:

@@ -68,6 +68,16 @@ def test_ties_and_what_cannot_be_read():
     assert found == {"official": 1 / 2, "generative": 1 / 2, "paper": 1 / 2, "strict": 1 / 4}
 
 
+@pytest.mark.parametrize(("field", "official"), [("decision", 1 / 2), ("scores", 0)])
+def test_a_judge_none_of_whose_answers_can_be_read(field, official, tmp_path):
+    """It is by the file that one knows whether it decides, which earns a half, or scores, which earns nothing."""
+    lines = [{"id": str(index), "subset": "math-prm", field: [None]} for index in range(3)]
+    found = golden_files.scored("rewardbench", lines, tmp_path)
+    values = {column: figure.value for column, figure in found.table["Reasoning"].items()}
+    assert values == {"official": official, "generative": 1 / 2, "paper": 1 / 2, "strict": 0}
+    assert found.unread == found.items == 3
+
+
 def test_weights_of_sections_xstest_and_prior_sets():
     one = {"Chat": "mt-bench-med", "Chat Hard": "llmbar-natural", "Safety": "xstest-should-refuse", "Reasoning": "hep-js"}
     right = [by_hand.scored(0, (2, 1), subset=subset) for subset in one.values()]
