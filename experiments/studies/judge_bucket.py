@@ -1,8 +1,9 @@
 r"""The judge and a benchmark in a bucket, killed once: their files must be those of undisturbed runs on a disk.
 
 Checkpoint, template, input and output are in a bucket, that of an emulator of Google Cloud Storage on this machine
-(`tests/buckets.py`). A kill comes when the first part of what has been judged is there, half a minute after the first verdict.
-The judge has random weights and writes scores all the same (`tests/random_judge.py`).
+(`tests/buckets.py`). A kill comes when the first part of what has been judged is there; parts are written every two seconds
+here, not every thirty, so that a short run has some. The judge has random weights and writes scores all the same
+(`tests/random_judge.py`).
 
     python experiments/studies/judge_bucket.py --workdir=/tmp/judge_bucket --output=docs/results/judge_bucket.md
 
@@ -29,15 +30,22 @@ from spct_jax.paths import Path
 
 FLAGS = flags.FlagValues()
 WORKDIR = flags.DEFINE_string("workdir", None, "Directory to make.", required=True, flag_values=FLAGS)
-LINES = flags.DEFINE_integer("lines", 4000, "Comparisons to judge.", lower_bound=100, flag_values=FLAGS)
-ITEMS = flags.DEFINE_integer("items", 1000, "Items of the benchmark.", lower_bound=100, flag_values=FLAGS)
+LINES = flags.DEFINE_integer("lines", 1500, "Comparisons to judge.", lower_bound=100, flag_values=FLAGS)
+ITEMS = flags.DEFINE_integer("items", 1500, "Items of the benchmark.", lower_bound=100, flag_values=FLAGS)
 OUTPUT = flags.DEFINE_string("output", "judge_bucket.md", "Where the result is written.", flag_values=FLAGS)
 
 NAME = "gs://spct-judge-test"
 """The bucket."""
+VOTES = 8
+PART_SECONDS = 2.0
+START = (
+    f"import runpy, sys; from spct_jax import append_only; append_only.PART_SECONDS = {PART_SECONDS}; "
+    "runpy.run_module(sys.argv.pop(1), run_name='__main__', alter_sys=True)"
+)
+"""Runs a module of the package with smaller parts."""
 OPTIONS = ["--max_new_tokens=24", "--max_prompt=64", "--temperature=1", "--batch_size=64"]
-PROGRAMS = {"judge": ["--input={place}/in.jsonl", "--k=1", "--output={place}/{out}.jsonl"]}
-PROGRAMS["evaluate"] = ["--benchmark=llmbar", "--data={place}/data", "--k=1,8", "--nogreedy", "--output={place}/{out}"]
+PROGRAMS = {"judge": ["--input={place}/in.jsonl", f"--k={VOTES}", "--output={place}/{out}.jsonl"]}
+PROGRAMS["evaluate"] = ["--benchmark=llmbar", "--data={place}/data", f"--k=1,{VOTES}", "--nogreedy", "--output={place}/{out}"]
 
 
 def write_inputs(directory: pathlib.Path) -> None:
@@ -56,8 +64,8 @@ def write_inputs(directory: pathlib.Path) -> None:
 def run(program: str, place: str, out: str, processes: int, log: pathlib.Path, kill_when: Callable[[], bool] | None) -> str:
     """Runs a program to its end, killing one of its processes when something holds; says how it went."""
     given = [flag.format(place=place, out=out) for flag in PROGRAMS[program]]
-    command = [sys.executable, "-m", f"spct_jax.{program}", f"--checkpoint={place}/model", f"--template={place}/template.txt"]
-    command += [*given, *OPTIONS]
+    command = [sys.executable, "-c", START, f"spct_jax.{program}", f"--checkpoint={place}/model"]
+    command += [f"--template={place}/template.txt", *given, *OPTIONS]
     if processes > 1:
         command = [sys.executable, str(kills.LAUNCHER), f"--processes={processes}", "--restarts=1", "--grace=1", "--", *command]
     told = f"{processes} process{'es' * (processes > 1)}"
@@ -135,9 +143,12 @@ def study(directory: pathlib.Path) -> list[str]:
         "",
         f"Command: `python experiments/studies/judge_bucket.py {shown}`; the options of both programs: `{' '.join(OPTIONS)}`.",
         "",
-        f"`judge`: {LINES.value:,} lines, one vote each. `evaluate`: {ITEMS.value:,} items, eight votes each. "
+        f"`judge`: {LINES.value:,} lines, {VOTES} votes each. `evaluate`: {ITEMS.value:,} items, {VOTES} votes each. "
         + (f"Files that differ: {'; '.join(sorted(different))}." if different else "All files are the same to the last byte")
         + "; where they name a path, the place of the run was taken out of them first." * (not different),
+        "",
+        f"In the bucket, parts of growing files are written every {PART_SECONDS:g} s here and not every 30, so that a kill finds "
+        "some.",
         "",
         "| program | where | run | SHA-256 of its files |",
         "| --- | --- | --- | --- |",

@@ -1,17 +1,18 @@
 r"""The judge command on one, two and three processes, killed on each: the outputs must be the same to the last byte.
 
-A file of toy comparisons, every hundredth line cut short, is judged undisturbed by one process; then by one, two and three,
+A file of toy comparisons of two responses, every hundredth line cut short, is judged undisturbed by one process, by a judge
+of random weights that writes scores all the same (`tests/random_judge.py`); then by one, two and three,
 one of which is killed by SIGKILL when half of the lines are answered; and by three, then one, then two, with kills at a
 third and at two thirds. The launcher starts all again, or the command is given anew on another number of processes.
 
-    python experiments/studies/judge_hosts.py --checkpoint=runs/tiny/rl --workdir=/tmp/hosts --lines=10000 \
-        --output=docs/results/judge_hosts.md
+    python experiments/studies/judge_hosts.py --workdir=/tmp/hosts --lines=10000 --output=docs/results/judge_hosts.md
 
 Writes what happened, and exits with 1 if an output differs. All processes share the machine's cores, so times say nothing of
 several hosts.
 """
 
 import hashlib
+import itertools
 import json
 import pathlib
 import shutil
@@ -29,12 +30,11 @@ from spct_jax.errors import InputError
 from spct_jax.toy import world
 
 FLAGS = flags.FlagValues()
-CHECKPOINT = flags.DEFINE_string("checkpoint", None, "Model directory of the judge.", required=True, flag_values=FLAGS)
 WORKDIR = flags.DEFINE_string("workdir", None, "Directory to make.", required=True, flag_values=FLAGS)
 LINES = flags.DEFINE_integer("lines", 10_000, "Lines of the input.", lower_bound=100, flag_values=FLAGS)
 OUTPUT = flags.DEFINE_string("output", "judge_hosts.md", "Where the result is written.", flag_values=FLAGS)
 
-OPTIONS = ["--k=1", "--batch_size=64", "--max_new_tokens=60", "--max_prompt=256", "--on_bad=skip"]
+OPTIONS = ["--k=1", "--batch_size=64", "--max_new_tokens=24", "--max_prompt=128", "--temperature=1", "--on_bad=skip"]
 LIVES = {
     "undisturbed": [(1, None)],
     "one": [(1, 1 / 2), (1, None)],
@@ -47,11 +47,11 @@ launcher starts all processes again."""
 
 
 def write_input(path: pathlib.Path, lines: int) -> None:
-    """Toy comparisons; every hundredth line is no JSON."""
+    """Toy comparisons of two responses; every hundredth line is no JSON."""
     config = tiny().data.toy
+    problems = (world.problem("test", i, config).comparison for i in itertools.count())
     with open(path, "w") as file:
-        for i in range(lines):
-            shown = world.problem("test", i, config).comparison
+        for i, shown in enumerate(itertools.islice((shown for shown in problems if shown.n == 2), lines)):
             record = {"id": shown.id, "query": shown.query, "responses": list(shown.responses), "scores": list(shown.scores)}
             file.write(json.dumps(record)[: 20 if i % 100 == 99 else None] + "\n")
 
@@ -64,8 +64,8 @@ def answered(output: pathlib.Path) -> int:
 
 def start(directory: pathlib.Path, output: pathlib.Path, processes: int, restarts: int, log) -> subprocess.Popen:
     """The judge, under the launcher where there are several processes or another life of as many follows."""
-    command = [sys.executable, "-m", "spct_jax.judge", f"--checkpoint={CHECKPOINT.value}", f"--input={directory / 'in.jsonl'}"]
-    command += [f"--output={output}", *OPTIONS]
+    command = [sys.executable, "-m", "spct_jax.judge", f"--checkpoint={directory / 'model'}"]
+    command += [f"--template={directory / 'template.txt'}", f"--input={directory / 'in.jsonl'}", f"--output={output}", *OPTIONS]
     if processes > 1:
         launcher = [sys.executable, str(kills.LAUNCHER), f"--processes={processes}", f"--restarts={restarts}", "--grace=1"]
         command = [*launcher, "--", *command]
@@ -113,18 +113,23 @@ def main(_) -> None:
     if directory.exists():
         raise InputError(f"{directory} exists; choose another --workdir")
     directory.mkdir(parents=True)
+    sys.path.append(str(kills.ROOT / "tests"))
+    import random_judge
+
+    random_judge.save(directory)
     write_input(directory / "in.jsonl", LINES.value)
     found = {name: judge(directory, name) for name in LIVES}
     different = [name for name, (digest, _) in found.items() if digest != found["undisturbed"][0]]
     lines = (directory / "undisturbed.jsonl").read_text().splitlines()
-    errors = sum("error" in json.loads(line) for line in lines)
+    records = [json.loads(line) for line in lines]
+    errors, valid = sum("error" in record for record in records), sum(record.get("valid", 0) for record in records)
     shown = " ".join(a for a in sys.argv[1:] if not a.startswith("--workdir"))
     report = [
         "# One file, judged by one, two and three processes",
         "",
         f"Command: `python experiments/studies/judge_hosts.py {shown}`; the judge's options: `{' '.join(OPTIONS)}`.",
         "",
-        f"{len(lines):,} lines, {errors:,} of them errors. "
+        f"{len(lines):,} lines, {errors:,} of them errors and {valid:,} with scores that could be read. "
         + (f"Outputs that differ: {', '.join(different)}." if different else "All outputs are the same to the last byte."),
         "",
         "| lives | SHA-256 of the output |",
