@@ -147,8 +147,8 @@ def study(directory: pathlib.Path) -> list[str]:
         + (f"Files that differ: {'; '.join(sorted(different))}." if different else "All files are the same to the last byte")
         + "; where they name a path, the place of the run was taken out of them first." * (not different),
         "",
-        f"In the bucket, parts of growing files are written every {PART_SECONDS:g} s here and not every 30, so that a kill finds "
-        "some.",
+        f"In the bucket, parts of growing files are written every {PART_SECONDS:g} s here and not every 30, so that a kill "
+        "finds some.",
         "",
         "| program | where | run | SHA-256 of its files |",
         "| --- | --- | --- | --- |",
