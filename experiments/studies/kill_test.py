@@ -30,6 +30,7 @@ default takes two to three times the tiny experiment.
 
 import contextlib
 import hashlib
+import os
 import pathlib
 import sys
 
@@ -183,10 +184,11 @@ def test(calm: pathlib.Path, killed: pathlib.Path, moved: pathlib.Path, override
     )
     ended = kills.workdir_in(killed, in_bucket(killed))
     wrong += compare(kills.workdir_in(calm, in_bucket(calm)), ended)
+    shown = " ".join(a.replace(os.getcwd(), "$PWD") for a in ARGUMENTS if not a.startswith("--workdir"))
     report = [
         f"# Killed {KILLS.value} times, restarted {KILLS.value} times",
         "",
-        f"Command: `python experiments/studies/kill_test.py {' '.join(a for a in ARGUMENTS if not a.startswith('--workdir'))}`",
+        f"Command: `python experiments/studies/kill_test.py {shown}`",
         "",
         f"Every life: `{' '.join(['python', *kills.readme_command()[1:], *in_bucket(killed)])}`, in a directory of the run.",
         "",
