@@ -23,6 +23,8 @@ _REFUSED = re.compile(r"no space left|quota exceeded|file too large|read-only fi
 _UNREACHABLE = re.compile(r"\b(UNAVAILABLE|DEADLINE_EXCEEDED|ABORTED)\b")
 """What libraries in other languages say of the system's errors."""
 _MEMORY = re.compile(r"out of memory|failed to allocate", re.I)
+_PEER = re.compile(r"\bGloo [\w -]+ failed\b")
+"""What JAX says on CPUs when another process is no longer there."""
 _LONGEST = 300
 """Characters of a library's message that are shown."""
 
@@ -58,6 +60,8 @@ def describe(error: BaseException | None) -> tuple[str, int] | None:
         return f"{error.filename}: {what}" if error.filename is not None else what, FAILED if passing else WRONG
     if is_unreachable(error):
         return one_line(error), FAILED
+    if _PEER.search(str(error)):
+        return f"another process of the run does not answer ({one_line(error)})", FAILED
     if _REFUSED.search(str(error)):
         return one_line(error), WRONG
     if isinstance(error, MemoryError) or _MEMORY.search(str(error)):

@@ -139,6 +139,7 @@ def test_help_needs_neither_devices_nor_a_right_config_and_tells_how_fields_are_
         (PermissionError(13, "Permission denied", "/run/a"), "/run/a: Permission denied", 2),
         (OSError(5, "Input/output error", "/nfs/a"), "/nfs/a: Input/output error", 1),
         (ConnectionResetError(104, "Connection reset by peer"), "Connection reset by peer", 1),
+        (RuntimeError("UNKNOWN: Gloo all-reduce failed: [p.cc:5] Connection closed"), "another process of the run does not", 1),
         (BrokenPipeError(32, "Broken pipe", "standard output"), "standard output: closed by its reader", 2),
         (MemoryError(), "out of memory (MemoryError)", 2),
         (RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 8 bytes.\nmore"), "out of memory (RESOURCE_EXHAUSTED: ", 2),
