@@ -146,8 +146,8 @@ p { max-width: 46rem; margin: .6rem 0; }
 .wide { overflow-x: auto; margin: 1rem 0; }
 table { border-collapse: collapse; font-size: .88rem; font-variant-numeric: tabular-nums; }
 th, td { padding: .32rem .75rem; text-align: right; border-bottom: 1px solid #e3e6ea; white-space: nowrap; }
-th { font-weight: 600; vertical-align: bottom; border-bottom: 2px solid #9aa4b0; }
-th:first-child, td:first-child { text-align: left; white-space: normal; }
+th { font-weight: 600; vertical-align: bottom; border-bottom: 2px solid #9aa4b0; white-space: normal; }
+th:first-child, td:first-child { text-align: left; white-space: normal; min-width: 9rem; }
 tbody tr:hover { background: #f6f9fc; }
 tr.own td { background: #eaf3fa; font-weight: 600; }
 dl { display: grid; grid-template-columns: max-content minmax(0, 1fr); gap: .3rem 1.2rem; margin: 1rem 0; font-size: .92rem; }
