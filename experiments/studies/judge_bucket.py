@@ -13,6 +13,7 @@ of which one is killed and the launcher starts both again. Writes what happened,
 
 import hashlib
 import json
+import os
 import pathlib
 import shutil
 import signal
@@ -168,6 +169,7 @@ def main(_) -> None:
     sys.path.append(str(kills.ROOT / "tests"))
     import buckets
 
+    os.environ["XDG_CACHE_HOME"] = str(directory / "cache")  # of copies of objects
     with buckets.served(NAME) as url, buckets.pointed_to(url):
         different = study(directory)
     shutil.rmtree(directory)
