@@ -2,14 +2,16 @@
 
 Reads workdirs of finished runs and runs nothing. Arithmetic is counted by `models.flops` on the shapes that are computed,
 padding included: updates, draws, and the scores of the reference policy. The evaluation does not count. What a stage says of
-itself (`flops` in its summary) is taken; the stages of the GRM are counted here.
+itself (`flops` in its summary) is taken; the stages of the GRM are counted here. Runs of one name are the seeds of one system.
 
-    python experiments/studies/baseline_table.py --runs grm=runs/tiny btrm=runs/btrm --output=table.md
+    python experiments/studies/baseline_table.py --runs grm=runs/tiny grm=runs/tiny1 btrm=runs/btrm --output=table.md
 """
 
 import argparse
+import collections
 import pathlib
-from collections.abc import Mapping
+import statistics
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from spct_jax import config as configs
@@ -42,25 +44,43 @@ def arithmetic(stage: str, summary: Mapping[str, Any], config: configs.Config, m
     return 0.0
 
 
-def page(runs: Mapping[str, pathlib.Path]) -> str:
-    """The table of accuracies, then that of arithmetic, both in Markdown."""
-    config, model, accuracies, spent = configs.tiny(), sizes.toy(640), [], []
+def page(runs: Sequence[tuple[str, pathlib.Path]]) -> str:
+    """In Markdown: accuracies over the seeds of each system, those of every run, and arithmetic.
+
+    Args:
+      runs: (system, workdir), one for every seed of every system.
+    """
+    config, model = configs.tiny(), sizes.toy(640)
     stages = [stage for stage in configs.STAGES if stage != "evaluate"]
-    for name, workdir in runs.items():
+    by_policy, every, spent = collections.defaultdict(lambda: collections.defaultdict(list)), [], []
+    for name, workdir in runs:
         run = run_files.read_run_files(workdir)
+        seed = run.config["seed"]
         for label, tallies in results.tallies(run).items():
+            found = {measure: tallies[measure].accuracy for measure in MEASURES if measure in tallies}
+            for measure, accuracy in found.items():
+                by_policy[name, results.label_name(label)][measure].append(accuracy)
             problems = len(next(iter(tallies.values())).credit)
-            cells = [markdown.percent(tallies[measure].accuracy) if measure in tallies else "–" for measure in MEASURES]
-            accuracies.append([name, results.label_name(label), run.config["seed"], problems, *cells])
+            cells = [markdown.percent(found.get(measure)) for measure in MEASURES]
+            every.append([name, results.label_name(label), seed, problems, *cells])
         each = {stage: arithmetic(stage, run.stages[stage], config, model) for stage in stages if stage in run.stages}
         cells = [f"{each[stage] / 1e12:.2f}" if stage in each else "–" for stage in stages]
-        spent.append([name, *cells, f"{sum(each.values()) / 1e12:.2f}"])
+        spent.append([name, seed, *cells, f"{sum(each.values()) / 1e12:.2f}"])
+    over_seeds = [[*policy, *(_over_seeds(found[measure]) for measure in MEASURES)] for policy, found in by_policy.items()]
     return "\n\n".join(
         [
-            markdown.table(["run", "model", "seed", "problems", *MEASURES], accuracies),
-            markdown.table(["run, 10^12 operations", *map(results.label_name, stages), "sum"], spent),
+            markdown.table(["system", "model", *MEASURES], over_seeds),
+            markdown.table(["system", "model", "seed", "problems", *MEASURES], every),
+            markdown.table(["10^12 operations", "seed", *map(results.label_name, stages), "sum"], spent),
         ]
     )
+
+
+def _over_seeds(accuracies: Sequence[float]) -> str:
+    """The mean, and the lowest and the highest of several."""
+    if not accuracies:
+        return markdown.percent(None)
+    return markdown.percent(statistics.fmean(accuracies), (min(accuracies), max(accuracies)) if accuracies[1:] else None)
 
 
 def main() -> None:
@@ -69,7 +89,7 @@ def main() -> None:
     parser.add_argument("--runs", nargs="+", required=True, metavar="NAME=WORKDIR")
     parser.add_argument("--output", type=pathlib.Path, required=True)
     flags = parser.parse_args()
-    runs = {name: pathlib.Path(workdir) for name, _, workdir in (run.partition("=") for run in flags.runs)}
+    runs = [(name, pathlib.Path(workdir)) for name, _, workdir in (run.partition("=") for run in flags.runs)]
     files.write(flags.output, page(runs).encode() + b"\n")
 
 
