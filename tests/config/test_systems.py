@@ -5,6 +5,7 @@ import pathlib
 
 import pytest
 
+from spct_jax import paths, pipeline
 from spct_jax.config import SYSTEMS, as_system, tiny, validate
 from spct_jax.errors import InputError
 from spct_jax.field_bounds import MOST
@@ -31,6 +32,15 @@ def test_every_experiment_can_be_every_system(path):
             assert rows * max(config.rl.accumulate, 1) <= max(config.rl.batch_size, rows)
     with pytest.raises(InputError, match="banana"):
         get_config(path, "banana")
+
+
+@pytest.mark.parametrize("name", ["", *SYSTEMS])
+def test_every_prompt_of_the_tiny_experiment_fits(name, tmp_path):
+    """Those with a hint too; the limit of prompts is fatal there."""
+    config = as_system(tiny(), name)
+    toy = config.data.toy
+    toy.train, toy.development, toy.test, toy.demonstrations = 300, 50, 100, 1500
+    pipeline.prepare(config, paths.parse(str(tmp_path), "--workdir"))
 
 
 def test_an_llm_judge_is_trained_by_its_choice_template_on_comparisons_it_can_choose_in():
