@@ -4,6 +4,7 @@ A digest depends on the bits of every element and on its index, not on how the a
 where the array is, so that no process needs all of it.
 """
 
+import functools
 from typing import Any
 
 import jax
@@ -40,10 +41,20 @@ def differing(recorded: dict[str, dict[str, Any]], tree: Any) -> str | None:
     return None
 
 
-@jax.jit
-def _digests(array: jax.Array) -> dict[str, jax.Array]:
+def _digests(array: jax.Array | np.ndarray) -> dict[str, jax.Array]:
     """UInt32[2] by dtype."""
-    return {dtype: _hash(words) for dtype, words in _words(jnp.asarray(array)).items()}
+    array = jnp.asarray(array)
+    return _program(array.shape, array.dtype, array.sharding)(array)
+
+
+@functools.cache
+def _program(shape: tuple[int, ...], dtype: np.dtype, sharding: jax.sharding.Sharding) -> jax.stages.Compiled:
+    """Kept here, since every stage of training digests arrays of the same shapes and `memory.end_stage` clears JAX's cache."""
+
+    def digests(array):
+        return {dtype: _hash(words) for dtype, words in _words(array).items()}
+
+    return jax.jit(digests).lower(jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)).compile()
 
 
 def _words(array: jax.Array) -> dict[str, jax.Array]:
