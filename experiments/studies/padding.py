@@ -6,7 +6,7 @@ micro-batches as training does (`training.buckets.arrange`), for the batches of 
 stage it prints the padding, and padded over real slots, at one shape (`data.max_prompt` and `data.max_completion` of those
 settings; of the baselines the longest that there are), at one that is no larger than the lengths need, and in buckets, and how
 many these are. Those of RL are chosen from a first step, and tried on completions that are `--longer` times as long, too.
-`--fewer` divides the numbers of micro-batches. With `--time` an update of a small model is timed as well, see `time_ratio`.
+`--fewer` divides the numbers of micro-batches. With `--time` an update of a small model is timed as well, see `times`.
 Hardware: one CPU core, no accelerator.
 Time: some seconds per source, and with `--time` some minutes more.
 Expected result: in buckets at most 15 % in every stage of pairs.
@@ -16,17 +16,21 @@ a spread that can be set, from 60 to 1,024 tokens. `--rollouts` takes them from 
     python experiments/studies/padding.py --source='hh_rlhf:hh-rlhf/harmless-base/*.jsonl.gz' --source=pandalm:testset-v1.json
 """
 
+import functools
 import glob
+import time
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import jax
 import numpy as np
 import tqdm
 from absl import flags
 
-from spct_jax import cli
+from spct_jax import cli, models
 from spct_jax import config as config_lib
-from spct_jax.data import draws
+from spct_jax.data import batches, draws
+from spct_jax.data.batches import Groups
 from spct_jax.data.jsonl import read_jsonl
 from spct_jax.data.sources import read_comparisons
 from spct_jax.data.tokenizer import Tokenizer, train_tokenizer
@@ -35,7 +39,7 @@ from spct_jax.grm.prompts import Prompter
 from spct_jax.models import sizes
 from spct_jax.reporting import markdown
 from spct_jax.reward_models import bradley_terry, cloud
-from spct_jax.training import bucket_choice, buckets, grpo, preference
+from spct_jax.training import bucket_choice, buckets, grpo, preference, sft
 from spct_jax.training.buckets import Bucket
 
 FLAGS = flags.FlagValues()
@@ -49,6 +53,7 @@ SPREAD = flags.DEFINE_float("spread", 0.5, "Standard deviation of the logarithm 
 LONGER = flags.DEFINE_float("longer", 1.3, "How many times longer completions of RL become.", 0.1, 10.0, flag_values=FLAGS)
 BUCKETS = flags.DEFINE_integer("buckets", 24, "Most shapes, the largest among them.", 2, 64, flag_values=FLAGS)
 FEWER = flags.DEFINE_integer("fewer", 1, "Divides the numbers of micro-batches.", 1, 1024, flag_values=FLAGS)
+TIME = flags.DEFINE_bool("time", False, "Whether an update of a small model is timed, too.", flag_values=FLAGS)
 STAGES = {
     "sft, rows of one": (1, 256, 16),
     "sft, rows of two": (2, 128, 16),
@@ -61,6 +66,9 @@ STAGES = {
 }
 """Completions of a prompt, rows of a step and its micro-batches."""
 STEPS = 20
+TIMED = 8
+"""Groups of the update that is timed, one a micro-batch."""
+TIMINGS = 2
 
 
 class Read(NamedTuple):
@@ -165,6 +173,48 @@ def stage_rows(name: str, found: Read, rng: np.random.Generator) -> list[list[st
     return lines
 
 
+def times(found: Read, rng: np.random.Generator) -> str:
+    """Says what a real token of RL's groups costs in buckets, next to updates without any empty slot, on this machine.
+
+    The model is `sizes.toy`, and the update that of fine-tuning, whose arithmetic is GRPO's. It is compared with groups that
+    all have the mean lengths, and with one group that fills the limits, each completion a branch. Time is that of all
+    threads, so that other processes do not count, and the fastest round's.
+    """
+    G, data, model = 4, config_lib.paper(sizes.get("gemma2_2b")).data, sizes.toy(64)
+    limits = data.max_prompt, data.max_completion
+    completions = completion_lengths(len(found.prompts), G, rng)
+    together = completions.sum(1)
+    count = min(BUCKETS.value, TIMED + 1)
+    table = bucket_choice.choose(found.prompts, together, G, count, limits, (TIMED, TIMED))
+    drawn = np.array(draws.order(0, "padding", len(found.prompts), 1, TIMED))
+    drawn = drawn[buckets.arrange(found.prompts[drawn], together[drawn], table, G, TIMED)[0]]
+
+    def groups(prompts: np.ndarray, completions: np.ndarray, max_prompt: int, max_completion: int) -> Groups:
+        made = [rng.integers(1, 64, length).tolist() for length in prompts]
+        behind = [[rng.integers(1, 64, length).tolist() for length in row] for row in completions]
+        return batches.pack(made, behind, max_prompt=max_prompt, max_completion=max_completion, group_size=G)
+
+    mean = int(found.prompts[drawn].mean()), int(completions[drawn].mean())
+    cases = {
+        "in buckets": (groups(found.prompts[drawn], completions[drawn], *limits), TIMED, table),
+        "at the mean lengths": (groups(np.full(TIMED, mean[0]), np.full((TIMED, G), mean[1]), *mean), TIMED, ()),
+        "at the limits": (groups(np.full(1, limits[0]), np.full((1, G), limits[1]), *limits), 1, ()),
+    }
+    params = jax.jit(functools.partial(models.init, model))(jax.random.key(0))
+    update = jax.jit(sft.sft_gradients, static_argnames=("config", "micro_batches", "tables"))
+    least = {}
+    for timing in range(TIMINGS + 1):  # the first one compiles
+        for name, (batch, count, chosen) in cases.items():
+            begin = time.process_time()
+            jax.block_until_ready(update(params, (batch,), config=model, micro_batches=(count,), tables=(chosen,)))
+            per_token = (time.process_time() - begin) / (batch.trunk_lengths.sum() + batch.lengths.sum())
+            if timing:
+                least[name] = min(per_token, least.get(name, np.inf))
+    ours = least.pop("in buckets")
+    said = ", ".join(f"{ours / other:.2f} times that {name} ({1e6 * other:.0f})" for name, other in least.items())
+    return f"an update's CPU time per real token in buckets: {1e6 * ours:.0f} us, {said}, where no slot is empty"
+
+
 def main(_) -> None:
     """Prints a table per source."""
     for source in SOURCE.value:
@@ -176,6 +226,8 @@ def main(_) -> None:
         print(f"conversations with both responses: {of.min()} to {of.max()}, {of.mean():.0f} in the mean")
         header = ["stage", "rows in micro-batches", "at the limits", "at the longest", "in buckets", "buckets"]
         print(markdown.table(header, [line for name in STAGES for line in stage_rows(name, found, rng)]))
+        if TIME.value:
+            print(times(found, rng))
 
 
 if __name__ == "__main__":

@@ -110,6 +110,13 @@ def test_a_single_micro_batch_is_not_computed_at_the_limits(tmp_path):
     assert table == ((24, 16), (100, 50))
 
 
+def test_a_row_of_several_groups_needs_what_the_longest_of_them_needs(tmp_path):
+    """Behind 16 tokens of the prompts, 4 + 10 and 30; with 24 there would be as many behind them."""
+    rows = [((20, 9), (10, 30))] * 4
+    table = bucket_choice.buckets_of(run_of(tmp_path, train="a.jsonl"), "cloud", 1, (4, 1), lambda step: rows)
+    assert table == ((16, 32), (100, 50))
+
+
 @pytest.mark.parametrize("fields", [{}, {"train": "a.jsonl", "num_buckets": 1}])
 def test_one_shape_for_the_toy_world_and_where_it_is_asked_for(fields, tmp_path):
     assert bucket_choice.buckets_of(run_of(tmp_path, **fields), "sft", 1, (4, 4), iter) == ()
