@@ -17,8 +17,10 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from spct_jax import errors
 from spct_jax.errors import InputError
@@ -127,7 +129,17 @@ def agree(value: int) -> int:
 
 def any_process(value: bool) -> bool:
     """Whether `value` is true on any process."""
-    return bool(np.any(multihost_utils.process_allgather(np.bool_(value)))) if several() else value
+    return bool(_begin_any(value)) if several() else value
+
+
+def _begin_any(value: bool) -> jax.Array:
+    """As of `any_process`, 0 or 1; the devices compute it behind what they were given before, and nobody waits for it here."""
+    mesh = Mesh(np.array(jax.devices()), ("devices",))
+    # Integers, which every backend can take the largest of.
+    flags = jax.make_array_from_callback(
+        (mesh.size,), NamedSharding(mesh, PartitionSpec("devices")), lambda _: np.array([value], np.int32)
+    )
+    return jax.jit(jnp.max, out_shardings=NamedSharding(mesh, PartitionSpec()))(flags)
 
 
 def gather(value: Any) -> list[Any]:
@@ -202,9 +214,20 @@ class Preemption:
         for number, default in self._defaults.items():
             signal.signal(number, default)
 
+    def look(self) -> Callable[[], bool]:
+        """Begins to find out whether any process was told to stop, without waiting; the function returned waits, and says it.
+
+        Devices of several processes find it out behind what they were given to compute before. A single process says what it
+        knows when the function is called. All processes must look at the same point of the program.
+        """
+        if not several():
+            return lambda: self._asked
+        answer = _begin_any(self._asked)
+        return lambda: bool(answer)
+
     def asked(self) -> bool:
         """Whether any process was told to stop; all processes must ask at the same point of the program."""
-        return any_process(self._asked)
+        return self.look()()
 
     def check(self) -> None:
         """Raises StoppedError if any process was told to stop."""

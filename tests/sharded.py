@@ -11,6 +11,7 @@ import collections
 import dataclasses
 import functools
 import pathlib
+import signal
 from collections.abc import Sequence
 
 import jax
@@ -24,15 +25,17 @@ from spct_jax.models import heads, sizes
 from spct_jax.models.config import ModelConfig
 from spct_jax.sampling import Engine, Request, SamplingParams, Shape
 from spct_jax.sharding.config import MeshConfig
-from spct_jax.training import buckets, grpo, meta, metrics, optimizers, sft
+from spct_jax.training import accumulation, buckets, grpo, meta, metrics, micro_batches, optimizers, sft
 from spct_jax.training.config import OptimizerConfig
+from spct_jax.training.micro_batches import Batch
 
 B, G, P, T = 16, 4, 24, 40
-OPTIMIZERS = {"sgd": optax.sgd(0.1), "adam": optimizers.make(OptimizerConfig(warmup_steps=1), 10)}
+ADAM = optimizers.make(OptimizerConfig(warmup_steps=1), 10)
 HYPERPARAMETERS = grpo.GRPOHyperparameters(beta=0.08, clip=0.2, temperature=0.7)
 MICRO_BATCHES = {"multislice": 4}
 """How many a mesh's updates and scores are computed in, where not in one; one device always takes the batch at once."""
-BUCKETS = ((12, 20), (20, 26), (P, T))
+WHOLE = (P, T)
+BUCKETS = ((12, 20), (20, 26), WHOLE)
 """Those of updates "in buckets", which are computed in four micro-batches."""
 MESHES = {
     "data": MeshConfig(),
@@ -87,56 +90,65 @@ def params_of(stage: str):
     return jax.tree.map(np.asarray, params)
 
 
-def batch_of(stage: str) -> tuple:
-    """Arguments of the stage's gradients behind the parameters: host arrays, every one with B first."""
+def rows_of(stage: str) -> list:
+    """The rows of a stage's batches: host arrays, every one with B first."""
     rng, groups = np.random.default_rng(1), groups_of()
     if stage == "sft":
-        return ((groups, ones_of()),)
+        return [groups, ones_of()]
     if stage == "meta_rm":
-        return groups, rng.integers(0, 2, (B, G)).astype(np.float32)
+        return [(groups, rng.integers(0, 2, (B, G)).astype(np.float32))]
     # About what the model says of random tokens, so that some ratios are clipped and some are not.
     logprobs = [(-4.2 + 0.2 * rng.standard_normal((B, G, T))).astype(np.float32) for _ in range(3)]
-    return (grpo.GRPOBatch(groups, rng.standard_normal((B, G)).astype(np.float32), *logprobs),)
+    return [grpo.GRPOBatch(groups, rng.standard_normal((B, G)).astype(np.float32), *logprobs)]
 
 
-def update(params, batch, *, stage: str, micro_batches: int, table: Sequence[buckets.Bucket] = ()):
-    """(gradients, metrics, {"sgd": state, "adam": state} after one step each)."""
-    config = config_of(stage)
-    if stage == "rl":
-        gradients, found, _ = grpo.grpo_gradients(
-            params, *batch, HYPERPARAMETERS, config=config, micro_batches=micro_batches, table=table
-        )
-    else:
-        function = sft.sft_gradients if stage == "sft" else meta.meta_gradients
-        counts = (micro_batches,) * 2 if stage == "sft" else micro_batches
-        gradients, found = function(params, *batch, config=config, micro_batches=counts)
-
-    def after(optimizer):
-        state = train_state.TrainState(params=params, opt_state=optimizer.init(params))
-        return train_state.apply_gradients(state, gradients, optimizer)
-
-    return gradients, found, {name: after(optimizer) for name, optimizer in OPTIMIZERS.items()}
+def given_of(stage: str) -> tuple:
+    """What else a stage's update is given."""
+    return (HYPERPARAMETERS,) if stage == "rl" else ()
 
 
-def in_buckets(batch):
-    """A batch of groups in an order for four micro-batches, and the bucket of each."""
-    groups = batch.groups
-    order, chosen = buckets.arrange(groups.trunk_lengths + 1, groups.lengths.sum(1), BUCKETS, G, 4)
-    return jax.tree.map(lambda x: x[order], batch), chosen
+def watched() -> optax.GradientTransformation:
+    """SGD, whose state has the gradients, and the moments of an Adam that saw them."""
+
+    def init(params):
+        return {"gradients": optax.tree.zeros_like(params), "adam": ADAM.init(params)}
+
+    def update(gradients, state, params):
+        _, moments = ADAM.update(gradients, state["adam"], params)
+        return jax.tree.map(lambda x: -0.1 * x, gradients), {"gradients": gradients, "adam": moments}
+
+    return optax.GradientTransformation(init, update)
 
 
-def compute(stage: str, layout: sharding.Layout, micro_batches: int = 1, table: Sequence[buckets.Bucket] = ()):
-    """What `update` returns for a stage, on the layout's devices; the metrics hold the loss."""
-    params, batch = params_of(stage), batch_of(stage)
-    batch = (in_buckets(*batch)[0],) if table else batch
-    states = {name: layout.state(train_state.abstract_state(None, params, optimizer)) for name, optimizer in OPTIMIZERS.items()}
+def make_step(stage: str, layout: sharding.Layout) -> accumulation.Step:
+    """The update of a stage by the optimiser above."""
+    state = train_state.abstract_state(None, params_of(stage), watched())
+    return {"rl": grpo, "sft": sft, "meta_rm": meta}[stage].make_step(layout, state, config_of(stage), watched())
 
-    @functools.partial(jax.jit, out_shardings=(layout.params(params), layout.replicated, states))
-    def traced(params, batch):
-        with layout.constraints():
-            return update(params, batch, stage=stage, micro_batches=micro_batches, table=table)
 
-    return traced(distributed.put(params, layout.params(params)), layout.split(batch))
+def in_buckets(rows) -> Batch:
+    """Rows in an order for four micro-batches, and the bucket of each."""
+    groups = next(x for x in jax.tree.leaves(rows, is_leaf=_is_groups) if _is_groups(x))
+    order, chosen = buckets.arrange(groups.trunk_lengths + 1, groups.lengths.sum(1), BUCKETS, groups.lengths.shape[1], 4)
+    return Batch(jax.tree.map(lambda x: x[order], rows), chosen, BUCKETS)
+
+
+def _is_groups(node) -> bool:
+    return isinstance(node, batches.Groups)
+
+
+def batches_of(stage: str, count: int = 1) -> list[Batch]:
+    """A stage's batches, each in so many micro-batches without buckets."""
+    return [Batch(rows, [WHOLE] * count) for rows in rows_of(stage)]
+
+
+def compute(stage: str, layout: sharding.Layout, parts: Sequence[Batch]):
+    """(state, metrics) after one step, on the layout's devices; the metrics hold the loss."""
+    params = distributed.put(params_of(stage), layout.params(params_of(stage)))
+    state = train_state.make_state(layout, params, watched())
+    placed = [dataclasses.replace(part, rows=layout.split(part.rows)) for part in parts]
+    state, found, _ = make_step(stage, layout)(state, placed, *given_of(stage))
+    return state, found
 
 
 def worst(got, want) -> float:
@@ -160,16 +172,16 @@ def largest_share(tree) -> float:
     return max(leaf.addressable_shards[0].data.size / leaf.size for leaf in big)
 
 
-def score(params, groups, layout: sharding.Layout, micro_batches: int = 1) -> np.ndarray:
+def score(params, groups, layout: sharding.Layout, count: int = 1) -> np.ndarray:
     """Log-probabilities of given completions."""
     params = distributed.put(params, layout.params(params))
-    logprobs = grpo.make_reference(layout, params, config_of("rl"), micro_batches)
-    return distributed.fetch(logprobs(params, layout.split(groups), 1.0))
+    logprobs = grpo.make_reference(layout, params, config_of("rl"))
+    return distributed.fetch(logprobs(params, Batch(layout.split(groups), [WHOLE] * count), 1.0))
 
 
 def round_trips(directory: pathlib.Path) -> dict:
     """A state saved on eight devices and read on other meshes: whether it is the same to the bit, and a device's share."""
-    optimizer, first = OPTIMIZERS["adam"], sharding.make_layout(MESHES["fsdp_tensor"])
+    optimizer, first = ADAM, sharding.make_layout(MESHES["fsdp_tensor"])
     params = params_of("sft")
     placed = jax.device_put(params, first.params(params))
     state = train_state.make_state(first, placed, optimizer)
@@ -191,18 +203,18 @@ def round_trips(directory: pathlib.Path) -> dict:
 def compare(updates: Sequence[str]) -> dict:
     """Updates, "STAGE MESH" or "STAGE MESH in buckets" each, against those of one device."""
     alone = sharding.make_layout(devices=jax.local_devices()[:1])
-    report, wanted = {}, functools.cache(lambda stage: compute(stage, alone))
+    report, wanted = {}, functools.cache(lambda stage: compute(stage, alone, batches_of(stage)))
     for update in updates:
         stage, mesh, *rest = update.split()
-        want, want_metrics, want_states = wanted(stage)
-        shape = (4, BUCKETS) if rest == ["in", "buckets"] else (MICRO_BATCHES.get(mesh, 1),)
-        gradients, found, states = compute(stage, sharding.make_layout(MESHES[mesh]), *shape)
+        want, want_metrics = wanted(stage)
+        in_micro_batches = batches_of(stage, MICRO_BATCHES.get(mesh, 1))
+        parts = list(map(in_buckets, rows_of(stage))) if rest == ["in", "buckets"] else in_micro_batches
+        state, found = compute(stage, sharding.make_layout(MESHES[mesh]), parts)
         report[update] = {
-            "gradients": worst(gradients, want),
             "metrics": worst(totals(found), totals(want_metrics)),
-            "sgd": worst(states["sgd"].params, want_states["sgd"].params),
-            "adam": worst(states["adam"].opt_state, want_states["adam"].opt_state),
-            "share": largest_share((gradients, states)),
+            "sgd": worst(state.params, want.params),
+            **{kept: worst(state.opt_state[kept], want.opt_state[kept]) for kept in ("gradients", "adam")},
+            "share": largest_share(state),
         }
     return report
 
@@ -238,6 +250,30 @@ def compare_scores(meshes: Sequence[str]) -> dict:
     return report
 
 
+def interrupted() -> dict:
+    """What becomes of an update of four micro-batches in which one process is told to stop, after it began the first."""
+    layout, begun = sharding.make_layout(MESHES["fsdp_tensor"]), []
+    params = distributed.put(params_of("rl"), layout.params(params_of("rl")))
+    state, part = train_state.make_state(layout, params, watched()), in_buckets(*rows_of("rl"))
+    step, in_turn = make_step("rl", layout), micro_batches.in_turn
+
+    def told(compute, parts, stoppable):
+        for found in in_turn(compute, parts, stoppable):
+            begun.append(found)
+            if len(begun) == 1 and not distributed.is_first():
+                signal.raise_signal(signal.SIGTERM)
+            yield found
+
+    distributed.PREEMPTION.listen()
+    accumulation.micro_batches.in_turn, stopped = told, False
+    try:
+        step(state, [dataclasses.replace(part, rows=layout.split(part.rows))], *given_of("rl"))
+    except distributed.StoppedError:
+        stopped = True
+    same = jax.tree.map(lambda a, b: bool((a == b).all()), distributed.fetch(state.params), params_of("rl"))
+    return {"begun": distributed.gather((stopped, len(begun))), "same": jax.tree.all(same)}
+
+
 def read_flags(description: str) -> argparse.Namespace:
     """A directory, and the flags that `launch/local.py` gives to each process."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -258,6 +294,7 @@ def main() -> None:
         report["scores"] = compare_scores(["data", "fsdp_tensor", "multislice"])
     else:
         report = {"updates": compare(UPDATES_OF_A_POD), "scores": compare_scores(["multislice"])}
+        report["interrupted"] = interrupted()
     files.write_json(flags.directory / "report.json", report)
 
 

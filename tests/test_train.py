@@ -342,18 +342,19 @@ def test_rollouts_since_the_last_checkpoint_are_read_instead_of_drawn_and_it_end
     assert digests(resumed) == digests(calm)
 
 
-def test_told_to_stop_in_a_rollout_it_saves_what_the_step_began_with_and_ends_bitwise_the_same(
+def test_told_to_stop_in_a_rollout_and_in_an_update_it_saves_what_the_step_began_with_and_ends_bitwise_the_same(
     micro_config, cold_start, tmp_path, monkeypatch
 ):
-    from spct_jax.training import grpo, rollout
+    from spct_jax.training import grpo, micro_batches, rollout
 
     micro_config.stages, micro_config.checkpoint.every_steps, micro_config.rl.rollout_parts = ("sft", "rl"), 100, 2
+    micro_config.rl.steps, micro_config.rl.accumulate = 3, 4
     monkeypatch.setattr(grpo, "group_advantages", lambda r: np.random.default_rng(0).standard_normal(r.shape, np.float32))
-    calm, stopped, calls = tmp_path / "calm", tmp_path / "stopped", []
+    calm, stopped, calls, updates = tmp_path / "calm", tmp_path / "stopped", [], []
     shutil.copytree(cold_start, calm)
     shutil.copytree(cold_start, stopped)
     pipeline.train(micro_config, calm)
-    run = rollout.Engine.run
+    run, in_turn = rollout.Engine.run, micro_batches.in_turn
 
     def told(*arguments):
         calls.append(arguments)
@@ -361,18 +362,28 @@ def test_told_to_stop_in_a_rollout_it_saves_what_the_step_began_with_and_ends_bi
             signal.raise_signal(signal.SIGTERM)
         return run(*arguments)
 
+    def told_between(compute, batches, stoppable=True):
+        for found in in_turn(compute, batches, stoppable):
+            yield found
+            updates.extend([found] * isinstance(batches[0].rows, grpo.GRPOBatch))
+            if len(updates) == 4 + 1:  # the first micro-batch of the second update of this life
+                signal.raise_signal(signal.SIGTERM)
+
     before = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)}
-    with monkeypatch.context() as patch:
-        patch.setattr(distributed, "PREEMPTION", distributed.Preemption())
-        patch.setattr(rollout.Engine, "run", told)
-        try:
-            distributed.PREEMPTION.listen()
-            with pytest.raises(distributed.StoppedError):
-                pipeline.train(micro_config, stopped)
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-    assert len(calls) == 3 and [path.name for path in (stopped / "rl" / "checkpoints").iterdir()] == ["1"]
+    for where, name, patched in ((rollout.Engine, "run", told), (micro_batches, "in_turn", told_between)):
+        with monkeypatch.context() as patch:
+            patch.setattr(distributed, "PREEMPTION", distributed.Preemption())
+            patch.setattr(where, name, patched)
+            try:
+                distributed.PREEMPTION.listen()
+                with pytest.raises(distributed.StoppedError):
+                    pipeline.train(micro_config, stopped)
+            finally:
+                for number, handler in before.items():
+                    signal.signal(number, handler)
+        saved = sorted(path.name for path in (stopped / "rl" / "checkpoints").iterdir())
+        assert saved == (["1"] if patched is told else ["1", "2"])
+    assert len(calls) == 3 and len(updates) == 4 + 1
     pipeline.train(micro_config, stopped)
     digests = load_study("kill_test", monkeypatch).digests
     assert digests(stopped) == digests(calm)

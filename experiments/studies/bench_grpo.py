@@ -10,7 +10,6 @@ chosen by it.
 """
 
 import dataclasses
-import functools
 import time
 
 import jax
@@ -24,8 +23,9 @@ from spct_jax.data.batches import Groups
 from spct_jax.errors import InputError
 from spct_jax.models import sizes
 from spct_jax.sharding.config import MeshConfig
-from spct_jax.training import grpo
+from spct_jax.training import buckets, grpo
 from spct_jax.training.metrics import compute
+from spct_jax.training.micro_batches import Batch, Part
 
 MODEL = dataclasses.replace(
     sizes.toy(512),
@@ -76,7 +76,8 @@ def make_batch(params, batch: int, prompt: int, completion: int, group: int) -> 
     )
     groups.inputs[:, :, 1:] = rng.integers(0, MODEL.vocab_size, (batch, group, completion))
     layout = sharding.make_layout()
-    policy = np.asarray(grpo.make_reference(layout, params, MODEL)(params, layout.split(groups), 1.0))
+    whole = Batch(layout.split(groups), [buckets.whole(groups)])
+    policy = np.asarray(grpo.make_reference(layout, params, MODEL)(params, whole, 1.0))
     near = [policy + 0.1 * rng.standard_normal(policy.shape, np.float32) for _ in range(2)]
     return grpo.GRPOBatch(groups, grpo.group_advantages(rng.integers(0, 2, (batch, group))), *near, policy)
 
@@ -95,31 +96,34 @@ def repeat_prompts(batch: grpo.GRPOBatch) -> grpo.GRPOBatch:
 
 
 class Side:
-    """One way to compute the update, compiled."""
+    """One way to compute the update."""
 
     def __init__(self, params, batch: grpo.GRPOBatch, micro_batches: int):
         optimizer = optax.adam(1e-6)
         params = jax.tree.map(np.array, params)
         layout, state = sharding.make_layout(), train_state.TrainState(params, optimizer.init(params))
-        self._state, self._batch = jax.device_put(state, layout.state(state)), layout.split(batch)
-        self._micro_batches = micro_batches
-        step = grpo.make_step(layout, state, MODEL, optimizer, micro_batches)
-        self._step = step.lower(self._state, self._batch, HYPERPARAMETERS).compile()
-        memory = self._step.memory_analysis()
-        # The results of the state take its memory over; the CPU's own figure of the peak leaves temporaries out.
-        self.peak = (memory.argument_size_in_bytes + memory.temp_size_in_bytes) / 2**20
+        self._state = jax.device_put(state, layout.state(state))
+        self._batches = [Batch(layout.split(batch), [buckets.whole(batch.groups)] * micro_batches)]
+        self._step = grpo.make_step(layout, state, MODEL, optimizer)
+        # The results take over the memory of arguments; the CPU's own figure of the peak leaves temporaries out.
+        self.peak = max(map(_held, self._step.lower(self._state, self._batches, HYPERPARAMETERS))) / 2**20
 
     def seconds(self) -> np.ndarray:
         """Of one step: [wall, CPU of all threads]."""
         start = np.array([time.perf_counter(), time.process_time()])
-        self._state, _, _ = jax.block_until_ready(self._step(self._state, self._batch, HYPERPARAMETERS))
+        self._state, _, _ = jax.block_until_ready(self._step(self._state, self._batches, HYPERPARAMETERS))
         return np.array([time.perf_counter(), time.process_time()]) - start
 
     def gradients(self, params):
         """(gradients, loss) of the same batch."""
-        function = jax.jit(functools.partial(grpo.grpo_gradients, config=MODEL, micro_batches=self._micro_batches))
-        gradients, metrics, _ = function(params, self._batch, HYPERPARAMETERS)
+        gradients, metrics, _ = self._step.gradients(params, self._batches, HYPERPARAMETERS)
         return gradients, compute(metrics)["loss"]
+
+
+def _held(part: Part) -> int:
+    """Bytes that are held while a program of an update runs."""
+    memory = part.program.compile().memory_analysis()
+    return part.beside + memory.argument_size_in_bytes + memory.temp_size_in_bytes
 
 
 def compare(name: str, params) -> None:

@@ -145,13 +145,25 @@ def _saving_in_bucket(workdir: Path, since: float) -> str:
 
 def rolling_out(workdir: Path, since: float) -> str:
     """The rollout that a life begun at `since` is in the midst of, once it has made an update; empty where it is in none."""
+    step, made, next_one = _step_of_rl(workdir, since)
+    return f"the rollout of step {step} of rl" if made and not next_one else ""
+
+
+def updating(workdir: Path, since: float) -> str:
+    """As of `rolling_out`: the scoring and the update that follow a rollout."""
+    step, made, next_one = _step_of_rl(workdir, since)
+    return f"the update of step {step} of rl" if made and next_one else ""
+
+
+def _step_of_rl(workdir: Path, since: float) -> tuple[int, bool, bool]:
+    """(the step that a life is at, whether it drew rollouts of the step before it, and of this one); false if it is in none."""
     metrics, rollouts = workdir / "rl" / "metrics.jsonl", workdir / "rl" / "rollouts"
     if stage_of(workdir) != "rl" or _changed(metrics) <= since:
-        return ""
+        return 0, False, False
     step = len(metrics.read_text().splitlines())
     made, next_one = (_changed(rollouts / f"{number:06d}.jsonl") > since for number in (step - 1, step))
     steps = json.loads((workdir / "config.json").read_text())["rl"]["steps"]
-    return f"the rollout of step {step} of rl" if made and not next_one and step < steps else ""
+    return step, made and step < steps, next_one
 
 
 def _changed(path: pathlib.Path) -> float:

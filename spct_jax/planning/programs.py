@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
@@ -18,19 +18,21 @@ from spct_jax.sampling import SamplingParams, Shape
 from spct_jax.sampling.engine_programs import engine_programs
 from spct_jax.sharding import logical
 from spct_jax.training import bucket_choice, context, grpo, meta, mixture, optimizers, parameters, sft
+from spct_jax.training.micro_batches import Batch, Part
 
 
 @dataclasses.dataclass(frozen=True)
 class Planned:
-    """One program of an experiment."""
+    """One program of an experiment, or those of one update."""
 
-    lower: Callable[[], jax.stages.Lowered]
+    lower: Callable[[], Iterable[Part]]
+    """Yields the programs that it consists of: an update has one for its micro-batches and one that applies their sum."""
     flops: float
     """Floating-point operations by formula, on all devices together."""
     tokens: int
     """Tokens that one execution reads, draws or learns from; for a decoding program, those of one step."""
     beside: int = 0
-    """Bytes per device of what else is held while it runs."""
+    """Bytes per device of what else is held while it runs, besides what its parts say."""
     kernels: float = 0.0
     """Operations of Pallas kernels, by formula, on all devices together: the compiled text does not show them."""
     steps: int = 1
@@ -45,6 +47,11 @@ def abstract_groups(rows: int, group: int, trunk: int, time: int) -> Groups:
     """Abstract groups: B = `rows` prompts with G = `group` completions each, trunks of `trunk` tokens, T = `time`."""
     integers = [(rows, trunk), (rows,), (rows, group, time + 1), (rows, group)]
     return Groups(*(_struct(shape, jnp.int32) for shape in integers))
+
+
+def _alone(lower: Callable[..., jax.stages.Lowered], *arguments: Any) -> Callable[[], Iterable[Part]]:
+    """What lowers a single program."""
+    return lambda: [Part(lower(*arguments), 1, 0)]
 
 
 class _Setting:
@@ -79,6 +86,10 @@ class _Setting:
         """Abstract groups with prompts and completions of the experiment's lengths."""
         return abstract_groups(rows, group, self.trunk, self.time)
 
+    def batch(self, rows: Any, count: int) -> Batch:
+        """A batch in so many micro-batches, all at the experiment's lengths; the buckets that it names are not left out."""
+        return Batch(rows, [(self.trunk + 1, self.time)] * count, self.table)
+
 
 def programs(config: Config, devices: list) -> dict[str, Planned]:
     """The programs of an experiment by name, in the order in which a step of RL runs them, and those of the other stages.
@@ -99,20 +110,18 @@ def _drawing(setting: _Setting) -> dict[str, Planned]:
     shape = Shape.of_groups(config.data.max_prompt, time, drawn, G)
     engine = engine_programs(rollout, model, shape, SamplingParams(rl.temperature, stop_ids=(1, 107)))
 
-    def lower_reshard():
-        return sharding.make_cast(setting.params, rollout).lower(setting.params, jnp.dtype(model.dtype))
-
+    reshard = _alone(sharding.make_cast(setting.params, rollout).lower, setting.params, jnp.dtype(model.dtype))
     decoded = flops.decode(model, drawn * G, trunk, time + shape.chunk)
     return {
-        "reshard": Planned(lower_reshard, 0, 0, beside - setting.params_bytes),
+        "reshard": Planned(reshard, 0, 0, beside - setting.params_bytes),
         "prefill": Planned(
-            engine.prefill.lower,
+            _alone(engine.prefill.lower),
             flops.prefill(model, drawn, trunk),
             drawn * trunk,
             beside,
             flops.kernels(model, drawn, trunk),
         ),
-        "decode": Planned(engine.chunk.lower, decoded, drawn * G, beside, steps=shape.chunk),
+        "decode": Planned(_alone(engine.chunk.lower), decoded, drawn * G, beside, steps=shape.chunk),
     }
 
 
@@ -128,12 +137,9 @@ def _rft(setting: _Setting) -> Planned:
     shapes = mixture.shapes(rows, chosen.batch_size, chosen.accumulate, setting.layout.batch_shards)
 
     def lower():
-        batch = tuple(setting.groups(rows, size) for size, (rows, _) in shapes.items())
-        state, micro_batches = setting.state("rft"), tuple(count for _, count in shapes.values())
-        step = sft.make_step(
-            setting.layout, state, config.model, setting.optimizer("rft"), micro_batches, (setting.table,) * len(shapes)
-        )
-        return step.lower(state, batch)
+        state = setting.state("rft")
+        step = sft.make_step(setting.layout, state, config.model, setting.optimizer("rft"))
+        return step.lower(state, [setting.batch(setting.groups(rows, size), count) for size, (rows, count) in shapes.items()])
 
     return Planned(
         lower,
@@ -149,14 +155,14 @@ def _learning(setting: _Setting) -> dict[str, Planned]:
     model, G = config.model, config.rl.group_size
     number = functools.partial(_struct, dtype=jnp.float32)
 
-    def planned(make_step, stage: str, group: int, batch_of, *, length=time, logits=True, beside=0):
+    def planned(make_step, stage: str, group: int, rows_of, *given, length=time, logits=True, beside=0):
         chosen = getattr(config, stage)
         rows = chosen.batch_size
 
         def lower():
             state = setting.state(stage)
-            step = make_step(layout, state, model, setting.optimizer(stage), chosen.accumulate, setting.table)
-            return step.lower(state, *batch_of(setting.groups(rows, group)))
+            step = make_step(layout, state, model, setting.optimizer(stage))
+            return step.lower(state, [setting.batch(rows_of(setting.groups(rows, group)), chosen.accumulate)], *given)
 
         arithmetic = flops.update(model, rows, group, trunk, length, logits=logits)
         kernels = flops.kernels(model, rows, trunk, gradients=True)
@@ -164,17 +170,16 @@ def _learning(setting: _Setting) -> dict[str, Planned]:
 
     def of_rollouts(groups: Groups):
         tokens = number((*groups.lengths.shape, time))
-        batch = grpo.GRPOBatch(groups, number(groups.lengths.shape), None, tokens, tokens)
-        return batch, grpo.GRPOHyperparameters(*(number(()),) * 3)
+        return grpo.GRPOBatch(groups, number(groups.lengths.shape), None, tokens, tokens)
 
     def of_critiques(groups: Groups):
         return groups, number(groups.lengths.shape)
 
     def lower_reference():
-        groups = setting.groups(config.rl.batch_size, G)
-        score = grpo.make_reference(layout, setting.reference, model, config.rl.accumulate, setting.table)
-        return score.lower(setting.reference, groups, number(()))
+        batch = setting.batch(setting.groups(config.rl.batch_size, G), config.rl.accumulate)
+        return grpo.make_reference(layout, setting.reference, model).lower(setting.reference, batch, number(()))
 
+    hyperparameters = grpo.GRPOHyperparameters(*(number(()),) * 3)
     scored, drawn = config.rl.batch_size, config.rejection.samples
     drawn = drawn if config.meta_rm.policy_data == "draws" else max(drawn, G)
     return {
@@ -185,7 +190,7 @@ def _learning(setting: _Setting) -> dict[str, Planned]:
             setting.state_bytes,
             flops.kernels(model, scored, trunk),
         ),
-        "grpo": planned(grpo.make_step, "rl", G, of_rollouts, beside=setting.reference_bytes),
+        "grpo": planned(grpo.make_step, "rl", G, of_rollouts, hyperparameters, beside=setting.reference_bytes),
         "sft": _rft(setting),
         # The score is read after the last token.
         "meta_rm": planned(meta.make_step, "meta_rm", drawn, of_critiques, length=time + 1, logits=False),

@@ -1,53 +1,158 @@
-"""Gradients of a loss, accumulated over micro-batches by `optax.microbatch`.
+"""The update of a stage: gradients of a loss, added up over micro-batches, and a step of the optimiser.
 
-Micro-batch m of `count` has rows m, m + count, .. of the batch, so that rows stay on the device that has them.
+Where no batch is split, the update is one program. Otherwise each micro-batch is a program that adds its gradients to those
+before it, and a last program applies them; until that one begins the state is untouched, and a signal can interrupt the step.
 """
 
-from collections.abc import Callable, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
-from optax.microbatching import AccumulationType, Accumulator
+from jaxtyping import Array, Float
 
-from spct_jax.sharding import logical
-from spct_jax.training.buckets import Bucket, at_smallest
-from spct_jax.training.metrics import Metrics, merge
+from spct_jax.checkpoints import train_state
+from spct_jax.checkpoints.train_state import TrainState
+from spct_jax.sharding import Layout, bytes_per_device, logical
+from spct_jax.training import metrics, micro_batches
+from spct_jax.training.metrics import Mean, Metrics
+from spct_jax.training.micro_batches import Batch, Part
+
+Loss = Callable[..., tuple[Float[Array, ""], tuple[Metrics, Any]]]
+"""`loss(params, rows, total, *given) -> (loss, (metrics, rest))` of some rows of a batch. Those of its micro-batches add up to
+the loss of the batch, which is a mean over `total` things. `rest` is a tree of arrays with rows first, or None."""
+
+Count = Callable[[Any], Float[Array, ""]]
+"""`count(rows)`: over how many things, such as tokens, the loss of a batch of these rows is a mean."""
 
 
-def accumulate(
-    loss: Callable, params: Any, batch: Any, micro_batches: int = 1, onto: Any = None, buckets: Sequence[Bucket] = ()
-) -> tuple[Any, Metrics, Any]:
-    """Gradients of a loss over a batch, computed one micro-batch at a time.
+class Step:
+    """`step(state, batches, *given) -> (state, metrics, rest of each batch)`: a step against the loss of all their rows.
 
-    Args:
-      loss: `loss(params, batch) -> (loss, (metrics, rest))`; the losses of micro-batches add up to the loss of the batch.
-      params: what it is differentiated with respect to.
-      batch: a tree of arrays with B as first axis.
-      micro_batches: how many; divides B.
-      onto: gradients, such as those of a batch of another shape, that these are added to.
-      buckets: shapes that micro-batches are computed at, see `buckets.at_smallest`; () for that of the batch.
-
-    Returns:
-      (gradients in the parameters' dtype, split as the parameters are, the metrics, the rest of all micro-batches).
+    Its programs are compiled at the first call.
     """
-    grad = at_smallest(jax.grad(loss, has_aux=True), buckets)
-    if micro_batches == 1:
-        total, (metrics, rest) = grad(params, batch)
-        return logical.constrain_params(total if onto is None else jax.tree.map(jnp.add, onto, total)), metrics, rest
-    begun = logical.constrain_params(jax.tree.map(jnp.zeros_like, params) if onto is None else onto)
-    add = _accumulator(lambda _: begun, lambda total, part, _: logical.constrain_params(jax.tree.map(jnp.add, total, part)))
-    combine = _accumulator(lambda new: jax.tree.map(jnp.zeros_like, new), _merge)
-    rows = jax.tree.leaves(batch)[0].shape[0] // micro_batches
-    total, (metrics, rest) = optax.microbatch(grad, 1, rows, (add, (combine, AccumulationType.CONCAT)))(params, batch)
-    return total, metrics, rest
+
+    def __init__(self, layout: Layout, state: TrainState, optimizer: optax.GradientTransformation, loss: Loss, count: Count):
+        """Makes an update of states of this shape; `loss` and `count` are traced with the layout's constraints."""
+        self._layout, self._optimizer, self._count = layout, optimizer, count
+        self._gradient = jax.grad(loss, has_aux=True)
+        self._abstract = jax.eval_shape(lambda x: x, state)
+        split, rows, same = layout.state(self._abstract), layout.sharding("batch"), layout.replicated
+        self._held = {name: bytes_per_device(getattr(self._abstract, name), getattr(split, name)) for name in vars(split)}
+        params = split.params
+        self._zeros = jax.jit(self._make_zeros, out_shardings=params)
+        self._total = jax.jit(self._sum_counts, in_shardings=rows, out_shardings=same)
+        self._add = jax.jit(
+            self._add_gradients,
+            static_argnums=(6, 7),
+            donate_argnums=1,
+            in_shardings=(params, params, rows, same, same, same),
+            out_shardings=(params, (same, rows)),
+        )
+        self._apply = jax.jit(
+            self._apply_gradients, donate_argnums=0, in_shardings=(split, params), out_shardings=(split, same)
+        )
+        self._at_once = jax.jit(
+            self._compute_at_once,
+            static_argnums=3,
+            donate_argnums=0,
+            in_shardings=(split, rows, same),
+            out_shardings=(split, same, rows),
+        )
+        self._merge = jax.jit(metrics.merge)
+        self._compiled = False
+
+    def __call__(
+        self, state: TrainState, batches: Sequence[Batch], *given: Any, stoppable: bool = True
+    ) -> tuple[TrainState, Metrics, list[Any]]:
+        """The state after a step, whose memory is that of the state given; metrics of all rows, and the rest of the loss.
+
+        Args:
+          state: what is changed.
+          batches: rows of one shape each.
+          *given: further arguments of the loss.
+          stoppable: whether a signal may interrupt the step between its micro-batches.
+
+        Raises:
+          distributed.StoppedError: SIGTERM or SIGINT came; the state is as it was.
+        """
+        if not self._compiled:
+            micro_batches.compile_all(self.lower(state, batches, *given), stoppable)
+            self._compiled = True
+        if _are_whole(batches):
+            return self._at_once(state, [b.rows for b in batches], given, tuple(b.buckets[0] for b in batches))
+        gradients, found, rest = self.gradients(state.params, batches, *given, stoppable=stoppable)
+        state, norm = self._apply(state, gradients)
+        return state, found | norm, rest
+
+    def gradients(
+        self, params: Any, batches: Sequence[Batch], *given: Any, stoppable: bool = True
+    ) -> tuple[Any, Metrics, list[Any]]:
+        """(gradients in the parameters' dtype, split as they are, metrics of all rows, the rest of each batch).
+
+        Raises:
+          distributed.StoppedError: SIGTERM or SIGINT came.
+        """
+        total, sums = self._total([batch.rows for batch in batches]), self._zeros()
+        merged, rests = {}, [[] for _ in batches]
+
+        def add(number, index):
+            nonlocal sums
+            batch = batches[number]
+            sums, found = self._add(params, sums, batch.rows, total, given, index, len(batch.buckets), batch.buckets[index])
+            return number, found
+
+        for number, (found, rest) in micro_batches.in_turn(add, batches, stoppable):
+            merged = self._merge(merged, found) if merged else found
+            rests[number].append(rest)
+        return sums, merged, [micro_batches.join(rest, self._layout.sharding("batch")) for rest in rests]
+
+    def lower(self, state: TrainState, batches: Sequence[Batch], *given: Any) -> Iterator[Part]:
+        """Yields its programs for arguments of these shapes, concrete or abstract, but for those that add up a few numbers."""
+        rows = [batch.rows for batch in batches]
+        if _are_whole(batches):
+            for chosen in itertools.product(*map(micro_batches.occurrences, batches)):
+                buckets, times = zip(*chosen, strict=True)
+                yield Part(self._at_once.lower(state, rows, given, buckets), min(times), 0)
+            return
+        yield Part(self._zeros.lower(), 1, sum(self._held.values()))
+        params, total = state.params, jax.eval_shape(self._total, rows)
+        for batch in batches:
+            for bucket, times in micro_batches.occurrences(batch):
+                program = self._add.lower(params, params, batch.rows, total, given, 0, len(batch.buckets), bucket)
+                yield Part(program, times, self._held["opt_state"])
+        yield Part(self._apply.lower(state, params), 1, 0)
+
+    def _make_zeros(self):
+        return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), self._abstract.params)
+
+    def _sum_counts(self, rows):
+        return sum(map(self._count, rows))
+
+    def _add_gradients(self, params, sums, rows, total, given, index, number, bucket):
+        with self._layout.constraints():
+            found, aux = self._gradient(params, micro_batches.take(rows, index, number, bucket), total, *given)
+            return logical.constrain_params(jax.tree.map(jnp.add, sums, found)), aux
+
+    def _apply_gradients(self, state, gradients):
+        with self._layout.constraints():
+            norm = {"gradient_norm": Mean(optax.tree.norm(gradients), 1.0)}
+            return train_state.apply_gradients(state, gradients, self._optimizer), norm
+
+    def _compute_at_once(self, state, batches, given, buckets):
+        total, gradients, merged, rests = self._sum_counts(batches), None, {}, []
+        with self._layout.constraints():
+            for rows, bucket in zip(batches, buckets, strict=True):
+                found, (seen, rest) = self._gradient(state.params, micro_batches.take(rows, 0, 1, bucket), total, *given)
+                gradients = found if gradients is None else jax.tree.map(jnp.add, gradients, found)
+                gradients, merged = logical.constrain_params(gradients), metrics.merge(merged, seen) if merged else seen
+                rests.append(rest)
+            state, norm = self._apply_gradients(state, gradients)
+        return state, merged | norm, rests
 
 
-def _accumulator(init: Callable, update: Callable) -> Accumulator:
-    return Accumulator(init, update, finalize=lambda x: x, aggregate=lambda x: x)
-
-
-def _merge(merged: Metrics, new: Metrics, index: jax.Array) -> Metrics:
-    # The first metrics replace what the loop begins with, so that a metric needs no neutral element.
-    return jax.tree.map(lambda first, both: jnp.where(index == 0, first, both), new, merge(merged, new))
+def _are_whole(batches: Sequence[Batch]) -> bool:
+    """Whether none of them is split."""
+    return all(len(batch.buckets) == 1 for batch in batches)

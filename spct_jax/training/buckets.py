@@ -1,22 +1,18 @@
 """Length buckets of updates: each micro-batch is computed at the smallest of a few shapes that holds it.
 
 A step's batch is packed at the run's largest shape, as without buckets. On the host its rows are ordered so that rows of like
-lengths are in one micro-batch; the program then looks at the lengths of a micro-batch and computes it in the slots of a bucket,
-in which the completions of a prompt lie one behind the other (`spct_jax.models.end_to_end`). At the largest shape each is a
-branch, as without buckets.
+lengths are in one micro-batch, which the program of a bucket then computes in slots in which the completions of a prompt lie
+one behind the other (`spct_jax.models.end_to_end`). At the largest shape each is a branch, as without buckets.
 
 What a step learns from stays the same, and so do its gradients but for the order of sums: no example is drawn more or less
 often, and every step has all lengths in it.
 """
 
-import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jax import lax
 from jaxtyping import Bool, Int
 
 from spct_jax.data.batches import Groups
@@ -69,7 +65,7 @@ def arrange(
 
     Returns:
       (order, the bucket of each micro-batch): row i of the batch is row order[i] of those given. Micro-batch m has rows
-      m, m + micro_batches, .., as in `accumulation`.
+      m, m + micro_batches, .., as in `micro_batches`.
     """
     ordered = _by_slots(buckets, group_size)
     fits = np.array([holds(bucket, group_size, prompts, completions) for bucket in ordered])
@@ -86,34 +82,15 @@ def arrange(
     return np.stack(parts, axis=1).reshape(-1), chosen
 
 
-def at_smallest(function: Callable, buckets: Sequence[Bucket]) -> Callable:
-    """`function(params, batch)`, traced for each bucket; only the one with the fewest slots that holds the batch is executed.
+def at(rows: Any, bucket: Bucket) -> Any:
+    """A tree of arrays with B first whose groups are to be computed at a bucket."""
 
-    What it returns has the same shapes for all buckets. Without buckets it is `function` itself.
-    """
-    if not buckets:
-        return function
+    def one(node):
+        if not isinstance(node, Groups) or bucket == whole(node):
+            return node
+        return node.replace(shape=(bucket[0] - 1, node.lengths.shape[-1] * bucket[1]))
 
-    def chosen(params, batch):
-        groups = next(node for node in jax.tree.leaves(batch, is_leaf=_is_groups) if _is_groups(node))
-        G, prompts, completions = groups.lengths.shape[-1], groups.trunk_lengths + 1, groups.lengths.sum(-1)
-        ordered = _by_slots(buckets, G)
-        fits = jnp.stack([holds(bucket, G, prompts, completions).all() for bucket in ordered])
-        return lax.switch(jnp.argmax(fits), [functools.partial(at, bucket, G) for bucket in ordered], params, batch)
-
-    def at(bucket, G, params, batch):
-        def shaped(node):
-            if not _is_groups(node) or bucket == whole(node):
-                return node
-            return node.replace(shape=(bucket[0] - 1, G * bucket[1]))
-
-        return function(params, jax.tree.map(shaped, batch, is_leaf=_is_groups))
-
-    return chosen
-
-
-def _is_groups(node: Any) -> bool:
-    return isinstance(node, Groups)
+    return jax.tree.map(one, rows, is_leaf=lambda node: isinstance(node, Groups))
 
 
 def _by_slots(buckets: Sequence[Bucket], group_size: int) -> list[Bucket]:

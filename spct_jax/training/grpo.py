@@ -1,7 +1,7 @@
 """Rule-based online RL with GRPO (paper Eq. 11 and 15), every group on one trunk."""
 
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import flax.struct
@@ -11,7 +11,6 @@ import numpy as np
 import optax
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int, Num
-from optax.microbatching import AccumulationType
 
 from spct_jax import distributed
 from spct_jax.checkpoints import train_state
@@ -35,10 +34,10 @@ from spct_jax.training import (
     rejection,
     rollout,
 )
-from spct_jax.training.buckets import Bucket
 from spct_jax.training.context import Run
 from spct_jax.training.group_logprobs import completion_mask, group_logprobs
 from spct_jax.training.metrics import Max, Mean, Metrics, Percentile, merge
+from spct_jax.training.micro_batches import MicroBatched
 from spct_jax.training.packing import Packed
 
 
@@ -78,16 +77,20 @@ class GRPOHyperparameters:
 
 
 def grpo_loss(
-    params: Any, config: ModelConfig, batch: GRPOBatch, hyperparameters: GRPOHyperparameters, micro_batches: int = 1
+    params: Any,
+    config: ModelConfig,
+    batch: GRPOBatch,
+    hyperparameters: GRPOHyperparameters,
+    total: Float[Array, ""] | None = None,
 ) -> tuple[Float[Array, ""], tuple[Metrics, Float[Array, "B G T"]]]:
     """Negative Eq. 15: clipped surrogate minus beta times the k3 estimate of KL, averaged per sequence, then over sequences.
 
     Args:
       params: parameters of the policy.
       config: its architecture.
-      batch: groups, or one of `micro_batches` micro-batches of them, whose losses add up to that of the complete batch.
+      batch: groups, or a micro-batch of them, whose losses add up to that of the complete batch.
       hyperparameters: `beta`, `clip` and `temperature`.
-      micro_batches: how many micro-batches the complete batch has.
+      total: number of sequences of the complete batch, if `batch` is a micro-batch of it.
 
     Returns:
       (loss, (metrics, the policy's log-probabilities)).
@@ -105,13 +108,14 @@ def grpo_loss(
     log_ref_ratio = jnp.where(mask > 0, batch.ref_logprobs - logprobs, 0)
     kl = jnp.exp(log_ref_ratio) - log_ref_ratio - 1
     per_sequence = ((surrogate - hyperparameters.beta * kl) * mask).sum(-1) / jnp.maximum(mask.sum(-1), 1)
-    loss = -per_sequence.mean() / micro_batches
+    tokens, sequences = mask.sum(), float(per_sequence.size)
+    total = sequences if total is None else total
+    loss = -per_sequence.sum() / total
 
-    tokens, sequences = mask.sum(), float(mask.shape[0] * mask.shape[1])
     clipped = (jnp.abs(ratio - 1) > clip) & (jnp.sign(ratio - 1) == jnp.sign(gain))
     drift = jnp.where(mask > 0, jnp.abs(jnp.exp(logprobs - batch.sampler_logprobs) - 1), 0)
     metrics = {
-        "loss": Mean(loss * micro_batches * sequences, sequences),
+        "loss": Mean(loss * total, sequences),
         "kl": Mean((kl * mask).sum(), tokens),
         "entropy": Mean((entropy * mask).sum(), tokens),
         "clip_fraction": Mean((clipped * mask).sum(), tokens),
@@ -125,70 +129,23 @@ def grpo_loss(
     return loss, (metrics, logprobs)
 
 
-def grpo_gradients(
-    params: Any,
-    batch: GRPOBatch,
-    hyperparameters: GRPOHyperparameters,
-    *,
-    config: ModelConfig,
-    micro_batches: int = 1,
-    table: Sequence[Bucket] = (),
-) -> tuple[Any, Metrics, Float[Array, "B G T"]]:
-    """Gradients of `grpo_loss`, its metrics, and the policy's log-probabilities; `table`: of length buckets."""
-
-    def loss(params, batch):
-        return grpo_loss(params, config, batch, hyperparameters, micro_batches)
-
-    gradients, metrics, logprobs = accumulation.accumulate(loss, params, batch, micro_batches, buckets=table)
-    return gradients, metrics | {"gradient_norm": Mean(optax.tree.norm(gradients), 1.0)}, logprobs
-
-
 def make_step(
-    layout: Layout,
-    state: train_state.TrainState,
-    model: ModelConfig,
-    optimizer: optax.GradientTransformation,
-    micro_batches: int = 1,
-    table: Sequence[Bucket] = (),
-) -> Callable:
-    """The update, compiled when it is first called.
+    layout: Layout, state: train_state.TrainState, model: ModelConfig, optimizer: optax.GradientTransformation
+) -> accumulation.Step:
+    """The update; rows are a `GRPOBatch`, `GRPOHyperparameters` are given, the rest are the policy's log-probabilities."""
 
-    `(state, GRPOBatch, GRPOHyperparameters) -> (state, metrics, the log-probabilities before the update)`. Only the shapes of
-    `state` matter here; the update reuses the memory of the state that it is called with.
-    """
+    def loss(params, batch, total, hyperparameters):
+        return grpo_loss(params, model, batch, hyperparameters, total)
 
-    def step(state, batch, hyperparameters):
-        with layout.constraints():
-            gradients, metrics, logprobs = grpo_gradients(
-                state.params, batch, hyperparameters, config=model, micro_batches=micro_batches, table=table
-            )
-            return train_state.apply_gradients(state, gradients, optimizer), metrics, logprobs
-
-    split, rows = layout.state(state), layout.sharding("batch")
-    return jax.jit(
-        step, donate_argnums=0, in_shardings=(split, rows, layout.replicated), out_shardings=(split, layout.replicated, rows)
-    )
+    return accumulation.Step(layout, state, optimizer, loss, lambda batch: jnp.float32(batch.groups.lengths.size))
 
 
-def make_reference(
-    layout: Layout, params: Any, model: ModelConfig, micro_batches: int = 1, table: Sequence[Bucket] = ()
-) -> Callable:
-    """The reference policy's log-probabilities, compiled when first called: (params, groups, temperature) -> Float32[B G T].
+def make_reference(layout: Layout, params: Any, model: ModelConfig) -> MicroBatched:
+    """The reference policy's log-probabilities: (params, a `Batch` of `Groups`, temperature) -> Float32[B G T].
 
     They are computed in as many micro-batches as the update, so that memory that is enough for the update is enough for them.
-    Only the shapes of `params` matter here.
     """
-
-    def reference_logprobs(params, groups, temperature):
-        def score(params, groups):
-            return group_logprobs(params, model, groups, temperature)[0]
-
-        with layout.constraints():
-            rows = groups.lengths.shape[0] // micro_batches if micro_batches > 1 else None
-            return optax.microbatch(buckets.at_smallest(score, table), 1, rows, AccumulationType.CONCAT)(params, groups)
-
-    rows = layout.sharding("batch")
-    return jax.jit(reference_logprobs, in_shardings=(layout.params(params), rows, layout.replicated), out_shardings=rows)
+    return MicroBatched(layout, params, lambda params, *given: group_logprobs(params, model, *given)[0])
 
 
 def run_rl(run: Run) -> dict[str, float]:
@@ -201,12 +158,8 @@ def run_rl(run: Run) -> dict[str, float]:
     hyperparameters = GRPOHyperparameters(config.kl_beta, config.clip, config.temperature)
     state = loop.abstract_state(run, "rl", optimizer)
 
-    @functools.cache
-    def programs(table):
-        return (
-            make_step(run.layout, state, run.model, optimizer, config.accumulate, table),
-            make_reference(run.layout, reference, run.model, config.accumulate, table),
-        )
+    train_step = make_step(run.layout, state, run.model, optimizer)
+    reference_logprobs = make_reference(run.layout, reference, run.model)
 
     def update(state, step):
         logged, numbers = rollout.read_log(run, step), batch_of(run, problems, step)
@@ -217,22 +170,22 @@ def run_rl(run: Run) -> dict[str, float]:
         lengths = functools.cache(lambda: [packing.lengths(*example.tokens()) for example in examples])
         shape = config.batch_size, config.accumulate
         table = bucket_choice.buckets_of(run, "rl", config.group_size, shape, lambda _: lengths(), growth=GROWTH)
-        train_step, reference_logprobs = programs(table)
         packed = packing.pack(run, examples, config.group_size, micro_batches=config.accumulate, table=table)
         given = np.array([[rewards.reward(s, r.truth) for s in r.scores] for r in drawn])
         batch = GRPOBatch(
             groups=packed.groups,
             advantages=run.layout.split(group_advantages(given)[packed.order]),
             old_logprobs=None,
-            ref_logprobs=reference_logprobs(reference, packed.groups, config.temperature),
+            ref_logprobs=reference_logprobs(reference, packed.batch(packed.groups), config.temperature),
             sampler_logprobs=run.layout.split(sampler_logprobs[packed.order]),
         )
-        # The update cannot be interrupted, and takes the memory of the state that could be saved.
+        # An update of one micro-batch cannot be interrupted, and takes the memory of the state that could be saved.
         jax.block_until_ready(batch.ref_logprobs)
         distributed.PREEMPTION.check()
         metrics = {}
-        for _ in range(config.updates_per_rollout):
-            state, new, logprobs = train_step(state, batch, hyperparameters)
+        for number in range(config.updates_per_rollout):
+            # What is saved is the state that the step began with, and that is there until the first update is applied.
+            state, new, (logprobs,) = train_step(state, [packed.batch(batch)], hyperparameters, stoppable=number == 0)
             metrics = merge(metrics, new) if metrics else new
             batch = batch if batch.old_logprobs is not None else batch.replace(old_logprobs=logprobs)
         return loop.StepResult(

@@ -6,10 +6,8 @@ of one trunk here too.
 """
 
 import functools
-from collections.abc import Callable, Sequence
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -34,7 +32,6 @@ from spct_jax.training import (
     performance,
     rejection,
 )
-from spct_jax.training.buckets import Bucket
 from spct_jax.training.context import Run
 from spct_jax.training.metrics import Mean, Metrics
 
@@ -51,7 +48,7 @@ def meta_loss(
     `total` is the number of critiques of the complete batch, if `groups` are a micro-batch of it.
     """
     logits = scalar_rewards(params, config, groups)
-    present = (groups.lengths > 0).astype(jnp.float32)
+    present = _present(groups)
     count = present.sum()
     total = count if total is None else total
     loss = (optax.sigmoid_binary_cross_entropy(logits, labels) * present).sum() / total
@@ -65,48 +62,21 @@ def meta_loss(
     return loss, metrics
 
 
-def meta_gradients(
-    params: Any,
-    groups: Groups,
-    labels: Float[Array | np.ndarray, "B G"],
-    *,
-    config: ModelConfig,
-    micro_batches: int = 1,
-    table: Sequence[Bucket] = (),
-) -> tuple[Any, Metrics]:
-    """Gradients of `meta_loss` and its metrics, computed one micro-batch at a time; `table`: of length buckets."""
-    total = (groups.lengths > 0).astype(jnp.float32).sum()
+def make_step(
+    layout: Layout, state: train_state.TrainState, model: ModelConfig, optimizer: optax.GradientTransformation
+) -> accumulation.Step:
+    """The update; rows are (groups, labels Float32[B G])."""
 
-    def loss(params, rows):
-        value, metrics = meta_loss(params, config, *rows, total)
+    def loss(params, rows, total):
+        value, metrics = meta_loss(params, model, *rows, total)
         return value, (metrics, None)
 
-    gradients, metrics, _ = accumulation.accumulate(loss, params, (groups, labels), micro_batches, buckets=table)
-    return gradients, metrics | {"gradient_norm": Mean(optax.tree.norm(gradients), 1.0)}
+    return accumulation.Step(layout, state, optimizer, loss, lambda rows: _present(rows[0]).sum())
 
 
-def make_step(
-    layout: Layout,
-    state: train_state.TrainState,
-    model: ModelConfig,
-    optimizer: optax.GradientTransformation,
-    micro_batches: int = 1,
-    table: Sequence[Bucket] = (),
-) -> Callable:
-    """The update, compiled when it is first called: (state, groups, labels Float32[B G]) -> (state, metrics).
-
-    Only the shapes of `state` matter here; the update reuses the memory of the state that it is called with.
-    """
-
-    def step(state, groups, labels):
-        with layout.constraints():
-            gradients, metrics = meta_gradients(
-                state.params, groups, labels, config=model, micro_batches=micro_batches, table=table
-            )
-            return train_state.apply_gradients(state, gradients, optimizer), metrics
-
-    split, rows = layout.state(state), layout.sharding("batch")
-    return jax.jit(step, donate_argnums=0, in_shardings=(split, rows, rows), out_shardings=(split, layout.replicated))
+def _present(groups: Groups) -> Float[Array, "B G"]:
+    """1 for every critique that there is, else 0."""
+    return (groups.lengths > 0).astype(jnp.float32)
 
 
 def run_meta_rm(run: Run) -> dict[str, float]:
@@ -127,7 +97,7 @@ def run_meta_rm(run: Run) -> dict[str, float]:
         return (packing.lengths(*row.tokens()) for row in rows)
 
     table = bucket_choice.buckets_of(run, "meta_rm", group_size, (config.batch_size, config.accumulate), lengths_at)
-    train_step = make_step(run.layout, state, run.model, optimizer, config.accumulate, table)
+    train_step = make_step(run.layout, state, run.model, optimizer)
 
     def cost(rows, group, trunk, time):
         # The score is read after the last token.
@@ -139,7 +109,8 @@ def run_meta_rm(run: Run) -> dict[str, float]:
         for row, values in zip(labels, right, strict=True):
             row[: len(values)] = values
         packed = packing.pack(run, rows, group_size, micro_batches=config.accumulate, table=table)
-        state, metrics = train_step(state, packed.groups, run.layout.split(labels[packed.order]))
+        labelled = packed.groups, run.layout.split(labels[packed.order])
+        state, metrics, _ = train_step(state, [packed.batch(labelled)])
         return loop.StepResult(
             state=state,
             metrics=metrics,

@@ -17,6 +17,7 @@ from spct_jax.sharding import Layout
 from spct_jax.training import buckets
 from spct_jax.training.buckets import Bucket
 from spct_jax.training.context import Run
+from spct_jax.training.micro_batches import Batch
 
 
 def example_of(
@@ -46,6 +47,12 @@ class Packed:
     """Which of the examples is in each row; where rows are more than examples, the numbers beyond are rows without any."""
     buckets: list[Bucket]
     """The shape that each micro-batch is computed at."""
+    table: Sequence[Bucket] = ()
+    """The shapes that those of other steps are computed at."""
+
+    def batch(self, rows: Any) -> Batch:
+        """Rows of which these groups are a part, for what computes them in micro-batches."""
+        return Batch(rows, self.buckets, self.table)
 
     def arithmetic(self, cost: Callable[..., float]) -> float:
         """Sum of `cost(rows, G, P, T)`, a formula of `models.flops`, over the micro-batches."""
@@ -88,7 +95,7 @@ def pack(
     for row in run.layout.local_rows(rows):
         tokens[row] = tokens_of(int(order[row]))
     groups = batches.pack(*zip(*tokens, strict=True), max_prompt=limits[0], max_completion=limits[1], group_size=group_size)
-    return Packed(run.layout.split(groups), order, chosen)
+    return Packed(run.layout.split(groups), order, chosen, table)
 
 
 def arranged(

@@ -82,51 +82,24 @@ def preference_loss(
     return loss, metrics
 
 
-def preference_gradients(
-    params: Any,
-    groups: Groups,
-    labels: Float[Array | np.ndarray, "B G"],
-    *,
-    config: ModelConfig,
-    objective: Objective,
-    micro_batches: int = 1,
-    table: Sequence[Bucket] = (),
-) -> tuple[Any, Metrics]:
-    """Gradients of `preference_loss` and its metrics, computed one micro-batch at a time; `table`: of length buckets."""
-    _, present = objective.margins(jnp.zeros(labels.shape), jnp.asarray(labels))
-    total = present.sum()
-
-    def loss(params, rows):
-        value, metrics = preference_loss(params, config, *rows, total, objective=objective)
-        return value, (metrics, None)
-
-    gradients, metrics, _ = accumulation.accumulate(loss, params, (groups, labels), micro_batches, buckets=table)
-    return gradients, metrics | {"gradient_norm": Mean(optax.tree.norm(gradients), 1.0)}
-
-
 def make_step(
     layout: Layout,
     state: train_state.TrainState,
     model: ModelConfig,
     optimizer: optax.GradientTransformation,
     objective: Objective,
-    micro_batches: int = 1,
-    table: Sequence[Bucket] = (),
-) -> Callable:
-    """The update, compiled when it is first called: (state, groups, labels Float32[B G]) -> (state, metrics).
+) -> accumulation.Step:
+    """The update; rows are (groups, labels Float32[B G])."""
 
-    Only the shapes of `state` matter here; the update reuses the memory of the state that it is called with.
-    """
+    def loss(params, rows, total):
+        value, metrics = preference_loss(params, model, *rows, total, objective=objective)
+        return value, (metrics, None)
 
-    def step(state, groups, labels):
-        with layout.constraints():
-            gradients, metrics = preference_gradients(
-                state.params, groups, labels, config=model, objective=objective, micro_batches=micro_batches, table=table
-            )
-            return train_state.apply_gradients(state, gradients, optimizer), metrics
+    def pairs(rows):
+        _, present = objective.margins(jnp.zeros(rows[1].shape), jnp.asarray(rows[1]))
+        return present.sum()
 
-    split, rows = layout.state(state), layout.sharding("batch")
-    return jax.jit(step, donate_argnums=0, in_shardings=(split, rows, rows), out_shardings=(split, layout.replicated))
+    return accumulation.Step(layout, state, optimizer, loss, pairs)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -200,7 +173,7 @@ def train(
     table = bucket_choice.buckets_of(
         run, stage, shape.group_size, batch, lambda step: (row.lengths for row in made_at(step)), limits=shape.limits
     )
-    train_step = make_step(run.layout, state, run.model, optimizer, objective, config.accumulate, table)
+    train_step = make_step(run.layout, state, run.model, optimizer, objective)
 
     def cost(rows, group, trunk, time):
         # A reward is read after the last token.
@@ -209,7 +182,7 @@ def train(
     def update(state, step):
         rows = made_at(step)
         packed, labels = pack(run, shape, rows, config.accumulate, table)
-        state, metrics = train_step(state, packed.groups, labels)
+        state, metrics, _ = train_step(state, [packed.batch((packed.groups, labels))])
         arithmetic = packed.arithmetic(cost)
         return loop.StepResult(
             state=state,
@@ -250,7 +223,7 @@ def pack(
     if shape.rows_each:
         groups = jax.tree.map(lambda x: x.reshape(B, each, *x.shape[1:]), groups)
     groups, labels = run.layout.split((groups, labels))
-    return Packed(groups, order, chosen), labels
+    return Packed(groups, order, chosen, table), labels
 
 
 def compared(run: Run, stage: str) -> Int[np.ndarray, " N"]:

@@ -2,10 +2,8 @@
 
 import functools
 from collections import Counter
-from collections.abc import Callable, Sequence
 from typing import Any
 
-import jax
 import numpy as np
 import optax
 from jaxtyping import Array, Float
@@ -29,11 +27,10 @@ from spct_jax.training import (
     performance,
     rejection,
 )
-from spct_jax.training.buckets import Bucket
 from spct_jax.training.config import RFTConfig, SFTConfig
 from spct_jax.training.context import Run
 from spct_jax.training.group_logprobs import completion_mask, group_logprobs
-from spct_jax.training.metrics import Mean, Metrics, merge
+from spct_jax.training.metrics import Mean, Metrics
 from spct_jax.training.mixture import Pool
 
 
@@ -58,59 +55,16 @@ def sft_loss(
     return loss, metrics
 
 
-def sft_gradients(
-    params: Any,
-    batch: tuple[Groups, ...],
-    *,
-    config: ModelConfig,
-    micro_batches: tuple[int, ...] = (),
-    tables: tuple[Sequence[Bucket], ...] = (),
-) -> tuple[Any, Metrics]:
-    """Gradients of `sft_loss` over a batch and its metrics.
+def make_step(
+    layout: Layout, state: train_state.TrainState, model: ModelConfig, optimizer: optax.GradientTransformation
+) -> accumulation.Step:
+    """The update; its batches are `Groups`, each with its own G, and the loss is the mean over the tokens of all of them."""
 
-    Args:
-      params: what it is differentiated with respect to.
-      batch: one or several `Groups`, each with its own G; the loss is the mean over the tokens of all of them.
-      config: the architecture.
-      micro_batches: how many micro-batches each of them is split into; () is one each.
-      tables: the buckets that micro-batches of each are computed at; () for the shapes that they have.
-    """
-    total = sum(completion_mask(groups).sum() for groups in batch)
-
-    def loss(params, groups):
-        value, metrics = sft_loss(params, config, groups, total)
+    def loss(params, groups, total):
+        value, metrics = sft_loss(params, model, groups, total)
         return value, (metrics, None)
 
-    gradients, metrics = None, {}
-    counts, tables = micro_batches or (1,) * len(batch), tables or ((),) * len(batch)
-    for groups, count, table in zip(batch, counts, tables, strict=True):
-        gradients, new, _ = accumulation.accumulate(loss, params, groups, count, gradients, table)
-        metrics = merge(metrics, new) if metrics else new
-    return gradients, metrics | {"gradient_norm": Mean(optax.tree.norm(gradients), 1.0)}
-
-
-def make_step(
-    layout: Layout,
-    state: train_state.TrainState,
-    model: ModelConfig,
-    optimizer: optax.GradientTransformation,
-    micro_batches: tuple[int, ...] = (),
-    tables: tuple[Sequence[Bucket], ...] = (),
-) -> Callable:
-    """The update, compiled when it is first called: (state, a tuple of `Groups`, each with its own G) -> (state, metrics).
-
-    Only the shapes of `state` matter here; the update reuses the memory of the state that it is called with.
-    """
-
-    def step(state, batch):
-        with layout.constraints():
-            gradients, metrics = sft_gradients(state.params, batch, config=model, micro_batches=micro_batches, tables=tables)
-            return train_state.apply_gradients(state, gradients, optimizer), metrics
-
-    split = layout.state(state)
-    return jax.jit(
-        step, donate_argnums=0, in_shardings=(split, layout.sharding("batch")), out_shardings=(split, layout.replicated)
-    )
+    return accumulation.Step(layout, state, optimizer, loss, lambda groups: completion_mask(groups).sum())
 
 
 def train(run: Run, stage: str, config: SFTConfig | RFTConfig, judging: Pool, general: Pool) -> dict[str, float]:
@@ -124,20 +78,18 @@ def train(run: Run, stage: str, config: SFTConfig | RFTConfig, judging: Pool, ge
         return lambda step: (packing.lengths(*example.tokens()) for example in mixed.batch(step)[size])
 
     tables = {size: bucket_choice.buckets_of(run, stage, size, shape, lengths_of(size)) for size, shape in shapes.items()}
-    counts = tuple(count for _, count in shapes.values())
-    train_step = make_step(run.layout, state, run.model, optimizer, counts, tuple(tables.values()))
+    train_step = make_step(run.layout, state, run.model, optimizer)
     cost = functools.partial(flops.update, run.model)
 
     def update(state, step):
         examples = mixed.batch(step)
         packed = [packing.pack(run, examples[size], size, rows, count, tables[size]) for size, (rows, count) in shapes.items()]
-        batch = tuple(p.groups for p in packed)
-        state, metrics = train_step(state, batch)
+        state, metrics, _ = train_step(state, [p.batch(p.groups) for p in packed])
         return loop.StepResult(
             state=state,
             metrics=metrics,
             ids=[e.id for size in shapes for e in examples[size]],
-            tokens=sum(groups.lengths.sum() for groups in batch),
+            tokens=sum(p.groups.lengths.sum() for p in packed),
             roofline_seconds=performance.roofline_seconds(run.layout, sum(p.arithmetic(cost) for p in packed)),
         )
 

@@ -71,7 +71,10 @@ def test_a_rollout_is_aimed_at_between_an_update_and_its_file(kills, tmp_path):
     assert kills.rolling_out(tmp_path, 80) == "", "step 1 is drawn"
     assert kills.rolling_out(tmp_path, 90) == "", "no update yet in this life"
     made(rollouts / "000000.jsonl", 99)
-    assert kills.rolling_out(tmp_path, 95) == "the rollout of step 1 of rl"
+    assert kills.rolling_out(tmp_path, 95) == "the rollout of step 1 of rl" and kills.updating(tmp_path, 95) == ""
+    made(rollouts / "000001.jsonl", 101)
+    assert kills.rolling_out(tmp_path, 95) == "" and kills.updating(tmp_path, 95) == "the update of step 1 of rl"
     made(metrics, 102, "{}\n" * 3)
     made(rollouts / "000002.jsonl", 101)
-    assert kills.rolling_out(tmp_path, 95) == "", "the stage's last update is done"
+    for aim in (kills.rolling_out, kills.updating):
+        assert aim(tmp_path, 95) == "", "the stage's last update is done"

@@ -66,9 +66,9 @@ groups = Groups(trunk_tokens=ints(4, 255), trunk_lengths=ints(4), inputs=ints(4,
 params = jax.eval_shape(lambda: models.init(config, jax.random.key(0)))
 def gradients(params, groups):
     with layout.constraints():
-        return sft.sft_gradients(params, (groups,), config=config)
+        return jax.grad(lambda params: sft.sft_loss(params, config, groups)[0])(params)
 split = layout.params(params)
-step = jax.jit(gradients, in_shardings=(split, layout.sharding("batch")), out_shardings=(split, layout.replicated))
+step = jax.jit(gradients, in_shardings=(split, layout.sharding("batch")), out_shardings=split)
 text = step.lower(params, groups).compile().as_text()
 print("kernels", text.count("tpu_custom_call"))
 """

@@ -12,6 +12,7 @@ from spct_jax.models import attention, flops, sizes
 from spct_jax.planning import hlo, programs
 from spct_jax.training import grpo, optimizers, sft
 from spct_jax.training.config import OptimizerConfig
+from spct_jax.training.micro_batches import Batch
 
 
 def test_a_scan_counts_as_often_as_it_runs():
@@ -364,22 +365,23 @@ MODEL = dataclasses.replace(sizes.toy(512), num_layers=6, width=128, ffw_width=2
 
 
 @pytest.mark.parametrize("program", ["sft", "reference"])
-@pytest.mark.parametrize(("layers", "scores"), [(6, 2**18), (7, 2**14)])
-def test_the_count_by_hand_is_what_is_compiled(program, layers, scores, monkeypatch):
+@pytest.mark.parametrize(("layers", "scores", "count"), [(6, 2**18, 1), (7, 2**14, 2)])
+def test_the_count_by_hand_is_what_is_compiled(program, layers, scores, count, monkeypatch):
+    """In one micro-batch, and in two of one row each."""
     monkeypatch.setattr(attention, "BRANCH_SCORES", scores)
     jax.clear_caches()
     B, G, P, T = 2, 4, 320, 64
     model = dataclasses.replace(MODEL, num_layers=layers)
     params, groups = abstract_params(model), programs.abstract_groups(B, G, P, T)
-    layout = sharding.make_layout(devices=jax.devices()[:1])
+    layout, batch = sharding.make_layout(devices=jax.devices()[:1]), Batch(groups, [(P + 1, T)] * count)
     if program == "sft":
         optimizer = optimizers.make(OptimizerConfig(), 10)
         state = train_state.abstract_state(None, params, optimizer)
-        lowered = sft.make_step(layout, state, model, optimizer).lower(state, (groups,))
+        parts = sft.make_step(layout, state, model, optimizer).lower(state, [batch])
         expected = flops.update(model, B, G, P, T)
     else:
         temperature = jax.ShapeDtypeStruct((), jnp.float32)
-        lowered = grpo.make_reference(layout, params, model).lower(params, groups, temperature)
+        parts = grpo.make_reference(layout, params, model).lower(params, batch, temperature)
         expected = flops.forward(model, B, G, P, T)
-    found = hlo.Module(lowered.compile().as_text()).cost().flops
+    found = sum(part.times * hlo.Module(part.program.compile().as_text()).cost().flops for part in parts)
     assert found == pytest.approx(expected, rel=0.01)

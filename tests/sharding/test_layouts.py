@@ -26,6 +26,7 @@ from spct_jax.sampling import Engine, Request, SamplingParams, Shape
 from spct_jax.sharding.config import MeshConfig
 from spct_jax.training import config as training_config
 from spct_jax.training import context, grpo, optimizers, sft
+from spct_jax.training.micro_batches import Batch
 
 
 @pytest.fixture(scope="module")
@@ -92,8 +93,9 @@ def test_no_logits_of_a_whole_sequence_ever_exist():
     optimizer = optax.sgd(0.1)
     state = train_state.abstract_state(layout, checkpoints.abstract_params(config), optimizer)
     batch = grpo.GRPOBatch(groups, jax.ShapeDtypeStruct((B, G), np.float32), None, *rows)
-    lowered = grpo.make_step(layout, state, config, optimizer).lower(state, batch, sharded.HYPERPARAMETERS)
-    memory = lowered.compile().memory_analysis()
+    step = grpo.make_step(layout, state, config, optimizer)
+    (part,) = step.lower(state, [Batch(batch, [(32, T)])], sharded.HYPERPARAMETERS)
+    memory = part.program.compile().memory_analysis()
     logits = B // 2 * G * T * config.vocab_size * 4
     assert memory.temp_size_in_bytes < logits / 4
 
@@ -118,7 +120,7 @@ def test_remat_policies_differ_in_what_is_computed_again():
     for remat in ("none", "dots", "full"):
         config = dataclasses.replace(sharded.config_of("sft"), remat=remat)
         params = checkpoints.abstract_params(config)
-        jaxpr = jax.make_jaxpr(lambda p, g, config=config: sft.sft_gradients(p, (g,), config=config)[0])(params, groups)
+        jaxpr = jax.make_jaxpr(jax.grad(lambda p, g, config=config: sft.sft_loss(p, config, g)[0]))(params, groups)
         counts.append(str(jaxpr).count("dot_general["))
     assert counts[0] < counts[1] < counts[2]
 
@@ -185,6 +187,12 @@ def test_an_update_of_two_processes_is_that_of_one_device(pod_report, update):
     found = pod_report["updates"][update]
     for what in ("metrics", "gradients", "sgd", "adam"):
         assert found[what] <= 1e-5, what
+
+
+def test_two_processes_are_interrupted_after_the_same_micro_batch_if_one_is_told_to_stop(pod_report):
+    found = pod_report["interrupted"]
+    assert found["begun"] == [[True, 1]] * 2, "the second look of four sees it, on both"
+    assert found["same"]
 
 
 def test_two_processes_score_and_draw_as_one_device(pod_report):

@@ -11,7 +11,8 @@ from spct_jax import sharding
 from spct_jax.data.batches import Groups
 from spct_jax.errors import InputError
 from spct_jax.reward_models.scalar import scalar_rewards
-from spct_jax.training import buckets, grpo, metrics
+from spct_jax.training import buckets, grpo
+from spct_jax.training.micro_batches import Batch
 
 RNG = np.random.default_rng(0)
 
@@ -71,34 +72,6 @@ def test_which_bucket_is_cheapest_depends_on_the_group():
         assert buckets.arrange(np.array([2]), np.array([2]), ((2, 4), (8, 2), (9, 9)), group_size, 1)[1] == [cheapest]
 
 
-@pytest.fixture(scope="module")
-def update():
-    """Arguments of GRPO's gradients, in an order for four micro-batches, and the bucket of each of them."""
-    batch, chosen = sharded.in_buckets(*sharded.batch_of("rl"))
-    batch = jax.tree.map(jnp.asarray, batch)
-    return (sharded.params_of("rl"), batch, sharded.HYPERPARAMETERS), chosen
-
-
-def test_an_update_in_buckets_is_the_update_with_fewer_slots(update):
-    arguments, chosen = update
-    batch = arguments[1]
-    gradients = jax.jit(grpo.grpo_gradients, static_argnames=("config", "micro_batches", "table"))
-    options = {"config": sharded.config_of("rl"), "micro_batches": 4}
-    want, expected, logprobs = gradients(*arguments, **options)
-    got, found, seen = gradients(*arguments, **options, table=sharded.BUCKETS)
-    inside = np.arange(sharded.T) < np.asarray(batch.groups.lengths)[..., None]
-    np.testing.assert_allclose(np.asarray(seen)[inside], np.asarray(logprobs)[inside], atol=1e-5)
-    assert sharded.worst(got, want) < 1e-5
-    found, expected = metrics.compute(found), metrics.compute(expected)
-    computed = sum(sharded.B // 4 * buckets.slots(bucket, sharded.G) for bucket in chosen)
-    tokens = float(batch.groups.trunk_lengths.sum() + batch.groups.lengths.sum())
-    assert len({*chosen}) > 1
-    assert found.pop("padding") == pytest.approx(1 - tokens / computed)
-    whole = sharded.B * buckets.slots((sharded.P, sharded.T), sharded.G)
-    assert expected.pop("padding") == pytest.approx(1 - tokens / whole)
-    np.testing.assert_allclose([found[name] for name in expected], [*expected.values()], rtol=1e-5, atol=1e-6)
-
-
 def test_rewards_are_those_of_branches_of_their_own():
     """Of an absent completion, too; the rest of the longest prompts lies before the completions."""
     groups = jax.tree.map(jnp.asarray, sharded.groups_of())
@@ -120,12 +93,11 @@ def test_rewards_are_those_of_branches_of_their_own():
     assert sharded.worst(got, want) < 1e-5
 
 
-def test_the_reference_scores_the_same_in_buckets(update):
-    (params, batch, _), _ = update
-    layout = sharding.make_layout(devices=jax.devices()[:1])
-    once, cut = (
-        np.asarray(grpo.make_reference(layout, params, sharded.config_of("rl"), 4, table)(params, batch.groups, 0.6))
-        for table in ((), sharded.BUCKETS)
-    )
-    inside = np.arange(sharded.T) < np.asarray(batch.groups.lengths)[..., None]
+def test_the_reference_scores_the_same_in_buckets():
+    params, (rows,) = sharded.params_of("rl"), sharded.rows_of("rl")
+    part = sharded.in_buckets(rows.groups)
+    score = grpo.make_reference(sharding.make_layout(devices=jax.devices()[:1]), params, sharded.config_of("rl"))
+    once, cut = (np.asarray(score(params, Batch(part.rows, chosen), 0.6)) for chosen in ([sharded.WHOLE] * 4, part.buckets))
+    inside = np.arange(sharded.T) < part.rows.lengths[..., None]
+    assert len({*part.buckets}) > 1
     np.testing.assert_allclose(cut[inside], once[inside], atol=1e-5)

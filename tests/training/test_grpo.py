@@ -16,11 +16,13 @@ from spct_jax.models import sizes
 from spct_jax.training import context, grpo, metrics, optimizers, parameters
 from spct_jax.training.config import OptimizerConfig
 from spct_jax.training.group_logprobs import completion_mask, group_logprobs
+from spct_jax.training.micro_batches import Batch
 
 CONFIG = dataclasses.replace(sizes.toy(64), num_layers=2)
 OPTIMIZER = OptimizerConfig(warmup_steps=0)
 HYPERPARAMETERS = grpo.GRPOHyperparameters(beta=0.08, clip=0.2, temperature=1.0)
 P, T, G = 12, 8, 4
+ALONE = sharding.make_layout(devices=jax.devices()[:1])
 
 
 # Compiled: operations one by one, each compiled for itself, take several times as long.
@@ -110,11 +112,11 @@ def step(params, groups, updates, learning_rate=0.05):
     state = train_state.TrainState(params=jax.tree.map(jnp.copy, params), opt_state=optimizer.init(params))
     reference = scored(params, CONFIG, groups)[0]
     advantages = jnp.array([[1.0, -1.0, 1.0, -1.0]] * 2)
-    update = grpo.make_step(sharding.make_layout(devices=jax.devices()[:1]), state, CONFIG, optimizer)
+    update = grpo.make_step(ALONE, state, CONFIG, optimizer)
     old, seen = None, []
     for _ in range(updates):
         batch = grpo.GRPOBatch(groups, advantages, old, reference, reference)
-        state, found, logprobs = update(state, batch, dataclasses.replace(HYPERPARAMETERS, beta=0.0))
+        state, found, (logprobs,) = update(state, [Batch(batch, [(P, T)])], dataclasses.replace(HYPERPARAMETERS, beta=0.0))
         old = logprobs if old is None else old
         seen.append((metrics.compute(found), logprobs))
     return seen
@@ -133,16 +135,18 @@ def test_ratio_metrics_are_those_of_the_tokens_and_the_same_in_micro_batches(par
     old[~inside] = logprobs[~inside] - 30  # what padding holds must not count
     ratio = np.exp(logprobs - old, dtype=np.float64)[inside]
     batch = grpo.GRPOBatch(groups, jnp.ones((2, G)), *map(jnp.asarray, (old, logprobs, logprobs)))
+    optimizer = optimizers.make(OPTIMIZER, 10)
+    update = grpo.make_step(ALONE, train_state.abstract_state(None, params, optimizer), CONFIG, optimizer)
     for count in (1, 2):
-        got = metrics.compute(grpo.grpo_gradients(params, batch, HYPERPARAMETERS, config=CONFIG, micro_batches=count)[1])
+        got = metrics.compute(update.gradients(params, [Batch(batch, [(P, T)] * count)], HYPERPARAMETERS)[1])
         exact = np.sort(ratio)[int(np.ceil(0.95 * ratio.size)) - 1]
         assert exact * 0.999999 <= got["ratio_p95"] <= exact * 1.0101
         np.testing.assert_allclose([got["ratio_mean"], got["ratio_max"]], [ratio.mean(), ratio.max()], rtol=1e-5)
 
 
 def test_the_reference_scores_the_same_in_micro_batches(params, groups):
-    layout = sharding.make_layout(devices=jax.devices()[:1])
-    once, twice = (np.asarray(grpo.make_reference(layout, params, CONFIG, count)(params, groups, 0.6)) for count in (1, 2))
+    reference = grpo.make_reference(ALONE, params, CONFIG)
+    once, twice = (np.asarray(reference(params, Batch(groups, [(P, T)] * count), 0.6)) for count in (1, 2))
     np.testing.assert_allclose(twice, once, rtol=0, atol=1e-5)
 
 

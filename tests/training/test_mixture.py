@@ -1,7 +1,6 @@
 """What a step of fine-tuning learns from, counted in completions."""
 
 import collections
-import functools
 
 import jax
 import jax.numpy as jnp
@@ -10,12 +9,14 @@ import pytest
 import sharded
 
 from spct_jax import config as config_lib
-from spct_jax import models
+from spct_jax import models, sharding
+from spct_jax.checkpoints import train_state
 from spct_jax.data import batches
 from spct_jax.data.batches import Example
 from spct_jax.data.draws import Shares
 from spct_jax.models import sizes
 from spct_jax.training import mixture, sft
+from spct_jax.training.micro_batches import Batch
 
 RETAINED = np.random.default_rng(0).choice([1, 2, 3], 200, p=[0.4, 0.3, 0.3])
 """Kept completions of each comparison."""
@@ -108,8 +109,8 @@ def test_parts_are_equal_and_no_larger_than_they_may_be(rows, most, shards):
     assert rows <= whole < rows + parts * shards and whole // parts <= most
 
 
-@pytest.mark.parametrize("micro_batches", [(1, 1), (2, 4)])
-def test_rows_of_one_and_of_two_branches_give_the_gradient_of_all_their_tokens(micro_batches):
+@pytest.mark.parametrize("counts", [(1, 1), (2, 4)])
+def test_rows_of_one_and_of_two_branches_give_the_gradient_of_all_their_tokens(counts):
     """That of the same completions in one batch with empty branches."""
     model, rng = sharded.config_of("sft"), np.random.default_rng(0)
     params = models.init(model, jax.random.key(0))
@@ -120,9 +121,12 @@ def test_rows_of_one_and_of_two_branches_give_the_gradient_of_all_their_tokens(m
         packed = batches.pack(prompts[first:last], shown[first:last], max_prompt=12, max_completion=8, group_size=size)
         return jax.tree.map(jnp.asarray, packed)
 
-    gradients = functools.partial(sft.sft_gradients, config=model)
-    want, expected = jax.jit(gradients)(params, (pack(0, 6, 2),))
-    got, metrics = jax.jit(functools.partial(gradients, micro_batches=micro_batches))(params, (pack(0, 2, 2), pack(2, 6, 1)))
+    want, expected = jax.jit(jax.grad(lambda p, g: sft.sft_loss(p, model, g), has_aux=True))(params, pack(0, 6, 2))
+    layout, optimizer = sharding.make_layout(devices=jax.devices()[:1]), sharded.watched()
+    state = train_state.make_state(layout, params, optimizer)
+    parts = [Batch(rows, [(12, 8)] * count) for rows, count in zip((pack(0, 2, 2), pack(2, 6, 1)), counts, strict=True)]
+    state, metrics, _ = sft.make_step(layout, state, model, optimizer)(state, parts)
+    got = state.opt_state["gradients"]
     assert sharded.worst(got, want) < 1e-5
     # 38 tokens of trunks and 32 of completions; six rows of 11 + 2 * 8 slots, or two of them and four of 11 + 8.
     assert metrics["padding"].compute() == pytest.approx(1 - 70 / 130)

@@ -4,13 +4,15 @@ import copy
 import json
 import shutil
 
+import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from micro_experiment import make_config
-from spct_jax import checkpoints, pipeline
-from spct_jax.checkpoints import ModelKind
+from spct_jax import checkpoints, pipeline, sharding
+from spct_jax.checkpoints import ModelKind, train_state
 from spct_jax.data.batches import Groups
 from spct_jax.data.comparison import Comparison, Turn
 from spct_jax.errors import InputError
@@ -19,6 +21,7 @@ from spct_jax.reward_models.bradley_terry import BradleyTerry
 from spct_jax.reward_models.pairrm import PairRM
 from spct_jax.training import btrm, cloud, pairrm, preference
 from spct_jax.training.metrics import compute
+from spct_jax.training.micro_batches import Batch
 
 LABELS = np.array([[1, -1, -1], [-1, 1, 0], [-1, -1, 1], [1, -1, 0]], np.float32)
 """Of Bradley-Terry: which of three responses is best, where there are three."""
@@ -38,8 +41,8 @@ def by_hand(rewards, pairs):
     return loss, gradient
 
 
-@pytest.mark.parametrize("micro_batches", [1, 2])
-def test_loss_and_gradient_of_pairs_are_those_made_by_hand(micro_batches):
+@pytest.mark.parametrize("count", [1, 2])
+def test_loss_and_gradient_of_pairs_are_those_made_by_hand(count):
     """The rewards themselves are the parameters here."""
     rng = np.random.default_rng(0)
     for labels, margins in ((LABELS, btrm.margins), (SIGNS, pairrm.margins)):
@@ -53,10 +56,11 @@ def test_loss_and_gradient_of_pairs_are_those_made_by_hand(micro_batches):
             gradient *= labels
         groups = Groups(np.zeros((4, 1)), np.arange(4), np.zeros((*labels.shape, 1)), np.abs(labels))
         objective = preference.Objective(margins, lambda params, config, groups: params[groups.trunk_lengths])
-        found, metrics = preference.preference_gradients(
-            jnp.float32(rewards), groups, labels, config=sizes.toy(64), objective=objective, micro_batches=micro_batches
-        )
-        np.testing.assert_allclose(found, gradient, atol=1e-6)
+        layout, optimizer = sharding.make_layout(devices=jax.devices()[:1]), optax.sgd(1.0)
+        state = train_state.make_state(layout, jnp.float32(rewards), optimizer)
+        step = preference.make_step(layout, state, sizes.toy(64), optimizer, objective)
+        state, metrics, _ = step(state, [Batch(layout.split((groups, labels)), [(2, 0)] * count)])
+        np.testing.assert_allclose(rewards - state.params, gradient, atol=1e-6)
         values = compute(metrics)
         right = [rewards[b][i] * labels[b][i] > 0 if o is None else rewards[b][i] > rewards[b][o] for b, i, o in pairs]
         assert values["loss"] == pytest.approx(loss, rel=1e-5) and values["accuracy"] == pytest.approx(np.mean(right))

@@ -1,0 +1,92 @@
+"""An update in micro-batches is the update at once, is not begun where it is told to stop, and is compiled for at first."""
+
+import dataclasses
+import functools
+
+import jax
+import numpy as np
+import pytest
+import sharded
+
+from spct_jax import distributed, sharding
+from spct_jax.checkpoints import train_state
+from spct_jax.training import buckets, metrics, micro_batches, performance
+from spct_jax.training.micro_batches import Batch
+
+ALONE = sharding.make_layout(devices=jax.devices()[:1])
+
+
+step_of = functools.cache(functools.partial(sharded.make_step, layout=ALONE))
+
+
+def state_of(stage):
+    params = jax.device_put(sharded.params_of(stage), ALONE.params(sharded.params_of(stage)))
+    return train_state.make_state(ALONE, params, sharded.watched())
+
+
+def in_buckets(stage):
+    """A stage's batches on the device, each in an order for four micro-batches."""
+    parts = map(sharded.in_buckets, sharded.rows_of(stage))
+    return [dataclasses.replace(part, rows=jax.device_put(part.rows)) for part in parts]
+
+
+@pytest.mark.parametrize("stage", ["rl", "sft", "meta_rm"])
+def test_a_step_in_micro_batches_is_the_step_at_once(stage):
+    """Gradients, parameters and Adam's moments, metrics, and what the loss gives for every row; in buckets, RL at one, too."""
+    step, given, parts = step_of(stage), sharded.given_of(stage), in_buckets(stage)
+    want, expected, values = step(state_of(stage), [Batch(part.rows, [sharded.WHOLE]) for part in parts], *given)
+    expected = sharded.totals(expected)
+    assert all(len({*part.buckets}) > 1 for part in parts)
+    at_one = [dataclasses.replace(part, buckets=[sharded.WHOLE] * 4) for part in parts]
+    for chosen in (at_one, parts) if stage == "rl" else (parts,):
+        got, found, seen = step(state_of(stage), chosen, *given)
+        assert sharded.worst(got, want) < 1e-5
+        found = sharded.totals(found)
+        np.testing.assert_allclose([found[name] for name in expected], [*expected.values()], rtol=1e-5, atol=1e-6)
+        if stage == "rl":
+            inside = np.arange(sharded.T) < np.asarray(parts[0].rows.groups.lengths)[..., None]
+            np.testing.assert_allclose(np.asarray(seen[0])[inside], np.asarray(values[0])[inside], atol=1e-5)
+
+
+def test_slots_that_are_computed_are_those_of_the_buckets():
+    (part,) = in_buckets("rl")
+    _, found, _ = step_of("rl").gradients(state_of("rl").params, [part], *sharded.given_of("rl"))
+    groups = part.rows.groups
+    computed = sum(sharded.B // 4 * buckets.slots(bucket, sharded.G) for bucket in part.buckets)
+    tokens = float(groups.trunk_lengths.sum() + groups.lengths.sum())
+    assert len({*part.buckets}) > 1 and metrics.compute(found)["padding"] == pytest.approx(1 - tokens / computed)
+
+
+def test_told_to_stop_between_micro_batches_a_step_leaves_the_state_and_can_be_made_again(monkeypatch):
+    step, state, (part,), begun = step_of("rl"), state_of("rl"), in_buckets("rl"), []
+    before, given, in_turn = jax.device_get(state), sharded.given_of("rl"), micro_batches.in_turn
+    preemption = distributed.Preemption()
+
+    def told(compute, batches, stoppable):
+        for found in in_turn(compute, batches, stoppable):
+            begun.append(found)
+            preemption._asked = len(begun) == 2
+            yield found
+
+    with monkeypatch.context() as patch:
+        patch.setattr(distributed, "PREEMPTION", preemption)
+        patch.setattr(micro_batches, "in_turn", told)
+        with pytest.raises(distributed.StoppedError):
+            step(state, [part], *given)
+        assert len(begun) == 2 and jax.tree.all(jax.tree.map(lambda a, b: bool((a == b).all()), state, before))
+        preemption._asked = True
+        step(state_of("rl"), [part], *given, stoppable=False)
+    got, _, _ = step(state, [part], *given)
+    want, _, _ = step(state_of("rl"), [part], *given)
+    assert jax.tree.all(jax.tree.map(lambda a, b: bool((a == b).all()), got, want))
+
+
+def test_a_bucket_that_comes_up_later_is_compiled_for_at_first():
+    (part,), given = in_buckets("rl"), sharded.given_of("rl")
+    for count in (4, 1):
+        step, watch = sharded.make_step("rl", ALONE), performance.Stopwatch()
+        first = dataclasses.replace(part, buckets=[sharded.BUCKETS[1]] * count, table=sharded.BUCKETS[1:])
+        step(state_of("rl"), [first], *given)
+        state, before = jax.block_until_ready(state_of("rl")), watch.read()["compile_seconds"]
+        jax.block_until_ready(step(state, [dataclasses.replace(first, buckets=[sharded.WHOLE] * count)], *given))
+        assert watch.read()["compile_seconds"] == before, count
