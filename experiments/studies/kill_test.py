@@ -23,9 +23,9 @@ checkpoint be found damaged, or a life go on from a step before the last finishe
 Every kill takes one process or all of them, at any moment, in the midst of a save, or in the midst of a rollout, all drawn
 from --seed (`kills.py`). The lives are drawn uniformly, so that together they last about two thirds of the undisturbed run, or
 `--life` seconds each on average; what a kill is aimed at makes them longer, and finished evaluation is not done again. With
---every_stage the kills are dealt to the stages in order, and `--life` counts from when a life is at work in its stage. Fields
-of the experiment are set as for training, `--config.sft.steps=40`; a path among them must be absolute. On two CPU cores the
-default takes two to three times the tiny experiment.
+--every_stage the kills are dealt to the stages in order, and `--life` counts from the first step that a life saves there.
+Fields of the experiment are set as for training, `--config.sft.steps=40`; a path among them must be absolute. On two CPU cores
+the default takes two to three times the tiny experiment.
 """
 
 import contextlib

@@ -251,9 +251,13 @@ class Pod:
                 return
 
     def reach(self, stage: str) -> None:
-        """Lets it live until it is at work in a stage or a later one."""
+        """Lets it live until it is at work in a stage or a later one; where steps are saved, until this life has saved one."""
         for _ in self.looks():
-            if has_reached(stage, self.written()):
+            if has_reached(stage, self.written()) and (
+                stage not in TRAINED
+                or stage_of(self.workdir) != stage
+                or finished_saves(self.workdir)[stage] > self.saved[stage]
+            ):
                 return
 
     def wait_for(self, aim: Aim, rng: random.Random) -> str:
@@ -304,7 +308,7 @@ def run_killed(
     """Runs training in a directory, killing it `kills` times; whom, when and during what is drawn from `seed`.
 
     A life lasts up to twice `life` seconds, and then to the next moment of the kind that is aimed at. Where `stages` are given,
-    the kills are dealt to them in order, and the seconds count from when a life is at work in its stage.
+    the kills are dealt to them in order, and the seconds count from when a life is at work in its stage and has saved a step.
 
     Returns:
       (a line for every life: where it began and how it ended, faults found: see `faults`).
