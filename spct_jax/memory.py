@@ -3,7 +3,10 @@
 The latter is left alone if the library is not glibc.
 """
 
+import contextlib
 import ctypes
+import os
+import pathlib
 import platform
 import resource
 import sys
@@ -11,8 +14,13 @@ from collections.abc import Sequence
 
 import jax
 
+from spct_jax import hardware
+
 LARGE = 2**25
 """Buffers of at least this many bytes are memory mappings of their own; it is the largest threshold that glibc accepts."""
+
+CONTAINER_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
+"""Files in which Linux says how much memory a container may use."""
 
 
 def keep() -> None:
@@ -45,6 +53,24 @@ def of_devices(devices: Sequence[jax.Device] | None = None) -> dict[str, float]:
     stats = [d.memory_stats() or {} for d in (jax.local_devices() if devices is None else devices)]
     names = {"device_memory_bytes": "bytes_in_use", "device_memory_peak_bytes": "peak_bytes_in_use"}
     return {ours: float(max(s[theirs] for s in stats)) for ours, theirs in names.items() if all(theirs in s for s in stats)}
+
+
+def limit(device: jax.Device) -> int:
+    """Bytes of a device that programs may use: as it says, or as is known of its kind; of a CPU, its part of half the RAM."""
+    reported = (device.memory_stats() or {}).get("bytes_limit")
+    if reported:
+        return int(reported)
+    chip = hardware.chip_of(device.device_kind)
+    return chip.hbm if chip else _of_machine() // 2 // jax.local_device_count()
+
+
+def _of_machine() -> int:
+    """Bytes that this process may use, by the machine or by the limit of a container that it is in."""
+    found = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    for path in CONTAINER_LIMITS:
+        with contextlib.suppress(OSError, ValueError):  # it is in none, or has no limit
+            found.append(int(pathlib.Path(path).read_text()))
+    return min(found)
 
 
 def peak_gib() -> float:

@@ -14,7 +14,7 @@ SETTINGS = {"checkpoint": "/models/judge", "k": 4, "seed": 0}
 class Judge:
     """Scores by the lengths of the responses; reads `window` comparisons ahead; breaks at the id `breaks_at`."""
 
-    is_local = True
+    is_local, memory = True, 0
 
     def __init__(self, window=3, breaks_at=None):
         self.window, self.breaks_at, self.asked, self.ahead = window, breaks_at, [], 0

@@ -27,7 +27,7 @@ PUBLIC = {"figures.json", "judgebench.jsonl", "report.html", "report.md", "rewar
 class RandomJudge:
     """Scores at random, by seed, id and sample; `bias` points more for what is shown first, `skill` for the response "good"."""
 
-    is_local = True
+    is_local, memory = True, 0
 
     def __init__(self, bias=0, skill=0, breaks_at=None):
         self.bias, self.skill, self.breaks_at, self.judged, self.shown = bias, skill, breaks_at, 0, []

@@ -34,7 +34,7 @@ MAY_IMPORT = {
     "errors": set(),
     "rounding": set(),
     "digests": set(),
-    "memory": set(),
+    "memory": {"hardware"},
     "field_bounds": {"errors"},
     "configs": {"errors", "field_bounds"},
     "distributed": {"errors"},

@@ -3,7 +3,10 @@
 import subprocess
 import sys
 
+import jax
 import pytest
+
+from spct_jax import hardware, memory
 
 HOLES = """
 import platform
@@ -28,3 +31,26 @@ def test_large_buffers_leave_no_holes():
     if done.returncode == 3:
         pytest.skip("not glibc")
     assert float(done.stdout) < 100, done.stderr
+
+
+class Device:
+    def __init__(self, stats, kind):
+        self.device_kind = kind
+        self.memory_stats = lambda: stats
+
+
+def test_a_devices_memory_is_what_it_says_or_what_its_kind_is_known_to_have():
+    assert memory.limit(Device({"bytes_limit": 5 << 30}, "TPU v5 lite")) == 5 << 30
+    for stats in (None, {}):
+        assert memory.limit(Device(stats, "TPU v5 lite")) == hardware.CHIPS["v5e"].hbm
+
+
+def test_a_cpus_devices_share_half_of_what_the_machine_or_its_container_has(tmp_path, monkeypatch):
+    (tmp_path / "limit").write_text(f"{1 << 30}\n")
+    (tmp_path / "none").write_text("max\n")
+    device, devices = jax.local_devices()[0], jax.local_device_count()
+    monkeypatch.setattr(memory, "CONTAINER_LIMITS", [str(tmp_path / "none"), str(tmp_path / "absent")])
+    machine = memory.limit(device) * devices
+    assert machine > 1 << 29
+    monkeypatch.setattr(memory, "CONTAINER_LIMITS", [str(tmp_path / "none"), str(tmp_path / "limit")])
+    assert memory.limit(device) == (1 << 29) // devices

@@ -71,6 +71,6 @@ def paper(model: sizes.ModelConfig) -> Config:
     config.btrm = PreferenceConfig(steps=900, batch_size=512, optimizer=dataclasses.replace(adam))
     config.pairrm = PreferenceConfig(steps=900, batch_size=512, optimizer=dataclasses.replace(adam))
     config.cloud = CLoudConfig(steps=900, batch_size=512, problems=0, temperature=0.5, optimizer=dataclasses.replace(adam))
-    config.evaluation = EvaluationConfig(problems=0, temperature=0.5, slots=128)
+    config.evaluation = EvaluationConfig(problems=0, temperature=0.5, slots=0)
     config.checkpoint = CheckpointConfig(every_steps=25, every_minutes=10, reuse_rollouts=True)
     return config

@@ -25,7 +25,8 @@ class EvaluationConfig:
     buckets: tuple[tuple[int, int], ...] = bounded((), 1, 1 << 24, length=(0, 64), ascending=True)
     """Smaller shapes for votes, (longest prompt, longest completion) each, in ascending order: a comparison takes the first
     that its prompt fits in, else that of `data.max_prompt` and `data.max_completion`."""
-    slots: int = bounded(512, 1, 1 << 24)
-    """Branches decoded at once. On two CPU cores 1,024 of the tiny model are no faster and take half a gigabyte more."""
+    slots: int = bounded(512, 0, 1 << 24)
+    """Branches decoded at once; 0: as many as fit the memory of the devices that the stage is begun on. On two CPU cores 1,024
+    of the tiny model are no faster and take half a gigabyte more."""
     texts: int = bounded(40, 0, MOST)
     """For how many problems the full text of every verdict is kept."""

@@ -24,7 +24,7 @@ from spct_jax.reward_models.bradley_terry import BradleyTerry
 from spct_jax.reward_models.cloud import Cloud, CloudOptions, Critic
 from spct_jax.reward_models.pairrm import PairRM
 from spct_jax.reward_models.scalar import ScalarModel
-from spct_jax.sampling import Usage
+from spct_jax.sampling import Usage, engine_size
 from spct_jax.training import parameters, performance
 from spct_jax.training.context import Run
 
@@ -43,10 +43,15 @@ def run_evaluation(run: Run) -> dict[str, float]:
     progress = directory / "progress.json"
     earlier = files.read_json(progress) if progress.exists() else {}
     watch, usage = performance.Stopwatch(earlier), Usage(**earlier.get("usage", {}))
+    chosen_for = 0 if config.slots else _memory(run, earlier.get("memory", 0))
 
+    def note() -> None:
+        files.write_json(progress, watch.read() | {"usage": vars(usage), "memory": chosen_for})
+
+    note()
     for one in passes(run):
-        for _ in _run_pass(run, directory, comparisons, one, usage):
-            files.write_json(progress, watch.read() | {"usage": vars(usage)})
+        for _ in _run_pass(run, directory, comparisons, one, usage, chosen_for):
+            note()
             memory.give_back()
             distributed.PREEMPTION.check()
     timing = watch.read()
@@ -109,8 +114,20 @@ def passes(run: Run) -> list[Pass]:
     return found
 
 
-def options_for(run: Run, one: Pass) -> Options:
-    """How the verdicts of a pass are drawn; InputError where the configuration's fields do not go together."""
+def _memory(run: Run, begun_with: int) -> int:
+    """Bytes of a device that shapes are chosen for; InputError as of `engine_size.memory_for`."""
+    there = distributed.from_first(lambda: engine_size.memory_of(run.rollout_layout))
+    try:
+        return engine_size.memory_for(there, begun_with)
+    except InputError as error:
+        raise InputError(f"evaluate: {error} (config.evaluation.slots)") from None
+
+
+def options_for(run: Run, one: Pass, memory: int = 0) -> Options:
+    """How the verdicts of a pass are drawn; InputError where the configuration's fields do not go together.
+
+    Where `evaluation.slots` is 0, shapes are chosen for `memory` bytes of a device.
+    """
     config, layout = run.config.evaluation, run.rollout_layout
     # A single draw is not worth programs of its own for shorter prompts.
     largest = (run.limits.max_prompt, run.limits.max_completion)
@@ -123,11 +140,15 @@ def options_for(run: Run, one: Pass) -> Options:
         order=config.order,
         buckets=(largest,) if one.k == 1 else (*config.buckets, largest),
     )
+    if not config.slots:
+        return dataclasses.replace(options, memory=memory)
     rows = config.slots // options.branches // layout.batch_shards * layout.batch_shards
     return dataclasses.replace(options, batch_size=max(rows, layout.batch_shards))
 
 
-def _run_pass(run: Run, directory: Path, comparisons: Sequence[Comparison], one: Pass, usage: Usage) -> Iterator[None]:
+def _run_pass(
+    run: Run, directory: Path, comparisons: Sequence[Comparison], one: Pass, usage: Usage, memory: int = 0
+) -> Iterator[None]:
     """Draws and writes k verdicts of every comparison; yields now and then."""
     target, partial = directory / f"{one.name}.jsonl", directory / f"{one.name}.partial.jsonl"
     if distributed.agree(target.exists()):
@@ -137,7 +158,7 @@ def _run_pass(run: Run, directory: Path, comparisons: Sequence[Comparison], one:
 
     with append_only.Appended(partial) as file:
         left = comparisons[file.lines :]
-        outcomes = _scored(run, one, left) if one.stage in BASELINES else _judged(run, one, left, usage)
+        outcomes = _scored(run, one, left, memory) if one.stage in BASELINES else _judged(run, one, left, usage, memory)
         bar = tqdm.tqdm(
             outcomes, one.name, len(comparisons), initial=file.lines, unit="problem", disable=not distributed.is_first()
         )
@@ -157,21 +178,23 @@ def _model(run: Run, stage: str) -> Model:
     return Model(parameters.for_sampling(run, params), run.model, run.prompter)
 
 
-def _judged(run: Run, one: Pass, comparisons: Sequence[Comparison], usage: Usage) -> Iterator[Verdict | InputError]:
+def _judged(
+    run: Run, one: Pass, comparisons: Sequence[Comparison], usage: Usage, memory: int
+) -> Iterator[Verdict | InputError]:
     """What a policy says of each comparison."""
     models = Models(run.rollout_layout, _model(run, one.stage), _model(run, "meta_rm") if one.guided else None)
-    return Scheduler(models, options_for(run, one), usage).run(comparisons)
+    return Scheduler(models, options_for(run, one, memory), usage).run(comparisons)
 
 
-def _scored(run: Run, one: Pass, comparisons: Sequence[Comparison]) -> Iterator[Verdict]:
+def _scored(run: Run, one: Pass, comparisons: Sequence[Comparison], memory: int) -> Iterator[Verdict]:
     """What a scalar reward model says of each comparison."""
     model = _model(run, one.stage)
     scalar = ScalarModel(run.rollout_layout, model.params, model.config, model.prompter.tokenizer)
     judge: BradleyTerry | PairRM | Cloud
     if one.stage == "cloud":
         policy, config = parameters.for_sampling(run, parameters.policy_before(run, "cloud")), run.config.evaluation
-        rows = max(config.slots // (4 if one.k > 1 else 1), 1)
-        options = CloudOptions(one.k, one.temperature, run.config.seed, run.limits.max_completion, rows)
+        rows = max(config.slots // (4 if one.k > 1 else 1), 1) if config.slots else 0
+        options = CloudOptions(one.k, one.temperature, run.config.seed, run.limits.max_completion, rows, memory)
         judge = Cloud(Critic(run.rollout_layout, policy, run.model, run.prompter), scalar, options)
     else:
         judge = {"btrm": BradleyTerry, "pairrm": PairRM}[one.stage](scalar)

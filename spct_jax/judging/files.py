@@ -70,7 +70,9 @@ def judge_file(
         if resume.is_resumable(target):
             if done:
                 resume.check_digests(target, judge.digests)
-            resume.write_settings(target, settings, judge.digests)
+            memory = resume.memory_for(target, options, judge.memory, bool(done))
+            resume.write_settings(target, settings, judge.digests, memory)
+            options = {**options, "memory": memory} if memory else options
         outcomes = _outcomes(judge, itertools.chain([following], lines), options, on_bad)
         for line, record in tqdm.tqdm(outcomes, "judging", total, initial=done, unit="comparison", mininterval=1):
             _write(file, record)
@@ -121,10 +123,12 @@ def _judge_shares(
             done = _go_on(file, source, target, lines, settings, summary, begun)
             return done, shares.settle(source, lines, done), begun or bool(done)
 
-        def keep_settings(digests: Mapping[str, str]) -> None:
+        def keep_settings(digests: Mapping[str, str], there: int) -> int:
             if begun:
                 resume.check_digests(target, digests)
-            resume.write_settings(target, settings, digests)
+            memory = resume.memory_for(target, options, there, begun)
+            resume.write_settings(target, settings, digests, memory)
+            return memory
 
         def join() -> None:
             for line, record in shares.join(itertools.islice(read_input(source), done, None), done):
@@ -137,7 +141,8 @@ def _judge_shares(
         done, left, begun = distributed.from_first(begin)
         if left:
             judge = load()
-            distributed.from_first(functools.partial(keep_settings, judge.digests))
+            memory = distributed.from_first(functools.partial(keep_settings, judge.digests, judge.memory))
+            options = {**options, "memory": memory} if memory else options
             _judge_share(source, left, shares, judge, options, on_bad, index_and_count)
             distributed.barrier("all shares are judged")
         distributed.from_first(join)

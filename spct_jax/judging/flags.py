@@ -23,9 +23,29 @@ flags.disclaim_key_flags()  # those defined here belong to the command, so that 
 LATER = {"read": "sampled", "share_principles": False, "critic_checkpoint": None}
 """Options that are named among the settings only if they have another value than this."""
 
+AUTO = "auto"
+"""Value of `--batch_size` that leaves the choice to `sampling.engine_size`."""
 
 CHOICE_TEMPLATES = ("judge", "short_judge")
 """Those of the package's templates that ask for the number of the best response."""
+
+
+class _Rows(flags.ArgumentParser, flags.ArgumentSerializer):
+    """A number of rows, or `auto`, which is 0."""
+
+    syntactic_help = "a number, or auto"
+
+    def parse(self, argument: str | int) -> int:
+        """The number."""
+        if argument == AUTO:
+            return 0
+        if not str(argument).isdecimal() or not int(argument):
+            raise ValueError(f"neither {AUTO} nor a number of rows")
+        return int(argument)
+
+    def serialize(self, value: int) -> str:
+        """What `parse` reads."""
+        return str(value) if value else AUTO
 
 
 class JudgeFlags:
@@ -50,7 +70,8 @@ class JudgeFlags:
         given = "File of principles to judge by: a text for all, or .jsonl with those of each id."
         export = "File for the principles of all verdicts, .jsonl; --principles reads it."
         prompt = "Longest prompt, in tokens; a longer one is an error. Default: 8192, or what the model has."
-        self.batch_size = flags.DEFINE_integer("batch_size", None, "Rows of prompts at a time; default: 16.", **own)
+        rows = "Rows of prompts at a time; auto: rows and branches by the memory of the devices."
+        self.batch_size = flags.DEFINE(_Rows(), "batch_size", "auto", rows, serializer=_Rows(), **own)
         self.seed = flags.DEFINE_integer("seed", 0, "Of samples and orders.", **own)
         self._mode = flags.DEFINE_enum("mode", "scores", MODES, mode, **own)
         self._sampling = (

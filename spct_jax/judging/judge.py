@@ -12,7 +12,7 @@ from spct_jax.judging.models import Models
 from spct_jax.judging.options import Options
 from spct_jax.judging.scheduler import Scheduler
 from spct_jax.judging.verdicts import Verdict
-from spct_jax.sampling import Usage
+from spct_jax.sampling import Usage, engine_size
 from spct_jax.sharding import Layout
 
 
@@ -33,6 +33,11 @@ class Judge:
     def is_local(self) -> bool:
         """Whether this process judges without the other ones, see `Layout.is_local`."""
         return self.models.layout.is_local
+
+    @property
+    def memory(self) -> int:
+        """Bytes of a device that shapes of engines can be chosen for."""
+        return engine_size.memory_of(self.models.layout)
 
     @property
     def digests(self) -> Mapping[str, str]:

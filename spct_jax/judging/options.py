@@ -1,6 +1,7 @@
 """How critiques are drawn and turned into verdicts: the options of `Judge.score` and, as flags, of the judge command."""
 
 import dataclasses
+import math
 
 from spct_jax import field_bounds
 from spct_jax.data import batches
@@ -31,8 +32,11 @@ class Options:
     """Tokens after which a critique is cut."""
     max_prompt: int = bounded(0, 0, 1 << 24)
     """Tokens of the longest prompt; a longer one has no verdict. 0: what the model's positions leave, 8,192 at most."""
-    batch_size: int = bounded(16, 1, 1 << 20)
-    """Rows decoded at once, rounded up to a multiple of the devices; see `sampling.Shape`."""
+    batch_size: int = bounded(0, 0, 1 << 20)
+    """Rows decoded at once, rounded up to a multiple of the devices; see `sampling.Shape`. 0: rows and branches are chosen for
+    the memory of the devices, see `sampling.engine_size`."""
+    memory: int = bounded(0, 0, 1 << 60)
+    """Bytes of a device that they are chosen for; 0: those that it has."""
     top_k: int = bounded(0, 0, MOST)
     top_p: float = bounded(1.0, 0, 1, ends="(]")
     mode: str = one_of("scores", MODES)
@@ -65,13 +69,20 @@ class Options:
 
     @property
     def branches(self) -> int:
-        """Branches of a row; the same for every k above 1, so that a smaller k draws the first samples of a larger one."""
+        """Branches of one of `batch_size` rows; the same for every k above 1, so that a smaller k draws the first samples of a
+        larger one.
+        """
         return 4 if self.k > 1 else 1
 
     @property
     def trunks(self) -> int:
-        """Trunks of a row; a single sample leaves no stragglers to share a row with."""
+        """Trunks of one of `batch_size` rows; a single sample leaves no stragglers to share a row with."""
         return 1 if self.k == 1 else 2
+
+    def samples_at_once(self, n: int) -> int:
+        """Samples of one order that are asked for together where there are n responses; of several orders, the fewest."""
+        together = min(self.rounds * n, self.k) if self.adaptive else self.k
+        return max(together // (n if self.order == "balanced" else math.factorial(n)), 1)
 
     @property
     def rescores(self) -> bool:

@@ -13,11 +13,30 @@ from spct_jax.data.jsonl import parse_line, read_lines
 from spct_jax.errors import InputError
 from spct_jax.judging.input_lines import STREAM, Line
 from spct_jax.paths import Path
+from spct_jax.sampling import engine_size
 
 
 def is_resumable(target: str) -> bool:
     """Whether an output is a regular file or in a bucket; pipes and devices are written from their start."""
     return target != STREAM and (paths.is_remote(target) or paths.of(target).is_file())
+
+
+DEVICE_MEMORY = "device_memory"
+"""Name, among the settings, of the bytes of a device that shapes were chosen for; absent where `batch_size` says them."""
+
+
+def memory_for(target: str, options: Mapping[str, Any], there: int, begun: bool) -> int:
+    """Bytes of a device that shapes are chosen for: those that a begun output was begun with, else those there are.
+
+    0 where nothing is chosen. InputError where there are fewer than the output was begun with.
+    """
+    if options.get("batch_size") or not there:
+        return 0
+    path = _settings_path(target)
+    try:
+        return engine_size.memory_for(there, files.read_json(path).get(DEVICE_MEMORY, 0) if begun else 0)
+    except InputError as error:
+        raise InputError(f"{target}: {error} (--batch_size)") from None
 
 
 def check_settings(target: str, settings: Mapping[str, Any]) -> None:
@@ -26,7 +45,8 @@ def check_settings(target: str, settings: Mapping[str, Any]) -> None:
     if not path.exists():
         raise InputError(f"{target}: not an output to go on with ({path} is missing); choose another --output")
     found, wanted = files.read_json(path), json.loads(json.dumps(settings))
-    found.pop("digests", None)
+    for name in ("digests", DEVICE_MEMORY):
+        found.pop(name, None)
     for name in sorted(found.keys() | wanted.keys()):
         if found.get(name) != wanted.get(name):
             raise InputError(
@@ -46,9 +66,10 @@ def check_digests(target: str, digests: Mapping[str, str]) -> None:
             raise InputError(f"{target}: {changed}; choose another --output")
 
 
-def write_settings(target: str, settings: Mapping[str, Any], digests: Mapping[str, str]) -> None:
-    """Keeps what an output's verdicts depend on: the flags, and digests of what was loaded."""
-    files.write_json(_settings_path(target), {**settings, "digests": digests})
+def write_settings(target: str, settings: Mapping[str, Any], digests: Mapping[str, str], memory: int = 0) -> None:
+    """Keeps what an output's verdicts depend on: the flags, digests of what was loaded, and as of `memory_for`."""
+    chosen_for = {DEVICE_MEMORY: memory} if memory else {}
+    files.write_json(_settings_path(target), {**settings, **chosen_for, "digests": digests})
 
 
 def answered(file: append_only.Lines, source: str, target: str, lines: Iterator[Line]) -> Iterator[tuple[Line, dict[str, Any]]]:

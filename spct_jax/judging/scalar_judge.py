@@ -1,5 +1,6 @@
 """Scalar reward models of responses where a judge is asked for: the same commands, files and verdicts."""
 
+import dataclasses
 import itertools
 import os
 from collections.abc import Iterable, Iterator, Mapping
@@ -16,6 +17,7 @@ from spct_jax.reward_models.bradley_terry import BradleyTerry
 from spct_jax.reward_models.cloud import Cloud, CloudOptions, Critic
 from spct_jax.reward_models.pairrm import PairRM
 from spct_jax.reward_models.scalar import ScalarModel
+from spct_jax.sampling import engine_size
 from spct_jax.sharding import Layout
 
 KINDS = (ModelKind.BTRM, ModelKind.PAIRRM, ModelKind.CLOUD)
@@ -79,6 +81,11 @@ class ScalarJudge:
         return self._model.layout.is_local
 
     @property
+    def memory(self) -> int:
+        """As of `Judge`; 0 for a model that draws nothing."""
+        return engine_size.memory_of(self._model.layout) if self._critic else 0
+
+    @property
     def digests(self) -> Mapping[str, str]:
         """What was loaded, each under the name of the flag that names it; a digest changes when the content does."""
         critic = {"critic_checkpoint": self._critic.digest} if self._critic else {}
@@ -118,5 +125,5 @@ class ScalarJudge:
     def _reward_model(self, options: Options) -> BradleyTerry | PairRM | Cloud:
         if self._critic is None:
             return {ModelKind.BTRM: BradleyTerry, ModelKind.PAIRRM: PairRM}[self._kind](self._model)
-        drawn = CloudOptions(options.k, options.temperature, options.seed, options.max_new_tokens, options.batch_size)
-        return Cloud(self._critic, self._model, drawn)
+        names = [field.name for field in dataclasses.fields(CloudOptions)]
+        return Cloud(self._critic, self._model, CloudOptions(**{name: getattr(options, name) for name in names}))

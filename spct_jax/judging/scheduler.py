@@ -14,20 +14,21 @@ import jax
 import numpy as np
 import tqdm
 
-from spct_jax import distributed
+from spct_jax import distributed, sharding
 from spct_jax.data.comparison import Comparison
 from spct_jax.errors import InputError
 from spct_jax.grm import orders, parse
 from spct_jax.judging import adaptive, tasks
 from spct_jax.judging.models import Models
 from spct_jax.judging.options import Options
-from spct_jax.judging.rescoring import Rescorer
+from spct_jax.judging.rescoring import BATCH_TOKENS, Rescorer
 from spct_jax.judging.tasks import NO_PROMPTS, Prompts, Task
 from spct_jax.judging.verdicts import Sample, Verdict
 from spct_jax.rounding import ceil_div
 from spct_jax.sampling import Engine, Finished, Request, SamplingParams, Shape, Usage
 from spct_jax.sampling.engine_programs import engine_programs
 from spct_jax.sampling.engine_shape import prefill_rows
+from spct_jax.sampling.engine_size import Sizes
 
 MAX_ENGINES = 3
 """Shapes whose slots are on the devices at once."""
@@ -82,7 +83,11 @@ class Scheduler:
         self._backlog: dict[Shape, list[Request]] = {}
         self._open: collections.Counter[Shape] = collections.Counter()
         """Tasks that are not all drawn."""
-        self._window = max(16, 16 * options.batch_size * options.branches // options.k)
+        self._sizes = None if options.batch_size else _sizes(models, options)
+        if self._sizes:
+            self._sizes.choose(*options.lengths(1), 1)  # an error, where not even that fits
+        most = self._sizes.most if self._sizes else options.batch_size * options.branches
+        self._window = max(16, 16 * most // options.k)
         self._held = 0
 
     def run(self, comparisons: Iterable[Comparison]) -> Iterator[Verdict | InputError]:
@@ -95,6 +100,8 @@ class Scheduler:
             leaving.callback(self._engines.clear)
             coming = self._prepared(comparisons, worker)
             while True:
+                # One whose turn is over lets its slots go before there are those of another.
+                engine = None
                 while self._has_room(begun) and (task := next(coming, None)) is not None:
                     begun.append(task)
                     self._held += task.size
@@ -137,15 +144,17 @@ class Scheduler:
         try:
             task.prompts = prompts.result()
             task.prefix = task.prompts.prefix
-            task.shape = self._shape(task.prompts.longest)
+            task.shape = self._shape(task.prompts.longest, comparison.n)
         except InputError as error:
             task.outcome = error
         return task
 
-    def _shape(self, length: int) -> Shape:
-        """The engine's shape for prompts of up to `length` tokens; InputError if there is none."""
+    def _shape(self, length: int, n: int) -> Shape:
+        """The engine's shape for prompts of up to `length` tokens with n responses; InputError if there is none."""
         options, devices = self._options, self._models.layout.batch_shards
         max_prompt, max_new_tokens = options.lengths(length)
+        if self._sizes:
+            return self._sizes.choose(max_prompt, max_new_tokens, options.samples_at_once(n))
         rows = ceil_div(options.batch_size, devices) * devices
         return Shape(
             max_prompt,
@@ -188,15 +197,20 @@ class Scheduler:
     def _next_engine(self) -> Engine | None:
         """The engine whose next chunk has most to do; shapes take turns when there are more of them than fit."""
         for shape in [s for s in self._engines if not self._open[s]]:
-            if self._backlog.keys() - self._engines.keys() and len(self._engines) >= MAX_ENGINES:
+            if any(not self._has_place(other) for other in self._backlog.keys() - self._engines.keys()):
                 del self._engines[shape]
         for shape in list(self._backlog):
-            if shape in self._engines or len(self._engines) < MAX_ENGINES:
+            if shape in self._engines or self._has_place(shape):
                 engine = self._engines.get(shape) or self._make_engine(shape)
                 for request in self._backlog.pop(shape):
                     engine.submit(request)
         busy = [engine for engine in self._engines.values() if engine.pending]
         return max(busy, key=lambda engine: min(engine.pending, engine.capacity), default=None)
+
+    def _has_place(self, shape: Shape) -> bool:
+        """Whether the slots of another shape can be on the devices beside those that are."""
+        fits = self._sizes is None or not self._engines or self._sizes.together([*self._engines, shape])
+        return fits and len(self._engines) < MAX_ENGINES
 
     def _make_engine(self, shape: Shape) -> Engine:
         layout, policy = self._models.layout, self._models.policy
@@ -205,14 +219,15 @@ class Scheduler:
 
     def _compile_ahead(self, pool: futures.Executor) -> None:
         """Has the programs of the shapes that wait compiled, in the order in which they will be drawn."""
-        layout, policy, new = self._models.layout, self._models.policy, []
-        for shape in self._backlog:
-            if shape not in self._compiled:
-                self._compiled.add(shape)
-                if engine_programs(layout, policy.config, shape, self._sampling).compile_ahead(pool):
-                    new.append(f"{shape.max_prompt:,}")
-        if new and distributed.is_first():
-            tqdm.tqdm.write(f"compiling for prompts of up to {' / '.join(new)} tokens", file=sys.stderr)
+        layout, policy = self._models.layout, self._models.policy
+        seen = [shape for shape in self._backlog if shape not in self._compiled]
+        self._compiled.update(seen)
+        if self._sizes and seen:
+            _say(f"batch_size=auto: {self._sizes.describe(seen)}")
+        programs = {shape: engine_programs(layout, policy.config, shape, self._sampling) for shape in seen}
+        new = [f"{shape.max_prompt:,}" for shape in seen if programs[shape].compile_ahead(pool)]
+        if new:
+            _say(f"compiling for prompts of up to {' / '.join(dict.fromkeys(new))} tokens")
 
     # Reading.
 
@@ -256,7 +271,7 @@ class Scheduler:
             return
         prefix = tuple(self._prompter.encode_principles(principles, template))
         try:
-            shape = self._shape(task.prompts.longest + len(prefix))
+            shape = self._shape(task.prompts.longest + len(prefix), task.comparison.n)
         except InputError as error:
             task.outcome = InputError(f"with the principles of its first critique, {error}")
             self._open[task.shape] -= 1
@@ -269,6 +284,19 @@ class Scheduler:
     def _conclude(self, done: Iterable[Task]) -> None:
         for task in done:
             task.outcome = tasks.vote(task, self._options)
+
+
+def _say(text: str) -> None:
+    """Writes a line to standard error, on the first process."""
+    if distributed.is_first():
+        tqdm.tqdm.write(text, file=sys.stderr)
+
+
+def _sizes(models: Models, options: Options) -> Sizes:
+    """What chooses shapes beside the meta RM, and beside the batches of critiques that are read once more."""
+    beside = 0 if models.meta is None else sharding.bytes_of_arrays(models.meta.params)
+    read = BATCH_TOKENS // models.layout.batch_shards if options.rescores else 0
+    return Sizes(models.layout, models.policy.config, options.memory, beside, read)
 
 
 class UnreadableWarning:
@@ -284,9 +312,8 @@ class UnreadableWarning:
         if self._seen == FIRST_SAMPLES:
             return
         self._seen, self._readable, self._cut = self._seen + 1, self._readable + readable, self._cut + cut
-        if self._seen == FIRST_SAMPLES and not self._readable and distributed.is_first():
-            text = f"warning: no verdict could be read in the first {FIRST_SAMPLES} samples; {self._cause()}"
-            tqdm.tqdm.write(text, file=sys.stderr)
+        if self._seen == FIRST_SAMPLES and not self._readable:
+            _say(f"warning: no verdict could be read in the first {FIRST_SAMPLES} samples; {self._cause()}")
 
     def _cause(self) -> str:
         if 2 * self._cut > self._seen:

@@ -26,6 +26,7 @@ from spct_jax.reward_models.base import Critiqued, Scores
 from spct_jax.reward_models.scalar import ScalarModel
 from spct_jax.sampling import Engine, Request, SamplingParams, Shape
 from spct_jax.sampling.engine_shape import prefill_rows
+from spct_jax.sampling.engine_size import Sizes
 from spct_jax.sharding import Layout
 
 TOGETHER = 256
@@ -71,8 +72,10 @@ class CloudOptions:
     seed: int = 0
     max_new_tokens: int = 1024
     """Tokens after which a critique is cut; one that is cut does not count."""
-    batch_size: int = 16
-    """Rows decoded at once, rounded up to a multiple of the devices."""
+    batch_size: int = 0
+    """Rows decoded at once, rounded up to a multiple of the devices; 0: see `sampling.engine_size`."""
+    memory: int = 0
+    """Bytes of a device that rows are chosen for; 0: those that it has."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -109,7 +112,8 @@ class Cloud:
     def _score(self, comparisons: Sequence[Comparison]) -> Iterator[Scores]:
         apart = [single for comparison in comparisons for single in responses_apart(comparison)]
         prompts = [self.critic.prompter.encode(single, (0,)) for single in apart]
-        critiques = draw(self.critic, prompts, [single.id for single in apart], self.options)
+        beside = sharding.bytes_of_arrays(self.model.params)
+        critiques = draw(self.critic, prompts, [single.id for single in apart], self.options, beside)
         rewards = iter(zip(critiques, self.model.rewards(list(zip(prompts, critiques, strict=True))), strict=True))
         tokenizer = self.critic.prompter.tokenizer
         for comparison in comparisons:
@@ -130,11 +134,12 @@ class Cloud:
 
 
 def draw(
-    critic: Critic, prompts: Sequence[Sequence[int]], ids: Sequence[str], options: CloudOptions
+    critic: Critic, prompts: Sequence[Sequence[int]], ids: Sequence[str], options: CloudOptions, beside: int = 0
 ) -> list[list[Sequence[int]]]:
     """K critiques for every prompt, terminator included where there is one.
 
     A critique depends on its prompt, id, number and the options only; prompts are drawn for by the power of two they fit in.
+    `beside` is how many bytes of a device others hold.
     """
     layout, found = critic.layout, [[()] * options.k for _ in prompts]
     key = jax.random.key(options.seed)
@@ -145,10 +150,14 @@ def draw(
         waiting.setdefault(batches.padded_length(len(prompt)), []).append(request)
     branches, trunks = (4, 2) if options.k > 1 else (1, 1)
     rows = -(-options.batch_size // layout.batch_shards) * layout.batch_shards
+    sizes = None if options.batch_size else Sizes(layout, critic.config, options.memory, beside)
     for max_prompt, requests in sorted(waiting.items()):
         critic.config.check_length(max_prompt, options.max_new_tokens, "max_prompt and max_new_tokens")
-        prefilled = prefill_rows(max_prompt, rows, layout.batch_shards)
-        shape = Shape(max_prompt, options.max_new_tokens, rows, branches, trunks, prefilled)
+        if sizes:
+            shape = sizes.choose(max_prompt, options.max_new_tokens, options.k)
+        else:
+            prefilled = prefill_rows(max_prompt, rows, layout.batch_shards)
+            shape = Shape(max_prompt, options.max_new_tokens, rows, branches, trunks, prefilled)
         sampling = SamplingParams(options.temperature, critic.prompter.tokenizer.stop_ids)
         for done in Engine(layout, critic.params, critic.config, shape, sampling).run(requests):
             found[done.request.tag][done.sample] = done.tokens

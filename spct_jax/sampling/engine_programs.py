@@ -95,7 +95,7 @@ def engine_programs(layout: Layout, config: ModelConfig, shape: Shape, sampling:
 @functools.cache
 def _engine_programs(layout: Layout, config: ModelConfig, shape: Shape, sampling: SamplingParams) -> EnginePrograms:
     prefill, trunks = _prefill(layout, config, shape.prefill_rows, shape.max_prompt)
-    params, config = _decode_model(config)
+    params, config = decode_model(config)
     slots = jax.eval_shape(functools.partial(empty_slots, config, shape))
     in_slots, replicated = layout.batch(slots), layout.replicated
 
@@ -145,7 +145,7 @@ def _engine_programs(layout: Layout, config: ModelConfig, shape: Shape, sampling
 @functools.cache
 def _prefill(layout: Layout, config: ModelConfig, rows: int, max_prompt: int) -> tuple[EngineProgram, models.Trunk]:
     """The program that computes trunks, shared by all shapes with these rows and this `max_prompt`, and its abstract result."""
-    params, config = _decode_model(config)
+    params, config = decode_model(config)
     prompts = jax.ShapeDtypeStruct((rows, max_prompt - 1), jnp.int32), jax.ShapeDtypeStruct((rows,), jnp.int32)
 
     def prefill(params, tokens, lengths):
@@ -161,7 +161,7 @@ def decode_params(params: Any, config: ModelConfig, layout: Layout) -> Any:
     """Parameters as the programs read them: in `layout`, the large ones in the model's dtype, short stacks unrolled."""
     params = sharding.cast_params(params, config.dtype, layout)
     # Scales, too, get the dtype that the programs were compiled for, even if a checkpoint stores them in half precision.
-    params = jax.tree.map(lambda x, like: x.astype(like.dtype), params, _stored_model(config))
+    params = jax.tree.map(lambda x, like: x.astype(like.dtype), params, stored_model(config))
     return params if config.num_layers > UNROLLED_LAYERS else _unroll_program(layout, config)(params)
 
 
@@ -170,7 +170,7 @@ def _unroll_program(layout: Layout, config: ModelConfig) -> Callable[[Any], Any]
     def unroll(params):
         return _unroll(params, config)
 
-    return jax.jit(unroll, out_shardings=layout.params(_decode_model(config)[0]))
+    return jax.jit(unroll, out_shardings=layout.params(decode_model(config)[0]))
 
 
 def _unroll(params: Any, config: ModelConfig) -> Any:
@@ -178,15 +178,15 @@ def _unroll(params: Any, config: ModelConfig) -> Any:
 
 
 @functools.cache
-def _stored_model(config: ModelConfig) -> Any:
+def stored_model(config: ModelConfig) -> Any:
     """Abstract parameters, the large ones in the model's dtype."""
     return jax.eval_shape(lambda key: logical.cast(models.init(config, key), config.dtype), jax.random.key(0))
 
 
 @functools.cache
-def _decode_model(config: ModelConfig) -> tuple[Any, ModelConfig]:
+def decode_model(config: ModelConfig) -> tuple[Any, ModelConfig]:
     """Abstract parameters, as `decode_params` returns them, and the architecture they belong to."""
-    params = _stored_model(config)
+    params = stored_model(config)
     if config.num_layers > UNROLLED_LAYERS:
         return params, config
     return jax.eval_shape(lambda p: _unroll(p, config), params), dataclasses.replace(config, pattern=config.layer_kinds)

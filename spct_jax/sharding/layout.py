@@ -114,6 +114,11 @@ def bytes_per_device(tree: Any, shardings: Any) -> int:
     return sum(jax.tree.leaves(sizes))
 
 
+def bytes_of_arrays(tree: Any) -> int:
+    """Bytes of a tree of arrays that one of their devices holds."""
+    return bytes_per_device(tree, jax.tree.map(lambda x: x.sharding, tree))
+
+
 def make_layout(config: MeshConfig | None = None, devices: Sequence[jax.Device] | None = None) -> Layout:
     """The layout of parameters and updates.
 

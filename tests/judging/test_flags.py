@@ -32,3 +32,12 @@ def test_a_template_that_names_the_best_response_needs_a_mode_that_reads_one():
         assert parsed(f"--template={name}", "--mode=choice").options(k=4)["mode"] == "choice"
         with pytest.raises(InputError, match=f"^--template={name} names the best response, which --mode=choice reads"):
             parsed(f"--template={name}", "--read=expected").options(k=4)
+
+
+def test_the_batch_size_is_a_number_or_left_to_the_memory_of_the_devices():
+    for given, rows in ((), 0), (("--batch_size=auto",), 0), (("--batch_size=24",), 24):
+        judge = parsed(*given)
+        assert judge.options(k=4)["batch_size"] == rows and "batch_size" not in judge.settings(judge.options(k=4))
+    for wrong in ("0", "-1", "many", "1.5"):
+        with pytest.raises(flags.IllegalFlagValueError, match=f"--batch_size={wrong}: neither auto nor a number of rows"):
+            parsed(f"--batch_size={wrong}")

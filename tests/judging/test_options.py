@@ -47,3 +47,23 @@ def test_prompts_and_critiques_beyond_the_models_positions_are_refused():
     assert Options().for_model(few).max_prompt == 9000 - 1024
     assert Options().for_model(plain).max_prompt == Options().for_model(sizes.gemma3_27b()).max_prompt == 8192
     assert Options().for_model(sizes.gemma2_27b()).max_prompt == 8192 - 1024
+
+
+@pytest.mark.parametrize(
+    ("options", "n", "samples"),
+    [
+        ({}, 2, 4),
+        ({}, 3, 2),
+        ({}, 1, 8),
+        ({"k": 32}, 4, 8),
+        ({"k": 2}, 4, 1),
+        ({"k": 32, "order": "random"}, 2, 16),
+        ({"k": 32, "order": "random"}, 4, 1),
+        ({"k": 32, "adaptive": 0.1}, 2, 1),
+        ({"k": 32, "adaptive": 0.1, "rounds": 4}, 2, 4),
+        ({"k": 2, "adaptive": 0.1, "rounds": 4}, 2, 1),
+    ],
+)
+def test_the_samples_of_an_order_that_are_asked_for_together(options, n, samples):
+    """As many as some order gets at the least."""
+    assert Options(**options).samples_at_once(n) == samples

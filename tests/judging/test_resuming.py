@@ -144,3 +144,45 @@ def test_two_runs_do_not_write_one_output(tmp_path, target):
         lock(file, "")
         with pytest.raises(InputError, match="another run is writing it"):
             run(source, target)
+
+
+class Sized(Judge):
+    """Knows how much memory its devices have, and notes what it is told to choose shapes for."""
+
+    def __init__(self, memory, **more):
+        super().__init__(**more)
+        self.memory, self.chosen_for = memory, None
+
+    def stream(self, comparisons, *, k, memory=None, batch_size=0):
+        self.chosen_for = memory
+        return super().stream(comparisons, k=k)
+
+
+def test_shapes_stay_those_that_the_output_was_begun_with(tmp_path, target):
+    """On devices with more memory, too; with less, a batch size has to be named."""
+    source, settings = write(tmp_path / "in.jsonl", GOOD), tmp_path / "out.jsonl.settings.json"
+    with pytest.raises(KeyboardInterrupt):
+        run(source, target, Sized(8 << 30, breaks_at="5"))
+    assert json.loads(settings.read_text())["device_memory"] == 8 << 30
+    more = Sized(16 << 30, breaks_at="6")
+    with pytest.raises(KeyboardInterrupt):
+        run(source, target, more)
+    assert more.chosen_for == 8 << 30
+    before, less = target.read_bytes(), Sized(4 << 30)
+    with pytest.raises(InputError) as error:
+        run(source, target, less)
+    assert str(error.value).startswith(f"{target}: shapes were chosen for 8.00 GiB of a device, and these have 4.00")
+    assert str(error.value).endswith("(--batch_size)") and not less.asked and target.read_bytes() == before
+    options = {"k": 4, "batch_size": 3}
+    files.judge_file(source, str(target), lambda: less, options=options, settings=SETTINGS, on_bad="skip")
+    assert less.chosen_for is None and len(read(target)) == 6 and "device_memory" not in json.loads(settings.read_text())
+
+
+def test_an_output_that_holds_nothing_yet_is_begun_with_the_memory_there_is(tmp_path, target):
+    source = write(tmp_path / "in.jsonl", GOOD)
+    with pytest.raises(KeyboardInterrupt):
+        run(source, target, Sized(16 << 30, breaks_at="1"))
+    assert target.read_bytes() == b""
+    less = Sized(8 << 30)
+    run(source, target, less)
+    assert less.chosen_for == 8 << 30

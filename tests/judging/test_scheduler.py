@@ -10,11 +10,16 @@ import numpy as np
 import pytest
 from small_judge import OPTIONS, changed, comparisons, judge, tokenizer, verdicts
 
+from spct_jax import sharding
+from spct_jax.data import batches
+from spct_jax.errors import InputError
 from spct_jax.grm.config import PromptConfig
 from spct_jax.grm.prompts import Prompter as RealPrompter
 from spct_jax.judging import adaptive, scheduler
 from spct_jax.judging.options import Options
 from spct_jax.judging.scheduler import UnreadableWarning
+from spct_jax.sampling.engine_shape import prefill_rows
+from spct_jax.sampling.engine_size import USABLE, Sizes
 
 
 def test_the_stream_is_read_only_as_far_as_needed():
@@ -97,6 +102,61 @@ def test_adaptive_votes_stop_at_a_whole_round_and_are_prefixes_of_the_full_vote(
             assert not adaptive.decided(drawn[:m], comparison.n, 12, 0.3)
     assert {1} < {v.k for v in stopped}
     assert judge().score(comparisons()[3:4], **OPTIONS | {"adaptive": 0.3, "k": 12}) == stopped[3:4]
+
+
+def longest_prompt(comparison):
+    """Of both orders of two responses, as the bucket that it is in."""
+    encode = judge().models.policy.prompter.encode
+    return batches.padded_length(max(len(encode(comparison, order)) for order in ((0, 1), (1, 0))))
+
+
+def memory_for(rows, length, options):
+    """Bytes of a device on which `rows` rows of shapes for two responses and prompts of this length fit, and no more."""
+    models, options = judge().models, Options(**options)
+    sizes = Sizes(models.layout, models.policy.config, 1 << 40, sharding.bytes_of_arrays(models.meta.params))
+    shape = sizes.choose(length, options.max_new_tokens, options.samples_at_once(2))
+    shape = dataclasses.replace(shape, rows=rows, prefill_rows=prefill_rows(length, rows, 1))
+    return int(sizes.account(shape).total / USABLE) + 1
+
+
+def of_two_responses():
+    return next(c for c in comparisons() if c.n == 2)
+
+
+def test_a_shape_that_is_chosen_is_said_and_judges_as_one_that_is_given(capfd):
+    options = OPTIONS | {"k": 8, "batch_size": 0}
+    options["memory"] = memory_for(4, longest_prompt(of_two_responses()), options)
+    (chosen,) = judge().score([of_two_responses()], **options)
+    assert len(re.findall(r"batch_size=auto: 4 x 4 x 2 for [\d,]+ \+ 24 tokens \(rows x", capfd.readouterr().err)) == 1
+    assert [chosen] == judge().score([of_two_responses()], **options | {"batch_size": 4})
+
+
+def test_where_not_even_a_short_prompt_fits_nothing_is_compiled(capfd):
+    with pytest.raises(InputError, match=r"^a prompt of \d+ and a completion of 24 tokens need .* GiB of a device"):
+        next(judge().stream(comparisons(), **OPTIONS | {"batch_size": 0, "memory": 10**5}))
+    assert "compiling" not in capfd.readouterr().err
+
+
+def test_engines_that_do_not_fit_at_once_take_turns(monkeypatch):
+    """The slots of one are gone before another's are there, and verdicts are the same."""
+    short = of_two_responses()
+    long = dataclasses.replace(short, id="long", responses=(short.responses[0], "Alba has wifi. " * 40))
+    options = OPTIONS | {"k": 2, "batch_size": 0, "max_new_tokens": 8}
+    options["memory"] = memory_for(2, longest_prompt(long), options)
+    alive, most = weakref.WeakSet(), []
+
+    class Watched(scheduler.Engine):
+        def __init__(self, *arguments):
+            alive.add(self)
+            most.append(len(alive))
+            super().__init__(*arguments)
+
+    monkeypatch.setattr(scheduler, "Engine", Watched)
+    mixed = [short, long, dataclasses.replace(short, id="short")]
+    apart = judge().score(mixed, **options)
+    assert len(most) >= 2 and max(most) == 1
+    monkeypatch.setattr(Sizes, "together", lambda *_: True)
+    assert judge().score(mixed, **options) == apart and max(most) == 2
 
 
 def test_slots_and_weights_are_let_go_with_their_stream():

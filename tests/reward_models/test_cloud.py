@@ -7,9 +7,11 @@ import pytest
 import small_judge
 from small_reward_models import scalar_model, score_alone
 
+from spct_jax.data import batches
 from spct_jax.data.comparison import Comparison, Turn
 from spct_jax.reward_models import cloud
 from spct_jax.reward_models.cloud import Cloud, CloudOptions, Critic
+from spct_jax.sampling.engine_size import USABLE, Sizes
 
 SHOWN = Comparison(conversation=[Turn("user", "I need wifi.")], responses=["Alba has wifi.", "No."], scores=[1, 0], id="x")
 
@@ -25,6 +27,10 @@ def test_a_critique_depends_on_its_prompt_its_id_and_its_number_only():
         options = CloudOptions(k=k, temperature=1.0, max_new_tokens=16, batch_size=2)
         drawn[k] = cloud.draw(critic(), prompts, ["x/0", "x/1"], options)
     assert [one[:2] for one in drawn[3]] == drawn[2] and all(map(len, sum(drawn[3], [])))
+    sizes = Sizes(critic().layout, critic().config, 1 << 40)
+    shape = dataclasses.replace(sizes.choose(batches.padded_length(max(map(len, prompts))), 16, 3), rows=2, prefill_rows=2)
+    chosen = dataclasses.replace(options, batch_size=0, memory=int(sizes.account(shape).total / USABLE) + 1)
+    assert cloud.draw(critic(), prompts, ["x/0", "x/1"], chosen) == drawn[3]
     (alone,) = cloud.draw(critic(), prompts[1:], ["x/1"], options)
     assert alone == drawn[3][1] and len(set(map(tuple, drawn[3][1]))) == 3
 
@@ -34,7 +40,7 @@ def test_scores_are_means_over_the_draws_whose_critiques_are_whole(monkeypatch):
     texts = [["Fine.", "It has wifi.", "Bad"], ["No wifi.", "Nothing.", "Worse."]]
     critiques = [[tokenizer.encode_completion(text) for text in one] for one in texts]
     critiques[0][2].pop()  # cut
-    monkeypatch.setattr(cloud, "draw", lambda critic, prompts, ids, options: critiques)
+    monkeypatch.setattr(cloud, "draw", lambda critic, prompts, ids, options, beside: critiques)
     (found,) = Cloud(critic(), scalar_model(), CloudOptions(k=3)).score([dataclasses.replace(SHOWN, scores=None)])
     assert [sample.texts for sample in found.samples] == [*zip(*texts, strict=True)]
     assert [sample.truncated for sample in found.samples] == [False, False, True] and found.samples[2].scores is None

@@ -89,6 +89,20 @@ def test_no_bit_depends_on_order_company_or_refills():
     assert few == {key: value for key, value in want.items() if key[1] < 2}
 
 
+def test_no_slot_is_idle_while_prompts_wait():
+    """Two trunks are enough for a row that has no more branches than a prompt has samples."""
+    made, full = engine(), 0
+    for request in requests():
+        made.submit(request)
+    while made.pending:
+        made.launch()
+        if made._queue:
+            assert len(made._running) == made.capacity
+            full += 1
+        made.collect()
+    assert full > 3
+
+
 def test_programs_compiled_ahead_are_those_that_an_engine_calls():
     """Nothing is left to compile at the first call, and the completions are the same to the bit."""
     shape, layout, compiled = dataclasses.replace(SHAPE, rows=5, prefill_rows=3, max_prompt=23), layout_of(), []

@@ -1,0 +1,223 @@
+"""How large an engine is: what a shape takes of a device's memory, and the shape that fits it and leaves no slot idle.
+
+A choice follows from the model, lengths, the samples of a prompt and the memory of a device, never from what is to be drawn.
+"""
+
+import bisect
+import dataclasses
+import functools
+from collections.abc import Iterable, Sequence
+
+import jax
+import jax.numpy as jnp
+
+from spct_jax import memory, sharding
+from spct_jax.errors import InputError
+from spct_jax.hardware import GIB
+from spct_jax.models.config import ModelConfig
+from spct_jax.rounding import ceil_div, next_power_of_four
+from spct_jax.sampling import engine_programs
+from spct_jax.sampling.engine_shape import Shape, prefill_rows
+from spct_jax.sharding import Layout
+
+MOST_BRANCHES = 16
+"""G at most: with 32, a row of 2,048 + 1,024 tokens takes a tenth less per branch, but rows come in coarser steps."""
+MOST_SLOTS = 256
+"""Branches of a device at most: a weight that is read once is then used about as often as a chip multiplies in that time."""
+MOST_SLOTS_ON_CPU = 64
+"""Branches of all devices at most where they are parts of a CPU."""
+USABLE = 0.97
+"""Share of a device's memory that is planned with; the rest is for programs, and for holes between arrays."""
+LOGITS_HELD = 4
+"""Float32 arrays as large as the logits while a token is drawn: logits, scaled, their exponentials, these in blocks."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Account:
+    """Bytes of a device that an engine needs."""
+
+    parameters: int
+    """Of its model."""
+    beside: int
+    """What else is held."""
+    slots: int
+    """Trunks in rows and caches."""
+    arriving: int
+    """Trunks that are in no row yet, and those being computed."""
+    work: int
+    """What a program needs for itself, at the most."""
+
+    @property
+    def total(self) -> int:
+        """At the fullest moment."""
+        return self.parameters + self.beside + self.slots + self.arriving + self.work
+
+    def __str__(self) -> str:
+        held = self.slots + self.arriving
+        parts = {"parameters": self.parameters, "other models": self.beside, "trunks and caches": held, "work": self.work}
+        return ", ".join(f"{name} {size / GIB:.2f}" for name, size in parts.items() if size)
+
+
+def memory_of(layout: Layout) -> int:
+    """Bytes that programs may use of each device of a layout, by one that is this process's own; see `memory.limit`."""
+    return memory.limit(layout.mesh.local_devices[0])
+
+
+def memory_for(there: int, begun_with: int) -> int:
+    """Bytes of a device to choose shapes for: those that a run was begun with, else those that there are.
+
+    Raises:
+      InputError: there are fewer than the run was begun with.
+    """
+    if begun_with > there:
+        raise InputError(
+            f"shapes were chosen for {begun_with / GIB:.2f} GiB of a device, and these have {there / GIB:.2f}: go on with a "
+            "batch size of your own, which changes the last bits of what is drawn"
+        )
+    return begun_with or there
+
+
+class Sizes:
+    """The shapes of the engines of one model, chosen for the memory of its devices."""
+
+    def __init__(self, layout: Layout, config: ModelConfig, bytes_of_device: int = 0, beside: int = 0, read: int = 0):
+        """Prepares choices.
+
+        Args:
+          layout: how parameters and rows are split.
+          config: the architecture.
+          bytes_of_device: what there is of memory; 0: `memory_of`.
+          beside: bytes of a device that are held by others.
+          read: tokens of prompts and completions that a device reads at once between two chunks, if any are.
+        """
+        self.memory = bytes_of_device or memory_of(layout)
+        self._layout, self._config, self._beside, self._read = layout, config, beside, read
+        self._chosen: dict[tuple[int, int, int], Shape] = {}
+
+    @property
+    def most(self) -> int:
+        """Branches at most that an engine has, on all devices together."""
+        shards = self._layout.batch_shards
+        on_cpu = self._layout.mesh.devices.flat[0].platform == "cpu"
+        return max(MOST_SLOTS_ON_CPU // shards, 1) * shards if on_cpu else MOST_SLOTS * shards
+
+    def choose(self, max_prompt: int, max_new_tokens: int, samples: int) -> Shape:
+        """The shape for prompts and completions of up to so many tokens, where `samples` are drawn of a prompt at a time.
+
+        A row has two trunks and no more branches than a prompt has samples. So when the last sample of a prompt has begun, all
+        of the prompt before it have ended, and its trunk can make way for the next: no slot is idle while prompts wait. Of
+        the numbers of branches that are powers of two, the one that reads the fewest bytes per token is taken, and as many
+        rows as fit.
+
+        Raises:
+          InputError: not even one row of one branch fits.
+        """
+        key = max_prompt, max_new_tokens, samples
+        if key not in self._chosen:
+            most = min(samples, MOST_BRANCHES, self.most // self._layout.batch_shards)
+            widest = (self._widest(max_prompt, max_new_tokens, 1 << power) for power in range(most.bit_length()))
+            fitting = [shape for shape in widest if shape is not None]
+            if not fitting:
+                least = self.account(self._shape(max_prompt, max_new_tokens, 1, 1))
+                raise InputError(
+                    f"a prompt of {max_prompt:,} and a completion of {max_new_tokens:,} tokens need {least.total / GIB:.2f} of "
+                    f"{self.memory / GIB:.2f} GiB of a device ({least}); see strategy and tensor"
+                )
+            self._chosen[key] = min(fitting, key=lambda shape: (self._bytes_per_token(shape), -shape.branches))
+        return self._chosen[key]
+
+    def together(self, shapes: Iterable[Shape]) -> bool:
+        """Whether engines of these shapes fit at the same time."""
+        accounts = [self.account(shape) for shape in shapes]
+        held = sum(a.slots + a.arriving for a in accounts) + max(a.work for a in accounts)
+        return held + self._parameters + self._beside <= USABLE * self.memory
+
+    def describe(self, shapes: Sequence[Shape]) -> str:
+        """In words: rows, branches and trunks of each, and the memory that the largest needs."""
+        each = (f"{s.rows} x {s.branches} x {s.trunks} for {s.max_prompt:,} + {s.max_new_tokens:,} tokens" for s in shapes)
+        most = max(map(self.account, shapes), key=lambda account: account.total)
+        return (
+            f"{', '.join(each)} (rows x branches x trunks, prompt + completion); at most {most.total / GIB:.2f} of "
+            f"{self.memory / GIB:.2f} GiB of a device ({most})"
+        )
+
+    def account(self, shape: Shape) -> Account:
+        """What a shape needs. Arrays are counted as they are held, what programs need beside them by formulas.
+
+        The formulas were compared with what XLA allots for a TPU and a CPU, see docs/judge.md.
+        """
+        c = self._config
+        slots, trunk = _bytes_of_row(
+            self._layout, c, dataclasses.replace(shape, rows=self._layout.batch_shards, prefill_rows=1)
+        )
+        rows, prefilled = (ceil_div(n, self._layout.batch_shards) for n in (shape.rows, shape.prefill_rows))
+        prefill = prefilled * self._activations(shape.max_prompt - 1)
+        # Decoding on a TPU holds trunks, and the projections to queries, keys and values, a second time.
+        anew = c.num_layers * c.width * self._heads * jnp.dtype(c.dtype).itemsize
+        logits = rows * shape.branches * LOGITS_HELD * 4 * self._split("vocab", c.vocab_size)
+        one_row = shape.max_prompt + next_power_of_four(shape.branches) * shape.max_new_tokens
+        read = max(self._read, one_row) if self._read else 0
+        reading = self._activations(read) + trunk * read // shape.max_prompt
+        work = max(prefill, rows * shape.trunks * trunk + anew + logits, reading) + self._gathered
+        return Account(self._parameters, self._beside, rows * slots, 2 * prefilled * trunk, work)
+
+    def _activations(self, tokens: int) -> int:
+        """Bytes of a layer's activations: the residual stream twice, and what products with weights give, in float32."""
+        c = self._config
+        return tokens * 4 * (2 * c.width + 2 * self._split("ffw", c.ffw_width) + self._heads)
+
+    @property
+    def _heads(self) -> int:
+        """Width of queries, keys and values together, as a device holds them."""
+        c = self._config
+        return c.head_dim * (self._split("heads", c.num_heads) + 2 * self._split("kv_heads", c.num_kv_heads))
+
+    @property
+    def _gathered(self) -> int:
+        """Bytes of parameters that are whole while they are used, where they are split along their width."""
+        c = self._config
+        if self._split("embed", c.width) == c.width:
+            return 0
+        layer = self._heads + c.head_dim * self._split("heads", c.num_heads) + 3 * self._split("ffw", c.ffw_width)
+        return c.width * (2 * layer + self._split("vocab", c.vocab_size)) * jnp.dtype(c.dtype).itemsize
+
+    def _split(self, axis: str, size: int) -> int:
+        """How much of a logical axis of this size a device holds."""
+        return self._layout.resolve((size,), (axis,)).shard_shape((size,))[0]
+
+    def _bytes_per_token(self, shape: Shape) -> float:
+        account = self.account(shape)
+        return (account.parameters + account.slots) / (shape.rows * shape.branches)
+
+    def _shape(self, max_prompt: int, max_new_tokens: int, branches: int, rows_of_device: int) -> Shape:
+        shards = self._layout.batch_shards
+        rows = rows_of_device * shards
+        trunks = 1 if branches == 1 else 2
+        return Shape(max_prompt, max_new_tokens, rows, branches, trunks, prefill_rows(max_prompt, rows, shards))
+
+    def _widest(self, max_prompt: int, max_new_tokens: int, branches: int) -> Shape | None:
+        """With as many rows as fit; None where not one does."""
+
+        def needed(rows: int) -> int:
+            return self.account(self._shape(max_prompt, max_new_tokens, branches, rows)).total
+
+        most = self.most // self._layout.batch_shards // branches
+        rows = bisect.bisect_right(range(1, most + 1), USABLE * self.memory, key=needed)
+        return self._shape(max_prompt, max_new_tokens, branches, rows) if rows else None
+
+    @functools.cached_property
+    def _parameters(self) -> int:
+        """Bytes of the parameters; of short stacks twice, as they are stored and unrolled."""
+        stored, unrolled = engine_programs.stored_model(self._config), engine_programs.decode_model(self._config)[0]
+        held = sharding.bytes_per_device(stored, self._layout.params(stored))
+        if self._config.num_layers <= engine_programs.UNROLLED_LAYERS:
+            held += sharding.bytes_per_device(unrolled, self._layout.params(unrolled))
+        return held
+
+
+@functools.cache
+def _bytes_of_row(layout: Layout, config: ModelConfig, shape: Shape) -> tuple[int, int]:
+    """Bytes of a device, for a shape of one row on each: (of all that the slots hold, of a trunk)."""
+    slots = jax.eval_shape(functools.partial(engine_programs.empty_slots, engine_programs.decode_model(config)[1], shape))
+    where = layout.batch(slots)
+    return sharding.bytes_per_device(slots, where), sharding.bytes_per_device(slots.trunks[0], where.trunks[0])

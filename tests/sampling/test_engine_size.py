@@ -1,0 +1,105 @@
+"""The choice of an engine's shape, by itself, and the account behind it against what XLA allots."""
+
+import dataclasses
+
+import jax
+import pytest
+
+from spct_jax import sharding
+from spct_jax.errors import InputError
+from spct_jax.models import sizes
+from spct_jax.sampling import SamplingParams, Shape, engine_size
+from spct_jax.sampling.engine_programs import engine_programs
+from spct_jax.sampling.engine_size import USABLE, Sizes
+from spct_jax.sharding.config import MeshConfig
+
+AMPLE = 1 << 40
+SMALL = dataclasses.replace(sizes.toy(600), num_layers=2)
+SCANNED = dataclasses.replace(sizes.toy(600), num_layers=9)
+
+
+def made(config=SMALL, devices=1, memory=AMPLE, mesh=None, **more):
+    return Sizes(sharding.make_layout(mesh, devices=jax.devices()[:devices]), config, memory, **more)
+
+
+def large(memory, **more):
+    """Gemma-2 2B, of which nothing is computed."""
+    return made(sizes.get("gemma2_2b"), memory=memory, **more)
+
+
+@pytest.mark.parametrize(
+    ("samples", "shape"),
+    [(1, (64, 1, 1)), (2, (32, 2, 2)), (3, (32, 2, 2)), (4, (16, 4, 2)), (16, (4, 16, 2)), (99, (4, 16, 2))],
+)
+def test_a_row_has_no_more_branches_than_a_prompt_has_samples(samples, shape):
+    chosen = made().choose(256, 64, samples)
+    assert (chosen.rows, chosen.branches, chosen.trunks) == shape
+    assert (chosen.max_prompt, chosen.max_new_tokens) == (256, 64)
+
+
+def test_rows_are_as_many_as_fit_and_a_multiple_of_the_devices():
+    for memory in (20 << 30, 40 << 30, 80 << 30):
+        for samples in (1, 4, 16):
+            one = large(memory, devices=2)
+            chosen = one.choose(2048, 1024, samples)
+            assert chosen.rows % 2 == 0 and one.account(chosen).total <= USABLE * memory
+            more = dataclasses.replace(chosen, rows=chosen.rows + 2)
+            assert one.account(more).total > USABLE * memory or more.rows * more.branches > one.most
+    fewer, more = (large(memory).choose(2048, 1024, 4) for memory in (20 << 30, 40 << 30))
+    assert fewer.rows < more.rows
+    assert large(20 << 30).choose(1024, 1024, 4).rows > fewer.rows
+    assert large(20 << 30, beside=4 << 30).choose(2048, 1024, 4).rows < fewer.rows
+    assert large(20 << 30, read=32768).choose(2048, 1024, 4).rows < fewer.rows
+
+
+def test_a_choice_depends_on_nothing_that_was_chosen_before():
+    one = large(40 << 30)
+    first = one.choose(1024, 1024, 4)
+    one.choose(8192, 1024, 1)
+    assert one.choose(1024, 1024, 4) == first == large(40 << 30).choose(1024, 1024, 4)
+
+
+def test_where_nothing_fits_it_is_said_what_would_be_needed():
+    with pytest.raises(InputError, match=r"^a prompt of 64 and a completion of 64 tokens need [\d.]+ of 5.00 GiB of a device"):
+        large(5 << 30).choose(64, 64, 4)
+
+
+def test_what_is_split_over_devices_is_counted_once():
+    whole = large(40 << 30)
+    shape = whole.choose(2048, 1024, 4)
+    split = large(40 << 30, devices=2, mesh=MeshConfig(strategy="tensor", tensor=2))
+    assert whole.account(shape).parameters / split.account(shape).parameters == pytest.approx(2, rel=0.01)
+    assert whole.account(shape).slots / split.account(shape).slots == pytest.approx(2, rel=0.01)
+    rows = large(40 << 30, devices=2)
+    assert whole.account(shape).parameters == rows.account(shape).parameters
+    assert whole.account(shape).slots == 2 * rows.account(shape).slots
+
+
+def test_engines_are_together_only_where_their_slots_fit_at_once():
+    one = large(30 << 30)
+    two = [one.choose(length, 1024, 4) for length in (1024, 2048)]
+    assert one.together(two[:1]) and not one.together(two)
+    few = [dataclasses.replace(shape, rows=2) for shape in two]
+    assert one.together(few)
+
+
+@pytest.mark.parametrize(
+    ("config", "shape"),
+    [(SMALL, Shape(64, 32, rows=6, branches=4, prefill_rows=3)), (SCANNED, Shape(96, 16, rows=2, branches=8, prefill_rows=2))],
+)
+def test_the_account_is_what_the_compiler_allots(config, shape):
+    """Arrays to the last kilobyte; what programs take beside them at the most."""
+    sizes_, layout = made(config), sharding.make_layout(devices=jax.devices()[:1])
+    account = sizes_.account(shape)
+    programs = engine_programs(layout, config, shape, SamplingParams(1.0, (1,)))
+    drawing, prefill = (p.lower().compile().memory_analysis() for p in (programs.chunk, programs.prefill))
+    once = account.parameters / 2 if config is SMALL else account.parameters
+    assert drawing.argument_size_in_bytes == pytest.approx(once + account.slots, abs=2048)
+    assert max(drawing.temp_size_in_bytes, prefill.temp_size_in_bytes) <= account.work
+    assert 2 * prefill.output_size_in_bytes == pytest.approx(account.arriving, abs=2048)
+
+
+def test_a_run_keeps_to_the_memory_that_it_began_with():
+    assert engine_size.memory_for(8 << 30, 0) == engine_size.memory_for(16 << 30, 8 << 30) == 8 << 30
+    with pytest.raises(InputError, match="^shapes were chosen for 16.00 GiB of a device, and these have 8.00"):
+        engine_size.memory_for(8 << 30, 16 << 30)
