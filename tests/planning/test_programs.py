@@ -1,0 +1,24 @@
+"""Which programs are planned for an update, and how often each is counted."""
+
+import jax
+import pytest
+
+from spct_jax import checkpoints
+from spct_jax import config as config_lib
+from spct_jax.planning import programs
+
+
+def test_an_update_in_micro_batches_is_planned_as_the_programs_that_a_step_calls():
+    """Each micro-batch at the limits; for a smaller bucket there is memory only. Two moments lie beside a micro-batch."""
+    config = config_lib.tiny()
+    config.rl.accumulate = config.meta_rm.accumulate = 4
+    config.data.buckets = ((60, 40),)
+    planned = programs.programs(config, jax.devices()[:1])
+    parts = list(planned["grpo"].lower())
+    assert [part.times for part in parts] == [1, 4, 0, 1]  # zeros, the limits, the bucket, the optimiser's step
+    params = 4 * sum(x.size for x in jax.tree.leaves(checkpoints.abstract_params(config.model)))
+    assert parts[1].beside == parts[2].beside == pytest.approx(2 * params, rel=1e-4) and parts[3].beside == 0
+    assert [part.times for part in planned["reference"].lower()] == [4, 0]
+    assert [part.times for part in planned["meta_rm"].lower()] == [1, 4, 0, 1]
+    config.rl.accumulate = 1
+    assert [part.times for part in programs.programs(config, jax.devices()[:1])["grpo"].lower()] == [1, 0]
