@@ -192,10 +192,11 @@ def _scored(run: Run, one: Pass, comparisons: Sequence[Comparison], memory: int)
     scalar = ScalarModel(run.rollout_layout, model.params, model.config, model.prompter.tokenizer)
     judge: BradleyTerry | PairRM | Cloud
     if one.stage == "cloud":
-        policy, config = parameters.for_sampling(run, parameters.policy_before(run, "cloud")), run.config.evaluation
-        rows = max(config.slots // (4 if one.k > 1 else 1), 1) if config.slots else 0
-        options = CloudOptions(one.k, one.temperature, run.config.seed, run.limits.max_completion, rows, memory)
-        judge = Cloud(Critic(run.rollout_layout, policy, run.model, run.prompter), scalar, options)
+        policy, options = parameters.for_sampling(run, parameters.policy_before(run, "cloud")), options_for(run, one, memory)
+        drawn = CloudOptions(
+            options.k, options.temperature, options.seed, run.limits.max_completion, options.batch_size, options.memory
+        )
+        judge = Cloud(Critic(run.rollout_layout, policy, run.model, run.prompter), scalar, drawn)
     else:
         judge = {"btrm": BradleyTerry, "pairrm": PairRM}[one.stage](scalar)
     for start in range(0, len(comparisons), SCORED_TOGETHER):
