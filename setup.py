@@ -37,7 +37,7 @@ setup(
     extras_require={
         "plan": ["jax[tpu]>=0.10,<0.13"],
         "tpu": ["jax[tpu]>=0.10,<0.13", "gcsfs"],
-        "gpu": ["jax[cuda12]>=0.10,<0.13"],
+        "gpu": ["jax[cuda13]>=0.10,<0.13"],
         "gcs": ["gcsfs"],
         # XManager wants protobuf below 7, which later releases of sentencepiece do not work with.
         "launch": ["xmanager", "sentencepiece<0.2.3"],

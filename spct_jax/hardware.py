@@ -1,4 +1,4 @@
-"""Published figures of TPU chips, and descriptions of slices that need not be there."""
+"""Published figures of TPU chips and GPUs, and descriptions of slices that need not be there."""
 
 import dataclasses
 import importlib.util
@@ -9,17 +9,23 @@ from spct_jax.errors import InputError
 
 
 @dataclasses.dataclass(frozen=True)
-class Chip:
+class Device:
     """One device, as JAX counts devices; figures in bytes, seconds and floating-point operations."""
 
     kind: str
-    """`device_kind` of its devices."""
+    """What it calls itself, `jax.Device.device_kind`."""
     flops: float
     """Peak bfloat16 operations per second."""
     hbm: int
-    """Memory that the compiler may use, bytes."""
+    """Memory that programs may use, bytes."""
     hbm_bandwidth: float
     """Bytes per second."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Chip(Device):
+    """A device of a TPU slice."""
+
     ici_bandwidth: float
     """Bytes per second that it sends over all its links inside the slice, one way."""
     dcn_bandwidth: float
@@ -43,10 +49,13 @@ CHIPS = {
 }
 """Peak rates and bandwidths as published; usable memory as the compiler states it when a program is too large."""
 
+GPUS = (Device("NVIDIA H100 80GB HBM3", 989e12, 81559 << 20, 3.35e12), Device("NVIDIA H200", 989e12, 143771 << 20, 4.8e12))
+"""Dense bfloat16 rate and bandwidth as published for the SXM boards; memory as the driver states it."""
 
-def chip_of(kind: str) -> Chip | None:
-    """The chip whose devices call themselves `kind`; None for a CPU, a GPU or a chip without published figures here."""
-    return next((chip for chip in CHIPS.values() if chip.kind == kind), None)
+
+def device_of(kind: str) -> Device | None:
+    """The published figures of devices that call themselves `kind`; None where there are none here, and for CPUs."""
+    return next((device for device in (*CHIPS.values(), *GPUS) if device.kind == kind), None)
 
 
 def parse_topology(name: str) -> Chip:

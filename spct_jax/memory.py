@@ -60,8 +60,8 @@ def limit(device: jax.Device) -> int:
     reported = (device.memory_stats() or {}).get("bytes_limit")
     if reported:
         return int(reported)
-    chip = hardware.chip_of(device.device_kind)
-    return chip.hbm if chip else _of_machine() // 2 // jax.local_device_count()
+    known = hardware.device_of(device.device_kind)
+    return known.hbm if known else _of_machine() // 2 // jax.local_device_count()
 
 
 def _of_machine() -> int:

@@ -43,6 +43,7 @@ def test_a_devices_memory_is_what_it_says_or_what_its_kind_is_known_to_have():
     assert memory.limit(Device({"bytes_limit": 5 << 30}, "TPU v5 lite")) == 5 << 30
     for stats in (None, {}):
         assert memory.limit(Device(stats, "TPU v5 lite")) == hardware.CHIPS["v5e"].hbm
+        assert memory.limit(Device(stats, "NVIDIA H200")) == 143771 << 20  # MiB, as the driver says
 
 
 def test_a_cpus_devices_share_half_of_what_the_machine_or_its_container_has(tmp_path, monkeypatch):

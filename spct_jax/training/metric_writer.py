@@ -4,17 +4,9 @@ import contextlib
 import json
 import math
 import os
-import pathlib
-import socket
 import sys
-import tempfile
-import time
 from collections.abc import Callable, Mapping
 from typing import Any
-
-from tensorboardX.proto.event_pb2 import Event, SessionLog
-from tensorboardX.record_writer import RecordWriter
-from tensorboardX.summary import scalar
 
 from spct_jax import append_only, files, paths
 from spct_jax.data.jsonl import read_jsonl
@@ -53,7 +45,7 @@ class MetricWriter:
         directory = paths.of(directory)
         self._sinks = [
             _Sink(directory / "metrics.jsonl", JsonLines, resume_step),
-            _Sink(directory / "tensorboard", TensorBoard, resume_step),
+            _Sink(directory / "tensorboard", _tensorboard, resume_step),
         ]
 
     def write(self, step: int, scalars: Mapping[str, float]) -> None:
@@ -93,7 +85,7 @@ class _Sink:
     def _guard(self, work: Callable[[], None]) -> None:
         try:
             work()
-        except (OSError, InputError) as error:
+        except (OSError, InputError, ImportError) as error:
             broken, self._made = self._made, None
             reason = getattr(error, "strerror", None) or error
             print(f"{self._path}: cannot be written ({reason}); the run goes on without it", file=sys.stderr)
@@ -125,47 +117,7 @@ class JsonLines:
         self._file.close()
 
 
-class TensorBoard:
-    """TensorBoard's events; if a step was written twice, TensorBoard shows its last values."""
+def _tensorboard(directory: Path, resume_step: int) -> Any:
+    from spct_jax.training.event_files import TensorBoard  # with tensorboardX, which only those who write events need
 
-    def __init__(self, directory: Path, resume_step: int):
-        files.make_directory(directory)
-        self._directory = directory
-        self._begin()
-        self._add(Event(step=resume_step, session_log=SessionLog(status=SessionLog.START)))
-
-    def _begin(self) -> None:
-        """Opens a file of events. Those of a bucket are written on this disk, and put there whole by `flush`."""
-        name = f"events.out.tfevents.{time.time_ns()}.{socket.gethostname()}"
-        self._scratch = tempfile.TemporaryDirectory() if paths.is_remote(self._directory) else None
-        self._file = pathlib.Path(self._scratch.name if self._scratch else self._directory, name)
-        # Not tensorboardX's SummaryWriter: if its thread dies, from a full disk or a clock set back, callers wait for ever.
-        self._writer = RecordWriter(str(self._file))
-        self._add(Event(file_version="brain.Event:2"))
-
-    def write(self, step: int, values: dict[str, float]) -> None:
-        """As in `MetricWriter`."""
-        for name, value in values.items():
-            self._add(Event(step=step, summary=scalar(name, value)))
-
-    def _add(self, event: Event) -> None:
-        event.wall_time = time.time()
-        self._writer.write(event.SerializeToString())
-
-    def flush(self) -> None:
-        """As in `MetricWriter`."""
-        self._writer.flush()
-        if self._scratch:
-            self._put()
-            self._begin()
-
-    def close(self) -> None:
-        """As in `MetricWriter`."""
-        self._writer.close()
-        if self._scratch:
-            self._put()
-
-    def _put(self) -> None:
-        self._writer.close()
-        files.write(self._directory / self._file.name, self._file.read_bytes())
-        self._scratch.cleanup()
+    return TensorBoard(directory, resume_step)

@@ -64,8 +64,8 @@ def roofline_seconds(layout: Layout, flops: float, read: float = 0.0) -> float:
       flops: floating-point operations, on all devices together (`models.flops`).
       read: bytes that a device must read from its memory.
     """
-    chip = hardware.chip_of(layout.mesh.devices.flat[0].device_kind)
-    return max(flops / layout.mesh.size / chip.flops, read / chip.hbm_bandwidth) if chip else 0.0
+    device = hardware.device_of(layout.mesh.devices.flat[0].device_kind)
+    return max(flops / layout.mesh.size / device.flops, read / device.hbm_bandwidth) if device else 0.0
 
 
 class Profiler:

@@ -1,14 +1,18 @@
 import errno
 import json
 import math
+import pathlib
 import struct
+import subprocess
+import sys
 import threading
 
 import pytest
 
 from spct_jax.errors import InputError
-from spct_jax.training import metric_writer
-from spct_jax.training.metric_writer import MetricWriter, read_metrics
+from spct_jax.training import event_files
+from spct_jax.training.event_files import TensorBoard
+from spct_jax.training.metric_writer import JsonLines, MetricWriter, read_metrics
 
 
 def write(directory, steps, resume_step=0):
@@ -66,9 +70,9 @@ def full_disk(*_, **__):
     raise OSError(errno.ENOSPC, "No space left on device")
 
 
-@pytest.mark.parametrize(("kind", "name"), [("TensorBoard", "tensorboard"), ("JsonLines", "metrics.jsonl")])
+@pytest.mark.parametrize(("kind", "name"), [(TensorBoard, "tensorboard"), (JsonLines, "metrics.jsonl")])
 def test_a_full_disk_neither_hangs_nor_stops_a_run_and_is_said_once(kind, name, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(getattr(metric_writer, kind), "write", full_disk)
+    monkeypatch.setattr(kind, "write", full_disk)
 
     def run():
         with MetricWriter(tmp_path) as writer:
@@ -82,14 +86,14 @@ def test_a_full_disk_neither_hangs_nor_stops_a_run_and_is_said_once(kind, name, 
     assert not thread.is_alive()
     said = f"{tmp_path / name}: cannot be written (No space left on device); the run goes on without it\n"
     assert capsys.readouterr().err == said
-    if kind == "TensorBoard":
+    if kind is TensorBoard:
         assert len(read_metrics(tmp_path / "metrics.jsonl")) == 200
 
 
 @pytest.mark.parametrize("dies", ["mkdir", "unreadable"])
 def test_a_writer_that_cannot_even_begin_is_said_once(dies, tmp_path, monkeypatch, capsys):
     if dies == "mkdir":
-        monkeypatch.setattr(metric_writer.pathlib.Path, "mkdir", full_disk)
+        monkeypatch.setattr(pathlib.Path, "mkdir", full_disk)
     else:
         (tmp_path / "metrics.jsonl").write_text("{oops\n{}\n")
     write(tmp_path, range(3))
@@ -98,13 +102,21 @@ def test_a_writer_that_cannot_even_begin_is_said_once(dies, tmp_path, monkeypatc
 
 def test_tensorboard_reads_what_is_written_and_a_clock_set_back_does_not_matter(tmp_path, monkeypatch):
     clock = iter(range(10**6, 0, -1000))
-    monkeypatch.setattr(metric_writer.time, "time", lambda: next(clock))
+    monkeypatch.setattr(event_files.time, "time", lambda: next(clock))
     write(tmp_path, range(30))
     (events,) = (tmp_path / "tensorboard").iterdir()
     content, seen = events.read_bytes(), []
     while content:
         (length,) = struct.unpack("<Q", content[:8])
-        seen.append(metric_writer.Event.FromString(content[12 : 12 + length]))
+        seen.append(event_files.Event.FromString(content[12 : 12 + length]))
         content = content[16 + length :]
     losses = {e.step: e.summary.value[0].simple_value for e in seen if e.summary.value and e.summary.value[0].tag == "loss"}
     assert losses == {step: pytest.approx(1 / (1 + step)) for step in range(30)} and seen[0].file_version
+
+
+def test_without_tensorboardx_a_run_has_its_json_lines(tmp_path):
+    code = "import sys; sys.modules['tensorboardX'] = None; from spct_jax.training import metric_writer as m\n"
+    code += "with m.MetricWriter(sys.argv[1]) as writer: writer.write(0, {'loss': 2.0})"
+    done = subprocess.run([sys.executable, "-c", code, tmp_path], capture_output=True, text=True, check=True, timeout=300)
+    assert done.stderr.count("tensorboard: cannot be written (") == 1 and "tensorboardX" in done.stderr
+    assert read_metrics(tmp_path / "metrics.jsonl") == [{"step": 0, "loss": 2.0}]

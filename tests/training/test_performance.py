@@ -49,6 +49,14 @@ def test_the_least_time_is_that_of_the_busier_resource(known_chip):
     assert [performance.roofline_seconds(layout, flops, read) for flops, read in ((12, 0), (12, 2), (12, 5))] == [3, 3, 5]
 
 
+def test_a_gpu_has_published_peaks_of_its_own(monkeypatch):
+    layout = sharding.make_layout()
+    h100 = dataclasses.replace(hardware.device_of("NVIDIA H100 80GB HBM3"), kind=jax.devices()[0].device_kind)
+    monkeypatch.setattr(hardware, "GPUS", (h100,))
+    assert performance.roofline_seconds(layout, 2 * 989e12, 3.35e12 / 2) == pytest.approx(1.0)
+    assert performance.roofline_seconds(layout, 0, 3.35e12) == pytest.approx(1.0)
+
+
 def test_nothing_is_said_of_devices_without_published_peaks():
     assert performance.roofline_seconds(sharding.make_layout(), 1e9, 1e9) == 0
 
