@@ -23,9 +23,8 @@ import re
 import sys
 from collections.abc import Callable, Sequence
 
-import numpy as np
 import readers
-import scipy.optimize
+import text_baselines
 from absl import flags
 
 from spct_jax import cli, files, pipeline
@@ -56,8 +55,6 @@ HINTED = 0.15
 GENERAL = 200
 """General-instruction demonstrations."""
 WEIGHTS = (5, 3, 1)
-L2_CHOICES = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
-MIN_PAIRS_PER_WORD = 3
 
 _HARM = re.compile(
     r"\b(kill|murder|hurt|harm|steal|rob|drug|weapon|bomb|gun|poison|attack|violen|hate|racis|illegal|hack|abus|cheat"
@@ -269,83 +266,16 @@ def _announce(read: ReadReport, splits: dict[str, list[Comparison]]) -> None:
         print(f"  {count:,} skipped: {reason}")
 
 
-def length_credits(train: Sequence[Comparison], judged: Sequence[Comparison]) -> tuple[str, np.ndarray]:
-    """Always the longer or always the shorter response, whichever is better in training; and its credits Float[P]."""
-
-    def longer_won(comparisons):
-        return np.array([np.sign(len(c.responses[c.best]) - len(c.responses[1 - c.best])) for c in comparisons])
-
-    sign = 1 if longer_won(train).sum() >= 0 else -1
-    return "longer" if sign > 0 else "shorter", (1 + sign * longer_won(judged)) / 2
-
-
-@dataclasses.dataclass(frozen=True)
-class BagOfWords:
-    """Logistic regression on the difference of two responses' word counts.
-
-    Attributes:
-      words: the words counted, each of them in several training pairs.
-      weights: Float[W].
-      l2: weight of the penalty, chosen by the development pairs' likelihood.
-    """
-
-    words: tuple[str, ...]
-    weights: np.ndarray
-    l2: float
-
-    def credits(self, comparisons: Sequence[Comparison]) -> np.ndarray:
-        """Float[P]: 1 where the preferred response scores higher, 1/2 where both score the same."""
-        return (1 + np.sign(_differences(comparisons, self.words) @ self.weights)) / 2
-
-
-def fit_bag_of_words(train: Sequence[Comparison], development: Sequence[Comparison]) -> BagOfWords:
-    """Trains one model for each strength of the penalty and returns the one the development pairs like best."""
-    seen = collections.Counter(word for c in train for word in {w for r in c.responses for w in _words(r)})
-    words = tuple(sorted(word for word, pairs in seen.items() if pairs >= MIN_PAIRS_PER_WORD))
-    if not words:
-        raise InputError(f"no word occurs in {MIN_PAIRS_PER_WORD} training pairs; the bag of words would be empty")
-    x, held_out = _differences(train, words), _differences(development, words)
-    fitted = [BagOfWords(words, _regress(x, l2), l2) for l2 in L2_CHOICES]
-    return min(fitted, key=lambda model: np.logaddexp(0, -held_out @ model.weights).mean())
-
-
-def _regress(x: np.ndarray, l2: float) -> np.ndarray:
-    """Float[W] that minimises mean log(1 + exp(-x w)) + l2 |w|^2 / 2."""
-
-    def loss(w):
-        margins = x @ w
-        wrong = np.exp(-np.logaddexp(0, margins))
-        return np.logaddexp(0, -margins).mean() + l2 * (w @ w) / 2, l2 * w - wrong @ x / len(x)
-
-    return scipy.optimize.minimize(loss, np.zeros(x.shape[1]), jac=True, method="L-BFGS-B").x
-
-
-def _differences(comparisons: Sequence[Comparison], words: Sequence[str]) -> np.ndarray:
-    """Float[P W]: how much oftener the preferred response holds each word."""
-    column = {word: i for i, word in enumerate(words)}
-    x = np.zeros((len(comparisons), len(words)))
-    for row, c in zip(x, comparisons, strict=True):
-        for sign, response in ((1, c.responses[c.best]), (-1, c.responses[1 - c.best])):
-            for word in _words(response):
-                if word in column:
-                    row[column[word]] += sign
-    return x
-
-
-def _words(text: str) -> list[str]:
-    return re.findall(r"[^\W\d_]+(?:['’][^\W\d_]+)*", text.lower())
-
-
 def page(workdir: pathlib.Path, config: Config, splits: dict[str, list[Comparison]]) -> str:
     """The accuracy of every model and of the baselines on the pairs that were judged, with intervals."""
     run = run_files.read_run_files(workdir)
     judged = [c for c in splits[config.evaluation.split] if c.id in run.problems]
-    side, by_length = length_credits(splits["train"], judged)
-    words = fit_bag_of_words(splits["train"], splits["development"])
-    by_words = words.credits(judged)
+    length = text_baselines.Length.fit(splits["train"])
+    words = text_baselines.BagOfWords.fit(splits["train"], splits["development"])
+    by_words = text_baselines.credits(words.totals(judged), judged)
     judges = {
-        f"the {side} response": by_length,
-        f"bag of {len(words.words):,} words (L2 {words.l2:g})": by_words,
+        str(length): text_baselines.credits(length.totals(judged), judged),
+        str(words): by_words,
         **{f"{label} {measure}": t.credit for label, row in results.tallies(run).items() for measure, t in row.items()},
     }
     rows = []

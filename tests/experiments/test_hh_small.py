@@ -228,20 +228,6 @@ def test_own_files_are_refused(hh_small, tmp_path):
         hh_small.prepare("nowhere", tmp_path, config)
 
 
-def test_length_baseline(hh_small, pairs):
-    side, credits = hh_small.length_credits(pairs[:200], pairs[200:])
-    assert side == "longer" and 0.7 < credits.mean() < 0.9
-    equal = Comparison(conversation=[{"role": "user", "content": "?"}], responses=["a", "b"], scores=[1, 0])
-    assert hh_small.length_credits(pairs, [equal])[1].tolist() == [0.5]
-
-
-def test_bag_of_words_separates(hh_small, pairs):
-    model = hh_small.fit_bag_of_words(pairs[:200], pairs[200:250])
-    assert model.credits(pairs[250:]).mean() == 1
-    unknown = Comparison(conversation=[{"role": "user", "content": "?"}], responses=["zzz", "qqq"], scores=[1, 0])
-    assert model.credits([unknown]).tolist() == [0.5]
-
-
 def test_one_line_errors(tmp_path):
     data, workdir = f"--data={write(tmp_path / 'x.jsonl', {'chosen': 1})}", f"--workdir={tmp_path / 'run'}"
     for arguments, message in (
