@@ -11,7 +11,7 @@ the same columns in the same order, whichever slot a branch is in and whenever i
 import collections
 import dataclasses
 import itertools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import jax
@@ -129,8 +129,8 @@ class Engine:
         self._in_rows: list[list[Request | None]] = [[None] * shape.trunks for _ in range(shape.rows)]
         """[B][U], the request whose trunk is in each trunk slot."""
         self._running: dict[tuple[int, int], _Branch] = {}
-        self._launched: tuple[Completions, jax.Array] | None = None
-        """What is being drawn: (completions, which branches end)."""
+        self._launched: collections.deque[tuple[Completions, jax.Array]] = collections.deque()
+        """What is being drawn, oldest chunk first: (completions, which branches end)."""
         self.usage = Usage() if usage is None else usage
 
     @property
@@ -162,18 +162,16 @@ class Engine:
         """Fills idle slots and starts a chunk; the devices work on it while the caller does something else."""
         if self._waiting:
             self._refill()
-        self._start(self._programs.chunk)
-
-    def _start(self, program: Callable) -> None:
-        self._slots, *self._launched = program(self._params, self._slots, self._sampling)
+        self._slots, *drawn = self._programs.chunk(self._params, self._slots, self._sampling)
+        self._launched.append(drawn)
 
     def collect(self) -> list[Finished]:
-        """Waits for what was launched and returns the completions that ended in it.
+        """Waits for the oldest chunk that was launched and returns the completions that ended in it.
 
         Raises:
           InputError: logits are not finite.
         """
-        drawn, ended = distributed.fetch(self._launched)
+        drawn, ended = distributed.fetch(self._launched.popleft())
         check_finite(drawn.logprobs)
         finished = []
         for (b, g), branch in list(self._running.items()):
@@ -186,19 +184,28 @@ class Engine:
                 finished.append(Finished(branch.request, branch.sample, tokens.tolist(), logprobs))
         self.usage.tokens += int(drawn.lengths.sum())
         self.usage.slot_steps += int(drawn.lengths.max()) * self.capacity
-        self._launched = None
         return finished
 
     def run(self, requests: Iterable[Request]) -> list[Finished]:
-        """Draws all completions of some requests; if all fit in the slots, faster than alternating `launch` and `collect`."""
+        """Draws all completions of some requests.
+
+        Raises:
+          InputError: a prompt is too long for the shape, or logits are not finite.
+          distributed.StoppedError: SIGTERM or SIGINT came; looked for before each chunk. The engine has to be given up.
+        """
         for request in requests:
             self.submit(request)
         finished = []
         while self.pending:
-            if self._waiting:
-                self._refill()
-            # If no sample waits for a slot, it does not matter when one becomes free.
-            self._start(self._programs.chunk if self._waiting else self._programs.finish)
+            # Asked before the chunk is begun: devices answer in the order in which they are asked.
+            told = distributed.PREEMPTION.look()
+            self.launch()
+            # If no sample waits for a slot, it does not matter when one becomes free: the devices need not wait for the host.
+            if self._waiting or len(self._launched) > 1:
+                finished += self.collect()
+            if told():
+                raise distributed.StoppedError
+        while self._launched:
             finished += self.collect()
         return finished
 

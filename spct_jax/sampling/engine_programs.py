@@ -20,7 +20,7 @@ from spct_jax import models, sharding
 from spct_jax.models import stack
 from spct_jax.models.config import ModelConfig
 from spct_jax.sampling.engine_shape import Shape
-from spct_jax.sampling.kernel import Slots, draw_chunk, draw_to_end
+from spct_jax.sampling.kernel import Slots, draw_chunk
 from spct_jax.sampling.params import SamplingParams
 from spct_jax.sharding import Layout, logical
 
@@ -72,8 +72,6 @@ class EnginePrograms:
     """(params, tokens [B P], lengths [B]) -> Trunk, B = `Shape.prefill_rows`."""
     chunk: EngineProgram
     """(params, slots, sampling) -> (slots, Completions of C tokens, which branches ended in them Bool[B G])."""
-    finish: EngineProgram
-    """As `chunk`, until all branches have ended."""
     insert: EngineProgram
     """(slots, trunks, rows, trunk_slots, sources) -> slots; see `insert_trunks`."""
     begin: EngineProgram
@@ -103,18 +101,10 @@ def _engine_programs(layout: Layout, config: ModelConfig, shape: Shape, sampling
         with layout.constraints():
             return empty_slots(config, shape)
 
-    def drawing(draw):
-        def drawn_with(params, slots, sampling):
-            with layout.constraints():
-                after, drawn = draw(params, config, slots, sampling, shape.max_new_tokens)
-                return after, drawn, after.done & ~slots.done
-
-        return jax.jit(
-            drawn_with,
-            donate_argnums=1,
-            in_shardings=(layout.params(params), in_slots, replicated),
-            out_shardings=(in_slots, layout.sharding("batch"), layout.sharding("batch")),
-        )
+    def chunk(params, slots, sampling):
+        with layout.constraints():
+            after, drawn = draw_chunk(params, config, slots, sampling, shape.max_new_tokens)
+            return after, drawn, after.done & ~slots.done
 
     def insert(*arguments):
         with layout.constraints():
@@ -125,6 +115,12 @@ def _engine_programs(layout: Layout, config: ModelConfig, shape: Shape, sampling
             return begin_branches(*arguments)
 
     init = jax.jit(init, out_shardings=in_slots)
+    chunk = jax.jit(
+        chunk,
+        donate_argnums=1,
+        in_shardings=(layout.params(params), in_slots, replicated),
+        out_shardings=(in_slots, layout.sharding("batch"), layout.sharding("batch")),
+    )
     insert = jax.jit(
         insert, donate_argnums=0, in_shardings=(in_slots, layout.batch(trunks), *(replicated,) * 3), out_shardings=in_slots
     )
@@ -135,8 +131,7 @@ def _engine_programs(layout: Layout, config: ModelConfig, shape: Shape, sampling
     return EnginePrograms(
         init=EngineProgram(init),
         prefill=prefill,
-        chunk=EngineProgram(drawing(draw_chunk), params, slots, sampling),
-        finish=EngineProgram(drawing(draw_to_end), params, slots, sampling),
+        chunk=EngineProgram(chunk, params, slots, sampling),
         insert=EngineProgram(insert, slots, trunks, row, row, row),
         begin=EngineProgram(begin, slots, *branches),
     )

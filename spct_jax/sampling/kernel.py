@@ -1,4 +1,4 @@
-"""The sampling kernel: the next C tokens of every branch, once or until all branches have ended.
+"""The sampling kernel: the next C tokens of every branch.
 
 Token t of sample s of prompt b is drawn with `fold_in(fold_in(key_b, s), t)`, so more samples, a longer limit or other prompts
 in the batch change nothing in a completion. Letters of shapes are those of `spct_jax.models.decoder`.
@@ -10,7 +10,6 @@ import jax.numpy as jnp
 from jax import lax
 
 from spct_jax import models
-from spct_jax.rounding import ceil_div
 from spct_jax.sampling.params import SamplingParams
 from spct_jax.sampling.token import sample_token
 
@@ -96,29 +95,6 @@ def draw_chunk(
     _, last, done, cache, out = lax.while_loop(lambda s: (s[0] < C) & ~s[2].all(), step, state)
     cache = models.flush(cache, past)
     return slots.replace(cache=cache, last=last, lengths=slots.lengths + out.lengths, done=done), out
-
-
-def draw_to_end(
-    params: models.Params, config: models.ModelConfig, slots: Slots, sampling: SamplingParams, max_new_tokens: int
-) -> tuple[Slots, Completions]:
-    """Draws chunks until all branches have ended; like `draw_chunk`, but T tokens, rounded up to a multiple of C."""
-    B, G = slots.done.shape
-    C = jax.tree.leaves(slots.cache.recent)[0].shape[-2]
-
-    def next_chunk(state):
-        start, slots, out = state
-        slots, new = draw_chunk(params, config, slots, sampling, max_new_tokens)
-        out = Completions(
-            tokens=lax.dynamic_update_slice_in_dim(out.tokens, new.tokens, start, axis=2),
-            lengths=out.lengths + new.lengths,
-            logprobs=lax.dynamic_update_slice_in_dim(out.logprobs, new.logprobs, start, axis=2),
-        )
-        return start + C, slots, out
-
-    # A multiple of C: otherwise the last chunk would overwrite part of the one before it.
-    state = (jnp.int32(0), slots, _nothing(B, G, ceil_div(max_new_tokens, C) * C))
-    _, slots, out = lax.while_loop(lambda state: ~state[1].done.all(), next_chunk, state)
-    return slots, out
 
 
 def _nothing(B: int, G: int, T: int) -> Completions:

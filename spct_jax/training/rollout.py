@@ -59,7 +59,7 @@ def draw(
 
     Raises:
       InputError: logits are not finite.
-      distributed.StoppedError: SIGTERM or SIGINT came; looked for before each call of the sampler.
+      distributed.StoppedError: SIGTERM or SIGINT came; looked for before each chunk of tokens.
     """
     starts, layout, limits = range(0, len(numbers), rows), run.rollout_layout, run.limits
     local = [start + row for start in starts for row in layout.local_rows(rows) if start + row < len(numbers)]
@@ -79,7 +79,6 @@ def draw(
     tokens = [[np.zeros(0, np.int32)] * samples for _ in numbers]
     logprobs = np.zeros((len(numbers), samples, limits.max_completion), np.float32)
     for start in starts:
-        distributed.PREEMPTION.check()
         for done in engine.run(map(request, range(start, min(start + rows, len(numbers))))):
             row, sample = done.request.tag, done.sample % samples
             tokens[row][sample] = np.array(done.tokens, np.int32)

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 import pytest
 
-from spct_jax import models, sampling, sharding
+from spct_jax import distributed, models, sampling, sharding
 from spct_jax.errors import InputError
 from spct_jax.models import sizes
 from spct_jax.sampling import Engine, Request, SamplingParams, Shape, kernel
@@ -259,6 +259,27 @@ def test_nine_slots_in_ten_are_busy_on_a_realistic_stream(monkeypatch, samples):
     assert {(f.request.tag, f.sample): len(f.tokens) for f in finished} == {
         (i, s): lengths[i, s] for i in range(len(lengths)) for s in range(samples)
     }
+
+
+@pytest.mark.parametrize("filled", [True, False])
+def test_a_signal_is_seen_when_the_next_chunk_is_done(monkeypatch, filled):
+    """Also while no sample waits any more, and the next chunk is begun before it is known what ended in this one."""
+    shape, begun, preemption = dataclasses.replace(SHAPE, max_new_tokens=500), [], distributed.Preemption()
+    programs = DryPrograms(shape, np.full((len(PROMPTS), SAMPLES), 500))
+
+    def chunk(*arguments):
+        begun.append(arguments)
+        if len(begun) == 5:
+            preemption._asked = True
+        return DryPrograms.chunk(programs, *arguments)
+
+    programs.chunk = chunk
+    monkeypatch.setattr(engine_lib, "engine_programs", lambda *_: programs)
+    monkeypatch.setattr(distributed, "PREEMPTION", preemption)
+    wanted = [dataclasses.replace(r, key=np.array([r.tag, 0], np.uint32)) for r in requests(range(11 if filled else 2))]
+    with pytest.raises(distributed.StoppedError):
+        engine(shape).run(wanted)
+    assert len(begun) == 5
 
 
 def test_a_short_queue_is_spread_over_the_rows():
