@@ -15,7 +15,8 @@ Each phase is a process of its own, so that one that fails or is cut off costs t
 Limits are measured in the same process: a product of two bfloat16 matrices of 8,192, and reading and copying 2 GiB. The least
 time of a program is its arithmetic (`models.flops`) at the one rate or its bytes at the other, whichever is longer. The bytes
 of a decode step are the parameters once, each trunk's keys and values once, and those of all branches' own tokens. Times are
-medians of repeats, without compilation, which is given apart; that of decoding is the whole less that of the trunks.
+medians of repeats, one at a time, without compilation, which is given apart; that of decoding is the whole less that of the
+trunks.
 """
 
 import argparse
@@ -28,6 +29,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from concurrent import futures
 from typing import Any
 
 import gpu_rival
@@ -90,11 +92,22 @@ class Found:
         print(f"{name}: {value}", file=sys.stderr, flush=True)
 
 
-def timed(run: Callable[[], Any], repeats: int = REPEATS) -> tuple[float, float]:
-    """(median seconds of a call, seconds that the first call took longer, which compiles)."""
-    first = seconds_of(run)
-    seconds = float(np.median([seconds_of(run) for _ in range(repeats)]))
-    return seconds, first - seconds
+def median_seconds(run: Callable[[], Any], repeats: int = REPEATS) -> float:
+    """Of calls of what has been compiled."""
+    return float(np.median([seconds_of(run) for _ in range(repeats)]))
+
+
+def timed(runs: dict[str, Callable[[], Any]], repeats: int = REPEATS) -> dict[str, dict[str, float]]:
+    """{"seconds", the median of one at a time; "compile_seconds", by which the first calls, in threads beside each other, took
+    longer} by name.
+    """
+    with futures.ThreadPoolExecutor() as pool:
+        first = dict(zip(runs, pool.map(seconds_of, runs.values()), strict=True))
+    found = {}
+    for name, run in runs.items():
+        seconds = median_seconds(run, repeats)
+        found[name] = {"seconds": seconds, "compile_seconds": max(first[name] - seconds, 0.0)}
+    return found
 
 
 def peak_gb() -> float | None:
@@ -167,7 +180,8 @@ def limits(size: int) -> dict[str, float]:
     x = jax.random.normal(jax.random.key(2), (16 * size * size,), jnp.bfloat16)
     read = functools.partial(jax.jit(lambda x: jnp.sum(x, dtype=jnp.float32)), x)
     copy = functools.partial(jax.jit(lambda x: x * 2), x)
-    seconds = {name: timed(run, 9)[0] for name, run in {"product": product, "read": read, "copy": copy}.items()}
+    times = timed({"product": product, "read": read, "copy": copy}, 9)
+    seconds = {name: time["seconds"] for name, time in times.items()}
     return {
         "flops": 2 * size**3 / seconds["product"],
         "read": x.nbytes / seconds["read"],
@@ -178,49 +192,41 @@ def limits(size: int) -> dict[str, float]:
 
 def speed(found: Found, case: Case) -> None:
     """Trunks and decoding."""
-    rates, model = limits(case.product), case.model
+    rates, model, T = limits(case.product), case.model, case.completion
     found.add("limits", rates)
     params = jax.jit(lambda key: logical.cast(models.init(model, key), model.dtype))(jax.random.key(0))
     prefill = jax.jit(models.prefill, static_argnums=1)
+    shapes = dict.fromkeys([*((rows, case.prompt) for rows, _ in case.branches), *((1, slots) for slots in case.trunks)])
 
-    def trunks(rows: int, slots: int) -> float:
+    def trunks(rows: int, slots: int) -> Callable[[], Any]:
         tokens = np.random.default_rng(0).integers(3, model.vocab_size, (rows, slots), np.int32)
-        given = jax.device_put((tokens, np.full(rows, slots, np.int32)))
-        seconds, compiling = timed(lambda: prefill(params, model, *given))
-        done = flops.prefill(model, rows, slots)
-        share = done / seconds / rates["flops"]
-        result = {"seconds": seconds, "compile_seconds": compiling, "tokens_per_second": rows * slots / seconds}
-        found.add(f"trunks {rows} x {slots}", result | {"of_bound": share})
-        return seconds
+        return functools.partial(prefill, params, model, *jax.device_put((tokens, np.full(rows, slots, np.int32))))
 
+    def draw(rows: int, branches: int) -> Callable[[], Any]:
+        prompts = np.random.default_rng(1).integers(3, model.vocab_size, (rows, case.prompt + 1)).tolist()
+        chosen = {"num_samples": branches, "max_new_tokens": T, "stop_ids": ()}
+        return lambda: sampling.generate(params, model, prompts, jax.random.key(0), **chosen).tokens
+
+    runs = {f"trunks {rows} x {slots}": trunks(rows, slots) for rows, slots in shapes}
+    times = timed(runs | {f"decode {rows} x {branches}": draw(rows, branches) for rows, branches in case.branches})
+    for rows, slots in shapes:
+        time = times[f"trunks {rows} x {slots}"]
+        least = flops.prefill(model, rows, slots) / rates["flops"]
+        rate = {"tokens_per_second": rows * slots / time["seconds"], "of_bound": least / time["seconds"]}
+        found.add(f"trunks {rows} x {slots}", time | rate)
     for rows, branches in case.branches:
-        before = trunks(rows, case.prompt)
-        found.add(f"decode {rows} x {branches}", _decode(params, case, rows, branches, before, rates))
-    for slots in case.trunks:
-        if slots != case.prompt:
-            trunks(1, slots)
+        name, before = f"decode {rows} x {branches}", times[f"trunks {rows} x {case.prompt}"]["seconds"]
+        step = (times[name]["seconds"] - before) / T
+        moved, done = decode_work(model, sum(x.nbytes for x in jax.tree.leaves(params)), rows, branches, case.prompt, T)
+        measured = {
+            "ms_per_token": 1e3 * step,
+            "tokens_per_second": rows * branches / step,
+            "tokens_per_second_with_trunks": rows * branches * T / times[name]["seconds"],
+            "gb_per_token": moved / 1e9,
+            "of_bound": max(moved / rates["bandwidth"], done / rates["flops"]) / step,
+        }
+        found.add(name, times[name] | measured)
     found.add("peak_gb", peak_gb())
-
-
-def _decode(
-    params: Any, case: Case, rows: int, branches: int, prefill_seconds: float, rates: dict[str, float]
-) -> dict[str, float]:
-    model, T, trunk = case.model, case.completion, case.prompt
-    prompts = np.random.default_rng(1).integers(3, model.vocab_size, (rows, trunk + 1)).tolist()
-    draw = functools.partial(sampling.generate, params, model, prompts, jax.random.key(0), num_samples=branches)
-    seconds, compiling = timed(lambda: draw(max_new_tokens=T, stop_ids=()).tokens)
-    step = (seconds - prefill_seconds) / T
-    moved, done = decode_work(model, sum(x.nbytes for x in jax.tree.leaves(params)), rows, branches, trunk, T)
-    bound = max(moved / rates["bandwidth"], done / rates["flops"])
-    return {
-        "seconds": seconds,
-        "compile_seconds": compiling,
-        "ms_per_token": 1e3 * step,
-        "tokens_per_second": rows * branches / step,
-        "tokens_per_second_with_trunks": rows * branches * T / seconds,
-        "gb_per_token": moved / 1e9,
-        "of_bound": bound / step,
-    }
 
 
 def decode_work(
