@@ -3,6 +3,7 @@
 What is written is understood by older and newer transformers, and by vLLM.
 """
 
+import dataclasses
 import os
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -53,7 +54,9 @@ def read_config(path: str | os.PathLike, dtype: str = "float32") -> Described:
     top = files.read_json(path)
     try:
         config, family = _read_architecture(top, dtype)
-        return Described(config, _read_kinds(top), family)
+        kinds = _read_kinds(top)
+        # A classifier's files hold no table for the words of an answer, whether the decoder they come from had one or not.
+        return Described(dataclasses.replace(config, tied=config.tied or kinds[0].has_head), kinds, family)
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
     except (TypeError, ValueError, AttributeError, LookupError, ArithmeticError) as error:

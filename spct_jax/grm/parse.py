@@ -5,7 +5,9 @@ import re
 from collections.abc import Sequence
 
 _BOX = re.compile(r"\\boxed\s*\{")
+_BRACKET = re.compile(r"(\\boxed\s*\{|\[)|[}\]]")
 _INTEGER = re.compile(r"-?[0-9]{1,9}")
+_DECIMAL = re.compile(r"[-+]?(?:[0-9]{1,9}(?:\.[0-9]{0,9})?|\.[0-9]{1,9})")
 
 
 def parse(text: str, n: int, *, parts: Sequence[str] = (), low: int = 1, high: int = 10) -> tuple[int, ...] | None:
@@ -44,6 +46,36 @@ def spans(text: str, n: int, *, parts: Sequence[str] = ()) -> tuple[tuple[int, i
         found.append((first, first + len(item.strip())))
         start += len(item) + 1
     return tuple(found) if all(_INTEGER.fullmatch(text, *span) for span in found) else None
+
+
+def parse_lenient(text: str, n: int, *, parts: Sequence[str] = (), low: int = 1, high: int = 10) -> tuple[float, ...] | None:
+    r"""The scores of a completion by the rules of the parser that goes with the weights of DeepSeek-GRM.
+
+    They were not trained for `parse` and may write a list in brackets, a decimal, or a word beside the numbers. The last closed
+    `\boxed{...}` or `[...]` counts, whatever it holds; what is no number between its commas is passed over, n numbers must be
+    left, and each is clipped to [low, high]. Unlike that parser, this one never reads a box that stands before the last part
+    of an answer, if there is such a part.
+
+    Args:
+        text: of the completion.
+        n: how many scores there must be.
+        parts: labels of the parts of an answer. What follows the last line that opens with the last label is read, all of the
+            text where there is no such line.
+        low, high: the range of a score.
+
+    Returns:
+        n scores in the order the responses were shown, whole ones as integers; or None.
+    """
+    at = max((match.end() for match in _label(parts[-1]).finditer(text)), default=0) if parts else 0
+    start, found = None, ""
+    for match in _BRACKET.finditer(text, at):
+        if start is None:
+            start = match.end() if match[1] else None
+        elif not match[1]:
+            found, start = text[start : match.start()].strip() or found, None
+    items = (item.strip() for item in found.split(","))
+    numbers = [min(max(float(item), low), high) for item in items if _DECIMAL.fullmatch(item)]
+    return tuple(int(x) if x == int(x) else x for x in numbers) if len(numbers) == n else None
 
 
 def parse_choice(text: str, n: int, parts: Sequence[str] = ()) -> int | None:

@@ -27,8 +27,9 @@ class Rollout:
     """Int32[T] each: tokens, terminator included. Arrays, since the meta RM's training holds every rollout of a run."""
     texts: tuple[str, ...] | None
     """Decoded from the tokens; None for rollouts read back from a file, whose texts nobody needs."""
-    scores: tuple[tuple[int, ...] | None, ...]
-    """Per completion its scores in input order; None where it was cut short or does not parse."""
+    scores: tuple[tuple[float, ...] | None, ...]
+    """Per completion its scores in input order, integers unless the template is lenient; None where it was cut short or does
+    not parse."""
     truncated: tuple[bool, ...]
     """Per completion whether it was cut at the limit, that is, its last token is no terminator."""
     truth: tuple[float, ...] | None
@@ -129,7 +130,8 @@ class Prompter:
         if self.chooses and template is not self.single:
             return self.read_choice(comparison, order, completions)
         limits = {"parts": template.parts, "low": template.low, "high": template.high}
-        return self._read(comparison, order, completions, lambda text: parse.parse(text, n, **limits))
+        read = parse.parse_lenient if template.lenient else parse.parse
+        return self._read(comparison, order, completions, lambda text: read(text, n, **limits))
 
     def read_choice(self, comparison: Comparison, order: Sequence[int], completions: Iterable[Sequence[int]]) -> Rollout:
         """As `read`, of an LLM judge: the response that it names has the score 1, the others 0."""
@@ -145,7 +147,7 @@ class Prompter:
         comparison: Comparison,
         order: Sequence[int],
         completions: Iterable[Sequence[int]],
-        parse_shown: Callable[[str], Sequence[int] | None],
+        parse_shown: Callable[[str], Sequence[float] | None],
     ) -> Rollout:
         """`parse_shown` gives the scores in a text by position."""
         completions = tuple(np.array(tokens, np.int32) for tokens in completions)

@@ -15,9 +15,10 @@ A template is a plain text file: a header of `key: value` lines, then sections t
     Read the conversation, then score the {n} responses. {conversation} {responses}
     {hint}
 
-`low` and `high` bound the scores (1 and 10 when absent). `parts` are the labels that an answer is divided by, each of
-which the prompt must mention: principles, analysis and verdict, or the last two only, or none. `response` is how one
-response is shown; `hint`, which may be left out, is a line that gives the answer away. In `prompt`, {conversation} and
+`low` and `high` bound the scores (1 and 10 when absent). Scores are read by `parse.parse`, or after a line `reading: lenient`
+by `parse.parse_lenient`, for models that were not trained to be read strictly. `parts` are the labels that an answer is divided
+by, each of which the prompt must mention: principles, analysis and verdict, or the last two only, or none. `response` is how
+one response is shown; `hint`, which may be left out, is a line that gives the answer away. In `prompt`, {conversation} and
 {responses} stand once each, {hint} on a line of its own wherever there is a hint section, and {n} anywhere; every
 other brace, such as that of \boxed{}, is plain text.
 
@@ -25,10 +26,10 @@ A template that shows an answer known to be right has a section `reference`, wit
 its own in the prompt; for a comparison without such an answer the line is left out.
 
 No text of a user can pass for one of ours. A marker is a line of the response section other than {response} itself, likewise
-of the reference section, a line of the hint, or a line of the prompt in square brackets. Wherever a user's text holds what
-looks like a marker, in any case, spacing or number and with invisible characters between, a tilde goes in after its first
-character: `[Response 2 ends]` is shown as `[~Response 2 ends]`. A line that begins like a turn of the conversation or a part of
-an answer, as `Assistant:` and `Scores:` do, gets the tilde in front.
+of the reference section, a line of the hint, or a line of the prompt in square brackets or between signs `#`. Wherever a
+user's text holds what looks like a marker, in any case, spacing or number and with invisible characters between, a tilde goes
+in after its first character: `[Response 2 ends]` is shown as `[~Response 2 ends]`. A line that begins like a turn of the
+conversation or a part of an answer, as `Assistant:` and `Scores:` do, gets the tilde in front.
 """
 
 import functools
@@ -50,7 +51,7 @@ HINT_LINE = re.compile(r"^\{hint\}$\n?", re.MULTILINE)
 """The line of a prompt that holds the hint."""
 REFERENCE_LINE = re.compile(r"^\{reference\}$\n?", re.MULTILINE)
 """The line of a prompt that holds the reference answer."""
-_BRACKETED_LINE = re.compile(r"^\[.+\]$", re.MULTILINE)
+_SECTION_LINE = re.compile(r"^(?:\[.+\]|#+ .+ #+)$", re.MULTILINE)
 _LINE_BREAK = "\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029"
 # White space, controls, and what Unicode gives no width or no ink.
 _INVISIBLE = (
@@ -80,6 +81,7 @@ class Template:
         marker: matches the first character of whatever looks like one of this template's markers.
         opening: matches, empty, before a line that begins like a turn or like one of the parts.
         reference: text with {reference}, or None.
+        lenient: whether scores are read by `parse.parse_lenient`.
     """
 
     name: str = field(repr=False)
@@ -92,8 +94,9 @@ class Template:
     hint: str | None
     marker: re.Pattern
     opening: re.Pattern
-    # Not in the representation, of which digests are made: it is part of the text, which is.
+    # Not in the representation, of which digests are made: they are part of the text, which is.
     reference: str | None = field(default=None, repr=False)
+    lenient: bool = field(default=False, repr=False)
 
     @property
     def principles(self) -> bool:
@@ -137,8 +140,8 @@ def _split(path: Path, lines: list[str]) -> tuple[dict[str, str], dict[str, str]
             sections[section].append(line)
         elif line.strip():
             key, colon, value = (part.strip() for part in line.partition(":"))
-            if not colon or key not in ("low", "high", "parts") or key in header:
-                raise InputError(f"{path}:{number}: expected 'low:', 'high:', 'parts:' or '--- section', each once")
+            if not colon or key not in ("low", "high", "parts", "reading") or key in header:
+                raise InputError(f"{path}:{number}: expected 'low:', 'high:', 'parts:', 'reading:' or '--- section', each once")
             header[key] = value
     return header, {name: "\n".join(body).strip("\n") for name, body in sections.items()}
 
@@ -174,21 +177,24 @@ def _checked(path: Path, name: str, text: str, header: dict[str, str], sections:
     for part in parts:
         if part not in prompt:
             raise InputError(f"{path}: the prompt does not mention the part {part!r}")
-    marker = _marker(path, prompt, response, hint, reference)
-    return Template(name, text, low, high, parts, prompt, response, hint, marker, _opening(parts), reference)
+    if (reading := header.get("reading", "strict")) not in ("strict", "lenient"):
+        raise InputError(f"{path}: reading is {reading!r}, neither strict nor lenient")
+    marker, lenient = _marker(path, prompt, response, hint, reference), reading == "lenient"
+    return Template(name, text, low, high, parts, prompt, response, hint, marker, _opening(parts), reference, lenient)
 
 
 def _marker(path: Path, prompt: str, response: str, hint: str | None, reference: str | None) -> re.Pattern:
     fences = [line.strip() for text in response.split("{response}") for line in text.splitlines() if line.strip()]
     hints = [line.strip() for line in (hint or "").splitlines() if line.strip()]
     shown = [line.strip() for line in (reference or "").replace("{reference}", "\n").splitlines() if line.strip()]
-    bracketed = _BRACKETED_LINE.findall(prompt)
-    for section, markers in (("response", fences), ("hint", hints), ("reference", shown), ("prompt", bracketed)):
+    # A heading has a run of '#' on both sides, however long: it looks the same with fewer or more of them.
+    lines = [re.sub("^#+|#+$", "#", line) for line in _SECTION_LINE.findall(prompt)]
+    for section, markers in (("response", fences), ("hint", hints), ("reference", shown), ("prompt", lines)):
         if any("~" in marker or len(re.sub(r"\{number\}|\s", "", marker)) < 2 for marker in markers) or not fences:
             around = " around {response}" * (section == "response")
             raise InputError(f"{path}: the {section} section needs markers{around}, 2 characters or more, no '~'")
     # A sentence says the same without its full stop.
-    markers = {*fences, *(line.rstrip(".!") for line in (*hints, *shown)), *bracketed}
+    markers = {*fences, *(line.rstrip(".!") for line in (*hints, *shown)), *lines}
     return re.compile(f"(?={'|'.join(map(_lookalike, sorted(markers)))}).", re.IGNORECASE | re.DOTALL)
 
 

@@ -57,7 +57,7 @@ def trusted(samples: Sequence[Sample], meta: Sequence[float | None], k_meta: int
 
 
 def rounded(totals: Sequence[float] | None) -> tuple[float, ...] | None:
-    """Sums of expected scores, rounded to six decimals: equal ones are equal in whatever order they were added."""
+    """Sums of scores that are no integers, to six decimals: equal ones are equal in whatever order they were added."""
     return None if totals is None else tuple(round(total, 6) for total in totals)
 
 

@@ -20,7 +20,7 @@ from spct_jax.sharding.config import STRATEGIES, MeshConfig
 flags.disclaim_key_flags()  # those defined here belong to the command, so that its --help shows them
 
 
-LATER = {"read": "sampled", "share_principles": False, "critic_checkpoint": None}
+LATER = {"read": "sampled", "share_principles": False, "critic_checkpoint": None, "meta_template": None}
 """Options that are named among the settings only if they have another value than this."""
 
 AUTO = "auto"
@@ -63,6 +63,9 @@ class JudgeFlags:
         )
         self.template = flags.DEFINE_string(
             "template", None, "Wording of the task, by name or file; default: the checkpoint's own.", **own
+        )
+        self.meta_template = flags.DEFINE_string(
+            "meta_template", None, "Wording for the meta reward model, by name or file; default: its checkpoint's own.", **own
         )
         mode = "Scores of every response, or an LLM judge's choice of one, counted or weighted."
         read = "What a critique's vote is: the integers it holds, or the mean over all that could stand there."
@@ -125,6 +128,8 @@ class JudgeFlags:
             raise InputError(f"--{error}") from None
         if self.template.value in CHOICE_TEMPLATES and checked.mode == "scores":
             raise InputError(f"--template={self.template.value} names the best response, which --mode=choice reads")
+        if self.meta_template.value and not self.meta_checkpoint.value:
+            raise InputError("--meta_template is for a meta reward model; give --meta_checkpoint")
         for flag in named:
             if flag.value:
                 checked.for_model(checkpoints.read_architecture(flag.value))
@@ -134,7 +139,7 @@ class JudgeFlags:
         """What a verdict depends on; batch size and devices change the speed and no more than the last bits."""
         named = (self.checkpoint, self.meta_checkpoint, self.critic_checkpoint)
         where = {flag.name: flag.value and files.real_name(flag.value) for flag in named}
-        where |= {self.template.name: self.template.value}
+        where |= {flag.name: flag.value for flag in (self.template, self.meta_template)}
         settings = where | {name: options[name] for name in options if name not in (self.batch_size.name, "principles")}
         # Where a later option is not used, an output that was begun without it can be continued.
         return {name: value for name, value in settings.items() if LATER.get(name, ...) != value}
@@ -175,8 +180,8 @@ class JudgeFlags:
         return load_template(named.template if self._mode.value == "scores" else named.choice_template)
 
     def _templates(self) -> PromptConfig:
-        policys = self.template.value or ""
-        return PromptConfig(template=policys, single_template=policys, meta_template="", choice_template=policys)
+        policys, metas = self.template.value or "", self.meta_template.value or ""
+        return PromptConfig(template=policys, single_template=policys, meta_template=metas, choice_template=policys)
 
     def _directories(self) -> tuple[flags.FlagHolder, ...]:
         """The flags that name models; InputError where one names a directory that is not there."""

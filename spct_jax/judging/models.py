@@ -5,7 +5,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from spct_jax import checkpoints
+from spct_jax import checkpoints, digests
 from spct_jax.grm.config import PromptConfig
 from spct_jax.grm.prompts import Prompter
 from spct_jax.models.config import ModelConfig
@@ -71,5 +71,9 @@ def load(
         with_prompter(meta) if meta else None,
         knows_templates=policy.prompt is not None or bool(prompt and prompt.template),
     )
-    digests = {"checkpoint": policy.digest, "template": models.policy.prompter.texts_digest}
-    return dataclasses.replace(models, digests=digests | ({"meta_checkpoint": meta.digest} if meta else {}))
+    found = {"checkpoint": policy.digest, "template": models.policy.prompter.texts_digest}
+    if meta:
+        found["meta_checkpoint"] = meta.digest
+        if prompt and prompt.meta_template:
+            found["meta_template"] = digests.of_json(models.meta.prompter.meta.text)
+    return dataclasses.replace(models, digests=found)

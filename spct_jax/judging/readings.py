@@ -173,7 +173,7 @@ class ExpectedScores:
         return critiques.task.prompts.sampling[critiques.order]
 
     def plan(self, critiques: Critiques) -> Work:
-        """Critiques without scores are left out."""
+        """Critiques without scores are left out, and those whose scores only a lenient template reads."""
         prompter, task = self._models.policy.prompter, critiques.task
         template, branches, notes = prompter.template_of(task.comparison), [], []
         for same in critiques.samples:
@@ -181,6 +181,8 @@ class ExpectedScores:
                 continue
             tokens, n = task.tokens[same[0]], task.comparison.n
             spans = parse.spans(prompter.tokenizer.decode(tokens), n, parts=template.parts)
+            if spans is None:
+                continue
             places = expected.find_places(prompter.tokenizer, tokens, spans, template.low, template.high)
             more, queries = expected.plan(tokens, places)
             notes.append(_Critique(same, places, len(branches), queries))

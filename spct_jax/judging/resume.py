@@ -60,7 +60,7 @@ def check_digests(target: str, digests: Mapping[str, str]) -> None:
     found = settings.get("digests")
     for name in sorted(digests):
         if not isinstance(found, dict) or found.get(name) != digests[name]:
-            what = "text" if name == "template" else "parameters, tokenizer or templates"
+            what = "text" if name in ("template", "meta_template") else "parameters, tokenizer or templates"
             named = "" if settings.get(name) is None else f"={settings[name]}"
             changed = f"--{name}{named} has other {what} than the output was begun with"
             raise InputError(f"{target}: {changed}; choose another --output")

@@ -34,7 +34,7 @@ def fences(template):
 
 def lines_of(template):
     """Whole lines of ours, their numbers left open, and labels, behind which a line goes on."""
-    bracketed = re.findall(r"^\[.+\]$", template.prompt, re.MULTILINE)
+    bracketed = re.findall(r"^(?:\[.+\]|#.+#)$", template.prompt, re.MULTILINE)
     hint = (template.hint or "").splitlines() + (template.reference or "").replace("{reference}", "").split("\n")
     hint = [line for line in hint if line]
     return [line for lines in fences(template) for line in lines] + bracketed + hint, [*TURNS, *template.parts]

@@ -2,7 +2,7 @@ import time
 
 import pytest
 
-from spct_jax.grm.parse import parse, parse_choice, principles, unshuffle
+from spct_jax.grm.parse import parse, parse_choice, parse_lenient, principles, unshuffle
 
 
 @pytest.mark.parametrize(
@@ -71,6 +71,39 @@ def test_a_box_outside_the_last_part_is_no_verdict(text, scores):
     assert parse_choice(choice, 2, PARTS) == (None if scores is None else 1)
 
 
+@pytest.mark.parametrize(
+    ("text", "scores"),
+    [
+        # As the paper prints critiques of its 27B model.
+        ("**Scores:**\n- **Response 1**: 8\n\n**Scores: \\boxed{8, 8}**", (8, 8)),
+        ("### Scores:\n- **Overall Score**: 7\n\n### Output: \\boxed{10, 7}", (10, 7)),
+        ("Scores: \\boxed{9, 5}", (9, 5)),
+        ("Scores: \\\\boxed{ 9 ,5 }", (9, 5)),
+        ("Scores: [9, 5]", (9, 5)),
+        ("no label, \\boxed{9, 5}", (9, 5)),
+        ("\\boxed{9, 5} or rather [8, 6].", (8, 6)),
+        ("Scores: \\boxed{9.5, 5.0}", (9.5, 5)),
+        ("Scores: \\boxed{12, 0}", (10, 1)),
+        ("Scores: \\boxed{-3, .5}", (1, 1)),
+        ("Scores: \\boxed{9, good, 5}", (9, 5)),
+        ("Scores: \\boxed{9, 5} []", (9, 5)),
+        ("Scores: \\boxed{9, 5} and \\boxed{8, ", (9, 5)),
+        ("Scores: [Response 1: \\boxed{9, 5}", None),
+        ("Scores: \\boxed{9, 5} [both]", None),
+        ("Scores: \\boxed{9, nan}", None),
+        ("Scores: \\boxed{9, 1e0}", None),
+        ("Scores: \\boxed{9}", None),
+        ("Scores: \\boxed{9, 5, 1}", None),
+        ("Analysis: \\boxed{10, 1}\nScores: equal", None),
+        ("Scores: \\boxed{9, 5", None),
+        ("", None),
+    ],
+)
+def test_lenient_reading(text, scores):
+    found = parse_lenient(text, 2, parts=("Specific Criteria", "Analysis", "Scores"))
+    assert found == scores and [type(score) for score in found or ()] == [type(score) for score in scores or ()]
+
+
 def test_range():
     assert parse(r"\boxed{1}", 1, low=0, high=1) == (1,)
     assert parse(r"\boxed{0}", 1, low=0, high=1) == (0,)
@@ -79,13 +112,14 @@ def test_range():
 
 
 @pytest.mark.parametrize(
-    "unit", ["x", r"\boxed{", r"\boxed ", "\\", "{", "}", "\\boxed{" + "1," * 50 + "}", ",", "\n#", "\nScores:"]
+    "unit", ["x", "[", r"\boxed{", r"\boxed ", "\\", "{", "}", "\\boxed{" + "1," * 50 + "}", ",", "\n#", "\nScores:"]
 )
 def test_a_megabyte_is_quick(unit):
     start = time.process_time()
     assert parse(unit * (10**6 // len(unit)), 2) is None
     assert parse("\\boxed" + unit * (10**6 // len(unit)), 2) is None
     assert parse(unit * (10**6 // len(unit)), 2, parts=("A", unit)) is None
+    parse_lenient(unit * (10**6 // len(unit)), 2, parts=("A", "Scores"))
     assert time.process_time() - start < 5
 
 

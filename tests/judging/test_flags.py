@@ -41,3 +41,9 @@ def test_the_batch_size_is_a_number_or_left_to_the_memory_of_the_devices():
     for wrong in ("0", "-1", "many", "1.5"):
         with pytest.raises(flags.IllegalFlagValueError, match=f"--batch_size={wrong}: neither auto nor a number of rows"):
             parsed(f"--batch_size={wrong}")
+
+
+def test_a_wording_for_the_meta_rm_needs_one_and_is_among_the_settings_only_if_it_is_given():
+    with pytest.raises(InputError, match="^--meta_template is for a meta reward model; give --meta_checkpoint$"):
+        parsed("--meta_template=deepseek_grm_meta").options(k=4)
+    assert "meta_template" not in parsed().settings({}) and parsed("--meta_template=x").settings({})["meta_template"] == "x"
