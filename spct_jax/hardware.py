@@ -30,6 +30,8 @@ class Chip(Device):
     """Bytes per second that it sends over all its links inside the slice, one way."""
     dcn_bandwidth: float
     """Bytes per second that it sends to other slices."""
+    clock: float
+    """Cycles per second; at it, the products of its matrix units come to `flops`."""
     devices_per_chip: int = 1
     environment: tuple[tuple[str, str], ...] = ()
     """Environment variables for the compiler."""
@@ -38,16 +40,24 @@ class Chip(Device):
 GIB = 1 << 30
 
 CHIPS = {
-    "v5e": Chip("TPU v5 lite", 197e12, int(15.75 * GIB), 0.81e12, 4 * 45e9, 3.125e9),
-    "v5p": Chip("TPU v5", 459e12, int(95.74 * GIB), 2.765e12, 6 * 90e9, 6.25e9),
+    "v5e": Chip("TPU v5 lite", 197e12, int(15.75 * GIB), 0.81e12, 4 * 45e9, 3.125e9, 1.5e9),
+    "v5p": Chip("TPU v5", 459e12, int(95.74 * GIB), 2.765e12, 6 * 90e9, 6.25e9, 1.75e9),
     # At full effort its compiler takes six times as long, for the same peak memory.
     "v6e": Chip(
-        "TPU v6 lite", 918e12, int(31.25 * GIB), 1.64e12, 4 * 90e9, 12.5e9, environment=(("JAX_OPTIMIZATION_LEVEL", "O1"),)
+        "TPU v6 lite",
+        918e12,
+        int(31.25 * GIB),
+        1.64e12,
+        4 * 90e9,
+        12.5e9,
+        1.75e9,
+        environment=(("JAX_OPTIMIZATION_LEVEL", "O1"),),
     ),
     # A chip shows as two devices, each with half of everything.
-    "tpu7x": Chip("TPU7x", 1153.5e12, int(94.75 * GIB), 3.69e12, 3 * 90e9, 6.25e9, devices_per_chip=2),
+    "tpu7x": Chip("TPU7x", 1153.5e12, int(94.75 * GIB), 3.69e12, 3 * 90e9, 6.25e9, 2.2e9, devices_per_chip=2),
 }
-"""Peak rates and bandwidths as published; usable memory as the compiler states it when a program is too large."""
+"""Peak rates and bandwidths as published; usable memory as the compiler states it when a program is too large.
+Clocks follow from the peak rate: 131,072 operations a cycle on v5e, 262,144 on v5p, 524,288 on v6e and half a tpu7x."""
 
 GPUS = (Device("NVIDIA H100 80GB HBM3", 989e12, 81559 << 20, 3.35e12), Device("NVIDIA H200", 989e12, 143771 << 20, 4.8e12))
 """Dense bfloat16 rate and bandwidth as published for the SXM boards; memory as the driver states it."""

@@ -2,7 +2,7 @@
 
 XLA's own analysis counts every loop body once. Here it counts as often as the loop's condition says, or, if the end of the loop
 depends on data (decoding until all branches are done), as often as the caller says. Of a conditional, the more expensive branch
-counts.
+counts. The compiler writes the cycles that it expects of most kernels beside them; they are added up in the same way.
 """
 
 import dataclasses
@@ -23,6 +23,9 @@ _SLICES = ("dynamic-slice", "slice", "gather")
 _UPDATES = {"dynamic-update-slice": 1, "scatter": 2}
 """Opcode that changes a part of its first operand in place -> index of the operand that is the new part."""
 _HANDED_ON = ("tuple", 0)
+_COPIES = {f"{opcode}-start" for opcode in ("copy", *_SLICES, *_UPDATES)}
+_CONTROL = re.compile(r"jit\(.*\)|while|body|cond|closed_call|checkpoint|rematted_computation|branch_\d+_fun|")
+"""Names of functions, loops and conditions in a stack of names."""
 
 
 @dataclasses.dataclass
@@ -33,8 +36,17 @@ class Cost:
     """Multiplications and additions of matrix products."""
     bytes: float = 0.0
     """Bytes read from and written to main memory; a fusion counts as one operation."""
+    copied: float = 0.0
+    """Those of them that asynchronous copies move, which run beside the kernels."""
     collectives: dict[str, tuple[float, float]] = dataclasses.field(default_factory=dict)
     """Kind -> (how many, bytes that a device sends in a ring algorithm)."""
+    kernels: dict[str, tuple[float, float]] = dataclasses.field(default_factory=dict)
+    """`kernel_name` -> (how many, the cycles that the compiler expects of all of them together)."""
+
+    @property
+    def cycles(self) -> float:
+        """Cycles that the compiler expects of all kernels, one after the other; of asynchronous copies it says nothing."""
+        return sum(cycles for _, cycles in self.kernels.values())
 
     @property
     def sent(self) -> float:
@@ -45,9 +57,11 @@ class Cost:
         """Adds another cost, multiplied by `times`."""
         self.flops += times * other.flops
         self.bytes += times * other.bytes
-        for kind, (count, size) in other.collectives.items():
-            seen = self.collectives.get(kind, (0.0, 0.0))
-            self.collectives[kind] = (seen[0] + times * count, seen[1] + times * size)
+        self.copied += times * other.copied
+        for mine, others in ((self.collectives, other.collectives), (self.kernels, other.kernels)):
+            for name, (count, size) in others.items():
+                seen = mine.get(name, (0.0, 0.0))
+                mine[name] = (seen[0] + times * count, seen[1] + times * size)
 
 
 class Module:
@@ -80,6 +94,9 @@ class Module:
     def _add(self, total: Cost, computation: str, instruction: Instruction, fused: bool) -> None:
         opcode = instruction.opcode
         begun = opcode.removesuffix("-start")
+        cycles = None if fused else re.search(r'"estimated_cycles":"(\d+)"', instruction.text)
+        if cycles:
+            total.add(Cost(kernels={kernel_name(instruction): (1.0, float(cycles[1]))}))
         if opcode == "while":
             total.add(self._cost(instruction.called("body")), self.trips(computation, instruction) or self._steps)
         elif opcode == "conditional":
@@ -100,7 +117,8 @@ class Module:
                 total.flops += (_dot_flops if opcode == "dot" else _convolution_flops)(instruction, *operands)
             kernel = begun == "custom-call" and "tpu_custom_call" in instruction.text
             if not fused and (kernel or begun not in _NO_TRAFFIC) and not begun.endswith(("-update", "-done")):
-                total.bytes += self._plain_bytes(computation, instruction)
+                moved = self._plain_bytes(computation, instruction)
+                total.add(Cost(bytes=moved, copied=moved if opcode in _COPIES else 0.0))
 
     def _shapes(self, computation: str, name: str) -> tuple[Shape, ...]:
         return self._names[computation][name].shapes
@@ -259,6 +277,14 @@ class Module:
                 for operand in dict.fromkeys(instruction.operands):
                     found.setdefault(operand, []).append(instruction)
         return users
+
+
+def kernel_name(instruction: Instruction) -> str:
+    """What a kernel computes, by the last names of JAX's stack of names, without loops; and its opcode if it is no fusion."""
+    found = re.search(r'op_name="([^"]*)"', instruction.text)
+    names = [name for name in (found[1] if found else "").split("/") if not _CONTROL.fullmatch(name)]
+    shown = [instruction.opcode] * (instruction.opcode != "fusion") + ["/".join(names[-3:])] * bool(names)
+    return " ".join(shown) or instruction.opcode
 
 
 def _results(instruction: Instruction, operands: int) -> tuple[Shape, ...]:

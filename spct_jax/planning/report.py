@@ -17,6 +17,10 @@ from spct_jax.hardware import GIB, Chip
 from spct_jax.planning import hlo
 from spct_jax.planning.programs import Planned
 
+LARGEST = 10
+"""Kernels that are named for each program; the tables show the first `SHOWN`."""
+SHOWN = 4
+
 
 def measure(planned: Planned, topology: str, devices: list, chip: Chip, cache: pathlib.Path) -> dict[str, Any]:
     """Compiles a program's parts, or takes what the same parts gave before, and compares them with what the chip has.
@@ -24,7 +28,7 @@ def measure(planned: Planned, topology: str, devices: list, chip: Chip, cache: p
     Returns:
       `fits`, and in bytes per device `limit` and, of the part that needs most, `peak` and `beside` (what else is held while it
       runs); if the compiler could fit all parts, also `flops`, `flops_by_hand`, `bytes`, `collectives` and `sent` per device,
-      and `seconds`, the roofline time of each resource.
+      `seconds`, the roofline time of each resource, and `estimate`, see `_estimate`.
     """
     compiled = [(_compiled(part.program, topology, len(devices), chip, cache), part) for part in planned.lower()]
     peak, beside = max(((found["peak"], planned.beside + part.beside) for found, part in compiled), key=sum)
@@ -53,12 +57,37 @@ def measure(planned: Planned, topology: str, devices: list, chip: Chip, cache: p
         "seconds": seconds,
         "bound": max(seconds, key=seconds.get),
         "lower_bound": max(seconds.values()),
+        "estimate": _estimate(cost, planned.kernels / len(devices), chip),
+    }
+
+
+PALLAS = "Pallas kernels, by their operations at the chip's peak"
+
+
+def _estimate(cost: hlo.Cost, pallas: float, chip: Chip) -> dict[str, Any]:
+    """What the compiler expects a program to take.
+
+    Returns:
+      `seconds` of all kernels one after the other; of it, `pallas`, by formula, since the compiler knows nothing of these
+      kernels; `copies`, seconds of the asynchronous copies at the memory's peak, which the kernels may hide or not; the number
+      of `kernels`; and the `largest` of them by name, with their count and seconds.
+    """
+    named = {name: (count, cycles / chip.clock) for name, (count, cycles) in cost.kernels.items()}
+    if pallas:
+        named[PALLAS] = (0.0, pallas / chip.flops)
+    largest = sorted(named.items(), key=lambda item: -item[1][1])[:LARGEST]
+    return {
+        "seconds": sum(seconds for _, seconds in named.values()),
+        "pallas": pallas / chip.flops,
+        "copies": cost.copied / chip.hbm_bandwidth,
+        "kernels": sum(count for count, _ in named.values()),
+        "largest": [{"name": name, "count": count, "seconds": seconds} for name, (count, seconds) in largest],
     }
 
 
 def _compiled(lowered: jax.stages.Lowered, topology: str, devices: int, chip: Chip, cache: pathlib.Path) -> dict[str, Any]:
     """What `_compile` returns, from the cache if it is there."""
-    key = "\n".join((lowered.as_text(), topology, str(devices), jax.__version__, str(chip)))
+    key = "\n".join((lowered.as_text(), topology, str(devices), jax.__version__, str(chip.environment)))
     path = cache / f"{hashlib.sha256(key.encode()).hexdigest()}.json.gz"
     if path.exists():
         return json.loads(gzip.decompress(path.read_bytes()))
@@ -85,26 +114,32 @@ def _compile(lowered: jax.stages.Lowered) -> dict[str, Any]:
 
 
 def step(config: Config, results: dict[str, dict]) -> dict[str, float]:
-    """Times of a step of RL and of all steps of the schedule, if every program took its roofline time and none overlapped.
+    """Times of a step of RL and of all steps of the schedule, if no program overlapped another.
 
+    Every program takes its roofline time; or, in what begins with `estimated_`, what the compiler expects if that is longer.
     Returns {} if a program that is needed is missing or does not fit.
     """
     wanted = ("reshard", "prefill", "decode", "reference", "grpo", "sft", "meta_rm")
     if any("lower_bound" not in results.get(name, {}) for name in wanted):
         return {}
-    roofline = {name: results[name]["lower_bound"] for name in wanted}
     rl, time_ = config.rl, config.data.max_completion
     prompts = rl.batch_size * (config.data.max_prompt - 1) / results["prefill"]["tokens"]
-    rollout = roofline["reshard"] + prompts * roofline["prefill"] + rl.rollout_parts * time_ * roofline["decode"]
-    seconds = rollout + roofline["reference"] + rl.updates_per_rollout * roofline["grpo"]
-    return {
-        "rollout_seconds": rollout,
-        "seconds": seconds,
-        "completion_tokens": rl.batch_size * rl.group_size * time_,
-        "rl_hours": rl.steps * seconds / 3600,
-        "rft_hours": config.rft.steps * roofline["sft"] / 3600,
-        "meta_rm_hours": config.meta_rm.steps * roofline["meta_rm"] / 3600,
-    }
+
+    def times(seconds: dict[str, float]) -> dict[str, float]:
+        rollout = seconds["reshard"] + prompts * seconds["prefill"] + rl.rollout_parts * time_ * seconds["decode"]
+        step = rollout + seconds["reference"] + rl.updates_per_rollout * seconds["grpo"]
+        return {
+            "rollout_seconds": rollout,
+            "seconds": step,
+            "rl_hours": rl.steps * step / 3600,
+            "rft_hours": config.rft.steps * seconds["sft"] / 3600,
+            "meta_rm_hours": config.meta_rm.steps * seconds["meta_rm"] / 3600,
+        }
+
+    bounds = {name: results[name]["lower_bound"] for name in wanted}
+    estimated = times({name: max(bound, results[name]["estimate"]["seconds"]) for name, bound in bounds.items()})
+    tokens = rl.batch_size * rl.group_size * time_
+    return times(bounds) | {"completion_tokens": tokens} | {f"estimated_{name}": value for name, value in estimated.items()}
 
 
 def tables(config: Config, topology: str, chips: int, chip: Chip, results: dict[str, dict]) -> str:
@@ -119,37 +154,52 @@ def tables(config: Config, topology: str, chips: int, chip: Chip, results: dict[
         f"{config.meta_rm.accumulate} (meta RM).",
         "",
         f"| program | peak GiB of {chip.hbm / GIB:.2f} | beside | TFLOP | by hand | GB moved | GB sent | roofline ms "
-        "| bound by |",
-        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | --- |",
+        "| bound by | estimate ms | copies ms |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | --- | ---: | ---: |",
     ]
     for name, r in results.items():
         memory = f"{r['peak'] / GIB:.2f} | {r['beside'] / GIB:.2f}"
         if "flops" not in r:
-            lines.append(f"| {name} | {memory} | | | | | | **does not fit** |")
+            lines.append(f"| {name} | {memory} | | | | | | **does not fit** | | |")
             continue
         hand = f"{r['flops'] / r['flops_by_hand']:.3f}" if r["flops_by_hand"] else ""
         label = name + " (a token)" * (name == "decode")
         bound = r["bound"] if r["fits"] else f"**{(r['peak'] + r['beside'] - r['limit']) / GIB:.2f} GiB too much**"
         lines.append(
             f"| {label} | {memory} | {r['flops'] / 1e12:.3f} | {hand} | {r['bytes'] / 1e9:.1f} | {r['sent'] / 1e9:.2f} | "
-            f"{1e3 * r['lower_bound']:.1f} | {bound} |"
+            f"{1e3 * r['lower_bound']:.1f} | {bound} | {1e3 * r['estimate']['seconds']:.1f} | "
+            f"{1e3 * r['estimate']['copies']:.1f} |"
         )
     lines += ["", "Collectives per device and execution, count and GB sent:", ""]
     for name, r in results.items():
         found = [f"{kind} {count:.10g} ({size / 1e9:.2f})" for kind, (count, size) in r.get("collectives", {}).items()]
         lines.append(f"- {name}: {', '.join(found) or 'none'}")
-    rl_step = step(config, results)
-    if rl_step:
-        hours = {name: chips * rl_step[f"{name}_hours"] for name in ("rft", "rl", "meta_rm")}
-        rate = rl_step["completion_tokens"] / rl_step["seconds"] / chips
-        lines += [
-            "",
-            f"A step of RL takes at least {rl_step['seconds']:.1f} s, {rl_step['rollout_seconds']:.1f} s of it the rollout: "
-            f"at most {rate:.0f} completion tokens/s/chip. The schedule ({config.rft.steps} steps of RFT, "
-            f"{config.rl.steps} of RL, {config.meta_rm.steps} of the meta RM) takes at least {hours['rft']:.0f} + "
-            f"{hours['rl']:.0f} + {hours['meta_rm']:.0f} = {sum(hours.values()):.0f} chip-hours.",
-        ]
-    return "\n".join(lines) + "\n"
+    lines += ["", "Largest kernels by the compiler's estimate, ms and count:", ""]
+    for name, r in results.items():
+        if "estimate" in r:
+            shown = (f"{k['name']} {1e3 * k['seconds']:.1f} ({k['count']:,.0f})" for k in r["estimate"]["largest"][:SHOWN])
+            lines.append(f"- {name}: {', '.join(shown)}; {r['estimate']['kernels']:,.0f} kernels in all")
+    return "\n".join([*lines, *_schedule(config, chips, step(config, results))]) + "\n"
+
+
+def _schedule(config: Config, chips: int, times: dict[str, float]) -> list[str]:
+    """Lines on a step of RL and on the schedule; none where `step` returned nothing."""
+    if not times:
+        return []
+
+    def hours(kind: str) -> str:
+        parts = [chips * times[f"{kind}{name}_hours"] for name in ("rft", "rl", "meta_rm")]
+        return f"{' + '.join(f'{part:.0f}' for part in parts)} = {sum(parts):.0f} chip-hours"
+
+    rate = times["completion_tokens"] / times["seconds"] / chips
+    return [
+        "",
+        f"A step of RL takes at least {times['seconds']:.1f} s, {times['rollout_seconds']:.1f} s of it the rollout: "
+        f"at most {rate:.0f} completion tokens/s/chip. The schedule ({config.rft.steps} steps of RFT, "
+        f"{config.rl.steps} of RL, {config.meta_rm.steps} of the meta RM) takes at least {hours('')}.",
+        f"With the compiler's estimates where they are longer, a step takes {times['estimated_seconds']:.1f} s, "
+        f"{times['estimated_rollout_seconds']:.1f} s of it the rollout, and the schedule {hours('estimated_')}.",
+    ]
 
 
 def as_json(config: Config, topology: str, chips: int, results: dict[str, dict]) -> str:

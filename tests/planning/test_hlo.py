@@ -109,6 +109,58 @@ def test_an_unrolled_loop_runs_fewer_times():
     assert program(UNROLLED).cost().flops == 4 * 2 * 2 * 8**3
 
 
+ESTIMATED = """
+    %product (p: bf16[64,64], x: f32[8,64]) -> f32[8,64] {
+      %p = bf16[64,64]{1,0:T(8,128)(2,1)S(1)} parameter(0)
+      %x = f32[8,64]{1,0:T(8,128)} parameter(1)
+      %w = f32[64,64]{1,0:T(8,128)} fusion(%p), kind=kLoop, calls=%widened, backend_config={"window_config":{"estimated_cycles":"77"}}
+      ROOT %y = f32[8,64]{1,0:T(8,128)} dot(%x, %w), lhs_contracting_dims={1}, rhs_contracting_dims={0}
+    }
+
+    %widened (p: bf16[64,64]) -> f32[64,64] {
+      %p = bf16[64,64]{1,0:T(8,128)(2,1)} parameter(0)
+      ROOT %w = f32[64,64]{1,0:T(8,128)} convert(%p)
+    }
+
+    %body (s: (s32[], f32[8,64], bf16[64,64])) -> (s32[], f32[8,64], bf16[64,64]) {
+      %s = (s32[], f32[8,64]{1,0:T(8,128)}, bf16[64,64]{1,0:T(8,128)(2,1)}) parameter(0)
+      %i = s32[]{:T(128)} get-tuple-element(%s), index=0
+      %x = f32[8,64]{1,0:T(8,128)} get-tuple-element(%s), index=1
+      %p = bf16[64,64]{1,0:T(8,128)(2,1)} get-tuple-element(%s), index=2
+      %one = s32[]{:T(128)} constant(1)
+      %j = s32[]{:T(128)} add(%i, %one), backend_config={"flag_configs":[],"window_config":{"estimated_cycles":"5"}}
+      %start = (bf16[64,64]{1,0:T(8,128)(2,1)S(1)}, bf16[64,64]{1,0:T(8,128)(2,1)}, u32[]{:S(2)}) copy-start(%p)
+      %near = bf16[64,64]{1,0:T(8,128)(2,1)S(1)} copy-done(%start)
+      %y = f32[8,64]{1,0:T(8,128)} fusion(%near, %x), kind=kOutput, calls=%product, metadata={op_name="jit(step)/while/body/closed_call/checkpoint/Block/mlp/dot_general" stack_frame_id=8}, backend_config={"flag_configs":[],"window_config":{"estimated_cycles":"200"}}
+      ROOT %out = (s32[], f32[8,64]{1,0:T(8,128)}, bf16[64,64]{1,0:T(8,128)(2,1)}) tuple(%j, %y, %p)
+    }
+
+    %condition (s: (s32[], f32[8,64], bf16[64,64])) -> pred[] {
+      %s = (s32[], f32[8,64]{1,0:T(8,128)}, bf16[64,64]{1,0:T(8,128)(2,1)}) parameter(0)
+      %i = s32[] get-tuple-element(%s), index=0
+      %limit = s32[] constant(6)
+      ROOT %more = pred[] compare(%i, %limit), direction=LT
+    }
+
+    ENTRY %main (x: f32[8,64], p: bf16[64,64]) -> f32[8,64] {
+      %x = f32[8,64]{1,0:T(8,128)} parameter(0)
+      %p = bf16[64,64]{1,0:T(8,128)(2,1)} parameter(1)
+      %zero = s32[] constant(0)
+      %c = f32[8,64]{1,0:T(8,128)} copy(%x), metadata={op_name="jit(step)/Block/mlp/dot_general"}, backend_config={"window_config":{"estimated_cycles":"30"}}
+      %s = (s32[], f32[8,64]{1,0:T(8,128)}, bf16[64,64]{1,0:T(8,128)(2,1)}) tuple(%zero, %c, %p)
+      %end = (s32[], f32[8,64]{1,0:T(8,128)}, bf16[64,64]{1,0:T(8,128)(2,1)}) while(%s), condition=%condition, body=%body
+      ROOT %out = f32[8,64]{1,0:T(8,128)} get-tuple-element(%end), index=1
+    }
+    """  # noqa: E501
+
+
+def test_the_compilers_estimates_count_as_often_as_their_kernels_run_and_not_within_fusions():
+    """Written as the compiler for TPUs does, which says nothing of asynchronous copies: they are counted in bytes."""
+    cost = program(ESTIMATED).cost()
+    assert cost.kernels == {"Block/mlp/dot_general": (6, 6 * 200), "add": (6, 6 * 5), "copy Block/mlp/dot_general": (1, 30)}
+    assert cost.cycles == 6 * 205 + 30 and cost.copied == 6 * 2 * 64 * 64
+
+
 COLLECTIVE = """
     %start (p: bf16[8,64]) -> bf16[128,64] {
       %p = bf16[8,64]{1,0} parameter(0)
