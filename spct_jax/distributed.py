@@ -159,6 +159,7 @@ def from_first(function: Callable[[], Any]) -> Any:
     """What a function returns that only the first process calls; an InputError of its is raised on all of them."""
     if not several():
         return function()
+    barrier("what one process does")  # Gloo waits 30 s for all to come together, and after that as long as it takes
     value, error = None, None
     if is_first():
         try:

@@ -229,14 +229,20 @@ def summary(figures: Mapping[str, Any]) -> str:
 
 def main(_) -> None:
     """Entry of `python -m spct_jax.evaluate`."""
-    if JUDGE.checkpoint.value:  # figures of recorded votes need no devices
-        JUDGE.join()
+    JUDGE.join()
     distributed.stop_at_once()
     distributed.end_together(evaluate)
 
 
 def evaluate() -> None:
-    """Draws the votes that are not there, on all processes, and reports on the first."""
+    """Draws the votes that are not there, on all processes, and reports on the first, which alone reads recorded votes."""
+    if SCORES.value:
+        distributed.from_first(_evaluate)
+    else:
+        _evaluate()
+
+
+def _evaluate() -> None:
     benchmark = catalogue.get(BENCHMARK.value)
     check_flags()
     ks, k_metas = read_numbers(K), read_numbers(K_META)

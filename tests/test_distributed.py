@@ -10,6 +10,7 @@ import time
 
 import jax
 import limits
+import pod_of_threads
 import pytest
 import requests
 
@@ -95,6 +96,18 @@ def test_a_signal_before_the_run_listens_is_no_reason_to_start_again(tmp_path):
         launcher.send_signal(signal.SIGTERM)
         assert launcher.wait(timeout=limits.SECONDS) == 75
         assert "restart" not in launcher.stderr.read()
+
+
+def test_all_are_there_before_one_does_what_the_others_wait_for(monkeypatch):
+    done = []
+
+    def process(index):
+        if index:
+            raise KeyError("ended before the others")
+        return distributed.from_first(lambda: done.append(index))
+
+    ended = pod_of_threads.run(monkeypatch, 2, process)
+    assert [type(end) for end in ended] == [RuntimeError, KeyError] and not done
 
 
 def launch(script, *flags, processes=1):

@@ -17,10 +17,12 @@ from shared_data import shared
 
 from spct_jax import distributed, evaluate
 from spct_jax.errors import InputError
+from spct_jax.evaluation import score_files
 from spct_jax.grm import orders
 from spct_jax.judging.flags import JudgeFlags
 from spct_jax.judging.verdicts import Sample, Verdict
 
+LAUNCHER = pathlib.Path(__file__).parents[1] / "launch" / "local.py"
 PUBLIC = {"figures.json", "judgebench.jsonl", "report.html", "report.md", "rewardbench.json", "rewardbench_scores.json"}
 
 
@@ -209,6 +211,21 @@ def test_figures_of_a_file_made_by_hand(run, tmp_path):
     assert headline(figures, "vote@1", "strict")["value"] == 2 / 4
     assert figures["measures"]["vote@1"]["tie_rate"] == 1 / 4 and figures["measures"]["vote@2"]["malformed_rate"] == 1 / 8
     assert figures["measures"]["vote@1"]["unread"] == 1 and figures["position"] == {}
+
+
+def test_of_several_processes_one_reads_recorded_votes_and_reports(run, tmp_path, monkeypatch):
+    (tmp_path / "s.jsonl").write_text('{"id": "a", "scores": [[7, 3]], "best": 0, "subset": "Natural"}\n')
+    given = ["--benchmark=llmbar", f"--scores={tmp_path}/s.jsonl"]
+    run(tmp_path / "alone", f"--scores={tmp_path}/s.jsonl", checkpoint=None, data=None)
+    command = [sys.executable, LAUNCHER, "--processes=2", "--restarts=0", "--", sys.executable, "-m", "spct_jax.evaluate"]
+    done = subprocess.run([*command, *given, f"--output={tmp_path}/pod"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("are in") == 1 and contents(tmp_path / "pod") == contents(tmp_path / "alone")
+    # What is wrong with them one process finds, and it ends all.
+    reads, read = [], score_files.read
+    monkeypatch.setattr(score_files, "read", lambda path: reads.append(path) or read(path))
+    wrong = run(tmp_path / "none", f"--scores={tmp_path}/none.jsonl", judges=[None, None], checkpoint=None, data=None)
+    assert len(reads) == 1 and all(isinstance(end, InputError) and "none.jsonl: cannot read" in str(end) for end in wrong)
 
 
 @pytest.mark.parametrize("field", ["scores", "decision"])
