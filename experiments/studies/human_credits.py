@@ -29,8 +29,8 @@ UNDRAWN = ("btrm", "pairrm")
 """Systems that score without drawing anything."""
 ERROR_RATES = (0.02, 0.1)
 """Of adaptive votes."""
-FEWEST = 40
-"""Training comparisons of a source from which length and words are fitted on it alone; with fewer, on all sources."""
+FEWEST = {"train": 40, "development": 20}
+"""Comparisons of a source from which length and words are fitted on it alone; with fewer, on all sources."""
 DATA = ("train", "development", "test")
 
 
@@ -63,6 +63,7 @@ class Experiment:
       problems: those of the test that were judged.
       sources: the source of each problem.
       ways: by key, such as "grm rl vote@32", "btrm btrm greedy" and "length".
+      unmeasured: systems without an evaluation.
     """
 
     runs: dict[str, RunFiles]
@@ -70,6 +71,7 @@ class Experiment:
     problems: list[Comparison]
     sources: np.ndarray
     ways: dict[str, Way]
+    unmeasured: list[str]
 
     def masks(self) -> dict[str, np.ndarray]:
         """Bool[P] of all problems and of those of each source, the largest first."""
@@ -92,8 +94,8 @@ def read(directory: pathlib.Path) -> Experiment:
     """
     found = {path.parent.name: path.parent for path in sorted(directory.glob("*/config.json"))}
     ordered = [name for name in SYSTEMS if name in found] + [name for name in found if name not in SYSTEMS]
-    runs = {name: run_files.read_run_files(found[name]) for name in ordered}
-    runs = {name: run for name, run in runs.items() if run.problems}
+    every = {name: _read_run(found[name]) for name in ordered}
+    runs = {name: run for name, run in every.items() if run.problems}
     if not runs:
         raise InputError(f"{directory}: no run below it has been evaluated")
     paths = {name: directory / "data" / f"{name}.jsonl" for name in DATA}
@@ -114,7 +116,18 @@ def read(directory: pathlib.Path) -> Experiment:
         ways |= _run_ways(system, run, problems)
         for kind in ("greedy", "sampled") if system == GRM else ():
             ways |= _expected_ways(directory / "after" / f"expected_{kind}.jsonl", kind, problems)
-    return Experiment(runs, data, problems, sources, ways)
+    return Experiment(runs, data, problems, sources, ways, [name for name in every if name not in runs])
+
+
+def _read_run(directory: pathlib.Path) -> RunFiles:
+    """What a run left, with the verdicts of a pass that was cut short."""
+    run = run_files.read_run_files(directory)
+    for path in sorted((directory / "evaluate").glob("*_*.partial.jsonl")):
+        label, _, kind = path.name.removesuffix(".partial.jsonl").rpartition("_")
+        rows = [row for _, row in read_jsonl(path, growing=True)]
+        if kind in ("greedy", "sampled") and rows:
+            run.samples.setdefault(label, {})[kind] = rows
+    return run
 
 
 def _comparison(problem: Mapping) -> Comparison:
@@ -214,7 +227,7 @@ def _text_ways(data: Mapping[str, Sequence[Comparison]], problems: Sequence[Comp
         shown = [c for c in problems if source_of(c.id) == source]
         train, development = ([c for c in data[name] if source_of(c.id) == source] for name in ("train", "development"))
         length, bag = every
-        if len(train) >= FEWEST and development:
+        if len(train) >= FEWEST["train"] and len(development) >= FEWEST["development"]:
             length, bag = text_baselines.Length.fit(train), text_baselines.BagOfWords.fit(train, development)
         for totals, model, name in ((lengths, length, "length"), (words, bag, "words")):
             totals |= {c.id: t for c, t in zip(shown, model.totals(shown), strict=True)}

@@ -78,6 +78,8 @@ def accuracy_section(experiment: Experiment) -> str:
             notes.append(
                 f"- {judges} of these judges were asked on {size:,} of the comparisons only, and their rows are of those."
             )
+    if experiment.unmeasured:
+        notes.append(f"- Not evaluated: {', '.join(experiment.unmeasured)}.")
     said = (
         "Accuracy in % on test comparisons, with 95 % bootstrap intervals over comparisons; how many there are of each source "
         "stands above its column. A tie between t responses counts 1/t, no readable verdict 1/n."

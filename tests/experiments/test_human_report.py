@@ -104,6 +104,18 @@ def test_adaptive_votes_are_those_of_all_samples_where_none_is_spared(studies, e
     np.testing.assert_allclose(found.ways["grm rl adaptive@0.02"].credit[:2], found.ways["grm rl vote@2"].credit[:2])
 
 
+def test_a_pass_that_was_cut_short_counts_as_far_as_it_went(studies, experiment):
+    evaluate = experiment / "grm" / "evaluate"
+    lines = (evaluate / "rl_sampled.jsonl").read_text().splitlines(keepends=True)
+    (evaluate / "rl_sampled.jsonl").unlink()
+    (evaluate / "rl_sampled.partial.jsonl").write_text("".join(lines[:2]) + lines[2][:20])
+    (experiment / "cloud").mkdir()
+    (experiment / "cloud" / "config.json").write_text("{}")
+    found = studies["human_credits"].read(experiment)
+    np.testing.assert_allclose(found.ways["grm rl vote@2"].credit, [0, 1, np.nan])
+    assert found.unmeasured == ["cloud"]
+
+
 def test_runs_on_other_problems_are_refused(studies, experiment):
     path = experiment / "btrm" / "evaluate" / "problems.jsonl"
     write_lines(path, [PROBLEMS[0] | {"query": "another"}])
