@@ -22,15 +22,14 @@ FLAGS = flags.FlagValues()
 RUN = RunFlags(FLAGS)
 CLUSTER = ClusterFlags(FLAGS)
 APPLY = flags.DEFINE_bool("apply", False, "Hand the JobSet to kubectl.", flag_values=FLAGS)
-DRY_RUN = flags.DEFINE_bool("dry_run", False, "Only print it, as without --apply.", flag_values=FLAGS)
 
 
 def main(_) -> None:
     """Prints the JobSet or creates it."""
-    if APPLY.value and DRY_RUN.value:
+    if APPLY.value and RUN.dry_run:
         raise InputError("--apply and --dry_run exclude each other")
     run = RUN.run(FLAGS.config, ARGV, BEHIND)
-    manifest = jobset.render(run, CLUSTER.cluster())
+    manifest = jobset.render(run, CLUSTER.cluster(RUN))
     if APPLY.value:
         kubectl.create(manifest)
     else:

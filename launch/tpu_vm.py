@@ -27,7 +27,7 @@ VERBS = ("create", "run", "logs", "stop", "watch")
 ARGV, BEHIND = split(sys.argv)
 FLAGS = flags.FlagValues()
 RUN = RunFlags(FLAGS)
-ZONE = flags.DEFINE_string("zone", None, "Of the slices, such as us-east5-a.", required=True, flag_values=FLAGS)
+ZONE = flags.DEFINE_string("zone", "", "Of the slices, such as us-east5-a.", flag_values=FLAGS)
 PROJECT = flags.DEFINE_string("project", "", "Default: that of gcloud.", flag_values=FLAGS)
 PROVISIONING = flags.DEFINE_enum(
     "provisioning", "on-demand", queued_resources.PROVISIONING, "How the slices are had.", flag_values=FLAGS
@@ -40,7 +40,6 @@ MAX_RESTARTS = flags.DEFINE_integer("max_restarts", 10, "Of watch, after failure
 STOP_SECONDS = flags.DEFINE_integer("stop_seconds", 600, "Of stop: how long the run may take to save.", 0, flag_values=FLAGS)
 DELETE = flags.DEFINE_bool("delete", False, "Of stop and watch: give the slices back at the end.", flag_values=FLAGS)
 POLL_SECONDS = flags.DEFINE_float("poll_seconds", 30.0, "Between two looks at the state.", 0.0, flag_values=FLAGS)
-DRY_RUN = flags.DEFINE_bool("dry_run", False, "Print the commands instead.", flag_values=FLAGS)
 
 
 def commands(verb: str, request: Request) -> list[list[str]]:
@@ -86,9 +85,10 @@ def act(verb: str, request: Request) -> int:
 
 def main(verb: str) -> None:
     """Does what a verb says, or prints how."""
+    zone = RUN.needed(ZONE.value, "ZONE", "--zone: say where, such as us-east5-a")
     request = Request(
         RUN.run(FLAGS.config, ARGV, BEHIND),
-        zone=ZONE.value,
+        zone=zone,
         project=PROJECT.value,
         provisioning=PROVISIONING.value,
         runtime=RUNTIME.value,
@@ -96,7 +96,7 @@ def main(verb: str) -> None:
         run_hours=RUN_HOURS.value,
         internal_ip=INTERNAL_IP.value,
     )
-    if DRY_RUN.value:
+    if RUN.dry_run:
         for command in commands(verb, request):
             print(shlex.join(command))
         return

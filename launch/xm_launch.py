@@ -36,7 +36,6 @@ CONFIGS = flags.DEFINE_list("xp_config", ["experiments/tiny.py"], "Experiments: 
 OVERRIDES = flags.DEFINE_multi_string("override", [], "FIELD=VALUE of all experiments, such as rl.steps=80.")
 SWEEP = flags.DEFINE_multi_string("sweep", [], "FIELD=VALUE,VALUE..: a work unit each; of several --sweep, each combination.")
 LOCAL = flags.DEFINE_bool("local", False, "Run here, on the CPU, without a container.")
-DRY_RUN = flags.DEFINE_bool("dry_run", False, "Print the JobSets instead.")
 
 
 @attr.s(auto_attribs=True)
@@ -119,8 +118,8 @@ def add(experiment: xm.Experiment, wanted: Sequence[Run], cluster: Cluster) -> N
 def launch() -> None:
     """Launches what the flags ask for, or prints it."""
     wanted = runs()
-    cluster = CLUSTER.cluster() if not LOCAL.value else None
-    if DRY_RUN.value and not LOCAL.value:
+    cluster = CLUSTER.cluster(RUN) if not LOCAL.value else None
+    if RUN.dry_run and not LOCAL.value:
         print("---\n".join(kubectl.to_yaml(jobset.render(run, cluster)) for run in wanted), end="")
         return
     with xm_local.create_experiment(experiment_title=run_lib.default_name("sweep", CONFIGS.value[0])) as experiment:

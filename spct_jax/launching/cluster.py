@@ -6,6 +6,7 @@ from absl import flags
 
 from spct_jax.errors import InputError
 from spct_jax.launching import run as run_lib
+from spct_jax.launching.flags import RunFlags
 
 flags.disclaim_key_flags()  # those defined here belong to the command, so that its --help shows them
 
@@ -74,6 +75,8 @@ class ClusterFlags:
             bounds = {"lower_bound": 0} if type(default) is int else {}
             self._flags[field.name] = define(field.name, default, HELP[field.name], flag_values=values, **bounds)
 
-    def cluster(self) -> Cluster:
-        """The options; raises InputError as `Cluster` does."""
-        return Cluster(**{name: flag.value for name, flag in self._flags.items()})
+    def cluster(self, run: RunFlags) -> Cluster:
+        """The options, in a dry run with something that stands for an image; raises InputError as `Cluster` does."""
+        options = {name: flag.value for name, flag in self._flags.items()}
+        options["image"] = options["image"] or "IMAGE" * run.dry_run
+        return Cluster(**options)

@@ -36,6 +36,20 @@ class RunFlags:
         self._libtpu = flags.DEFINE_string("libtpu_args", "", "More flags of the TPU compiler and runtime.", **own)
         self._xla = flags.DEFINE_string("xla_flags", "", "XLA_FLAGS of every host.", **own)
         self._env = flags.DEFINE_multi_string("env", [], "NAME=VALUE: an environment variable more.", **own)
+        self._dry_run = flags.DEFINE_bool(
+            "dry_run", False, "Only print what would be sent; what is not given stands there in capitals.", **own
+        )
+
+    @property
+    def dry_run(self) -> bool:
+        """Whether nothing is to be sent."""
+        return self._dry_run.value
+
+    def needed(self, value: str, stand_in: str, missing: str) -> str:
+        """The value of a flag; without one what stands for it in a dry run, or else an InputError that says what is missing."""
+        if not value and not self.dry_run:
+            raise InputError(missing)
+        return value or stand_in
 
     def run(self, config: Config, argv: list[str], behind: tuple[str, ...], suffix: str = "") -> Run:
         """The run.
@@ -58,9 +72,10 @@ class RunFlags:
         if program == "train":
             validate(config)
             workdir = self._workdir.value and self._workdir.value + f"/{name}" * bool(suffix)
-            workdir = workdir or (f"{bucket}/{name}" if bucket else "")
             if not workdir:
-                raise InputError("training needs --bucket=gs://BUCKET, or --workdir=DIR that all hosts see")
+                missing = "training needs --bucket=gs://BUCKET, or --workdir=DIR that all hosts see"
+                bucket = self.needed(bucket, "gs://BUCKET", missing)
+                workdir = f"{bucket}/{name}"
             arguments = (*run_lib.train_arguments(argv, config, workdir, count), *behind)
         else:
             if any(a.startswith("--config") for a in argv):

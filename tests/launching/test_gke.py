@@ -42,6 +42,15 @@ def test_what_is_printed_is_what_is_applied(tmp_path):
     assert json.loads((tmp_path / "seen").read_text()) == [["create", "--filename=-"], printed.stdout]
 
 
+def test_a_dry_run_needs_no_more_than_experiment_and_topology():
+    printed = launch("gke", *FOUR[:2], "--dry_run")
+    pod = yaml.safe_load(printed.stdout)["spec"]["replicatedJobs"][0]["template"]["spec"]["template"]["spec"]
+    [container] = pod["containers"]
+    assert container["image"] == "IMAGE" and "--workdir=gs://BUCKET/gemma2-27b-train" in container["command"]
+    applied = launch("gke", *FOUR[:2], FOUR[3], "--apply")
+    assert applied.returncode == 2 and applied.stderr.startswith("error: --image: give the image")
+
+
 def test_a_cluster_that_refuses_is_one_line_and_exit_2(tmp_path):
     stand_in(tmp_path / "bin", "kubectl", KUBECTL.format(seen=str(tmp_path / "seen"), status=1))
     done = launch("gke", *FOUR, "--apply", path=tmp_path / "bin")
