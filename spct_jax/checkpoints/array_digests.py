@@ -5,17 +5,21 @@ where the array is, so that no process needs all of it.
 """
 
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.sharding import NamedSharding, PartitionSpec
 
 from spct_jax.checkpoints.leaves import named_leaves
 
 SEEDS = (0x9E3779B9, 0x85EBCA6B)
 """Of the two 32-bit halves of an array's digest."""
+BLOCK = 1 << 16
+"""Elements that are hashed at once: few enough that what is computed of them stays in a cache."""
 
 
 def of_tree(tree: Any) -> dict[str, dict[str, Any]]:
@@ -50,19 +54,75 @@ def _digests(array: jax.Array | np.ndarray) -> dict[str, jax.Array]:
 @functools.cache
 def _program(shape: tuple[int, ...], dtype: np.dtype, sharding: jax.sharding.Sharding) -> jax.stages.Compiled:
     """Kept here, since every stage of training digests arrays of the same shapes and `memory.end_stage` clears JAX's cache."""
+    digests = _of_part
+    if isinstance(sharding, NamedSharding):
+        # Each device goes through its own part, block by block; the compiler would gather blocks of an array that is split.
+        axes = [(names,) if isinstance(names, str) else names or () for names in sharding.spec]
 
-    def digests(array):
-        return {dtype: _hash(words) for dtype, words in _words(array).items()}
+        def digests(part):
+            starts = [lax.axis_index(names) * size if names else 0 for names, size in zip(axes, part.shape, strict=False)]
+            return lax.psum(_of_part(part, starts), sum(axes, ()))
 
+        digests = jax.shard_map(digests, mesh=sharding.mesh, in_specs=sharding.spec, out_specs=PartitionSpec(), check_vma=False)
     return jax.jit(digests).lower(jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)).compile()
 
 
-def _words(array: jax.Array) -> dict[str, jax.Array]:
-    """UInt32 of every element by dtype, [.. 2] of an element of 8 bytes."""
-    size, dtype = array.dtype.itemsize, str(array.dtype)
+def _of_part(array: jax.Array, starts: Sequence[jax.Array | int] = ()) -> dict[str, jax.Array]:
+    """UInt32[2] by dtype: sums, over all elements, of a hash of the element and its index along every axis.
+
+    `array` may be part of one whose indices there begin at `starts` along the first axes, and at 0 along the others.
+    """
+    dtype, bits = str(array.dtype), _bits(array)
+    shape = bits.shape or (1,)
+    starts = (*starts, *(0,) * (len(shape) - len(starts)))
+    outer = [_indices(seed, shape[:-1], starts).reshape(-1) for seed in SEEDS]
+    table, rows = bits.reshape(len(outer[0]), shape[-1]), max(BLOCK // max(shape[-1], 1), 1)
+
+    def of_rows(start, number):
+        """UInt32[row] by seed and dtype: sums over so many rows."""
+        words = _words(lax.dynamic_slice_in_dim(table, start, number), dtype)
+        sums = []
+        for seed, indices in zip(SEEDS, outer, strict=True):
+            index = lax.dynamic_slice_in_dim(indices, start, number)[:, None]
+            if array.ndim:
+                index = _mix(index + _along(seed, len(shape) - 1, shape[-1], starts[-1]))
+            # Along columns, many of which XLA's CPU backend adds up at a time; along a row it adds number by number.
+            sums.append({name: jnp.sum(_mix(x ^ index), axis=0, dtype=jnp.uint32) for name, x in words.items()})
+        return sums
+
+    blocks, rest = divmod(len(table), rows)
+    found = of_rows(blocks * rows, rest)
+    if blocks:
+        add = functools.partial(jax.tree.map, jnp.add)
+        found = lax.fori_loop(0, blocks, lambda i, sums: add(sums, of_rows(i * rows, rows)), found)
+    return {name: jnp.stack([jnp.sum(sums[name], dtype=jnp.uint32) for sums in found]) for name in found[0]}
+
+
+def _indices(seed: int, shape: tuple[int, ...], starts: Sequence[jax.Array | int]) -> jax.Array:
+    """UInt32 of this shape: a hash of the indices along all of its axes."""
+    index = jnp.full((1,) * len(shape), seed, jnp.uint32)
+    for axis, length in enumerate(shape):
+        along = _along(seed, axis, length, starts[axis])
+        index = _mix(index + along.reshape((-1,) + (1,) * (len(shape) - axis - 1)))
+    return index
+
+
+def _along(seed: int, axis: int, length: int, start: jax.Array | int) -> jax.Array:
+    """UInt32[length]: a hash of the indices along one axis."""
+    places = jnp.arange(length, dtype=jnp.uint32) + jnp.asarray(start, jnp.uint32)
+    return _mix(places + np.uint32((seed * (2 * axis + 3)) & 0xFFFFFFFF))
+
+
+def _bits(array: jax.Array) -> jax.Array:
+    """The bits of every element, unsigned; [.. 2] of an element of 8 bytes."""
     if array.dtype == bool:
         array = array.astype(jnp.uint8)
-    bits = lax.bitcast_convert_type(array, {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32, 8: jnp.uint32}[size])
+    unsigned = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32, 8: jnp.uint32}[array.dtype.itemsize]
+    return lax.bitcast_convert_type(array, unsigned)
+
+
+def _words(bits: jax.Array, dtype: str) -> dict[str, jax.Array]:
+    """UInt32 of elements of a dtype, given their bits, by the dtype that they may be read in."""
     bits = bits.astype(jnp.uint32)
     if dtype == "bfloat16":
         return {"bfloat16": _one_nan(bits), "float32": bits << 16}
@@ -77,18 +137,6 @@ def _words(array: jax.Array) -> dict[str, jax.Array]:
 def _one_nan(bits: jax.Array) -> jax.Array:
     """Bits of bfloat16 with one NaN for all: what a NaN is cast to is not defined."""
     return jnp.where((bits & 0x7FFF) > 0x7F80, jnp.uint32(0x7FC0), bits)
-
-
-def _hash(words: jax.Array) -> jax.Array:
-    """UInt32[2]: sums, over all elements, of a hash of the element and its index along every axis."""
-    halves = []
-    for seed in SEEDS:
-        index = jnp.full((1,) * words.ndim, seed, jnp.uint32)
-        for axis, length in enumerate(words.shape):
-            along = _mix(jnp.arange(length, dtype=jnp.uint32) + np.uint32((seed * (2 * axis + 3)) & 0xFFFFFFFF))
-            index = _mix(index + along.reshape((-1,) + (1,) * (words.ndim - axis - 1)))
-        halves.append(jnp.sum(_mix(words ^ index), dtype=jnp.uint32))
-    return jnp.stack(halves)
 
 
 def _mix(x: jax.Array) -> jax.Array:

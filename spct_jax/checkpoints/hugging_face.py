@@ -5,6 +5,7 @@ parameter goes to its devices before the next is read.
 """
 
 import dataclasses
+import functools
 import os
 import pathlib
 from collections.abc import Callable, Mapping
@@ -84,7 +85,7 @@ def read_weights(
     with tqdm.tqdm(desc=f"reading {directory.name}", total=len(expected), unit="tensor", mininterval=1) as bar:
         for parameter in parameters:
             sharding = None if shardings is None else leaves.get_at(shardings, parameter.path)
-            array = _to_devices(_read_parameter(shards, parameter, jnp.dtype(dtype)), sharding)
+            array = _to_devices(_read_parameter(shards, parameter, jnp.dtype(dtype)), jnp.dtype(dtype), sharding)
             leaves.set_at(params, parameter.path, array)
             bar.update(len(parameter.names))
     return params, config, kind
@@ -203,7 +204,10 @@ def _full_name(family: Family, name: str) -> str:
 
 
 def _read_parameter(shards: Shards, parameter: _Parameter, dtype: np.dtype) -> np.ndarray:
-    tensor = parameter.tensor
+    """A parameter in a dtype, or in that of the files if that is narrower and `dtype` holds it: see `_to_devices`."""
+    tensor, stored = parameter.tensor, jnp.dtype(shards.widest_dtype(parameter.names))
+    if dtype == np.float32 and stored.itemsize < dtype.itemsize:
+        dtype = stored
     if not parameter.stacked:
         return np.asarray(tensor.from_hf(shards.read(parameter.names[0])), dtype)
     layer_shape = tensor.from_hf(np.empty(tensor.shape, np.int8)).shape
@@ -228,11 +232,21 @@ def _check_equal_head(shards: Shards, family: Family) -> None:
         raise InputError(f"{name} differs from the embedding although tie_word_embeddings is set in config.json")
 
 
-def _to_devices(host: np.ndarray, sharding: jax.sharding.Sharding | None) -> jax.Array:
-    """Waits until the parameter is where it belongs, so that no more than one is ever under way."""
+def _to_devices(host: np.ndarray, dtype: np.dtype, sharding: jax.sharding.Sharding | None) -> jax.Array:
+    """Waits until the parameter is where it belongs, so that no more than one is ever under way.
+
+    It gets its dtype there: fewer bytes are sent, and NumPy takes a second and a half to widen a table of 262,144 pieces.
+    """
     if sharding is None:
-        return jax.block_until_ready(jnp.asarray(host))
-    return jax.block_until_ready(jax.make_array_from_callback(host.shape, sharding, lambda index: host[index]))
+        array = jnp.asarray(host)
+    else:
+        array = jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])
+    return jax.block_until_ready(array if array.dtype == dtype else _widen(array, dtype))
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def _widen(array: jax.Array, dtype: np.dtype) -> jax.Array:
+    return array.astype(dtype)
 
 
 def _to_write(params: Any, config: ModelConfig, kind: ModelKind) -> list[ToWrite]:

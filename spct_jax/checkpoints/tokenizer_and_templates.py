@@ -37,7 +37,7 @@ def read_tokenizer(directory: Path, described_in: str, field: str) -> Tokenizer:
     for index in stops:
         if not isinstance(index, int) or isinstance(index, bool) or not 0 <= index < tokenizer.vocab_size:
             raise InputError(f"{path}: {field} holds {index!r}, no id of the tokenizer's {tokenizer.vocab_size} pieces")
-    return Tokenizer(tokenizer.model_proto, stops)
+    return tokenizer.stopping_at(stops)
 
 
 def write_templates(directory: str | os.PathLike, prompt: PromptConfig) -> None:

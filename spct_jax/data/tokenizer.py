@@ -1,5 +1,6 @@
 """SentencePiece with Gemma's turns; no text a user writes can become a control token."""
 
+import copy
 import functools
 import io
 import itertools
@@ -69,23 +70,25 @@ class Tokenizer:
         if not proto.trainer_spec.byte_fallback:
             raise InputError("the SentencePiece model has no byte fallback, so it cannot encode every text")
         self.model_proto = model_proto
-        self._ids = {piece.piece: index for index, piece in enumerate(proto.pieces)}
-        self.vocab_size = len(proto.pieces)
-        self.control_ids = frozenset(index for index, piece in enumerate(proto.pieces) if _is_control(piece))
+        pieces, types = zip(*((piece.piece, piece.type) for piece in proto.pieces), strict=True)
+        self._ids = {piece: index for index, piece in enumerate(pieces)}
+        self.vocab_size = len(pieces)
+        special = (index for index, type in enumerate(types) if type != ModelProto.SentencePiece.NORMAL)
+        self.control_ids = frozenset(index for index in special if _is_control(pieces[index], types[index]))
         self.pad_id, self.eos_id, self.bos_id, self.start_of_turn_id, self.end_of_turn_id = map(
             self._control_id, ("<pad>", "<eos>", "<bos>", "<start_of_turn>", "<end_of_turn>")
         )
-        self.stop_ids = tuple(dict.fromkeys((self.eos_id, self.end_of_turn_id, *stop_ids)))
+        self.stop_ids = self._with_own_stops(stop_ids)
         self.replaced_surrogates = 0
         normalizer = proto.normalizer_spec
         self._plain = not (
             normalizer.precompiled_charsmap or normalizer.add_dummy_prefix or normalizer.remove_extra_whitespaces
         )
         self.counts_words = self._plain and normalizer.escape_whitespaces and proto.trainer_spec.model_type == _BPE
-        self.counts_words &= all(before == "\u2581" for before, after in self._neighbours if after == "\u2581")
+        self.counts_words &= not any("\u2581" in piece.lstrip("\u2581") for piece in pieces)
         self._sizes, self._spaced_sizes = _WordSizes(self._processor), _WordSizes(self._processor, " ")
-        self._longest_piece = max(len(piece.piece) for piece in proto.pieces)
-        self._control_pieces = frozenset(proto.pieces[index].piece for index in self.control_ids)
+        self._longest_piece = max(map(len, pieces))
+        self._control_pieces = frozenset(pieces[index] for index in self.control_ids)
         self._control_lengths = sorted({len(piece) for piece in self._control_pieces})
         self._control_firsts = {piece[0] for piece in self._control_pieces}
         starts = sorted({piece[:2] for piece in self._control_pieces})
@@ -99,6 +102,12 @@ class Tokenizer:
             return cls(model_proto, stop_ids)
         except InputError as error:
             raise InputError(f"{path}: {error}") from None
+
+    def stopping_at(self, stop_ids: Iterable[int]) -> "Tokenizer":
+        """The same tokenizer with these further ids that end a completion, in place of its own further ones."""
+        other = copy.copy(self)
+        other.stop_ids = self._with_own_stops(stop_ids)
+        return other
 
     def save(self, path: str | os.PathLike) -> None:
         """Writes the `.model` file, all of it or nothing."""
@@ -207,6 +216,9 @@ class Tokenizer:
         """The id of a piece, or None."""
         return self._ids.get(piece)
 
+    def _with_own_stops(self, stop_ids: Iterable[int]) -> tuple[int, ...]:
+        return tuple(dict.fromkeys((self.eos_id, self.end_of_turn_id, *stop_ids)))
+
     def _control_id(self, name: str) -> int:
         if self._ids.get(name) not in self.control_ids:
             raise InputError(f"the SentencePiece model has no control piece {name}")
@@ -302,8 +314,9 @@ def _escaped(character: str) -> str:
     return "\u2581" if character == " " else character
 
 
-def _is_control(piece: ModelProto.SentencePiece) -> bool:
-    if piece.type in (piece.CONTROL, piece.UNKNOWN, piece.UNUSED):
+def _is_control(piece: str, type: int) -> bool:
+    kinds = ModelProto.SentencePiece
+    if type in (kinds.CONTROL, kinds.UNKNOWN, kinds.UNUSED):
         return True
-    looks = _LOOKS_LIKE_CONTROL.fullmatch(piece.piece) and not _HTML_TAG.fullmatch(piece.piece)
-    return piece.type == piece.USER_DEFINED and bool(looks)
+    looks = _LOOKS_LIKE_CONTROL.fullmatch(piece) and not _HTML_TAG.fullmatch(piece)
+    return type == kinds.USER_DEFINED and bool(looks)

@@ -19,10 +19,41 @@ def test_a_digest_sees_one_bit_and_every_change_of_order(dtype):
     assert len(set(found)) == len(found)
 
 
-def test_a_digest_does_not_depend_on_the_mesh():
-    x = jnp.arange(64.0).reshape(8, 8)
-    split = jax.device_put(x, jax.sharding.NamedSharding(jax.make_mesh((2,), ("d",)), jax.P("d")))
+@pytest.mark.parametrize("spec", [("d",), (None, ("e", "d")), ("e", None, "d")])
+def test_a_digest_does_not_depend_on_the_mesh(spec):
+    x = jnp.arange(256.0).reshape(4, 8, 8)
+    split = jax.device_put(x, jax.sharding.NamedSharding(jax.make_mesh((2, 1), ("d", "e")), jax.P(*spec)))
     assert not split.is_fully_replicated and array_digests.of_tree(split) == array_digests.of_tree(x)
+
+
+def mixed(x):
+    x = ((x ^ x >> 16) * 0x85EBCA6B) & 0xFFFFFFFF
+    x = ((x ^ x >> 13) * 0xC2B2AE35) & 0xFFFFFFFF
+    return x ^ x >> 16
+
+
+@pytest.mark.parametrize("shape", [(), (5,), (0, 3), (3, 5, 2)])
+def test_a_digest_is_a_sum_of_hashes_over_all_elements_block_by_block(shape, monkeypatch):
+    monkeypatch.setattr(array_digests, "BLOCK", 6)
+    array_digests._program.cache_clear()
+    x = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+    halves = []
+    for seed in array_digests.SEEDS:
+        total = 0
+        for index in np.ndindex(shape):
+            h = seed
+            for axis, i in enumerate(index):
+                h = mixed((h + mixed((i + seed * (2 * axis + 3)) & 0xFFFFFFFF)) & 0xFFFFFFFF)
+            total += mixed(int(x[index].view(np.uint32)) ^ h)
+        halves.append(f"{total & 0xFFFFFFFF:08x}")
+    assert array_digests.of_tree({"x": x})["x"]["float32"] == "".join(halves)
+    array_digests._program.cache_clear()
+
+
+def test_a_large_array_is_hashed_in_little_memory():
+    array = jax.ShapeDtypeStruct((4096, 640), jnp.float32)
+    program = array_digests._program(array.shape, array.dtype, jax.sharding.SingleDeviceSharding(jax.devices()[0]))
+    assert program.memory_analysis().temp_size_in_bytes < 4096 * 640
 
 
 def test_the_digest_of_what_a_reader_casts_to_is_saved_too():
