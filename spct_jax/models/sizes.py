@@ -94,6 +94,11 @@ def gemma3_1b() -> ModelConfig:
     )
 
 
+def gemma3_270m() -> ModelConfig:
+    """Gemma-3 270M: 0.268 billion parameters, 0.168 of them the embedding table."""
+    return dataclasses.replace(gemma3_1b(), num_layers=18, width=640, ffw_width=2048)
+
+
 def gemma3_4b() -> ModelConfig:
     """Gemma-3 4B, text part: 3.88 billion parameters."""
     return dataclasses.replace(
@@ -134,6 +139,7 @@ SIZES: dict[str, Callable[[], ModelConfig]] = {
     "gemma2_2b": gemma2_2b,
     "gemma2_9b": gemma2_9b,
     "gemma2_27b": gemma2_27b,
+    "gemma3_270m": gemma3_270m,
     "gemma3_1b": gemma3_1b,
     "gemma3_4b": gemma3_4b,
     "gemma3_12b": gemma3_12b,

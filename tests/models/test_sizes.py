@@ -12,6 +12,7 @@ PARAMETERS = {  # billions, text part
     "gemma2_2b": 2.614,
     "gemma2_9b": 9.242,
     "gemma2_27b": 27.227,
+    "gemma3_270m": 0.268,
     "gemma3_1b": 1.000,
     "gemma3_4b": 3.880,
     "gemma3_12b": 11.766,
