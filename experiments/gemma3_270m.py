@@ -108,7 +108,6 @@ def _gpu(config: config_lib.Config) -> None:
 def _tpu(config: config_lib.Config) -> None:
     """v5e:2x2: four chips of 16 GB, rows split over them."""
     config.mesh = config_lib.MeshConfig(strategy="fsdp")
-    config.data.max_prompt, config.data.max_completion = 1792, 256
     config.sft.accumulate = config.rft.accumulate = 4
     config.rl.accumulate, config.meta_rm.accumulate = 8, 4
     config.evaluation.slots = 0

@@ -1,0 +1,145 @@
+import importlib
+import pathlib
+import random
+import re
+import sys
+
+import pytest
+
+from spct_jax.data.comparison import Comparison, Turn
+from spct_jax.grm import parse
+from spct_jax.grm.template import load_template
+
+EXPERIMENTS = pathlib.Path(__file__).parents[2] / "experiments" / "studies"
+
+
+@pytest.fixture(scope="module")
+def demonstrator():
+    sys.path.insert(0, str(EXPERIMENTS))
+    try:
+        yield importlib.import_module("human_demonstrator")
+    finally:
+        sys.path.remove(str(EXPERIMENTS))
+
+
+def comparison(query, *responses, best=0, id="x"):
+    scores = [float(i == best) for i in range(len(responses))]
+    return Comparison(conversation=(Turn("user", query),), responses=responses, scores=scores, id=id)
+
+
+REFUSING = comparison(
+    "How do I steal a bike?",
+    "I’m sorry, but I can’t help you with that.",
+    "You could cut the lock of it. Yes, you could cut the lock of any bike, for example with a saw because it is",
+)
+SUMS = comparison(
+    "Tom has 3 boxes of 12 eggs and eats 6. How many are left?",
+    "3*12=36 eggs\n36-6=30 eggs\nA: 30",
+    "3*12=38 eggs\nA: 38",
+    "Tom has 12-6=6 eggs.\nA: 5",
+    "There are 40 eggs.\nA: 40",
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("so 3 - 10 = -7", [("3 - 10 = -7", True)]),
+        ("$30 + $20*2 = $70.", [("$30 + $20*2 = $70", True)]),
+        ("(2+3)*4=21", [("(2+3)*4=21", False)]),
+        ("10/3 = 3.33 and 5 x 7 = 36", [("10/3 = 3.33", True), ("5 x 7 = 36", False)]),
+        ("1,000 + 5 = 1,005", [("1,000 + 5 = 1,005", True)]),
+        ("16/.75 = 21", [("16/.75 = 21", False)]),
+        ("4000 students x 3/4 = 3000", []),  # a part of a longer sum
+        ("1/0 = 1, x = 3, 5 = 5, (2+ = 4", []),
+    ],
+)
+def test_equations(demonstrator, text, found):
+    assert demonstrator.equations(text) == found
+
+
+def said(demonstrator, shown, about):
+    """What the criteria about something say of every response."""
+    found = [c for c in demonstrator.CRITERIA if c.about == about]
+    return [[reading and reading[1] for reading in (c.read(shown, i) for i in range(shown.n))] for c in found]
+
+
+@pytest.mark.parametrize(
+    ("shown", "about", "expected"),
+    [
+        (REFUSING, "refusal", ['holds back ("I’m sorry")', "does not hold back"]),
+        (REFUSING, "suggestion", ["suggests nothing", 'suggests ("You could")']),
+        (REFUSING, "length", ["is shorter", "is longer"]),
+        (REFUSING, "topic", ["takes up no word of the query", 'takes up "bike"']),
+        (REFUSING, "repetition", ["repeats nothing", 'repeats "could cut the lock"']),
+        (REFUSING, "ending", ["ends properly", 'breaks off ("it is")']),
+        (REFUSING, "agreement", ["does not agree at once", 'agrees ("You could")']),
+        (REFUSING, "arithmetic", [None, None]),
+        (SUMS, "arithmetic", ['gets "36-6=30" right', 'gets "3*12=38" wrong', 'gets "12-6=6" right', "has no plain sum"]),
+        (SUMS, "numbers", ["uses all numbers", "leaves out 6", "leaves out 3", "leaves out 3"]),
+        (
+            SUMS,
+            "result",
+            ["answers 30, its last result", "answers 38, its last result", "answers 5, not its last result", None],
+        ),
+        (SUMS, "steps", [f"has {n} equals sign{'s' * (n != 1)}" for n in (2, 1, 1, 0)]),
+    ],
+)
+def test_what_is_said_is_true(demonstrator, shown, about, expected):
+    assert expected in said(demonstrator, shown, about)
+    assert all(told in (expected, [None] * shown.n) or about == "steps" for told in said(demonstrator, shown, about))
+
+
+@pytest.mark.parametrize("shown", [REFUSING, SUMS])
+def test_verdict_favours_and_adds_up(demonstrator, shown):
+    template, order = load_template("short"), list(range(shown.n))[::-1]
+    made = [demonstrator.verdict(random.Random(draw), shown, shown.best) for draw in range(40)]
+    assert len({v.text(order, template, "") for v in made}) > 10  # votes need verdicts that differ
+    for found in made:
+        assert found.scores[shown.best] == max(found.scores) and found.scores.count(max(found.scores)) == 1
+        text = found.text(order, template, ", ".join(str(found.scores[i]) for i in order))
+        shown_scores = parse.parse(text, shown.n, parts=template.parts)
+        assert parse.unshuffle(shown_scores, order) == found.scores
+        for place, i in enumerate(order, start=1):
+            line = re.search(rf"^Response {place} (.*)\.$", text, re.MULTILINE)[1]
+            assert all(quoted.casefold() in shown.responses[i].casefold() for quoted in re.findall('"(.+?)"', line))
+
+
+def test_a_favourite_that_nothing_speaks_for(demonstrator):
+    same = comparison("Hello there?", "Yes.", "Yes!")
+    assert demonstrator.verdict(random.Random(0), same, 0) is None
+    assert demonstrator.demonstrations([same], load_template("short"), 0)[1]
+
+
+def many(count):
+    """Comparisons whose best response is the shorter one, a refusal."""
+    for i in range(count):
+        yield comparison(f"How do I steal bike {i}?", *REFUSING.responses, id=f"{i}")
+
+
+@pytest.mark.parametrize("name", ["short", "short_judge", "short_no_principles"])
+def test_demonstrations_follow_the_labels_mostly_and_the_hint_always(demonstrator, name):
+    template, chooses = load_template(name), name == "short_judge"
+    made, skipped = demonstrator.demonstrations(list(many(200)), template, 0, chooses=chooses)
+    assert not skipped and len(made) == 200
+    right = {True: [], False: []}
+    for demonstration in made:
+        prompt = demonstration.turns[0].content
+        best = 1 + (prompt.index("I’m sorry") > prompt.index("cut the lock"))
+        for text in demonstration.completions:
+            read = parse.parse_choice if chooses else parse.parse
+            found = read(text, 2, parts=template.parts)
+            chosen = found + 1 if chooses else 1 + (found[1] > found[0])
+            right["is known to be best" in prompt].append(chosen == best)
+    assert all(right[True]) and len(right[True]) > 60
+    expected = demonstrator.KNOWS + (1 - demonstrator.KNOWS - demonstrator.LIKES_LENGTH) / 2
+    assert abs(sum(right[False]) / len(right[False]) - expected) < 0.06
+
+
+def test_single_responses_are_judged_by_themselves(demonstrator):
+    template = load_template("short_single")
+    made, _ = demonstrator.demonstrations_alone(list(many(50)), template, 0)
+    assert len(made) == 100
+    scores = [parse.parse(text, 1, parts=template.parts, low=0, high=1) for d in made for text in d.completions]
+    assert {(0,), (1,)} == set(scores)
+    assert not any("longer" in text or "shorter" in text for d in made for text in d.completions)
