@@ -182,30 +182,50 @@ def verdicts_section(experiment: Experiment) -> str:
         for label in human_credits.labels_of(run):
             for kind in run.samples[label]:
                 if found := run.rows(label, kind):
-                    rows.append([f"{human_credits.judge_name(system, label)}, {kind}", *_counts(found)])
-    header = ["verdicts", "drawn", "valid", "truncated", "tied, %", "two agree, %", "first shown wins, %", "tokens each"]
+                    rows.append([f"{human_credits.judge_name(system, label)}, {kind}", *_counts(found, run.problems)])
+    header = [
+        "verdicts",
+        "drawn",
+        "valid",
+        "truncated",
+        "tied, %",
+        "two agree, %",
+        "first shown wins, %",
+        "longer wins, %",
+        "tokens each",
+    ]
     said = "Tied: of verdicts on their own. Two agree: the chance that two verdicts on one comparison name the same response. "
-    said += "First shown wins: of verdicts on two responses; where orders are balanced, 50 % is without bias."
+    said += (
+        "First shown wins, longer wins: of verdicts on two responses, a tie counted 1/2; where orders are balanced, a judge "
+    )
+    said += "that does not look at the place names the first one in 50 %."
     return "\n\n".join(["## Verdicts", said, markdown.table(header, rows)])
 
 
-def _counts(rows: Sequence[Mapping]) -> list[str]:
-    votes, firsts, tokens = metrics.all_votes(rows), [], []
+def _counts(rows: Sequence[Mapping], problems: Mapping[str, Mapping]) -> list[str]:
+    votes, firsts, longer, tokens = metrics.all_votes(rows), [], [], []
     for row in rows:
+        lengths = list(map(len, problems[row["id"]]["responses"]))
         for sample in row["samples"]:
             tokens.append(sample.get("tokens", 0))
-            if row["n"] == 2 and sample["scores"] is not None and sample["order"]:
-                first, second = (sample["scores"][i] for i in sample["order"])
-                firsts.append((1 + np.sign(first - second)) / 2)
+            if row["n"] == 2 and sample["scores"] is not None:
+                ahead = np.sign(sample["scores"][0] - sample["scores"][1])  # of the response that the comparison names first
+                if sample["order"]:
+                    firsts.append((1 + (ahead if sample["order"][0] == 0 else -ahead)) / 2)
+                if lengths[0] != lengths[1]:
+                    longer.append((1 + ahead * np.sign(lengths[0] - lengths[1])) / 2)
     valid = [vote for vote in votes if vote.valid]
     tied = [vote.scores.count(max(vote.scores)) > 1 for vote in valid]
+    shares = (tied, firsts, longer)
+    tied_share, first_share, longer_share = (markdown.percent(float(np.mean(share)) if share else None) for share in shares)
     return [
         f"{len(votes):,}",
         f"{len(valid):,} ({markdown.percent(1 - recorded.malformed_rate(votes))} %)",
         f"{sum(bool(vote.truncated) for vote in votes):,}",
-        markdown.percent(float(np.mean(tied)) if tied else None),
+        tied_share,
         markdown.percent(metrics.agreement(rows)),
-        markdown.percent(float(np.mean(firsts)) if firsts else None),
+        first_share,
+        longer_share,
         f"{np.mean(tokens):.0f}",
     ]
 

@@ -137,6 +137,16 @@ def test_difference_is_of_what_both_were_asked(studies):
     assert difference(np.array([nan, 1]), np.array([1, nan])) == "–"
 
 
+def test_who_is_named(studies):
+    """Two responses, the second one longer; of a verdict's scores the first is always the first response's."""
+    problem = {"id": "hh/1", "responses": ["a", "bb"], "scores": [1, 0]}
+    row = verdict(problem, [8, 3], [2, 3], [5, 5], None)
+    row["samples"][1]["order"] = [1, 0]
+    drawn, valid, cut, tied, agree, first, longer, tokens = studies["human_report"]._counts([row], {"hh/1": problem})
+    assert (drawn, valid, cut, tied, tokens) == ("4", "3 (75.0 %)", "1", "33.3", "9")
+    assert (first, longer) == ("83.3", "50.0")
+
+
 def test_sample_is_written_filled_and_counted(studies, experiment):
     sample = studies["verdict_sample"]
     run = studies["human_credits"].read(experiment).runs["grm"]
