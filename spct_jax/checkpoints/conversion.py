@@ -5,8 +5,8 @@ import pathlib
 from typing import Any
 
 from spct_jax import files, paths
+from spct_jax.checkpoints import chat_files, families, google, hugging_face, leaves, loading, tokenizer_and_templates
 from spct_jax.checkpoints import directory as our_directory
-from spct_jax.checkpoints import families, google, hugging_face, leaves, loading, tokenizer_and_templates
 from spct_jax.checkpoints.model import Model
 from spct_jax.checkpoints.model_kind import ModelKind
 from spct_jax.data.tokenizer import Tokenizer
@@ -95,7 +95,8 @@ def write_hf(target: Path, model: Model, source: Path) -> None:
         if model.prompt is not None:
             tokenizer_and_templates.write_templates(directory, model.prompt)
         made = {
-            "tokenizer_config.json": dict(families.family_of(model.config).tokenizer_config),
+            chat_files.TOKENIZER_CONFIG: dict(families.family_of(model.config).tokenizer_config)
+            | chat_files.write_hf(tokenizer),
             hugging_face.GENERATION_CONFIG: ids | {"eos_token_id": list(tokenizer.stop_ids)},
         }
         for name, content in made.items():

@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 import jax
 
 from spct_jax import digests, files, paths
-from spct_jax.checkpoints import restore, steps, tokenizer_and_templates
+from spct_jax.checkpoints import chat_files, restore, steps, tokenizer_and_templates
+from spct_jax.checkpoints.chat_files import Chat
 from spct_jax.checkpoints.model import COMPUTE, Model, Shardings, digest_of
 from spct_jax.checkpoints.model_kind import ModelKind, abstract_params
 from spct_jax.data.tokenizer import Tokenizer
@@ -32,6 +33,7 @@ class Card(NamedTuple):
 
     config: ModelConfig
     kind: ModelKind
+    chat: Chat = Chat()
 
 
 def describe(
@@ -45,7 +47,12 @@ def describe(
     directory = paths.of(directory)
     files.make_directory(directory)
     tokenizer.save(directory / tokenizer_and_templates.TOKENIZER)
-    card = {"kind": kind.value, "stop_ids": tokenizer.stop_ids, **dataclasses.asdict(config)}
+    card = {
+        "kind": kind.value,
+        "stop_ids": tokenizer.stop_ids,
+        **dataclasses.asdict(config),
+        **chat_files.write_card(tokenizer),
+    }
     texts = {role: load_template(name).text.encode() for role, name in vars(prompt).items()} if prompt else {}
     card["digests"] = {
         name: digests.of_bytes(content) for name, content in {"tokenizer": tokenizer.model_proto, **texts}.items()
@@ -78,24 +85,24 @@ def read_card(directory: str | os.PathLike) -> Card:
     if not isinstance(card.pop("digests", {}), dict):
         raise InputError(f"{path}: digests are no object")
     card.pop("stop_ids", None)
+    chat = chat_files.read_card(path, card)
     try:
         config = ModelConfig(**{k: tuple(v) if isinstance(v, list) else v for k, v in card.items()})
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise InputError(f"{path}: not a model description ({error})") from None
-    return Card(config, kinds[word])
+    return Card(config, kinds[word], chat)
 
 
 def read_tokenizer(directory: Path) -> Tokenizer:
     """The tokenizer of a model directory of ours, with all ids that the model stops at."""
-    read_card(directory)
-    tokenizer = tokenizer_and_templates.read_tokenizer(directory, CARD, "stop_ids")
+    tokenizer = tokenizer_and_templates.read_tokenizer(directory, CARD, "stop_ids", read_card(directory).chat)
     _check_digest(directory, "tokenizer", tokenizer_and_templates.TOKENIZER, tokenizer.model_proto)
     return tokenizer
 
 
 def load(directory: Path, kind: ModelKind, dtype: str | None, shardings: Shardings | None) -> Model:
     """The newest intact parameters of a model directory of ours; arguments and errors as of `checkpoints.load`."""
-    config, found = read_card(directory)
+    config, found, _ = read_card(directory)
     if found is not kind:
         raise InputError(f"{directory}: holds a {found} checkpoint, not a {kind} one")
     if not (directory / "checkpoints").is_dir():

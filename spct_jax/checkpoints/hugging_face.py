@@ -17,7 +17,15 @@ import numpy as np
 import tqdm
 
 from spct_jax import files, paths
-from spct_jax.checkpoints import array_digests, config_json, families, leaves, safetensors_files, tokenizer_and_templates
+from spct_jax.checkpoints import (
+    array_digests,
+    chat_files,
+    config_json,
+    families,
+    leaves,
+    safetensors_files,
+    tokenizer_and_templates,
+)
 from spct_jax.checkpoints.families import Family, Tensor
 from spct_jax.checkpoints.leaves import TreePath
 from spct_jax.checkpoints.model import COMPUTE, Model, Shardings, digest_of
@@ -109,7 +117,7 @@ def load(directory: Path, kind: ModelKind, dtype: str | None, shardings: Shardin
 
 def read_tokenizer(directory: Path) -> Tokenizer:
     """The tokenizer of a directory, with all ids that the model stops at."""
-    return tokenizer_and_templates.read_tokenizer(directory, GENERATION_CONFIG, "eos_token_id")
+    return tokenizer_and_templates.read_tokenizer(directory, GENERATION_CONFIG, "eos_token_id", chat_files.read_hf(directory))
 
 
 def load_hf(directory: str | os.PathLike, *, dtype: str | None = "float32", shardings: Any = None) -> tuple[Any, ModelConfig]:
@@ -117,8 +125,8 @@ def load_hf(directory: str | os.PathLike, *, dtype: str | None = "float32", shar
 
     If the directory has a `tokenizer.model`, it tells how many rows of the embedding are tokens.
     """
-    path = paths.of(directory) / tokenizer_and_templates.TOKENIZER
-    num_tokens = Tokenizer.load(path).vocab_size if path.is_file() else 0
+    path = paths.of(directory)
+    num_tokens = read_tokenizer(path).vocab_size if (path / tokenizer_and_templates.TOKENIZER).is_file() else 0
     params, config, kind = read_weights(directory, dtype=dtype, num_tokens=num_tokens, shardings=shardings)
     if kind is not ModelKind.POLICY:
         raise InputError(f"{directory}: holds a sequence classifier, not a causal language model")

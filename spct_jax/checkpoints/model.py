@@ -48,5 +48,5 @@ def digest_of(
     bits = {name: leaf.get("bfloat16") or leaf[leaf["dtype"]] for name, leaf in arrays.items()}
     config = dataclasses.replace(config, dtype="bfloat16")
     texts = [load_template(path).text for path in vars(prompt).values()] if prompt else []
-    proto = digests.of_bytes(tokenizer.model_proto)
+    proto = digests.of_bytes(tokenizer.description)
     return digests.of_json([bits, dataclasses.asdict(config), proto, tokenizer.stop_ids, texts])

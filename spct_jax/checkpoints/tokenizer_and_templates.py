@@ -8,6 +8,7 @@ import dataclasses
 import os
 
 from spct_jax import files, paths
+from spct_jax.checkpoints.chat_files import Chat
 from spct_jax.data.tokenizer import Tokenizer
 from spct_jax.errors import InputError
 from spct_jax.grm.config import PromptConfig
@@ -19,13 +20,14 @@ TEMPLATES = "templates"
 """The folder of a model's templates."""
 
 
-def read_tokenizer(directory: Path, described_in: str, field: str) -> Tokenizer:
+def read_tokenizer(directory: Path, described_in: str, field: str, chat: Chat) -> Tokenizer:
     """The tokenizer of a model directory, with all ids that the model stops at.
 
     Args:
       directory: holds `tokenizer.model`.
       described_in: the JSON file of the directory that lists those ids, if it is there.
       field: the field that lists them.
+      chat: its chat format and control pieces, as far as the directory names them.
 
     Raises:
       InputError: there is no tokenizer, or what the field lists are no ids of its pieces.
@@ -33,7 +35,7 @@ def read_tokenizer(directory: Path, described_in: str, field: str) -> Tokenizer:
     path = directory / described_in
     stops = (files.read_json(path).get(field) or []) if files.is_there(path) else []
     stops = stops if isinstance(stops, list) else [stops]
-    tokenizer = Tokenizer.load(files.contained(directory, TOKENIZER), ())
+    tokenizer = Tokenizer.load(files.contained(directory, TOKENIZER), **chat._asdict())
     for index in stops:
         if not isinstance(index, int) or isinstance(index, bool) or not 0 <= index < tokenizer.vocab_size:
             raise InputError(f"{path}: {field} holds {index!r}, no id of the tokenizer's {tokenizer.vocab_size} pieces")

@@ -1,18 +1,21 @@
-"""SentencePiece with Gemma's turns; no text a user writes can become a control token."""
+"""SentencePiece with the turns of a chat format; no text a user writes can become a control token."""
 
 import copy
 import functools
 import io
 import itertools
+import json
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import sentencepiece
 from sentencepiece.sentencepiece_model_pb2 import ModelProto, TrainerSpec
 
 from spct_jax import files
-from spct_jax.data.comparison import Turn, check_alternation
+from spct_jax.data.chat import FORMATS, GEMMA, Marker
+from spct_jax.data.comparison import Turn
 from spct_jax.errors import InputError
 
 _BPE = TrainerSpec.BPE
@@ -43,19 +46,26 @@ class Tokenizer:
     Attributes:
         vocab_size: number of pieces.
         bos_id, eos_id, pad_id, start_of_turn_id, end_of_turn_id: ids of the control pieces of those names.
-        stop_ids: eos_id, end_of_turn_id and what else the model stops at; any of them ends a completion.
+        chat: the name of its chat format in `chat.FORMATS`; empty where nobody named one, so that it is Gemma's.
+        added: ids of control pieces that are not in the SentencePiece model, or there have another name.
+        end_id: the id that ends an answer in the chat format.
+        stop_ids: eos_id, end_of_turn_id, end_id and what else the model stops at; any of them ends a completion.
         control_ids: ids that no text of a user encodes to and that `decode` drops.
         model_proto: the content of its `.model` file.
         counts_words: whether `count` is quick, because words are tokenised one by one.
         replaced_surrogates: how many lone surrogates `encode` has replaced by U+FFFD so far.
     """
 
-    def __init__(self, model_proto: bytes, stop_ids: Iterable[int] = ()):
+    def __init__(
+        self, model_proto: bytes, stop_ids: Iterable[int] = (), *, chat: str = "", added: Mapping[str, int] | None = None
+    ):
         """Wraps a serialised SentencePiece model.
 
         Args:
             model_proto: the content of a `.model` file.
             stop_ids: further ids that end a completion.
+            chat: the name of a chat format, if one is known.
+            added: control pieces by name, in place of pieces of the model or behind them.
 
         Raises:
             InputError: when it is not one, lacks a control piece we need, or has no byte fallback.
@@ -71,13 +81,20 @@ class Tokenizer:
             raise InputError("the SentencePiece model has no byte fallback, so it cannot encode every text")
         self.model_proto = model_proto
         pieces, types = zip(*((piece.piece, piece.type) for piece in proto.pieces), strict=True)
-        self._ids = {piece: index for index, piece in enumerate(pieces)}
-        self.vocab_size = len(pieces)
         special = (index for index, type in enumerate(types) if type != ModelProto.SentencePiece.NORMAL)
-        self.control_ids = frozenset(index for index in special if _is_control(pieces[index], types[index]))
+        control = {index for index in special if _is_control(pieces[index], types[index])}
+        there = {(pieces[index], index) for index in control}
+        self.chat, self.added = chat, {name: index for name, index in (added or {}).items() if (name, index) not in there}
+        self._ids = {piece: index for index, piece in enumerate(pieces)} | self.added
+        self.vocab_size = max(len(pieces), *(index + 1 for index in self.added.values()), 0)
+        self.control_ids = frozenset(control | {*self.added.values(), *range(len(pieces), self.vocab_size)})
         self.pad_id, self.eos_id, self.bos_id, self.start_of_turn_id, self.end_of_turn_id = map(
             self._control_id, ("<pad>", "<eos>", "<bos>", "<start_of_turn>", "<end_of_turn>")
         )
+        self._format = FORMATS[chat or GEMMA]
+        self._begin_id, self.end_id = (self._first_id(names) for names in (self._format.begin, self._format.end))
+        # Markers that are text, since the model has no such pieces.
+        self._spelt = [name for name in self._format.markers if self._ids.get(name) not in self.control_ids]
         self.stop_ids = self._with_own_stops(stop_ids)
         self.replaced_surrogates = 0
         normalizer = proto.normalizer_spec
@@ -88,18 +105,21 @@ class Tokenizer:
         self.counts_words &= not any("\u2581" in piece.lstrip("\u2581") for piece in pieces)
         self._sizes, self._spaced_sizes = _WordSizes(self._processor), _WordSizes(self._processor, " ")
         self._longest_piece = max(map(len, pieces))
-        self._control_pieces = frozenset(pieces[index] for index in self.control_ids)
+        self._control_pieces = frozenset(pieces[index] for index in control)
         self._control_lengths = sorted({len(piece) for piece in self._control_pieces})
         self._control_firsts = {piece[0] for piece in self._control_pieces}
         starts = sorted({piece[:2] for piece in self._control_pieces})
         self._control_start = re.compile(f"(?={'|'.join(map(re.escape, starts))})")
 
     @classmethod
-    def load(cls, path: str | os.PathLike, stop_ids: Iterable[int] = ()) -> "Tokenizer":
-        """Reads a `.model` file; InputError, naming the file, when it is missing or is not a usable model."""
+    def load(cls, path: str | os.PathLike, stop_ids: Iterable[int] = (), **chat: Any) -> "Tokenizer":
+        """Reads a `.model` file; InputError, naming the file, when it is missing or is not a usable model.
+
+        `chat` are keyword arguments as of `Tokenizer`.
+        """
         model_proto = files.read_bytes(path, LARGEST)
         try:
-            return cls(model_proto, stop_ids)
+            return cls(model_proto, stop_ids, **chat)
         except InputError as error:
             raise InputError(f"{path}: {error}") from None
 
@@ -112,6 +132,17 @@ class Tokenizer:
     def save(self, path: str | os.PathLike) -> None:
         """Writes the `.model` file, all of it or nothing."""
         files.write(path, self.model_proto)
+
+    @property
+    def description(self) -> bytes:
+        """What tells it from other tokenizers, its stop ids apart."""
+        usual = self.chat in ("", GEMMA) and not self.added
+        return self.model_proto + (b"" if usual else json.dumps([self.chat, sorted(self.added.items())]).encode())
+
+    @property
+    def spells_markers(self) -> bool:
+        """Whether markers of the chat format are text, which can be tokenised together with what stands beside them."""
+        return bool(self._spelt)
 
     def encode(self, text: str) -> list[int]:
         """Ids of a user's text, without BOS; never a control id.
@@ -146,7 +177,7 @@ class Tokenizer:
 
     def max_tokens(self, text: str) -> int:
         """An upper bound on the tokens that `encode_turns` makes of one user turn with this text, without tokenising it."""
-        size = len(self._processor.normalize(_SURROGATE.sub("\ufffd", text)).encode())
+        size = len(self._processor.normalize(_SURROGATE.sub("\ufffd", self._disarmed(text))).encode())
         # Where each of the parts that a text is cut into gets a space of its own, there may be one more to every byte.
         return (size if self._plain else 2 * size) + self.count_turns([Turn("user", "")])
 
@@ -157,12 +188,12 @@ class Tokenizer:
     @functools.cached_property
     def _neighbours(self) -> set[tuple[str, str]]:
         """All pairs of characters that stand side by side in a piece."""
-        return {pair for piece in self._ids for pair in itertools.pairwise(piece)}
+        return {pair for piece in self._ids.keys() - self.added.keys() for pair in itertools.pairwise(piece)}
 
     def encode_turns(self, turns: Sequence[Turn]) -> list[int]:
-        """Ids of a prompt in Gemma's chat format, one BOS first, ready for the model's answer.
+        """Ids of a prompt in the chat format, one BOS first, ready for the model's answer.
 
-        A system turn goes before the first user turn's text; contents are trimmed, as Gemma's templates do.
+        Where a marker of the format is text, one that a user wrote gets a tilde after its first character.
 
         Raises:
             InputError: unless, after a system turn if any, user and assistant alternate from user to user.
@@ -175,24 +206,32 @@ class Tokenizer:
 
     def _parts(self, turns: Sequence[Turn]) -> Iterator[int | str]:
         """Of a prompt: control ids, and the texts between them."""
-        check_alternation(turns)
-        turns, prefix = list(turns), ""
-        if turns[0].role == "system":
-            prefix = turns.pop(0).content.strip() + "\n\n"
-        yield self.bos_id
-        for turn in turns:
-            name = "user" if turn.role == "user" else "model"
-            yield self.start_of_turn_id
-            yield f"{name}\n{prefix}{turn.content.strip()}"
-            yield self.end_of_turn_id
-            yield "\n"
-            prefix = ""
-        yield self.start_of_turn_id
-        yield "model\n"
+        text = ""
+        yield self._begin_id
+        for part in self._format.lay_out(turns):
+            if not isinstance(part, Marker):
+                text += self._disarmed(part)
+            elif part.name in self._spelt:
+                text += part.name
+            else:
+                if text:
+                    yield text
+                text = ""
+                yield self._marker_id(part.name)
+        if text:
+            yield text
+
+    def _disarmed(self, text: str) -> str:
+        for name in self._spelt:
+            text = text.replace(name, f"{name[0]}~{name[1:]}")
+        return text
+
+    def _marker_id(self, name: str) -> int:
+        return self.end_id if name in self._format.end else self._control_id(name)
 
     def encode_completion(self, text: str) -> list[int]:
-        """Ids of an answer to `encode_turns`, closed by the end of the turn."""
-        return [*self.encode(text), self.end_of_turn_id]
+        """Ids of an answer to `encode_turns`, closed by what ends one."""
+        return [*self.encode(text), self.end_id]
 
     def count_completion(self, text: str) -> int:
         """`len(encode_completion(text))`, see `count`."""
@@ -217,7 +256,10 @@ class Tokenizer:
         return self._ids.get(piece)
 
     def _with_own_stops(self, stop_ids: Iterable[int]) -> tuple[int, ...]:
-        return tuple(dict.fromkeys((self.eos_id, self.end_of_turn_id, *stop_ids)))
+        return tuple(dict.fromkeys((self.eos_id, self.end_of_turn_id, self.end_id, *stop_ids)))
+
+    def _first_id(self, names: Sequence[str]) -> int:
+        return self._control_id(next((name for name in names if self._ids.get(name) in self.control_ids), names[-1]))
 
     def _control_id(self, name: str) -> int:
         if self._ids.get(name) not in self.control_ids:

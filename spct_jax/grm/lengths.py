@@ -95,7 +95,11 @@ def _dependence(tokenizer: Tokenizer, response: str, hint: str | None) -> str:
         return "any"
     if gap(*right, _DIGITS) if numbered else right.strip() and gap(*right):
         return "none"
-    return "last" if not numbered and gap(*right, "\n", *parts[0], *([_DIGITS] * (at > 1))) else "any"
+    return (
+        "last"
+        if not numbered and not tokenizer.spells_markers and gap(*right, "\n", *parts[0], *([_DIGITS] * (at > 1)))
+        else "any"
+    )
 
 
 def _end_alike(comparison: Comparison, template: Template, tokenizer: Tokenizer) -> bool:

@@ -56,7 +56,7 @@ class Prompter:
         texts = [template.text for template in (self.template, self.single, self.meta, self.choice)]
         self.texts_digest = digests.of_json(texts)
         templates = repr((self.template, self.single, self.meta, self.choice)).encode("utf-8", "surrogatepass")
-        self.digest = hashlib.blake2b(templates + tokenizer.model_proto, digest_size=8).hexdigest()
+        self.digest = hashlib.blake2b(templates + tokenizer.description, digest_size=8).hexdigest()
 
     def template_of(self, comparison: Comparison) -> Template:
         """The 0/1 template for a single response whose truth is 0 or 1, the run's template otherwise."""

@@ -13,6 +13,7 @@ from absl.testing import flagsaver
 from spct_jax import checkpoints, models
 from spct_jax import judge as command
 from spct_jax.checkpoints import ModelKind, hugging_face
+from spct_jax.data.chat import FORMATS
 from spct_jax.data.comparison import Comparison, Turn
 from spct_jax.grm.render import render
 from spct_jax.grm.template import load_template
@@ -35,6 +36,8 @@ def released(tmp_path_factory):
     assert config["architectures"] == ["Gemma2ForSequenceClassification"] and config.pop("reward_model")
     assert not config["tie_word_embeddings"]  # as of a decoder whose words of answers had a table of their own
     (directory / "meta" / "config.json").write_text(json.dumps(config))
+    written = {"chat_template": FORMATS["deepseek_v3"].jinja}
+    (directory / "policy" / "tokenizer_config.json").write_text(json.dumps(written))
     for name in ("tokenizer.model", "tokenizer_config.json", "generation_config.json"):
         (directory / "meta" / name).write_bytes((directory / "policy" / name).read_bytes())
     (directory / "in.jsonl").write_text(json.dumps(COMPARISON) + "\n")
@@ -95,7 +98,8 @@ def test_critiques_are_drawn_read_and_rated_as_released(released, judged, monkey
     settings = json.loads((released / "out.jsonl.settings.json").read_text())
     assert settings["meta_template"] == "deepseek_grm_meta" and "meta_template" in settings["digests"]
     for critiques, prompt, branches in rated:
-        expected = tokenizer.encode_turns(render(comparison, critiques.order, load_template("deepseek_grm_meta")))
+        (turn,) = render(comparison, critiques.order, load_template("deepseek_grm_meta"))
+        expected = [tokenizer.bos_id, *tokenizer.encode(f"<\uff5cUser\uff5c>{turn.content}<\uff5cAssistant\uff5c>")]
         assert prompt.tolist() == expected and len(branches) == len(critiques.samples)
     reward = reward_by_hand(released / "meta", expected + branches[0])
     assert verdict["samples"][critiques.samples[0][0]]["meta"] == pytest.approx(reward, abs=2e-5)
