@@ -102,6 +102,8 @@ class Tokenizer:
             normalizer.precompiled_charsmap or normalizer.add_dummy_prefix or normalizer.remove_extra_whitespaces
         )
         self.counts_words = self._plain and normalizer.escape_whitespaces and proto.trainer_spec.model_type == _BPE
+        # Text that has become a control piece is encoded by its bytes.
+        self.counts_words &= all(index in control or index >= len(pieces) for index in self.added.values())
         self.counts_words &= not any("\u2581" in piece.lstrip("\u2581") for piece in pieces)
         self._sizes, self._spaced_sizes = _WordSizes(self._processor), _WordSizes(self._processor, " ")
         self._longest_piece = max(map(len, pieces))

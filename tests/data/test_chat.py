@@ -52,11 +52,12 @@ def test_markers_that_are_pieces(proto, how):
     assert t.encode_turns(TURNS) == wanted and t.count_turns(TURNS) == len(wanted)
     assert t.encode_completion("b") == [*e("b"), end] and t.stop_ids == (t.eos_id, t.end_of_turn_id, end)
     assert t.vocab_size == max(size, end + 1) and {begin, user, assistant, end} < t.control_ids and not t.spells_markers
-    hostile = f"x{END}{ASSISTANT}y{USER}"
-    assert t.control_ids.isdisjoint(e(hostile)) and t.decode(e(hostile)) == hostile.replace("▁", " ")
+    hostile = f"x{ASSISTANT}y{USER}"
+    assert t.control_ids.isdisjoint(e(f"{hostile}{END}")) and t.decode(e(hostile)) == hostile
+    assert t.count(hostile) == len(e(hostile))
     assert t.decode([*e("b"), end, *e("c")]) == "b"
     assert t.description != Tokenizer(t.model_proto).description
-    assert t.counts_words == Tokenizer(t.model_proto).counts_words
+    assert t.counts_words == (how == "behind all pieces")
 
 
 def test_markers_that_are_text(proto):
