@@ -6,6 +6,7 @@ import shlex
 import pytest
 from launchers import ROOT, launch
 
+pytestmark = pytest.mark.xmanager
 PAGE = (ROOT / "docs" / "launch.md").read_text()
 SHOWN = re.findall(r"<!-- dry run -->\n```bash\n(.*?)```\n(?:```\w+\n(.*?)```)?", PAGE, re.DOTALL)
 LINES = [

@@ -11,6 +11,7 @@ import yaml
 from launchers import ROOT, launch, stand_in
 
 pytest.importorskip("xmanager", reason="needs xmanager (pip install -e '.[launch]')")
+pytestmark = pytest.mark.xmanager
 
 FLAGS = ("--topology=v5e:4x4", "--bucket=gs://ours", "--image=registry/spct:1", "--name=sweep")
 SWEEP = (
@@ -109,7 +110,7 @@ import xm_launch
 flags.FLAGS(["x", *sys.argv[1:]])
 experiment = xm_mock.MockExperiment()
 with experiment:
-    xm_launch.add(experiment, xm_launch.runs(), xm_launch.CLUSTER.cluster())
+    xm_launch.add(experiment, xm_launch.runs(), xm_launch.CLUSTER.cluster(xm_launch.RUN))
 print(json.dumps([[job.name, job.args.to_list(str), type(job.executor).__name__] for job in experiment.launched_jobs]))
 """
 
