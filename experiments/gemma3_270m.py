@@ -1,6 +1,6 @@
 """SPCT on Gemma-3 270M, from the pretrained model to a judge of real responses.
 
-What: all stages on people's preferences and checked solutions, which `experiments/studies/gemma3_270m.py` prepares; prompt 768,
+What: all stages on people's preferences and checked solutions, which `experiments/studies/gemma3_270m.py` prepares; prompt 640,
 completion 128. The short templates: a model of this size profits from no long instruction, and tokens cost time.
 Hardware: without an argument two CPU cores, for hours, in 6 GB of memory; `:gpu` one H100, for ten minutes; `:tpu` v5e:2x2.
 With any of them one of the paper's baselines, as in `:gpu,btrm`, or one of `config.SYSTEMS`.
@@ -21,8 +21,8 @@ from spct_jax.models import sizes
 
 RESPONSE = 384
 """Tokens of the longest response, which scalar reward models read by itself; other systems read it as a part of the prompt."""
-GPU_BUCKETS = {"grm": ((320, 88), (640, 112)), "btrm": ((256, 64), (512, 128)), "pairrm": ((256, 64), (512, 224))}
-"""Shapes of updates on a GPU: two beside the largest, for three quarters of the prompts and for nearly all."""
+GPU_BUCKETS = {"btrm": ((320, 96),), "pairrm": ((320, 128),)}
+"""A shape of updates on a GPU beside the largest, where that leaves most slots empty; it holds nearly all comparisons."""
 DEMONSTRATIONS = {"llm_judge": "_judge", "no_principles": "_no_principles", "cloud": "_cloud"}
 """What the name of a system's own demonstrations ends in."""
 
@@ -48,7 +48,7 @@ def get_config(variant: str = "") -> config_lib.Config:
         # From the pretrained model: the cold start would teach them the demonstrator's faults.
         config.stages = (system, "evaluate")
         config.data.max_completion = RESPONSE
-        if config.data.buckets:
+        if "gpu" in machines:
             config.data.buckets = GPU_BUCKETS[system]
     if system in DEMONSTRATIONS:
         config.data.demonstrations = f"data/demonstrations{DEMONSTRATIONS[system]}.jsonl"
@@ -68,7 +68,7 @@ def _common() -> config_lib.Config:
         test="data/test.jsonl",
         demonstrations="data/demonstrations.jsonl",
         general="data/general.jsonl",
-        max_prompt=768,
+        max_prompt=640,
         max_completion=128,
     )
     adam = config_lib.OptimizerConfig(learning_rate=4e-5, warmup_steps=10, decay_fraction=0.5)
@@ -79,25 +79,25 @@ def _common() -> config_lib.Config:
     # Two passes over the demonstrations, one over what rejection sampling keeps.
     config.sft = config_lib.SFTConfig(steps=150, batch_size=64, general_fraction=0.05, optimizer=adam)
     config.rejection = config_lib.RejectionConfig(problems=0, samples=3, batch_size=256)
-    config.rft = config_lib.RFTConfig(steps=64, batch_size=64, general_fraction=0.1, optimizer=rate(1e-5))
+    config.rft = config_lib.RFTConfig(steps=64, batch_size=64, general_fraction=0.1, optimizer=rate(2e-5))
     # Beta is the middle of the paper's grid: so few steps cannot lead far from the reference.
     config.rl = config_lib.RLConfig(
-        steps=60, batch_size=64, group_size=8, kl_beta=0.02, ref_dtype="bfloat16", optimizer=rate(4e-6)
+        steps=60, batch_size=64, group_size=8, kl_beta=0.02, ref_dtype="bfloat16", optimizer=rate(8e-6)
     )
     config.meta_rm = config_lib.MetaRMConfig(steps=80, batch_size=32, optimizer=rate(1e-5))
     # Three passes over the training comparisons.
     config.btrm = config_lib.PreferenceConfig(steps=230, batch_size=32, optimizer=rate(1e-5, 10))
     config.pairrm = config_lib.PreferenceConfig(steps=230, batch_size=32, optimizer=rate(1e-5, 10))
     config.cloud = config_lib.CLoudConfig(steps=150, batch_size=32, problems=0, draw_batch_size=512, optimizer=rate(1e-5, 10))
-    config.evaluation = config_lib.EvaluationConfig(problems=0, k=(1, 8, 32), temperature=1.0)
+    config.evaluation = config_lib.EvaluationConfig(problems=0, k=(1, 8, 32), temperature=1.0, texts=2000)
     config.checkpoint = config_lib.CheckpointConfig(every_steps=50, every_minutes=10, reuse_rollouts=True)
     return config
 
 
 def _gpu(config: config_lib.Config) -> None:
-    """One H100: micro-batches of 16 prompts, few shapes, since each takes as long to compile as many steps to run."""
-    config.model = dataclasses.replace(config.model, remat="none")
-    config.data.buckets = GPU_BUCKETS["grm"]
+    """One H100: micro-batches of 16 prompts, and one shape for all, since to compile another takes longer than it saves."""
+    config.model = dataclasses.replace(config.model, remat="none", time_chunk=32)
+    config.data.num_buckets = 1
     config.sft.accumulate = config.rft.accumulate = 2
     config.rl.accumulate, config.meta_rm.accumulate = 4, 2
     config.evaluation.slots = 768
