@@ -16,7 +16,8 @@ from spct_jax.errors import InputError
 from spct_jax.grm import parse, voting
 from spct_jax.grm.config import PromptConfig
 from spct_jax.grm.prompts import Prompter
-from spct_jax.judging import expected, scheduler
+from spct_jax.judging import expected, readings, scheduler, tasks
+from spct_jax.judging.verdicts import Sample
 
 
 @functools.cache
@@ -200,3 +201,17 @@ def test_a_judge_that_names_a_response_has_no_scores_to_expect():
         changed(policy={"prompter": chooser}).score(comparisons()[:1], **OPTIONS, read="expected")
     # One template that was asked for in place of all is read as the mode says.
     assert chooser.chooses and not Prompter(PromptConfig(*["short_judge"] * 4), tokenizer()).chooses
+
+
+def test_scores_that_only_a_lenient_template_reads_have_no_expected_ones():
+    prompter, comparison = Prompter(PromptConfig(template="deepseek_grm"), tokenizer()), comparisons()[0]
+    task, order = tasks.Task(comparison, tasks.NO_PROMPTS), tuple(range(comparison.n))
+    listed = ", ".join("7" for _ in order)
+    for number, text in enumerate((f"Scores: [{listed}]", f"Scores: \\boxed{{{listed}}}", "Scores: none")):
+        task.tokens[number] = tokenizer().encode_completion(text)
+        (scores,) = prompter.read(comparison, order, [task.tokens[number]]).scores
+        task.samples[number] = Sample(order, scores, None, text)
+    assert [task.samples[number].scores is None for number in range(3)] == [False, False, True]
+    reading = readings.ExpectedScores(changed(policy={"prompter": prompter}).models)
+    work = reading.plan(readings.Critiques(task, order, [[0], [1], [2]]))
+    assert [critique.same for critique in work.notes] == [[1]]

@@ -9,6 +9,7 @@ from spct_jax.errors import InputError
 from spct_jax.grm import orders
 from spct_jax.judging import tasks
 from spct_jax.judging.options import Options
+from spct_jax.judging.verdicts import Sample
 
 
 def uneven():
@@ -35,3 +36,12 @@ def test_a_comparison_that_is_too_long_by_its_characters_is_not_tokenised(monkey
     monkeypatch.setattr(Prompter, "encode", None)
     (outcome,) = judge().stream([long], **OPTIONS, max_prompt=256)
     assert str(outcome) == "prompt longer than the context (more than 256 tokens)"
+
+
+def test_decimals_that_a_lenient_template_reads_tie_in_whatever_order_they_are_added():
+    scores = [(1.1, 1.3), (1.2, 1.2), (1.3, 1.1)]
+    assert 1.1 + 1.2 + 1.3 != 1.3 + 1.2 + 1.1
+    samples = {number: Sample((0, 1), pair, None, "x") for number, pair in enumerate(scores)}
+    comparison = dataclasses.replace(comparisons()[0], responses=("wifi", "parking"))
+    verdict = tasks.vote(tasks.Task(comparison, tasks.NO_PROMPTS, planned=3, samples=samples), Options(k=3))
+    assert (verdict.scores, verdict.best, verdict.tied) == ((3.6, 3.6), None, (0, 1))
