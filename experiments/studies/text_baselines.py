@@ -11,7 +11,7 @@ One line of the output for each of the input: the summed log-probability of each
 import collections
 import dataclasses
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 import jax
 import numpy as np
@@ -30,12 +30,12 @@ from spct_jax.data.tokenizer import Tokenizer
 from spct_jax.errors import InputError
 from spct_jax.grm import voting
 from spct_jax.judging.judge import Judge
-from spct_jax.rounding import next_power_of_two
 from spct_jax.training.group_logprobs import completion_mask
 
 L2_CHOICES = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 MIN_COMPARISONS_PER_WORD = 3
 NAMES = {"system": "System", "user": "Human", "assistant": "Assistant"}
+PAIR = 2
 Totals = list[tuple[float, ...]]
 """Of each comparison, what each response gets."""
 
@@ -162,8 +162,8 @@ def encode(tokenizer: Tokenizer, comparison: Comparison) -> tuple[list[int], lis
 
 def likelihoods(
     judge: Judge, comparisons: Sequence[Comparison], shapes: Sequence[int], batch_tokens: int
-) -> Iterator[tuple[int, list[float], list[int]]]:
-    """(index of a comparison, summed log-probability of each response, tokens of each), those of one shape one after another.
+) -> Iterator[tuple[int, int, float, int]]:
+    """For each response: (index of its comparison, its own, summed log-probability, tokens), by shape.
 
     Args:
       judge: holds the base model.
@@ -172,13 +172,16 @@ def likelihoods(
       batch_tokens: about how many tokens are read at once.
     """
     policy, layout = judge.models.policy, judge.models.layout
-    waiting: dict[tuple[int, int, int], list] = collections.defaultdict(list)
+    waiting: dict[tuple[int, int], list] = collections.defaultdict(list)
     for index, comparison in enumerate(comparisons):
         prompt, responses = encode(policy.prompter.tokenizer, comparison)
         responses = [response[: shapes[-1]] for response in responses]
         prompt = prompt if len(prompt) <= shapes[-1] else [prompt[0], *prompt[1 - shapes[-1] :]]
-        P, T = (next(s for s in shapes if size <= s) for size in (len(prompt), max(map(len, responses))))
-        waiting[P, next_power_of_two(comparison.n), T].append((index, prompt, responses))
+        # By pairs, however many responses there are, so that few programs are compiled.
+        for first in range(0, comparison.n, PAIR):
+            pair = responses[first : first + PAIR]
+            P, T = (next(s for s in shapes if size <= s) for size in (len(prompt), max(map(len, pair))))
+            waiting[P, T].append((index, first, prompt, pair))
 
     @jax.jit
     def read(params, groups: Groups) -> jax.Array:
@@ -187,21 +190,21 @@ def likelihoods(
             found = models.token_logprobs(params, policy.config, trunk, groups.inputs[:, :, :-1], groups.targets)
             return (found * completion_mask(groups)).sum(-1)
 
-    for (P, G, T), work in sorted(waiting.items()):
-        rows = layout.batch_shards * max(1, batch_tokens // (P + G * T) // layout.batch_shards)
+    for (P, T), work in sorted(waiting.items()):
+        rows = layout.batch_shards * max(1, batch_tokens // (P + PAIR * T) // layout.batch_shards)
         for start in range(0, len(work), rows):
             batch = work[start : start + rows]
             spare = rows - len(batch)
             groups = batches.pack(
-                [prompt for _, prompt, _ in batch] + [[0]] * spare,
-                [responses for _, _, responses in batch] + [[]] * spare,
+                [prompt for _, _, prompt, _ in batch] + [[0]] * spare,
+                [pair for *_, pair in batch] + [[]] * spare,
                 max_prompt=P,
                 max_completion=T,
-                group_size=G,
+                group_size=PAIR,
             )
             sums = np.asarray(read(policy.params, groups), float)
-            for (index, _, responses), row in zip(batch, sums, strict=False):
-                yield index, row[: len(responses)].tolist(), list(map(len, responses))
+            for (index, first, _, pair), row in zip(batch, sums, strict=False):
+                yield from ((index, first + i, float(row[i]), len(response)) for i, response in enumerate(pair))
 
 
 def read_likelihoods(path: str) -> dict[str, dict[str, tuple[float, ...]]]:
@@ -221,12 +224,15 @@ def main(_) -> None:
     if not shapes or shapes[0] < 2:
         raise InputError(f"--shapes={','.join(SHAPES.value)}: lengths must be at least 2")
     comparisons, _ = read_comparisons(INPUT.value)
-    found: dict[int, Mapping] = {}
-    read: Iterable = likelihoods(Judge.load(CHECKPOINT.value), comparisons, shapes, BATCH_TOKENS.value)
-    for index, logprobs, tokens in tqdm.tqdm(read, "likelihood", len(comparisons), unit="comparison"):
-        found[index] = {"id": comparisons[index].id, "logprobs": [round(p, 4) for p in logprobs], "tokens": tokens}
-    write_jsonl(OUTPUT.value, (found[index] for index in range(len(comparisons))))
-    print(f"{OUTPUT.value}: {len(comparisons):,} comparisons")
+    found = [{"id": c.id, "logprobs": [0.0] * c.n, "tokens": [0] * c.n} for c in comparisons]
+    read = likelihoods(Judge.load(CHECKPOINT.value), comparisons, shapes, BATCH_TOKENS.value)
+    for index, response, logprob, tokens in tqdm.tqdm(read, "likelihood", sum(c.n for c in comparisons), unit="response"):
+        found[index]["logprobs"][response], found[index]["tokens"][response] = round(logprob, 4), tokens
+    write_jsonl(OUTPUT.value, found)
+    longest = sum(shapes[-1] in row["tokens"] for row in found)
+    print(
+        f"{OUTPUT.value}: {len(comparisons):,} comparisons, {longest:,} of them with a response of {shapes[-1]} tokens or more"
+    )
 
 
 if __name__ == "__main__":

@@ -99,12 +99,13 @@ def test_likelihoods_are_those_of_a_plain_forward_pass(baselines):
         compare("Linden has shade.", "Grove has tea, quiet, parking.", "Harbour."),
         compare("Yes", "No, not at all", best=1),
     ]
-    found = {i: (sums, sizes) for i, sums, sizes in baselines.likelihoods(judge, shown, (32, 64), 256)}
-    assert sorted(found) == [0, 1]
+    found = {(i, j): (total, size) for i, j, total, size in baselines.likelihoods(judge, shown, (32, 64), 256)}
+    assert sorted(found) == [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1)]
     for i, comparison in enumerate(shown):
         prompt, responses = baselines.encode(tokenizer, comparison)
         assert tokenizer.decode(prompt) == "Human: Where to?\n\nAssistant:"
-        for response, total, size in zip(responses, *found[i], strict=True):
+        for j, response in enumerate(responses):
+            total, size = found[i, j]
             tokens = jnp.array([prompt + response])
             logprobs = jax.nn.log_softmax(models.logits(policy.params, policy.config, tokens).astype(float), axis=-1)[0]
             places = np.arange(len(prompt), len(prompt) + len(response))
@@ -115,8 +116,8 @@ def test_likelihoods_are_those_of_a_plain_forward_pass(baselines):
 def test_long_texts_are_cut(baselines):
     judge = small_judge.judge()
     long = compare("shade " * 100, "tea", query="quiet " * 100)
-    ((_, sums, sizes),) = baselines.likelihoods(judge, [long], (32,), 256)
-    assert sizes[0] == 32 and np.isfinite(sums).all()
+    (_, _, cut, size), (_, _, whole, _) = baselines.likelihoods(judge, [long], (32,), 256)
+    assert size == 32 and np.isfinite([cut, whole]).all()
 
 
 def test_likelihoods_are_read_back(baselines, tmp_path):
