@@ -71,23 +71,23 @@ def _common() -> config_lib.Config:
         max_prompt=640,
         max_completion=128,
     )
-    adam = config_lib.OptimizerConfig(learning_rate=4e-5, warmup_steps=10, decay_fraction=0.5)
+    adam = config_lib.OptimizerConfig(learning_rate=5e-5, warmup_steps=10, decay_fraction=0.5)
 
     def rate(learning_rate: float, warmup: int = 5) -> config_lib.OptimizerConfig:
         return dataclasses.replace(adam, learning_rate=learning_rate, warmup_steps=warmup)
 
-    # Nearly two passes over the demonstrated verdicts; about one over what rejection sampling keeps.
-    config.sft = config_lib.SFTConfig(steps=120, batch_size=64, general_fraction=0.05, optimizer=adam)
-    config.rejection = config_lib.RejectionConfig(problems=0, samples=3, batch_size=256)
-    config.rft = config_lib.RFTConfig(steps=48, batch_size=64, general_fraction=0.1, optimizer=rate(2e-5))
+    # More than one pass over the demonstrated verdicts, one over what rejection sampling keeps.
+    config.sft = config_lib.SFTConfig(steps=90, batch_size=64, general_fraction=0.05, optimizer=adam)
+    config.rejection = config_lib.RejectionConfig(problems=1280, samples=3, batch_size=256)
+    config.rft = config_lib.RFTConfig(steps=24, batch_size=64, general_fraction=0.1, optimizer=rate(2e-5))
     # Beta is the middle of the paper's grid: so few steps cannot lead far from the reference.
     config.rl = config_lib.RLConfig(
-        steps=48, batch_size=64, group_size=8, kl_beta=0.02, ref_dtype="bfloat16", optimizer=rate(1e-5)
+        steps=40, batch_size=64, group_size=8, kl_beta=0.02, ref_dtype="bfloat16", optimizer=rate(1e-5)
     )
-    config.meta_rm = config_lib.MetaRMConfig(steps=48, batch_size=32, optimizer=rate(1e-5))
-    # Three passes over the training comparisons.
-    config.btrm = config_lib.PreferenceConfig(steps=230, batch_size=32, optimizer=rate(1e-5, 10))
-    config.pairrm = config_lib.PreferenceConfig(steps=230, batch_size=32, optimizer=rate(1e-5, 10))
+    config.meta_rm = config_lib.MetaRMConfig(steps=40, batch_size=32, optimizer=rate(1e-5))
+    # Two passes over the training comparisons.
+    config.btrm = config_lib.PreferenceConfig(steps=150, batch_size=32, optimizer=rate(1e-5, 10))
+    config.pairrm = config_lib.PreferenceConfig(steps=150, batch_size=32, optimizer=rate(1e-5, 10))
     config.cloud = config_lib.CLoudConfig(steps=150, batch_size=32, problems=0, draw_batch_size=512, optimizer=rate(1e-5, 10))
     config.evaluation = config_lib.EvaluationConfig(problems=0, k=(1, 8, 32), temperature=1.0, texts=2000)
     config.checkpoint = config_lib.CheckpointConfig(every_steps=50, every_minutes=10, reuse_rollouts=True)
@@ -96,7 +96,7 @@ def _common() -> config_lib.Config:
 
 def _gpu(config: config_lib.Config) -> None:
     """One H100: micro-batches of 16 prompts, and one shape for all, since to compile another takes longer than it saves."""
-    config.model = dataclasses.replace(config.model, remat="none", time_chunk=32)
+    config.model = dataclasses.replace(config.model, time_chunk=32)
     config.data.num_buckets = 1
     config.sft.accumulate = config.rft.accumulate = 2
     config.rl.accumulate, config.meta_rm.accumulate = 4, 2
