@@ -4,8 +4,11 @@ Micro-batch m of `count` has rows m, m + count, .. of the batch, so that rows st
 """
 
 import dataclasses
+import os
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent import futures
 from typing import Any, NamedTuple, TypeVar
 
 import jax
@@ -14,6 +17,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Int
 
 from spct_jax import distributed
+from spct_jax.sampling.engine_programs import WAITED
 from spct_jax.sharding import Layout, logical
 from spct_jax.training import buckets
 from spct_jax.training.buckets import Bucket
@@ -52,15 +56,26 @@ def occurrences(batch: Batch) -> Iterator[tuple[Bucket, int]]:
 
 
 def compile_all(parts: Iterable[Part], stoppable: bool = True) -> None:
-    """Compiles programs, so that calls of them with arguments like those that they were lowered for find them compiled.
+    """Compiles programs beside each other; calls with arguments like those that they were lowered for find them compiled.
 
     Raises:
       distributed.StoppedError: SIGTERM or SIGINT came, if it is `stoppable`; looked for before each program.
     """
-    for part in parts:
-        if stoppable:
-            distributed.PREEMPTION.check()
-        part.program.compile()
+    with futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+        compiling = []
+        try:
+            for part in parts:
+                if stoppable:
+                    distributed.PREEMPTION.check()
+                compiling.append(pool.submit(part.program.compile))
+            start = time.perf_counter()
+            for one in compiling:
+                one.result()
+                if stoppable:
+                    distributed.PREEMPTION.check()
+            jax.monitoring.record_event_duration_secs(WAITED, time.perf_counter() - start)
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
 
 
 def take(rows: Any, index: Int[ArrayLike, ""], count: int, bucket: Bucket) -> Any:
