@@ -78,7 +78,7 @@ def _common() -> config_lib.Config:
 
     # More than one pass over the demonstrated verdicts, one over what rejection sampling keeps.
     config.sft = config_lib.SFTConfig(steps=90, batch_size=64, general_fraction=0.05, optimizer=adam)
-    config.rejection = config_lib.RejectionConfig(problems=1280, samples=3, batch_size=256)
+    config.rejection = config_lib.RejectionConfig(problems=1536, samples=3, batch_size=256)
     config.rft = config_lib.RFTConfig(steps=24, batch_size=64, general_fraction=0.1, optimizer=rate(2e-5))
     # Beta is the middle of the paper's grid: so few steps cannot lead far from the reference.
     config.rl = config_lib.RLConfig(

@@ -198,6 +198,8 @@ def prepare(
     parts, counts["dropped"] = split(every, test_only)
     if empty := [name for name, members in parts.items() if not members]:
         raise InputError(f"{folder}: nothing is left for {empty[0]}")
+    for name, members in parts.items():  # so that any part of a file is a sample of it
+        random.Random(f"{seed}/{name}").shuffle(members)
     counts["splits"] = {name: _by_source(members) for name, members in parts.items()}
     files.make_directory(directory)
     for name, members in parts.items():
