@@ -111,7 +111,9 @@ def steps(experiment: Experiment) -> list[tuple[str, str]]:
     pairs += [(meta, meta.replace(" meta@", " vote@")) for meta in votes_of(experiment, "meta")]
     pairs += [(key, votes[-1]) for key in votes_of(experiment, "adaptive") if votes]
     pairs += [(key, key.replace(" expected", " scores")) for key in experiment.ways if key.endswith(" expected")]
-    return [(more, less) for more, less in pairs if more in experiment.ways and less in experiment.ways]
+    known = [pair for pair in pairs if all(key in experiment.ways for key in pair)]
+    asked = {key: ~np.isnan(experiment.ways[key].credit) for pair in known for key in pair}
+    return [(more, less) for more, less in known if (asked[more] & asked[less]).any()]
 
 
 def _difference_table(experiment: Experiment, pairs: Sequence[tuple[str, str]]) -> str:
@@ -155,9 +157,9 @@ def baselines_section(experiment: Experiment) -> str:
     ours += [keys[-1] for kind in ("vote", "meta") if (keys := votes_of(experiment, kind))]
     others = [key for key in (*TEXT_BASELINES, *finals(experiment)) if key in ways]
     parts = ["## Against the baselines", MARKS, _difference_table(experiment, [(a, b) for b in others for a in ours])]
-    mask = experiment.masks().get(WORDS_ON)
-    if mask is not None and "words" in ways:
-        systems = [way for way in ways.values() if way.system and not np.isnan(way.credit[mask]).all()]
+    mask = experiment.masks().get(WORDS_ON, np.zeros(len(experiment.problems), bool))
+    systems = [way for way in ways.values() if way.system and not np.isnan(way.credit[mask]).all()]
+    if systems and "words" in ways:
         rows = [
             [
                 way.name,

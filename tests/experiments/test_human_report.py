@@ -186,6 +186,14 @@ def test_a_wrong_sample_is_named(studies, experiment, change, message):
         sample.settle(path, drawn)
 
 
+def test_page_of_runs_that_have_hardly_begun_to_judge(studies, tmp_path):
+    for name in ("train", "development"):
+        write_lines(tmp_path / "data" / f"{name}.jsonl", PROBLEMS)
+    write_run(tmp_path / "grm", PROBLEMS)
+    text, drawn = studies["human_report"].page(tmp_path, str(tmp_path / "verdicts.jsonl"), "", "x")
+    assert "| chance | 44.4 |" in text and list(drawn) == ["x_accuracy.png"] and "What verdicts say" not in text
+
+
 def test_page(studies, tmp_path):
     """All sections of a whole experiment, with baselines that are fitted."""
     synthetic.write_workdir(tmp_path / "grm", problems=80)
