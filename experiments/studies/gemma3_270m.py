@@ -123,19 +123,20 @@ def run(command: Sequence[str]) -> None:
         sys.exit(status if status > 0 else 128 - status)
 
 
-def main(_) -> None:
-    """Entry of `python experiments/studies/gemma3_270m.py`."""
+def main(named: str, overrides: Sequence[str]) -> None:
+    """Runs everything for the experiment `FILE.py[:MACHINE]` with these overrides of its fields."""
     if unknown := [name for name in CHOSEN.value if name != FULL and name not in SYSTEMS]:
         raise InputError(f"--systems: unknown {unknown[0]!r}; known: {FULL}, {', '.join(SYSTEMS)}")
-    if given := [a for a in OVERRIDES if a.startswith(("--config.init_checkpoint", *(f"--config.data.{s}=" for s in SOURCES)))]:
+    own = ("--config.init_checkpoint", *(f"--config.data.{name}=" for name in SOURCES))
+    if given := [argument for argument in overrides if argument.startswith(own)]:
         raise InputError(f"{given[0]}: this study names the model and the data itself")
     workdir, model = pathlib.Path(WORKDIR.value).absolute(), str(pathlib.Path(MODEL.value).absolute())
-    config = cli.read_config([f"--config={CONFIG}", *OVERRIDES])
-    scalar = cli.read_config([f"--config={variant(CONFIG, 'btrm')}", *OVERRIDES])
+    config = cli.read_config([f"--config={named}", *overrides])
+    scalar = cli.read_config([f"--config={variant(named, 'btrm')}", *overrides])
     prepare(DATA.value, model, workdir, config, scalar.data.max_completion)
-    todo = commands(CONFIG, OVERRIDES, model, workdir, CHOSEN.value)
+    todo = commands(named, overrides, model, workdir, CHOSEN.value)
     if ONLY_PREPARE.value:
-        print(*(shlex.join(command) for command in todo.values()), sep="\n")
+        print(*map(shlex.join, todo.values()), sep="\n")
         return
     files.make_directory(workdir / "after")
     for name, command in todo.items():
@@ -147,7 +148,8 @@ def main(_) -> None:
 
 
 if __name__ == "__main__":
-    named = [a for a in sys.argv[1:] if a.startswith("--config=")]
-    OVERRIDES = [a for a in sys.argv[1:] if a.startswith("--config.")]
-    CONFIG = named[-1].partition("=")[2] if named else str(EXPERIMENT)
-    cli.run(main, FLAGS, argv=[a for a in sys.argv if a not in (*named, *OVERRIDES)])
+    asked = [argument for argument in sys.argv if argument.startswith("--config=")]
+    others = [argument for argument in sys.argv if argument.startswith("--config.")]
+    experiment = asked[-1].partition("=")[2] if asked else str(EXPERIMENT)
+    rest = [argument for argument in sys.argv if argument not in (*asked, *others)]
+    cli.run(lambda _: main(experiment, others), FLAGS, argv=rest)
