@@ -41,6 +41,9 @@ DEMONSTRATIONS = {
 }
 """The demonstrations of the systems that have their own."""
 
+MADE = {"likelihood": "after/likelihood.jsonl", "expected": "after/expected_greedy.jsonl"}
+"""What a command writes when it ends; it is not run again where that is there. The others look for themselves."""
+
 FLAGS = flags.FlagValues()
 MODEL = flags.DEFINE_string("model", None, "Directory of the pretrained model.", required=True, flag_values=FLAGS)
 DATA = flags.DEFINE_string("data", None, "Folder of all data.", required=True, flag_values=FLAGS)
@@ -79,9 +82,13 @@ def commands(
     studies = {
         "likelihood": ["text_baselines.py", f"--checkpoint={model}", f"--input={data / 'test.jsonl'}"]
         + [f"--output={workdir / 'after' / 'likelihood.jsonl'}"],
+        "expected": ["expected_verdicts.py", f"--run={workdir / FULL}", f"--input={data / 'test.jsonl'}"]
+        + [f"--output={workdir / 'after'}", "--k=0"],
         "report": ["human_report.py", f"--run={workdir}", f"--output={workdir / 'gemma3_270m.md'}"]
         + [f"--sample={workdir / 'verdicts.jsonl'}"],
     }
+    if FULL not in systems:
+        del studies["expected"]
     return found | {name: [python, str(HERE / command[0]), *command[1:]] for name, command in studies.items()}
 
 
@@ -140,6 +147,8 @@ def main(named: str, overrides: Sequence[str]) -> None:
         return
     files.make_directory(workdir / "after")
     for name, command in todo.items():
+        if name in MADE and (workdir / MADE[name]).exists():
+            continue
         new = not (workdir / name / "report.json").exists()
         run(command)
         if name in CHOSEN.value and new and config.evaluation.split == "test":

@@ -54,7 +54,7 @@ def test_a_system_is_a_variant(study, config, system, expected):
 
 def test_every_command_names_its_own_files(study, tmp_path):
     found = study.commands(f"{EXPERIMENT}:gpu", ["--config.seed=3"], "/model", tmp_path, ["grm", "cloud"])
-    assert list(found) == ["grm", "cloud", "likelihood", "report"]
+    assert list(found) == ["grm", "cloud", "likelihood", "expected", "report"]
     config = cli.read_config([flag for flag in found["cloud"] if flag.startswith("--config")])
     assert (config.seed, config.init_checkpoint, config.stages) == (3, "/model", ("sft", "cloud", "evaluate"))
     assert config.data.demonstrations == str(tmp_path / "data" / "demonstrations_cloud.jsonl")
