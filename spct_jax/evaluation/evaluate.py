@@ -175,7 +175,9 @@ def _run_pass(
 
 def _model(run: Run, stage: str) -> Model:
     params = parameters.trained_by(run, stage, checkpoints.COMPUTE)
-    return Model(parameters.for_sampling(run, params), run.model, run.prompter)
+    if parameters.kind_of(stage) != checkpoints.ModelKind.POLICY:
+        return Model(parameters.for_scoring(run, params), run.model, run.prompter)
+    return Model(parameters.for_sampling(run, params), parameters.sampling_model(run), run.prompter)
 
 
 def _judged(
@@ -196,7 +198,8 @@ def _scored(run: Run, one: Pass, comparisons: Sequence[Comparison], memory: int)
         drawn = CloudOptions(
             options.k, options.temperature, options.seed, run.limits.max_completion, options.batch_size, options.memory
         )
-        judge = Cloud(Critic(run.rollout_layout, policy, run.model, run.prompter), scalar, drawn)
+        critic = Critic(run.rollout_layout, policy, parameters.sampling_model(run), run.prompter)
+        judge = Cloud(critic, scalar, drawn)
     else:
         judge = {"btrm": BradleyTerry, "pairrm": PairRM}[one.stage](scalar)
     for start in range(0, len(comparisons), SCORED_TOGETHER):

@@ -9,6 +9,7 @@ from spct_jax import checkpoints, digests
 from spct_jax.grm.config import PromptConfig
 from spct_jax.grm.prompts import Prompter
 from spct_jax.models.config import ModelConfig
+from spct_jax.sampling import engine_programs
 from spct_jax.sharding import Layout
 
 DEFAULT_PROMPT = PromptConfig("default", "single", "meta", "judge")
@@ -60,15 +61,15 @@ def load(
     def read(directory: str | os.PathLike, kind: checkpoints.ModelKind) -> checkpoints.Model:
         return checkpoints.load(directory, kind=kind, dtype=checkpoints.COMPUTE, shardings=layout.params)
 
-    def with_prompter(found: checkpoints.Model) -> Model:
-        return Model(found.params, found.config, Prompter(with_names(found.prompt, prompt), found.tokenizer))
+    def prompter_of(found: checkpoints.Model) -> Prompter:
+        return Prompter(with_names(found.prompt, prompt), found.tokenizer)
 
     meta = read(meta_checkpoint, checkpoints.ModelKind.META_RM) if meta_checkpoint else None
     policy = read(checkpoint, checkpoints.ModelKind.POLICY)
     models = Models(
         layout,
-        with_prompter(policy),
-        with_prompter(meta) if meta else None,
+        Model(*engine_programs.adopt(policy.params, policy.config, layout), prompter_of(policy)),
+        Model(meta.params, meta.config, prompter_of(meta)) if meta else None,
         knows_templates=policy.prompt is not None or bool(prompt and prompt.template),
     )
     found = {"checkpoint": policy.digest, "template": models.policy.prompter.texts_digest}

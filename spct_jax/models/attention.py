@@ -16,14 +16,11 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
+from spct_jax.models import tiles
 from spct_jax.rounding import ceil_div
 
 MASKED = -2.3819763e38
 """Score of an invisible key: finite, so that a query that sees no key stays free of NaN."""
-
-
-BRANCH_SCORES = 2**18
-"""Scores per trunk and head that exist at once in `attend_branch`; more of them are not kept for the backward pass."""
 
 
 class Partial(NamedTuple):
@@ -195,9 +192,9 @@ def attend_branch(
 def branch_blocks(num_branches: int, trunk_slots: int, length: int) -> tuple[int, int]:
     """(how many blocks, positions of each) in which G branches of `length` tokens attend one after the other.
 
-    Where that is not much, they all attend at once.
+    Where that is not much (`Tiles.branch_scores`), they all attend at once.
     """
-    longest = max(BRANCH_SCORES // (num_branches * (trunk_slots + length)), 1)
+    longest = max(tiles.here().branch_scores // (num_branches * (trunk_slots + length)), 1)
     count = ceil_div(length, longest)
     return count, ceil_div(length, count)
 

@@ -24,7 +24,7 @@ LONGEST_PATTERN = 64
 _REMATS = ("none", "full", "dots")
 
 
-_ATTENTIONS = ("xla", "splash")
+_ATTENTIONS = ("auto", "xla", "splash")
 
 
 @dataclasses.dataclass(unsafe_hash=True, kw_only=True)
@@ -82,9 +82,10 @@ class ModelConfig:
     gradient read and written, once per chunk: with few branches on a chip, more positions at once move fewer bytes."""
     max_positions: int = bounded(0, 0, MOST)
     """Tokens of the longest sequence the model is made for, prompt and completion together; 0: not known."""
-    attention: str = one_of("xla", _ATTENTIONS)
+    attention: str = one_of("auto", _ATTENTIONS)
     """Within trunks: `xla`, or `splash`, the Pallas kernel, on TPUs (other devices compute the same by XLA); `head_dim` must
-    then be a multiple of 128."""
+    then be a multiple of 128. `auto`: the kernel where that is so for trunks that are drawn from,
+    by `sampling`, and XLA for those that are learnt from."""
 
     def __post_init__(self):
         field_bounds.check(self, "model.")

@@ -144,8 +144,7 @@ def _causal_pass(
     """Right-aligned tokens through all layers: (the residual stream before the final norm, keys and values as in `Trunk`)."""
     P = tokens.shape[-1]
     ropes = rotary.tables_by_kind(config, jnp.maximum(jnp.arange(P) - (P - lengths[:, None]), 0))
-    by_kernel = config.attention == "splash" and logical.platform() == "tpu"
-    attend_trunk = splash.attend_trunk if by_kernel else trunk_attention.attend_trunk
+    attend_trunk = (splash if splash.is_used(config) else trunk_attention).attend_trunk
 
     def body(entry, x, row, layer):
         window = config.window_of(entry.kind)

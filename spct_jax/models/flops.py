@@ -7,7 +7,8 @@ of every branch and as many columns of its cache as the caller says; compiled, a
 layer's products are done twice before and twice as much again in the backward pass (4 times the forward), those of attention in
 blocks once more, since its scores are never kept (5); the logits are computed twice and differentiated (4).
 
-A Pallas kernel is no matrix product to the compiler, so splash attention is counted by formula on both sides: its blocks, two
+Counts are those of the platform at hand (`sharding.logical.platform`), on which sizes of blocks and the kernel depend. A Pallas
+kernel is no matrix product to the compiler, so splash attention is counted by formula on both sides: its blocks, two
 products forward, which any `remat` but `none` does twice, three for the gradient of queries, four for that of keys and values.
 
 In all functions `rows` is B, `group` is G, `trunk` is P and `time` is T.
@@ -52,7 +53,7 @@ def update(c: ModelConfig, rows: int, group: int, trunk: int, time: int, *, logi
 
 def kernels(c: ModelConfig, rows: int, trunk: int, *, gradients: bool = False) -> float:
     """What of `prefill`, `forward` or, with gradients, `update` is done by Pallas kernels."""
-    if c.attention != "splash":
+    if not splash.is_used(c):
         return 0.0
     return rows * (_trunk_passes(c, trunk) if gradients else 1) * _trunk_attention(c, trunk)
 
@@ -65,13 +66,18 @@ def _linear(c: ModelConfig) -> float:
 def _trunk_linear(c: ModelConfig, trunk: int) -> float:
     """All layers, one trunk: branches need keys and values alone of the last layer, but a scan computes all of every layer."""
     all_layers = c.num_layers * _linear(c)
-    return trunk * (all_layers - _linear(c) + 4.0 * c.width * c.head_dim * c.num_kv_heads if c.remainder else all_layers)
+    return trunk * (all_layers - _linear(c) + 4.0 * c.width * c.head_dim * c.num_kv_heads if _ends_apart(c) else all_layers)
+
+
+def _ends_apart(c: ModelConfig) -> bool:
+    """Whether the last layer is in no scan."""
+    return bool(c.remainder) or c.repeats == 1
 
 
 def _trunk_attention(c: ModelConfig, trunk: int) -> float:
     """All layers, the last one only where it is in a scan, one trunk of so many slots."""
-    pairs, query_blocks = 0, (splash if c.attention == "splash" else trunk_attention).query_blocks
-    for kind in c.layer_kinds[:-1] if c.remainder else c.layer_kinds:
+    pairs, query_blocks = 0, (splash if splash.is_used(c) else trunk_attention).query_blocks
+    for kind in c.layer_kinds[:-1] if _ends_apart(c) else c.layer_kinds:
         blocks = query_blocks(trunk, c.window_of(kind))
         pairs += sum((last - start) * (last - first) for start, last, first in blocks)
     return 4.0 * c.num_heads * c.head_dim * pairs
@@ -79,7 +85,7 @@ def _trunk_attention(c: ModelConfig, trunk: int) -> float:
 
 def _trunk_passes(c: ModelConfig, trunk: int) -> float:
     """How often an update does the products of a trunk's attention, two each time."""
-    if c.attention == "splash":
+    if splash.is_used(c):
         return (1 if c.remat == "none" else 2) + 7 / 2
     return _ATTENTION_PASSES[c.remat] + (trunk > trunk_attention.QUERY_BLOCK)
 

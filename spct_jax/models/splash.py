@@ -10,10 +10,16 @@ import jax.numpy as jnp
 from jax.experimental.pallas.ops.tpu import splash_attention as splash
 from jaxtyping import Array, Float, Int
 
+from spct_jax.models.config import ModelConfig
 from spct_jax.sharding import logical
 
 LANES = 128
 """Trunks are padded to a multiple of this; a head dim must be one."""
+
+
+def is_used(config: ModelConfig) -> bool:
+    """Whether trunks attend by the kernel on the platform at hand, see `logical.platform`."""
+    return config.attention == "splash" and logical.platform() == "tpu"
 
 
 def attend_trunk(

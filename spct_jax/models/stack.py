@@ -161,15 +161,24 @@ def to_layers(config: ModelConfig, tree: PyTree) -> list[PyTree]:
     return [layers[i] for i in range(config.num_layers)]
 
 
-def unroll(params: Params, config: ModelConfig) -> tuple[Params, ModelConfig]:
+def rows(stacked: jax.Array) -> list[jax.Array]:
+    """The rows of an array [R ..], each still with an axis of one repeat, [1 ..]."""
+    return [stacked[row : row + 1] for row in range(stacked.shape[0])]
+
+
+def unroll(
+    params: Params, config: ModelConfig, take_apart: Callable[[jax.Array], list[jax.Array]] = rows
+) -> tuple[Params, ModelConfig]:
     """The same model with all its layers as one repeat of a longer pattern, hence without a scan over layers.
 
-    A short stack decodes faster this way, every layer's cache being a buffer of its own; a deep one compiles slowly.
+    `take_apart` is what computes `rows`. Decoding is faster this way, every layer's cache being a buffer of its own; the
+    program of a deep model takes longer to compile.
     """
     blocks = {}
     for entry in entries(config):
-        for row, i in enumerate(entry.layers):
-            take = (lambda a, row=row: a[row : row + 1]) if entry.leading else (lambda a: a[None])
-            blocks[str(i)] = jax.tree.map(take, entry.of(params))
+        leaves, tree = jax.tree.flatten(entry.of(params))
+        apart = [take_apart(a) if entry.leading else [a[None]] for a in leaves]
+        for i, layer in zip(entry.layers, zip(*apart, strict=True), strict=True):
+            blocks[str(i)] = jax.tree.unflatten(tree, layer)
     others = {name: leaf for name, leaf in params.items() if name not in (_REPEATED, _LEFT_OVER)}
     return others | {_REPEATED: blocks}, dataclasses.replace(config, pattern=config.layer_kinds)

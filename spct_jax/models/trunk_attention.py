@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int
 
+from spct_jax.models import tiles
 from spct_jax.models.attention import causal_mask, merge, partial
 from spct_jax.rounding import ceil_div
 
@@ -22,10 +23,6 @@ QUERY_BLOCK = 256
 
 MOST_BLOCKS = 4
 """Blocks at most: each is compiled on its own, and four leave out three quarters of what is invisible."""
-
-
-QUERIES_AT_ONCE = 32
-"""Queries of a block whose scores exist at once."""
 
 
 def attend_trunk(
@@ -69,15 +66,17 @@ def query_blocks(length: int, window: int | None) -> list[tuple[int, int, int]]:
     """(first query, one past the last query and key, first key) of each block of a trunk of so many slots."""
     if length <= QUERY_BLOCK:
         return [(0, length, 0)]
-    size = max(QUERY_BLOCK, ceil_div(length, MOST_BLOCKS * QUERIES_AT_ONCE) * QUERIES_AT_ONCE)
+    piece = tiles.here().queries
+    size = max(QUERY_BLOCK, ceil_div(length, MOST_BLOCKS * piece) * piece)
     return [(start, min(start + size, length), max(0, start + 1 - window) if window else 0) for start in range(0, length, size)]
 
 
 def _a_few_at_once(attend, q: Float[Array, "B K M T H"], positions: Int[Array, " T"]) -> Float[Array, "B K M T H"]:
-    """Applies `attend(q, positions)` to QUERIES_AT_ONCE queries at a time; their scores fit the cache and are not kept."""
-    T, spare = positions.shape[0], -positions.shape[0] % QUERIES_AT_ONCE
+    """Applies `attend(q, positions)` to `Tiles.queries` queries at a time; their scores stay near and are not kept."""
+    piece = tiles.here().queries
+    T, spare = positions.shape[0], -positions.shape[0] % piece
     q = jnp.pad(q, [(0, 0)] * (q.ndim - 2) + [(0, spare), (0, 0)])
     positions = jnp.pad(positions, (0, spare), mode="edge")
-    pieces = jnp.moveaxis(q.reshape(*q.shape[:-2], -1, QUERIES_AT_ONCE, q.shape[-1]), -3, 0)
-    out = lax.map(lambda piece: jax.checkpoint(attend)(*piece), (pieces, positions.reshape(-1, QUERIES_AT_ONCE)))
+    pieces = jnp.moveaxis(q.reshape(*q.shape[:-2], -1, piece, q.shape[-1]), -3, 0)
+    out = lax.map(lambda each: jax.checkpoint(attend)(*each), (pieces, positions.reshape(-1, piece)))
     return jnp.moveaxis(out, 0, -3).reshape(q.shape)[..., :T, :]

@@ -15,7 +15,7 @@ from spct_jax.config import Config
 from spct_jax.data.batches import Groups
 from spct_jax.models import flops
 from spct_jax.sampling import SamplingParams, Shape
-from spct_jax.sampling.engine_programs import engine_programs
+from spct_jax.sampling.engine_programs import conversion, decode_model, engine_programs
 from spct_jax.sharding import logical
 from spct_jax.training import bucket_choice, context, grpo, meta, mixture, optimizers, parameters, sft
 from spct_jax.training.micro_batches import Batch, Part
@@ -98,7 +98,8 @@ def programs(config: Config, devices: list) -> dict[str, Planned]:
       InputError: the devices cannot be arranged as the experiment says, or its batches cannot be split evenly over them.
     """
     setting = _Setting(config, devices)
-    return _drawing(setting) | _learning(setting)
+    with setting.layout.constraints():  # what is counted by hand depends on the platform
+        return _drawing(setting) | _learning(setting)
 
 
 def _drawing(setting: _Setting) -> dict[str, Planned]:
@@ -109,17 +110,18 @@ def _drawing(setting: _Setting) -> dict[str, Planned]:
     beside = setting.state_bytes + setting.reference_bytes
     shape = Shape.of_groups(config.data.max_prompt, time, drawn, G)
     engine = engine_programs(rollout, model, shape, SamplingParams(rl.temperature, stop_ids=(1, 107)))
+    unrolled = decode_model(rollout, model)[1]
 
-    reshard = _alone(sharding.make_cast(setting.params, rollout).lower, setting.params, jnp.dtype(model.dtype))
+    reshard = _alone(conversion(rollout, model).lower, setting.params)
     decoded = flops.decode(model, drawn * G, trunk, time + shape.chunk)
     return {
         "reshard": Planned(reshard, 0, 0, beside - setting.params_bytes),
         "prefill": Planned(
             _alone(engine.prefill.lower),
-            flops.prefill(model, drawn, trunk),
+            flops.prefill(unrolled, drawn, trunk),
             drawn * trunk,
             beside,
-            flops.kernels(model, drawn, trunk),
+            flops.kernels(unrolled, drawn, trunk),
         ),
         "decode": Planned(_alone(engine.chunk.lower), decoded, drawn * G, beside, steps=shape.chunk),
     }

@@ -24,7 +24,7 @@ from spct_jax.grm.prompts import Prompter
 from spct_jax.models.config import ModelConfig
 from spct_jax.reward_models.base import Critiqued, Scores
 from spct_jax.reward_models.scalar import ScalarModel
-from spct_jax.sampling import Engine, Request, SamplingParams, Shape
+from spct_jax.sampling import Engine, Request, SamplingParams, Shape, engine_programs
 from spct_jax.sampling.engine_shape import prefill_rows
 from spct_jax.sampling.engine_size import Sizes
 from spct_jax.sharding import Layout
@@ -58,7 +58,8 @@ class Critic:
         layout = layout or sharding.make_layout()
         found = checkpoints.load(checkpoint, kind=ModelKind.POLICY, dtype=checkpoints.COMPUTE, shardings=layout.params)
         prompt = found.prompt or PromptConfig("default", "single", "meta", "judge")
-        return cls(layout, found.params, found.config, Prompter(prompt, found.tokenizer), found.digest)
+        params, config = engine_programs.adopt(found.params, found.config, layout)
+        return cls(layout, params, config, Prompter(prompt, found.tokenizer), found.digest)
 
 
 @dataclasses.dataclass(frozen=True)

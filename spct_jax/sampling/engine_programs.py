@@ -17,15 +17,12 @@ import numpy as np
 from jaxtyping import Array, Bool, Int, UInt32
 
 from spct_jax import models, sharding
-from spct_jax.models import stack
+from spct_jax.models import splash, stack, tiles
 from spct_jax.models.config import ModelConfig
 from spct_jax.sampling.engine_shape import Shape
 from spct_jax.sampling.kernel import Slots, draw_chunk
 from spct_jax.sampling.params import SamplingParams
 from spct_jax.sharding import Layout, logical
-
-UNROLLED_LAYERS = 8
-"""Stacks up to this deep are decoded without a scan over layers."""
 
 WAITED = "/spct_jax/compile/waited"
 """Name of the JAX monitoring event that reports the seconds a call waited while another thread compiled its program."""
@@ -93,7 +90,7 @@ def engine_programs(layout: Layout, config: ModelConfig, shape: Shape, sampling:
 @functools.cache
 def _engine_programs(layout: Layout, config: ModelConfig, shape: Shape, sampling: SamplingParams) -> EnginePrograms:
     prefill, trunks = _prefill(layout, config, shape.prefill_rows, shape.max_prompt)
-    params, config = decode_model(config)
+    params, config = decode_model(layout, config)
     slots = jax.eval_shape(functools.partial(empty_slots, config, shape))
     in_slots, replicated = layout.batch(slots), layout.replicated
 
@@ -140,7 +137,7 @@ def _engine_programs(layout: Layout, config: ModelConfig, shape: Shape, sampling
 @functools.cache
 def _prefill(layout: Layout, config: ModelConfig, rows: int, max_prompt: int) -> tuple[EngineProgram, models.Trunk]:
     """The program that computes trunks, shared by all shapes with these rows and this `max_prompt`, and its abstract result."""
-    params, config = decode_model(config)
+    params, config = decode_model(layout, config)
     prompts = jax.ShapeDtypeStruct((rows, max_prompt - 1), jnp.int32), jax.ShapeDtypeStruct((rows,), jnp.int32)
 
     def prefill(params, tokens, lengths):
@@ -153,23 +150,52 @@ def _prefill(layout: Layout, config: ModelConfig, rows: int, max_prompt: int) ->
 
 
 def decode_params(params: Any, config: ModelConfig, layout: Layout) -> Any:
-    """Parameters as the programs read them: in `layout`, the large ones in the model's dtype, short stacks unrolled."""
+    """Parameters as the programs read them: in `layout`, large ones in the model's dtype, and unrolled where that is faster.
+
+    They belong to the architecture that `decode_model` returns. Those that are so already are returned as they are: who holds
+    them in this form saves engines a copy of their own.
+    """
+    form, _ = decode_model(layout, config)
+    if jax.tree.structure(params) != jax.tree.structure(form):
+        return conversion(layout, config)(params)
     params = sharding.cast_params(params, config.dtype, layout)
     # Scales, too, get the dtype that the programs were compiled for, even if a checkpoint stores them in half precision.
-    params = jax.tree.map(lambda x, like: x.astype(like.dtype), params, stored_model(config))
-    return params if config.num_layers > UNROLLED_LAYERS else _unroll_program(layout, config)(params)
+    return jax.tree.map(lambda x, like: x.astype(like.dtype), params, form)
+
+
+def adopt(params: Any, config: ModelConfig, layout: Layout) -> tuple[Any, ModelConfig]:
+    """`decode_params` of parameters that are not needed otherwise, and their architecture.
+
+    Stacked arrays are deleted one by one as soon as their layers are taken out of them, so there is never a second copy of all.
+    """
+    form, drawn = decode_model(layout, config)
+    if jax.tree.structure(params) != jax.tree.structure(form):
+        params, _ = models.unroll(params, config, _take_apart)
+    return decode_params(params, drawn, layout), drawn
+
+
+def _take_apart(stacked: jax.Array) -> list[jax.Array]:
+    rows = _rows(stacked.sharding)(stacked)
+    stacked.delete()
+    return rows
 
 
 @functools.cache
-def _unroll_program(layout: Layout, config: ModelConfig) -> Callable[[Any], Any]:
-    def unroll(params):
-        return _unroll(params, config)
-
-    return jax.jit(unroll, out_shardings=layout.params(decode_model(config)[0]))
+def _rows(sharding: jax.sharding.Sharding) -> Callable[[jax.Array], list[jax.Array]]:
+    return jax.jit(stack.rows, out_shardings=sharding)
 
 
-def _unroll(params: Any, config: ModelConfig) -> Any:
-    return models.unroll(params, config)[0]
+@functools.cache
+def conversion(layout: Layout, config: ModelConfig) -> Callable[[Any], Any]:
+    """Jitted: parameters in any layout and dtype, their layers stacked by the pattern -> those that the programs read."""
+    form, drawn = decode_model(layout, config)
+
+    def convert(params):
+        if drawn.pattern != config.pattern:
+            params = models.unroll(params, config)[0]
+        return jax.tree.map(lambda x, like: x.astype(like.dtype), params, form)
+
+    return jax.jit(convert, out_shardings=layout.params(form))
 
 
 @functools.cache
@@ -179,12 +205,15 @@ def stored_model(config: ModelConfig) -> Any:
 
 
 @functools.cache
-def decode_model(config: ModelConfig) -> tuple[Any, ModelConfig]:
+def decode_model(layout: Layout, config: ModelConfig) -> tuple[Any, ModelConfig]:
     """Abstract parameters, as `decode_params` returns them, and the architecture they belong to."""
-    params = stored_model(config)
-    if config.num_layers > UNROLLED_LAYERS:
-        return params, config
-    return jax.eval_shape(lambda p: _unroll(p, config), params), dataclasses.replace(config, pattern=config.layer_kinds)
+    params, chosen = stored_model(config), tiles.of(layout.platform)
+    if config.num_layers <= chosen.unrolled_layers:
+        params = jax.eval_shape(lambda params: models.unroll(params, config)[0], params)
+        config = dataclasses.replace(config, pattern=config.layer_kinds)
+    if config.attention == "auto" and chosen.drawing_kernel and config.head_dim % splash.LANES == 0:
+        config = dataclasses.replace(config, attention="splash")
+    return params, config
 
 
 def empty_slots(config: ModelConfig, shape: Shape) -> Slots:

@@ -98,8 +98,7 @@ class Sizes:
     def most(self) -> int:
         """Branches at most that an engine has, on all devices together."""
         shards = self._layout.batch_shards
-        on_cpu = self._layout.mesh.devices.flat[0].platform == "cpu"
-        return max(MOST_SLOTS_ON_CPU // shards, 1) * shards if on_cpu else MOST_SLOTS * shards
+        return max(MOST_SLOTS_ON_CPU // shards, 1) * shards if self._layout.platform == "cpu" else MOST_SLOTS * shards
 
     def choose(self, max_prompt: int, max_new_tokens: int, samples: int) -> Shape:
         """The shape for prompts and completions of up to so many tokens, where `samples` are drawn of a prompt at a time.
@@ -207,17 +206,17 @@ class Sizes:
 
     @functools.cached_property
     def _parameters(self) -> int:
-        """Bytes of the parameters; of short stacks twice, as they are stored and unrolled."""
-        stored, unrolled = engine_programs.stored_model(self._config), engine_programs.decode_model(self._config)[0]
-        held = sharding.bytes_per_device(stored, self._layout.params(stored))
-        if self._config.num_layers <= engine_programs.UNROLLED_LAYERS:
-            held += sharding.bytes_per_device(unrolled, self._layout.params(unrolled))
-        return held
+        """Bytes of the parameters; twice, if engines have a copy of their own (`engine_programs.decode_params`)."""
+        forms = (engine_programs.stored_model(self._config), engine_programs.decode_model(self._layout, self._config)[0])
+        different = {jax.tree.structure(form): form for form in forms}
+        return sum(sharding.bytes_per_device(form, self._layout.params(form)) for form in different.values())
 
 
 @functools.cache
 def _bytes_of_row(layout: Layout, config: ModelConfig, shape: Shape) -> tuple[int, int]:
     """Bytes of a device, for a shape of one row on each: (of all that the slots hold, of a trunk)."""
-    slots = jax.eval_shape(functools.partial(engine_programs.empty_slots, engine_programs.decode_model(config)[1], shape))
+    slots = jax.eval_shape(
+        functools.partial(engine_programs.empty_slots, engine_programs.decode_model(layout, config)[1], shape)
+    )
     where = layout.batch(slots)
     return sharding.bytes_per_device(slots, where), sharding.bytes_per_device(slots.trunks[0], where.trunks[0])

@@ -33,6 +33,11 @@ class Layout:
         return math.prod(self.mesh.shape[axis] for axis in TABLES[self.table]["batch"])
 
     @property
+    def platform(self) -> str:
+        """The platform of its devices, `cpu` or `tpu` for instance."""
+        return self.mesh.devices.flat[0].platform
+
+    @property
     def is_local(self) -> bool:
         """Whether all of its devices are this process's own, so that it computes without the other processes."""
         return {device.process_index for device in self.mesh.devices.flat} <= {distributed.process_index_and_count()[0]}

@@ -13,6 +13,7 @@ from spct_jax.data.tokenizer import Tokenizer
 from spct_jax.errors import InputError
 from spct_jax.models import heads
 from spct_jax.models.config import ModelConfig
+from spct_jax.sampling import engine_programs
 from spct_jax.training.context import Run
 
 
@@ -103,7 +104,17 @@ def with_score_head(run: Run, stage: str) -> dict[str, Any]:
 
 
 def for_sampling(run: Run, params: Any) -> Any:
-    """Parameters to draw or score completions with, converted from those of updates."""
+    """A policy's parameters as engines read them, converted from those of updates; `sampling_model` is their architecture."""
+    return engine_programs.decode_params(params, run.model, run.rollout_layout)
+
+
+def sampling_model(run: Run) -> ModelConfig:
+    """The architecture that parameters from `for_sampling` belong to."""
+    return engine_programs.decode_model(run.rollout_layout, run.model)[1]
+
+
+def for_scoring(run: Run, params: Any) -> Any:
+    """Parameters of a model with a head to score completions with, converted from those of updates."""
     return sharding.cast_params(params, run.model.dtype, run.rollout_layout)
 
 

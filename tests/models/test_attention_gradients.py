@@ -12,7 +12,7 @@ import pytest
 from jax import lax
 
 from spct_jax import models
-from spct_jax.models import attention, decoder, layers, logprobs, rotary, sizes, splash, trunk_attention
+from spct_jax.models import attention, decoder, layers, logprobs, rotary, sizes, splash, tiles, trunk_attention
 
 CAP = 50.0
 SWEEP = (-49.9, -45, -44, -30, 0, 30, 42, 44, 45, 49, 49.9)
@@ -90,7 +90,7 @@ def test_gradient_at_large_scores_within_trunks(length, dtype, tolerance):
 def test_gradient_at_large_scores_of_branches(pieces, dtype, tolerance, monkeypatch):
     G, T, S = 3, 8, 40
     if pieces:
-        monkeypatch.setattr(attention, "BRANCH_SCORES", 4 * G * (S + T))
+        monkeypatch.setitem(tiles.PLATFORMS, "cpu", dataclasses.replace(tiles.here(), branch_scores=4 * G * (S + T)))
     masks = jnp.ones((1, T, S), bool), jnp.tri(T, dtype=bool)[None]
 
     def make(score, keys):

@@ -1,5 +1,6 @@
 """Completions one behind the other: where they lie by hand, and log-probabilities and gradients as on branches of their own."""
 
+import dataclasses
 import functools
 
 import jax
@@ -9,6 +10,7 @@ import pytest
 from small_models import LENGTHS, WINDOW, G, P, T, branched, setup
 
 from spct_jax import models
+from spct_jax.models import tiles
 from spct_jax.models.end_to_end import Places
 
 RNG = np.random.default_rng(0)
@@ -50,7 +52,8 @@ def test_values_and_gradients_are_those_of_branches_of_their_own(name, trunk_slo
     config, params, *data = setup(name)
     slots = int((jnp.maximum(data[1] - trunk_slots, 0) + COMPLETIONS.sum(1)).max()) + 2
     if trunk_slots == 5:
-        monkeypatch.setattr("spct_jax.models.attention.BRANCH_SCORES", 10 * (trunk_slots + slots))
+        few = dataclasses.replace(tiles.here(), branch_scores=10 * (trunk_slots + slots))
+        monkeypatch.setitem(tiles.PLATFORMS, "cpu", few)
     inside = jnp.arange(T) < COMPLETIONS[..., None]
     weights = jax.random.normal(jax.random.key(3), (2, *inside.shape))
 

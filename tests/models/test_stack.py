@@ -46,7 +46,8 @@ def test_a_scan_meets_every_layer_in_order_and_gives_back_a_tree(config):
 def test_an_unrolled_model_has_its_layers_in_the_same_order():
     for config in CONFIGS:
         layers = [np.full(2, i) for i in range(config.num_layers)]
-        params, flat = stack.unroll(stack.from_layers(config, layers) | {"final_norm": np.ones(2)}, config)
+        stacked = jax.tree.map(jnp.asarray, stack.from_layers(config, layers))
+        params, flat = stack.unroll(stacked | {"final_norm": np.ones(2)}, config)
         assert flat.repeats == 1 and not flat.remainder and flat.layer_kinds == config.layer_kinds
         jax.tree.map(np.testing.assert_array_equal, stack.to_layers(flat, params), layers)
         assert "final_norm" in params

@@ -8,7 +8,7 @@ from jax import lax
 
 from spct_jax import sharding
 from spct_jax.checkpoints import abstract_params, train_state
-from spct_jax.models import attention, flops, sizes
+from spct_jax.models import flops, sizes, tiles
 from spct_jax.planning import hlo, programs
 from spct_jax.training import grpo, optimizers, sft
 from spct_jax.training.config import OptimizerConfig
@@ -420,7 +420,7 @@ MODEL = dataclasses.replace(sizes.toy(512), num_layers=6, width=128, ffw_width=2
 @pytest.mark.parametrize(("layers", "scores", "count"), [(6, 2**18, 1), (7, 2**14, 2)])
 def test_the_count_by_hand_is_what_is_compiled(program, layers, scores, count, monkeypatch):
     """In one micro-batch, and in two of one row each."""
-    monkeypatch.setattr(attention, "BRANCH_SCORES", scores)
+    monkeypatch.setitem(tiles.PLATFORMS, "cpu", dataclasses.replace(tiles.here(), branch_scores=scores))
     jax.clear_caches()
     B, G, P, T = 2, 4, 320, 64
     model = dataclasses.replace(MODEL, num_layers=layers)

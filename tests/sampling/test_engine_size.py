@@ -14,7 +14,7 @@ from spct_jax.sampling.engine_size import USABLE, Sizes
 from spct_jax.sharding.config import MeshConfig
 
 AMPLE = 1 << 40
-SMALL = dataclasses.replace(sizes.toy(600), num_layers=2)
+SMALL = dataclasses.replace(sizes.toy(600), num_layers=3)
 SCANNED = dataclasses.replace(sizes.toy(600), num_layers=9)
 
 

@@ -1,0 +1,46 @@
+"""Sizes in which arithmetic is cut up, by platform; the one place where models and their sampling differ between platforms.
+
+On a CPU, pieces are as small as its caches. A TPU reads scores from scratch memory of 128 MiB, and its matrix units idle over
+pieces of 32 queries; each size below is the best of those tried by the compiler's estimate (docs/results/speed.md).
+"""
+
+import dataclasses
+
+from spct_jax.models.config import LONGEST_PATTERN
+from spct_jax.sharding import logical
+
+
+@dataclasses.dataclass(frozen=True)
+class Tiles:
+    """Sizes for one platform."""
+
+    queries: int
+    """Queries of a trunk whose scores exist at once, where it is longer than `trunk_attention.QUERY_BLOCK`."""
+    branch_scores: int
+    """Scores per trunk and head that exist at once while branches attend at all their positions; more are not kept for the
+    backward pass."""
+    unrolled_layers: int
+    """Stacks up to this deep are decoded without a scan over layers. That takes longer to compile, but every layer's weights
+    and cache are then arrays of their own, which a TPU fetches ahead and need not slice."""
+    drawing_kernel: bool
+    """Whether trunks that are drawn from attend by the Pallas kernel where `ModelConfig.attention` leaves it open. In scans, as
+    updates have them, XLA's pieces do as well as the kernel could at its peak."""
+
+
+_CPU = Tiles(queries=32, branch_scores=1 << 18, unrolled_layers=8, drawing_kernel=False)
+
+PLATFORMS = {
+    "cpu": _CPU,
+    "tpu": Tiles(queries=128, branch_scores=1 << 20, unrolled_layers=LONGEST_PATTERN, drawing_kernel=True),
+}
+"""Platforms that are not named, GPUs too, take the sizes of a CPU."""
+
+
+def of(platform: str) -> Tiles:
+    """The sizes for a platform, as JAX names it."""
+    return PLATFORMS.get(platform, _CPU)
+
+
+def here() -> Tiles:
+    """The sizes for the function being traced, see `logical.platform`."""
+    return of(logical.platform())

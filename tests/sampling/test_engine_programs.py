@@ -1,0 +1,50 @@
+"""The model that engines draw with: its layers, attention and parameters, by the platform of the layout."""
+
+import dataclasses
+import operator
+
+import jax
+import numpy as np
+import pytest
+
+from spct_jax import models, sharding
+from spct_jax.models import sizes
+from spct_jax.sampling.engine_programs import adopt, decode_model, decode_params
+
+WIDE = dataclasses.replace(sizes.toy(), head_dim=128)
+DEEP = dataclasses.replace(WIDE, num_layers=26)
+
+
+@pytest.mark.parametrize(
+    ("config", "on_tpu", "on_cpu"),
+    [
+        (sizes.toy(), (1, "auto"), (1, "auto")),
+        (WIDE, (1, "splash"), (1, "auto")),
+        (dataclasses.replace(DEEP, attention="xla"), (1, "xla"), (13, "xla")),
+        (dataclasses.replace(DEEP, attention="splash"), (1, "splash"), (13, "splash")),
+        (dataclasses.replace(DEEP, num_layers=80), (40, "splash"), (40, "auto")),
+    ],
+)
+def test_layers_are_unrolled_and_the_kernel_taken_as_the_platform_wants_it(config, on_tpu, on_cpu, monkeypatch):
+    """Repeats of the pattern and attention; the TPU is not there."""
+    layout = sharding.make_layout(devices=jax.devices()[:1])
+    for platform, want in (("tpu", on_tpu), ("cpu", on_cpu)):
+        monkeypatch.setattr(sharding.Layout, "platform", platform)
+        params, drawn = decode_model.__wrapped__(layout, config)
+        assert (drawn.repeats, drawn.attention) == want and drawn.layer_kinds == config.layer_kinds
+        assert jax.tree.structure(params) == jax.tree.structure(
+            jax.eval_shape(lambda c=drawn: models.init(c, jax.random.key(0)))
+        )
+
+
+def test_a_model_is_converted_once_and_one_that_is_adopted_leaves_no_second_copy():
+    config, layout = dataclasses.replace(sizes.toy(40), num_layers=5), sharding.make_layout(devices=jax.devices()[:2])
+    stacked = jax.device_put(models.init(config, jax.random.key(0)), layout.replicated)
+    converted = decode_params(stacked, config, layout)
+    again = decode_params(converted, config, layout)
+    assert all(map(operator.is_, jax.tree.leaves(again), jax.tree.leaves(converted)))
+    adopted, drawn = adopt(stacked, config, layout)
+    assert drawn == decode_model(layout, config)[1] == decode_model(layout, drawn)[1]
+    jax.tree.map(np.testing.assert_array_equal, adopted, converted)
+    assert jax.tree.all(jax.tree.map(lambda a, b: a.sharding.is_equivalent_to(b.sharding, a.ndim), adopted, converted))
+    assert all(a.is_deleted() for a in jax.tree.leaves(stacked["blocks"]))
