@@ -91,10 +91,12 @@ def _of_part(array: jax.Array, starts: Sequence[jax.Array | int] = ()) -> dict[s
         return sums
 
     blocks, rest = divmod(len(table), rows)
-    found = of_rows(blocks * rows, rest)
+    add = functools.partial(jax.tree.map, jnp.add)
+    found = [dict.fromkeys(_words(table[:0], dtype), jnp.zeros(shape[-1], jnp.uint32)) for _ in SEEDS]
     if blocks:
-        add = functools.partial(jax.tree.map, jnp.add)
         found = lax.fori_loop(0, blocks, lambda i, sums: add(sums, of_rows(i * rows, rows)), found)
+    if rest:
+        found = add(found, of_rows(blocks * rows, rest))
     return {name: jnp.stack([jnp.sum(sums[name], dtype=jnp.uint32) for sums in found]) for name in found[0]}
 
 

@@ -196,11 +196,13 @@ def output_table(params: Params, config: ModelConfig) -> Float[Array, "V D"]:
     return logical.gather({name: params["embedder"][name]}, config.dtype)[name]
 
 
-def unembed_with(table: Float[Array, "V D"], config: ModelConfig, hidden: Float[Array, "... D"]) -> Float[Array, "... V"]:
-    """`unembed` with the table already gathered, for loops over chunks of hidden states."""
+def unembed_with(
+    table: Float[Array, "V D"], config: ModelConfig, hidden: Float[Array, "... D"], first: Int[Array, ""] | int = 0
+) -> Float[Array, "... V"]:
+    """`unembed` with the table already gathered, for loops over chunks of hidden states, or over rows from `first` on."""
     logits = jnp.einsum("...D,VD->...V", hidden, table, preferred_element_type=jnp.float32)
     logits = logical.constrain(logits, "batch", *(None,) * (logits.ndim - 2), "vocab")
     logits = attention.softcap(logits, config.final_softcap)
     if config.num_tokens in (0, config.vocab_size):
         return logits
-    return jnp.where(jnp.arange(config.vocab_size) < config.num_tokens, logits, PADDING_LOGIT)
+    return jnp.where(first + jnp.arange(len(table)) < config.num_tokens, logits, PADDING_LOGIT)

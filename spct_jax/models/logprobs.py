@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int
 
-from spct_jax.models import decoder
+from spct_jax.models import decoder, vocabulary_blocks
 from spct_jax.models.config import ModelConfig
 from spct_jax.models.end_to_end import Places
 from spct_jax.rounding import ceil_div
@@ -48,21 +50,30 @@ def token_logprobs(
     Returns:
       Float32, or a pair with the entropies second.
     """
-    hidden, temperature = decoder.extend(params, config, trunk, inputs, places), divisor(temperature)
-    table = decoder.output_table(params, config)
+    hidden = decoder.extend(params, config, trunk, inputs, places)
+    shared = (decoder.output_table(params, config), jnp.asarray(divisor(temperature), jnp.float32))
+    if vocabulary_blocks.are_used(config):
+        compute = functools.partial(_by_vocabulary, config, with_entropy)
+    elif inputs.shape[-1] <= config.time_chunk:
+        return _at_once(config, with_entropy, shared, hidden, targets)
+    else:
+        compute = functools.partial(_by_time, config, with_entropy)
+    return logical.shard_map_batch(compute, shared, hidden, targets)
 
-    def one_chunk(shared, hidden, targets):
-        table, temperature = shared
-        scaled = decoder.unembed_with(table, config, logical.constrain(hidden, "batch")) / temperature
-        norm = jax.nn.logsumexp(scaled, axis=-1)
-        logprobs = jnp.take_along_axis(scaled, targets[..., None], axis=-1)[..., 0] - norm
-        if not with_entropy:
-            return logprobs
-        return logprobs, norm - jnp.sum(jnp.exp(scaled - norm[..., None]) * scaled, axis=-1)
 
-    T, size = inputs.shape[-1], config.time_chunk
-    if T <= size:
-        return one_chunk((table, temperature), hidden, targets)
+def _at_once(config, with_entropy, shared, hidden, targets):
+    table, temperature = shared
+    scaled = decoder.unembed_with(table, config, logical.constrain(hidden, "batch")) / temperature
+    norm = jax.nn.logsumexp(scaled, axis=-1)
+    logprobs = jnp.take_along_axis(scaled, targets[..., None], axis=-1)[..., 0] - norm
+    if not with_entropy:
+        return logprobs
+    return logprobs, norm - jnp.sum(jnp.exp(scaled - norm[..., None]) * scaled, axis=-1)
+
+
+def _by_time(config, with_entropy, shared, hidden, targets):
+    """`time_chunk` positions of all branches after the other."""
+    T, size = targets.shape[-1], config.time_chunk
     chunks = ceil_div(T, size)
 
     def split(x):
@@ -72,9 +83,11 @@ def token_logprobs(
     def join(x):
         return jnp.moveaxis(x, 0, 2).reshape(*x.shape[1:3], chunks * size)[:, :, :T]
 
-    def all_chunks(shared, hidden, targets):
-        out = lax.map(lambda chunk: jax.checkpoint(one_chunk)(shared, *chunk), (split(hidden), split(targets)))
-        return jax.tree.map(join, out)
+    one_chunk = jax.checkpoint(functools.partial(_at_once, config, with_entropy))
+    return jax.tree.map(join, lax.map(lambda chunk: one_chunk(shared, *chunk), (split(hidden), split(targets))))
 
-    shared = (table, jnp.asarray(temperature, jnp.float32))
-    return logical.shard_map_batch(all_chunks, shared, hidden, targets)
+
+def _by_vocabulary(config, with_entropy, shared, hidden, targets):
+    rows = hidden.reshape(-1, hidden.shape[-1]), targets.reshape(-1)
+    found = (x.reshape(targets.shape) for x in vocabulary_blocks.logprobs_and_entropies(config, *shared, *rows))
+    return tuple(found) if with_entropy else next(found)
