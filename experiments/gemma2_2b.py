@@ -2,8 +2,8 @@
 
 What: all stages from a pretrained checkpoint; prompt 4,096, completion 1,024, groups of 4.
 Hardware: one slice v5e:4x4 (16 chips, 4 hosts; GKE ct5lp-hightpu-4t; TPU VM v5litepod-16).
-Plan: at most 10.77 of 15.75 GiB per chip, 8.42 in the GRPO update; a step of RL takes at least 49.5 s,
-the paper's schedule at least 363 chip-hours.
+Plan: at most 13.57 of 15.75 GiB per chip, in decoding, 8.42 in the GRPO update; a step of RL takes at least 49.5 s, the paper's
+schedule at least 363 chip-hours, both planned before slots refilled.
 
     python -m spct_jax.plan --config=experiments/gemma2_2b.py --topology=v5e:4x4
     python -m spct_jax.train --config=experiments/gemma2_2b.py --workdir=DIR --config.init_checkpoint=CHECKPOINT
@@ -18,8 +18,6 @@ def get_config(system: str = "") -> config_lib.Config:
     """The experiment, or a baseline of it: `config.SYSTEMS`."""
     config = config_lib.paper(sizes.get("gemma2_2b"))
     config.mesh = config_lib.MeshConfig(strategy="fsdp", tensor=1, rollout="tensor")
-    config.rl.rollout_parts = 4
-    config.rejection.batch_size //= config.rl.rollout_parts
     config.rl.accumulate, config.meta_rm.accumulate = 8, 11
     config.rft.accumulate = 8 * config.rl.accumulate
     config.sft.accumulate = 2 * config.rl.accumulate

@@ -5,6 +5,7 @@ Hardware: one slice v6e:4x4 (16 chips, 4 hosts; GKE ct6e-standard-4t; TPU VM v6e
 Plan: at most 19.89 of 31.25 GiB per chip, 18.16 in the GRPO update; a step of RL takes at least 64.1 s,
 the paper's schedule at least 833 chip-hours.
 Times counted before docs/plan.md's correction of bytes moved: memory binds here, so they are too high.
+Draws not planned again since slots refill, docs/training.md.
 
     python -m spct_jax.plan --config=experiments/gemma2_9b.py --topology=v6e:4x4
     python -m spct_jax.train --config=experiments/gemma2_9b.py --workdir=DIR --config.init_checkpoint=CHECKPOINT
@@ -19,8 +20,6 @@ def get_config(system: str = "") -> config_lib.Config:
     """The experiment, or a baseline of it: `config.SYSTEMS`."""
     config = config_lib.paper(sizes.get("gemma2_9b"))
     config.mesh = config_lib.MeshConfig(strategy="fsdp_tensor", tensor=4, rollout="tensor")
-    config.rl.rollout_parts = 4
-    config.rejection.batch_size //= config.rl.rollout_parts
     config.rl.accumulate, config.meta_rm.accumulate = 32, 44
     config.rft.accumulate = 8 * config.rl.accumulate
     config.sft.accumulate = 2 * config.rl.accumulate

@@ -6,6 +6,7 @@ Plan: at most 13.71 of 31.25 GiB per chip, 11.75 in the GRPO update; a step of R
 the paper's schedule at least 1,633 chip-hours.
 Times counted before docs/plan.md's correction of bytes moved: memory binds here, so they are too high.
 RFT and meta RM not planned again since a batch counts examples.
+Draws not planned again since slots refill, docs/training.md.
 
     python -m spct_jax.plan --config=experiments/gemma3_12b.py --topology=v6e:8x8
     python -m spct_jax.train --config=experiments/gemma3_12b.py --workdir=DIR --config.init_checkpoint=CHECKPOINT

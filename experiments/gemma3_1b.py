@@ -6,6 +6,7 @@ Plan: at most 12.74 of 15.75 GiB per chip, 8.44 in the GRPO update; a step of RL
 the paper's schedule at least 126 chip-hours.
 Times counted before docs/plan.md's correction of bytes moved: memory binds here, so they are too high.
 RFT and meta RM not planned again since a batch counts examples.
+Draws not planned again since slots refill, docs/training.md.
 
     python -m spct_jax.plan --config=experiments/gemma3_1b.py --topology=v5e:2x2
     python -m spct_jax.train --config=experiments/gemma3_1b.py --workdir=DIR --config.init_checkpoint=CHECKPOINT

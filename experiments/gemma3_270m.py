@@ -102,6 +102,7 @@ def _gpu(config: config_lib.Config) -> None:
     config.rl.accumulate, config.meta_rm.accumulate = 4, 2
     # A step of decoding takes 9 ms and 1 more for every 100 branches, so that many at once are cheap.
     config.rejection.batch_size, config.evaluation.slots = 512, 1536
+    config.rl.slots, config.rejection.slots, config.cloud.slots = 512, 1536, 512
     # It is over before a checkpoint would pay.
     config.checkpoint = config_lib.CheckpointConfig(every_steps=1000, keep=1)
 
@@ -111,7 +112,7 @@ def _tpu(config: config_lib.Config) -> None:
     config.mesh = config_lib.MeshConfig(strategy="fsdp")
     config.sft.accumulate = config.rft.accumulate = 4
     config.rl.accumulate, config.meta_rm.accumulate = 8, 4
-    config.evaluation.slots = 0
+    config.rl.slots = config.rejection.slots = config.cloud.slots = config.evaluation.slots = 0
 
 
 def _cpu(config: config_lib.Config) -> None:

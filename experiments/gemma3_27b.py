@@ -5,6 +5,7 @@ Hardware: one slice v5p:4x4x4 (64 chips, 16 hosts; GKE ct5p-hightpu-4t; TPU VM v
 Plan: at most 26.61 of 95.74 GiB per chip, 22.89 in the GRPO update; a step of RL takes at least 19.0 s,
 the paper's schedule at least 1,433 chip-hours.
 RFT and meta RM not planned again since a batch counts examples.
+Draws not planned again since slots refill, docs/training.md.
 
     python -m spct_jax.plan --config=experiments/gemma3_27b.py --topology=v5p:4x4x4
     python -m spct_jax.train --config=experiments/gemma3_27b.py --workdir=DIR --config.init_checkpoint=CHECKPOINT

@@ -6,6 +6,7 @@ Plan: at most 9.88 of 15.75 GiB per chip, 9.43 in the GRPO update; a step of RL 
 the paper's schedule at least 566 chip-hours.
 Times counted before docs/plan.md's correction of bytes moved: memory binds here, so they are too high.
 RFT and meta RM not planned again since a batch counts examples.
+Draws not planned again since slots refill, docs/training.md.
 
     python -m spct_jax.plan --config=experiments/gemma3_4b.py --topology=v5e:4x4
     python -m spct_jax.train --config=experiments/gemma3_4b.py --workdir=DIR --config.init_checkpoint=CHECKPOINT
@@ -20,8 +21,6 @@ def get_config(system: str = "") -> config_lib.Config:
     """The experiment, or a baseline of it: `config.SYSTEMS`."""
     config = config_lib.paper(sizes.get("gemma3_4b"))
     config.mesh = config_lib.MeshConfig(strategy="fsdp_tensor", tensor=4, rollout="tensor")
-    config.rl.rollout_parts = 2
-    config.rejection.batch_size //= config.rl.rollout_parts
     config.rl.accumulate, config.meta_rm.accumulate = 32, 44
     config.rft.accumulate = 8 * config.rl.accumulate
     config.sft.accumulate = 2 * config.rl.accumulate

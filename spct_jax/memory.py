@@ -57,9 +57,9 @@ def of_devices(devices: Sequence[jax.Device] | None = None) -> dict[str, float]:
 
 def limit(device: jax.Device) -> int:
     """Bytes of a device that programs may use: as it says, or as is known of its kind; of a CPU, its part of half the RAM."""
-    reported = (device.memory_stats() or {}).get("bytes_limit")
-    if reported:
-        return int(reported)
+    with contextlib.suppress(jax.errors.JaxRuntimeError):  # it is not there, and its programs are only planned
+        if reported := (device.memory_stats() or {}).get("bytes_limit"):
+            return int(reported)
     known = hardware.device_of(device.device_kind)
     return known.hbm if known else _of_machine() // 2 // jax.local_device_count()
 

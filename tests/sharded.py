@@ -237,9 +237,10 @@ def compare_scores(meshes: Sequence[str]) -> dict:
     keys = np.asarray(jax.random.key_data(jax.random.split(jax.random.key(3), 8)))
     for rollout in ("same", "tensor"):
         layout = sharding.rollout_layout(update, dataclasses.replace(mesh, rollout=rollout))
-        engine = Engine(layout, placed, config, Shape.of_groups(P, T, 8, G), SamplingParams(1.0, (1,)))
-        local = layout.local_rows(8)  # a process knows the prompts of its own rows only
-        requests = [Request(i, prompts[i] if i in local else [0], keys[i], collections.deque(range(G))) for i in range(8)]
+        # A row for two prompts: the samples of the second replace those of the first.
+        shape = Shape(P, T, rows=layout.batch_shards, prefill_rows=layout.batch_shards)
+        engine = Engine(layout, placed, config, shape, SamplingParams(1.0, (1,)))
+        requests = [Request(i, prompts[i], keys[i], collections.deque(range(G))) for i in range(8)]
         tokens, logprobs = [[[]] * G for _ in prompts], np.zeros((8, G, T), np.float32)
         for done in engine.run(requests):
             at, length = (done.request.tag, done.sample), len(done.tokens)

@@ -80,6 +80,7 @@ def test_every_stage_runs_and_a_second_start_does_nothing_again(micro_config, tm
     assert made["stages"]["rl"]["zero_spread"] == pytest.approx(np.mean([step["zero_spread"] for step in steps]))
     assert made["peak_memory_gib"] == made["stages"]["evaluate"]["peak_memory_gib"] > 0
     assert made["stages"]["rl"]["data"] == {"read": 48, "used": 48, "skipped": {}}
+    assert all(0 < made["stages"][stage]["useful_slots"] <= 1 for stage in ("rejection", "rl"))
     before = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*") if p.is_file() and p.parent != tmp_path}
     again = pipeline.train(micro_config, tmp_path)
     assert again == made
@@ -347,7 +348,7 @@ def test_told_to_stop_in_a_rollout_and_in_an_update_it_saves_what_the_step_began
 ):
     from spct_jax.training import grpo, micro_batches, rollout
 
-    micro_config.stages, micro_config.checkpoint.every_steps, micro_config.rl.rollout_parts = ("sft", "rl"), 100, 2
+    micro_config.stages, micro_config.checkpoint.every_steps, micro_config.rl.slots = ("sft", "rl"), 100, 8
     micro_config.rl.steps, micro_config.rl.accumulate = 3, 4
     monkeypatch.setattr(grpo, "group_advantages", lambda r: np.random.default_rng(0).standard_normal(r.shape, np.float32))
     calm, stopped, calls, updates = tmp_path / "calm", tmp_path / "stopped", [], []
@@ -358,7 +359,7 @@ def test_told_to_stop_in_a_rollout_and_in_an_update_it_saves_what_the_step_began
 
     def told(*arguments):
         calls.append(arguments)
-        if len(calls) == 3:  # the first part of the second step
+        if len(calls) == 2:  # of the second step
             signal.raise_signal(signal.SIGTERM)
         return run(*arguments)
 
@@ -383,7 +384,7 @@ def test_told_to_stop_in_a_rollout_and_in_an_update_it_saves_what_the_step_began
                     signal.signal(number, handler)
         saved = sorted(path.name for path in (stopped / "rl" / "checkpoints").iterdir())
         assert saved == (["1"] if patched is told else ["1", "2"])
-    assert len(calls) == 3 and len(updates) == 4 + 1
+    assert len(calls) == 2 and len(updates) == 4 + 1
     pipeline.train(micro_config, stopped)
     digests = load_study("kill_test", monkeypatch).digests
     assert digests(stopped) == digests(calm)

@@ -51,7 +51,8 @@ def paper(model: sizes.ModelConfig) -> Config:
     # The paper draws its demonstrations from a larger model; this cold start is on yours. Length, batch and mixture are ours:
     # it must teach the form of a verdict, which most of the paper's 1,256 thousand examples do not show.
     config.sft = SFTConfig(steps=200, batch_size=256, general_fraction=0.5, optimizer=adam)
-    config.rejection = RejectionConfig(problems=0, samples=3, batch_size=128)
+    # Slots follow from the memory of the devices, and many comparisons together leave few of them idle.
+    config.rejection = RejectionConfig(problems=0, samples=3, batch_size=1024, slots=0)
     # 1,070 of 1,256 thousand examples are general instructions.
     config.rft = RFTConfig(steps=900, batch_size=1024, general_fraction=0.85, optimizer=adam)
     # The paper's 512 is read as rollouts: 128 prompts with four each. Temperature and clip are ours. The paper drops what
@@ -60,6 +61,7 @@ def paper(model: sizes.ModelConfig) -> Config:
         steps=900,
         batch_size=128,
         drop_solved=True,
+        slots=0,
         ref_dtype="bfloat16",
         optimizer=dataclasses.replace(adam, learning_rate=4e-7),
     )
@@ -70,7 +72,9 @@ def paper(model: sizes.ModelConfig) -> Config:
     # As many comparisons as RL, and the learning rate of RFT: the paper says neither.
     config.btrm = PreferenceConfig(steps=900, batch_size=512, optimizer=dataclasses.replace(adam))
     config.pairrm = PreferenceConfig(steps=900, batch_size=512, optimizer=dataclasses.replace(adam))
-    config.cloud = CLoudConfig(steps=900, batch_size=512, problems=0, temperature=0.5, optimizer=dataclasses.replace(adam))
+    config.cloud = CLoudConfig(
+        steps=900, batch_size=512, problems=0, temperature=0.5, slots=0, optimizer=dataclasses.replace(adam)
+    )
     config.evaluation = EvaluationConfig(problems=0, temperature=0.5, slots=0)
     config.checkpoint = CheckpointConfig(every_steps=25, every_minutes=10, reuse_rollouts=True)
     return config

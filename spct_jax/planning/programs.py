@@ -9,13 +9,14 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from spct_jax import checkpoints, sharding
+from spct_jax import checkpoints, memory, sharding
 from spct_jax.checkpoints import train_state
 from spct_jax.config import Config
 from spct_jax.data.batches import Groups
 from spct_jax.models import flops
-from spct_jax.sampling import SamplingParams, Shape
+from spct_jax.sampling import SamplingParams
 from spct_jax.sampling.engine_programs import conversion, decode_model, engine_programs
+from spct_jax.sampling.engine_size import Sizes
 from spct_jax.sharding import logical
 from spct_jax.training import bucket_choice, context, grpo, meta, mixture, optimizers, parameters, sft
 from spct_jax.training.micro_batches import Batch, Part
@@ -106,24 +107,25 @@ def _drawing(setting: _Setting) -> dict[str, Planned]:
     """What draws the completions of RL: moving parameters to the rollout layout, and the engine's two large programs."""
     config, rollout, trunk, time = setting.config, setting.rollout, setting.trunk, setting.time
     model, rl = config.model, config.rl
-    G, drawn = rl.group_size, rl.batch_size // rl.rollout_parts
     beside = setting.state_bytes + setting.reference_bytes
-    shape = Shape.of_groups(config.data.max_prompt, time, drawn, G)
-    engine = engine_programs(rollout, model, shape, SamplingParams(rl.temperature, stop_ids=(1, 107)))
     unrolled = decode_model(rollout, model)[1]
+    sizes = Sizes(rollout, unrolled, memory.limit(rollout.mesh.devices.flat[0]), beside)
+    shape = sizes.of_slots(rl.slots, config.data.max_prompt, time, rl.group_size, rl.batch_size)
+    read, slots = shape.prefill_rows, shape.rows * shape.branches
+    engine = engine_programs(rollout, model, shape, SamplingParams(rl.temperature, stop_ids=(1, 107)))
 
     reshard = _alone(conversion(rollout, model).lower, setting.params)
-    decoded = flops.decode(model, drawn * G, trunk, time + shape.chunk)
+    decoded = flops.decode(model, slots, trunk, time + shape.chunk)
     return {
         "reshard": Planned(reshard, 0, 0, beside - setting.params_bytes),
         "prefill": Planned(
             _alone(engine.prefill.lower),
-            flops.prefill(unrolled, drawn, trunk),
-            drawn * trunk,
+            flops.prefill(unrolled, read, trunk),
+            read * trunk,
             beside,
-            flops.kernels(unrolled, drawn, trunk),
+            flops.kernels(unrolled, read, trunk),
         ),
-        "decode": Planned(_alone(engine.chunk.lower), decoded, drawn * G, beside, steps=shape.chunk),
+        "decode": Planned(_alone(engine.chunk.lower), decoded, slots, beside, steps=shape.chunk),
     }
 
 

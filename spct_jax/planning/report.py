@@ -124,9 +124,11 @@ def step(config: Config, results: dict[str, dict]) -> dict[str, float]:
         return {}
     rl, time_ = config.rl, config.data.max_completion
     prompts = rl.batch_size * (config.data.max_prompt - 1) / results["prefill"]["tokens"]
+    tokens = rl.batch_size * rl.group_size * time_
+    decoded = tokens / results["decode"]["tokens"]
 
     def times(seconds: dict[str, float]) -> dict[str, float]:
-        rollout = seconds["reshard"] + prompts * seconds["prefill"] + rl.rollout_parts * time_ * seconds["decode"]
+        rollout = seconds["reshard"] + prompts * seconds["prefill"] + decoded * seconds["decode"]
         step = rollout + seconds["reference"] + rl.updates_per_rollout * seconds["grpo"]
         return {
             "rollout_seconds": rollout,
@@ -138,19 +140,18 @@ def step(config: Config, results: dict[str, dict]) -> dict[str, float]:
 
     bounds = {name: results[name]["lower_bound"] for name in wanted}
     estimated = times({name: max(bound, results[name]["estimate"]["seconds"]) for name, bound in bounds.items()})
-    tokens = rl.batch_size * rl.group_size * time_
     return times(bounds) | {"completion_tokens": tokens} | {f"estimated_{name}": value for name, value in estimated.items()}
 
 
 def tables(config: Config, topology: str, chips: int, chip: Chip, results: dict[str, dict]) -> str:
     """The plan as Markdown."""
-    mesh = config.mesh
+    mesh, slots = config.mesh, results["decode"]["tokens"] if "decode" in results else config.rl.slots
     lines = [
         f"{topology}, {mesh.slices} slice{'s' * (mesh.slices > 1)} of {chips // mesh.slices} chips; strategy {mesh.strategy}, "
         f"tensor {mesh.tensor}, rollout {mesh.rollout}; remat {config.model.remat}, {config.model.time_chunk} "
         f"positions of logits at once; prompt {config.data.max_prompt}, "
         f"completion {config.data.max_completion}, group {config.rl.group_size}, {config.rl.batch_size} prompts a step, "
-        f"drawn in {config.rl.rollout_parts}, accumulate {config.rl.accumulate} (RL), {config.rft.accumulate} (RFT), "
+        f"drawn in {slots} slots, accumulate {config.rl.accumulate} (RL), {config.rft.accumulate} (RFT), "
         f"{config.meta_rm.accumulate} (meta RM).",
         "",
         f"| program | peak GiB of {chip.hbm / GIB:.2f} | beside | TFLOP | by hand | GB moved | GB sent | roofline ms "

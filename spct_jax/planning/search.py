@@ -16,7 +16,7 @@ def remedies(config: Config, program: str, devices: int) -> Iterator[tuple[str, 
 
     Smaller micro-batches come first, since they cost the least speed, then fewer logits at once, less kept of the forward pass,
     a smaller dtype of the reference, an optimiser with less memory, and last another mesh; for programs that draw completions,
-    fewer prompts at once and then another mesh.
+    fewer slots and then another mesh.
     """
     changed, config = [], copy.deepcopy(config)
 
@@ -46,9 +46,10 @@ def remedies(config: Config, program: str, devices: int) -> Iterator[tuple[str, 
         if chosen.optimizer.name == "adam":
             yield change(f"{stage}.optimizer.name", "adafactor")
     elif program != "reshard":
-        rl, shards = config.rl, devices // config.mesh.tensor
-        while rl.batch_size % (2 * rl.rollout_parts) == 0 and rl.batch_size // (2 * rl.rollout_parts) % shards == 0:
-            yield change("rl.rollout_parts", 2 * rl.rollout_parts)
+        slots = config.rl.slots or config.rl.batch_size * config.rl.group_size
+        while slots // 2 >= devices // config.mesh.tensor:
+            slots //= 2
+            yield change("rl.slots", slots)
     if config.mesh.strategy in ("fsdp", "fsdp_tensor"):
         if config.mesh.strategy == "fsdp":
             change("mesh.strategy", "fsdp_tensor")

@@ -4,6 +4,9 @@ An engine decodes B rows of G branches, C tokens at a time. Each row holds U tru
 begin while the last branches of the previous one still run. Between two chunks, waiting samples of a prompt in the row replace
 branches that have ended, and waiting prompts replace those that have no samples left.
 
+The rows are split into as many shards as the layout has of a batch. A trunk is computed in the shard whose rows it goes to, so
+that no trunk is sent anywhere. Several processes are given the same requests and do the same with them, each on its devices.
+
 A completion depends only on its prompt, its key and the engine's shape: branches never see each other, and every sum runs over
 the same columns in the same order, whichever slot a branch is in and whenever it began.
 """
@@ -45,7 +48,7 @@ class Usage:
     """Slots that trunks were computed in, empty rows included."""
 
     @property
-    def useful_share(self) -> float:
+    def useful_slots(self) -> float:
         """Share of slots, over all steps, that drew a token."""
         return self.tokens / self.slot_steps if self.slot_steps else 1.0
 
@@ -113,9 +116,10 @@ class Engine:
           usage: a counter shared with other engines; None for one of its own.
 
         Raises:
-          InputError: the rows cannot be split evenly over the devices.
+          InputError: the rows, or those of a prefill, cannot be split evenly over the devices.
         """
         layout.check_rows(shape.rows, "a number of rows")
+        layout.check_rows(shape.prefill_rows, "a number of rows of a prefill")
         self.shape, self._layout = shape, layout
         self._sampling = dataclasses.replace(sampling, temperature=np.float32(sampling.temperature))
         self._programs = engine_programs(layout, config, shape, sampling)
@@ -124,8 +128,10 @@ class Engine:
         self._queue: collections.deque[Request] = collections.deque()
         self._live: dict[int, Request] = {}
         """By `id()`, every request that is queued or has a trunk in a row."""
-        self._read: tuple[models.Trunk, collections.deque[tuple[int, Request]]] | None = None
-        """The trunks computed last, and (number, request) of those that are in no row yet."""
+        self._read: models.Trunk | None = None
+        """The trunks computed last."""
+        self._unplaced: list[collections.deque[tuple[int, Request]]] = [collections.deque() for _ in range(layout.batch_shards)]
+        """For each shard, (number within the shard, request) of those trunks that are in no row yet."""
         self._in_rows: list[list[Request | None]] = [[None] * shape.trunks for _ in range(shape.rows)]
         """[B][U], the request whose trunk is in each trunk slot."""
         self._running: dict[tuple[int, int], _Branch] = {}
@@ -210,37 +216,49 @@ class Engine:
         return finished
 
     def _refill(self) -> None:
-        begun, admitted = [], []
+        begun: list[tuple[int, int, _Branch]] = []
+        while True:
+            wanting = self._fill(begun)
+            if not (wanting and self._prefill(wanting)):
+                break
+        if not any(self._unplaced):
+            self._read = None
+        if begun:
+            self._begin(begun)
+
+    def _fill(self, begun: list) -> set[int]:
+        """Gives idle slots samples of trunks that there are; returns the shards that have room for more trunks."""
+        admitted: list[tuple[int, int, int]] = []
+        wanting: set[int] = set()
         for b in range(self.shape.rows):
             for g in range(self.shape.branches):
                 if (b, g) in self._running:
                     continue
                 trunk_slot = self._slot_with_work(b)
-                if trunk_slot is None and (trunk_slot := self._admit(b, admitted)) is None:
+                if trunk_slot is None and (trunk_slot := self._admit(b, admitted, wanting)) is None:
                     break
                 request = self._in_rows[b][trunk_slot]
                 branch = self._running[b, g] = _Branch(request, request.waiting.popleft(), trunk_slot)
                 begun.append((b, g, branch))
         self._insert(admitted)
-        if self._read and not self._read[1]:
-            self._read = None
-        if begun:
-            self._begin(begun)
+        return wanting
 
     def _slot_with_work(self, b: int) -> int | None:
         return next((u for u, request in enumerate(self._in_rows[b]) if request is not None and request.waiting), None)
 
-    def _admit(self, b: int, admitted: list) -> int | None:
-        """Gives row b a waiting request; returns its trunk's slot, or None where there is no room or no work."""
+    def _shard_of(self, b: int) -> int:
+        return b * len(self._unplaced) // self.shape.rows
+
+    def _admit(self, b: int, admitted: list, wanting: set[int]) -> int | None:
+        """Gives row b a trunk of its shard; returns its slot, or None where there is no room, no trunk or no work."""
         u = self._free_slot(b)
         if u is None:
             return None
-        if not (self._read and self._read[1]):
-            self._insert(admitted)
-            self._prefill()
-        if not (self._read and self._read[1]):
+        unplaced = self._unplaced[self._shard_of(b)]
+        if not unplaced:
+            wanting.add(self._shard_of(b))
             return None
-        source, request = self._read[1].popleft()
+        source, request = unplaced.popleft()
         self._forget(b, u)
         self._in_rows[b][u] = request
         self._live[id(request)] = request
@@ -259,34 +277,52 @@ class Engine:
         if request is not None and not any(request is other for row in self._in_rows for other in row):
             self._live.pop(id(request), None)
 
-    def _prefill(self) -> None:
-        """Computes the next trunks of the queue; if it is empty, recomputes those whose requests still have waiting samples."""
-        size = self.shape.prefill_rows
-        chosen = [self._queue.popleft() for _ in range(min(size, len(self._queue)))]
-        if not chosen:
-            waiting = {id(r): r for row in self._in_rows for r in row if r is not None and r.waiting}
-            chosen = list(itertools.islice(waiting.values(), size))
-        if not chosen:
-            return
-        if self._read:
+    def _prefill(self, wanting: set[int]) -> bool:
+        """Computes the next trunks of the queue, in all shards; returns whether there are any.
+
+        Where the queue has none left for a wanting shard, those of requests that still have waiting samples are recomputed.
+        """
+        again = {id(r): r for row in self._in_rows for r in row if r is not None and r.waiting}
+        if not (self._queue or again or any(request.waiting for unplaced in self._unplaced for _, request in unplaced)):
+            return False
+        if self._read is not None:
             # XLA's CPU backend takes at most 32 programs at a time; if they exchange data, more of them can deadlock.
-            jax.block_until_ready(self._read[0])
-        prompts = [r.prompt for r in chosen] + [[0]] * (size - len(chosen))
+            jax.block_until_ready(self._read)
+        chosen = self._choose(wanting, list(again.values()))
+        each = self.shape.prefill_rows // len(chosen)
+        prompts = [prompt for rows in chosen for prompt in (*(r.prompt for r in rows), *[[0]] * (each - len(rows)))]
         tokens, lengths, _ = batches.pack_prompts(prompts, self.shape.max_prompt)
-        trunks = self._programs.prefill(self._params, *self._layout.split((tokens, lengths)))
-        self._read = trunks, collections.deque(enumerate(chosen))
-        self.usage.prefills += len(chosen)
+        self._read = self._programs.prefill(self._params, *self._layout.split((tokens, lengths)))
+        self._unplaced = [collections.deque(enumerate(rows)) for rows in chosen]
+        self.usage.prefills += sum(map(len, chosen))
         self.usage.trunk_tokens += int(lengths.sum())
         self.usage.trunk_slots += tokens.size
+        return True
 
-    def _insert(self, admitted: list) -> None:
-        """Copies the admitted trunks, each a (row, trunk slot, number), into their slots."""
+    def _choose(self, wanting: set[int], again: list[Request]) -> list[list[Request]]:
+        """For each shard, the requests whose trunks are computed next; those that found no row yet come first."""
+        for unplaced in self._unplaced:
+            self._queue.extendleft(request for _, request in reversed(unplaced) if request.waiting)
+        shards = sorted(range(len(self._unplaced)), key=lambda s: s not in wanting)
+        each, chosen = self.shape.prefill_rows // len(shards), [[] for _ in shards]
+        for _, s in itertools.product(range(each), shards):
+            if self._queue:
+                chosen[s].append(self._queue.popleft())
+        for s in wanting:
+            chosen[s] = chosen[s] or again[:each]
+        return chosen
+
+    def _insert(self, admitted: list[tuple[int, int, int]]) -> None:
+        """Copies the admitted trunks, each a (row, trunk slot, number within the shard), into their slots."""
         if not admitted:
             return
-        positions = np.full((3, self.shape.prefill_rows), self.shape.rows, np.int32)
-        positions[:, : len(admitted)] = np.transpose(admitted)
-        self._slots = self._programs.insert(self._slots, self._read[0], *positions)
-        admitted.clear()
+        shards = len(self._unplaced)
+        rows, each = self.shape.rows // shards, self.shape.prefill_rows // shards
+        positions = np.full((3, shards, each), rows, np.int32)
+        for s, of_shard in itertools.groupby(admitted, lambda one: self._shard_of(one[0])):
+            for i, (b, u, source) in enumerate(of_shard):
+                positions[:, s, i] = b % rows, u, source
+        self._slots = self._programs.insert(self._slots, self._read, *self._layout.split(tuple(positions.reshape(3, -1))))
 
     def _begin(self, begun: list[tuple[int, int, _Branch]]) -> None:
         shape = (self.shape.rows, self.shape.branches)

@@ -70,7 +70,8 @@ class EnginePrograms:
     chunk: EngineProgram
     """(params, slots, sampling) -> (slots, Completions of C tokens, which branches ended in them Bool[B G])."""
     insert: EngineProgram
-    """(slots, trunks, rows, trunk_slots, sources) -> slots; see `insert_trunks`."""
+    """(slots, trunks, rows, trunk_slots, sources) -> slots; `insert_trunks` in each shard of the rows by itself, whose rows and
+    sources are numbered from 0."""
     begin: EngineProgram
     """(slots, fresh, trunk_slot, keys, sample, last) -> slots; see `begin_branches`."""
 
@@ -92,7 +93,7 @@ def _engine_programs(layout: Layout, config: ModelConfig, shape: Shape, sampling
     prefill, trunks = _prefill(layout, config, shape.prefill_rows, shape.max_prompt)
     params, config = decode_model(layout, config)
     slots = jax.eval_shape(functools.partial(empty_slots, config, shape))
-    in_slots, replicated = layout.batch(slots), layout.replicated
+    in_slots, row = layout.batch(slots), jax.ShapeDtypeStruct((shape.prefill_rows,), jnp.int32)
 
     def init():
         with layout.constraints():
@@ -103,9 +104,10 @@ def _engine_programs(layout: Layout, config: ModelConfig, shape: Shape, sampling
             after, drawn = draw_chunk(params, config, slots, sampling, shape.max_new_tokens)
             return after, drawn, after.done & ~slots.done
 
-    def insert(*arguments):
-        with layout.constraints():
-            return insert_trunks(*arguments)
+    def insert(slots, *arguments):
+        specs = jax.tree.map(lambda where: where.spec, (in_slots.trunks, layout.batch(trunks), *layout.batch((row,) * 3)))
+        in_shard = jax.shard_map(insert_trunks, mesh=layout.mesh, in_specs=specs, out_specs=specs[0], check_vma=False)
+        return slots.replace(trunks=in_shard(slots.trunks, *arguments))
 
     def begin(*arguments):
         with layout.constraints():
@@ -115,16 +117,18 @@ def _engine_programs(layout: Layout, config: ModelConfig, shape: Shape, sampling
     chunk = jax.jit(
         chunk,
         donate_argnums=1,
-        in_shardings=(layout.params(params), in_slots, replicated),
+        in_shardings=(layout.params(params), in_slots, layout.replicated),
         out_shardings=(in_slots, layout.sharding("batch"), layout.sharding("batch")),
     )
     insert = jax.jit(
-        insert, donate_argnums=0, in_shardings=(in_slots, layout.batch(trunks), *(replicated,) * 3), out_shardings=in_slots
+        insert,
+        donate_argnums=0,
+        in_shardings=(in_slots, layout.batch(trunks), *layout.batch((row,) * 3)),
+        out_shardings=in_slots,
     )
     branches = (slots.done, slots.trunk_slot, jax.eval_shape(jax.random.key_data, slots.keys), slots.trunk_slot, slots.last)
     begin = jax.jit(begin, donate_argnums=0, in_shardings=(in_slots, *layout.batch(branches)), out_shardings=in_slots)
 
-    row = jax.ShapeDtypeStruct((shape.prefill_rows,), jnp.int32)
     return EnginePrograms(
         init=EngineProgram(init),
         prefill=prefill,
@@ -241,9 +245,13 @@ def empty_slots(config: ModelConfig, shape: Shape) -> Slots:
 
 
 def insert_trunks(
-    slots: Slots, trunks: models.Trunk, rows: Int[Array, " M"], trunk_slots: Int[Array, " M"], sources: Int[Array, " M"]
-) -> Slots:
-    """Puts trunk sources[i] into slot trunk_slots[i] of row rows[i]; a row that does not exist is skipped."""
+    held: tuple[models.Trunk, ...],
+    trunks: models.Trunk,
+    rows: Int[Array, " M"],
+    trunk_slots: Int[Array, " M"],
+    sources: Int[Array, " M"],
+) -> tuple[models.Trunk, ...]:
+    """The trunks of all rows, with sources[i] in slot trunk_slots[i] of row rows[i]; a row that does not exist is skipped."""
 
     def into(u: int, held: models.Trunk) -> models.Trunk:
         at = jnp.where(trunk_slots == u, rows, len(held.lengths))
@@ -256,7 +264,7 @@ def insert_trunks(
         lengths = held.lengths.at[at].set(jnp.take(trunks.lengths, sources, mode="clip"), mode="drop")
         return models.Trunk(layers=jax.tree.map(one, held.layers, trunks.layers), lengths=lengths)
 
-    return slots.replace(trunks=tuple(into(u, held) for u, held in enumerate(slots.trunks)))
+    return tuple(into(u, trunk) for u, trunk in enumerate(held))
 
 
 def begin_branches(

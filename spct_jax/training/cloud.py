@@ -26,6 +26,7 @@ from spct_jax.models.config import ModelConfig
 from spct_jax.paths import Path
 from spct_jax.reward_models import cloud
 from spct_jax.reward_models.scalar import scalar_rewards
+from spct_jax.sampling import Usage
 from spct_jax.training import btrm, parameters, performance, preference, rollout
 from spct_jax.training.context import Run
 
@@ -68,18 +69,20 @@ def run_cloud(run: Run) -> dict[str, Any]:
     counts = {"critiques": sum(len(r.completions) for r in every), "truncated": sum(sum(r.truncated) for r in every)}
     tokens, trunk = sum(len(tokens) for r in every for tokens in r.completions), run.limits.max_prompt - 1
     drawn = flops.prefill(run.model, len(every), trunk) + tokens * flops.decode(run.model, 1, trunk)
-    return summary | counts | {"drawing_seconds": drawing["seconds"], "flops": summary["flops"] + drawn}
+    spent = {"drawing_seconds": drawing["seconds"], "useful_slots": drawing["useful_slots"], "flops": summary["flops"] + drawn}
+    return summary | counts | spent
 
 
 def draw(run: Run, numbers: Int[np.ndarray, " N"]) -> dict[str, float]:
     """Draws critiques of every response of these comparisons; batches whose files exist are not drawn again.
 
     Returns:
-      {"seconds", "compile_seconds"} it took, restarts included.
+      {"seconds", "compile_seconds"} it took, restarts included, and "useful_slots" as of `rejection.draw`.
     """
     config, progress = run.config.cloud, run.workdir / "cloud" / "progress.json"
-    watch = performance.Stopwatch(files.read_json(progress) if progress.exists() else {})
-    params = None
+    earlier = files.read_json(progress) if progress.exists() else {}
+    watch, usage = performance.Stopwatch(earlier), Usage(**earlier.get("usage", {}))
+    params = shape = None
     starts = tqdm.tqdm(_starts(run, numbers), "cloud draws", unit="batch", disable=not distributed.is_first())
     for start in starts:
         path = _path(run, start)
@@ -87,6 +90,8 @@ def draw(run: Run, numbers: Int[np.ndarray, " N"]) -> dict[str, float]:
             continue
         if params is None:
             params = parameters.for_sampling(run, parameters.policy_before(run, "cloud"))
+            traffic = {"slots": config.slots, "prompts": config.draw_batch_size, "samples": config.samples}
+            shape = rollout.shape_of(run, "cloud", **traffic)
         singles = _singles(run, numbers[start : start + config.draw_batch_size])
         apart = dataclasses.replace(run, dataset=dataclasses.replace(run.dataset, train=singles))
         drawn, _ = rollout.draw(
@@ -94,15 +99,16 @@ def draw(run: Run, numbers: Int[np.ndarray, " N"]) -> dict[str, float]:
             params,
             range(len(singles)),
             run.key("cloud_draws"),
+            shape=shape,
             samples=config.samples,
-            rows=config.draw_batch_size,
             temperature=config.temperature,
+            usage=usage,
         )
         rollout.write(path, drawn)
-        files.write_json(progress, watch.read())
+        files.write_json(progress, watch.read() | {"usage": vars(usage)})
         distributed.PREEMPTION.check()
     distributed.barrier("cloud draws")
-    return watch.read()
+    return watch.read() | {"useful_slots": usage.useful_slots}
 
 
 def read(run: Run, numbers: Int[np.ndarray, " N"]) -> Iterator[list[Rollout]]:

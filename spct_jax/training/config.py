@@ -71,7 +71,9 @@ class RejectionConfig:
     """Whether a comparison's unhinted draws are dropped when all of them are correct; hinted ones stay, as in the paper."""
     temperature: float = bounded(1.0, 0.01, 100)
     batch_size: int = bounded(256, 1, 1 << 20)
-    """Comparisons per call of the sampler."""
+    """Comparisons that are drawn together and kept in one file; a run that is stopped draws a batch that was begun again."""
+    slots: int = bounded(768, 0, 1 << 24)
+    """As in `RLConfig`."""
 
 
 @dataclasses.dataclass
@@ -115,9 +117,10 @@ class RLConfig:
     accumulate: int = bounded(1, 1, 1 << 20)
     """Gradients are taken of `batch_size / accumulate` prompts at a time, and added up: less memory, the same step. The
     reference scores the completions in the same micro-batches."""
-    rollout_parts: int = bounded(1, 1, 1 << 20)
-    """A step's prompts are divided into this many equal parts, and completions are drawn for one part at a time, so that caches
-    take less memory."""
+    slots: int = bounded(128, 0, 1 << 24)
+    """Branches decoded at once; a completion that ends makes room for the next, of the same prompt or another. With one for
+    every completion all begin together. 0: as many as draw a step's completions soonest, by an estimate, and fit the memory of
+    the devices that the stage is begun on."""
     ref_dtype: str = one_of("float32", REFERENCE_DTYPES)
     """Dtype of the frozen reference policy's matrices: `float32`, or `bfloat16` for half the memory."""
     optimizer: OptimizerConfig = dataclasses.field(default_factory=lambda: OptimizerConfig(learning_rate=1.5e-4))
@@ -125,7 +128,6 @@ class RLConfig:
     def conflicts(self, prefix: str) -> Iterator[str]:
         """What is wrong between the fields, a line each; see `field_bounds`."""
         yield from _divides(prefix, "accumulate", self.accumulate, self.batch_size)
-        yield from _divides(prefix, "rollout_parts", self.rollout_parts, self.batch_size)
 
 
 @dataclasses.dataclass
@@ -182,7 +184,9 @@ class CLoudConfig(PreferenceConfig):
     """Critiques drawn of each response; its score is their mean."""
     temperature: float = bounded(1.0, 0, 100)
     draw_batch_size: int = bounded(256, 1, 1 << 20)
-    """Responses per call of the sampler, and comparisons whose critiques are kept in one file."""
+    """Comparisons whose critiques are drawn together and kept in one file."""
+    slots: int = bounded(256, 0, 1 << 24)
+    """As in `RLConfig`."""
 
 
 @dataclasses.dataclass

@@ -80,6 +80,4 @@ def make_layouts(config: Config, devices: Sequence[jax.Device] | None = None) ->
         if stage in config.stages:
             chosen = getattr(config, stage)
             layout.check_rows(chosen.batch_size // getattr(chosen, "accumulate", 1), f"config.{stage}.batch_size: a batch")
-    if "rl" in config.stages:
-        layout.check_rows(config.rl.batch_size // config.rl.rollout_parts, "config.rl.rollout_parts: a part")
     return layout, sharding.rollout_layout(layout, config.mesh)

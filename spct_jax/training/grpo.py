@@ -21,6 +21,7 @@ from spct_jax.grm import rewards
 from spct_jax.grm.prompts import Rollout
 from spct_jax.models import flops
 from spct_jax.models.config import ModelConfig
+from spct_jax.sampling import Shape, Usage
 from spct_jax.sharding import Layout, bytes_per_device, logical
 from spct_jax.training import (
     accumulation,
@@ -157,13 +158,16 @@ def run_rl(run: Run) -> dict[str, float]:
     read = bytes_per_device(drawn_with, run.rollout_layout.params(drawn_with))
     hyperparameters = GRPOHyperparameters(config.kl_beta, config.clip, config.temperature)
     state = loop.abstract_state(run, "rl", optimizer)
+    held = bytes_per_device(state, run.layout.state(state)) + bytes_per_device(reference, run.layout.params(reference))
+    traffic = {"slots": config.slots, "prompts": config.batch_size, "samples": config.group_size}
+    engine = rollout.shape_of(run, "rl", **traffic, beside=held)
 
     train_step = make_step(run.layout, state, run.model, optimizer)
     reference_logprobs = make_reference(run.layout, reference, run.model)
 
     def update(state, step):
-        logged, numbers = rollout.read_log(run, step), batch_of(run, problems, step)
-        drawn, sampler_logprobs = logged or rollout.roll_out(run, state.params, numbers, step)
+        logged, numbers, usage = rollout.read_log(run, step), batch_of(run, problems, step), Usage()
+        drawn, sampler_logprobs = logged or rollout.roll_out(run, state.params, numbers, step, engine, usage)
         distributed.PREEMPTION.check()
         examples = [packing.example_of(run, number, r) for number, r in zip(numbers, drawn, strict=True)]
         # Chosen at the first step: before it, nothing says how long completions are.
@@ -188,12 +192,13 @@ def run_rl(run: Run) -> dict[str, float]:
             state, new, (logprobs,) = train_step(state, [packed.batch(batch)], hyperparameters, stoppable=number == 0)
             metrics = merge(metrics, new) if metrics else new
             batch = batch if batch.old_logprobs is not None else batch.replace(old_logprobs=logprobs)
+        slots = {} if logged else {"useful_slots": Mean(usage.tokens, usage.slot_steps, in_summary=True)}
         return loop.StepResult(
             state=state,
-            metrics=metrics | outcome_metrics(drawn, given),
+            metrics=metrics | outcome_metrics(drawn, given) | slots,
             ids=[r.id for r in drawn],
             tokens=packed.groups.lengths.sum(),
-            roofline_seconds=0.0 if logged else roofline_seconds(run, drawn, packed, read),
+            roofline_seconds=0.0 if logged else roofline_seconds(run, len(drawn), usage, engine, packed, read),
         )
 
     parameters.describe(run, "rl")
@@ -213,20 +218,18 @@ def outcome_metrics(drawn: Sequence[Rollout], given: Num[np.ndarray, "B G"]) -> 
     }
 
 
-def roofline_seconds(run: Run, drawn: list[Rollout], packed: Packed, read: int) -> float:
-    """The minimum time of a step that drew these, 0 where it is not known: rollout, reference and updates in sequence.
+def roofline_seconds(run: Run, prompts: int, usage: Usage, engine: Shape, packed: Packed, read: int) -> float:
+    """The minimum time of a step that drew this, 0 where it is not known: rollout, reference and updates in sequence.
 
-    In each of the `rl.rollout_parts`, every decoding step up to the longest completion reads the parameters once, `read` bytes
-    per device.
+    Every decoding step reads the parameters once, `read` bytes per device, and computes a token in every slot.
     """
     config, model, trunk = run.config.rl, run.model, run.limits.max_prompt - 1
-    rows, G = len(drawn) // config.rollout_parts, config.group_size
-    lengths = [max(map(len, r.completions)) for r in drawn]
-    tokens = sum(max(lengths[start : start + rows]) for start in range(0, len(drawn), rows))
+    slots = engine.rows * engine.branches
+    steps, decode = usage.slot_steps / slots, flops.decode(model, slots, trunk)
     scored, learned = (packed.arithmetic(functools.partial(cost, model)) for cost in (flops.forward, flops.update))
     return (
-        performance.roofline_seconds(run.rollout_layout, flops.prefill(model, len(drawn), trunk))
-        + tokens * performance.roofline_seconds(run.rollout_layout, flops.decode(model, rows * G, trunk), read)
+        performance.roofline_seconds(run.rollout_layout, flops.prefill(model, prompts, trunk))
+        + steps * performance.roofline_seconds(run.rollout_layout, decode, read)
         + performance.roofline_seconds(run.layout, scored)
         + config.updates_per_rollout * performance.roofline_seconds(run.layout, learned)
     )

@@ -122,7 +122,8 @@ def run_meta_rm(run: Run) -> dict[str, float]:
     parameters.describe(run, "meta_rm")
     summary = loop.fit(run, "meta_rm", lambda: parameters.with_score_head(run, "meta_rm"), optimizer, update, config.steps)
     counts = {"critiques": sum(e.size for e, _ in examples), "correct": sum(sum(right) for _, right in examples)}
-    return summary | counts | ({"drawing_seconds": drawing["seconds"]} if drawing else {})
+    drawn = {"drawing_seconds": drawing["seconds"], "useful_slots": drawing["useful_slots"]} if drawing else {}
+    return summary | counts | drawn
 
 
 def examples_of(run: Run) -> list[tuple[Example, list[bool]]]:

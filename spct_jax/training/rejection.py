@@ -20,7 +20,7 @@ from spct_jax.data.batches import Example
 from spct_jax.grm import rewards
 from spct_jax.grm.prompts import Rollout
 from spct_jax.paths import Path
-from spct_jax.sampling import Usage
+from spct_jax.sampling import Shape, Usage
 from spct_jax.training import packing, parameters, performance, rollout
 from spct_jax.training.context import Run
 
@@ -118,14 +118,14 @@ def draw(run: Run, *sets: SampleSet) -> dict[str, float]:
     """Draws sets of one stage, one batch of comparisons at a time; batches whose files exist are not drawn again.
 
     Returns:
-      {"seconds", "compile_seconds"} it took, restarts included, and "padding": the share of the sampler's slots, of trunks and
-      of branches, that held no token.
+      {"seconds", "compile_seconds"} it took, restarts included, "padding": the share of the sampler's slots, of trunks and of
+      branches, that held no token, and "useful_slots": the share of those of branches that drew one.
     """
     stage = sets[0].stage
     progress = run.workdir / stage / "progress.json"
     earlier = files.read_json(progress) if progress.exists() else {}
     watch, usage = performance.Stopwatch(earlier), Usage(**earlier.get("usage", {}))
-    params = None
+    params, shapes = None, {}
     for start, numbers in tqdm.tqdm(
         [*comparison_batches(run)], f"{stage} draws", unit="batch", disable=not distributed.is_first()
     ):
@@ -135,11 +135,12 @@ def draw(run: Run, *sets: SampleSet) -> dict[str, float]:
                 continue
             if params is None:
                 params = parameters.for_sampling(run, parameters.policy_before(run, stage))
-            rollout.write(path, _draw(run, params, samples, chosen, usage) if chosen else [])
+                shapes = {each: _shape_of(run, each) for each in sets}
+            rollout.write(path, _draw(run, params, samples, chosen, shapes[samples], usage) if chosen else [])
             files.write_json(progress, watch.read() | {"usage": vars(usage)})
         distributed.PREEMPTION.check()
     distributed.barrier(f"{stage} draws")
-    return watch.read() | {"padding": usage.padding}
+    return watch.read() | {"padding": usage.padding, "useful_slots": usage.useful_slots}
 
 
 def comparison_batches(run: Run) -> Iterator[tuple[int, list[int]]]:
@@ -158,16 +159,26 @@ def rollouts_by_comparison(run: Run) -> Iterator[tuple[int, Rollout, Rollout | N
         yield number, plain, next(told, (number, None))[1] if run.dataset.responses[number] > 1 else None
 
 
-def _draw(run: Run, params: Any, samples: SampleSet, numbers: list[int], usage: Usage) -> list[Rollout]:
+def _samples_of(run: Run, samples: SampleSet) -> int:
+    """Completions that a comparison has in a set."""
+    return 1 if samples.hinted else run.config.rejection.samples
+
+
+def _shape_of(run: Run, samples: SampleSet) -> Shape:
     config = run.config.rejection
+    traffic = {"slots": config.slots, "prompts": config.batch_size, "samples": _samples_of(run, samples)}
+    return rollout.shape_of(run, samples.stage, **traffic)
+
+
+def _draw(run: Run, params: Any, samples: SampleSet, numbers: list[int], shape: Shape, usage: Usage) -> list[Rollout]:
     return rollout.draw(
         run,
         params,
         numbers,
         run.key(samples.key, int(samples.hinted)),
-        samples=1 if samples.hinted else config.samples,
-        rows=config.batch_size,
-        temperature=config.temperature,
+        shape=shape,
+        samples=_samples_of(run, samples),
+        temperature=run.config.rejection.temperature,
         index=samples.index,
         hinted=samples.hinted,
         usage=usage,

@@ -1,7 +1,7 @@
 """Rollouts: completions of training comparisons, as RL and rejection sampling draw them, and their files.
 
-The configuration fixes how many prompts and completions a call of the sampler has, and prompt i of a call is in row i. So the
-tokens drawn for a prompt depend only on its content, its id and the seed, and a process makes only the prompts of its own rows.
+Each process makes an equal part of a draw's prompts and reads what is drawn for them. The engine's shape follows from the
+configuration and the devices, so the tokens drawn for a prompt depend only on its content, its id and the seed.
 """
 
 import collections
@@ -20,7 +20,7 @@ from spct_jax.errors import InputError
 from spct_jax.grm import orders
 from spct_jax.grm.prompts import Rollout
 from spct_jax.paths import Path
-from spct_jax.sampling import Engine, Request, SamplingParams, Shape, Usage
+from spct_jax.sampling import Engine, Request, SamplingParams, Shape, Usage, engine_size
 from spct_jax.training import parameters
 from spct_jax.training.context import Run
 
@@ -31,8 +31,8 @@ def draw(
     numbers: Sequence[int],
     key: jax.Array,
     *,
+    shape: Shape,
     samples: int,
-    rows: int,
     temperature: float,
     index: int = 0,
     hinted: bool = False,
@@ -47,8 +47,8 @@ def draw(
       params: from `parameters.for_sampling`.
       numbers: B numbers of training comparisons.
       key: random key of the draw.
+      shape: the engine's; see `shape_of`.
       samples: G, completions of each.
-      rows: prompts per call of the sampler.
       temperature: 0, or less than 1e-5, is greedy.
       index: number of the draw; a comparison has another order in each draw.
       hinted: whether the prompt names the best response.
@@ -61,32 +61,54 @@ def draw(
       InputError: logits are not finite.
       distributed.StoppedError: SIGTERM or SIGINT came; looked for before each chunk of tokens.
     """
-    starts, layout, limits = range(0, len(numbers), rows), run.rollout_layout, run.limits
-    local = [start + row for start in starts for row in layout.local_rows(rows) if start + row < len(numbers)]
-    shown = {row: run.dataset.train[numbers[row]] for row in local}
+    limits, (first, processes) = run.limits, distributed.process_index_and_count()
+    shown = {row: run.dataset.train[numbers[row]] for row in range(first, len(numbers), processes)}
     repeats = _repeats(numbers)
     seen = {row: orders.random_order(c.n, run.config.seed, c.id, index, repeats[row]) for row, c in shown.items()}
     prompts = {row: run.prompter.encode(c, seen[row], hinted=hinted) for row, c in shown.items()}
-    keys = comparison_keys(key, [shown[row].id if row in shown else "" for row in range(len(numbers))])
+    prompts = _joined({row: (np.array(prompt, np.int32), shown[row].id) for row, prompt in prompts.items()})
+    keys = comparison_keys(key, [prompts[row][1] for row in range(len(numbers))])
 
     def request(row: int) -> Request:
         # If a comparison occurred before, its samples are numbered on from those of the last occurrence.
         first = repeats[row] * samples
-        return Request(row, prompts.get(row, [0]), keys[row], collections.deque(range(first, first + samples)))
+        return Request(row, prompts[row][0], keys[row], collections.deque(range(first, first + samples)))
 
-    shape = Shape.of_groups(limits.max_prompt, limits.max_completion, rows, samples)
-    engine = Engine(layout, params, run.model, shape, SamplingParams(temperature, limits.stop_ids), usage)
+    engine = Engine(run.rollout_layout, params, run.model, shape, SamplingParams(temperature, limits.stop_ids), usage)
     tokens = [[np.zeros(0, np.int32)] * samples for _ in numbers]
     logprobs = np.zeros((len(numbers), samples, limits.max_completion), np.float32)
-    for start in starts:
-        for done in engine.run(map(request, range(start, min(start + rows, len(numbers))))):
-            row, sample = done.request.tag, done.sample % samples
-            tokens[row][sample] = np.array(done.tokens, np.int32)
-            logprobs[row, sample, : len(done.tokens)] = done.logprobs
-    drawn = {}
-    for part in distributed.gather({row: run.prompter.read(c, seen[row], tokens[row]) for row, c in shown.items()}):
-        drawn |= part
+    for done in engine.run(map(request, range(len(numbers)))):
+        row, sample = done.request.tag, done.sample % samples
+        tokens[row][sample] = np.array(done.tokens, np.int32)
+        logprobs[row, sample, : len(done.tokens)] = done.logprobs
+    drawn = _joined({row: run.prompter.read(c, seen[row], tokens[row]) for row, c in shown.items()})
     return [drawn[row] for row in range(len(numbers))], logprobs
+
+
+def shape_of(run: Run, stage: str, *, slots: int, prompts: int, samples: int, beside: int = 0) -> Shape:
+    """The engine's shape for a stage that draws so many samples of so many prompts together.
+
+    Where `slots` is 0, it is chosen for the memory of a device of which others hold `beside` bytes: what there was when the
+    stage was begun, unless there is less now.
+    """
+    kept, chosen_for = run.workdir / stage / "device_memory.json", 0
+    if not slots:
+        there = distributed.from_first(lambda: engine_size.memory_of(run.rollout_layout))
+        earlier = distributed.from_first(lambda: files.read_json(kept)["bytes"] if kept.exists() else there)
+        chosen_for = min(there, earlier)
+        files.make_directory(kept.parent)
+        files.write_json(kept, {"bytes": earlier})
+    model, limits = parameters.sampling_model(run), run.limits
+    sizes = engine_size.Sizes(run.rollout_layout, model, chosen_for, beside)
+    shape = sizes.of_slots(slots, limits.max_prompt, limits.max_completion, samples, prompts)
+    if not slots and distributed.is_first():
+        print(f"{stage}: slots=0: {sizes.describe([shape])}", file=sys.stderr)
+    return shape
+
+
+def _joined(mine: dict[int, Any]) -> dict[int, Any]:
+    """What the processes know, each of rows of its own, together."""
+    return {row: value for part in distributed.gather(mine) for row, value in part.items()}
 
 
 def comparison_keys(key: jax.Array, ids: Sequence[str]) -> UInt32[np.ndarray, "B 2"]:
@@ -137,8 +159,18 @@ def read(path: str | os.PathLike) -> list[Rollout]:
     return read
 
 
-def roll_out(run: Run, params: Any, numbers: list[int], step: int) -> tuple[list[Rollout], Float[np.ndarray, "B G T"]]:
+def roll_out(
+    run: Run, params: Any, numbers: list[int], step: int, shape: Shape, usage: Usage
+) -> tuple[list[Rollout], Float[np.ndarray, "B G T"]]:
     """Draws one group per comparison of a step, each comparison shown in an order of its own, and logs the groups.
+
+    Args:
+      run: the run.
+      params: of the policy.
+      numbers: B numbers of training comparisons.
+      step: number of the step.
+      shape: the engine's.
+      usage: a counter to add to.
 
     Returns:
       (the rollouts, the sampler's log-probabilities).
@@ -149,10 +181,11 @@ def roll_out(run: Run, params: Any, numbers: list[int], step: int) -> tuple[list
         parameters.for_sampling(run, params),
         numbers,
         run.key("rl", step),
+        shape=shape,
         samples=config.group_size,
-        rows=config.batch_size // config.rollout_parts,
         temperature=config.temperature,
         index=step,
+        usage=usage,
     )
     path = path_of(run, step)
     files.make_directory(path.parent)

@@ -44,8 +44,8 @@ def test_a_step_takes_the_bound_or_the_estimate_whichever_is_longer():
     one_part = config.rl.batch_size * (config.data.max_prompt - 1)
     result = {"lower_bound": 1.0, "tokens": one_part, "estimate": {"seconds": 0.5}}
     results = {name: dict(result) for name in names}
-    results["decode"] = result | {"estimate": {"seconds": 3.0}}
-    step, drawn = report.step(config, results), config.rl.rollout_parts * config.data.max_completion
+    results["decode"] = result | {"estimate": {"seconds": 3.0}, "tokens": 64}  # 128 prompts x 4 in 64 slots: 8 waves
+    step, drawn = report.step(config, results), 8 * config.data.max_completion
     assert step["rollout_seconds"] == 2 + drawn and step["estimated_rollout_seconds"] == 2 + 3 * drawn
     assert step["estimated_seconds"] - step["seconds"] == 2 * drawn
     assert report.step(config, results | {"grpo": {"fits": False}}) == {}

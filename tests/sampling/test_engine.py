@@ -187,6 +187,14 @@ def test_rows_are_split_over_devices():
         engine(dataclasses.replace(SHAPE, rows=3), devices=2)
 
 
+def test_no_bit_depends_on_the_shard_and_no_trunk_leaves_it():
+    made = engine(devices=2)
+    want = drawn(made, requests())
+    assert drawn(engine(devices=2), requests(reversed(range(11)))) == want
+    text = made._programs.insert.lower().compile().as_text()
+    assert not [name for name in ("all-", "collective", "reduce-scatter") if name in text]
+
+
 @pytest.mark.parametrize("chunk", [0, 12, 64])
 def test_a_chunk_that_does_not_divide_a_block_of_the_past_is_refused(chunk):
     with pytest.raises(InputError, match=f"chunk is {chunk}; it must divide 32"):
@@ -252,7 +260,7 @@ def test_nine_slots_in_ten_are_busy_on_a_realistic_stream(monkeypatch, samples):
     ):  # the share of a stream, not of its end, when there is nothing left to fill slots with
         made.launch()
         finished += made.collect()
-    assert made.usage.useful_share >= 0.9
+    assert made.usage.useful_slots >= 0.9
     while made.pending:
         made.launch()
         finished += made.collect()
@@ -280,6 +288,18 @@ def test_a_signal_is_seen_when_the_next_chunk_is_done(monkeypatch, filled):
     with pytest.raises(distributed.StoppedError):
         engine(shape).run(wanted)
     assert len(begun) == 5
+
+
+@pytest.mark.parametrize("devices", [1, 2])
+def test_nine_slots_in_ten_are_busy_in_a_whole_draw_of_twenty_waves(monkeypatch, devices):
+    """A step of RL to its end: 128 prompts with four completions; lengths are log-normal, 60 to 1,024, 260 in the mean."""
+    lengths = np.clip(np.exp(np.random.default_rng(0).normal(np.log(230), 0.5, (128, 4))), 60, 1024).astype(int)
+    shape = Shape(max_prompt=24, max_new_tokens=1024, rows=6)
+    monkeypatch.setattr(engine_lib, "engine_programs", lambda *_: DryPrograms(shape, lengths))
+    made, keys = engine(shape, devices=devices), np.array([[i, 0] for i in range(128)], np.uint32)
+    wanted = [Request(i, [3], keys[i], collections.deque(range(4))) for i in range(128)]
+    assert {(f.request.tag, f.sample): len(f.tokens) for f in made.run(wanted)} == dict(np.ndenumerate(lengths))
+    assert made.usage.useful_slots >= 0.9 and made.usage.tokens == lengths.sum()
 
 
 def test_a_short_queue_is_spread_over_the_rows():

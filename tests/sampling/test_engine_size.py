@@ -59,6 +59,33 @@ def test_a_choice_depends_on_nothing_that_was_chosen_before():
     assert one.choose(1024, 1024, 4) == first == large(40 << 30).choose(1024, 1024, 4)
 
 
+@pytest.mark.parametrize("samples", [1, 3, 4, 32])
+@pytest.mark.parametrize("devices", [1, 2])
+def test_slots_that_are_asked_for_are_not_exceeded_but_for_a_row_of_each_device(samples, devices):
+    one = made(devices=devices)
+    for slots in (1, 7, 8, 100, 16 * samples - 1):
+        shape = one.of_slots(slots, 64, 32, samples, 100)
+        assert shape.rows * shape.branches <= max(slots, devices) and shape.rows % devices == shape.prefill_rows % devices == 0
+        assert shape.trunks == 1 + (shape.branches > 1) or slots >= 100 * samples
+    assert one.of_slots(16 * samples, 64, 32, samples, 16) == Shape.of_groups(64, 32, 16, samples)
+    assert one.of_slots(15 * samples, 64, 32, samples, 15) == Shape.of_groups(64, 32, 14 + devices, samples)
+    assert one.of_slots(0, 64, 32, samples, 16) == one.choose(64, 32, samples, 16)
+
+
+def test_a_draw_gets_the_slots_that_read_the_fewest_bytes_until_its_end():
+    """More of them for more prompts, up to those of a stream; where every prompt can have its row, it needs no second trunk."""
+    one = large(80 << 30)
+    shapes = [one.choose(2048, 1024, 4, prompts) for prompts in (2, 16, 128, 512, 1 << 20)]
+    slots = [shape.rows * shape.branches for shape in shapes]
+    assert slots == sorted(slots) and slots[0] == 8 and shapes[0].trunks == 1 and shapes[-1] == one.choose(2048, 1024, 4)
+
+    def read(rows):
+        account = one.account(dataclasses.replace(shapes[1], rows=rows))
+        return (account.parameters + account.slots) * (1 + rows / 16) ** 2 / (rows / 16)
+
+    assert shapes[1].branches == 4 and shapes[1].rows == min(range(1, 16), key=read)
+
+
 def test_where_nothing_fits_it_is_said_what_would_be_needed():
     with pytest.raises(InputError, match=r"^a prompt of 64 and a completion of 64 tokens need [\d.]+ of 5.00 GiB of a device"):
         large(5 << 30).choose(64, 64, 4)

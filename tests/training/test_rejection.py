@@ -15,6 +15,7 @@ from spct_jax.data.index import Records
 from spct_jax.errors import InputError
 from spct_jax.evaluation import evaluate
 from spct_jax.grm.prompts import Rollout
+from spct_jax.sampling import Shape
 from spct_jax.training import grpo, meta, rejection
 from spct_jax.training.context import Dataset, Run
 
@@ -98,6 +99,7 @@ def test_draws_are_resumed_part_by_part_and_read_back_with_their_comparisons(mon
         return [rollout(str(number), *[1] * samples) for number in numbers], None
 
     monkeypatch.setattr(rejection.rollout, "draw", draw)
+    monkeypatch.setattr(rejection.rollout, "shape_of", lambda *_, **__: Shape(8, 8, rows=2))
     (tmp_path / "rejection").mkdir(), (tmp_path / "meta_rm").mkdir()
     rejection.draw(run, rejection.UNHINTED, rejection.HINTED)
     assert [(a[1], a[3]) for a in asked if a[4]] == [([0], 1), ([4], 1)]

@@ -17,10 +17,10 @@ from spct_jax.grm import rewards
 from spct_jax.grm.config import PromptConfig
 from spct_jax.grm.prompts import Prompter
 from spct_jax.grm.template import load_template
-from spct_jax.sampling import Finished
+from spct_jax.sampling import Finished, Shape
 from spct_jax.toy import demonstrator
 from spct_jax.toy.config import ToyConfig
-from spct_jax.training import rejection, rollout
+from spct_jax.training import parameters, rejection, rollout
 
 PAIR = Comparison(id="a", conversation=[{"role": "user", "content": "q"}], responses=["x", "y"], scores=[9, 1])
 
@@ -76,6 +76,20 @@ def test_rollouts_take_four_bytes_a_token(tmp_path):
     assert {c.dtype for c in prompter().read(PAIR, (1, 0), given).completions} == {np.dtype(np.int32)}
 
 
+def test_no_bit_of_a_draw_that_refills_depends_on_what_else_is_drawn(micro_config, tmp_path):
+    """Two rows of two branches on each device; groups of two are the first two of four."""
+    run = pipeline.prepare(micro_config, tmp_path)
+    shape = Shape(run.limits.max_prompt, run.limits.max_completion, rows=4, branches=2, prefill_rows=2)
+    params = parameters.for_sampling(run, parameters.initial(run))
+
+    def draw(numbers, samples):
+        drawn, logprobs = rollout.draw(run, params, numbers, run.key("rl"), shape=shape, samples=samples, temperature=1.0)
+        return {r.id: ([c.tolist() for c in r.completions], p.tolist()) for r, p in zip(drawn, logprobs, strict=True)}
+
+    whole, part = draw([5, 0, 3, 8, 1, 7, 2, 11, 4], 4), draw([2, 5, 11], 2)
+    assert len(whole) == 9 and part == {name: tuple(x[:2] for x in whole[name]) for name in part}
+
+
 def test_a_comparison_that_comes_up_again_in_a_step_is_drawn_anew(micro_config, tmp_path, monkeypatch):
     run = pipeline.prepare(micro_config, tmp_path)
 
@@ -95,7 +109,8 @@ def test_a_comparison_that_comes_up_again_in_a_step_is_drawn_anew(micro_config, 
     monkeypatch.setattr(rollout, "Engine", FakeEngine)
 
     def draw(numbers):
-        return rollout.draw(run, None, numbers, run.key("rl", 5), samples=4, rows=4, temperature=1.0, index=5)[0]
+        shape = Shape.of_groups(run.limits.max_prompt, run.limits.max_completion, 4, 4)
+        return rollout.draw(run, None, numbers, run.key("rl", 5), shape=shape, samples=4, temperature=1.0, index=5)[0]
 
     def tokens(rollouts):
         return [tuple(c.tolist()) for r in rollouts for c in r.completions]
