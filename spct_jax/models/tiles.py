@@ -1,7 +1,8 @@
 """Sizes in which arithmetic is cut up, by platform; the one place where models and their sampling differ between platforms.
 
 On a CPU, pieces are as small as its caches. A TPU reads scores from scratch memory of 128 MiB, and its matrix units idle over
-pieces of 32 queries; each size below is the best of those tried by the compiler's estimate (docs/results/speed.md).
+pieces of 32 queries; each size below is the best of those tried by the compiler's estimate (docs/results/speed.md). On a GPU
+every piece is kernels of its own, so there are few.
 """
 
 import dataclasses
@@ -31,9 +32,10 @@ _CPU = Tiles(queries=32, branch_scores=1 << 18, unrolled_layers=8, drawing_kerne
 
 PLATFORMS = {
     "cpu": _CPU,
+    "gpu": Tiles(queries=256, branch_scores=1 << 20, unrolled_layers=8, drawing_kernel=False),
     "tpu": Tiles(queries=128, branch_scores=1 << 20, unrolled_layers=LONGEST_PATTERN, drawing_kernel=True),
 }
-"""Platforms that are not named, GPUs too, take the sizes of a CPU."""
+"""Platforms that are not named take the sizes of a CPU."""
 
 
 def of(platform: str) -> Tiles:

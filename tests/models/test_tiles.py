@@ -27,7 +27,10 @@ def test_the_devices_of_the_mesh_decide_not_those_that_trace():
         assert tiles.here() == tiles.of("tpu")
         assert attention.branch_blocks(4, 4095, 1024) == (21, 49)  # 2**20 / (4 * 5119) = 51 positions at most
     assert attention.branch_blocks(4, 4095, 1024) == (86, 12)
-    assert tiles.of("cuda") == tiles.of("cpu")
+    with on("gpu"):
+        assert attention.branch_blocks(8, 639, 128) == (1, 128)
+        assert trunk_attention.query_blocks(639, None) == [(0, 256, 0), (256, 512, 0), (512, 639, 0)]
+    assert tiles.of("no such") == tiles.of("cpu")
 
 
 def test_the_kernel_is_used_on_tpus_where_it_is_asked_for():
