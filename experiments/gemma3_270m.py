@@ -1,7 +1,7 @@
 """SPCT on Gemma-3 270M, from the pretrained model to a judge of real responses.
 
 What: all stages on people's preferences and checked solutions, which `experiments/studies/gemma3_270m.py` prepares; prompt 640,
-completion 128. The short templates: a model of this size profits from no long instruction, and tokens cost time.
+completion 192. The short templates: a model of this size profits from no long instruction, and tokens cost time.
 Hardware: without an argument two CPU cores, for hours, in 6 GB of memory; `:gpu` one H100, for ten minutes; `:tpu` v5e:2x2.
 With any of them one of the paper's baselines, as in `:gpu,btrm`, or one of `config.SYSTEMS`.
 
@@ -69,15 +69,15 @@ def _common() -> config_lib.Config:
         demonstrations="data/demonstrations.jsonl",
         general="data/general.jsonl",
         max_prompt=640,
-        max_completion=128,
+        max_completion=192,
     )
     adam = config_lib.OptimizerConfig(learning_rate=5e-5, warmup_steps=10, decay_fraction=0.5)
 
     def rate(learning_rate: float, warmup: int = 5) -> config_lib.OptimizerConfig:
         return dataclasses.replace(adam, learning_rate=learning_rate, warmup_steps=warmup)
 
-    # More than one pass over the demonstrated verdicts, one over what rejection sampling keeps.
-    config.sft = config_lib.SFTConfig(steps=90, batch_size=64, general_fraction=0.05, optimizer=adam)
+    # Between three and four passes over the demonstrated verdicts, one over what rejection sampling keeps.
+    config.sft = config_lib.SFTConfig(steps=240, batch_size=64, general_fraction=0.05, optimizer=adam)
     config.rejection = config_lib.RejectionConfig(problems=1536, samples=3, batch_size=256)
     config.rft = config_lib.RFTConfig(steps=24, batch_size=64, general_fraction=0.1, optimizer=rate(2e-5))
     # Beta is the middle of the paper's grid: so few steps cannot lead far from the reference.

@@ -1,10 +1,11 @@
 """A demonstrator that judges by what can be computed of a text: the cold start of a judge of real responses.
 
 A verdict names two criteria with points, says of every response whether it meets them, with a quotation wherever there is one
-to give, and adds the points up. Every statement is true of the text, since the feature that it is made from says so; whether it
-is what matters is another question. The demonstrator favours a response and then finds a criterion that speaks for it, and his
-favourite is wrong in ways that later stages can mend: he knows in some cases what people preferred, else he often takes the
-longest response, else any. No other model has a part in it.
+to give and the points that it earns, and adds these up before it repeats the sums as scores: what a small model must only copy
+it learns sooner than what it must work out unseen. Every statement is true of the text, since the feature that it is made from
+says so; whether it is what matters is another question. The demonstrator favours a response and then finds a criterion that
+speaks for it, and his favourite is wrong in ways that later stages can mend: he knows in some cases what people preferred, else
+he often takes the longest response, else any. No other model has a part in it.
 """
 
 import collections
@@ -324,19 +325,29 @@ class Verdict:
         criteria: as worded, with their points.
         said: of every response, in input order, what is said by each criterion.
         scores: of every response, in input order.
+        earned: of every response, in input order, the points for each criterion; nothing where a score is no sum of points.
     """
 
     criteria: tuple[tuple[str, int], ...]
     said: tuple[tuple[str, ...], ...]
     scores: tuple[int, ...]
+    earned: tuple[tuple[int, ...], ...] = ()
 
     def text(self, order: Sequence[int], template: Template, answer: str) -> str:
         """The verdict in the template's parts, on responses in the order shown; `answer` is what is in the box."""
         *principles, analysis, scoring = template.parts
         listed = [f"{k}. {wording} ({points} points)" for k, (wording, points) in enumerate(self.criteria, start=1)]
-        lines = [f"Response {place} {' and '.join(self.said[i])}." for place, i in enumerate(order, start=1)]
+        adds_up = bool(principles and self.earned)  # without principles there are no points to add
+        lines = [
+            f"Response {place} {self._line(i) if adds_up else ' and '.join(self.said[i])}." for place, i in enumerate(order, 1)
+        ]
         head = [f"{principles[0]}:", *listed] if principles else []
         return "\n".join([*head, f"{analysis}:", *lines, f"{scoring}: \\boxed{{{answer}}}"])
+
+    def _line(self, i: int) -> str:
+        """What is said of a response, with its points and their sum."""
+        said = " and ".join(f"{words}: {points}" for words, points in zip(self.said[i], self.earned[i], strict=True))
+        return f"{said}, so 1 + {' + '.join(map(str, self.earned[i]))} = {self.scores[i]}"
 
 
 def _readings(comparison: Comparison) -> dict[Criterion, list[Reading]]:
@@ -369,11 +380,12 @@ def verdict(rng: random.Random, comparison: Comparison, favourite: int) -> Verdi
         first = draw(telling)
         second = draw([c for c in readings if c.about != first.about], differing=True)
         chosen, points = (first, second), rng.choice(POINTS)
-        scores = [1 + sum(p for c, p in zip(chosen, points, strict=True) if readings[c][i][0]) for i in range(comparison.n)]
+        earned = [tuple(p * readings[c][i][0] for c, p in zip(chosen, points, strict=True)) for i in range(comparison.n)]
+        scores = [1 + sum(each) for each in earned]
         if scores.count(max(scores)) == 1 and scores[favourite] == max(scores):
             wordings = tuple((rng.choice(c.wordings), p) for c, p in zip(chosen, points, strict=True))
             said = tuple(tuple(readings[c][i][1] for c in chosen) for i in range(comparison.n))
-            return Verdict(wordings, said, tuple(scores))
+            return Verdict(wordings, said, tuple(scores), tuple(earned))
     return None
 
 

@@ -101,7 +101,8 @@ def test_verdict_favours_and_adds_up(demonstrator, shown):
         shown_scores = parse.parse(text, shown.n, parts=template.parts)
         assert parse.unshuffle(shown_scores, order) == found.scores
         for place, i in enumerate(order, start=1):
-            line = re.search(rf"^Response {place} (.*)\.$", text, re.MULTILINE)[1]
+            line, total, score = re.search(rf"^Response {place} (.*), so (.*) = (\d+)\.$", text, re.MULTILINE).groups()
+            assert sum(map(int, total.split(" + "))) == int(score) == found.scores[i]
             assert all(quoted.casefold() in shown.responses[i].casefold() for quoted in re.findall('"(.+?)"', line))
 
 
