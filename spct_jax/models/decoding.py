@@ -19,12 +19,12 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int, PyTree
 
-from spct_jax.models import attention, decoder, rotary, stack
+from spct_jax.models import attention, decoder, rotary, stack, tiles
 from spct_jax.models.config import ModelConfig
 from spct_jax.rounding import ceil_div
 
 PAST_BLOCK = 32
-"""Columns of the past that are always attended to; more of them only as far as some branch has reached, see `segments`."""
+"""Columns that the past is allotted by; those that no branch has reached are not attended to, see `segments`."""
 
 
 @flax.struct.dataclass
@@ -44,13 +44,13 @@ def init_cache(config: ModelConfig, num_trunks: int, num_branches: int, max_len:
     """An empty cache for `max_len` tokens of every branch in chunks of `chunk`."""
     block = min(PAST_BLOCK, ceil_div(max_len, chunk) * chunk)
     S = ceil_div(max_len, block) * block
-    K, H = config.num_kv_heads, config.head_dim
+    K, H, first = config.num_kv_heads, config.head_dim, tiles.here().first_segment
 
     def empty(entry, *shape):
         return jnp.zeros((len(entry.layers), num_trunks, num_branches, K, *shape), config.dtype)
 
     def past(entry):
-        return tuple((empty(entry, H, stop - start), empty(entry, stop - start, H)) for start, stop in segments(S))
+        return tuple((empty(entry, H, stop - start), empty(entry, stop - start, H)) for start, stop in segments(S, first))
 
     def recent(entry):
         return empty(entry, chunk, H), empty(entry, chunk, H)
@@ -156,16 +156,18 @@ def attend_past(
         visible = (columns < past_lengths[..., None]) & attention.causal_mask(positions, columns, window)
         return attention.combine(part, attention.one_query_on_branch(q, k, v, visible, cap))
 
-    part = attention.empty_partial(q.shape, cap, q.dtype)
-    for (start, stop), (k, v) in zip(segments(sum(v.shape[-2] for _, v in past)), past, strict=True):
+    part, start = attention.empty_partial(q.shape, cap, q.dtype), 0
+    for k, v in past:
+        stop = start + v.shape[-2]
         read = functools.partial(attend, k=k, v=v, columns=jnp.arange(start, stop))
         part = lax.cond(longest > start, read, lambda part: part, part)
+        start = stop
     return part
 
 
-def segments(columns: int) -> list[tuple[int, int]]:
-    """(first, one past the last) columns of the past that are read together: one block, then each as many as all before it."""
-    stops = [0, min(PAST_BLOCK, columns)]
+def segments(columns: int, first: int = PAST_BLOCK) -> list[tuple[int, int]]:
+    """(first, one past the last) columns of the past that are read together: `first`, then each as many as all before it."""
+    stops = [0, min(first, columns)]
     while stops[-1] < columns:
         stops.append(min(2 * stops[-1], columns))
     return list(itertools.pairwise(stops))

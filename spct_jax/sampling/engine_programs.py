@@ -92,7 +92,7 @@ def engine_programs(layout: Layout, config: ModelConfig, shape: Shape, sampling:
 def _engine_programs(layout: Layout, config: ModelConfig, shape: Shape, sampling: SamplingParams) -> EnginePrograms:
     prefill, trunks = _prefill(layout, config, shape.prefill_rows, shape.max_prompt)
     params, config = decode_model(layout, config)
-    slots = jax.eval_shape(functools.partial(empty_slots, config, shape))
+    slots = abstract_slots(layout, config, shape)
     in_slots, row = layout.batch(slots), jax.ShapeDtypeStruct((shape.prefill_rows,), jnp.int32)
 
     def init():
@@ -218,6 +218,12 @@ def decode_model(layout: Layout, config: ModelConfig) -> tuple[Any, ModelConfig]
     if config.attention == "auto" and chosen.drawing_kernel and config.head_dim % splash.LANES == 0:
         config = dataclasses.replace(config, attention="splash")
     return params, config
+
+
+def abstract_slots(layout: Layout, config: ModelConfig, shape: Shape) -> Slots:
+    """Shapes and dtypes of `empty_slots` on the devices of a layout."""
+    with layout.constraints():
+        return jax.eval_shape(functools.partial(empty_slots, config, shape))
 
 
 def empty_slots(config: ModelConfig, shape: Shape) -> Slots:

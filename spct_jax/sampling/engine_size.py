@@ -258,8 +258,6 @@ def _steps(shape: Shape, completions: int) -> float:
 @functools.cache
 def _bytes_of_row(layout: Layout, config: ModelConfig, shape: Shape) -> tuple[int, int]:
     """Bytes of a device, for a shape of one row on each: (of all that the slots hold, of a trunk)."""
-    slots = jax.eval_shape(
-        functools.partial(engine_programs.empty_slots, engine_programs.decode_model(layout, config)[1], shape)
-    )
+    slots = engine_programs.abstract_slots(layout, engine_programs.decode_model(layout, config)[1], shape)
     where = layout.batch(slots)
     return sharding.bytes_per_device(slots, where), sharding.bytes_per_device(slots.trunks[0], where.trunks[0])

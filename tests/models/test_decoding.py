@@ -50,6 +50,11 @@ def test_how_much_of_the_past_is_read_changes_no_bit(cap):
     want = np.einsum("BGKMS,BGKSH->BGKMH", weights, v) / weights.sum(-1, keepdims=True)
     np.testing.assert_allclose(attention.merge(first), want, rtol=2e-5, atol=2e-6)
     assert not float(np.abs(attend(0).sum).max())
+    together = [(k[..., start:stop], v[..., start:stop, :]) for start, stop in decoding.segments(S, first=128)]
+    assert len(together) == 2
+    np.testing.assert_allclose(
+        attention.merge(decoding.attend_past(q, together, base, 20, base, None, cap)), want, rtol=2e-5, atol=2e-6
+    )
 
 
 @pytest.mark.parametrize("alike", [False, True])

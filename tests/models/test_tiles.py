@@ -30,6 +30,8 @@ def test_the_devices_of_the_mesh_decide_not_those_that_trace():
     with on("gpu"):
         assert attention.branch_blocks(8, 639, 128) == (1, 128)
         assert trunk_attention.query_blocks(639, None) == [(0, 256, 0), (256, 512, 0), (512, 639, 0)]
+        cache = jax.eval_shape(lambda: models.init_cache(sizes.toy(), 1, 2, 200, 8))
+        assert [v.shape[-2] for _, v in cache.past["blocks"]["0"]] == [128, 96]
     assert tiles.of("no such") == tiles.of("cpu")
 
 
@@ -49,7 +51,7 @@ def test_a_tpus_sizes_give_what_those_of_a_cpu_give(name, monkeypatch):
         return jax.jit(lambda p: models.extend(p, config, models.prefill(p, config, trunks, lengths), inputs))(params)
 
     monkeypatch.setattr(trunk_attention, "QUERY_BLOCK", 4)
-    monkeypatch.setitem(tiles.PLATFORMS, "cpu", tiles.Tiles(2, 40, 0, False))
+    monkeypatch.setitem(tiles.PLATFORMS, "cpu", tiles.Tiles(2, 40, 0, 32, False))
     want = hidden()
     jax.clear_caches()
     monkeypatch.setitem(tiles.PLATFORMS, "cpu", tiles.of("tpu"))
