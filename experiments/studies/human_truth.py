@@ -31,6 +31,8 @@ PROBLEMS = flags.DEFINE_string("problems", None, "The comparisons they are about
 _QUOTED = re.compile(r'"(.+?)"')
 _NUMBER = re.compile(r"-?\$?-?\d[\d.,]*")
 _CRITERION = re.compile(r"^\d+\. (.+) \((\d+) points\)$", re.MULTILINE)
+_EARNED = re.compile(r": \d+$")
+_SUM = re.compile(r", so 1(?: \+ \d+)+ = \d+$")
 _LINE = re.compile(r"^Response (\d+) (.+)\.$", re.MULTILINE)
 WORDED = {wording: c for c in human_demonstrator.CRITERIA for wording in c.wordings}
 
@@ -47,11 +49,12 @@ def readings(comparison: Comparison, i: int) -> list[str]:
 
 
 def statements(text: str, order: Sequence[int]) -> Iterator[tuple[int, str]]:
-    """(index of the response, what is said of it) of every statement of a verdict."""
+    """(index of the response, what is said of it) of every statement of a verdict, without the points that it earns."""
     for place, line in _LINE.findall(text):
         if int(place) <= len(order):
-            masked = _QUOTED.sub(lambda match: match[0].replace(" and ", "\0"), line)
-            yield from ((order[int(place) - 1], said.replace("\0", " and ")) for said in masked.split(" and ") if said)
+            masked = _QUOTED.sub(lambda match: match[0].replace(" and ", "\0"), _SUM.sub("", line))
+            said = (_EARNED.sub("", part).replace("\0", " and ") for part in masked.split(" and "))
+            yield from ((order[int(place) - 1], what) for what in said if what)
 
 
 def is_true(comparison: Comparison, i: int, said: str) -> bool | None:
