@@ -2,11 +2,11 @@
 
 What: all stages on people's preferences and checked solutions, which `experiments/studies/gemma3_270m.py` prepares; prompt 640,
 completion 192. The short templates: a model of this size profits from no long instruction, and tokens cost time.
-Hardware: without an argument two CPU cores, for hours; `:gpu` one H100 or H200; `:tpu` v5e:2x2. With any of them one of the paper's
-baselines, as in `:gpu,btrm`, or one of `config.SYSTEMS`.
-Time: an H200 with two other systems on it took 73 s for 90 steps of the cold start, 26 s for rejection sampling, 49 for RFT, 152 for
-40 steps of RL and 51 for the meta RM, compiled programs partly there. Verdicts were shorter then, by a third; since, the cold
-start has 240 steps, and nothing was measured.
+Hardware: without an argument two CPU cores, for hours; `:gpu` one H100 or H200; `:tpu` v5e:2x2. With any of them one of the
+paper's baselines, as in `:gpu,btrm`, or one of `config.SYSTEMS`.
+Time: an H200 with two other systems on it took 73 s for 90 steps of the cold start, 26 s for rejection sampling, 49 for RFT,
+152 for 40 steps of RL and 51 for the meta RM, compiled programs partly there. Verdicts were shorter then, by a third; since,
+the cold start has 240 steps, and nothing was measured.
 
     python -m spct_jax.train --config=experiments/gemma3_270m.py:gpu --workdir=DIR --config.init_checkpoint=MODEL
     python -m spct_jax.plan --config=experiments/gemma3_270m.py:tpu --topology=v5e:2x2
