@@ -84,8 +84,7 @@ class ModelConfig:
     """Tokens of the longest sequence the model is made for, prompt and completion together; 0: not known."""
     attention: str = one_of("auto", _ATTENTIONS)
     """Within trunks: `xla`, or `splash`, the Pallas kernel, on TPUs (other devices compute the same by XLA); `head_dim` must
-    then be a multiple of 128. `auto`: the kernel where that is so for trunks that are drawn from,
-    by `sampling`, and XLA for those that are learnt from."""
+    then be a multiple of 128. `auto`: the kernel where that is so."""
 
     def __post_init__(self):
         field_bounds.check(self, "model.")

@@ -32,7 +32,8 @@ class Cache:
     """Keys and values that branches have written, by entries of the stack; L = 1 for a layer left over.
 
     Attributes:
-      past: for each of `segments` a pair of [L B G K H S] and [L B G K S H]; complete chunks.
+      past: for each of `segments` a pair of [L B G K H S] (or [.. S H], see `Tiles.time_last`) and [L B G K S H]; complete
+        chunks.
       recent: pairs of [L B G K C H]; the current chunk.
     """
 
@@ -44,13 +45,17 @@ def init_cache(config: ModelConfig, num_trunks: int, num_branches: int, max_len:
     """An empty cache for `max_len` tokens of every branch in chunks of `chunk`."""
     block = min(PAST_BLOCK, ceil_div(max_len, chunk) * chunk)
     S = ceil_div(max_len, block) * block
-    K, H, first = config.num_kv_heads, config.head_dim, tiles.here().first_segment
+    K, H, chosen = config.num_kv_heads, config.head_dim, tiles.here()
 
     def empty(entry, *shape):
         return jnp.zeros((len(entry.layers), num_trunks, num_branches, K, *shape), config.dtype)
 
+    def segment(entry, columns):
+        keys = (H, columns) if chosen.time_last else (columns, H)
+        return empty(entry, *keys), empty(entry, columns, H)
+
     def past(entry):
-        return tuple((empty(entry, H, stop - start), empty(entry, stop - start, H)) for start, stop in segments(S, first))
+        return tuple(segment(entry, stop - start) for start, stop in segments(S, chosen.first_segment))
 
     def recent(entry):
         return empty(entry, chunk, H), empty(entry, chunk, H)
@@ -138,7 +143,7 @@ def attend_trunks(
 
 def attend_past(
     q: Float[Array, "B G K M H"],
-    past: Sequence[tuple[Float[Array, "B G K H _"], Float[Array, "B G K _ H"]]],
+    past: Sequence[tuple[Float[Array, "B G K _ _"], Float[Array, "B G K _ H"]]],
     past_lengths: Int[Array, "B G"],
     longest: Int[Array, ""] | int,
     positions: Int[Array, "B G"],
@@ -154,6 +159,7 @@ def attend_past(
 
     def attend(part, k, v, columns):
         visible = (columns < past_lengths[..., None]) & attention.causal_mask(positions, columns, window)
+        k = k if tiles.here().time_last else jnp.swapaxes(k, -1, -2)
         return attention.combine(part, attention.one_query_on_branch(q, k, v, visible, cap))
 
     part, start = attention.empty_partial(q.shape, cap, q.dtype), 0
@@ -175,12 +181,13 @@ def segments(columns: int, first: int = PAST_BLOCK) -> list[tuple[int, int]]:
 
 def flush(cache: Cache, past_lengths: Int[Array, "B G"] | Int[Array, ""]) -> Cache:
     """Moves a full chunk into the past of every branch, behind the tokens there; one number stands for all branches."""
+    axis = -1 if tiles.here().time_last else -2  # of the columns, in keys
 
     def one_entry(past, recent):
         k, v = recent
-        k, start, written = jnp.swapaxes(k, -1, -2), 0, []
+        k, start, written = jnp.swapaxes(k, axis, -2), 0, []
         for past_k, past_v in past:
-            written.append((_put(past_k, k, past_lengths - start, -1), _put(past_v, v, past_lengths - start, -2)))
+            written.append((_put(past_k, k, past_lengths - start, axis), _put(past_v, v, past_lengths - start, -2)))
             start += past_v.shape[-2]
         return tuple(written)
 

@@ -19,7 +19,8 @@ LANES = 128
 
 def is_used(config: ModelConfig) -> bool:
     """Whether trunks attend by the kernel on the platform at hand, see `logical.platform`."""
-    return config.attention == "splash" and logical.platform() == "tpu"
+    asked = config.attention == "splash" or (config.attention == "auto" and config.head_dim % LANES == 0)
+    return asked and logical.platform() == "tpu"
 
 
 def attend_trunk(

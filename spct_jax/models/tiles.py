@@ -25,18 +25,17 @@ class Tiles:
     and cache are then arrays of their own, which a TPU fetches ahead and need not slice."""
     first_segment: int
     """Columns of a completion's past that are read together first, a multiple of `decoding.PAST_BLOCK`. Each further segment
-    (`decoding.segments`) is a condition, for which the host waits on a GPU."""
-    drawing_kernel: bool
-    """Whether trunks that are drawn from attend by the Pallas kernel where `ModelConfig.attention` leaves it open. In scans, as
-    updates have them, XLA's pieces do as well as the kernel could at its peak."""
+    (`decoding.segments`) is a condition, for which the host waits on a GPU, and kernels of its own."""
+    time_last: bool
+    """Whether keys of the past are held with the columns as the last axis. A TPU would lay them out anew for every chunk."""
 
 
-_CPU = Tiles(queries=32, branch_scores=1 << 18, unrolled_layers=8, first_segment=32, drawing_kernel=False)
+_CPU = Tiles(queries=32, branch_scores=1 << 18, unrolled_layers=8, first_segment=32, time_last=True)
 
 PLATFORMS = {
     "cpu": _CPU,
-    "gpu": Tiles(queries=256, branch_scores=1 << 20, unrolled_layers=8, first_segment=128, drawing_kernel=False),
-    "tpu": Tiles(queries=128, branch_scores=1 << 20, unrolled_layers=LONGEST_PATTERN, first_segment=32, drawing_kernel=True),
+    "gpu": Tiles(queries=256, branch_scores=1 << 20, unrolled_layers=8, first_segment=128, time_last=True),
+    "tpu": Tiles(queries=128, branch_scores=1 << 20, unrolled_layers=LONGEST_PATTERN, first_segment=128, time_last=False),
 }
 """Platforms that are not named take the sizes of a CPU."""
 

@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Int, UInt32
 
 from spct_jax import models, sharding
-from spct_jax.models import splash, stack, tiles
+from spct_jax.models import stack, tiles
 from spct_jax.models.config import ModelConfig
 from spct_jax.sampling.engine_shape import Shape
 from spct_jax.sampling.kernel import Slots, draw_chunk
@@ -211,13 +211,11 @@ def stored_model(config: ModelConfig) -> Any:
 @functools.cache
 def decode_model(layout: Layout, config: ModelConfig) -> tuple[Any, ModelConfig]:
     """Abstract parameters, as `decode_params` returns them, and the architecture they belong to."""
-    params, chosen = stored_model(config), tiles.of(layout.platform)
-    if config.num_layers <= chosen.unrolled_layers:
-        params = jax.eval_shape(lambda params: models.unroll(params, config)[0], params)
-        config = dataclasses.replace(config, pattern=config.layer_kinds)
-    if config.attention == "auto" and chosen.drawing_kernel and config.head_dim % splash.LANES == 0:
-        config = dataclasses.replace(config, attention="splash")
-    return params, config
+    params = stored_model(config)
+    if config.num_layers > tiles.of(layout.platform).unrolled_layers:
+        return params, config
+    unrolled = dataclasses.replace(config, pattern=config.layer_kinds)
+    return jax.eval_shape(lambda params: models.unroll(params, config)[0], params), unrolled
 
 
 def abstract_slots(layout: Layout, config: ModelConfig, shape: Shape) -> Slots:

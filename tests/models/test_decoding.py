@@ -1,5 +1,6 @@
 """Decoding one token at a time: the same as all positions at once, whatever other branches are at."""
 
+import dataclasses
 import itertools
 
 import jax
@@ -9,16 +10,20 @@ import pytest
 from small_models import CONFIGS, LENGTHS, G, T, V, setup
 
 from spct_jax import models
-from spct_jax.models import attention, decoding
+from spct_jax.models import attention, decoding, tiles
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-def test_decoding_one_token_at_a_time_equals_extending_in_one_go(name):
+@pytest.mark.parametrize(("held", "chunks"), [({}, (1, 4, 16)), ({"time_last": False, "first_segment": 8}, (4,))])
+def test_decoding_one_token_at_a_time_equals_extending_in_one_go(name, held, chunks, monkeypatch):
+    """With the past held as on a CPU, and as on a TPU in two segments."""
+    monkeypatch.setitem(tiles.PLATFORMS, "cpu", dataclasses.replace(tiles.here(), **held))
+    jax.clear_caches()
     config, params, trunks, lengths, inputs, _ = setup(name)
     trunk = jax.jit(models.prefill, static_argnames="config")(params, config, trunks, lengths)
     want = jax.jit(models.extend, static_argnames="config")(params, config, trunk, inputs)
     step = jax.jit(models.decode, static_argnames="config")
-    for chunk in (1, 4, 16):
+    for chunk in chunks:
         cache = models.init_cache(config, len(LENGTHS), G, T + 2, chunk)
         for t in range(T):
             base = jnp.full((len(LENGTHS), G), t // chunk * chunk)

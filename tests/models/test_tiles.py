@@ -35,12 +35,13 @@ def test_the_devices_of_the_mesh_decide_not_those_that_trace():
     assert tiles.of("no such") == tiles.of("cpu")
 
 
-def test_the_kernel_is_used_on_tpus_where_it_is_asked_for():
+def test_the_kernel_is_used_on_tpus_where_the_head_dim_allows_it():
     wide = dataclasses.replace(sizes.toy(), head_dim=128)
-    asked = [dataclasses.replace(wide, attention=name) for name in ("auto", "xla", "splash")]
+    asked = [sizes.toy(), *(dataclasses.replace(wide, attention=name) for name in ("auto", "xla", "splash"))]
     assert not any(map(splash.is_used, asked)) and not any(flops.kernels(c, 2, 512) for c in asked)
     with on("tpu"):
-        assert [splash.is_used(c) for c in asked] == [flops.kernels(c, 2, 512) > 0 for c in asked] == [False, False, True]
+        used = [False, True, False, True]
+        assert [splash.is_used(c) for c in asked] == [flops.kernels(c, 2, 512) > 0 for c in asked] == used
 
 
 @pytest.mark.parametrize("name", ["gemma2", "gemma3"])
@@ -51,7 +52,7 @@ def test_a_tpus_sizes_give_what_those_of_a_cpu_give(name, monkeypatch):
         return jax.jit(lambda p: models.extend(p, config, models.prefill(p, config, trunks, lengths), inputs))(params)
 
     monkeypatch.setattr(trunk_attention, "QUERY_BLOCK", 4)
-    monkeypatch.setitem(tiles.PLATFORMS, "cpu", tiles.Tiles(2, 40, 0, 32, False))
+    monkeypatch.setitem(tiles.PLATFORMS, "cpu", dataclasses.replace(tiles.here(), queries=2, branch_scores=40))
     want = hidden()
     jax.clear_caches()
     monkeypatch.setitem(tiles.PLATFORMS, "cpu", tiles.of("tpu"))

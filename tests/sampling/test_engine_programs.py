@@ -1,4 +1,4 @@
-"""The model that engines draw with: its layers, attention and parameters, by the platform of the layout."""
+"""The model that engines draw with: its layers by the platform of the layout, and its parameters."""
 
 import dataclasses
 import operator
@@ -11,27 +11,15 @@ from spct_jax import models, sharding
 from spct_jax.models import sizes
 from spct_jax.sampling.engine_programs import adopt, decode_model, decode_params
 
-WIDE = dataclasses.replace(sizes.toy(), head_dim=128)
-DEEP = dataclasses.replace(WIDE, num_layers=26)
 
-
-@pytest.mark.parametrize(
-    ("config", "on_tpu", "on_cpu"),
-    [
-        (sizes.toy(), (1, "auto"), (1, "auto")),
-        (WIDE, (1, "splash"), (1, "auto")),
-        (dataclasses.replace(DEEP, attention="xla"), (1, "xla"), (13, "xla")),
-        (dataclasses.replace(DEEP, attention="splash"), (1, "splash"), (13, "splash")),
-        (dataclasses.replace(DEEP, num_layers=80), (40, "splash"), (40, "auto")),
-    ],
-)
-def test_layers_are_unrolled_and_the_kernel_taken_as_the_platform_wants_it(config, on_tpu, on_cpu, monkeypatch):
-    """Repeats of the pattern and attention; the TPU is not there."""
-    layout = sharding.make_layout(devices=jax.devices()[:1])
-    for platform, want in (("tpu", on_tpu), ("cpu", on_cpu)):
+@pytest.mark.parametrize(("layers", "on_tpu", "on_cpu"), [(4, 1, 1), (26, 1, 13), (80, 40, 40)])
+def test_layers_are_unrolled_as_the_platform_wants_it(layers, on_tpu, on_cpu, monkeypatch):
+    """By repeats of the pattern; the TPU is not there."""
+    config, layout = dataclasses.replace(sizes.toy(), num_layers=layers), sharding.make_layout(devices=jax.devices()[:1])
+    for platform, repeats in (("tpu", on_tpu), ("cpu", on_cpu)):
         monkeypatch.setattr(sharding.Layout, "platform", platform)
         params, drawn = decode_model.__wrapped__(layout, config)
-        assert (drawn.repeats, drawn.attention) == want and drawn.layer_kinds == config.layer_kinds
+        assert drawn.repeats == repeats and drawn.layer_kinds == config.layer_kinds
         assert jax.tree.structure(params) == jax.tree.structure(
             jax.eval_shape(lambda c=drawn: models.init(c, jax.random.key(0)))
         )
