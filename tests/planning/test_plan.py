@@ -19,10 +19,12 @@ EXPERIMENTS = sorted((pathlib.Path(__file__).parents[2] / "experiments").glob("g
 
 
 def load(path):
+    """The experiment that its header plans: with the variant named there, if any."""
     spec = importlib.util.spec_from_file_location(path.stem, path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return module.get_config()
+    variant = re.search(rf"plan --config=experiments/{path.name}:?(\S*) --topology", path.read_text())[1]
+    return module.get_config(variant) if variant else module.get_config()
 
 
 @pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda p: p.stem)
