@@ -2,8 +2,8 @@
 
 What: all stages on people's preferences and checked solutions, which `experiments/studies/gemma3_270m.py` prepares; prompt 640,
 completion 192. The short templates: a model of this size profits from no long instruction, and tokens cost time.
-Machine: without an argument two CPU cores, for hours; with `:gpu` one H100 or H200; with `:tpu` the slice below. With any of them
-one of the paper's baselines, as in `:gpu,btrm`, or one of `config.SYSTEMS`.
+Machine: without an argument two CPU cores, for hours; `:gpu` one H100 or H200; `:tpu` the slice below. With any of them one
+of the paper's baselines, as in `:gpu,btrm`, or one of `config.SYSTEMS`.
 Hardware: one slice v5e:2x2 (4 chips, 1 host; GKE ct5lp-hightpu-4t; TPU VM v5litepod-4).
 Time: an H200 with two other systems on it took 73 s for 90 steps of the cold start, 26 s for rejection sampling, 49 for RFT,
 152 for 40 steps of RL and 51 for the meta RM, compiled programs partly there. Verdicts were shorter then, by a third; since,
