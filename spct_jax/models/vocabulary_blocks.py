@@ -104,4 +104,6 @@ def _blocks(table: jax.Array, positions: int) -> tuple[jax.Array, jax.Array]:
 
 
 def _scaled(config, rows, temperature, hidden, first):
-    return decoder.unembed_with(rows, config, hidden, first) / temperature
+    # Gradients are traced after the function, when the constraints that hold within its `shard_map` do so no more.
+    with logical.constraints(None):
+        return decoder.unembed_with(rows, config, hidden, first) / temperature

@@ -36,8 +36,8 @@ _RESOLVE: contextvars.ContextVar[Resolve | None] = contextvars.ContextVar("resol
 
 
 @contextlib.contextmanager
-def constraints(resolve: Resolve):
-    """Lets `constrain` use `resolve(shape, logical axes)` inside the block."""
+def constraints(resolve: Resolve | None):
+    """Lets `constrain` use `resolve(shape, logical axes)` inside the block; None: it leaves arrays as they are."""
     token = _RESOLVE.set(resolve)
     try:
         yield

@@ -1,5 +1,6 @@
 """Log-probabilities by blocks of the vocabulary against those of all logits at once, and their gradients."""
 
+import contextlib
 import functools
 
 import jax
@@ -7,8 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from spct_jax import sharding
 from spct_jax.models import decoder, vocabulary_blocks
 from spct_jax.models.config import ModelConfig
+from spct_jax.sharding import logical
+from spct_jax.sharding.config import MeshConfig
 
 
 def config(**fields):
@@ -38,6 +42,28 @@ def test_log_probabilities_and_gradients_are_those_of_all_logits_at_once(fields,
         return jax.tree.leaves(jax.jit(jax.grad(loss, argnums=(0, 1), has_aux=True))(table, hidden))
 
     for a, b in zip(both(vocabulary_blocks.logprobs_and_entropies), both(plain), strict=True):
+        np.testing.assert_allclose(a, b, atol=2e-5)
+
+
+def test_gradients_are_the_same_where_the_batch_is_split_over_devices(monkeypatch):
+    monkeypatch.setattr(vocabulary_blocks, "LOGITS_AT_ONCE", 50)
+    model, rng = config(), np.random.default_rng(0)
+    table, hidden = (rng.standard_normal(shape).astype(np.float32) for shape in ((30, 8), (len(jax.devices()), 8, 8)))
+    targets = rng.integers(0, 30, hidden.shape[:2])
+
+    def gradients(compute, layout=None):
+        def rows(table, hidden, targets):
+            found = compute(model, table, jnp.float32(0.7), hidden.reshape(-1, 8), targets.reshape(-1))
+            return (found[0] + found[1] ** 2).reshape(targets.shape)
+
+        def loss(table, hidden):
+            return logical.shard_map_batch(rows, table, hidden, jnp.asarray(targets)).sum()
+
+        with layout.constraints() if layout else contextlib.nullcontext():
+            return jax.jit(jax.grad(loss, argnums=(0, 1)))(table, hidden)
+
+    split = gradients(vocabulary_blocks.logprobs_and_entropies, sharding.make_layout(MeshConfig(strategy="fsdp")))
+    for a, b in zip(split, gradients(plain), strict=True):
         np.testing.assert_allclose(a, b, atol=2e-5)
 
 
