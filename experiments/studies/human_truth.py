@@ -16,7 +16,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import human_demonstrator
+import human_criteria
 from absl import flags
 
 from spct_jax import cli
@@ -34,7 +34,7 @@ _CRITERION = re.compile(r"^\d+\. (.+) \((\d+) points\)$", re.MULTILINE)
 _EARNED = re.compile(r": \d+$")
 _SUM = re.compile(r", so 1(?: \+ \d+)+ = \d+$")
 _LINE = re.compile(r"^Response (\d+) (.+)\.$", re.MULTILINE)
-WORDED = {wording: c for c in human_demonstrator.CRITERIA for wording in c.wordings}
+WORDED = {wording: c for c in human_criteria.CRITERIA for wording in c.wordings}
 
 
 def form(statement: str) -> str:
@@ -44,7 +44,7 @@ def form(statement: str) -> str:
 
 def readings(comparison: Comparison, i: int) -> list[str]:
     """All that the demonstrator would say of a response."""
-    found = (criterion.read(comparison, i) for criterion in human_demonstrator.CRITERIA)
+    found = (criterion.read(comparison, i) for criterion in human_criteria.CRITERIA)
     return list(dict.fromkeys(reading[1] for reading in found if reading is not None))
 
 

@@ -22,6 +22,11 @@ def demonstrator():
         sys.path.remove(str(EXPERIMENTS))
 
 
+@pytest.fixture(scope="module")
+def criteria(demonstrator):
+    return sys.modules["human_criteria"]
+
+
 def comparison(query, *responses, best=0, id="x"):
     scores = [float(i == best) for i in range(len(responses))]
     return Comparison(conversation=(Turn("user", query),), responses=responses, scores=scores, id=id)
@@ -54,13 +59,13 @@ SUMS = comparison(
         ("1/0 = 1, x = 3, 5 = 5, (2+ = 4", []),
     ],
 )
-def test_equations(demonstrator, text, found):
-    assert demonstrator.equations(text) == found
+def test_equations(criteria, text, found):
+    assert criteria.equations(text) == found
 
 
-def said(demonstrator, shown, about):
+def said(criteria, shown, about):
     """What the criteria about something say of every response."""
-    found = [c for c in demonstrator.CRITERIA if c.about == about]
+    found = [c for c in criteria.CRITERIA if c.about == about]
     return [[reading and reading[1] for reading in (c.read(shown, i) for i in range(shown.n))] for c in found]
 
 
@@ -85,9 +90,9 @@ def said(demonstrator, shown, about):
         (SUMS, "steps", [f"has {n} equals sign{'s' * (n != 1)}" for n in (2, 1, 1, 0)]),
     ],
 )
-def test_what_is_said_is_true(demonstrator, shown, about, expected):
-    assert expected in said(demonstrator, shown, about)
-    assert all(told in (expected, [None] * shown.n) or about == "steps" for told in said(demonstrator, shown, about))
+def test_what_is_said_is_true(criteria, shown, about, expected):
+    assert expected in said(criteria, shown, about)
+    assert all(told in (expected, [None] * shown.n) or about == "steps" for told in said(criteria, shown, about))
 
 
 @pytest.mark.parametrize("shown", [REFUSING, SUMS])
