@@ -14,7 +14,7 @@ def write_workdir(workdir: pathlib.Path, *, seed: int = 0, problems: int = 60, s
     judged = [_problem(index, np.random.default_rng([1, index])) for index in range(problems)]
     _write_json(
         workdir / "config.json",
-        {"seed": seed, "evaluation": {"temperature": 1.0, "k": [1, 8, 32], "k_meta_fraction": 0.5}},
+        {"seed": seed, "evaluation": {"split": "development", "temperature": 1.0, "k": [1, 8, 32], "k_meta_fraction": 0.5}},
     )
     _write_lines(workdir / "evaluate" / "problems.jsonl", judged)
     for label, strength in LABELS.items():

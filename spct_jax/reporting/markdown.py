@@ -53,8 +53,9 @@ def temperature(report: Mapping) -> float | None:
 def _headline(report: Mapping) -> str:
     if not report["accuracy"]:
         return "No model has been evaluated yet."
+    split = report["config"].get("evaluation", {}).get("split", "held-out")
     intro = (
-        f"Accuracy in % on {report['problems']:,} test problems with two or more responses, with 95 % bootstrap "
+        f"Accuracy in % on {report['problems']:,} {split} problems with two or more responses, with 95 % bootstrap "
         f"intervals over problems. A tie between t responses counts 1/t; chance is {percent(report['chance'])}."
     )
     if report["by_k"] and (degrees := temperature(report)) is not None:
@@ -129,16 +130,8 @@ def _stages_section(report: Mapping) -> str:
 def _verdicts_section(run: RunFiles) -> str:
     kinds = [(label, "sampled") for label in run.samples] + [(label, "greedy") for label in reversed(run.samples)]
     for label, kind in kinds:
-        rows = (
-            [
-                row
-                for row in run.rows(label, kind)
-                if row["id"] in run.problems and any(sample.get("text") for sample in row["samples"])
-            ]
-            if kind in run.samples[label]
-            else []
-        )
-        if rows:
+        told = (row for row in run.rows(label, kind) if row["id"] in run.problems)
+        if rows := [row for row in told if any(sample.get("text") for sample in row["samples"])]:
             chosen = _choose(rows)
             parts = [_verdict(row, run.problems[row["id"]], heading) for heading, row in chosen]
             return "\n\n".join([f"## Verdicts to read ({label_name(label)}, {kind})", *parts])

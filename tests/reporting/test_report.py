@@ -80,6 +80,7 @@ def test_markdown_shows_everything(workdir, written):
     text = (workdir / "report.md").read_text()
     for name in FILES[2:]:
         assert f"]({name})" in text
+    assert "Accuracy in % on 72 development problems" in text
     assert "### Wrong" in text and text.count("One verdict, whole") == 3
     assert "tie \\| for best: 300" in text and "Cold start" in text
 
