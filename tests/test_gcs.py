@@ -289,7 +289,7 @@ def test_steps_are_saved_kept_and_restored_and_one_without_its_mark_is_none(buck
     assert steps.listed(bucket) == [4, 3]
     found = restore.read_newest(bucket, {"params": TARGET, "opt_state": TARGET})
     assert found.step == 4 and np.array_equal(found.trees["params"]["a"], TREE["a"] + 4)
-    (bucket / "checkpoints" / "4" / steps.COMMITTED).unlink()
+    (bucket / "checkpoints" / "4" / gcs.COMMITTED).unlink()
     assert restore.read_newest(bucket, {"params": TARGET}).step == 3
     with steps.manager(bucket, keep=2) as manager:  # what is left of 4 is in nobody's way
         steps.save(manager, 4, TREE, TREE)
@@ -315,10 +315,10 @@ def test_a_step_that_is_removed_loses_its_mark_first(bucket, monkeypatch):
         await one(self, path, **kwargs)
 
     monkeypatch.setattr(gcs.FileSystem, "_rm_file", note)
-    for name in ("a", "z", steps.COMMITTED):
+    for name in ("a", "z", gcs.COMMITTED):
         files.write(bucket / "5" / name, "x")
     (bucket / "5").rmtree()
-    assert removed[0] == steps.COMMITTED and {"a", "z"} < set(removed[1:]) and not (bucket / "5").exists()
+    assert removed[0] == gcs.COMMITTED and {"a", "z"} < set(removed[1:]) and not (bucket / "5").exists()
 
 
 def test_what_fails_is_said_in_one_line_and_a_network_error_may_pass():

@@ -138,7 +138,7 @@ def _saving_in_bucket(workdir: Path, since: float) -> str:
         if owner == stage and stage in TRAINED and rest:
             step, _, rest = rest.partition("/")
             written[step] = max(written.get(step, 0.0), when)
-            marked |= {step} if rest == steps.COMMITTED else set()
+            marked |= {step} if rest == gcs.COMMITTED else set()
     torn = [step for step, when in written.items() if when > since and step not in marked]
     return f"the save of step {torn[0]} of {stage}" if torn else ""
 

@@ -35,10 +35,12 @@ from spct_jax.data.jsonl import read_jsonl
 from spct_jax.data.sources import read_comparisons
 from spct_jax.data.tokenizer import Tokenizer, train_tokenizer
 from spct_jax.errors import InputError
+from spct_jax.grm.config import DEFAULT_PROMPT
 from spct_jax.grm.prompts import Prompter
 from spct_jax.models import sizes
 from spct_jax.reporting import markdown
 from spct_jax.reward_models import bradley_terry, cloud
+from spct_jax.rounding import ceil_div
 from spct_jax.training import bucket_choice, buckets, grpo, preference, sft
 from spct_jax.training.buckets import Bucket
 
@@ -109,7 +111,7 @@ def read(source: str, rng: np.random.Generator) -> Read:
     print(f"{source}: {len(comparisons):,} comparisons of {report.read:,} rows")
     texts = [text for c in comparisons for text in (*(turn.content for turn in c.conversation), *c.responses)]
     tokenizer = Tokenizer.load(TOKENIZER.value) if TOKENIZER.value else train_tokenizer(texts, vocab_size=8000)
-    prompter = Prompter(config_lib.PromptConfig("default", "single", "meta", "judge"), tokenizer)
+    prompter = Prompter(DEFAULT_PROMPT, tokenizer)
     rows = [
         (
             len(prompter.encode(c, rng.permutation(2))),
@@ -161,7 +163,7 @@ def stage_rows(name: str, found: Read, rng: np.random.Generator) -> list[list[st
     seen = draws.order(0, "padding", len(prompts), 0, rows if name == "rl" else max(rows, bucket_choice.ROWS))
     growth = grpo.GROWTH if name == "rl" else 1.0
     table = bucket_choice.choose(prompts[seen], completions[seen], G, count, limits, (rows, micro_batches), growth)
-    longest = int(prompts.max()), int(-(-completions.max() // G))
+    longest = int(prompts.max()), ceil_div(int(completions.max()), G)
     shares = [padding(prompts, completions, chosen, shape) for chosen in ((limits,), (longest,), table)]
     cells = [f"{share:.1%} ({1 / (1 - share):.2f})" for share in shares]
     batch = f"{rows} in {micro_batches}"

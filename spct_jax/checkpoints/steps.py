@@ -20,8 +20,6 @@ from spct_jax.errors import InputError
 from spct_jax.paths import Path
 
 ARRAYS = ("params", "opt_state")
-COMMITTED = "commit_success.txt"
-"""What Orbax writes last into a step in a bucket."""
 
 
 def root(directory: str | os.PathLike) -> Path:
@@ -99,5 +97,7 @@ def listed(directory: str | os.PathLike) -> list[int]:
     folder = root(directory)
     found = [int(path.name) for path in folder.iterdir() if path.name.isdigit()] if folder.is_dir() else []
     if paths.is_remote(folder):
-        found = [step for step in found if (folder / str(step) / COMMITTED).exists()]
+        from spct_jax import gcs  # three seconds, which only those who need it pay
+
+        found = [step for step in found if (folder / str(step) / gcs.COMMITTED).exists()]
     return distributed.gather(sorted(found, reverse=True))[0]

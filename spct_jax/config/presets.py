@@ -5,7 +5,7 @@ import dataclasses
 from spct_jax.config.schema import Config
 from spct_jax.data.config import DataConfig
 from spct_jax.evaluation.config import EvaluationConfig
-from spct_jax.grm.config import PromptConfig
+from spct_jax.grm.config import DEFAULT_PROMPT
 from spct_jax.models import sizes
 from spct_jax.training.config import (
     CheckpointConfig,
@@ -46,7 +46,7 @@ def paper(model: sizes.ModelConfig) -> Config:
         max_prompt=4096,
         max_completion=1024,
     )
-    config.prompt = PromptConfig("default", "single", "meta", "judge")
+    config.prompt = dataclasses.replace(DEFAULT_PROMPT)
     adam = OptimizerConfig(learning_rate=5e-6, warmup_steps=20, decay_fraction=1.0)
     # The paper draws its demonstrations from a larger model; this cold start is on yours. Length, batch and mixture are ours:
     # it must teach the form of a verdict, which most of the paper's 1,256 thousand examples do not show.

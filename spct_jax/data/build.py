@@ -22,6 +22,7 @@ from spct_jax.data.demonstration import Demonstration
 from spct_jax.data.index import Records
 from spct_jax.errors import InputError
 from spct_jax.paths import Path
+from spct_jax.rounding import ceil_div
 
 FORMAT = "array_record"
 VERSION = "1.0.0"
@@ -68,7 +69,7 @@ def build(
     Args:
         splits: name -> records, at least one.
         to: the directory; a reader finds the dataset by this directory's name in the one above it.
-        shards: files of each split; 0: one for every 100,000 records.
+        shards: files of each split; 0: one for every `PER_SHARD` records.
         description: where the records come from.
         dropped: the list of what was not taken; becomes `DROPPED` in the directory unless it is empty.
 
@@ -122,7 +123,7 @@ def _shards(splits: Mapping[str, Records], shards: int, progress: Callable[[], A
 
     made = {}
     for name, records in splits.items():
-        count = min(shards or -(-len(records) // PER_SHARD), len(records))
+        count = min(shards or ceil_div(len(records), PER_SHARD), len(records))
         ends, names = [len(records) * i // count for i in range(count + 1)], _new_names(records)
         made[name] = [shard(records, names, begin, end) for begin, end in zip(ends, ends[1:], strict=False)]
     return made

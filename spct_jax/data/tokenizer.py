@@ -17,6 +17,7 @@ from spct_jax import files
 from spct_jax.data.chat import FORMATS, GEMMA, Marker
 from spct_jax.data.comparison import Turn
 from spct_jax.errors import InputError
+from spct_jax.rounding import ceil_div
 
 _BPE = TrainerSpec.BPE
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -175,7 +176,7 @@ class Tokenizer:
 
     def min_tokens(self, characters: int) -> int:
         """A lower bound on the tokens of any text with this many characters; 0 where the model's normaliser may drop some."""
-        return -(-characters // self._longest_piece) if self._plain else 0
+        return ceil_div(characters, self._longest_piece) if self._plain else 0
 
     def max_tokens(self, text: str) -> int:
         """An upper bound on the tokens that `encode_turns` makes of one user turn with this text, without tokenising it."""

@@ -16,3 +16,7 @@ class PromptConfig:
     meta_template: str = "short_meta"
     choice_template: str = "short_judge"
     """For an LLM judge, which names the best response instead of scoring all of them."""
+
+
+DEFAULT_PROMPT = PromptConfig("default", "single", "meta", "judge")
+"""The long ones: of the paper's settings, and of a checkpoint that carries none."""

@@ -6,14 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from spct_jax import checkpoints, digests
-from spct_jax.grm.config import PromptConfig
+from spct_jax.grm.config import DEFAULT_PROMPT, PromptConfig
 from spct_jax.grm.prompts import Prompter
 from spct_jax.models.config import ModelConfig
 from spct_jax.sampling import engine_programs
 from spct_jax.sharding import Layout
-
-DEFAULT_PROMPT = PromptConfig("default", "single", "meta", "judge")
-"""Templates of a checkpoint that names none."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -16,6 +16,7 @@ from jaxtyping import Array, Float, Int
 
 from spct_jax.models import decoder
 from spct_jax.models.config import ModelConfig
+from spct_jax.rounding import ceil_div
 from spct_jax.sharding import logical
 
 LARGE = 1 << 16
@@ -31,7 +32,7 @@ def are_used(config: ModelConfig) -> bool:
 
 def count(vocab_size: int, positions: int) -> int:
     """The least number of equal blocks whose logits at so many positions are few enough."""
-    least = -(-vocab_size * positions // LOGITS_AT_ONCE)
+    least = ceil_div(vocab_size * positions, LOGITS_AT_ONCE)
     return next((n for n in range(max(least, 1), vocab_size) if vocab_size % n == 0), vocab_size)
 
 

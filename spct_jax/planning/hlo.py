@@ -12,6 +12,7 @@ import re
 
 from spct_jax.planning import hlo_text
 from spct_jax.planning.hlo_text import Instruction, Shape
+from spct_jax.rounding import ceil_div
 
 COLLECTIVES = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute", "send")
 _NO_TRAFFIC = {
@@ -145,7 +146,7 @@ class Module:
             return None
         root = self.computations[body][-1]
         step = self._growth(body, root.operands[int(counters[0])])
-        return -(-limits[0] // step) if step else None
+        return ceil_div(limits[0], step) if step else None
 
     def _constant(self, computation: str, name: str) -> int | None:
         instruction = self._names[computation].get(name)

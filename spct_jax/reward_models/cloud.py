@@ -19,11 +19,12 @@ from spct_jax.checkpoints import ModelKind
 from spct_jax.data import batches
 from spct_jax.data.comparison import Comparison
 from spct_jax.grm import orders, voting
-from spct_jax.grm.config import PromptConfig
+from spct_jax.grm.config import DEFAULT_PROMPT
 from spct_jax.grm.prompts import Prompter
 from spct_jax.models.config import ModelConfig
 from spct_jax.reward_models.base import Critiqued, Scores
 from spct_jax.reward_models.scalar import ScalarModel
+from spct_jax.rounding import ceil_div
 from spct_jax.sampling import Engine, Request, SamplingParams, Shape, engine_programs
 from spct_jax.sampling.engine_shape import prefill_rows
 from spct_jax.sampling.engine_size import Sizes
@@ -57,7 +58,7 @@ class Critic:
         """Loads a policy; a checkpoint that carries no templates gets the default ones. Errors as of `checkpoints.load`."""
         layout = layout or sharding.make_layout()
         found = checkpoints.load(checkpoint, kind=ModelKind.POLICY, dtype=checkpoints.COMPUTE, shardings=layout.params)
-        prompt = found.prompt or PromptConfig("default", "single", "meta", "judge")
+        prompt = found.prompt or DEFAULT_PROMPT
         params, config = engine_programs.adopt(found.params, found.config, layout)
         return cls(layout, params, config, Prompter(prompt, found.tokenizer), found.digest)
 
@@ -150,7 +151,7 @@ def draw(
         request = Request(number, prompt, data, collections.deque(range(options.k)))
         waiting.setdefault(batches.padded_length(len(prompt)), []).append(request)
     branches, trunks = (4, 2) if options.k > 1 else (1, 1)
-    rows = -(-options.batch_size // layout.batch_shards) * layout.batch_shards
+    rows = ceil_div(options.batch_size, layout.batch_shards) * layout.batch_shards
     sizes = None if options.batch_size else Sizes(layout, critic.config, options.memory, beside)
     for max_prompt, requests in sorted(waiting.items()):
         critic.config.check_length(max_prompt, options.max_new_tokens, "max_prompt and max_new_tokens")

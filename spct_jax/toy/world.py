@@ -31,7 +31,6 @@ ATTRIBUTES = (
 LURE = "awards"
 WEIGHTS = (5, 3, 1)  # need, want, like: every subset has a sum of its own
 CLAUSES = ("need {}", "want {}", "like {}")
-SPLITS = ("train", "development", "test")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -43,7 +43,7 @@ def load_dataset(config: Config, directory: Path) -> Dataset:
     if data.is_toy:
         places = {field: parse_source(getattr(data, field) or "toy:").place or field for field in fields.KINDS}
         found = {field: toy_records(data.toy, config.prompt, field, place) for field, place in places.items()}
-        return Dataset(**found, reports={split: ReadReport(len(found[split]), len(found[split])) for split in world.SPLITS})
+        return Dataset(**found, reports={split: ReadReport(len(found[split]), len(found[split])) for split in SPLITS})
 
     if data.train == "toy:":
         empty = [field for field in fields.KINDS if not getattr(data, field) and not (data.split and field in SPLITS)]
@@ -65,10 +65,10 @@ def load_dataset(config: Config, directory: Path) -> Dataset:
 
 def toy_records(toy: ToyConfig, prompt: PromptConfig, field: str, split: str) -> Records:
     """The toy world's records of a split, for a field of the config."""
-    splits = world.SPLITS if field in world.SPLITS else (field,)
+    splits = SPLITS if field in SPLITS else (field,)
     if split not in splits:
         raise InputError(f"config.data.{field}: the toy world has no {split!r} for it ({', '.join(splits)})")
-    if split in world.SPLITS:
+    if split in SPLITS:
         made = [problem.comparison for problem in world.problems(split, getattr(toy, split), toy)]
     elif split == "general":
         made = demonstrator.general_instructions(toy)
@@ -157,7 +157,7 @@ def drop_misfits(run: Run) -> Run:
     """
     data, kept = run.config.data, {}
     reports = dict(run.dataset.reports)
-    for split in world.SPLITS:
+    for split in SPLITS:
         comparisons, name = getattr(run.dataset, split), fields.report_name(data, split)
         responses = survey(run, split, functools.partial(measure_comparison, run))
         fitting = responses > 0

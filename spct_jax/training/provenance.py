@@ -14,7 +14,7 @@ from spct_jax import digests, distributed, files, local_copies, paths
 from spct_jax.checkpoints import hugging_face
 from spct_jax.config import STAGES, Config
 from spct_jax.data import mixtures
-from spct_jax.data.config import DATA_FILES, SOURCES
+from spct_jax.data.config import DATA_FILES, SOURCES, SPLITS
 from spct_jax.data.sources import Source, parse_source
 from spct_jax.errors import InputError
 from spct_jax.grm.template import load_template, template_names
@@ -22,7 +22,6 @@ from spct_jax.paths import Path
 
 FREE = ("mesh", "checkpoint", "profile_steps")
 """Fields that change no result."""
-_SPLITS = ("train", "development", "test")
 _READ_BY_ALL = ("seed", "stages", "init_checkpoint", "model", "prompt", "data", "tokenizer.model")
 _SECTION = {stage: "evaluation" if stage == "evaluate" else stage for stage in STAGES}
 """The section that a stage reads in addition. Fields of splits that a stage does not use are left out."""
@@ -114,7 +113,7 @@ def read_by(stage: str, config: Config, values: dict[str, Any]) -> dict[str, Any
     prefixes = {*_READ_BY_ALL, *(_SECTION[s] for s in before)}
     if "meta_rm" in before and config.meta_rm.policy_data == "draws":
         prefixes.add("rejection")  # says how many are drawn, and for which comparisons
-    other = {f"data.{split}" for split in _SPLITS if split not in splits}
+    other = {f"data.{split}" for split in SPLITS if split not in splits}
     other |= set() if splits else {"data.split"}
     other |= {f"data.toy.{split}" for split in ("development", "test") if split not in splits}
     chosen = {

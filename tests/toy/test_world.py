@@ -6,6 +6,7 @@ import pytest
 
 from spct_jax import config as configs
 from spct_jax.config import validate
+from spct_jax.data.config import SPLITS
 from spct_jax.errors import InputError
 from spct_jax.grm import parse
 from spct_jax.grm.template import load_template
@@ -22,7 +23,7 @@ def truth(comparison):
     return tuple(1.0 + sum(w for word, w in weights.items() if word in re.findall(r"\w+", r)) for r in comparison.responses)
 
 
-@pytest.mark.parametrize("split", world.SPLITS)
+@pytest.mark.parametrize("split", SPLITS)
 def test_truth_can_be_read_off_the_text_and_the_best_has_a_margin(split):
     for shown in world.problems(split, 300, CONFIG):
         comparison = shown.comparison
@@ -35,7 +36,7 @@ def test_truth_can_be_read_off_the_text_and_the_best_has_a_margin(split):
 
 
 def test_test_problems_have_combinations_of_their_own():
-    seen = {s: {frozenset(p.requirements) for p in world.problems(s, 1500, CONFIG)} for s in world.SPLITS}
+    seen = {s: {frozenset(p.requirements) for p in world.problems(s, 1500, CONFIG)} for s in SPLITS}
     assert seen["test"] and not seen["test"] & (seen["train"] | seen["development"])
     assert seen["development"] <= seen["train"]
 
