@@ -1,7 +1,9 @@
 """From a comparison to a prompt's tokens, and from the tokens of completions back to scores."""
 
 import dataclasses
+import functools
 import hashlib
+import os
 from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
@@ -57,6 +59,24 @@ class Prompter:
         self.texts_digest = digests.of_json(texts)
         templates = repr((self.template, self.single, self.meta, self.choice)).encode("utf-8", "surrogatepass")
         self.digest = hashlib.blake2b(templates + tokenizer.description, digest_size=8).hexdigest()
+
+    @functools.cached_property
+    def preamble(self) -> list[int]:
+        """The tokens that the prompts of the run's template begin with, whatever they show; see `preamble_of`."""
+        return self.preamble_of(self.template)
+
+    def preamble_of(self, template: Template) -> list[int]:
+        """The tokens that a template's prompts begin with: BOS, what opens the user's turn, and the text before {conversation}.
+
+        They are what prompts have in common that differ from the first letter of the conversation on, and in the number of
+        responses. So a prompt may yet begin otherwise, if its first letters make one token with the text before them; whoever
+        uses the preamble looks whether a prompt begins with it.
+        """
+        ask, answer = Turn("user", "q"), Turn("assistant", "a")
+        shown = (((ask,), ("x",)), ((Turn("system", "s"), ask), ("y", "y")), ((ask, answer, ask), ("z", "z", "z")))
+        probes = [Comparison(conversation=turns, responses=responses) for turns, responses in shown]
+        prompts = [self.tokenizer.encode_turns(render(probe, range(probe.n), template)) for probe in probes]
+        return os.path.commonprefix(prompts)
 
     def template_of(self, comparison: Comparison) -> Template:
         """The 0/1 template for a single response whose truth is 0 or 1, the run's template otherwise."""

@@ -12,7 +12,7 @@ A template is a plain text file: a header of `key: value` lines, then sections t
     --- hint
     Response {number} is known to be the best.
     --- prompt
-    Read the conversation, then score the {n} responses. {conversation} {responses}
+    Read the conversation, then score the responses. {conversation} There are {n}: {responses}
     {hint}
 
 `low` and `high` bound the scores (1 and 10 when absent). Scores are read by `parse.parse`, or after a line `reading: lenient`
@@ -20,7 +20,8 @@ by `parse.parse_lenient`, for models that were not trained to be read strictly. 
 by, each of which the prompt must mention: principles, analysis and verdict, or the last two only, or none. `response` is how
 one response is shown; `hint`, which may be left out, is a line that gives the answer away. In `prompt`, {conversation} and
 {responses} stand once each, {hint} on a line of its own wherever there is a hint section, and {n} anywhere; every
-other brace, such as that of \boxed{}, is plain text.
+other brace, such as that of \boxed{}, is plain text. What stands before all of these is the preamble: it is the same in every
+prompt, so a model reads it once for all of them, and instructions are best placed there.
 
 A template that shows an answer known to be right has a section `reference`, with {reference} in it, and a line {reference} of
 its own in the prompt; for a comparison without such an answer the line is left out.

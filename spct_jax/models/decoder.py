@@ -10,7 +10,8 @@ How models differ (soft caps, windows, norms of queries and keys) is said by the
 Gemma-2 and Gemma-3 can be computed.
 
 Trunks are right-aligned in P slots: counted from the trunk's end, slot j has position j - P and token t of a branch position t,
-however long the trunk is.
+however long the trunk is. A trunk can continue another, its prefix, by tokens of its own: so what many prompts begin with is
+computed once. The result is a trunk like any other, and can be continued in turn.
 
 Parameters are a plain tree of arrays; the layers in it are stacked, see `spct_jax.models.stack`::
 
@@ -31,6 +32,7 @@ from typing import Any
 import flax
 import jax
 import jax.numpy as jnp
+from jax import lax
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
 from spct_jax.models import attention, rotary, splash, stack, trunk_attention
@@ -80,20 +82,24 @@ def init(config: ModelConfig, key: PRNGKeyArray) -> Params:
     return params | stack.build(config, layers)
 
 
-def prefill(params: Params, config: ModelConfig, tokens: Int[Array, "B P"], lengths: Int[Array, " B"]) -> Trunk:
-    """Computes trunks.
+def prefill(
+    params: Params, config: ModelConfig, tokens: Int[Array, "B P"], lengths: Int[Array, " B"], prefix: Trunk | None = None
+) -> Trunk:
+    """Computes trunks, from their first token on or behind a prefix.
 
     Args:
       params: parameters, see the module's docstring.
       config: the architecture.
-      tokens: the trunks, right-aligned; the slots before a trunk hold any valid token.
-      lengths: tokens in each trunk, 0 to P.
+      tokens: the trunks, or what follows the prefix, right-aligned; the slots before hold any valid token.
+      lengths: such tokens in each trunk, 0 to P.
+      prefix: a trunk of the same parameters for each row, or one that all rows continue. Its lengths, one for each row or one
+        for all, say how many of its last tokens a row has: 0 for a row without the prefix, all of them for any other.
 
     Returns:
-      The `Trunk`; gradients flow through it.
+      The `Trunk`, prefix included, in as many slots more as the prefix has; gradients flow through it and the prefix.
     """
-    _, layers = _causal_pass(params, config, tokens, lengths)
-    return Trunk(layers=layers, lengths=lengths)
+    _, layers = _causal_pass(params, config, tokens, lengths, prefix)
+    return Trunk(layers=layers, lengths=lengths if prefix is None else prefix.lengths + lengths)
 
 
 def extend(
@@ -139,24 +145,43 @@ def logits(params: Params, config: ModelConfig, tokens: Int[Array, "B T"]) -> Fl
 
 
 def _causal_pass(
-    params: Params, config: ModelConfig, tokens: Int[Array, "B P"], lengths: Int[Array, " B"]
+    params: Params, config: ModelConfig, tokens: Int[Array, "B P"], lengths: Int[Array, " B"], prefix: Trunk | None = None
 ) -> tuple[Float[Array, "B P D"], PyTree]:
     """Right-aligned tokens through all layers: (the residual stream before the final norm, keys and values as in `Trunk`)."""
     P = tokens.shape[-1]
-    ropes = rotary.tables_by_kind(config, jnp.maximum(jnp.arange(P) - (P - lengths[:, None]), 0))
+    positions, layers = jnp.maximum(jnp.arange(P) - (P - lengths[:, None]), 0), params
+    all_lengths = lengths
+    if prefix is not None:
+        positions, all_lengths = prefix.lengths[:, None] + positions, prefix.lengths + lengths
+        layers = stack.zip_stacks(params, prefix.layers)
+    ropes = rotary.tables_by_kind(config, positions)
     attend_trunk = (splash if splash.is_used(config) else trunk_attention).attend_trunk
 
     def body(entry, x, row, layer):
+        block, before = (layer, None) if prefix is None else layer
         window = config.window_of(entry.kind)
 
         def attend(q, k, v):
-            kept = slice(max(P - window, 0), None) if window else slice(None)
-            out = attend_trunk(q, k, v, lengths, window, config.attn_softcap)
+            if before is not None:
+                k, v = (_put_before(earlier, own, lengths) for earlier, own in zip(before, (k, v), strict=True))
+            kept = slice(max(k.shape[-2] - window, 0), None) if window else slice(None)
+            out = attend_trunk(q, k, v, all_lengths, window, config.attn_softcap)
             return out, (k[:, :, kept], v[:, :, kept])
 
-        return apply_block(config, layer, x, ropes[entry.kind], attend)
+        return apply_block(config, block, x, ropes[entry.kind], attend)
 
-    return stack.scan(config, body, embed(params, config, tokens), params)
+    return stack.scan(config, body, embed(params, config, tokens), layers)
+
+
+def _put_before(
+    prefix: Float[Array, "#B K S H"], own: Float[Array, "B K P H"], lengths: Int[Array, " B"]
+) -> Float[Array, "B K S+P H"]:
+    """Keys or values of each row's own tokens, right-aligned, with those of its prefix in the slots right before them."""
+    P, S = own.shape[-2], prefix.shape[-2]
+    prefix = jnp.broadcast_to(prefix, (*own.shape[:2], *prefix.shape[2:]))
+    slots = jnp.pad(own, ((0, 0), (0, 0), (S, 0), (0, 0)))
+    put = jax.vmap(lambda slots, prefix, first: lax.dynamic_update_slice_in_dim(slots, prefix, first, axis=1))
+    return logical.constrain(put(slots, prefix, P - lengths), "batch", "kv_heads")
 
 
 def apply_block(

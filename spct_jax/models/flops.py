@@ -11,7 +11,8 @@ Counts are those of the platform at hand (`sharding.logical.platform`), on which
 kernel is no matrix product to the compiler, so splash attention is counted by formula on both sides: its blocks, two
 products forward, which any `remat` but `none` does twice, three for the gradient of queries, four for that of keys and values.
 
-In all functions `rows` is B, `group` is G, `trunk` is P and `time` is T.
+In all functions `rows` is B, `group` is G, `trunk` is P, `time` is T and `prefix` the slots of the trunks that those continue,
+which are counted as what is attended to: computing them is another `prefill` or `prefill_update`, of one row for all or so.
 """
 
 from spct_jax.models import attention, splash, trunk_attention
@@ -22,9 +23,9 @@ _ATTENTION_PASSES = {"none": 3, "dots": 4, "full": 4}
 """How often an update does the products of a layer, and those of attention, by `ModelConfig.remat`."""
 
 
-def prefill(c: ModelConfig, rows: int, trunk: int) -> float:
+def prefill(c: ModelConfig, rows: int, trunk: int, prefix: int = 0) -> float:
     """Trunks."""
-    return rows * (_trunk_linear(c, trunk) + _trunk_attention(c, trunk))
+    return rows * (_trunk_linear(c, trunk) + _trunk_attention(c, trunk, prefix))
 
 
 def decode(c: ModelConfig, branches: int, trunk_slots: int, columns: int = 0) -> float:
@@ -32,30 +33,36 @@ def decode(c: ModelConfig, branches: int, trunk_slots: int, columns: int = 0) ->
     return branches * (c.num_layers * _linear(c) + _branch_attention(c, trunk_slots, columns) + _unembed(c))
 
 
-def forward(c: ModelConfig, rows: int, group: int, trunk: int, time: int, *, logits: bool = True) -> float:
+def forward(c: ModelConfig, rows: int, group: int, trunk: int, time: int, prefix: int = 0, *, logits: bool = True) -> float:
     """Trunks and their branches at all positions, with or without logits."""
-    each = c.num_layers * _linear(c) + _branch_attention(c, trunk, time) + (_unembed(c) if logits else 0)
-    return prefill(c, rows, trunk) + rows * group * time * each
+    each = c.num_layers * _linear(c) + _branch_attention(c, prefix + trunk, time) + (_unembed(c) if logits else 0)
+    return prefill(c, rows, trunk, prefix) + rows * group * time * each
 
 
-def update(c: ModelConfig, rows: int, group: int, trunk: int, time: int, *, logits: bool = True) -> float:
+def update(c: ModelConfig, rows: int, group: int, trunk: int, time: int, prefix: int = 0, *, logits: bool = True) -> float:
     """Gradients of trunks and branches."""
-    linear = _trunk_linear(c, trunk) + group * time * c.num_layers * _linear(c)
-    on_trunk = _trunk_passes(c, trunk) * _trunk_attention(c, trunk)
+    linear = group * time * c.num_layers * _linear(c)
     on_branches = 0.0
     for kind in c.layer_kinds:
-        slots = min(trunk, c.window_of(kind) or trunk)
+        slots = min(prefix + trunk, c.window_of(kind) or prefix + trunk)
         in_blocks = attention.branch_blocks(group, slots, time)[0] > 1
         on_branches += (_ATTENTION_PASSES[c.remat] + in_blocks) * 4.0 * c.num_heads * c.head_dim * (slots + time)
     unembed = 4 * _unembed(c) * group * time if logits else 0
-    return rows * (_LAYER_PASSES[c.remat] * linear + on_trunk + group * time * on_branches + unembed)
+    of_trunks = prefill_update(c, rows, trunk, prefix)
+    return of_trunks + rows * (_LAYER_PASSES[c.remat] * linear + group * time * on_branches + unembed)
 
 
-def kernels(c: ModelConfig, rows: int, trunk: int, *, gradients: bool = False) -> float:
+def prefill_update(c: ModelConfig, rows: int, trunk: int, prefix: int = 0) -> float:
+    """Gradients of trunks, those of what continues them aside."""
+    on_trunk = _trunk_passes(c, trunk, prefix) * _trunk_attention(c, trunk, prefix)
+    return rows * (_LAYER_PASSES[c.remat] * _trunk_linear(c, trunk) + on_trunk)
+
+
+def kernels(c: ModelConfig, rows: int, trunk: int, prefix: int = 0, *, gradients: bool = False) -> float:
     """What of `prefill`, `forward` or, with gradients, `update` is done by Pallas kernels."""
     if not splash.is_used(c):
         return 0.0
-    return rows * (_trunk_passes(c, trunk) if gradients else 1) * _trunk_attention(c, trunk)
+    return rows * (_trunk_passes(c, trunk, prefix) if gradients else 1) * _trunk_attention(c, trunk, prefix)
 
 
 def _linear(c: ModelConfig) -> float:
@@ -74,20 +81,20 @@ def _ends_apart(c: ModelConfig) -> bool:
     return bool(c.remainder) or c.repeats == 1
 
 
-def _trunk_attention(c: ModelConfig, trunk: int) -> float:
+def _trunk_attention(c: ModelConfig, trunk: int, prefix: int) -> float:
     """All layers, the last one only where it is in a scan, one trunk of so many slots."""
     pairs, query_blocks = 0, (splash if splash.is_used(c) else trunk_attention).query_blocks
     for kind in c.layer_kinds[:-1] if _ends_apart(c) else c.layer_kinds:
-        blocks = query_blocks(trunk, c.window_of(kind))
-        pairs += sum((last - start) * (last - first) for start, last, first in blocks)
+        window = c.window_of(kind)
+        pairs += sum(block.scores for block in query_blocks(trunk, window, min(prefix, window or prefix)))
     return 4.0 * c.num_heads * c.head_dim * pairs
 
 
-def _trunk_passes(c: ModelConfig, trunk: int) -> float:
+def _trunk_passes(c: ModelConfig, trunk: int, prefix: int) -> float:
     """How often an update does the products of a trunk's attention, two each time."""
     if splash.is_used(c):
         return (1 if c.remat == "none" else 2) + 7 / 2
-    return _ATTENTION_PASSES[c.remat] + (trunk > trunk_attention.QUERY_BLOCK)
+    return _ATTENTION_PASSES[c.remat] + (not trunk_attention.is_one_block(trunk, prefix))
 
 
 def _branch_attention(c: ModelConfig, trunk: int, columns: int) -> float:

@@ -11,6 +11,8 @@ from jax.experimental.pallas.ops.tpu import splash_attention as splash
 from jaxtyping import Array, Float, Int
 
 from spct_jax.models.config import ModelConfig
+from spct_jax.models.trunk_attention import Block
+from spct_jax.rounding import ceil_div
 from spct_jax.sharding import logical
 
 LANES = 128
@@ -25,8 +27,8 @@ def is_used(config: ModelConfig) -> bool:
 
 def attend_trunk(
     q: Float[Array, "B K M P H"],
-    k: Float[Array, "B K P H"],
-    v: Float[Array, "B K P H"],
+    k: Float[Array, "B K S H"],
+    v: Float[Array, "B K S H"],
     lengths: Int[Array, " B"],
     window: int | None,
     cap: float,
@@ -36,10 +38,10 @@ def attend_trunk(
     """Causal attention within right-aligned trunks, every device on its own trunks and heads.
 
     Args:
-      q: queries, already scaled; H a multiple of 128 on a TPU.
+      q: queries of the last P slots, already scaled; P is S where trunks have no prefix, and H a multiple of 128 on a TPU.
       k: keys.
       v: values.
-      lengths: tokens in each trunk.
+      lengths: tokens in each trunk, prefix included.
       window: keys a query sees, itself included; None for all.
       cap: soft cap on the scores, 0 for none.
       interpret: run the kernel's arithmetic by XLA, on any device.
@@ -47,20 +49,18 @@ def attend_trunk(
     Returns:
       Float32; padding slots hold finite numbers without meaning.
     """
-    P = q.shape[-2]
-    spare = -P % LANES
-    slots = jnp.arange(P + spare)
+    P, S = q.shape[-2], _padded(k.shape[-2])
     # Padding is a segment of its own: its queries see themselves, so that none of them sees no key.
-    segments = (slots >= P + spare - lengths[:, None]).astype(jnp.int32)
+    segments = (jnp.arange(S) >= S - lengths[:, None]).astype(jnp.int32)
 
     def local(q, k, v, segments):
-        q, k, v = (jnp.pad(x, [(0, 0)] * (x.ndim - 2) + [(spare, 0), (0, 0)]) for x in (q, k, v))
+        q, k, v = (jnp.pad(x, [(0, 0)] * (x.ndim - 2) + [(-x.shape[-2] % LANES, 0), (0, 0)]) for x in (q, k, v))
         B, K, M, T, H = q.shape
-        kernel = _kernel(K * M, T, window, cap, interpret)
-        out = jax.vmap(lambda q, k, v, s: kernel(q, k, v, segment_ids=splash.SegmentIds(s, s)))(
+        kernel = _kernel(K * M, T, S, window, cap, interpret)
+        out = jax.vmap(lambda q, k, v, s: kernel(q, k, v, segment_ids=splash.SegmentIds(s[S - T :], s)))(
             q.reshape(B, K * M, T, H), k, v, segments
         )
-        return out.reshape(q.shape)[..., spare:, :].astype(jnp.float32)
+        return out.reshape(q.shape)[..., T - P :, :].astype(jnp.float32)
 
     keys = ("batch", "kv_heads")
     return logical.shard_map(local, ((*keys, "heads_per_kv"), keys, keys, ("batch",)), q, k, v, segments)
@@ -71,26 +71,36 @@ def block_size(length: int) -> int:
     return next(size for size in (512, 256, LANES) if length % size == 0)
 
 
-def query_blocks(length: int, window: int | None) -> list[tuple[int, int, int]]:
-    """As `trunk_attention.query_blocks`, of the blocks here: (first query, one past the last query and key, first key)."""
-    padded = length + -length % LANES
-    size = block_size(padded)
-    firsts = range(0, padded, size)
-    return [(first, first + size, max(0, first + 1 - window) // size * size if window else 0) for first in firsts]
+def query_blocks(length: int, window: int | None, prefix: int = 0) -> list[Block]:
+    """As `trunk_attention.query_blocks`, of the blocks here; queries and keys are padded, and slots counted from there."""
+    T, S = _padded(length), _padded(prefix + length)
+    of_queries, of_keys = block_size(T), block_size(S)
+    blocks = []
+    for start in range(S - T, S, of_queries):
+        first = max(0, start + 1 - window) // of_keys * of_keys if window else 0
+        last = ceil_div(start + of_queries, of_keys) * of_keys
+        blocks.append(Block(range(start, start + of_queries), range(first, last)))
+    return blocks
 
 
-def _kernel(heads: int, T: int, window: int | None, cap: float, interpret: bool):
-    mask = splash.CausalMask((T, T)) if window is None else splash.LocalMask((T, T), (window - 1, 0), 0)
-    block = block_size(T)
+def _padded(length: int) -> int:
+    return ceil_div(length, LANES) * LANES
+
+
+def _kernel(heads: int, T: int, S: int, window: int | None, cap: float, interpret: bool):
+    """For the last T of S slots."""
+    causal = window is None
+    mask = splash.CausalMask((T, S), S - T) if causal else splash.LocalMask((T, S), (window - 1, 0), S - T)
+    of_queries, of_keys = block_size(T), block_size(S)
     sizes = splash.BlockSizes(
-        block_q=block,
-        block_kv=block,
-        block_kv_compute=block,
-        block_q_dkv=block,
-        block_kv_dkv=block,
-        block_kv_dkv_compute=block,
-        block_q_dq=block,
-        block_kv_dq=block,
+        block_q=of_queries,
+        block_kv=of_keys,
+        block_kv_compute=of_keys,
+        block_q_dkv=of_queries,
+        block_kv_dkv=of_keys,
+        block_kv_dkv_compute=of_keys,
+        block_q_dq=of_queries,
+        block_kv_dq=of_keys,
     )
     return splash.make_splash_mha_single_device(
         splash.MultiHeadMask([mask] * heads),

@@ -7,6 +7,7 @@ A long trunk is computed in blocks of queries, each with the keys that some quer
 from __future__ import annotations
 
 import functools
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,17 +19,28 @@ from spct_jax.models.attention import causal_mask, merge, partial
 from spct_jax.rounding import ceil_div
 
 QUERY_BLOCK = 256
-"""Longest trunk that is one block; blocks of longer ones have at least as many queries."""
-
+"""A trunk with no more scores than the square of this is one block; the blocks of others have at least as many queries."""
 
 MOST_BLOCKS = 4
 """Blocks at most: each is compiled on its own, and four leave out three quarters of what is invisible."""
 
 
+class Block(NamedTuple):
+    """Queries that are computed together and the keys that some of them can see, as the slots of a trunk."""
+
+    queries: range
+    keys: range
+
+    @property
+    def scores(self) -> int:
+        """Pairs of a query and a key, those included that the mask hides."""
+        return len(self.queries) * len(self.keys)
+
+
 def attend_trunk(
     q: Float[Array, "B K M P H"],
-    k: Float[Array, "B K P H"],
-    v: Float[Array, "B K P H"],
+    k: Float[Array, "B K S H"],
+    v: Float[Array, "B K S H"],
     lengths: Int[Array, " B"],
     window: int | None,
     cap: float,
@@ -36,39 +48,52 @@ def attend_trunk(
     """Causal attention within right-aligned trunks, in blocks of queries that skip what they cannot see.
 
     Args:
-      q: queries, already scaled.
+      q: queries of the last P slots, already scaled; P is S where trunks have no prefix.
       k: keys.
       v: values.
-      lengths: tokens in each trunk.
+      lengths: tokens in each trunk, prefix included.
       window: keys a query sees, itself included; None for all.
       cap: soft cap on the scores, 0 for none.
 
     Returns:
       Float32; padding slots hold finite numbers without meaning.
     """
-    P = k.shape[-2]
-    slots = jnp.arange(P)
-    real = slots >= P - lengths[:, None]
+    P, S = q.shape[-2], k.shape[-2]
+    prefix = S - P
+    slots = jnp.arange(S)
+    real = slots >= S - lengths[:, None]
 
-    def attend(q, positions, first, last):
-        mask = causal_mask(positions, slots[first:last], window) & real[:, None, first:last]
-        return merge(partial(q, k[:, :, first:last], v[:, :, first:last], mask, cap))
+    def attend(q, positions, keys):
+        seen = slice(keys.start, keys.stop)
+        mask = causal_mask(positions, slots[seen], window) & real[:, None, seen]
+        return merge(partial(q, k[:, :, seen], v[:, :, seen], mask, cap))
 
-    if P <= QUERY_BLOCK:
-        return attend(q, slots, 0, P)
+    if is_one_block(P, prefix):
+        return attend(q, slots[prefix:], range(S))
     outs = []
-    for start, last, first in query_blocks(P, window):
-        outs.append(_a_few_at_once(functools.partial(attend, first=first, last=last), q[..., start:last, :], slots[start:last]))
+    for queries, keys in query_blocks(P, window, prefix):
+        own = q[..., queries.start - prefix : queries.stop - prefix, :]
+        outs.append(_a_few_at_once(functools.partial(attend, keys=keys), own, slots[queries.start : queries.stop]))
     return jnp.concatenate(outs, axis=-2)
 
 
-def query_blocks(length: int, window: int | None) -> list[tuple[int, int, int]]:
-    """(first query, one past the last query and key, first key) of each block of a trunk of so many slots."""
-    if length <= QUERY_BLOCK:
-        return [(0, length, 0)]
+def is_one_block(length: int, prefix: int = 0) -> bool:
+    """Whether so many slots behind a prefix attend all at once, and their scores are kept for the backward pass."""
+    return length * (prefix + length) <= QUERY_BLOCK**2
+
+
+def query_blocks(length: int, window: int | None, prefix: int = 0) -> list[Block]:
+    """The blocks of queries of so many slots behind a prefix; slots are counted from the prefix's first."""
+    slots = prefix + length
+    if is_one_block(length, prefix):
+        return [Block(range(prefix, slots), range(slots))]
     piece = tiles.here().queries
     size = max(QUERY_BLOCK, ceil_div(length, MOST_BLOCKS * piece) * piece)
-    return [(start, min(start + size, length), max(0, start + 1 - window) if window else 0) for start in range(0, length, size)]
+    blocks = []
+    for start in range(prefix, slots, size):
+        stop = min(start + size, slots)
+        blocks.append(Block(range(start, stop), range(max(0, start + 1 - window) if window else 0, stop)))
+    return blocks
 
 
 def _a_few_at_once(attend, q: Float[Array, "B K M T H"], positions: Int[Array, " T"]) -> Float[Array, "B K M T H"]:

@@ -7,6 +7,8 @@ import pytest
 from spct_jax.data.comparison import Comparison, Turn
 from spct_jax.data.tokenizer import train_tokenizer
 from spct_jax.errors import InputError
+from spct_jax.grm.config import PromptConfig
+from spct_jax.grm.prompts import Prompter
 from spct_jax.grm.render import render
 from spct_jax.grm.template import load_template, template_names
 from spct_jax.toy import world
@@ -335,3 +337,22 @@ def test_short_prompt_fits_a_tiny_model():
     tokenizer = train_tokenizer([*prompts.values(), text(shown, range(4), hint=0)] * 40, vocab_size=600)
     for prompt in prompts.values():
         assert len(tokenizer.encode_turns([Turn("user", prompt)])) <= 170
+
+
+@pytest.mark.parametrize("name", ["default", "short", "meta", "deepseek_grm", CLOSED])
+def test_the_preamble_is_what_all_prompts_begin_with(name):
+    """It ends where the conversation begins, whoever speaks first there, and whatever the number of responses."""
+    shown = [
+        comparison("a", "b", conversation="Why?"),
+        comparison("c", conversation="~"),
+        Comparison(conversation=[Turn("system", "s"), Turn("user", "u")], responses=["a", "b", "c"]),
+    ]
+    template = load_template(name)
+    tokenizer = train_tokenizer([template.text, "User: System: Assistant:"] * 40, vocab_size=500)
+    prompter = Prompter(PromptConfig(template=name), tokenizer)
+    assert prompter.preamble == prompter.preamble_of(template)
+    for each in shown:
+        prompt = prompter.encode(each, range(each.n))
+        assert prompt[: len(prompter.preamble)] == prompter.preamble
+        text = tokenizer.decode([i for i in prompt[len(prompter.preamble) :] if i not in tokenizer.stop_ids])
+        assert re.match("(User|System): ", text)

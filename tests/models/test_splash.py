@@ -18,13 +18,19 @@ from spct_jax.sharding.config import MeshConfig
 B, K, M, P, H = 2, 2, 2, 250, 128
 
 
-@pytest.mark.parametrize(("window", "cap", "strategy"), [(None, 50.0, None), (100, 5.0, None), (None, 0.0, "fsdp_tensor")])
-def test_the_kernel_is_the_reference_with_gradients(window, cap, strategy):
-    """To 1e-5 of the norm; one trunk is short, and no block divides P. Sharded: rows over two devices, heads over two."""
-    shapes = [(B, K, M, P, H), (B, K, P, H), (B, K, P, H)]
+@pytest.mark.parametrize(
+    ("own", "window", "cap", "strategy"),
+    [(P, None, 50.0, None), (P, 100, 5.0, None), (P, None, 0.0, "fsdp_tensor"), (90, None, 0.0, None), (140, 100, 5.0, None)],
+)
+def test_the_kernel_is_the_reference_with_gradients(own, window, cap, strategy):
+    """To 1e-5 of the norm; one trunk is short, and no block divides P. Sharded: rows over two devices, heads over two.
+
+    With fewer queries of their own the trunks have a prefix, which ends before or among the slots of the short one.
+    """
+    shapes = [(B, K, M, own, H), (B, K, P, H), (B, K, P, H)]
     data = [jax.random.normal(jax.random.key(i), shape) * H**-0.25 for i, shape in enumerate(shapes)]
     lengths = jnp.array([P, 131])
-    real = (jnp.arange(P) >= P - lengths[:, None])[:, None, None, :, None]
+    real = (jnp.arange(P - own, P) >= P - lengths[:, None])[:, None, None, :, None]
     layout = strategy and sharding.make_layout(MeshConfig(strategy=strategy, tensor=2), jax.devices()[:4])
 
     def of(attend, **options):
@@ -74,16 +80,17 @@ print("kernels", text.count("tpu_custom_call"))
 """
 
 
+@pytest.mark.parametrize("prefix", [0, 600])
 @pytest.mark.parametrize(
     ("length", "window"), [(100, None), (1000, 300), (1000, None), (4095, 1024), (4095, 4096), (4095, None)]
 )
-def test_the_kernels_blocks_are_those_in_which_a_query_sees_a_key(length, window):
-    padded = -(-length // 128) * 128
-    size = splash.block_size(padded)
-    distance = np.arange(padded)[:, None] - np.arange(padded)
-    seen = (distance >= 0) & (distance < (window or padded))
-    visited = seen.reshape(padded // size, size, -1, size).any((1, 3)).sum() * size**2
-    assert sum((last - start) * (last - first) for start, last, first in splash.query_blocks(length, window)) == visited
+def test_the_kernels_blocks_are_those_in_which_a_query_sees_a_key(length, window, prefix):
+    queries, keys = (-(-slots // 128) * 128 for slots in (length, prefix + length))
+    rows, columns = splash.block_size(queries), splash.block_size(keys)
+    distance = np.arange(keys - queries, keys)[:, None] - np.arange(keys)
+    seen = (distance >= 0) & (distance < (window or keys))
+    visited = seen.reshape(queries // rows, rows, -1, columns).any((1, 3)).sum() * rows * columns
+    assert sum(block.scores for block in splash.query_blocks(length, window, prefix)) == visited
 
 
 @pytest.mark.tpu_compiler

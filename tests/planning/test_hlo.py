@@ -1,4 +1,5 @@
 import dataclasses
+import functools
 import textwrap
 
 import jax
@@ -6,7 +7,7 @@ import jax.numpy as jnp
 import pytest
 from jax import lax
 
-from spct_jax import sharding
+from spct_jax import models, sharding
 from spct_jax.checkpoints import abstract_params, train_state
 from spct_jax.models import flops, sizes, tiles
 from spct_jax.planning import hlo, programs
@@ -437,3 +438,12 @@ def test_the_count_by_hand_is_what_is_compiled(program, layers, scores, count, m
         expected = flops.forward(model, B, G, P, T)
     found = sum(part.times * hlo.Module(part.program.compile().as_text()).cost().flops for part in parts)
     assert found == pytest.approx(expected, rel=0.01)
+
+
+def test_the_count_of_trunks_behind_a_prefix_is_what_is_compiled():
+    """One that a window cuts, and own tokens in blocks."""
+    params, ints = abstract_params(MODEL), functools.partial(jax.ShapeDtypeStruct, dtype=jnp.int32)
+    prefix = jax.eval_shape(lambda p, *row: models.prefill(p, MODEL, *row), params, ints((1, 100)), ints((1,)))
+    lowered = jax.jit(models.prefill, static_argnums=1).lower(params, MODEL, ints((2, 320)), ints((2,)), prefix)
+    found = hlo.Module(lowered.compile().as_text()).cost().flops
+    assert found == pytest.approx(flops.prefill(MODEL, 2, 320, 100), rel=0.01)
