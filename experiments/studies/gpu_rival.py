@@ -5,10 +5,11 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
+from rival_samplers import ATTENTION, drawn_by_transformers
+
 from spct_jax.models.config import ModelConfig
 
-ATTENTION = "eager"
-"""The one that applies the soft cap without packages of its own; transformers refuses PyTorch's for this model."""
 MICRO_BATCH = 4
 """Completions whose gradients are computed at once."""
 
@@ -82,24 +83,11 @@ def _seconds(run: Callable[[], Any], wait: Callable[[], None]) -> float:
 
 
 def _drawing(gemma: Any, prompt: int, completion: int, samples: int, wait: Callable[[], None]) -> dict[str, float]:
-    import torch
+    ids = np.random.default_rng(0).integers(3, gemma.config.vocab_size, prompt + 1).tolist()
 
-    ids = torch.randint(3, gemma.config.vocab_size, (1, prompt + 1), device=gemma.device)
-
-    @torch.inference_mode()
     def draw(new: int) -> None:
-        out = gemma.generate(
-            ids,
-            attention_mask=torch.ones_like(ids),
-            do_sample=True,
-            top_k=0,
-            top_p=1.0,
-            temperature=1.0,
-            num_return_sequences=samples,
-            min_new_tokens=new,
-            max_new_tokens=new,
-        )
-        assert out.shape == (samples, prompt + 1 + new), out.shape
+        out = drawn_by_transformers(gemma, ids, samples, new)
+        assert out.shape == (samples, new), out.shape
 
     few, many = _seconds(lambda: draw(2), wait), _seconds(lambda: draw(completion), wait)
     step = (many - few) / (completion - 2)

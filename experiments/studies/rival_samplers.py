@@ -4,20 +4,25 @@
 
 CHECKPOINT is a directory in Hugging Face's layout. First a line with the version and, to show that the model is the same
 one, the logits after a short prompt; then one line of seconds for each line {"prompt", "samples", "new_tokens"} read.
-Imports nothing of spct_jax: the interpreter may be one in which only the rival is installed.
+Imports nothing of spct_jax: the interpreter may be one in which only the rival is installed. `gpu_rival.py` draws by
+transformers as it is drawn here.
 """
 
+import functools
 import importlib.metadata
 import json
 import pathlib
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
 CHECK_PROMPT = [2, 17, 345, 6, 1789, 23, 3210, 54]
 """The prompt whose last logits every sampler reports."""
+ATTENTION = "eager"
+"""Of transformers' attentions the one that runs everywhere and applies the soft cap; it refuses PyTorch's for Gemma-2."""
 
 Sample = Callable[[list[int], int, int], np.ndarray]
 Logits = Callable[[list[int]], np.ndarray]
@@ -95,36 +100,39 @@ def tunix(checkpoint: pathlib.Path) -> tuple[Sample, Logits]:
     return sample, logits
 
 
+def drawn_by_transformers(gemma: Any, prompt: Sequence[int], samples: int, new_tokens: int) -> np.ndarray:
+    """Int64[samples new_tokens]: completions of a prompt by the generate method of a model of transformers', on its device."""
+    import torch
+
+    tokens = torch.tensor([prompt], device=gemma.device)
+    with torch.inference_mode():
+        drawn = gemma.generate(
+            tokens,
+            attention_mask=torch.ones_like(tokens),
+            do_sample=True,
+            temperature=1.0,
+            top_k=0,
+            top_p=1.0,
+            num_return_sequences=samples,
+            max_new_tokens=new_tokens,
+            eos_token_id=None,
+            pad_token_id=0,
+        )
+    return drawn[:, len(prompt) :].cpu().numpy()
+
+
 def transformers(checkpoint: pathlib.Path) -> tuple[Sample, Logits]:
     """The generate method of transformers' Gemma-2."""
     import torch
     from transformers import Gemma2ForCausalLM
 
-    # Of the attentions that run everywhere only "eager" applies the soft cap.
-    gemma = Gemma2ForCausalLM.from_pretrained(checkpoint, dtype=torch.float32, attn_implementation="eager").eval()
-
-    def sample(prompt, samples, new_tokens):
-        tokens = torch.tensor([prompt])
-        with torch.inference_mode():
-            drawn = gemma.generate(
-                tokens,
-                attention_mask=torch.ones_like(tokens),
-                do_sample=True,
-                temperature=1.0,
-                top_k=0,
-                top_p=1.0,
-                num_return_sequences=samples,
-                max_new_tokens=new_tokens,
-                eos_token_id=None,
-                pad_token_id=0,
-            )
-        return drawn[:, len(prompt) :].numpy()
+    gemma = Gemma2ForCausalLM.from_pretrained(checkpoint, dtype=torch.float32, attn_implementation=ATTENTION).eval()
 
     def logits(prompt):
         with torch.inference_mode():
             return gemma(torch.tensor([prompt])).logits[0, -1].float().numpy()
 
-    return sample, logits
+    return functools.partial(drawn_by_transformers, gemma), logits
 
 
 RIVALS = {"tunix": ("google-tunix", tunix), "transformers": ("transformers", transformers)}
