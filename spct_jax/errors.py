@@ -38,12 +38,15 @@ class UnreachableError(Exception):
 
 
 @contextlib.contextmanager
-def naming(path: str | os.PathLike) -> Iterator[None]:
-    """Gives the system's errors in the block the name of the file; those of reading and writing have none."""
+def naming(path: str | os.PathLike, scratch: str | os.PathLike | None = None) -> Iterator[None]:
+    """Gives the system's errors in the block the name of the file.
+
+    Those of reading and writing have none, and a user has not heard of the `scratch` file that stands for it.
+    """
     try:
         yield
     except OSError as error:
-        if error.filename is None:
+        if error.filename is None or (scratch is not None and error.filename == os.fspath(scratch)):
             error.filename = os.fspath(path)
         raise
 

@@ -100,7 +100,10 @@ def write(path: str | os.PathLike, content: str | bytes) -> None:
 
 @contextlib.contextmanager
 def replacing(path: str | os.PathLike) -> Iterator[BinaryIO]:
-    """A file to write, which replaces `path` when the block ends without an error and its content is on the disk."""
+    """A file to write, which replaces `path` when the block ends without an error and its content is on the disk.
+
+    After an error nothing is left of it; the system's own errors name `path`.
+    """
     if paths.is_remote(path):
         with tempfile.NamedTemporaryFile(prefix="spct_jax_") as file:
             yield file
@@ -108,11 +111,18 @@ def replacing(path: str | os.PathLike) -> Iterator[BinaryIO]:
             _put(file.name, path)
         return
     scratch = pathlib.Path(f"{path}.partial")
-    with errors.naming(path), open(scratch, "wb") as file:
-        yield file
-        file.flush()
-        os.fsync(file.fileno())
-    scratch.replace(path)
+    with errors.naming(path, scratch):
+        file = open(scratch, "wb")
+        try:
+            with file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            scratch.replace(path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                scratch.unlink()
+            raise
     directory = os.open(scratch.parent, os.O_RDONLY)
     try:
         os.fsync(directory)  # otherwise, after a loss of power, the name may still be that of the old content

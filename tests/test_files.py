@@ -4,6 +4,8 @@ import os
 import pathlib
 import stat
 
+import pytest
+
 from spct_jax import files
 from spct_jax.append_only import Appended
 
@@ -36,3 +38,15 @@ def test_a_file_takes_its_name_when_its_content_is_on_the_disk_and_then_the_name
     monkeypatch.setattr(pathlib.Path, "replace", lambda self, target: done.append("name") or replace(self, target))
     files.write(path, "new")
     assert done == ["file", "name", "directory"] and path.read_text() == "new"
+
+
+def test_what_cannot_be_written_is_named_and_leaves_nothing_behind(tmp_path):
+    (tmp_path / "taken").mkdir()
+    for name in ("taken", "none/x"):
+        with pytest.raises(OSError) as refused:
+            files.write(tmp_path / name, "new")
+        assert refused.value.filename == str(tmp_path / name)
+    with pytest.raises(KeyError), files.replacing(tmp_path / "x") as file:
+        file.write(b"half of it")
+        raise KeyError
+    assert [path.name for path in tmp_path.iterdir()] == ["taken"]
