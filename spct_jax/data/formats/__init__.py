@@ -59,6 +59,8 @@ def _format_of(paths: list[str]) -> str:
     found = {path: next((name for ends, name in _SUFFIXES.items() if path.endswith(ends)), "") for path in paths}
     first = paths[0]
     for path, format in found.items():
+        if not format and not to_path(path).exists():
+            raise InputError(f"{path}: no such file or directory")
         if not format:
             raise InputError(f"{path}: not a kind of file that is known by its name ({', '.join(sum(_SUFFIXES, ()))})")
         if format != found[first]:

@@ -100,6 +100,11 @@ def test_files_that_cannot_be_read_are_named(tmp_path, name, content, message):
         open_rows(f"{tmp_path}/{name}")
 
 
+def test_a_file_that_is_not_there_is_missing_whatever_its_name(tmp_path):
+    with pytest.raises(InputError, match="/none: no such file or directory"):
+        open_rows(str(tmp_path / "none"))
+
+
 def test_a_parquet_file_that_was_cut_is_named(tmp_path):
     path = write(tmp_path / "x.parquet", ROWS)
     path.write_bytes(path.read_bytes()[:-100])
