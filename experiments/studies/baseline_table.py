@@ -11,11 +11,13 @@ import argparse
 import collections
 import pathlib
 import statistics
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from spct_jax import config as configs
 from spct_jax import files
+from spct_jax.errors import InputError
 from spct_jax.models import flops, sizes
 from spct_jax.reporting import markdown, results, run_files
 from spct_jax.training import mixture
@@ -83,15 +85,20 @@ def _over_seeds(accuracies: Sequence[float]) -> str:
     return markdown.percent(statistics.fmean(accuracies), (min(accuracies), max(accuracies)) if accuracies[1:] else None)
 
 
-def main() -> None:
-    """Writes the tables."""
+def main() -> int:
+    """Writes the tables; the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", nargs="+", required=True, metavar="NAME=WORKDIR")
     parser.add_argument("--output", type=pathlib.Path, required=True)
     flags = parser.parse_args()
     runs = [(name, pathlib.Path(workdir)) for name, _, workdir in (run.partition("=") for run in flags.runs)]
-    files.write(flags.output, page(runs).encode() + b"\n")
+    try:
+        files.write(flags.output, page(runs).encode() + b"\n")
+    except InputError as error:
+        print(f"baseline_table: {error}", file=sys.stderr)
+        return 2
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
