@@ -13,6 +13,7 @@ from spct_jax.evaluation import evaluate
 from spct_jax.grm.prompts import Prompter
 from spct_jax.paths import Path
 from spct_jax.reporting import report
+from spct_jax.sharding import bytes_per_device
 from spct_jax.training import btrm, cloud, grpo, meta, pairrm, provenance, rejection, sft
 from spct_jax.training.context import Run, make_layouts
 from spct_jax.training.data import demonstrations, drop_misfits, load_dataset, load_tokenizer, name_templates
@@ -29,6 +30,10 @@ STAGES: dict[str, Callable[[Run], dict]] = {
     "cloud": cloud.run_cloud,
     "evaluate": evaluate.run_evaluation,
 }
+
+
+SMALL_MODEL = 2**26
+"""Bytes of a model's parameters up to which holes in the memory of the host do no harm, see `memory.keep_large`."""
 
 
 def prepare(config: Config, workdir: Path) -> Run:
@@ -55,6 +60,9 @@ def prepare(config: Config, workdir: Path) -> Run:
         layout=layout,
         rollout_layout=rollout_layout,
     )
+    params = checkpoints.abstract_params(run.model, checkpoints.ModelKind.POLICY)
+    if layout.platform == "cpu" and bytes_per_device(params, layout.params(params)) <= SMALL_MODEL:
+        memory.keep_large()
     run = drop_misfits(run)
     files.write_json(workdir / "data.json", {name: dataclasses.asdict(r) for name, r in run.dataset.reports.items()})
     return run

@@ -33,6 +33,31 @@ def test_large_buffers_leave_no_holes():
     assert float(done.stdout) < 100, done.stderr
 
 
+FAULTS = """
+import platform, resource
+from spct_jax import memory
+if platform.libc_ver()[0] != "glibc":
+    raise SystemExit(3)
+memory.keep()
+memory.keep_large()
+import numpy as np
+def faults_of_large_buffers():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(4):
+        np.ones(2**24)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+faults_of_large_buffers()
+print(faults_of_large_buffers())
+"""
+
+
+def test_kept_large_buffers_are_not_asked_of_the_system_again():
+    done = subprocess.run([sys.executable, "-c", FAULTS], capture_output=True, text=True, timeout=300)
+    if done.returncode == 3:
+        pytest.skip("not glibc")
+    assert int(done.stdout) < 4096, done.stderr  # one buffer has 32,768 pages
+
+
 class Device:
     def __init__(self, stats, kind):
         self.device_kind = kind

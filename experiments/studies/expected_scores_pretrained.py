@@ -31,7 +31,6 @@ from spct_jax.evaluation.metrics import all_votes
 from spct_jax.grm.config import PromptConfig
 from spct_jax.grm.prompts import Prompter
 from spct_jax.grm.render import render
-from spct_jax.judging import rescoring
 from spct_jax.judging.judge import Judge
 from spct_jax.judging.verdicts import sample_to_json
 
@@ -47,8 +46,6 @@ OUTPUT = flags.DEFINE_string("output", None, "Directory for the page.", required
 TEMPLATE = str(pathlib.Path(__file__).with_name("one_line.txt"))
 LONGEST = 12
 """Tokens of a critique: a line of scores has nine."""
-READ_AT_ONCE = 4096
-"""Tokens; a vocabulary of 262,144 makes larger batches of logits too large for a small machine."""
 
 
 class Plain(Prompter):
@@ -81,7 +78,6 @@ def pairs_of(name: str) -> list[tuple[Comparison, int]]:
 
 def main(_) -> None:
     """Judges, and writes the page."""
-    rescoring.BATCH_TOKENS = READ_AT_ONCE
     judge = load()
     prompter, lines = judge.models.policy.prompter, ["# Expected scores with real weights", ""]
     for name in ("LLMBar", "hh-rlhf, harmless-base"):

@@ -13,10 +13,8 @@ from spct_jax.judging.models import Models
 from spct_jax.judging.options import Options
 from spct_jax.judging.readings import Critiques, Reading, Work
 from spct_jax.judging.tasks import Order, Task
+from spct_jax.models import tiles
 from spct_jax.rounding import next_power_of_four
-
-BATCH_TOKENS = 32768
-"""About how many tokens of prompts and critiques are read at once."""
 
 
 class _Shape(NamedTuple):
@@ -75,8 +73,8 @@ class Rescorer:
         return done
 
     def _rows(self, shape: _Shape) -> int:
-        devices = self._models.layout.batch_shards
-        return max(1, BATCH_TOKENS // (shape.max_prompt + shape.group_size * shape.max_completion) // devices) * devices
+        layout, row = self._models.layout, shape.max_prompt + shape.group_size * shape.max_completion
+        return max(1, tiles.of(layout.platform).read_tokens // row // layout.batch_shards) * layout.batch_shards
 
 
 def _shape(work: Work, samples: int) -> _Shape:

@@ -21,9 +21,10 @@ from spct_jax.grm import orders, parse
 from spct_jax.judging import adaptive, tasks
 from spct_jax.judging.models import Models
 from spct_jax.judging.options import Options
-from spct_jax.judging.rescoring import BATCH_TOKENS, Rescorer
+from spct_jax.judging.rescoring import Rescorer
 from spct_jax.judging.tasks import NO_PROMPTS, Prompts, Task
 from spct_jax.judging.verdicts import Sample, Verdict
+from spct_jax.models import tiles
 from spct_jax.rounding import ceil_div
 from spct_jax.sampling import Engine, Finished, Request, SamplingParams, Shape, Usage
 from spct_jax.sampling.engine_programs import engine_programs
@@ -32,6 +33,8 @@ from spct_jax.sampling.engine_size import Sizes
 
 MAX_ENGINES = 3
 """Shapes whose slots are on the devices at once."""
+COMPILED_AT_ONCE = 2
+"""Programs that are compiled at once: a shape has two large ones, and compiling one keeps a core and a third busy."""
 PREPARED = 64
 """Comparisons whose prompts are made ahead of need."""
 MOST_PREPARED = 1 << 24
@@ -43,9 +46,9 @@ FIRST_SAMPLES = 64
 
 
 @contextlib.contextmanager
-def _thread() -> Iterator[futures.Executor]:
-    """A thread; what it has not begun when it is left is dropped."""
-    pool = futures.ThreadPoolExecutor(1)
+def _threads(count: int) -> Iterator[futures.Executor]:
+    """So many threads; what they have not begun when they are left is dropped."""
+    pool = futures.ThreadPoolExecutor(count)
     try:
         yield pool
     finally:
@@ -95,7 +98,7 @@ class Scheduler:
         begun: collections.deque[Task] = collections.deque()
         finished: list[Finished] = []
         # Prompts are written and tokenised, and the programs of further shapes compiled, while the devices work.
-        with contextlib.ExitStack() as leaving, _thread() as worker, _thread() as compiler:
+        with contextlib.ExitStack() as leaving, _threads(1) as worker, _threads(COMPILED_AT_ONCE) as compiler:
             # Whoever looks at the traceback of an error, or keeps it, must not hold the slots.
             leaving.callback(self._engines.clear)
             coming = self._prepared(comparisons, worker)
@@ -295,7 +298,7 @@ def _say(text: str) -> None:
 def _sizes(models: Models, options: Options) -> Sizes:
     """What chooses shapes beside the meta RM, and beside the batches of critiques that are read once more."""
     beside = 0 if models.meta is None else sharding.bytes_of_arrays(models.meta.params)
-    read = BATCH_TOKENS // models.layout.batch_shards if options.rescores else 0
+    read = tiles.of(models.layout.platform).read_tokens // models.layout.batch_shards if options.rescores else 0
     return Sizes(models.layout, models.policy.config, options.memory, beside, read)
 
 

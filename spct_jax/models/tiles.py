@@ -26,16 +26,25 @@ class Tiles:
     first_segment: int
     """Columns of a completion's past that are read together first, a multiple of `decoding.PAST_BLOCK`. Each further segment
     (`decoding.segments`) is a condition, for which the host waits on a GPU, and kernels of its own."""
+    read_tokens: int
+    """About how many tokens of prompts and critiques all devices read at once, where critiques are read once more."""
     time_last: bool
     """Whether keys of the past are held with the columns as the last axis. A TPU would lay them out anew for every chunk."""
 
 
-_CPU = Tiles(queries=32, branch_scores=1 << 18, unrolled_layers=8, first_segment=32, time_last=True)
+_CPU = Tiles(queries=32, branch_scores=1 << 18, unrolled_layers=8, first_segment=32, read_tokens=4096, time_last=True)
 
 PLATFORMS = {
     "cpu": _CPU,
-    "gpu": Tiles(queries=256, branch_scores=1 << 20, unrolled_layers=8, first_segment=128, time_last=True),
-    "tpu": Tiles(queries=128, branch_scores=1 << 20, unrolled_layers=LONGEST_PATTERN, first_segment=128, time_last=False),
+    "gpu": Tiles(queries=256, branch_scores=1 << 20, unrolled_layers=8, first_segment=128, read_tokens=32768, time_last=True),
+    "tpu": Tiles(
+        queries=128,
+        branch_scores=1 << 20,
+        unrolled_layers=LONGEST_PATTERN,
+        first_segment=128,
+        read_tokens=32768,
+        time_last=False,
+    ),
 }
 """Platforms that are not named take the sizes of a CPU."""
 
