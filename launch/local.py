@@ -21,6 +21,7 @@ import subprocess
 import sys
 import time
 
+from spct_jax import errors
 from spct_jax.errors import STOPPED, WRONG, InputError
 from spct_jax.launching import rehearsal
 from spct_jax.launching.rehearsal import Job, Process
@@ -116,7 +117,11 @@ class Patience:
 
 
 def parse() -> tuple[argparse.Namespace, Job]:
-    """The flags, and what is to run."""
+    """The flags, and what is to run.
+
+    Raises:
+      InputError, OSError: --jobset names no JobSet of launch/gke.py, or no file.
+    """
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--processes", type=int, default=2, help="Of each slice.")
     parser.add_argument("--slices", type=int, default=1)
@@ -135,10 +140,7 @@ def parse() -> tuple[argparse.Namespace, Job]:
         if command:
             parser.error("--jobset says what runs; nothing stands behind --")
         flags.platform = "gke"
-        try:
-            return flags, rehearsal.read_jobset(flags.jobset)
-        except (InputError, OSError) as error:
-            parser.error(str(error))
+        return flags, rehearsal.read_jobset(flags.jobset)
     if not command or flags.processes < 1 or flags.slices < 1:
         parser.error("needs --processes of at least 1 and, behind --, a command")
     action = told_action if flags.platform == "flags" else rehearsal.usual_action
@@ -216,19 +218,18 @@ class Launcher:
 
 def main() -> int:
     """The run's exit status."""
-    flags, job = parse()
-    launcher = Launcher(flags, job)
-    played = contextlib.nullcontext([])
-    if flags.platform != "flags":
-        played = rehearsal.metadata_servers(flags.platform, job.hosts, job.slices)
     try:
+        flags, job = parse()
+        launcher = Launcher(flags, job)
+        played = contextlib.nullcontext([])
+        if flags.platform != "flags":
+            played = rehearsal.metadata_servers(flags.platform, job.hosts, job.slices)
         with played as servers:
             return launcher.run(servers)
-    except OSError as error:
-        if error.filename is None:
-            raise
-        print(f"local.py: error: {error.filename}: {error.strerror}", file=sys.stderr)
-        return 2
+    except (InputError, OSError) as error:
+        line, status = errors.describe(error)
+        print(f"local.py: error: {line}", file=sys.stderr)
+        return status
 
 
 if __name__ == "__main__":

@@ -112,6 +112,7 @@ def main(verb: str) -> None:
 if __name__ == "__main__":
     VERB = ARGV.pop(1) if len(ARGV) > 1 and ARGV[1] in VERBS else ""
     if not VERB and not any(a.lstrip("-").startswith("help") for a in ARGV):
-        print(f"usage: tpu_vm.py {'|'.join(VERBS)} FLAGS; --help tells them", file=sys.stderr)
+        unknown = f"error: unknown verb {ARGV[1]!r}; " if len(ARGV) > 1 and ARGV[1][:1] != "-" else ""
+        print(f"{unknown}usage: tpu_vm.py {'|'.join(VERBS)} FLAGS; --help tells them", file=sys.stderr)
         sys.exit(2)
     cli.run(lambda _: main(VERB), FLAGS, with_config=True, argv=ARGV)

@@ -114,7 +114,7 @@ def test_every_verb_prints_what_it_would_run():
 
 @pytest.mark.parametrize(
     ("arguments", "says"),
-    [((), "usage: tpu_vm.py"), (("start",), "usage: tpu_vm.py"), (("run", "--topology=v5e:4x4"), "--zone")],
+    [((), "usage: tpu_vm.py"), (("start",), "unknown verb 'start'; usage"), (("run", "--topology=v5e:4x4"), "--zone")],
 )
 def test_a_verb_and_a_zone_are_needed(arguments, says):
     done = launch("tpu_vm", *arguments)

@@ -144,6 +144,12 @@ def test_a_file_that_is_no_jobset_is_named(tmp_path, text):
         rehearsal.read_jobset(str(tmp_path / "x.yaml"))
 
 
+def test_a_jobset_that_is_not_there_is_one_line_and_status_2(tmp_path):
+    run = local(f"--jobset={tmp_path / 'none.yaml'}")
+    assert run.communicate()[1] == f"local.py: error: {tmp_path / 'none.yaml'}: No such file or directory\n"
+    assert run.returncode == 2
+
+
 @pytest.mark.parametrize(("body", "status", "lives"), [("exit 2", 2, 1), ("[[ $lives -gt 2 ]] || exit 75", 0, 3)])
 def test_the_policy_of_a_jobset_decides_what_becomes_of_a_run(tmp_path, body, status, lives):
     rendered = launch("gke", *FLAGS, "--topology=v5e:2x2", "--image=i", "--workdir=w")
