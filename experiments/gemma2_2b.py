@@ -8,7 +8,6 @@ Draws planned again since slots refill: at most 13.57 GiB, in decoding (docs/pla
 
     python -m spct_jax.plan --config=experiments/gemma2_2b.py --topology=v5e:4x4
     python -m spct_jax.train --config=experiments/gemma2_2b.py --workdir=DIR --config.init_checkpoint=CHECKPOINT
-
 """
 
 from spct_jax import config as config_lib

@@ -9,7 +9,6 @@ Draws not planned again since slots refill, docs/training.md.
 
     python -m spct_jax.plan --config=experiments/gemma2_9b.py --topology=v6e:4x4
     python -m spct_jax.train --config=experiments/gemma2_9b.py --workdir=DIR --config.init_checkpoint=CHECKPOINT
-
 """
 
 from spct_jax import config as config_lib

@@ -10,7 +10,6 @@ Draws not planned again since slots refill, docs/training.md.
 
     python -m spct_jax.plan --config=experiments/gemma3_1b.py --topology=v5e:2x2
     python -m spct_jax.train --config=experiments/gemma3_1b.py --workdir=DIR --config.init_checkpoint=CHECKPOINT
-
 """
 
 from spct_jax import config as config_lib

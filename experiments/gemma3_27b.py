@@ -9,7 +9,6 @@ Draws not planned again since slots refill, docs/training.md.
 
     python -m spct_jax.plan --config=experiments/gemma3_27b.py --topology=v5p:4x4x4
     python -m spct_jax.train --config=experiments/gemma3_27b.py --workdir=DIR --config.init_checkpoint=CHECKPOINT
-
 """
 
 from spct_jax import config as config_lib

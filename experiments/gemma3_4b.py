@@ -10,7 +10,6 @@ Draws not planned again since slots refill, docs/training.md.
 
     python -m spct_jax.plan --config=experiments/gemma3_4b.py --topology=v5e:4x4
     python -m spct_jax.train --config=experiments/gemma3_4b.py --workdir=DIR --config.init_checkpoint=CHECKPOINT
-
 """
 
 from spct_jax import config as config_lib

@@ -46,7 +46,7 @@ def judge_file(
     Args:
       source: the input, or '-'.
       target: the output, or '-'. Only a regular file can be resumed.
-      load: gives the `judging.Judge`; not called when there is nothing left to score.
+      load: gives the `judge.Judge`; not called when there is nothing left to score.
       options: keyword arguments of `Judge.stream`.
       settings: what verdicts depend on. Kept beside the output, which is resumed under the same ones only.
       on_bad: 'skip' writes an error record in place of a verdict; 'fatal' stops there.
