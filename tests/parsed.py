@@ -41,7 +41,7 @@ def during(function, parsed, lines):
 class FakeEngine:
     """In place of the sampler: completions of one token, the prompt's sum."""
 
-    def __init__(self, layout, params, config, shape, sampling, usage=None):
+    def __init__(self, layout, params, config, shape, sampling, usage=None, preamble=()):
         pass
 
     def run(self, requests):

@@ -4,10 +4,10 @@ import dataclasses
 import math
 
 from spct_jax import field_bounds
-from spct_jax.data import batches
 from spct_jax.errors import InputError
 from spct_jax.field_bounds import MOST, SEEDS, bounded, one_of
 from spct_jax.models.config import ModelConfig
+from spct_jax.sampling.engine_shape import padded_prompt
 
 LONGEST_PROMPT = 8192
 """Tokens of the longest prompt where nothing else limits it."""
@@ -52,7 +52,8 @@ class Options:
     rounds: int = bounded(1, 1, 65536)
     """Samples in each round of an adaptive vote, as a multiple of the number of responses, so that orders stay balanced."""
     buckets: tuple[tuple[int, int], ...] = bounded((), 1, 1 << 24, length=(0, 64), ascending=True)
-    """(max_prompt, max_new_tokens) of the shapes, ascending; empty: powers of two up to `max_prompt`."""
+    """(max_prompt, max_new_tokens) of the shapes, ascending; empty: powers of two up to `max_prompt`, and
+    the template's preamble beside where that is computed once."""
 
     def __post_init__(self):
         field_bounds.check(self)
@@ -107,9 +108,12 @@ class Options:
             config.check_length(prompt, completion, "max_prompt and max_new_tokens")
         return options
 
-    def lengths(self, length: int) -> tuple[int, int]:
-        """(max_prompt, max_new_tokens) of the shape for prompts of up to `length` tokens; InputError if there is none."""
+    def lengths(self, length: int, preamble: int = 0) -> tuple[int, int]:
+        """(max_prompt, max_new_tokens) of the shape for prompts of up to `length` tokens; InputError if there is none.
+
+        Where no buckets are given, what follows a preamble of so many tokens is padded, and not that.
+        """
         if length > self.longest_prompt:
             raise InputError(f"prompt longer than the context (more than {self.longest_prompt:,} tokens)")
         fitting = (bucket for bucket in self.buckets if length <= bucket[0])
-        return next(fitting, (min(batches.padded_length(length), self.max_prompt), self.max_new_tokens))
+        return next(fitting, (min(padded_prompt(length, preamble), self.max_prompt), self.max_new_tokens))

@@ -28,7 +28,7 @@ from spct_jax.models import tiles
 from spct_jax.rounding import ceil_div
 from spct_jax.sampling import Engine, Finished, Request, SamplingParams, Shape, Usage
 from spct_jax.sampling.engine_programs import engine_programs
-from spct_jax.sampling.engine_shape import prefill_rows
+from spct_jax.sampling.engine_shape import prefill_rows, shared
 from spct_jax.sampling.engine_size import Sizes
 
 MAX_ENGINES = 3
@@ -75,6 +75,7 @@ class Scheduler:
                 f"read='expected': template {template.name!r} names the best response and has no scores; mode='token_prob' "
                 "weights what it names"
             )
+        self._preamble = models.policy.prompter.preamble_of(template)
         self.usage = usage or Usage()
         self._models, self._options, self._prompter = models, options, models.policy.prompter
         self._rescorer = Rescorer(models, options)
@@ -86,7 +87,7 @@ class Scheduler:
         self._backlog: dict[Shape, list[Request]] = {}
         self._open: collections.Counter[Shape] = collections.Counter()
         """Tasks that are not all drawn."""
-        self._sizes = None if options.batch_size else _sizes(models, options)
+        self._sizes = None if options.batch_size else _sizes(models, options, len(self._preamble))
         if self._sizes:
             self._sizes.choose(*options.lengths(1), 1)  # an error, where not even that fits
         most = self._sizes.most if self._sizes else options.batch_size * options.branches
@@ -155,7 +156,7 @@ class Scheduler:
     def _shape(self, length: int, n: int) -> Shape:
         """The engine's shape for prompts of up to `length` tokens with n responses; InputError if there is none."""
         options, devices = self._options, self._models.layout.batch_shards
-        max_prompt, max_new_tokens = options.lengths(length)
+        max_prompt, max_new_tokens = options.lengths(length, len(self._preamble))
         if self._sizes:
             return self._sizes.choose(max_prompt, max_new_tokens, options.samples_at_once(n))
         rows = ceil_div(options.batch_size, devices) * devices
@@ -166,6 +167,7 @@ class Scheduler:
             branches=options.branches,
             trunks=options.trunks,
             prefill_rows=prefill_rows(max_prompt, rows, devices),
+            preamble=shared(len(self._preamble), max_prompt),
         )
 
     # Drawing.
@@ -217,8 +219,9 @@ class Scheduler:
 
     def _make_engine(self, shape: Shape) -> Engine:
         layout, policy = self._models.layout, self._models.policy
-        self._engines[shape] = Engine(layout, policy.params, policy.config, shape, self._sampling, self.usage)
-        return self._engines[shape]
+        engine = Engine(layout, policy.params, policy.config, shape, self._sampling, self.usage, self._preamble)
+        self._engines[shape] = engine
+        return engine
 
     def _compile_ahead(self, pool: futures.Executor) -> None:
         """Has the programs of the shapes that wait compiled, in the order in which they will be drawn."""
@@ -295,11 +298,11 @@ def _say(text: str) -> None:
         tqdm.tqdm.write(text, file=sys.stderr)
 
 
-def _sizes(models: Models, options: Options) -> Sizes:
+def _sizes(models: Models, options: Options, preamble: int) -> Sizes:
     """What chooses shapes beside the meta RM, and beside the batches of critiques that are read once more."""
     beside = 0 if models.meta is None else sharding.bytes_of_arrays(models.meta.params)
     read = tiles.of(models.layout.platform).read_tokens // models.layout.batch_shards if options.rescores else 0
-    return Sizes(models.layout, models.policy.config, options.memory, beside, read)
+    return Sizes(models.layout, models.policy.config, options.memory, beside, read, preamble)
 
 
 class UnreadableWarning:

@@ -16,7 +16,6 @@ import numpy as np
 
 from spct_jax import checkpoints, sharding
 from spct_jax.checkpoints import ModelKind
-from spct_jax.data import batches
 from spct_jax.data.comparison import Comparison
 from spct_jax.grm import orders, voting
 from spct_jax.grm.config import DEFAULT_PROMPT
@@ -26,7 +25,7 @@ from spct_jax.reward_models.base import Critiqued, Scores
 from spct_jax.reward_models.scalar import ScalarModel
 from spct_jax.rounding import ceil_div
 from spct_jax.sampling import Engine, Request, SamplingParams, Shape, engine_programs
-from spct_jax.sampling.engine_shape import prefill_rows
+from spct_jax.sampling.engine_shape import padded_prompt, prefill_rows, shared
 from spct_jax.sampling.engine_size import Sizes
 from spct_jax.sharding import Layout
 
@@ -140,19 +139,20 @@ def draw(
 ) -> list[list[Sequence[int]]]:
     """K critiques for every prompt, terminator included where there is one.
 
-    A critique depends on its prompt, id, number and the options only; prompts are drawn for by the power of two they fit in.
-    `beside` is how many bytes of a device others hold.
+    A critique depends on its prompt, id, number and the options only; prompts are drawn for by the power of two that they fit
+    in, or what follows the template's preamble does. `beside` is how many bytes of a device others hold.
     """
     layout, found = critic.layout, [[()] * options.k for _ in prompts]
+    preamble = critic.prompter.preamble_of(critic.prompter.single)
     key = jax.random.key(options.seed)
     waiting: dict[int, list[Request]] = {}
     for number, (prompt, id) in enumerate(zip(prompts, ids, strict=True)):
         data = np.asarray(jax.random.key_data(jax.random.fold_in(key, orders.stable_hash(id))))
         request = Request(number, prompt, data, collections.deque(range(options.k)))
-        waiting.setdefault(batches.padded_length(len(prompt)), []).append(request)
+        waiting.setdefault(padded_prompt(len(prompt), len(preamble)), []).append(request)
     branches, trunks = (4, 2) if options.k > 1 else (1, 1)
     rows = ceil_div(options.batch_size, layout.batch_shards) * layout.batch_shards
-    sizes = None if options.batch_size else Sizes(layout, critic.config, options.memory, beside)
+    sizes = None if options.batch_size else Sizes(layout, critic.config, options.memory, beside, 0, len(preamble))
     for max_prompt, requests in sorted(waiting.items()):
         critic.config.check_length(max_prompt, options.max_new_tokens, "max_prompt and max_new_tokens")
         if sizes:
@@ -160,7 +160,9 @@ def draw(
         else:
             prefilled = prefill_rows(max_prompt, rows, layout.batch_shards)
             shape = Shape(max_prompt, options.max_new_tokens, rows, branches, trunks, prefilled)
+            shape = dataclasses.replace(shape, preamble=shared(len(preamble), max_prompt))
         sampling = SamplingParams(options.temperature, critic.prompter.tokenizer.stop_ids)
-        for done in Engine(layout, critic.params, critic.config, shape, sampling).run(requests):
+        engine = Engine(layout, critic.params, critic.config, shape, sampling, preamble=preamble)
+        for done in engine.run(requests):
             found[done.request.tag][done.sample] = done.tokens
     return found

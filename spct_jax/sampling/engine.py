@@ -7,8 +7,11 @@ branches that have ended, and waiting prompts replace those that have no samples
 The rows are split into as many shards as the layout has of a batch. A trunk is computed in the shard whose rows it goes to, so
 that no trunk is sent anywhere. Several processes are given the same requests and do the same with them, each on its devices.
 
-A completion depends only on its prompt, its key and the engine's shape: branches never see each other, and every sum runs over
-the same columns in the same order, whichever slot a branch is in and whenever it began.
+Where most prompts begin with the same tokens, the preamble of a template, an engine computes these once, and of each such
+prompt what follows them. A prompt that does not begin with them is computed whole.
+
+A completion depends only on its prompt, its key, the engine's shape and its preamble: branches never see each other, and every
+sum runs over the same columns in the same order, whichever slot a branch is in and whenever it began.
 """
 
 import collections
@@ -41,11 +44,13 @@ class Usage:
     slot_steps: int = 0
     """Decode slots times decode steps."""
     prefills: int = 0
-    """Trunks computed."""
+    """Prompts whose trunks were computed."""
     trunk_tokens: int = 0
-    """Tokens of these trunks."""
+    """Tokens computed for these trunks, those of preambles included."""
     trunk_slots: int = 0
-    """Slots that trunks were computed in, empty rows included."""
+    """Slots that they were computed in, empty rows included."""
+    shared_tokens: int = 0
+    """Tokens of these trunks that were not computed for them but taken from a preamble."""
 
     @property
     def useful_slots(self) -> float:
@@ -70,6 +75,8 @@ class Request:
     """Key data of the prompt; sample s is drawn with fold_in(key, s)."""
     waiting: collections.deque[int]
     """Numbers of the samples that have not begun yet."""
+    shared: int = dataclasses.field(default=0, init=False)
+    """Tokens that its trunk takes from the engine's preamble; the engine says so when it is submitted."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,6 +111,7 @@ class Engine:
         shape: Shape,
         sampling: SamplingParams,
         usage: Usage | None = None,
+        preamble: Sequence[int] = (),
     ):
         """Puts empty slots on the devices. The programs are kept for later engines of the same shape.
 
@@ -114,10 +122,14 @@ class Engine:
           shape: what to compile for.
           sampling: how tokens are drawn.
           usage: a counter shared with other engines; None for one of its own.
+          preamble: tokens that prompts begin with, as many as the shape's preamble; not read where that is 0.
 
         Raises:
-          InputError: the rows, or those of a prefill, cannot be split evenly over the devices.
+          InputError: the rows, or those of a prefill, cannot be split evenly over the devices, or the preamble is not the
+            shape's.
         """
+        if shape.preamble not in (0, len(preamble)):
+            raise InputError(f"a preamble of {len(preamble)} tokens for a shape that has one of {shape.preamble}")
         layout.check_rows(shape.rows, "a number of rows")
         layout.check_rows(shape.prefill_rows, "a number of rows of a prefill")
         self.shape, self._layout = shape, layout
@@ -125,6 +137,8 @@ class Engine:
         self._programs = engine_programs(layout, config, shape, sampling)
         self._params = decode_params(params, config, layout)
         self._slots = self._programs.init()
+        self._preamble = np.array(preamble[: shape.preamble], np.int32)
+        self._preamble_trunk: models.Trunk | None = None
         self._queue: collections.deque[Request] = collections.deque()
         self._live: dict[int, Request] = {}
         """By `id()`, every request that is queued or has a trunk in a row."""
@@ -160,9 +174,15 @@ class Engine:
           InputError: the prompt is too long for the shape.
         """
         batches.pack_prompts([request.prompt], self.shape.max_prompt)
+        request.shared = self._shared_by(request)
         if id(request) not in self._live:
             self._live[id(request)] = request
             self._queue.append(request)
+
+    def _shared_by(self, request: Request) -> int:
+        """How many tokens a prompt has of the preamble: all of them if it begins with it and goes on, else none."""
+        prompt, count = request.prompt, len(self._preamble)
+        return count if len(prompt) > count and np.array_equal(prompt[:count], self._preamble) else 0
 
     def launch(self) -> None:
         """Fills idle slots and starts a chunk; the devices work on it while the caller does something else."""
@@ -280,7 +300,8 @@ class Engine:
     def _prefill(self, wanting: set[int]) -> bool:
         """Computes the next trunks of the queue, in all shards; returns whether there are any.
 
-        Where the queue has none left for a wanting shard, those of requests that still have waiting samples are recomputed.
+        They all continue the preamble, or none of them does. Where the queue has none left for a wanting shard, those of
+        requests that still have waiting samples are recomputed.
         """
         again = {id(r): r for row in self._in_rows for r in row if r is not None and r.waiting}
         if not (self._queue or again or any(request.waiting for unplaced in self._unplaced for _, request in unplaced)):
@@ -289,27 +310,49 @@ class Engine:
             # XLA's CPU backend takes at most 32 programs at a time; if they exchange data, more of them can deadlock.
             jax.block_until_ready(self._read)
         chosen = self._choose(wanting, list(again.values()))
-        each = self.shape.prefill_rows // len(chosen)
-        prompts = [prompt for rows in chosen for prompt in (*(r.prompt for r in rows), *[[0]] * (each - len(rows)))]
-        tokens, lengths, _ = batches.pack_prompts(prompts, self.shape.max_prompt)
-        self._read = self._programs.prefill(self._params, *self._layout.split((tokens, lengths)))
+        each, shared = self.shape.prefill_rows // len(chosen), next(r.shared for rows in chosen for r in rows)
+        own = [part for rows in chosen for part in (*(r.prompt[shared:] for r in rows), *[[0]] * (each - len(rows)))]
+        tokens, lengths, _ = batches.pack_prompts(own, self.shape.max_prompt - shared)
+        given = self._layout.split((tokens, lengths))
+        if shared:
+            self._read = self._programs.follow(self._params, *given, self._trunk_of_preamble())
+        else:
+            self._read = self._programs.prefill(self._params, *given)
         self._unplaced = [collections.deque(enumerate(rows)) for rows in chosen]
-        self.usage.prefills += sum(map(len, chosen))
+        count = sum(map(len, chosen))
+        self.usage.prefills += count
         self.usage.trunk_tokens += int(lengths.sum())
         self.usage.trunk_slots += tokens.size
+        self.usage.shared_tokens += count * shared
         return True
 
+    def _trunk_of_preamble(self) -> models.Trunk:
+        """Computed when it is first asked for."""
+        if self._preamble_trunk is None:
+            count = len(self._preamble)
+            row = self._preamble[None], np.array([count], np.int32)
+            self._preamble_trunk = self._programs.preamble(self._params, *distributed.put(row, self._layout.batch(row)))
+            self.usage.trunk_tokens += count
+            self.usage.trunk_slots += count
+        return self._preamble_trunk
+
     def _choose(self, wanting: set[int], again: list[Request]) -> list[list[Request]]:
-        """For each shard, the requests whose trunks are computed next; those that found no row yet come first."""
+        """For each shard, the requests whose trunks are computed next; those that found no row yet come first.
+
+        All share as many tokens of the preamble as the first of them does; others wait for their turn.
+        """
         for unplaced in self._unplaced:
             self._queue.extendleft(request for _, request in reversed(unplaced) if request.waiting)
+        shared = (self._queue or again)[0].shared
         shards = sorted(range(len(self._unplaced)), key=lambda s: s not in wanting)
         each, chosen = self.shape.prefill_rows // len(shards), [[] for _ in shards]
-        for _, s in itertools.product(range(each), shards):
-            if self._queue:
-                chosen[s].append(self._queue.popleft())
+        alike = [request for request in self._queue if request.shared == shared][: each * len(shards)]
+        for s, request in zip(itertools.cycle(shards), alike, strict=False):
+            chosen[s].append(request)
+        taken = set(map(id, alike))
+        self._queue = collections.deque(request for request in self._queue if id(request) not in taken)
         for s in wanting:
-            chosen[s] = chosen[s] or again[:each]
+            chosen[s] = chosen[s] or [r for r in again if r.shared == shared][:each]
         return chosen
 
     def _insert(self, admitted: list[tuple[int, int, int]]) -> None:

@@ -1,7 +1,7 @@
 """The jitted functions of an engine, compiled for one shape, and ahead of time if asked to.
 
-B rows of G branches and U trunks are held as `kernel.Slots`; all programs except `init` and `prefill` take the slots and
-return them changed, in the same memory.
+B rows of G branches and U trunks are held as `kernel.Slots`; all programs except `init` and those that compute trunks take the
+slots and return them changed, in the same memory.
 """
 
 import dataclasses
@@ -67,6 +67,10 @@ class EnginePrograms:
     """() -> Slots in which nothing runs."""
     prefill: EngineProgram
     """(params, tokens [B P], lengths [B]) -> Trunk, B = `Shape.prefill_rows`."""
+    preamble: EngineProgram | None
+    """(params, tokens [1 P'], lengths [1]) -> Trunk, P' = `Shape.preamble`; None if that is 0."""
+    follow: EngineProgram | None
+    """(params, tokens [B P-P'], lengths [B], the preamble's trunk) -> Trunk as of `prefill`, for prompts that begin with it."""
     chunk: EngineProgram
     """(params, slots, sampling) -> (slots, Completions of C tokens, which branches ended in them Bool[B G])."""
     insert: EngineProgram
@@ -80,7 +84,8 @@ class EnginePrograms:
 
         An engine that needs a program before it is compiled waits for it.
         """
-        return any([program.compile_ahead(pool) for program in (self.prefill, self.chunk, self.insert, self.begin)])
+        trunks = (self.preamble, self.follow) if self.follow else (self.prefill,)
+        return any([program.compile_ahead(pool) for program in (*trunks, self.chunk, self.insert, self.begin)])
 
 
 def engine_programs(layout: Layout, config: ModelConfig, shape: Shape, sampling: SamplingParams) -> EnginePrograms:
@@ -90,7 +95,12 @@ def engine_programs(layout: Layout, config: ModelConfig, shape: Shape, sampling:
 
 @functools.cache
 def _engine_programs(layout: Layout, config: ModelConfig, shape: Shape, sampling: SamplingParams) -> EnginePrograms:
-    prefill, trunks = _prefill(layout, config, shape.prefill_rows, shape.max_prompt)
+    slots = shape.max_prompt - 1
+    prefill, trunks = _prefill(layout, config, shape.prefill_rows, slots)
+    preamble = follow = None
+    if shape.preamble:
+        preamble, _ = _prefill(layout, config, 1, shape.preamble)
+        follow, _ = _prefill(layout, config, shape.prefill_rows, slots - shape.preamble, shape.preamble)
     params, config = decode_model(layout, config)
     slots = abstract_slots(layout, config, shape)
     in_slots, row = layout.batch(slots), jax.ShapeDtypeStruct((shape.prefill_rows,), jnp.int32)
@@ -132,6 +142,8 @@ def _engine_programs(layout: Layout, config: ModelConfig, shape: Shape, sampling
     return EnginePrograms(
         init=EngineProgram(init),
         prefill=prefill,
+        preamble=preamble,
+        follow=follow,
         chunk=EngineProgram(chunk, params, slots, sampling),
         insert=EngineProgram(insert, slots, trunks, row, row, row),
         begin=EngineProgram(begin, slots, *branches),
@@ -139,14 +151,18 @@ def _engine_programs(layout: Layout, config: ModelConfig, shape: Shape, sampling
 
 
 @functools.cache
-def _prefill(layout: Layout, config: ModelConfig, rows: int, max_prompt: int) -> tuple[EngineProgram, models.Trunk]:
-    """The program that computes trunks, shared by all shapes with these rows and this `max_prompt`, and its abstract result."""
-    params, config = decode_model(layout, config)
-    prompts = jax.ShapeDtypeStruct((rows, max_prompt - 1), jnp.int32), jax.ShapeDtypeStruct((rows,), jnp.int32)
+def _prefill(layout: Layout, config: ModelConfig, rows: int, slots: int, prefix: int = 0) -> tuple[EngineProgram, models.Trunk]:
+    """The program that computes rows of so many slots, and its abstract result; shared by all shapes that have such.
 
-    def prefill(params, tokens, lengths):
+    With a `prefix`, they continue one trunk of so many slots, all of them tokens.
+    """
+    before = (_prefill(layout, config, 1, prefix)[1],) if prefix else ()
+    params, config = decode_model(layout, config)
+    prompts = jax.ShapeDtypeStruct((rows, slots), jnp.int32), jax.ShapeDtypeStruct((rows,), jnp.int32), *before
+
+    def prefill(params, *prompts):
         with layout.constraints():
-            return models.prefill(params, config, tokens, lengths)
+            return models.prefill(params, config, *prompts)
 
     trunks = jax.eval_shape(prefill, params, *prompts)
     prefill = jax.jit(prefill, in_shardings=(layout.params(params), *layout.batch(prompts)), out_shardings=layout.batch(trunks))

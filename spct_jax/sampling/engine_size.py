@@ -18,7 +18,7 @@ from spct_jax.hardware import GIB
 from spct_jax.models.config import ModelConfig
 from spct_jax.rounding import ceil_div, next_power_of_four
 from spct_jax.sampling import engine_programs
-from spct_jax.sampling.engine_shape import Shape, prefill_rows
+from spct_jax.sampling.engine_shape import Shape, prefill_rows, shared
 from spct_jax.sharding import Layout
 
 MOST_BRANCHES = 16
@@ -83,7 +83,15 @@ def memory_for(there: int, begun_with: int) -> int:
 class Sizes:
     """The shapes of the engines of one model, chosen for the memory of its devices."""
 
-    def __init__(self, layout: Layout, config: ModelConfig, bytes_of_device: int = 0, beside: int = 0, read: int = 0):
+    def __init__(
+        self,
+        layout: Layout,
+        config: ModelConfig,
+        bytes_of_device: int = 0,
+        beside: int = 0,
+        read: int = 0,
+        preamble: int = 0,
+    ):
         """Prepares choices.
 
         Args:
@@ -92,9 +100,11 @@ class Sizes:
           bytes_of_device: what there is of memory; 0: `memory_of`.
           beside: bytes of a device that are held by others.
           read: tokens of prompts and completions that a device reads at once between two chunks, if any are.
+          preamble: tokens that most prompts begin with, see `Shape.preamble`.
         """
         self.memory = bytes_of_device or memory_of(layout)
         self._layout, self._config, self._beside, self._read = layout, config, beside, read
+        self._preamble = preamble
         self._chosen: dict[tuple[int, int, int, int], Shape] = {}
 
     @property
@@ -149,7 +159,8 @@ class Sizes:
         if not slots:
             return self.choose(max_prompt, max_new_tokens, samples, prompts)
         if slots >= prompts * samples:
-            return Shape.of_groups(max_prompt, max_new_tokens, ceil_div(prompts, shards) * shards, samples)
+            whole = Shape.of_groups(max_prompt, max_new_tokens, ceil_div(prompts, shards) * shards, samples)
+            return dataclasses.replace(whole, preamble=shared(self._preamble, max_prompt))
         branches = max(1, min(samples, MOST_BRANCHES, slots // shards))
         return self._shape(max_prompt, max_new_tokens, branches, max(1, slots // branches // shards))
 
@@ -171,7 +182,8 @@ class Sizes:
     def account(self, shape: Shape) -> Account:
         """What a shape needs. Arrays are counted as they are held, what programs need beside them by formulas.
 
-        The formulas were compared with what XLA allots for a TPU and a CPU, see docs/judge.md.
+        The formulas were compared with what XLA allots for a TPU and a CPU, see docs/judge.md. There may be prompts without the
+        preamble, so a prefill is counted as one of whole prompts; the preamble's trunk is held beside.
         """
         c = self._config
         slots, trunk = _bytes_of_row(
@@ -186,7 +198,8 @@ class Sizes:
         read = max(self._read, one_row) if self._read else 0
         reading = self._activations(read) + trunk * read // shape.max_prompt
         work = max(prefill, rows * shape.trunks * trunk + anew + logits, reading) + self._gathered
-        return Account(self._parameters, self._beside, rows * slots, 2 * prefilled * trunk, work)
+        of_preamble = ceil_div(trunk * shape.preamble, shape.max_prompt - 1) if shape.preamble else 0
+        return Account(self._parameters, self._beside, rows * slots, 2 * prefilled * trunk + of_preamble, work)
 
     def _activations(self, tokens: int) -> int:
         """Bytes of a layer's activations: the residual stream twice, and what products with weights give, in float32."""
@@ -215,8 +228,15 @@ class Sizes:
     def _shape(self, max_prompt: int, max_new_tokens: int, branches: int, rows_of_device: int) -> Shape:
         shards = self._layout.batch_shards
         rows = rows_of_device * shards
-        trunks = 1 if branches == 1 else 2
-        return Shape(max_prompt, max_new_tokens, rows, branches, trunks, prefill_rows(max_prompt, rows, shards))
+        return Shape(
+            max_prompt,
+            max_new_tokens,
+            rows,
+            branches,
+            trunks=1 if branches == 1 else 2,
+            prefill_rows=prefill_rows(max_prompt, rows, shards),
+            preamble=shared(self._preamble, max_prompt),
+        )
 
     def _widest(self, max_prompt: int, max_new_tokens: int, branches: int) -> Shape | None:
         """With as many rows as fit; None where not one does."""

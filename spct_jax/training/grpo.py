@@ -223,12 +223,13 @@ def roofline_seconds(run: Run, prompts: int, usage: Usage, engine: Shape, packed
 
     Every decoding step reads the parameters once, `read` bytes per device, and computes a token in every slot.
     """
-    config, model, trunk = run.config.rl, run.model, run.limits.max_prompt - 1
+    config, model, trunk, before = run.config.rl, run.model, run.limits.max_prompt - 1, engine.preamble
     slots = engine.rows * engine.branches
     steps, decode = usage.slot_steps / slots, flops.decode(model, slots, trunk)
     scored, learned = (packed.arithmetic(functools.partial(cost, model)) for cost in (flops.forward, flops.update))
+    prefill = flops.prefill(model, 1, before) + flops.prefill(model, prompts, trunk - before, before)
     return (
-        performance.roofline_seconds(run.rollout_layout, flops.prefill(model, prompts, trunk))
+        performance.roofline_seconds(run.rollout_layout, prefill)
         + steps * performance.roofline_seconds(run.rollout_layout, decode, read)
         + performance.roofline_seconds(run.layout, scored)
         + config.updates_per_rollout * performance.roofline_seconds(run.layout, learned)

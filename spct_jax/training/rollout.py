@@ -74,7 +74,8 @@ def draw(
         first = repeats[row] * samples
         return Request(row, prompts[row][0], keys[row], collections.deque(range(first, first + samples)))
 
-    engine = Engine(run.rollout_layout, params, run.model, shape, SamplingParams(temperature, limits.stop_ids), usage)
+    sampling, preamble = SamplingParams(temperature, limits.stop_ids), run.prompter.preamble
+    engine = Engine(run.rollout_layout, params, run.model, shape, sampling, usage, preamble)
     tokens = [[np.zeros(0, np.int32)] * samples for _ in numbers]
     logprobs = np.zeros((len(numbers), samples, limits.max_completion), np.float32)
     for done in engine.run(map(request, range(len(numbers)))):
@@ -99,7 +100,7 @@ def shape_of(run: Run, stage: str, *, slots: int, prompts: int, samples: int, be
         files.make_directory(kept.parent)
         files.write_json(kept, {"bytes": earlier})
     model, limits = parameters.sampling_model(run), run.limits
-    sizes = engine_size.Sizes(run.rollout_layout, model, chosen_for, beside)
+    sizes = engine_size.Sizes(run.rollout_layout, model, chosen_for, beside, preamble=len(run.prompter.preamble))
     shape = sizes.of_slots(slots, limits.max_prompt, limits.max_completion, samples, prompts)
     if not slots and distributed.is_first():
         print(f"{stage}: slots=0: {sizes.describe([shape])}", file=sys.stderr)

@@ -18,6 +18,7 @@ from spct_jax.grm.prompts import Prompter as RealPrompter
 from spct_jax.judging import adaptive, scheduler
 from spct_jax.judging.options import Options
 from spct_jax.judging.scheduler import UnreadableWarning
+from spct_jax.sampling import engine_shape
 from spct_jax.sampling.engine_shape import prefill_rows
 from spct_jax.sampling.engine_size import USABLE, Sizes
 
@@ -174,3 +175,12 @@ def test_slots_and_weights_are_let_go_with_their_stream():
         assert gone() is None and sum(x.nbytes for x in jax.live_arrays()) < before + 1000
     finally:
         gc.enable()
+
+
+def test_what_all_prompts_begin_with_is_computed_once_and_a_verdict_depends_on_its_comparison_alone(monkeypatch):
+    monkeypatch.setattr(engine_shape, "LEAST_PREAMBLE", 4)
+    one, shown, count = changed(), comparisons()[:5], len(judge().models.policy.prompter.preamble)
+    together = one.score(shown, **OPTIONS)
+    assert count >= 4 and one.usage.shared_tokens == one.usage.prefills * count
+    for i in (1, 4):
+        assert one.score([shown[i]], **OPTIONS) == [together[i]]

@@ -229,6 +229,8 @@ class DryPrograms:
     def prefill(self, *_):
         return None
 
+    follow = preamble = prefill
+
     def insert(self, *_):
         return None
 
@@ -345,3 +347,48 @@ def test_no_prompts_are_read_before_those_before_them_have_been(monkeypatch):
     monkeypatch.setattr(engine_lib, "engine_programs", counting)
     made = engine(dataclasses.replace(SHAPE, rows=32, branches=1, trunks=1), devices=2)
     assert len(made.run(requests([*range(11)] * 3, samples=1))) == 33 and len(trunks) > 10
+
+
+PREAMBLE = (31, 4, 15, 9, 2, 6)
+BEHIND = dataclasses.replace(SHAPE, preamble=len(PREAMBLE))
+
+
+def after_preamble(chosen=range(len(PROMPTS)), samples=SAMPLES):
+    """Prompts behind the preamble; some are without it, or have nothing or not even all of it before their last token."""
+    plain = {0: list(PREAMBLE), 3: [*PREAMBLE[:4], 7], 6: PROMPTS[6], 9: PROMPTS[9], 10: [*PREAMBLE, 7]}
+    prompts = [plain.get(i, [*PREAMBLE, *prompt[-17:]]) for i, prompt in enumerate(PROMPTS)]
+    return [dataclasses.replace(request, prompt=prompts[request.tag]) for request in requests(chosen, samples)]
+
+
+def behind():
+    layout = layout_of(2)
+    return Engine(layout, params(layout), CONFIG, BEHIND, SamplingParams(1.0, (1,)), preamble=PREAMBLE)
+
+
+def test_a_preamble_computed_once_changes_no_token_and_no_bit_depends_on_company():
+    got, want = drawn(behind(), after_preamble()), drawn(engine(), after_preamble())
+    assert {key: tokens for key, (tokens, _) in got.items()} == {key: tokens for key, (tokens, _) in want.items()}
+    for key in want:
+        np.testing.assert_allclose(got[key][1], want[key][1], atol=1e-4)
+    assert drawn_by_turns(behind(), reversed(after_preamble())) == got
+    for i in (3, 4):
+        assert drawn(behind(), after_preamble([i])) == {key: value for key, value in got.items() if key[0] == i}
+
+
+def test_usage_tells_what_was_computed_from_what_was_shared(monkeypatch):
+    programs = DryPrograms(BEHIND, np.full((len(PROMPTS), 1), 5))
+    monkeypatch.setattr(engine_lib, "engine_programs", lambda *_: programs)
+    wanted, layout = after_preamble(samples=1), layout_of()
+    wanted = [dataclasses.replace(request, key=np.array([request.tag, 0], np.uint32)) for request in wanted]
+    made = Engine(layout, params(layout), CONFIG, BEHIND, SamplingParams(1.0, (1,)), preamble=PREAMBLE)
+    made.run(wanted)
+    behind = sum(request.shared > 0 for request in wanted)
+    assert made.usage.prefills == len(wanted) and made.usage.shared_tokens == behind * len(PREAMBLE) and behind == 7
+    assert made.usage.trunk_tokens == sum(len(request.prompt) - 1 for request in wanted) - (behind - 1) * len(PREAMBLE)
+
+
+def test_a_preamble_of_another_length_than_the_shapes_is_refused():
+    with pytest.raises(InputError, match="a preamble of 0 tokens for a shape that has one of 6"):
+        engine(BEHIND)
+    with pytest.raises(InputError, match="a preamble of 23 tokens leaves none of 24"):
+        dataclasses.replace(BEHIND, preamble=23)

@@ -10,6 +10,7 @@ from spct_jax.errors import InputError
 from spct_jax.models import sizes
 from spct_jax.sampling import SamplingParams, Shape, engine_size
 from spct_jax.sampling.engine_programs import engine_programs
+from spct_jax.sampling.engine_shape import padded_prompt
 from spct_jax.sampling.engine_size import USABLE, Sizes
 from spct_jax.sharding.config import MeshConfig
 
@@ -130,3 +131,20 @@ def test_a_run_keeps_to_the_memory_that_it_began_with():
     assert engine_size.memory_for(8 << 30, 0) == engine_size.memory_for(16 << 30, 8 << 30) == 8 << 30
     with pytest.raises(InputError, match="^shapes were chosen for 16.00 GiB of a device, and these have 8.00"):
         engine_size.memory_for(8 << 30, 16 << 30)
+
+
+@pytest.mark.parametrize(("preamble", "max_prompt", "has"), [(63, 1024, 0), (64, 1024, 64), (510, 512, 510), (511, 512, 0)])
+def test_a_preamble_is_computed_once_where_it_is_long_enough_and_something_follows(preamble, max_prompt, has):
+    """All shapes say so, and the account counts the bytes of its trunk."""
+    one, without = made(preamble=preamble), made()
+    for slots in (0, 8, 64):
+        assert one.of_slots(slots, max_prompt, 64, 4, 16).preamble == has
+    shape = one.choose(max_prompt, 64, 4)
+    assert shape.preamble == has and dataclasses.replace(shape, preamble=0) == without.choose(max_prompt, 64, 4)
+    more = one.account(shape).arriving - without.account(dataclasses.replace(shape, preamble=0)).arriving
+    assert (more > 0) == (has > 0) and more <= without.account(without.choose(max_prompt, 64, 4)).arriving // 2
+
+
+def test_prompts_are_padded_behind_the_preamble_alone():
+    assert [padded_prompt(length, 500) for length in (20, 500, 501, 516, 517, 900)] == [32, 512, 516, 516, 532, 1012]
+    assert [padded_prompt(length, 63) for length in (20, 64, 900)] == [32, 64, 1024]

@@ -96,7 +96,7 @@ def test_a_comparison_that_comes_up_again_in_a_step_is_drawn_anew(micro_config, 
     class FakeEngine:
         """Its tokens are functions of the keys."""
 
-        def __init__(self, layout, params, config, shape, sampling, usage=None):
+        def __init__(self, layout, params, config, shape, sampling, usage=None, preamble=()):
             self._vocab_size = config.vocab_size
 
         def run(self, requests):
