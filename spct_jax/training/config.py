@@ -34,6 +34,7 @@ class OptimizerConfig:
     b1: float = bounded(0.9, 0, 1, ends="[)")
     b2: float = bounded(0.95, 0, 1, ends="[)")
     weight_decay: float = bounded(0.0, 0, 100)
+    """Each step takes this times the learning rate off every parameter, whichever the optimiser."""
     clip_norm: float = bounded(1.0, 0, 1e9, ends="(]")
 
 

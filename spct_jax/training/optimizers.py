@@ -30,14 +30,14 @@ def make(config: OptimizerConfig, steps: int) -> optax.GradientTransformation:
             adam_b1=config.b1,
             adam_b2=config.b2,
             weight_decay=config.weight_decay,
+            adam_weight_decay=config.weight_decay,
             muon_weight_dimension_numbers=_matrices,
         )
     elif config.name == "adafactor":
-        update = optax.adafactor(
-            schedule(config.learning_rate),
-            multiply_by_parameter_scale=False,
-            weight_decay_rate=config.weight_decay or None,
-        )
+        rate = schedule(config.learning_rate)
+        # Optax does not multiply this one by the learning rate.
+        decay = (lambda step: config.weight_decay * rate(step)) if config.weight_decay else None
+        update = optax.adafactor(rate, multiply_by_parameter_scale=False, weight_decay_rate=decay)
     else:
         update = optax.adamw(schedule(config.learning_rate), b1=config.b1, b2=config.b2, weight_decay=config.weight_decay)
     return optax.chain(optax.clip_by_global_norm(config.clip_norm), update)

@@ -1,5 +1,8 @@
-"""The learning rate's course."""
+"""The learning rate's course, and what optimisers make of their settings."""
 
+import jax
+import numpy as np
+import optax
 import pytest
 
 from spct_jax.training import optimizers
@@ -18,3 +21,17 @@ from spct_jax.training.config import OptimizerConfig
 def test_the_learning_rates_course_by_hand(warmup, decay, course):
     schedule = optimizers.make_schedule(OptimizerConfig(warmup_steps=warmup, decay_fraction=decay), 2.0, 10)
     assert {step: float(schedule(step)) / 2 for step in course} == pytest.approx(course, rel=1e-6)
+
+
+@pytest.mark.parametrize(("name", "of_matrix"), [("adam", 0.5), ("adafactor", 0.5), ("muon", 0.25)])
+def test_each_step_takes_weight_decay_times_the_learning_rate_off_every_parameter(name, of_matrix):
+    config = OptimizerConfig(name, 0.5, muon_learning_rate=0.25, warmup_steps=2, decay_fraction=0.0, weight_decay=0.1)
+    optimizer = optimizers.make(config, 4)
+    params = {"up": np.full((4, 4), 2.0, np.float32), "scale": np.full(4, 2.0, np.float32)}
+    state, still = optimizer.init(params), jax.tree.map(np.zeros_like, params)
+    for warmth in (0.5, 1.0):
+        updates, state = optimizer.update(still, state, params)
+        after = optax.apply_updates(params, updates)
+        for leaf, rate in (("up", of_matrix), ("scale", 0.5)):
+            np.testing.assert_allclose(after[leaf], params[leaf] * (1 - 0.1 * warmth * rate), rtol=1e-6)
+        params = after
