@@ -27,7 +27,17 @@ Opener = Callable[[str, Kind, OnBad, str], tuple[Records, ReadReport]]
 def report_name(data: DataConfig, field: str) -> str:
     """Whose report counts what is left out of a field: its source's, or its own where that is no file or not all of it."""
     text, divided = getattr(data, field), bool(data.split) and field in SPLITS
-    return field if not text or divided or len(mixtures.parse(text)) > 1 or _is_toy(text) else text
+    alone = text and not divided and len(mixtures.parse(text)) == 1
+    return _source_report_name(data, field, text) if alone else field
+
+
+def _source_report_name(data: DataConfig, field: str, source: str) -> str:
+    """Name of the report of a source of a field; one that several fields name has one for each, as each leaves out its own."""
+    texts = [getattr(data, other) for other in KINDS]
+    if _is_toy(source) and getattr(data, field) == source:
+        return field
+    named = sum(source == other for text in texts if text for _, other in mixtures.parse(text))
+    return f"{source} in {field}" if _is_toy(source) or named > 1 else source
 
 
 def load(
@@ -82,8 +92,8 @@ def _open(data: DataConfig, field: str, kind: Kind, open_source: Opener) -> tupl
     opened, reports = [], {}
     for number, (weight, source) in enumerate(parts):
         name = field if len(parts) == 1 else f"{field}.{number}"
-        told = source if not _is_toy(source) else field if len(parts) == 1 else f"{source} in {field}"
-        records, reports[told] = open_source(source, kind, data.on_bad, name)
+        records, report = open_source(source, kind, data.on_bad, name)
+        reports[_source_report_name(data, field, source)] = report
         opened.append((weight, records))
     return opened[0][1] if len(parts) == 1 else mixtures.mix(opened), reports
 

@@ -90,6 +90,15 @@ def test_one_source_as_it_is_has_one_report(tmp_path, paths):
     assert len(found["train"]) == 40 and found["train"].shares is None and not dropped(tmp_path)
 
 
+def test_a_source_of_two_fields_has_a_report_for_each(tmp_path, paths):
+    a, b = paths["a"], paths["b"]
+    _, reports = load(tmp_path, train=f"0.9*{a} + 0.1*{b}", development=b, test=a, deduplicate=True)
+    assert reports[f"{b} in train"] == ReadReport(read=20, used=10, skipped={"duplicate": 10})
+    assert reports[f"{b} in development"] == ReadReport(read=20, used=20)
+    assert reports[f"{a} in train"] == reports[f"{a} in test"] == ReadReport(read=40, used=38, skipped={"duplicate": 2})
+    assert fields.report_name(DataConfig(train="x.jsonl", test=a, development=a), "test") == f"{a} in test"
+
+
 def test_what_cannot_be_is_named(tmp_path, paths):
     with pytest.raises(InputError, match=r"names .*a.jsonl twice"):
         load(tmp_path, train=f"1*{paths['a']} + 2*{paths['a']}")
