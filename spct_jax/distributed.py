@@ -129,11 +129,22 @@ def agree(value: int) -> int:
 
 def any_process(value: bool) -> bool:
     """Whether `value` is true on any process."""
-    return bool(_begin_any(value)) if several() else value
+    return begin_any(value)()
 
 
-def _begin_any(value: bool) -> jax.Array:
-    """As of `any_process`, 0 or 1; the devices compute it behind what they were given before, and nobody waits for it here."""
+def begin_any(value: bool) -> Callable[[], bool]:
+    """Begins to find out whether `value` is true on any process, without waiting; the function returned waits, and says it.
+
+    Devices of several processes find it out behind what they were given to compute before.
+    """
+    if not several():
+        return lambda: value
+    answer = _any(value)
+    return lambda: bool(answer)
+
+
+def _any(value: bool) -> jax.Array:
+    """As of `any_process`, 0 or 1, still being computed."""
     mesh = Mesh(np.array(jax.devices()), ("devices",))
     # Integers, which every backend can take the largest of.
     flags = jax.make_array_from_callback(
@@ -216,15 +227,11 @@ class Preemption:
             signal.signal(number, default)
 
     def look(self) -> Callable[[], bool]:
-        """Begins to find out whether any process was told to stop, without waiting; the function returned waits, and says it.
+        """`begin_any` of whether this process was told to stop; a single one says what it knows when the function is called.
 
-        Devices of several processes find it out behind what they were given to compute before. A single process says what it
-        knows when the function is called. All processes must look at the same point of the program.
+        All processes must look at the same point of the program.
         """
-        if not several():
-            return lambda: self._asked
-        answer = _begin_any(self._asked)
-        return lambda: bool(answer)
+        return begin_any(self._asked) if several() else lambda: self._asked
 
     def asked(self) -> bool:
         """Whether any process was told to stop; all processes must ask at the same point of the program."""

@@ -49,7 +49,7 @@ from spct_jax.training.data import name_templates, toy_records
 NAME = "gs://spct-kill-test"
 """The bucket."""
 RIGHT = "Bitwise the same parameters in every stage, the same verdicts, and the same report figures"
-MEASURED = {"seconds", "compile_seconds", "tokens_per_second", "peak_memory_gib", "padding", "padded_over_real"}
+MEASURED = {"seconds", "compile_seconds", "tokens_per_second", "device_idle", "peak_memory_gib", "padding", "padded_over_real"}
 """Fields of a report that no two runs share; what is drawn again after a kill counts twice in the sampler's padding."""
 
 FLAGS = flags.FlagValues()

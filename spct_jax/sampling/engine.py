@@ -24,7 +24,7 @@ import jax
 import numpy as np
 from jaxtyping import Float32, UInt32
 
-from spct_jax import distributed, models
+from spct_jax import distributed, idle, models
 from spct_jax.data import batches
 from spct_jax.errors import InputError
 from spct_jax.models.config import ModelConfig
@@ -188,7 +188,9 @@ class Engine:
         """Fills idle slots and starts a chunk; the devices work on it while the caller does something else."""
         if self._waiting:
             self._refill()
+        idle.CLOCK.giving()
         self._slots, *drawn = self._programs.chunk(self._params, self._slots, self._sampling)
+        idle.CLOCK.gave(drawn)
         self._launched.append(drawn)
 
     def collect(self) -> list[Finished]:
@@ -314,10 +316,12 @@ class Engine:
         own = [part for rows in chosen for part in (*(r.prompt[shared:] for r in rows), *[[0]] * (each - len(rows)))]
         tokens, lengths, _ = batches.pack_prompts(own, self.shape.max_prompt - shared)
         given = self._layout.split((tokens, lengths))
+        idle.CLOCK.giving()
         if shared:
             self._read = self._programs.follow(self._params, *given, self._trunk_of_preamble())
         else:
             self._read = self._programs.prefill(self._params, *given)
+        idle.CLOCK.gave(self._read)
         self._unplaced = [collections.deque(enumerate(rows)) for rows in chosen]
         count = sum(map(len, chosen))
         self.usage.prefills += count

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
 
+from spct_jax import idle
 from spct_jax.checkpoints import train_state
 from spct_jax.checkpoints.train_state import TrainState
 from spct_jax.sharding import Layout, bytes_per_device, logical
@@ -82,10 +83,15 @@ class Step:
             micro_batches.compile_all(self.lower(state, batches, *given), stoppable)
             self._compiled = True
         if _are_whole(batches):
-            return self._at_once(state, [b.rows for b in batches], given, tuple(b.buckets[0] for b in batches))
-        gradients, found, rest = self.gradients(state.params, batches, *given, stoppable=stoppable)
-        state, norm = self._apply(state, gradients)
-        return state, found | norm, rest
+            idle.CLOCK.giving()
+            state, found, rest = self._at_once(state, [b.rows for b in batches], given, tuple(b.buckets[0] for b in batches))
+        else:
+            gradients, found, rest = self.gradients(state.params, batches, *given, stoppable=stoppable)
+            idle.CLOCK.giving()
+            state, norm = self._apply(state, gradients)
+            found |= norm
+        idle.CLOCK.gave(found)
+        return state, found, rest
 
     def gradients(
         self, params: Any, batches: Sequence[Batch], *given: Any, stoppable: bool = True

@@ -35,7 +35,7 @@ def holds(bucket: Bucket, group_size: int, prompts: Int[Any, "*B"], completions:
 
 def whole(groups: Groups) -> Bucket:
     """The shape that groups are packed at, which holds each of their prompts and completions."""
-    return groups.trunk_tokens.shape[-1] + 1, groups.targets.shape[-1]
+    return groups.trunk_tokens.shape[-1] + 1, groups.inputs.shape[-1] - 1
 
 
 def padding(groups: Groups) -> Mean:

@@ -165,8 +165,8 @@ def run_rl(run: Run) -> dict[str, float]:
     train_step = make_step(run.layout, state, run.model, optimizer)
     reference_logprobs = make_reference(run.layout, reference, run.model)
 
-    def update(state, step):
-        logged, numbers, usage = rollout.read_log(run, step), batch_of(run, problems, step), Usage()
+    def update(state, step, numbers):
+        logged, usage = rollout.read_log(run, step), Usage()
         drawn, sampler_logprobs = logged or rollout.roll_out(run, state.params, numbers, step, engine, usage)
         distributed.PREEMPTION.check()
         examples = [packing.example_of(run, number, r) for number, r in zip(numbers, drawn, strict=True)]
@@ -197,12 +197,13 @@ def run_rl(run: Run) -> dict[str, float]:
             state=state,
             metrics=metrics | outcome_metrics(drawn, given) | slots,
             ids=[r.id for r in drawn],
-            tokens=packed.groups.lengths.sum(),
+            tokens=packed.tokens,
             roofline_seconds=0.0 if logged else roofline_seconds(run, len(drawn), usage, engine, packed, read),
         )
 
     parameters.describe(run, "rl")
-    summary = loop.fit(run, "rl", lambda: parameters.policy_before(run, "rl"), optimizer, update, config.steps)
+    first, prepare = lambda: parameters.policy_before(run, "rl"), functools.partial(batch_of, run, problems)
+    summary = loop.fit(run, "rl", first, optimizer, prepare, update, config.steps)
     read, used = len(run.dataset.train), len(problems)
     return {**summary, "data": {"read": read, "used": used, "skipped": {SOLVED: read - used} if used < read else {}}}
 

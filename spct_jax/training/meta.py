@@ -103,24 +103,23 @@ def run_meta_rm(run: Run) -> dict[str, float]:
         # The score is read after the last token.
         return flops.update(run.model, rows, group, trunk, time + 1, logits=False)
 
-    def update(state, step):
+    def prepare(step):
         rows, right = chosen_at(step)
         labels = np.zeros((len(rows), group_size), np.float32)
         for row, values in zip(labels, right, strict=True):
             row[: len(values)] = values
         packed = packing.pack(run, rows, group_size, micro_batches=config.accumulate, table=table)
         labelled = packed.groups, run.layout.split(labels[packed.order])
-        state, metrics, _ = train_step(state, [packed.batch(labelled)])
-        return loop.StepResult(
-            state=state,
-            metrics=metrics,
+        return loop.Prepared(
+            batches=[packed.batch(labelled)],
             ids=[row.id for row in rows],
-            tokens=packed.groups.lengths.sum(),
+            tokens=packed.tokens,
             roofline_seconds=performance.roofline_seconds(run.layout, packed.arithmetic(cost)),
         )
 
     parameters.describe(run, "meta_rm")
-    summary = loop.fit(run, "meta_rm", lambda: parameters.with_score_head(run, "meta_rm"), optimizer, update, config.steps)
+    first, update = lambda: parameters.with_score_head(run, "meta_rm"), loop.learn_with(train_step)
+    summary = loop.fit(run, "meta_rm", first, optimizer, prepare, update, config.steps)
     counts = {"critiques": sum(e.size for e, _ in examples), "correct": sum(sum(right) for _, right in examples)}
     drawn = {"drawing_seconds": drawing["seconds"], "useful_slots": drawing["useful_slots"]} if drawing else {}
     return summary | counts | drawn

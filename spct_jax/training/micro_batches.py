@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Int
 
-from spct_jax import distributed
+from spct_jax import distributed, idle
 from spct_jax.sampling.engine_programs import WAITED
 from spct_jax.sharding import Layout, logical
 from spct_jax.training import buckets
@@ -113,7 +113,9 @@ def in_turn(compute: Callable[[int, int], Found], batches: Sequence[Batch], stop
         for index in range(len(batch.buckets)):
             # Asked before the micro-batch is begun: devices answer in the order in which they are asked.
             told = distributed.PREEMPTION.look() if stoppable else None
+            idle.CLOCK.giving()
             found = compute(number, index)
+            idle.CLOCK.gave(found)
             jax.block_until_ready(before)
             if told is not None and told():
                 raise distributed.StoppedError

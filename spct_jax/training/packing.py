@@ -5,6 +5,7 @@ import functools
 from collections.abc import Callable, Iterable, Sequence, Sized
 from typing import Any
 
+import jax
 import numpy as np
 from jaxtyping import Int, Int32
 
@@ -47,8 +48,20 @@ class Packed:
     """Which of the examples is in each row; where rows are more than examples, the numbers beyond are rows without any."""
     buckets: list[Bucket]
     """The shape that each micro-batch is computed at."""
-    table: Sequence[Bucket] = ()
+    table: Sequence[Bucket]
     """The shapes that those of other steps are computed at."""
+    tokens: int | jax.Array
+    """Of all completions."""
+
+    @classmethod
+    def of(
+        cls, layout: Layout, groups: Groups, order: Int[np.ndarray, " B"], chosen: list[Bucket], table: Sequence[Bucket]
+    ) -> "Packed":
+        """Puts groups on the devices; of the arrays each process has made its own rows."""
+        split = layout.split(groups)
+        # Counted on the host where that has all rows: CPUs make it wait for a program that is behind others.
+        tokens = split.lengths.sum() if distributed.several() else int(groups.lengths.sum())
+        return cls(split, order, chosen, table, tokens)
 
     def batch(self, rows: Any) -> Batch:
         """Rows of which these groups are a part, for what computes them in micro-batches."""
@@ -95,7 +108,7 @@ def pack(
     for row in run.layout.local_rows(rows):
         tokens[row] = tokens_of(int(order[row]))
     groups = batches.pack(*zip(*tokens, strict=True), max_prompt=limits[0], max_completion=limits[1], group_size=group_size)
-    return Packed(run.layout.split(groups), order, chosen, table)
+    return Packed.of(run.layout, groups, order, chosen, table)
 
 
 def arranged(

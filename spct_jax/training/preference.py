@@ -179,21 +179,21 @@ def train(
         # A reward is read after the last token.
         return flops.update(run.model, rows, group, trunk, time + 1, logits=False)
 
-    def update(state, step):
+    def prepare(step):
         rows = made_at(step)
         packed, labels = pack(run, shape, rows, config.accumulate, table)
-        state, metrics, _ = train_step(state, [packed.batch((packed.groups, labels))])
         arithmetic = packed.arithmetic(cost)
-        return loop.StepResult(
-            state=state,
-            metrics=metrics | {"flops": Mean(arithmetic, 1.0, in_summary=True)},
+        return loop.Prepared(
+            batches=[packed.batch((packed.groups, labels))],
             ids=[row.comparison.id for row in rows],
-            tokens=packed.groups.lengths.sum(),
+            tokens=packed.tokens,
             roofline_seconds=performance.roofline_seconds(run.layout, arithmetic),
+            metrics={"flops": Mean(arithmetic, 1.0, in_summary=True)},
         )
 
     parameters.describe(run, stage)
-    summary = loop.fit(run, stage, lambda: parameters.with_score_head(run, stage), optimizer, update, config.steps)
+    first, update = lambda: parameters.with_score_head(run, stage), loop.learn_with(train_step)
+    summary = loop.fit(run, stage, first, optimizer, prepare, update, config.steps)
     read, used = len(run.dataset.train), len(numbers)
     skipped = {"a single response": read - used} if used < read else {}
     counted = {"flops": config.steps * summary["flops"], "data": {"read": read, "used": used, "skipped": skipped}}
@@ -222,8 +222,7 @@ def pack(
     )
     if shape.rows_each:
         groups = jax.tree.map(lambda x: x.reshape(B, each, *x.shape[1:]), groups)
-    groups, labels = run.layout.split((groups, labels))
-    return Packed(groups, order, chosen, table), labels
+    return Packed.of(run.layout, groups, order, chosen, table), run.layout.split(labels)
 
 
 def compared(run: Run, stage: str) -> Int[np.ndarray, " N"]:

@@ -81,20 +81,19 @@ def train(run: Run, stage: str, config: SFTConfig | RFTConfig, judging: Pool, ge
     train_step = make_step(run.layout, state, run.model, optimizer)
     cost = functools.partial(flops.update, run.model)
 
-    def update(state, step):
+    def prepare(step):
         examples = mixed.batch(step)
         packed = [packing.pack(run, examples[size], size, rows, count, tables[size]) for size, (rows, count) in shapes.items()]
-        state, metrics, _ = train_step(state, [p.batch(p.groups) for p in packed])
-        return loop.StepResult(
-            state=state,
-            metrics=metrics,
+        return loop.Prepared(
+            batches=[p.batch(p.groups) for p in packed],
             ids=[e.id for size in shapes for e in examples[size]],
-            tokens=sum(p.groups.lengths.sum() for p in packed),
+            tokens=sum(p.tokens for p in packed),
             roofline_seconds=performance.roofline_seconds(run.layout, sum(p.arithmetic(cost) for p in packed)),
         )
 
     parameters.describe(run, stage)
-    return loop.fit(run, stage, lambda: parameters.policy_before(run, stage), optimizer, update, config.steps)
+    first, update = lambda: parameters.policy_before(run, stage), loop.learn_with(train_step)
+    return loop.fit(run, stage, first, optimizer, prepare, update, config.steps)
 
 
 def run_sft(run: Run) -> dict[str, float]:
