@@ -35,7 +35,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
-from spct_jax.models import attention, rotary, splash, stack, trunk_attention
+from spct_jax.models import attention, rotary, splash, splash_branches, stack, trunk_attention
 from spct_jax.models.config import ModelConfig
 from spct_jax.models.end_to_end import Places
 from spct_jax.models.layers import Block, RMSNorm
@@ -126,11 +126,14 @@ def extend(
         window = config.window_of(entry.kind)
 
         def attend(q, k, v):
+            trunk_kv, cap = (trunk_k, trunk_v), config.attn_softcap
+            if splash.is_used(config):
+                return splash_branches.attend_branch(q, trunk_kv, (k, v), trunk.lengths, places, window, cap), None
             masks = (
                 attention.trunk_mask(trunk.lengths, trunk_k.shape[-2], positions, window),
                 places.visible(window) if places else attention.causal_mask(slots, slots, window)[None],
             )
-            return attention.attend_branch(q, (trunk_k, trunk_v), (k, v), masks, config.attn_softcap), None
+            return attention.attend_branch(q, trunk_kv, (k, v), masks, cap), None
 
         return apply_block(config, block, x, ropes[entry.kind], attend)
 

@@ -2,10 +2,11 @@
 
 Conventions: a multiplication with its addition is two operations; only matrix products count. Attention of a trunk counts the
 blocks that are computed (`trunk_attention.query_blocks`), which is more than the causal half and less than the square; a branch
-attends to all of its trunk and, masked, to all of its own tokens. Padding counts, as it is computed. Decoding counts one token
-of every branch and as many columns of its cache as the caller says; compiled, all of the cache counts. With `remat="full"` a
-layer's products are done twice before and twice as much again in the backward pass (4 times the forward), those of attention in
-blocks once more, since its scores are never kept (5); the logits are computed twice and differentiated (4).
+attends to all of its trunk and, masked, to all of its own tokens, but by the kernel only to blocks of them that it sees.
+Padding counts, as it is computed. Decoding counts one token of every branch and as many columns of its cache as the caller
+says; compiled, all of the cache counts. With `remat="full"` a layer's products are done twice before and twice as much again in
+the backward pass (4 times the forward), those of attention in blocks once more, since its scores are never kept (5); the logits
+are computed twice and differentiated (4).
 
 Counts are those of the platform at hand (`sharding.logical.platform`), on which sizes of blocks and the kernel depend. A Pallas
 kernel is no matrix product to the compiler, so splash attention is counted by formula on both sides: its blocks, two
@@ -15,7 +16,7 @@ In all functions `rows` is B, `group` is G, `trunk` is P, `time` is T and `prefi
 which are counted as what is attended to: computing them is another `prefill` or `prefill_update`, of one row for all or so.
 """
 
-from spct_jax.models import attention, splash, trunk_attention
+from spct_jax.models import attention, splash, splash_branches, trunk_attention
 from spct_jax.models.config import ModelConfig
 
 _LAYER_PASSES = {"none": 3, "dots": 3, "full": 4}
@@ -35,21 +36,17 @@ def decode(c: ModelConfig, branches: int, trunk_slots: int, columns: int = 0) ->
 
 def forward(c: ModelConfig, rows: int, group: int, trunk: int, time: int, prefix: int = 0, *, logits: bool = True) -> float:
     """Trunks and their branches at all positions, with or without logits."""
-    each = c.num_layers * _linear(c) + _branch_attention(c, prefix + trunk, time) + (_unembed(c) if logits else 0)
-    return prefill(c, rows, trunk, prefix) + rows * group * time * each
+    each = c.num_layers * _linear(c) + (_unembed(c) if logits else 0)
+    return prefill(c, rows, trunk, prefix) + rows * (group * time * each + _on_branches(c, group, prefix + trunk, time))
 
 
 def update(c: ModelConfig, rows: int, group: int, trunk: int, time: int, prefix: int = 0, *, logits: bool = True) -> float:
     """Gradients of trunks and branches."""
     linear = group * time * c.num_layers * _linear(c)
-    on_branches = 0.0
-    for kind in c.layer_kinds:
-        slots = min(prefix + trunk, c.window_of(kind) or prefix + trunk)
-        in_blocks = attention.branch_blocks(group, slots, time)[0] > 1
-        on_branches += (_ATTENTION_PASSES[c.remat] + in_blocks) * 4.0 * c.num_heads * c.head_dim * (slots + time)
+    on_branches = _on_branches(c, group, prefix + trunk, time, gradients=True)
     unembed = 4 * _unembed(c) * group * time if logits else 0
     of_trunks = prefill_update(c, rows, trunk, prefix)
-    return of_trunks + rows * (_LAYER_PASSES[c.remat] * linear + group * time * on_branches + unembed)
+    return of_trunks + rows * (_LAYER_PASSES[c.remat] * linear + on_branches + unembed)
 
 
 def prefill_update(c: ModelConfig, rows: int, trunk: int, prefix: int = 0) -> float:
@@ -58,11 +55,14 @@ def prefill_update(c: ModelConfig, rows: int, trunk: int, prefix: int = 0) -> fl
     return rows * (_LAYER_PASSES[c.remat] * _trunk_linear(c, trunk) + on_trunk)
 
 
-def kernels(c: ModelConfig, rows: int, trunk: int, prefix: int = 0, *, gradients: bool = False) -> float:
-    """What of `prefill`, `forward` or, with gradients, `update` is done by Pallas kernels."""
+def kernels(
+    c: ModelConfig, rows: int, trunk: int, prefix: int = 0, *, group: int = 0, time: int = 0, gradients: bool = False
+) -> float:
+    """What of `prefill` or, with branches, of `forward` or, with gradients, `update` is done by Pallas kernels."""
     if not splash.is_used(c):
         return 0.0
-    return rows * (_trunk_passes(c, trunk, prefix) if gradients else 1) * _trunk_attention(c, trunk, prefix)
+    on_trunk = (_trunk_passes(c, trunk, prefix) if gradients else 1) * _trunk_attention(c, trunk, prefix)
+    return rows * (on_trunk + _on_branches(c, group, prefix + trunk, time, gradients=gradients))
 
 
 def _linear(c: ModelConfig) -> float:
@@ -93,8 +93,27 @@ def _trunk_attention(c: ModelConfig, trunk: int, prefix: int) -> float:
 def _trunk_passes(c: ModelConfig, trunk: int, prefix: int) -> float:
     """How often an update does the products of a trunk's attention, two each time."""
     if splash.is_used(c):
-        return (1 if c.remat == "none" else 2) + 7 / 2
+        return _kernel_passes(c)
     return _ATTENTION_PASSES[c.remat] + (not trunk_attention.is_one_block(trunk, prefix))
+
+
+def _kernel_passes(c: ModelConfig) -> float:
+    return (1 if c.remat == "none" else 2) + 7 / 2
+
+
+def _on_branches(c: ModelConfig, group: int, trunk: int, time: int, *, gradients: bool = False) -> float:
+    """Attention of all branches of a row at all their positions, with its gradient or without."""
+    total = 0.0
+    for kind in c.layer_kinds if group else ():
+        window = c.window_of(kind)
+        slots = min(trunk, window or trunk)
+        if splash.is_used(c):
+            scores, passes = splash_branches.scores(group, time, slots, window), _kernel_passes(c)
+        else:
+            in_blocks = attention.branch_blocks(group, slots, time)[0] > 1
+            scores, passes = group * time * (slots + time), _ATTENTION_PASSES[c.remat] + in_blocks
+        total += (passes if gradients else 1) * scores
+    return 4.0 * c.num_heads * c.head_dim * total
 
 
 def _branch_attention(c: ModelConfig, trunk: int, columns: int) -> float:

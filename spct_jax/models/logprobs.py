@@ -55,23 +55,31 @@ def token_logprobs(
     if vocabulary_blocks.are_used(config):
         compute = functools.partial(_by_vocabulary, config, with_entropy)
     elif inputs.shape[-1] <= config.time_chunk:
-        return _at_once(config, with_entropy, shared, hidden, targets)
+        return _at_once(config, with_entropy, _chosen(), shared, hidden, targets)
     else:
-        compute = functools.partial(_by_time, config, with_entropy)
+        compute = functools.partial(_by_time, config, with_entropy, _chosen())
     return logical.shard_map_batch(compute, shared, hidden, targets)
 
 
-def _at_once(config, with_entropy, shared, hidden, targets):
+def _chosen():
+    """How the program being traced takes the logits of targets, given logits and targets."""
+    if logical.platform() != "tpu":
+        return lambda logits, targets: jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
+    # The gradient of an index would be scattered into zeros, as large as the logits; that of a comparison is fused with others.
+    return lambda logits, targets: jnp.where(jnp.arange(logits.shape[-1]) == targets[..., None], logits, 0).sum(-1)
+
+
+def _at_once(config, with_entropy, chosen, shared, hidden, targets):
     table, temperature = shared
     scaled = decoder.unembed_with(table, config, logical.constrain(hidden, "batch")) / temperature
     norm = jax.nn.logsumexp(scaled, axis=-1)
-    logprobs = jnp.take_along_axis(scaled, targets[..., None], axis=-1)[..., 0] - norm
+    logprobs = chosen(scaled, targets) - norm
     if not with_entropy:
         return logprobs
     return logprobs, norm - jnp.sum(jnp.exp(scaled - norm[..., None]) * scaled, axis=-1)
 
 
-def _by_time(config, with_entropy, shared, hidden, targets):
+def _by_time(config, with_entropy, chosen, shared, hidden, targets):
     """`time_chunk` positions of all branches after the other."""
     T, size = targets.shape[-1], config.time_chunk
     chunks = ceil_div(T, size)
@@ -83,7 +91,7 @@ def _by_time(config, with_entropy, shared, hidden, targets):
     def join(x):
         return jnp.moveaxis(x, 0, 2).reshape(*x.shape[1:3], chunks * size)[:, :, :T]
 
-    one_chunk = jax.checkpoint(functools.partial(_at_once, config, with_entropy))
+    one_chunk = jax.checkpoint(functools.partial(_at_once, config, with_entropy, chosen))
     return jax.tree.map(join, lax.map(lambda chunk: one_chunk(shared, *chunk), (split(hidden), split(targets))))
 
 

@@ -23,17 +23,25 @@ LARGE = 1 << 16
 """Vocabularies of more tokens than this are taken in blocks."""
 LOGITS_AT_ONCE = 1 << 25
 """Logits of a block at most, all positions together."""
+LANES = 128
+"""Tokens that a TPU holds side by side."""
 
 
 def are_used(config: ModelConfig) -> bool:
-    """Whether the program being traced takes the vocabulary in blocks: on CPUs, where this was measured, and if it is large."""
-    return config.vocab_size > LARGE and logical.platform() == "cpu"
+    """Whether the program being traced takes the vocabulary in blocks: if it is large, on CPUs, where this was measured, and on
+    TPUs, by the compiler's estimate, where it is not split over devices.
+    """
+    platform = logical.platform()
+    return config.vocab_size > LARGE and (
+        platform == "cpu" or (platform == "tpu" and not logical.is_split(config.vocab_size, "vocab"))
+    )
 
 
 def count(vocab_size: int, positions: int) -> int:
-    """The least number of equal blocks whose logits at so many positions are few enough."""
-    least = ceil_div(vocab_size * positions, LOGITS_AT_ONCE)
-    return next((n for n in range(max(least, 1), vocab_size) if vocab_size % n == 0), vocab_size)
+    """The least number of equal blocks whose logits at so many positions are few enough, of whole `LANES` if there is one."""
+    least = max(ceil_div(vocab_size * positions, LOGITS_AT_ONCE), 1)
+    equal = [n for n in range(least, vocab_size) if vocab_size % n == 0]
+    return next((n for n in equal if vocab_size // n % LANES == 0), equal[0] if equal else vocab_size)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))

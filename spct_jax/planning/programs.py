@@ -149,7 +149,10 @@ def _rft(setting: _Setting) -> Planned:
         lower,
         sum(flops.update(config.model, rows, size, trunk, time) for size, (rows, _) in shapes.items()),
         sum(rows * size * time for size, (rows, _) in shapes.items()),
-        kernels=sum(flops.kernels(config.model, rows, trunk, gradients=True) for rows, _ in shapes.values()),
+        kernels=sum(
+            flops.kernels(config.model, rows, trunk, group=size, time=time, gradients=True)
+            for size, (rows, _) in shapes.items()
+        ),
     )
 
 
@@ -169,7 +172,7 @@ def _learning(setting: _Setting) -> dict[str, Planned]:
             return step.lower(state, [setting.batch(rows_of(setting.groups(rows, group)), chosen.accumulate)], *given)
 
         arithmetic = flops.update(model, rows, group, trunk, length, logits=logits)
-        kernels = flops.kernels(model, rows, trunk, gradients=True)
+        kernels = flops.kernels(model, rows, trunk, group=group, time=length, gradients=True)
         return Planned(lower, arithmetic, rows * group * time, beside, kernels)
 
     def of_rollouts(groups: Groups):
@@ -192,7 +195,7 @@ def _learning(setting: _Setting) -> dict[str, Planned]:
             flops.forward(model, scored, G, trunk, time),
             scored * G * time,
             setting.state_bytes,
-            flops.kernels(model, scored, trunk),
+            flops.kernels(model, scored, trunk, group=G, time=time),
         ),
         "grpo": planned(grpo.make_step, "rl", G, of_rollouts, hyperparameters, beside=setting.reference_bytes),
         "sft": _rft(setting),

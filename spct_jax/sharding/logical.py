@@ -57,6 +57,12 @@ def platform() -> str:
     return jax.default_backend() if resolve is None else resolve((), ()).mesh.devices.flat[0].platform
 
 
+def is_split(size: int, axis: str) -> bool:
+    """Whether an axis of this name and size is split over several devices."""
+    resolve = _RESOLVE.get()
+    return resolve is not None and any(resolve((size,), (axis,)).spec)
+
+
 def shard_map(function: Callable, logical_axes: tuple[tuple[str | None, ...], ...], *arrays: jax.Array) -> jax.Array:
     """`jax.shard_map` in logical axes: `function(*shards)` on every device; the result is split as the first array is.
 

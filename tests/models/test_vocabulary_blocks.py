@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import types
 
 import jax
 import jax.numpy as jnp
@@ -67,8 +68,10 @@ def test_gradients_are_the_same_where_the_batch_is_split_over_devices(monkeypatc
         np.testing.assert_allclose(a, b, atol=2e-5)
 
 
-@pytest.mark.parametrize("size, positions, blocks", [(262_144, 2048, 16), (262_208, 2048, 17), (7, 1 << 25, 7), (100, 1, 1)])
-def test_blocks_are_equal_and_no_larger_than_allowed(size, positions, blocks):
+@pytest.mark.parametrize(
+    "size, positions, blocks", [(262_144, 2048, 16), (262_208, 2048, 17), (7, 1 << 25, 7), (100, 1, 1), (256_000, 4096, 40)]
+)
+def test_blocks_are_equal_and_no_larger_than_allowed_and_of_whole_lanes_where_that_can_be(size, positions, blocks):
     found = vocabulary_blocks.count(size, positions)
     assert found == blocks and size % found == 0
 
@@ -83,6 +86,14 @@ def test_a_gradient_takes_the_memory_of_one_table_and_a_few_blocks(monkeypatch):
     loss = jax.jit(jax.grad(lambda *a: sum(x.sum() for x in compute(*a)), argnums=(0, 2)))
     account = loss.lower(*arrays, jax.ShapeDtypeStruct((64,), jnp.int32)).compile().memory_analysis()
     assert account.temp_size_in_bytes < 8 * 4 * (1 << 16) + account.output_size_in_bytes / 2
+
+
+@pytest.mark.parametrize(("platform", "spec", "used"), [("tpu", [], True), ("tpu", ["tensor"], False), ("gpu", [], False)])
+def test_on_tpus_blocks_are_used_where_the_vocabulary_is_not_split(platform, spec, used, monkeypatch):
+    monkeypatch.setattr(vocabulary_blocks, "LARGE", 29)
+    devices = np.array([types.SimpleNamespace(platform=platform)])
+    with logical.constraints(lambda shape, axes: types.SimpleNamespace(mesh=types.SimpleNamespace(devices=devices), spec=spec)):
+        assert vocabulary_blocks.are_used(config()) == used
 
 
 def test_only_large_vocabularies_are_taken_in_blocks(monkeypatch):
