@@ -7,6 +7,7 @@ from jaxtyping import Array, Float, Int, Key
 
 from spct_jax.models import logprobs
 from spct_jax.sampling.params import SamplingParams
+from spct_jax.sharding import logical
 
 
 def sample_token(
@@ -69,6 +70,9 @@ def inverse_cdf(weights: Float[Array, "*rows V"], u: Float[Array, "*rows"]) -> I
     blocks = jnp.pad(weights, [(0, 0)] * (weights.ndim - 1) + [(0, -V % width)])
     blocks = blocks.reshape(*weights.shape[:-1], -1, width)
     sums = blocks.sum(-1)
+    if logical.platform() == "tpu":
+        # As one sum of sums, XLA would add up all weights once more.
+        sums = lax.optimization_barrier(sums)
     block, before = _first_past(sums, u * sums.sum(-1))
     inside = jnp.take_along_axis(blocks, block[..., None, None], axis=-2)[..., 0, :]
     return block * width + _first_past(inside, u * sums.sum(-1) - before)[0]

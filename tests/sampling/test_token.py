@@ -8,6 +8,7 @@ import pytest
 from spct_jax.errors import InputError
 from spct_jax.sampling import SamplingParams
 from spct_jax.sampling.token import inverse_cdf, sample_token, truncate
+from spct_jax.sharding import logical
 
 
 def test_frequencies_match_probabilities():
@@ -37,8 +38,9 @@ def test_truncation_by_rank_and_by_mass(top_k, top_p, kept):
     np.testing.assert_array_equal(got[jnp.array(kept)], logits[jnp.array(kept)])
 
 
-@pytest.mark.parametrize("vocab", [1, 2, 5, 64, 257, 1000])
-def test_inverse_cdf_equals_the_plain_one_and_survives_the_ends(vocab):
+@pytest.mark.parametrize(("vocab", "platform"), [*((v, "cpu") for v in (1, 2, 5, 64, 257, 1000)), (257, "tpu")])
+def test_inverse_cdf_equals_the_plain_one_and_survives_the_ends(vocab, platform, monkeypatch):
+    monkeypatch.setattr(logical, "platform", lambda: platform)
     rng = np.random.default_rng(vocab)
     weights = rng.random((200, vocab)).astype(np.float32) * (rng.random((200, vocab)) < 0.5)
     weights[:, rng.integers(vocab)] = 1e-30
