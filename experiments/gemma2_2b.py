@@ -4,7 +4,8 @@ What: all stages from a pretrained checkpoint; prompt 4,096, completion 1,024, g
 Hardware: one slice v5e:4x4 (16 chips, 4 hosts; GKE ct5lp-hightpu-4t; TPU VM v5litepod-16).
 Plan: at most 10.77 of 15.75 GiB per chip, 8.42 in the GRPO update; a step of RL takes at least 49.5 s,
 the paper's schedule at least 363 chip-hours.
-Draws planned again since slots refill: at most 13.57 GiB, in decoding (docs/plan.md).
+Planned again since (docs/plan.md): draws in slots that refill, at most 13.57 GiB, in decoding; the GRPO update, 8.46 GiB,
+at least 7.5 s and 12.4 s by the compiler's estimate.
 
     python -m spct_jax.plan --config=experiments/gemma2_2b.py --topology=v5e:4x4
     python -m spct_jax.train --config=experiments/gemma2_2b.py --workdir=DIR --config.init_checkpoint=CHECKPOINT
