@@ -9,8 +9,10 @@ import pathlib
 from collections.abc import Mapping, Sequence
 
 import adaptive_frontier
+import human_demonstrator
 import numpy as np
 import text_baselines
+from human_weights import Weights
 
 from spct_jax.config import BASELINES
 from spct_jax.data.comparison import Comparison, of_object
@@ -31,6 +33,8 @@ ERROR_RATES = (0.02, 0.1)
 """Of adaptive votes."""
 FEWEST = {"train": 40, "development": 20}
 """Comparisons of a source from which length and words are fitted on it alone; with fewer, on all sources."""
+DEMONSTRATED = (1, 8)
+"""Votes of the demonstrator."""
 DATA = ("train", "development", "test")
 
 
@@ -237,4 +241,16 @@ def _text_ways(data: Mapping[str, Sequence[Comparison]], problems: Sequence[Comp
         "length": _way("length", lengths, problems, note="; ".join(notes["length"])),
         "words": _way("bag of words, by source", words, problems, note="; ".join(notes["words"])),
         "words of all": _way("bag of words, one for all", of_all, problems, note=str(every[1])),
+        **_criteria_ways(Weights.fit(data["train"]), problems),
     }
+
+
+def _criteria_ways(weights: Weights, problems: Sequence[Comparison]) -> dict[str, Way]:
+    """All criteria of the cold start's demonstrator, weighted, and what the demonstrator's own verdicts would earn in votes."""
+    ruled = {c.id: t for c, t in zip(problems, weights.totals(problems), strict=True)}
+    ways = {"criteria": _way("all criteria, weighted", ruled, problems)}
+    drawn = {c.id: human_demonstrator.draws(c, weights, max(DEMONSTRATED), 0) for c in problems}
+    for k in DEMONSTRATED:
+        totals = {c.id: voting.sum_vote(drawn[c.id][:k], c.n) for c in problems}
+        ways[f"demonstrator {k}"] = _way(f"demonstrator, vote@{k}", totals, problems)
+    return ways

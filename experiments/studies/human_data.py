@@ -20,6 +20,7 @@ from typing import Any
 
 import human_demonstrator
 import numpy as np
+from human_weights import Weights
 
 from spct_jax import files
 from spct_jax.data import duplicates, fingerprints, splits
@@ -64,8 +65,6 @@ SOURCES = (
 GENERAL = ("llama_factory:llama_factory/dpo_en_demo.json", "gsm8k:gsm8k/train.jsonl")
 FRACTIONS = (0.62, 0.07, 0.31)
 """Of the conversations, for training, development and test."""
-DEMONSTRATED = 0.5
-"""Share of the training comparisons that are demonstrated; rejection sampling and RL see all of them."""
 GENERAL_INSTRUCTIONS = 600
 """General instructions at most, half from either source."""
 _NOTE = re.compile(r"<<[^<>]*>>")
@@ -214,31 +213,50 @@ def prepare(
     return counts
 
 
-def demonstrated(train: Sequence[Comparison], seed: int) -> list[Comparison]:
-    """The training comparisons that the demonstrator judges, a share of them by the seed."""
-    return [c for c in train if random.Random(f"{seed}/demonstrated/{c.id}").random() < DEMONSTRATED]
+def earlier_turns(train: Sequence[Comparison], seed: int) -> list[Comparison]:
+    """Comparisons that need no person: what was replied earlier in a conversation, beside a reply from another conversation.
+
+    The one that was given there is the best. All is of training comparisons, so nothing is shared with other splits.
+    """
+    found: dict[str, tuple[Comparison, int]] = {}
+    for c in train:
+        for k, turn in enumerate(c.conversation):
+            if turn.role == "assistant" and k and turn.content.strip():
+                found.setdefault(fingerprints.digest([t.content for t in c.conversation[: k + 1]]), (c, k))
+    replies = list(dict.fromkeys(c.conversation[k].content for c, k in found.values()))
+    made = []
+    for c, k in found.values():
+        id, said = f"{c.id}/turn{k}", c.conversation[k].content
+        other = random.Random(f"{seed}/{id}").choice([reply for reply in replies if reply != said] or [""])
+        if other:
+            made.append(Comparison(conversation=c.conversation[:k], responses=(said, other), scores=(1.0, 0.0), id=id))
+    return made
 
 
 def _demonstrate(train, directory: pathlib.Path, prompt: PromptConfig, prompter: Prompter, limits: Limits, seed: int) -> dict:
     """Writes the demonstrations of every system; returns counts."""
-    shown, counts = demonstrated(train, seed), {}
-    plain = prompt.template
+    weights, turns, counts = Weights.fit(train), earlier_turns(train, seed), {}
+    plain = "no_principles" if prompt.template == "default" else "short_no_principles"
     forms = {
-        "demonstrations": (plain, human_demonstrator.demonstrations, {}),
-        "demonstrations_judge": (prompt.choice_template, human_demonstrator.demonstrations, {"chooses": True}),
-        "demonstrations_no_principles": (
-            "no_principles" if plain == "default" else "short_no_principles",
-            human_demonstrator.demonstrations,
-            {},
-        ),
-        "demonstrations_cloud": (prompt.single_template, human_demonstrator.demonstrations_alone, {}),
+        "demonstrations": (prompt.template, {}),
+        "demonstrations_judge": (prompt.choice_template, {"chooses": True}),
+        "demonstrations_no_principles": (plain, {}),
+        "demonstrations_cloud": (prompt.single_template, None),
     }
-    for name, (template, make, options) in forms.items():
-        made, skipped = make(shown, load_template(template), seed, **options)
+    for name, (template, options) in forms.items():
+        form = load_template(template)
+        if options is None:
+            (made, skipped), shown = human_demonstrator.demonstrations_alone(train, weights, form, seed), len(train)
+        else:
+            made, skipped = human_demonstrator.demonstrations(train, weights, form, seed, **options)
+            more, others = human_demonstrator.demonstrations(turns, weights, form, seed, knows=True, **options)
+            made, skipped = made + more, dict(collections.Counter(skipped) + collections.Counter(others))
+            shown = len(train) + len(turns)
         short = [d for d in made if _is_short(d, prompter, limits)]
         counts[name] = {
-            "comparisons": len(shown),
+            "comparisons": shown,
             "used": len(short),
+            "completions": sum(len(d.completions) for d in short),
             "left out": skipped | {"too long": len(made) - len(short)},
         }
         _write(directory / f"{name}.jsonl", short)

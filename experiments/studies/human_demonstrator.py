@@ -1,38 +1,39 @@
 """A demonstrator that judges by what can be computed of a text: the cold start of a judge of real responses.
 
-A verdict names two criteria with points, says of every response whether it meets them, with a quotation wherever there is one
+A verdict names a few criteria with points, says of every response whether it meets them, with a quotation wherever there is one
 to give and the points that it earns, and adds these up before it repeats the sums as scores: what a small model must only copy
 it learns sooner than what it must work out unseen. Every statement is true of the text, since the feature that it is made from
-says so; whether it is what matters is another question. The demonstrator favours a response and then finds a criterion that
-speaks for it, and his favourite is wrong in ways that later stages can mend: he knows in some cases what people preferred, else
-he often takes the longest response, else any. No other model has a part in it.
+says so, and the scores follow from the statements.
+
+The criteria are drawn by their weights (`human_weights`), mostly from those by which the responses differ. So the demonstrator
+needs no label of what he judges: what people prefer he knows from the weights alone. One verdict sees a few criteria, the sum
+of many comes near to all of them: the votes of such a judge are worth more than one verdict, and what remains to be learnt is
+which criteria decide. No other model has a part in it.
 """
 
 import collections
 import dataclasses
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
-from human_criteria import Criterion, kind_of, lengths, read_all
+from human_criteria import Criterion, Reading, read_all
+from human_weights import Weights
 
 from spct_jax.data.comparison import Comparison
 from spct_jax.data.demonstration import Demonstration
 from spct_jax.grm.render import render
 from spct_jax.grm.template import Template
 
-KNOWS = 0.6
-"""How often he favours the response that people preferred, or that is right, because he knows."""
-LIKES_LENGTH = 0.25
-"""How often he favours the longest one instead. In what is left of 1, he favours any."""
 HINTED = 0.15
-"""Share of the demonstrations in which a hint tells him which is best."""
-COMPLETIONS = 4
-"""Verdicts of a demonstration."""
-POINTS = ((5, 4), (6, 3), (7, 2))
-"""Of the first and the second criterion; a score is one more than the points of those that a response meets."""
-PREFERRED = 4
-"""How much likelier the criteria of a comparison's own kind, such as safety, are drawn than the others; and, as the second
-criterion, those by which responses differ."""
+"""Share of the comparisons of which a hint tells him which response is best."""
+COMPLETIONS = 2
+"""Verdicts on a comparison in one order of its responses; there are as many in the opposite order."""
+POINTS = (4, 3, 2)
+"""Of the criteria, the weightiest first; a score is one more than the points of those that a response meets."""
+LEAST = 0.05
+"""The smallest weight of a criterion that is drawn."""
+PREFERRED = 8
+"""How much likelier a criterion is drawn by which the responses differ."""
 TRIES = 20
 
 
@@ -64,102 +65,110 @@ class Verdict:
         return "\n".join([*head, f"{analysis}:", *lines, f"{scoring}: \\boxed{{{answer}}}"])
 
     def _line(self, i: int) -> str:
-        """What is said of a response, with its points and their sum."""
-        said = " and ".join(f"{words}: {points}" for words, points in zip(self.said[i], self.earned[i], strict=True))
-        return f"{said}, so 1 + {' + '.join(map(str, self.earned[i]))} = {self.scores[i]}"
+        """What is said of a response, with the points that it earns and their sum."""
+        each = zip(self.said[i], self.earned[i], strict=True)
+        said = " and ".join(f"{words}: {points}" if points else words for words, points in each)
+        return f"{said}, so {'+'.join(map(str, (1, *filter(None, self.earned[i]))))}={self.scores[i]}"
 
 
-def verdict(rng: random.Random, comparison: Comparison, favourite: int) -> Verdict | None:
-    """A verdict that puts one response strictly first; None where no two criteria do.
-
-    The first criterion, which has more points, is one that the favourite meets and as few others as can be; the second is any.
-    """
-    readings = read_all(comparison)
-    met = {c: sum(yes for yes, _ in found) for c, found in readings.items() if found[favourite][0]}
-    telling = [c for c, count in met.items() if count == min(met.values()) and count < comparison.n]
-    if not telling:
-        return None
-    own = kind_of(comparison)
-
-    def draw(candidates: list[Criterion], differing: bool = False) -> Criterion:
-        weights = []
-        for c in candidates:
-            differs = len({met for met, _ in readings[c]}) > 1
-            weights.append((PREFERRED if c.about in own else 1) * (PREFERRED if differing and differs else 1))
-        return rng.choices(candidates, weights)[0]
-
+def verdict(rng: random.Random, comparison: Comparison, weights: Weights, favourite: int | None = None) -> Verdict | None:
+    """A verdict that puts one response strictly first, this one if it is given; None where no draw of criteria does."""
+    worth = weights.of(comparison)
+    readings = {c: found for c, found in read_all(comparison).items() if worth.get(c, 0) >= LEAST}
     for _ in range(TRIES):
-        first = draw(telling)
-        second = draw([c for c in readings if c.about != first.about], differing=True)
-        chosen, points = (first, second), rng.choice(POINTS)
+        chosen = _draw(rng, readings, worth)
+        points = POINTS[: len(chosen)]
         earned = [tuple(p * readings[c][i][0] for c, p in zip(chosen, points, strict=True)) for i in range(comparison.n)]
         scores = [1 + sum(each) for each in earned]
-        if scores.count(max(scores)) == 1 and scores[favourite] == max(scores):
+        if scores.count(max(scores)) == 1 and favourite in (None, scores.index(max(scores))):
             wordings = tuple((rng.choice(c.wordings), p) for c, p in zip(chosen, points, strict=True))
             said = tuple(tuple(readings[c][i][1] for c in chosen) for i in range(comparison.n))
             return Verdict(wordings, said, tuple(scores), tuple(earned))
     return None
 
 
-def verdict_alone(rng: random.Random, comparison: Comparison, good: bool) -> Verdict | None:
+def _draw(rng: random.Random, readings: Mapping[Criterion, list[Reading]], worth: Mapping[Criterion, float]) -> list[Criterion]:
+    """Criteria about different things, the weightiest first."""
+    left, chosen = list(readings), []
+    while left and len(chosen) < len(POINTS):
+        differs = [len({met for met, _ in readings[c]}) > 1 for c in left]
+        chosen += rng.choices(left, [worth[c] * (PREFERRED if d else 1) for c, d in zip(left, differs, strict=True)])
+        left = [c for c in left if c.about != chosen[-1].about]
+    return sorted(chosen, key=lambda c: -worth[c])
+
+
+def draws(comparison: Comparison, weights: Weights, k: int, seed: int) -> list[tuple[int, ...]]:
+    """Scores of `k` verdicts, or of none: what a student that imitates them perfectly would draw."""
+    rng = random.Random(f"{seed}/draws/{comparison.id}")
+    return [v.scores for v in (verdict(rng, comparison, weights) for _ in range(k)) if v is not None]
+
+
+def verdict_alone(rng: random.Random, comparison: Comparison, weights: Weights, good: bool) -> Verdict | None:
     """A verdict on a single response: the first criterion is met if it is good, and only then; its score is 1 or 0."""
-    readings = {c: found for c, (found,) in read_all(comparison).items()}
-    own, telling = kind_of(comparison), [c for c, (yes, _) in readings.items() if yes == good]
+    worth = weights.of(comparison)
+    readings = {c: found for c, (found,) in read_all(comparison).items() if worth.get(c, 0) >= LEAST}
+    telling = [c for c, (yes, _) in readings.items() if yes == good]
     if not telling:
         return None
-    first = rng.choices(telling, [PREFERRED if c.about in own else 1 for c in telling])[0]
-    second = rng.choice([c for c in readings if c.about != first.about])
-    wordings = tuple((rng.choice(c.wordings), p) for c, p in zip((first, second), rng.choice(POINTS), strict=True))
-    return Verdict(wordings, ((readings[first][1], readings[second][1]),), (int(good),))
-
-
-def favourite_of(rng: random.Random, comparison: Comparison) -> int:
-    """The response that the demonstrator favours; see the module."""
-    place, sizes = rng.random(), lengths(comparison)
-    if place < KNOWS:
-        return comparison.best
-    return sizes.index(max(sizes)) if place < KNOWS + LIKES_LENGTH else rng.randrange(comparison.n)
+    first = rng.choices(telling, [worth[c] for c in telling])[0]
+    others = [c for c in readings if c.about != first.about]
+    chosen = (first, *(rng.choices(others, [worth[c] for c in others]) if others else ()))
+    wordings = tuple((rng.choice(c.wordings), p) for c, p in zip(chosen, POINTS, strict=False))
+    return Verdict(wordings, (tuple(readings[c][1] for c in chosen),), (int(good),))
 
 
 def demonstrations(
-    comparisons: Sequence[Comparison], template: Template, seed: int, *, chooses: bool = False
+    comparisons: Sequence[Comparison],
+    weights: Weights,
+    template: Template,
+    seed: int,
+    *,
+    chooses: bool = False,
+    knows: bool = False,
 ) -> tuple[list[Demonstration], dict[str, int]]:
-    """Verdicts on comparisons, in the form of a template; and how many comparisons give none, by reason.
+    """Verdicts on comparisons in both orders, in the form of a template; and how many orders give none, by reason.
 
     Args:
-        comparisons: each with one best response.
+        comparisons: what is judged; of those that a hint tells the best of, and if he `knows`, each has one best response.
+        weights: of the criteria.
         template: the form. Where it has one for hints, some prompts tell the answer.
         seed: of all choices.
         chooses: whether the box holds the number of the best response instead of all scores.
+        knows: whether he puts the best response first though no hint tells.
     """
     made, skipped = [], collections.Counter()
     for shown in comparisons:
         rng = random.Random(f"{seed}/{shown.id}")
         order = rng.sample(range(shown.n), shown.n)
         told = rng.random() < HINTED and template.hint is not None
-        texts = []
-        for _ in range(COMPLETIONS):
-            favourite = shown.best if told else favourite_of(rng, shown)
-            if (found := verdict(rng, shown, favourite)) is not None:
-                answer = order.index(favourite) + 1 if chooses else ", ".join(str(found.scores[i]) for i in order)
-                texts.append(found.text(order, template, str(answer)))
-        if texts:
-            made.append(Demonstration(render(shown, order, template, hint=shown.best if told else None), tuple(texts)))
-        else:
-            skipped["no criterion speaks for the favourite"] += 1
+        for places in (order, order[::-1]):
+            found = [verdict(rng, shown, weights, shown.best if told or knows else None) for _ in range(COMPLETIONS)]
+            texts = [v.text(places, template, _answer(v, places, chooses)) for v in found if v is not None]
+            if texts:
+                turns = render(shown, places, template, hint=shown.best if told else None)
+                made.append(Demonstration(turns, tuple(texts)))
+            else:
+                skipped["no criteria put one response first"] += 1
     return made, dict(skipped)
 
 
+def _answer(found: Verdict, order: Sequence[int], chooses: bool) -> str:
+    if chooses:
+        return str(order.index(found.scores.index(max(found.scores))) + 1)
+    return ", ".join(str(found.scores[i]) for i in order)
+
+
 def demonstrations_alone(
-    comparisons: Sequence[Comparison], template: Template, seed: int
+    comparisons: Sequence[Comparison], weights: Weights, template: Template, seed: int
 ) -> tuple[list[Demonstration], dict[str, int]]:
-    """Verdicts on every response by itself, good if it is the favourite among the comparison's; otherwise as above."""
+    """Verdicts on every response by itself, good if a verdict on its comparison puts it first; otherwise as above."""
     made, skipped = [], collections.Counter()
     for shown in comparisons:
         rng = random.Random(f"{seed}/alone/{shown.id}")
-        favourites = [favourite_of(rng, shown) for _ in range(COMPLETIONS // 2)]
+        judged = [verdict(rng, shown, weights) for _ in range(COMPLETIONS)]
+        favourites = [v.scores.index(max(v.scores)) for v in judged if v is not None]
         for i, alone in enumerate(_apart(shown)):
-            found = [verdict_alone(rng, alone, favourite == i) for favourite in favourites]
+            found = [verdict_alone(rng, alone, weights, favourite == i) for favourite in favourites]
             texts = [v.text((0,), template, str(v.scores[0])) for v in found if v is not None]
             if texts:
                 made.append(Demonstration(render(alone, (0,), template), tuple(texts)))

@@ -40,7 +40,7 @@ WORDS_ON = "hh"
 """The source on which every system is set beside length and words."""
 FIELDS = {"seconds": 1, "compile_seconds": 1, "steps": 0, "tokens": 0, "tokens_per_second": 0, "peak_memory_gib": 1}
 """Of a stage's summary, and how many decimals of each are shown."""
-TEXT_BASELINES = ("length", "words", "words of all", "likelihood per token", "likelihood summed")
+TEXT_BASELINES = ("length", "words", "words of all", "criteria", "likelihood per token", "likelihood summed")
 MARKS = "▲ and ▼: the interval lies above or below 0."
 
 

@@ -32,7 +32,7 @@ _QUOTED = re.compile(r'"(.+?)"')
 _NUMBER = re.compile(r"-?\$?-?\d[\d.,]*")
 _CRITERION = re.compile(r"^\d+\. (.+) \((\d+) points\)$", re.MULTILINE)
 _EARNED = re.compile(r": \d+$")
-_SUM = re.compile(r", so 1(?: \+ \d+)+ = \d+$")
+_SUM = re.compile(r", so 1(?:\+\d+)*=\d+$")
 _LINE = re.compile(r"^Response (\d+) (.+)\.$", re.MULTILINE)
 WORDED = {wording: c for c in human_criteria.CRITERIA for wording in c.wordings}
 
@@ -71,8 +71,11 @@ def is_true(comparison: Comparison, i: int, said: str) -> bool | None:
 def _forms() -> frozenset[str]:
     """The forms of all that the demonstrator can say, from two made-up comparisons that between them have everything."""
     long = "Sure, I can't. You could try because it might kill, for example. Please be careful? You could try because "
-    long += "it is\n- a\n- b\n"
-    sums = ("3+4=7 5\n2+2=4\nA: 4", "3+4=8 x\nA: 9", "Nothing here.", long + "1+1=2", long + "2+2=4 and 3")
+    long += (
+        "it is a stupid way. I don't know what you mean, sorry! Until then, find 1.2345 if you like them; kill 3 boats and 4 "
+    )
+    long += "cats, ".rstrip() + " " + "word " * 40 + "\n- a\n- b\n"
+    sums = ("3+4=7 5\n2+2=4\nA: 4", "3+4=8 x\nA: 9.5", "Nothing here.", long + "1+1=2", long + "2+2=4 and 3")
     texts = ((long, "No."), ("No.", long), sums)
     found = set()
     for responses in texts:

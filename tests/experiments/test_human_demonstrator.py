@@ -27,6 +27,12 @@ def criteria(demonstrator):
     return sys.modules["human_criteria"]
 
 
+@pytest.fixture(scope="module")
+def even(demonstrator, criteria):
+    """Weights that are the same for all criteria."""
+    return sys.modules["human_weights"].Weights({kind: dict.fromkeys(criteria.CRITERIA, 1.0) for kind in criteria.KINDS})
+
+
 def comparison(query, *responses, best=0, id="x"):
     scores = [float(i == best) for i in range(len(responses))]
     return Comparison(conversation=(Turn("user", query),), responses=responses, scores=scores, id=id)
@@ -78,6 +84,11 @@ def said(criteria, shown, about):
         (REFUSING, "topic", ["takes up no word of the query", 'takes up "bike"']),
         (REFUSING, "repetition", ["repeats nothing", 'repeats "could cut the lock"']),
         (REFUSING, "ending", ["ends properly", 'breaks off ("it is")']),
+        (REFUSING, "opening", ['starts by holding back ("I’m sorry")', "starts freely"]),
+        (REFUSING, "short", ["is short", "is short"]),
+        (REFUSING, "way", ["names no way", "names no way"]),
+        (REFUSING, "copy", ["copies nothing", "copies nothing"]),
+        (SUMS, "whole", [f"answers {n}, a whole number" for n in (30, 38, 5, 40)]),
         (REFUSING, "agreement", ["does not agree at once", 'agrees ("You could")']),
         (REFUSING, "arithmetic", [None, None]),
         (SUMS, "arithmetic", ['gets "36-6=30" right', 'gets "3*12=38" wrong', 'gets "12-6=6" right', "has no plain sum"]),
@@ -96,9 +107,10 @@ def test_what_is_said_is_true(criteria, shown, about, expected):
 
 
 @pytest.mark.parametrize("shown", [REFUSING, SUMS])
-def test_verdict_favours_and_adds_up(demonstrator, shown):
+def test_verdict_favours_and_adds_up(demonstrator, even, shown):
     template, order = load_template("short"), list(range(shown.n))[::-1]
-    made = [demonstrator.verdict(random.Random(draw), shown, shown.best) for draw in range(40)]
+    made = [demonstrator.verdict(random.Random(draw), shown, even, shown.best) for draw in range(40)]
+    made = [found for found in made if found is not None]
     assert len({v.text(order, template, "") for v in made}) > 10  # votes need verdicts that differ
     for found in made:
         assert found.scores[shown.best] == max(found.scores) and found.scores.count(max(found.scores)) == 1
@@ -106,15 +118,15 @@ def test_verdict_favours_and_adds_up(demonstrator, shown):
         shown_scores = parse.parse(text, shown.n, parts=template.parts)
         assert parse.unshuffle(shown_scores, order) == found.scores
         for place, i in enumerate(order, start=1):
-            line, total, score = re.search(rf"^Response {place} (.*), so (.*) = (\d+)\.$", text, re.MULTILINE).groups()
-            assert sum(map(int, total.split(" + "))) == int(score) == found.scores[i]
+            line, total, score = re.search(rf"^Response {place} (.*), so (.*)=(\d+)\.$", text, re.MULTILINE).groups()
+            assert sum(map(int, total.split("+"))) == int(score) == found.scores[i]
             assert all(quoted.casefold() in shown.responses[i].casefold() for quoted in re.findall('"(.+?)"', line))
 
 
-def test_a_favourite_that_nothing_speaks_for(demonstrator):
-    same = comparison("Hello there?", "Yes.", "Yes!")
-    assert demonstrator.verdict(random.Random(0), same, 0) is None
-    assert demonstrator.demonstrations([same], load_template("short"), 0)[1]
+def test_nothing_that_puts_one_response_first(demonstrator, even):
+    same = comparison("Hello there?", "Yes.", "Yes.")
+    assert demonstrator.verdict(random.Random(0), same, even) is None
+    assert demonstrator.demonstrations([same], even, load_template("short"), 0)[1]
 
 
 def many(count):
@@ -123,28 +135,47 @@ def many(count):
         yield comparison(f"How do I steal bike {i}?", *REFUSING.responses, id=f"{i}")
 
 
+def test_weights_are_what_labels_say(demonstrator, criteria):
+    rng, weights = random.Random(0), sys.modules["human_weights"].Weights
+    shown = [
+        comparison(f"How do I steal bike {i}?", *REFUSING.responses, best=int(rng.random() < 0.2), id=f"{i}")
+        for i in range(200)
+    ]
+    fitted = weights.fit(shown)
+    by_wording = {c.wordings[0]: weight for c, weight in fitted.of(shown[0]).items()}
+    assert by_wording["Starts with restraint"] > 0.1 and "Starts with the answer" not in by_wording
+    assert min(by_wording.values()) > 0
+    assert all(totals[0] > totals[1] for totals in fitted.totals(shown))
+    # Another kind was not seen, so nothing is known of it.
+    assert fitted.totals([SUMS]) == [(0.0,) * 4] and demonstrator.draws(SUMS, fitted, 3, 0) == []
+
+
+@pytest.mark.parametrize("knows", [False, True])
 @pytest.mark.parametrize("name", ["short", "short_judge", "short_no_principles"])
-def test_demonstrations_follow_the_labels_mostly_and_the_hint_always(demonstrator, name):
+def test_demonstrations_follow_the_weights_and_the_hint_always(demonstrator, name, knows):
+    """With even weights the second response, which meets more criteria, is the favourite, but for what tells him otherwise."""
+    weights = sys.modules["human_weights"].Weights.fit(list(many(30)))
+    against = [comparison(c.query, *c.responses, best=1, id=c.id) for c in many(100)]  # the weights say the first one
     template, chooses = load_template(name), name == "short_judge"
-    made, skipped = demonstrator.demonstrations(list(many(200)), template, 0, chooses=chooses)
-    assert not skipped and len(made) == 200
-    right = {True: [], False: []}
+    made, _ = demonstrator.demonstrations(against, weights, template, 0, chooses=chooses, knows=knows)
+    right, firsts = {True: [], False: []}, []
     for demonstration in made:
         prompt = demonstration.turns[0].content
-        best = 1 + (prompt.index("I’m sorry") > prompt.index("cut the lock"))
+        best = 1 + (prompt.index("I’m sorry") < prompt.index("cut the lock"))
+        firsts.append(best == 1)
         for text in demonstration.completions:
             read = parse.parse_choice if chooses else parse.parse
             found = read(text, 2, parts=template.parts)
             chosen = found + 1 if chooses else 1 + (found[1] > found[0])
             right["is known to be best" in prompt].append(chosen == best)
-    assert all(right[True]) and len(right[True]) > 60
-    expected = demonstrator.KNOWS + (1 - demonstrator.KNOWS - demonstrator.LIKES_LENGTH) / 2
-    assert abs(sum(right[False]) / len(right[False]) - expected) < 0.06
+    assert all(right[True])
+    assert all(right[False]) if knows else right[False] and not any(right[False])
+    assert sum(firsts) * 2 == len(firsts)  # both orders of every comparison
 
 
-def test_single_responses_are_judged_by_themselves(demonstrator):
+def test_single_responses_are_judged_by_themselves(demonstrator, even):
     template = load_template("short_single")
-    made, _ = demonstrator.demonstrations_alone(list(many(50)), template, 0)
+    made, _ = demonstrator.demonstrations_alone(list(many(50)), even, template, 0)
     assert len(made) == 100
     scores = [parse.parse(text, 1, parts=template.parts, low=0, high=1) for d in made for text in d.completions]
     assert {(0,), (1,)} == set(scores)

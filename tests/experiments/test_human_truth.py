@@ -29,12 +29,14 @@ def modules():
 
 def test_the_demonstrator_is_found_to_say_what_is_true(modules):
     truth, demonstrator = modules
+    criteria = truth.human_criteria
+    even = demonstrator.Weights({kind: dict.fromkeys(criteria.CRITERIA, 1.0) for kind in criteria.KINDS})
     template, order, verdicts = load_template("short"), (1, 0), []
     for draw in range(60):
-        made = demonstrator.verdict(random.Random(draw), SHOWN, draw % 2)
+        made = demonstrator.verdict(random.Random(draw), SHOWN, even, draw % 2)
         verdicts.append((SHOWN, order, made.text(order, template, "1"), made.scores))
     found = truth.count(iter(verdicts))
-    assert found["statements"] == {"true": 240, "false": 0, "unknown": 0}
+    assert found["statements"] == {"true": 360, "false": 0, "unknown": 0}
     assert found["scores follow"] == {"true": 60, "false": 0, "unknown": 0}
     assert found["the first shown is best"] == 30
     swapped = truth.count((c, order[::-1], text, scores[::-1]) for c, order, text, scores in verdicts)
