@@ -33,7 +33,7 @@ ERROR_RATES = (0.02, 0.1)
 """Of adaptive votes."""
 FEWEST = {"train": 40, "development": 20}
 """Comparisons of a source from which length and words are fitted on it alone; with fewer, on all sources."""
-DEMONSTRATED = (1, 8)
+DEMONSTRATED = (1, 8, 32)
 """Votes of the demonstrator."""
 DATA = ("train", "development", "test")
 
@@ -114,7 +114,7 @@ def read(directory: pathlib.Path) -> Experiment:
     problems = [_comparison(problem) for problem in known.values() if len(problem["responses"]) > 1]
     sources = np.array([source_of(c.id) for c in problems])
     ways = {"chance": Way("chance", np.array([1 / c.n for c in problems]), np.zeros(len(problems), bool))}
-    ways |= _text_ways(data, problems)
+    ways |= text_ways(data, problems)
     ways |= _likelihood_ways(directory / "after" / "likelihood.jsonl", problems)
     for system, run in runs.items():
         ways |= _run_ways(system, run, problems)
@@ -221,7 +221,8 @@ def _likelihood_ways(path: pathlib.Path, problems: Sequence[Comparison]) -> dict
     }
 
 
-def _text_ways(data: Mapping[str, Sequence[Comparison]], problems: Sequence[Comparison]) -> dict[str, Way]:
+def text_ways(data: Mapping[str, Sequence[Comparison]], problems: Sequence[Comparison]) -> dict[str, Way]:
+    """What needs no model: lengths and words, each source by what was fitted on it where that is enough, and the criteria."""
     """Length and words, each source by what was fitted on it where that is enough, and words fitted on all sources."""
     if not data["train"] or not data["development"]:
         return {}

@@ -153,7 +153,7 @@ def test_weights_are_what_labels_say(demonstrator, criteria):
 @pytest.mark.parametrize("knows", [False, True])
 @pytest.mark.parametrize("name", ["short", "short_judge", "short_no_principles"])
 def test_demonstrations_follow_the_weights_and_the_hint_always(demonstrator, name, knows):
-    """With even weights the second response, which meets more criteria, is the favourite, but for what tells him otherwise."""
+    """The weights speak for one response, and the label, which he sees if a hint tells it or if he knows, for the other."""
     weights = sys.modules["human_weights"].Weights.fit(list(many(30)))
     against = [comparison(c.query, *c.responses, best=1, id=c.id) for c in many(100)]  # the weights say the first one
     template, chooses = load_template(name), name == "short_judge"
