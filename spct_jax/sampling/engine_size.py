@@ -27,6 +27,11 @@ MOST_SLOTS = 256
 """Branches of a device at most: a weight that is read once is then used about as often as a chip multiplies in that time."""
 MOST_SLOTS_ON_CPU = 64
 """Branches of all devices at most where they are parts of a CPU."""
+CPU_SHARE = 3
+"""On a CPU, how many times the parameters all that is at work may take, the parameters included. Of what a step reads these are
+then a half or less, so that further rows save little; and a machine has other uses for its memory."""
+CPU_LEAST = 2 * GIB
+"""What it may take however small its parameters are."""
 USABLE = 0.97
 """Share of a device's memory that is planned with; the rest is for programs, and for holes between arrays."""
 MEAN_LENGTH = 0.25
@@ -108,6 +113,14 @@ class Sizes:
         self._chosen: dict[tuple[int, int, int, int], Shape] = {}
 
     @property
+    def _planned(self) -> float:
+        """Bytes of a device that are planned with; where not one row fits these, all that are usable."""
+        usable = USABLE * self.memory
+        if self._layout.platform != "cpu":
+            return usable
+        return min(usable, max(CPU_SHARE * (self._parameters + self._beside), CPU_LEAST))
+
+    @property
     def most(self) -> int:
         """Branches at most that an engine has, on all devices together."""
         shards = self._layout.batch_shards
@@ -130,8 +143,10 @@ class Sizes:
         if key not in self._chosen:
             most = min(samples, MOST_BRANCHES, self.most // self._layout.batch_shards)
             branches = {1 << power for power in range(most.bit_length())} | ({most} if prompts else set())
-            widest = (self._widest(max_prompt, max_new_tokens, number) for number in sorted(branches))
-            fitting = [shape for shape in widest if shape is not None]
+            for limit in (self._planned, USABLE * self.memory):
+                widest = (self._widest(max_prompt, max_new_tokens, number, limit) for number in sorted(branches))
+                if fitting := [shape for shape in widest if shape is not None]:
+                    break
             if prompts:
                 fitting = [shape for widest in fitting for shape in self._up_to(widest, samples, prompts)]
             if not fitting:
@@ -168,7 +183,7 @@ class Sizes:
         """Whether engines of these shapes fit at the same time."""
         accounts = [self.account(shape) for shape in shapes]
         held = sum(a.slots + a.arriving for a in accounts) + max(a.work for a in accounts)
-        return held + self._parameters + self._beside <= USABLE * self.memory
+        return held + self._parameters + self._beside <= self._planned
 
     def describe(self, shapes: Sequence[Shape]) -> str:
         """In words: rows, branches and trunks of each, and the memory that the largest needs."""
@@ -238,14 +253,14 @@ class Sizes:
             preamble=shared(self._preamble, max_prompt),
         )
 
-    def _widest(self, max_prompt: int, max_new_tokens: int, branches: int) -> Shape | None:
-        """With as many rows as fit; None where not one does."""
+    def _widest(self, max_prompt: int, max_new_tokens: int, branches: int, limit: float) -> Shape | None:
+        """With as many rows as fit so many bytes; None where not one does."""
 
         def needed(rows: int) -> int:
             return self.account(self._shape(max_prompt, max_new_tokens, branches, rows)).total
 
         most = self.most // self._layout.batch_shards // branches
-        rows = bisect.bisect_right(range(1, most + 1), USABLE * self.memory, key=needed)
+        rows = bisect.bisect_right(range(1, most + 1), limit, key=needed)
         return self._shape(max_prompt, max_new_tokens, branches, rows) if rows else None
 
     def _up_to(self, widest: Shape, samples: int, prompts: int) -> Iterator[Shape]:

@@ -23,6 +23,12 @@ def made(config=SMALL, devices=1, memory=AMPLE, mesh=None, **more):
     return Sizes(sharding.make_layout(mesh, devices=jax.devices()[:devices]), config, memory, **more)
 
 
+@pytest.fixture
+def on_an_accelerator(monkeypatch):
+    """The CPU's devices count as those of a machine that has nothing else to do."""
+    monkeypatch.setattr(engine_size, "CPU_SHARE", 1 << 20)
+
+
 def large(memory, **more):
     """Gemma-2 2B, of which nothing is computed."""
     return made(sizes.get("gemma2_2b"), memory=memory, **more)
@@ -38,7 +44,7 @@ def test_a_row_has_no_more_branches_than_a_prompt_has_samples(samples, shape):
     assert (chosen.max_prompt, chosen.max_new_tokens) == (256, 64)
 
 
-def test_rows_are_as_many_as_fit_and_a_multiple_of_the_devices():
+def test_rows_are_as_many_as_fit_and_a_multiple_of_the_devices(on_an_accelerator):
     for memory in (20 << 30, 40 << 30, 80 << 30):
         for samples in (1, 4, 16):
             one = large(memory, devices=2)
@@ -53,7 +59,7 @@ def test_rows_are_as_many_as_fit_and_a_multiple_of_the_devices():
     assert large(20 << 30, read=32768).choose(2048, 1024, 4).rows < fewer.rows
 
 
-def test_a_choice_depends_on_nothing_that_was_chosen_before():
+def test_a_choice_depends_on_nothing_that_was_chosen_before(on_an_accelerator):
     one = large(40 << 30)
     first = one.choose(1024, 1024, 4)
     one.choose(8192, 1024, 1)
@@ -73,7 +79,7 @@ def test_slots_that_are_asked_for_are_not_exceeded_but_for_a_row_of_each_device(
     assert one.of_slots(0, 64, 32, samples, 16) == one.choose(64, 32, samples, 16)
 
 
-def test_a_draw_gets_the_slots_that_read_the_fewest_bytes_until_its_end():
+def test_a_draw_gets_the_slots_that_read_the_fewest_bytes_until_its_end(on_an_accelerator):
     """More of them for more prompts, up to those of a stream; where every prompt can have its row, it needs no second trunk."""
     one = large(80 << 30)
     shapes = [one.choose(2048, 1024, 4, prompts) for prompts in (2, 16, 128, 512, 1 << 20)]
@@ -85,6 +91,18 @@ def test_a_draw_gets_the_slots_that_read_the_fewest_bytes_until_its_end():
         return (account.parameters + account.slots) * (1 + rows / 16) ** 2 / (rows / 16)
 
     assert shapes[1].branches == 4 and shapes[1].rows == min(range(1, 16), key=read)
+
+
+def test_a_cpu_gives_an_engine_a_few_times_its_parameters():
+    """However much memory there is; a long prompt has its row nevertheless."""
+    one = made(sizes.get("gemma3_270m"))
+    parameters = one.account(one.choose(64, 64, 1)).parameters
+    two = [one.choose(length, 16, 2) for length in (512, 1024)]
+    share = max(engine_size.CPU_SHARE * parameters, engine_size.CPU_LEAST)
+    assert all(share / 2 < one.account(shape).total <= share for shape in two)
+    assert one.together(two[:1]) and not one.together(two)
+    assert one.account(one.choose(1 << 17, 1024, 2)).total > share
+    assert made().choose(1024, 1024, 4).rows == 16  # a small model has all of its slots
 
 
 def test_where_nothing_fits_it_is_said_what_would_be_needed():
@@ -103,7 +121,7 @@ def test_what_is_split_over_devices_is_counted_once():
     assert whole.account(shape).slots == 2 * rows.account(shape).slots
 
 
-def test_engines_are_together_only_where_their_slots_fit_at_once():
+def test_engines_are_together_only_where_their_slots_fit_at_once(on_an_accelerator):
     one = large(30 << 30)
     two = [one.choose(length, 1024, 4) for length in (1024, 2048)]
     assert one.together(two[:1]) and not one.together(two)
