@@ -98,9 +98,10 @@ def main() -> None:
     data = dataclasses.replace(
         run.config.data, buckets=((int(np.median(whole.trunk_lengths)) + 1, config.data.max_completion),)
     )
-    table = bucket_choice.named(data)
-    order, shapes = buckets.arrange(whole.trunk_lengths + 1, whole.lengths.sum(1), table, size, 2)
-    packed = packing.pack(run, chosen, size, micro_batches=2, table=table)
+    table, preamble = bucket_choice.named(data), tuple(chosen[0].tokens()[0][:2])
+    whole = batches.pack(*zip(*(e.tokens() for e in chosen), strict=True), **limits, preamble=preamble)
+    order, shapes = buckets.arrange(whole.trunk_lengths + 1 - whole.shared, whole.lengths.sum(1), table, size, 2)
+    packed = packing.pack(run, chosen, size, micro_batches=2, table=table, preamble=preamble)
     groups = distributed.fetch(packed.groups)
     report["in buckets"] = packed.buckets == shapes and all(
         bool((np.asarray(a) == b[order]).all()) for a, b in zip(*map(jax.tree.leaves, (groups, whole)), strict=True)

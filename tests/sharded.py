@@ -28,6 +28,7 @@ from spct_jax.sharding.config import MeshConfig
 from spct_jax.training import accumulation, buckets, grpo, meta, metrics, micro_batches, optimizers, sft
 from spct_jax.training.config import OptimizerConfig
 from spct_jax.training.micro_batches import Batch
+from spct_jax.training.preambles import Preamble
 
 B, G, P, T = 16, 4, 24, 40
 ADAM = optimizers.make(OptimizerConfig(warmup_steps=1), 10)
@@ -37,6 +38,8 @@ MICRO_BATCHES = {"multislice": 4}
 WHOLE = (P, T)
 BUCKETS = ((12, 20), (20, 26), WHOLE)
 """Those of updates "in buckets", which are computed in four micro-batches."""
+PREAMBLE = (7, 3, 50, 21, 9, 33, 40, 12)
+"""What every second prompt begins with; "in buckets" it is computed once."""
 MESHES = {
     "data": MeshConfig(),
     "fsdp": MeshConfig(strategy="fsdp"),
@@ -67,9 +70,10 @@ def config_of(stage: str) -> ModelConfig:
 
 
 def groups_of(rows: int = B) -> batches.Groups:
-    """Random prompts and completions of random lengths."""
+    """Random prompts and completions of random lengths; of the prompts every second one begins with the preamble."""
     rng = np.random.default_rng(0)
     prompts = [rng.integers(6, 64, rng.integers(4, P)).tolist() for _ in range(rows)]
+    prompts[::2] = [[*PREAMBLE, *prompt][: P - 1] for prompt in prompts[::2]]
     completions = [[rng.integers(1, 64, rng.integers(2, T)).tolist() for _ in range(G)] for _ in range(rows)]
     return batches.pack(prompts, completions, max_prompt=P, max_completion=T, group_size=G)
 
@@ -120,17 +124,31 @@ def watched() -> optax.GradientTransformation:
     return optax.GradientTransformation(init, update)
 
 
-def make_step(stage: str, layout: sharding.Layout) -> accumulation.Step:
+def make_step(stage: str, layout: sharding.Layout, preamble: Preamble = ()) -> accumulation.Step:
     """The update of a stage by the optimiser above."""
     state = train_state.abstract_state(None, params_of(stage), watched())
-    return {"rl": grpo, "sft": sft, "meta_rm": meta}[stage].make_step(layout, state, config_of(stage), watched())
+    return {"rl": grpo, "sft": sft, "meta_rm": meta}[stage].make_step(layout, state, config_of(stage), watched(), preamble)
 
 
-def in_buckets(rows) -> Batch:
-    """Rows in an order for four micro-batches, and the bucket of each."""
+def in_buckets(rows, preamble: Preamble = ()) -> Batch:
+    """Rows in an order for four micro-batches, and the bucket of each, with or without the preamble apart."""
+    if preamble:
+        rows = jax.tree.map(lambda x: _with_preamble(x) if _is_groups(x) else x, rows, is_leaf=_is_groups)
     groups = next(x for x in jax.tree.leaves(rows, is_leaf=_is_groups) if _is_groups(x))
-    order, chosen = buckets.arrange(groups.trunk_lengths + 1, groups.lengths.sum(1), BUCKETS, groups.lengths.shape[1], 4)
+    own = groups.trunk_lengths + 1 - (groups.shared if preamble else 0)
+    order, chosen = buckets.arrange(own, groups.lengths.sum(1), BUCKETS, groups.lengths.shape[1], 4)
     return Batch(jax.tree.map(lambda x: x[order], rows), chosen, BUCKETS)
+
+
+def _with_preamble(groups: batches.Groups) -> batches.Groups:
+    trunks = zip(groups.trunk_tokens, groups.trunk_lengths, strict=True)
+    prompts = [[*tokens[P - 1 - length :], 0] for tokens, length in trunks]
+    return groups.replace(shared=np.array([batches.shared_tokens(prompt, PREAMBLE) for prompt in prompts], np.int32))
+
+
+def without_preamble(rows):
+    """Rows whose prompts are complete in every shape."""
+    return jax.tree.map(lambda x: x.replace(shared=None) if _is_groups(x) else x, rows, is_leaf=_is_groups)
 
 
 def _is_groups(node) -> bool:
@@ -142,12 +160,12 @@ def batches_of(stage: str, count: int = 1) -> list[Batch]:
     return [Batch(rows, [WHOLE] * count) for rows in rows_of(stage)]
 
 
-def compute(stage: str, layout: sharding.Layout, parts: Sequence[Batch]):
+def compute(stage: str, layout: sharding.Layout, parts: Sequence[Batch], preamble: Preamble = ()):
     """(state, metrics) after one step, on the layout's devices; the metrics hold the loss."""
     params = distributed.put(params_of(stage), layout.params(params_of(stage)))
     state = train_state.make_state(layout, params, watched())
     placed = [dataclasses.replace(part, rows=layout.split(part.rows)) for part in parts]
-    state, found, _ = make_step(stage, layout)(state, placed, *given_of(stage))
+    state, found, _ = make_step(stage, layout, preamble)(state, placed, *given_of(stage))
     return state, found
 
 
@@ -162,8 +180,9 @@ def worst(got, want) -> float:
 
 
 def totals(found: metrics.Metrics) -> dict[str, float]:
-    """What a step reports but for its padding, and how many tokens or critiques its loss is a mean of."""
-    return {k: v for k, v in metrics.compute(found).items() if k != "padding"} | {"count": found["loss"].count}
+    """What a step reports but for its slots, and how many tokens or critiques its loss is a mean of."""
+    left_out = ("padding", "preambles")
+    return {k: v for k, v in metrics.compute(found).items() if k not in left_out} | {"count": found["loss"].count}
 
 
 def largest_share(tree) -> float:
@@ -207,9 +226,10 @@ def compare(updates: Sequence[str]) -> dict:
     for update in updates:
         stage, mesh, *rest = update.split()
         want, want_metrics = wanted(stage)
-        in_micro_batches = batches_of(stage, MICRO_BATCHES.get(mesh, 1))
-        parts = list(map(in_buckets, rows_of(stage))) if rest == ["in", "buckets"] else in_micro_batches
-        state, found = compute(stage, sharding.make_layout(MESHES[mesh]), parts)
+        parts, preamble = batches_of(stage, MICRO_BATCHES.get(mesh, 1)), ()
+        if rest == ["in", "buckets"]:
+            parts, preamble = [in_buckets(rows, PREAMBLE) for rows in rows_of(stage)], PREAMBLE
+        state, found = compute(stage, sharding.make_layout(MESHES[mesh]), parts, preamble)
         report[update] = {
             "metrics": worst(totals(found), totals(want_metrics)),
             "sgd": worst(state.params, want.params),

@@ -5,17 +5,20 @@ the baselines read, chooses buckets as a stage does (`training.bucket_choice`) a
 micro-batches as training does (`training.buckets.arrange`), for the batches of the paper's settings on Gemma-2 2B. For each
 stage it prints the padding, and padded over real slots, at one shape (`data.max_prompt` and `data.max_completion` of those
 settings; of the baselines the longest that there are), at one that is no larger than the lengths need, and in buckets, and how
-many these are. Those of RL are chosen from a first step, and tried on completions that are `--longer` times as long, too.
-`--fewer` divides the numbers of micro-batches. With `--time` an update of a small model is timed as well, see `times`.
+many these are. In buckets the preamble of a template is computed once a step; the last column says how many slots are computed
+then, of those that complete prompts take in buckets of their own. Buckets of RL are chosen from a first step, and tried on
+completions that are `--longer` times as long, too. `--fewer` divides the numbers of micro-batches. With `--time` an update of a
+small model is timed as well, see `times`.
 Hardware: one CPU core, no accelerator.
 Time: some seconds per source, and with `--time` some minutes more.
-Expected result: in buckets at most 15 % in every stage of pairs.
+Expected result: in buckets at most 20 % in every stage of pairs.
 Data: no public set has verdicts in this form, so the lengths of verdicts and critiques are drawn: log-normal, with a median and
 a spread that can be set, from 60 to 1,024 tokens. `--rollouts` takes them from a run instead (its `rl/rollouts/*.jsonl`).
 
     python experiments/studies/padding.py --source='hh_rlhf:hh-rlhf/harmless-base/*.jsonl.gz' --source=pandalm:testset-v1.json
 """
 
+import dataclasses
 import functools
 import glob
 import time
@@ -27,22 +30,26 @@ import numpy as np
 import tqdm
 from absl import flags
 
-from spct_jax import cli, models
+from spct_jax import cli, models, sharding
 from spct_jax import config as config_lib
+from spct_jax.checkpoints import train_state
 from spct_jax.data import batches, draws
-from spct_jax.data.batches import Groups
 from spct_jax.data.jsonl import read_jsonl
 from spct_jax.data.sources import read_comparisons
 from spct_jax.data.tokenizer import Tokenizer, train_tokenizer
 from spct_jax.errors import InputError
 from spct_jax.grm.config import DEFAULT_PROMPT
 from spct_jax.grm.prompts import Prompter
+from spct_jax.grm.template import Template
 from spct_jax.models import sizes
 from spct_jax.reporting import markdown
 from spct_jax.reward_models import bradley_terry, cloud
 from spct_jax.rounding import ceil_div
-from spct_jax.training import bucket_choice, buckets, grpo, preference, sft
+from spct_jax.sharding.config import MeshConfig
+from spct_jax.training import bucket_choice, buckets, grpo, optimizers, preambles, preference, sft
 from spct_jax.training.buckets import Bucket
+from spct_jax.training.config import OptimizerConfig
+from spct_jax.training.micro_batches import Batch
 
 FLAGS = flags.FlagValues()
 SOURCE = flags.DEFINE_multi_string("source", None, "Comparisons, such as hh_rlhf:FILES.", required=True, flag_values=FLAGS)
@@ -68,40 +75,78 @@ STAGES = {
 }
 """Completions of a prompt, rows of a step and its micro-batches."""
 STEPS = 20
-TIMED = 8
-"""Groups of the update that is timed, one a micro-batch."""
+TIMED = (8, 4)
+"""Rows of the update that is timed, and its micro-batches."""
 TIMINGS = 2
+MODEL = dataclasses.replace(
+    sizes.toy(512),
+    num_layers=4,
+    width=512,
+    num_heads=8,
+    num_kv_heads=4,
+    head_dim=64,
+    ffw_width=2048,
+    window=4096,
+    query_scale=64**-0.5,
+    remat="full",
+)
+"""That of `bench_grpo.py`."""
+
+
+class Prompts(NamedTuple):
+    """Tokens of prompts, for each of N comparisons one or, with another axis, one for each response."""
+
+    own: np.ndarray
+    """Without the preamble."""
+    shared: np.ndarray
+    """Those of the preamble, 0 where it is not computed once."""
+
+    @property
+    def complete(self) -> np.ndarray:
+        """With the preamble."""
+        return self.own + self.shared
+
+    def without_preamble(self) -> "Prompts":
+        """The same where each is computed completely."""
+        return Prompts(self.complete, 0 * self.shared)
 
 
 class Read(NamedTuple):
     """Tokens of what is read of N comparisons of two responses."""
 
-    prompts: np.ndarray
-    """[N]: the prompt of the default template."""
-    conversations: np.ndarray
+    prompts: Prompts
+    """[N]: of the default template."""
+    metas: Prompts
+    """[N]: of the meta template."""
+    conversations: Prompts
     """[N]: the conversation alone, as Bradley-Terry and PairRM read it."""
+    singles: Prompts
+    """[N 2]: for each response by itself, as CLoud reads it."""
     responses: np.ndarray
     """[N 2]: each response as an answer."""
-    singles: np.ndarray
-    """[N 2]: the prompt for each response by itself, as CLoud reads it."""
 
 
-def padding(prompts: np.ndarray, completions: np.ndarray, table: Sequence[Bucket], shape: tuple[int, int, int]) -> float:
-    """The share of the slots of some steps that hold no token.
+def slots_of(
+    prompts: Prompts, completions: np.ndarray, table: Sequence[Bucket], shape: tuple[int, int, int]
+) -> tuple[float, int]:
+    """(share of the slots of some steps that hold no token, slots that are computed in all, the preambles' included).
 
     Args:
-      prompts: [N *each], tokens of each prompt.
-      completions: [N *each], tokens of its completions together.
-      table: of buckets.
+      prompts: see there.
+      completions: of each, the tokens of its completions together.
+      table: buckets, the last of which has complete prompts.
       shape: as in `STAGES`.
     """
     (G, rows, micro_batches), tokens, computed = shape, 0, 0
     for step in range(1, STEPS + 1):
-        drawn = draws.order(0, "padding", len(prompts), step, rows)
-        _, chosen = buckets.arrange(prompts[drawn], completions[drawn], table, G, micro_batches)
-        computed += prompts[0].size * rows // micro_batches * sum(buckets.slots(bucket, G) for bucket in chosen)
-        tokens += (prompts[drawn] - 1).sum() + completions[drawn].sum()
-    return 1 - tokens / computed
+        drawn = np.array(draws.order(0, "padding", len(prompts.own), step, rows))
+        order, chosen = buckets.arrange(prompts.own[drawn], completions[drawn], table, G, micro_batches)
+        for m, bucket in enumerate(chosen):
+            here = drawn[order[m::micro_batches]]
+            lengths = (prompts.complete if bucket == table[-1] else prompts.own)[here]
+            tokens += (lengths - 1).sum() + completions[here].sum()
+            computed += lengths.size * buckets.slots(bucket, G)
+    return 1 - tokens / computed, computed + STEPS * int(prompts.shared.max())
 
 
 def read(source: str, rng: np.random.Generator) -> Read:
@@ -112,16 +157,28 @@ def read(source: str, rng: np.random.Generator) -> Read:
     texts = [text for c in comparisons for text in (*(turn.content for turn in c.conversation), *c.responses)]
     tokenizer = Tokenizer.load(TOKENIZER.value) if TOKENIZER.value else train_tokenizer(texts, vocab_size=8000)
     prompter = Prompter(DEFAULT_PROMPT, tokenizer)
-    rows = [
-        (
-            len(prompter.encode(c, rng.permutation(2))),
-            len(bradley_terry.encode_conversation(tokenizer, c)),
-            [*map(len, bradley_terry.encode_responses(tokenizer, c))],
-            [len(prompter.encode(single, (0,))) for single in cloud.responses_apart(c)],
+
+    preamble_of = functools.cache(prompter.preamble_of)
+
+    def split(prompt: list[int], template: Template | None) -> tuple[int, int]:
+        preamble = preamble_of(template) if template else []
+        shared = batches.shared_tokens(prompt, preamble) if len(preamble) >= preambles.LEAST else 0
+        return len(prompt) - shared, shared
+
+    rows = []
+    for c in tqdm.tqdm(comparisons, "prompts", leave=False):
+        order = rng.permutation(2)
+        rows.append(
+            (
+                split(prompter.encode(c, order), prompter.template),
+                split(prompter.encode_meta(c, order), prompter.meta),
+                split(bradley_terry.encode_conversation(tokenizer, c), None),
+                [split(prompter.encode(single, (0,)), prompter.single) for single in cloud.responses_apart(c)],
+                [*map(len, bradley_terry.encode_responses(tokenizer, c))],
+            )
         )
-        for c in tqdm.tqdm(comparisons, "prompts", leave=False)
-    ]
-    return Read(*map(np.array, zip(*rows, strict=True)))
+    *prompts, responses = map(np.array, zip(*rows, strict=True))
+    return Read(*(Prompts(found[..., 0], found[..., 1]) for found in prompts), responses)
 
 
 def completion_lengths(rows: int, group_size: int, rng: np.random.Generator) -> np.ndarray:
@@ -138,19 +195,19 @@ def completion_lengths(rows: int, group_size: int, rng: np.random.Generator) -> 
     return np.array(groups)[rng.integers(0, len(groups), rows)]
 
 
-def lengths_of(name: str, found: Read, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, Bucket]:
-    """(tokens of the prompts of a stage's rows, of their completions together, its limits)."""
+def lengths_of(name: str, found: Read, rng: np.random.Generator) -> tuple[Prompts, np.ndarray, Bucket]:
+    """(the prompts of a stage's rows, tokens of their completions together, its limits)."""
     if name in ("btrm", "pairrm"):
         completions = found.responses.sum(1)
         longest = found.responses.max() if name == "btrm" else completions.max()
-        return found.conversations, completions, tuple(map(preference.round_up, (found.conversations.max(), longest)))
+        return found.conversations, completions, tuple(map(preference.round_up, (found.conversations.own.max(), longest)))
     data = config_lib.paper(sizes.get("gemma2_2b")).data
     G = STAGES[name][0]
     if name == "cloud":  # a critique of each of two responses; its limit is the longest of all
-        critiques = completion_lengths(len(found.singles), 2, rng)
-        return found.singles, critiques, (preference.round_up(found.singles.max()), data.max_completion)
-    completions = completion_lengths(len(found.prompts), G, rng).sum(1)
-    return found.prompts, completions, (data.max_prompt, data.max_completion)
+        critiques = completion_lengths(len(found.responses), 2, rng)
+        return found.singles, critiques, (preference.round_up(int(found.singles.complete.max())), data.max_completion)
+    completions = completion_lengths(len(found.responses), G, rng).sum(1)
+    return found.metas if name == "meta_rm" else found.prompts, completions, (data.max_prompt, data.max_completion)
 
 
 def stage_rows(name: str, found: Read, rng: np.random.Generator) -> list[list[str]]:
@@ -159,74 +216,87 @@ def stage_rows(name: str, found: Read, rng: np.random.Generator) -> list[list[st
     micro_batches = next(fewer for fewer in range(max(most // FEWER.value, 1), 0, -1) if rows % fewer == 0)
     shape = G, rows, micro_batches
     prompts, completions, limits = lengths_of(name, found, rng)
-    count = min(BUCKETS.value, micro_batches + 1)
-    seen = draws.order(0, "padding", len(prompts), 0, rows if name == "rl" else max(rows, bucket_choice.ROWS))
+    complete = prompts.without_preamble()
+    seen = draws.order(0, "padding", len(completions), 0, rows if name == "rl" else max(rows, bucket_choice.ROWS))
     growth = grpo.GROWTH if name == "rl" else 1.0
-    table = bucket_choice.choose(prompts[seen], completions[seen], G, count, limits, (rows, micro_batches), growth)
-    longest = int(prompts.max()), ceil_div(int(completions.max()), G)
-    shares = [padding(prompts, completions, chosen, shape) for chosen in ((limits,), (longest,), table)]
-    cells = [f"{share:.1%} ({1 / (1 - share):.2f})" for share in shares]
-    batch = f"{rows} in {micro_batches}"
-    lines = [[name, batch, *cells, f"{len(table)}, trunks of {table[0][0]}"]]
+    options = G, min(BUCKETS.value, micro_batches + 1), limits, (rows, micro_batches), growth
+    table, of_complete = (bucket_choice.choose(each.own[seen], completions[seen], *options) for each in (prompts, complete))
+    longest = int(complete.own.max()), ceil_div(int(completions.max()), G)
+    found_at = [slots_of(complete, completions, (one,), shape)[0] for one in (limits, longest)]
+    share, computed = slots_of(prompts, completions, table, shape)
+    cells = [f"{share:.1%} ({1 / (1 - share):.2f})" for share in (*found_at, share)]
+    batch, saved = f"{rows} in {micro_batches}", computed / slots_of(complete, completions, of_complete, shape)[1]
+    lines = [[name, batch, *cells, f"{len(table)}, trunks of {table[0][0]}", f"{saved:.2f}"]]
     if name == "rl":
         longer = np.minimum(completions * LONGER.value, G * limits[1]).astype(int)
-        share = padding(prompts, longer, table, shape)
-        lines.append([f"rl, {LONGER.value} times as long", batch, "", "", f"{share:.1%} ({1 / (1 - share):.2f})", "the same"])
+        (share, computed), before = slots_of(prompts, longer, table, shape), slots_of(complete, longer, of_complete, shape)[1]
+        cells = [f"{share:.1%} ({1 / (1 - share):.2f})", "the same", f"{computed / before:.2f}"]
+        lines.append([f"rl, {LONGER.value} times as long", batch, "", "", *cells])
     return lines
 
 
 def times(found: Read, rng: np.random.Generator) -> str:
-    """Says what a real token of RL's groups costs in buckets, next to updates without any empty slot, on this machine.
+    """Says what an update of fine-tuning with the preamble computed once takes, next to one with complete prompts.
 
-    The model is `sizes.toy`, and the update that of fine-tuning, whose arithmetic is GRPO's. It is compared with groups that
-    all have the mean lengths, and with one group that fills the limits, each completion a branch. Time is that of all
-    threads, so that other processes do not count, and the fastest round's.
+    Both are in buckets of their own, learn from the same rows of one completion, and take turns. Time is the processor time of
+    all threads, so that other processes count little. Tokens are random, and losses are compared.
     """
-    G, data, model = 4, config_lib.paper(sizes.get("gemma2_2b")).data, sizes.toy(64)
-    limits = data.max_prompt, data.max_completion
-    completions = completion_lengths(len(found.prompts), G, rng)
-    together = completions.sum(1)
-    count = min(BUCKETS.value, TIMED + 1)
-    table = bucket_choice.choose(found.prompts, together, G, count, limits, (TIMED, TIMED))
-    drawn = np.array(draws.order(0, "padding", len(found.prompts), 1, TIMED))
-    drawn = drawn[buckets.arrange(found.prompts[drawn], together[drawn], table, G, TIMED)[0]]
-
-    def groups(prompts: np.ndarray, completions: np.ndarray, max_prompt: int, max_completion: int) -> Groups:
-        made = [rng.integers(1, 64, length).tolist() for length in prompts]
-        behind = [[rng.integers(1, 64, length).tolist() for length in row] for row in completions]
-        return batches.pack(made, behind, max_prompt=max_prompt, max_completion=max_completion, group_size=G)
-
-    mean = int(found.prompts[drawn].mean()), int(completions[drawn].mean())
-    cases = {
-        "in buckets": (groups(found.prompts[drawn], completions[drawn], *limits), TIMED, table),
-        "at the mean lengths": (groups(np.full(TIMED, mean[0]), np.full((TIMED, G), mean[1]), *mean), TIMED, ()),
-        "at the limits": (groups(np.full(1, limits[0]), np.full((1, G), limits[1]), *limits), 1, ()),
-    }
-    params = jax.jit(functools.partial(models.init, model))(jax.random.key(0))
-    update = jax.jit(sft.sft_gradients, static_argnames=("config", "micro_batches", "tables"))
-    least = {}
-    for timing in range(TIMINGS + 1):  # the first one compiles
-        for name, (batch, count, chosen) in cases.items():
+    (rows, micro_batches), data = TIMED, config_lib.paper(sizes.get("gemma2_2b")).data
+    completions = completion_lengths(len(found.responses), 1, rng).sum(1)
+    drawn = np.array(draws.order(0, "padding", len(completions), 1, rows))
+    preamble = tuple(rng.integers(1, MODEL.vocab_size, int(found.prompts.shared.max())).tolist())
+    behind, written = (
+        [rng.integers(1, MODEL.vocab_size, length).tolist() for length in lengths[drawn]]
+        for lengths in (found.prompts.own, completions)
+    )
+    layout = sharding.make_layout()
+    optimizer = optimizers.make(OptimizerConfig(warmup_steps=1), 10)
+    params = jax.jit(functools.partial(models.init, MODEL))(jax.random.key(0))
+    limits, sides = (data.max_prompt, data.max_completion), {}
+    for name, prompts, shared in (("complete", found.prompts.without_preamble(), ()), ("once", found.prompts, preamble)):
+        table = bucket_choice.choose(prompts.own, completions, 1, micro_batches + 1, limits, TIMED)
+        order, chosen = buckets.arrange(prompts.own[drawn], completions[drawn], table, 1, micro_batches)
+        made = [[*preamble, *behind[i]] for i in order], [[written[i]] for i in order]
+        groups = batches.pack(*made, max_prompt=limits[0], max_completion=limits[1], group_size=1, preamble=shared)
+        state = train_state.make_state(layout, jax.tree.map(np.array, params), optimizer)
+        sides[name] = sft.make_step(layout, state, MODEL, optimizer, shared), Batch(layout.split(groups), chosen)
+    spent, losses = {name: [] for name in sides}, {}
+    for timing in tqdm.trange(TIMINGS + 1, desc="updates", leave=False):  # the first one compiles
+        for name, (step, batch) in sides.items():
             begin = time.process_time()
-            jax.block_until_ready(update(params, (batch,), config=model, micro_batches=(count,), tables=(chosen,)))
-            per_token = (time.process_time() - begin) / (batch.trunk_lengths.sum() + batch.lengths.sum())
+            _, metrics, _ = jax.block_until_ready(step.gradients(params, [batch]))
+            losses[name] = metrics["loss"].compute()
             if timing:
-                least[name] = min(per_token, least.get(name, np.inf))
-    ours = least.pop("in buckets")
-    said = ", ".join(f"{ours / other:.2f} times that {name} ({1e6 * other:.0f})" for name, other in least.items())
-    return f"an update's CPU time per real token in buckets: {1e6 * ours:.0f} us, {said}, where no slot is empty"
+                spent[name].append(time.process_time() - begin)
+    said = {name: ", ".join(f"{seconds:.2f}" for seconds in each) for name, each in spent.items()}
+    ratios = [after / before for before, after in zip(spent["complete"], spent["once"], strict=True)]
+    return (
+        f"processor seconds of the gradients of {rows} rows of one completion: {said['complete']} with complete prompts, "
+        f"{said['once']} with the preamble once: {np.median(ratios):.2f} times; losses {losses['complete']:.6f} and "
+        f"{losses['once']:.6f}"
+    )
 
 
 def main(_) -> None:
     """Prints a table per source."""
+    sharding.use_devices(MeshConfig(cpu_devices=1))
     for source in SOURCE.value:
         rng = np.random.default_rng(0)
         found = read(source, rng)
-        of = found.prompts
-        print(f"prompts: {of.min()} to {of.max()} tokens, {of.mean():.0f} in the mean")
-        of = found.conversations + found.responses.sum(1)
+        of, shared = found.prompts.complete, found.prompts.shared
+        said = f"{(shared > 0).mean():.0%} begin with a preamble of {shared.max()}"
+        print(f"prompts: {of.min()} to {of.max()} tokens, {of.mean():.0f} in the mean; {said}")
+        of = found.conversations.own + found.responses.sum(1)
         print(f"conversations with both responses: {of.min()} to {of.max()}, {of.mean():.0f} in the mean")
-        header = ["stage", "rows in micro-batches", "at the limits", "at the longest", "in buckets", "buckets"]
+        header = [
+            "stage",
+            "rows in micro-batches",
+            "at the limits",
+            "at the longest",
+            "in buckets",
+            "buckets",
+            "slots, of complete ones",
+        ]
         print(markdown.table(header, [line for name in STAGES for line in stage_rows(name, found, rng)]))
         if TIME.value:
             print(times(found, rng))

@@ -1,7 +1,8 @@
 """From records to arrays: groups of completions on right-aligned trunks.
 
 A *group* is one prompt and the completions that share it. Its trunk is the prompt without the last token; every branch
-starts with that token, so that each completion token is predicted from a branch position.
+starts with that token, so that each completion token is predicted from a branch position. Most prompts of a stage begin with
+the same tokens, the *preamble* of its template, which need not be computed for each.
 """
 
 import dataclasses
@@ -46,9 +47,12 @@ class Groups:
     """Int32[B G T+1]: the prompt's last token, then the completion. Position t predicts targets[t]."""
     lengths: np.ndarray
     """Int32[B G]: completion lengths, terminator included; 0 where a group has fewer than G completions."""
+    shared: np.ndarray | None = None
+    """Int32[B]: tokens of each prompt's preamble, 0 for a prompt that has none. None: no prompt has one."""
     shape: tuple[int, int] | None = flax.struct.field(pytree_node=False, default=None)
-    """(slots of a trunk, slots of what lies behind it) to compute each prompt in: the rest of a prompt that is longer than its
-    trunk, then its completions one behind the other. None: each completion is a branch of T slots on a trunk of P."""
+    """(slots of a trunk, slots of what lies behind it) to compute each prompt in, but for its preamble: the rest of a prompt
+    that is longer than its trunk, then its completions one behind the other. None: each completion is a branch of T slots on a
+    trunk of P, which holds the preamble, too."""
 
     @property
     def targets(self):
@@ -56,9 +60,19 @@ class Groups:
         return self.inputs[..., 1:]
 
     @property
+    def own_lengths(self):
+        """Int32[B]: tokens of each prompt that are computed for it: without its last, and at a `shape` without its preamble."""
+        return self.trunk_lengths if self.shape is None or self.shared is None else self.trunk_lengths - self.shared
+
+    @property
     def rest(self):
-        """Int32[B]: tokens of each prompt that do not fit into the trunk of `shape`."""
-        return (self.trunk_lengths - self.shape[0]).clip(0)
+        """Int32[B]: how many of these do not fit into the trunk of `shape`."""
+        return (self.own_lengths - self.shape[0]).clip(0)
+
+    def check_preamble(self, preamble: object | None) -> None:
+        """Raises ValueError unless the preamble's trunk is there where prompts are computed without it, and only there."""
+        if (preamble is None) != (self.shared is None):
+            raise ValueError("groups that are packed with a preamble are computed behind its trunk, and others without")
 
     @property
     def num_slots(self) -> int:
@@ -87,6 +101,12 @@ def pack_prompts(prompts: Sequence[Sequence[int]], max_prompt: int) -> tuple[np.
     return tokens, lengths, np.array([p[-1] for p in prompts], np.int32)
 
 
+def shared_tokens(prompt: Sequence[int], preamble: Sequence[int]) -> int:
+    """How many tokens of a prompt are the preamble: all of that if the prompt begins with it and goes on, else none."""
+    count = len(preamble)
+    return count if len(prompt) > count and np.array_equal(prompt[:count], preamble) else 0
+
+
 def pack(
     prompts: Sequence[Sequence[int]],
     completions: Sequence[Sequence[Sequence[int]]],
@@ -94,8 +114,11 @@ def pack(
     max_prompt: int,
     max_completion: int,
     group_size: int,
+    preamble: Sequence[int] = (),
 ) -> Groups:
     """Packs prompts and their completions; a group with fewer than `group_size` completions gets empty ones.
+
+    Prompts are packed with their `preamble`, the tokens that most of them begin with; it is only counted.
 
     Raises:
       InputError: a prompt, a completion or a group is longer than its limit.
@@ -112,4 +135,5 @@ def pack(
                 raise InputError(f"a completion has {len(tokens)} tokens; allowed: {max_completion}")
             inputs[b, g, 1 : len(tokens) + 1] = tokens
             lengths[b, g] = len(tokens)
-    return Groups(trunk_tokens=trunk_tokens, trunk_lengths=trunk_lengths, inputs=inputs, lengths=lengths)
+    shared = np.array([shared_tokens(prompt, preamble) for prompt in prompts], np.int32) if len(preamble) else None
+    return Groups(trunk_tokens=trunk_tokens, trunk_lengths=trunk_lengths, inputs=inputs, lengths=lengths, shared=shared)

@@ -50,7 +50,8 @@ class DataConfig:
     buckets: tuple[tuple[int, int], ...] = bounded((), 2, 1 << 24, length=(0, 64), ascending=True)
     """Smaller shapes for updates, (longest prompt, longest completion) each, in ascending order: a micro-batch is computed at
     the one with the fewest slots that holds its rows, else at `max_prompt` and `max_completion`. The completions of a group
-    lie one behind the other, so their mean length counts. Empty: each stage chooses its own from its data."""
+    lie one behind the other, so their mean length counts; of prompts, what follows the template's preamble counts. Empty: each
+    stage chooses its own from its data."""
     num_buckets: int = bounded(24, 1, 64)
     """Most shapes that a stage chooses, the largest among them; 1: one shape for all. It has eight, or as many more as it takes
     until an eighth of the slots is empty. Beside the largest there are not more than a step has micro-batches (`accumulate`),

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import itertools
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -13,13 +14,15 @@ from spct_jax import checkpoints, memory, sharding
 from spct_jax.checkpoints import train_state
 from spct_jax.config import Config
 from spct_jax.data.batches import Groups
+from spct_jax.grm.template import load_template
 from spct_jax.models import flops
 from spct_jax.sampling import SamplingParams
 from spct_jax.sampling.engine_programs import conversion, decode_model, engine_programs
 from spct_jax.sampling.engine_size import Sizes
 from spct_jax.sharding import logical
-from spct_jax.training import bucket_choice, context, grpo, meta, mixture, optimizers, parameters, sft
+from spct_jax.training import bucket_choice, context, grpo, meta, mixture, optimizers, parameters, preambles, sft
 from spct_jax.training.micro_batches import Batch, Part
+from spct_jax.training.preambles import Preamble
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,10 +47,21 @@ def _struct(shape: tuple[int, ...], dtype: Any) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(shape, dtype)
 
 
-def abstract_groups(rows: int, group: int, trunk: int, time: int) -> Groups:
+def abstract_groups(rows: int, group: int, trunk: int, time: int, preamble: Preamble = ()) -> Groups:
     """Abstract groups: B = `rows` prompts with G = `group` completions each, trunks of `trunk` tokens, T = `time`."""
-    integers = [(rows, trunk), (rows,), (rows, group, time + 1), (rows, group)]
+    integers = [(rows, trunk), (rows,), (rows, group, time + 1), (rows, group), *[(rows,)] * bool(preamble)]
     return Groups(*(_struct(shape, jnp.int32) for shape in integers))
+
+
+CHARACTERS_PER_TOKEN = 3.8
+"""Of a template's preamble, for a plan, which need not have the tokenizer: Gemma's makes so many of the default one's."""
+
+
+def _stand_in(template: str) -> Preamble:
+    """As many tokens as the preamble of a template has, or nearly; () where it is too short to be computed once."""
+    text = load_template(template).prompt.partition("{")[0] if template else ""
+    count = round(len(text) / CHARACTERS_PER_TOKEN)
+    return (0,) * count if count >= preambles.LEAST else ()
 
 
 def _alone(lower: Callable[..., jax.stages.Lowered], *arguments: Any) -> Callable[[], Iterable[Part]]:
@@ -68,6 +82,9 @@ class _Setting:
         self.reference = jax.eval_shape(functools.partial(logical.cast, dtype=config.rl.ref_dtype), self.params)
         self.trunk, self.time = config.data.max_prompt - 1, config.data.max_completion
         self.table = bucket_choice.named(config.data)
+        # Without buckets all updates are planned at the limits, with complete prompts.
+        named = (config.prompt.template, config.prompt.meta_template) if self.table else ("", "")
+        self.preamble, self.meta_preamble = map(_stand_in, named)
         learner = self.state("rl")
         self.state_bytes = sharding.bytes_per_device(learner, self.layout.state(learner))
         self.params_bytes = sharding.bytes_per_device(self.params, self.layout.params(self.params))
@@ -83,9 +100,9 @@ class _Setting:
         params = checkpoints.abstract_params(self.config.model, parameters.kind_of(stage))
         return train_state.abstract_state(self.layout, params, self.optimizer(stage))
 
-    def groups(self, rows: int, group: int) -> Groups:
+    def groups(self, rows: int, group: int, preamble: Preamble) -> Groups:
         """Abstract groups with prompts and completions of the experiment's lengths."""
-        return abstract_groups(rows, group, self.trunk, self.time)
+        return abstract_groups(rows, group, self.trunk, self.time, preamble)
 
     def batch(self, rows: Any, count: int) -> Batch:
         """A batch in so many micro-batches, all at the experiment's lengths; the buckets that it names are not left out."""
@@ -142,8 +159,9 @@ def _rft(setting: _Setting) -> Planned:
 
     def lower():
         state = setting.state("rft")
-        step = sft.make_step(setting.layout, state, config.model, setting.optimizer("rft"))
-        return step.lower(state, [setting.batch(setting.groups(rows, size), count) for size, (rows, count) in shapes.items()])
+        step = sft.make_step(setting.layout, state, config.model, setting.optimizer("rft"), setting.preamble)
+        groups = [(setting.groups(rows, size, setting.preamble), count) for size, (rows, count) in shapes.items()]
+        return step.lower(state, [*itertools.starmap(setting.batch, groups)])
 
     return Planned(
         lower,
@@ -162,14 +180,15 @@ def _learning(setting: _Setting) -> dict[str, Planned]:
     model, G = config.model, config.rl.group_size
     number = functools.partial(_struct, dtype=jnp.float32)
 
-    def planned(make_step, stage: str, group: int, rows_of, *given, length=time, logits=True, beside=0):
+    def planned(make_step, stage: str, group: int, rows_of, *given, preamble, length=time, logits=True, beside=0):
         chosen = getattr(config, stage)
         rows = chosen.batch_size
 
         def lower():
             state = setting.state(stage)
-            step = make_step(layout, state, model, setting.optimizer(stage))
-            return step.lower(state, [setting.batch(rows_of(setting.groups(rows, group)), chosen.accumulate)], *given)
+            step = make_step(layout, state, model, setting.optimizer(stage), preamble)
+            made = rows_of(setting.groups(rows, group, preamble))
+            return step.lower(state, [setting.batch(made, chosen.accumulate)], *given)
 
         arithmetic = flops.update(model, rows, group, trunk, length, logits=logits)
         kernels = flops.kernels(model, rows, trunk, group=group, time=length, gradients=True)
@@ -183,10 +202,13 @@ def _learning(setting: _Setting) -> dict[str, Planned]:
         return groups, number(groups.lengths.shape)
 
     def lower_reference():
-        batch = setting.batch(setting.groups(config.rl.batch_size, G), config.rl.accumulate)
-        return grpo.make_reference(layout, setting.reference, model).lower(setting.reference, batch, number(()))
+        batch = setting.batch(setting.groups(config.rl.batch_size, G, setting.preamble), config.rl.accumulate)
+        score = grpo.make_reference(layout, setting.reference, model, setting.preamble)
+        return score.lower(setting.reference, batch, number(()))
 
     hyperparameters = grpo.GRPOHyperparameters(*(number(()),) * 3)
+    of_policy = {"preamble": setting.preamble, "beside": setting.reference_bytes}
+    of_meta = {"preamble": setting.meta_preamble, "length": time + 1, "logits": False}
     scored, drawn = config.rl.batch_size, config.rejection.samples
     drawn = drawn if config.meta_rm.policy_data == "draws" else max(drawn, G)
     return {
@@ -197,8 +219,8 @@ def _learning(setting: _Setting) -> dict[str, Planned]:
             setting.state_bytes,
             flops.kernels(model, scored, trunk, group=G, time=time),
         ),
-        "grpo": planned(grpo.make_step, "rl", G, of_rollouts, hyperparameters, beside=setting.reference_bytes),
+        "grpo": planned(grpo.make_step, "rl", G, of_rollouts, hyperparameters, **of_policy),
         "sft": _rft(setting),
         # The score is read after the last token.
-        "meta_rm": planned(meta.make_step, "meta_rm", drawn, of_critiques, length=time + 1, logits=False),
+        "meta_rm": planned(meta.make_step, "meta_rm", drawn, of_critiques, **of_meta),
     }

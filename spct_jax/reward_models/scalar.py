@@ -42,23 +42,25 @@ Example = tuple[Tokens, Sequence[Tokens]]
 """A prompt and its completions."""
 
 
-def scalar_rewards(params: Any, config: ModelConfig, groups: Groups) -> jax.Array:
+def scalar_rewards(params: Any, config: ModelConfig, groups: Groups, preamble: models.Trunk | None = None) -> jax.Array:
     """Float32[B G]: the scalar head at the last token of each completion; of an absent one, at the prompt's last token.
 
     Args:
       params: {"model": ..., "head": ...}.
       config: the architecture.
       groups: prompts and completions.
+      preamble: the trunk of what `groups.shared` counts; at their full shape, groups do without.
     """
     if groups.shape is None:
         trunk = models.prefill(params["model"], config, groups.trunk_tokens, groups.trunk_lengths)
         hidden = models.extend(params["model"], config, trunk, groups.inputs)
         return heads.score(params["head"], jnp.take_along_axis(hidden, groups.lengths[..., None, None], axis=2)[:, :, 0])
     # A score is read one slot behind the completion, which a prediction of its tokens does without.
+    groups.check_preamble(preamble)
     trunk_slots, slots = groups.shape
     places = Places.of(groups.lengths + 1, groups.rest, slots + groups.lengths.shape[1])
     tokens = places.trunks(groups.trunk_tokens, trunk_slots)
-    trunk = models.prefill(params["model"], config, tokens, groups.trunk_lengths - groups.rest)
+    trunk = models.prefill(params["model"], config, tokens, groups.own_lengths - groups.rest, preamble)
     inputs = places.inputs(groups.trunk_tokens, groups.inputs)
     hidden = models.extend(params["model"], config, trunk, inputs, places)
     last = places.first + groups.lengths

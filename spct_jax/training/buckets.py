@@ -2,7 +2,8 @@
 
 A step's batch is packed at the run's largest shape, as without buckets. On the host its rows are ordered so that rows of like
 lengths are in one micro-batch, which the program of a bucket then computes in slots in which the completions of a prompt lie
-one behind the other (`spct_jax.models.end_to_end`). At the largest shape each is a branch, as without buckets.
+one behind the other (`spct_jax.models.end_to_end`). The preamble that prompts begin with takes none of these slots: it is
+computed once for the step. At the largest shape each completion is a branch and each prompt complete, as without buckets.
 
 What a step learns from stays the same, and so do its gradients but for the order of sums: no example is drawn more or less
 often, and every step has all lengths in it.
@@ -16,11 +17,11 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 from spct_jax.data.batches import Groups
-from spct_jax.training.metrics import Mean
+from spct_jax.training.metrics import Mean, Metrics
 
 Bucket = tuple[int, int]
-"""(tokens of a prompt, tokens of a completion). It holds G completions that are no longer in the mean, with a prompt that is no
-longer, or is longer by no more tokens than the completions leave."""
+"""(tokens of a prompt without its preamble, tokens of a completion). It holds G completions that are no longer in the mean,
+with a prompt that is no longer, or is longer by no more tokens than the completions leave."""
 
 
 def slots(bucket: Bucket, group_size: int) -> int:
@@ -38,10 +39,17 @@ def whole(groups: Groups) -> Bucket:
     return groups.trunk_tokens.shape[-1] + 1, groups.inputs.shape[-1] - 1
 
 
-def padding(groups: Groups) -> Mean:
-    """The share of the slots of prompts and completions that hold no token."""
+def usage(groups: Groups) -> Metrics:
+    """`padding`, the share of the slots of prompts and completions that hold no token; and where prompts have a preamble,
+    `preambles`, the share of their and their completions' tokens that took no slot, since the preamble is computed once.
+    """
     computed = float(groups.num_slots)
-    return Mean(computed - (groups.trunk_lengths.sum() + groups.lengths.sum()), computed, in_summary=True)
+    used = groups.own_lengths.sum() + groups.lengths.sum()
+    found = {"padding": Mean(computed - used, computed, in_summary=True)}
+    if groups.shared is not None:
+        tokens = groups.trunk_lengths.sum() + groups.lengths.sum()
+        found["preambles"] = Mean(tokens - used, tokens, in_summary=True)
+    return found
 
 
 def arrange(
@@ -57,7 +65,8 @@ def arrange(
     it up. If too few are left that fit, the micro-batch takes the next larger bucket.
 
     Args:
-      prompts: tokens of each row's prompt, or of each of the groups that are a row, all of which a bucket must hold.
+      prompts: tokens of each row's prompt without its preamble, or of each of the groups that are a row, all of which a bucket
+        must hold.
       completions: tokens of its G completions together.
       buckets: of which one holds every row.
       group_size: G.

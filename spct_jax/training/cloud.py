@@ -21,21 +21,21 @@ from spct_jax.data.batches import Groups
 from spct_jax.data.comparison import Comparison
 from spct_jax.data.index import Records
 from spct_jax.grm.prompts import Rollout
-from spct_jax.models import flops
+from spct_jax.models import Trunk, flops
 from spct_jax.models.config import ModelConfig
 from spct_jax.paths import Path
 from spct_jax.reward_models import cloud
 from spct_jax.reward_models.scalar import scalar_rewards
 from spct_jax.sampling import Usage
-from spct_jax.training import btrm, parameters, performance, preference, rollout
+from spct_jax.training import btrm, parameters, performance, preambles, preference, rollout
 from spct_jax.training.context import Run
 
 
-def rewards(params: Any, config: ModelConfig, groups: Groups) -> Float[Array, "B n"]:
+def rewards(params: Any, config: ModelConfig, groups: Groups, preamble: Trunk | None = None) -> Float[Array, "B n"]:
     """The mean reward over the critiques of each of n responses, 0 of one that has none; `groups` have axes B and n first."""
     flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), groups)
     present = flat.lengths > 0
-    each = jnp.where(present, scalar_rewards(params, config, flat), 0)
+    each = jnp.where(present, scalar_rewards(params, config, flat, preamble), 0)
     return (each.sum(-1) / jnp.maximum(present.sum(-1), 1)).reshape(groups.lengths.shape[:2])
 
 
@@ -64,6 +64,7 @@ def run_cloud(run: Run) -> dict[str, Any]:
         max_completion=preference.round_up(max(len(tokens) for r in every for tokens in r.completions)),
         group_size=config.samples,
         rows_each=int(run.dataset.responses.max()),
+        preamble=preambles.of(run, run.prompter.single),
     )
     summary = preference.train(run, "cloud", config, numbers, shape, preference.Objective(btrm.margins, rewards), make)
     counts = {"critiques": sum(len(r.completions) for r in every), "truncated": sum(sum(r.truncated) for r in every)}

@@ -19,18 +19,26 @@ def completion_mask(groups: Groups) -> Float[Array, "B G T"]:
 
 
 def group_logprobs(
-    params: Any, config: ModelConfig, groups: Groups, temperature: Float[ArrayLike, ""] = 1.0
+    params: Any,
+    config: ModelConfig,
+    groups: Groups,
+    temperature: Float[ArrayLike, ""] = 1.0,
+    preamble: models.Trunk | None = None,
 ) -> tuple[Float[Array, "B G T"], Float[Array, "B G T"]]:
-    """Log-probabilities and entropies of every completion token, in float32, at a sampling temperature."""
+    """Log-probabilities and entropies of every completion token, in float32, at a sampling temperature.
+
+    `preamble` is the trunk of what `groups.shared` counts; at their full shape, groups do without.
+    """
     inputs, targets = groups.inputs[:, :, :-1], groups.targets
     options = {"temperature": temperature, "with_entropy": True}
     if groups.shape is None:
         trunk = models.prefill(params, config, groups.trunk_tokens, groups.trunk_lengths)
         return models.token_logprobs(params, config, trunk, inputs, targets, **options)
+    groups.check_preamble(preamble)
     trunk_slots, slots = groups.shape
     places = Places.of(groups.lengths, groups.rest, slots)
     tokens = places.trunks(groups.trunk_tokens, trunk_slots)
-    trunk = models.prefill(params, config, tokens, groups.trunk_lengths - groups.rest)
+    trunk = models.prefill(params, config, tokens, groups.own_lengths - groups.rest, preamble)
     inputs = places.inputs(groups.trunk_tokens, inputs)
     found = models.token_logprobs(params, config, trunk, inputs, places.join(targets), places=places, **options)
     logprobs, entropy = (places.divide(x, targets.shape[-1]) for x in found)

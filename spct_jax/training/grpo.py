@@ -19,7 +19,7 @@ from spct_jax.data.batches import Groups
 from spct_jax.errors import InputError
 from spct_jax.grm import rewards
 from spct_jax.grm.prompts import Rollout
-from spct_jax.models import flops
+from spct_jax.models import Trunk, flops
 from spct_jax.models.config import ModelConfig
 from spct_jax.sampling import Shape, Usage
 from spct_jax.sharding import Layout, bytes_per_device, logical
@@ -32,6 +32,7 @@ from spct_jax.training import (
     packing,
     parameters,
     performance,
+    preambles,
     rejection,
     rollout,
 )
@@ -40,6 +41,7 @@ from spct_jax.training.group_logprobs import completion_mask, group_logprobs
 from spct_jax.training.metrics import Max, Mean, Metrics, Percentile, merge
 from spct_jax.training.micro_batches import MicroBatched
 from spct_jax.training.packing import Packed
+from spct_jax.training.preambles import Preamble
 
 
 def group_advantages(rewards: Num[np.ndarray, "B G"]) -> Float[np.ndarray, "B G"]:
@@ -83,6 +85,7 @@ def grpo_loss(
     batch: GRPOBatch,
     hyperparameters: GRPOHyperparameters,
     total: Float[Array, ""] | None = None,
+    preamble: Trunk | None = None,
 ) -> tuple[Float[Array, ""], tuple[Metrics, Float[Array, "B G T"]]]:
     """Negative Eq. 15: clipped surrogate minus beta times the k3 estimate of KL, averaged per sequence, then over sequences.
 
@@ -92,12 +95,13 @@ def grpo_loss(
       batch: groups, or a micro-batch of them, whose losses add up to that of the complete batch.
       hyperparameters: `beta`, `clip` and `temperature`.
       total: number of sequences of the complete batch, if `batch` is a micro-batch of it.
+      preamble: as of `group_logprobs`.
 
     Returns:
       (loss, (metrics, the policy's log-probabilities)).
     """
     groups, clip = batch.groups, hyperparameters.clip
-    logprobs, entropy = group_logprobs(params, config, groups, hyperparameters.temperature)
+    logprobs, entropy = group_logprobs(params, config, groups, hyperparameters.temperature, preamble)
     old = jax.lax.stop_gradient(logprobs) if batch.old_logprobs is None else batch.old_logprobs
     mask = completion_mask(groups)
     # Of completion tokens only: after them, exp may be infinite, and 0 times infinity is NaN.
@@ -125,28 +129,37 @@ def grpo_loss(
         "ratio_max": Max((ratio * mask).max()),
         "sampler_drift": Max(drift.max() if batch.old_logprobs is None else 0.0),
         "length": Mean(tokens, sequences),
-        "padding": buckets.padding(groups),
+        **buckets.usage(groups),
     }
     return loss, (metrics, logprobs)
 
 
 def make_step(
-    layout: Layout, state: train_state.TrainState, model: ModelConfig, optimizer: optax.GradientTransformation
+    layout: Layout,
+    state: train_state.TrainState,
+    model: ModelConfig,
+    optimizer: optax.GradientTransformation,
+    preamble: Preamble = (),
 ) -> accumulation.Step:
     """The update; rows are a `GRPOBatch`, `GRPOHyperparameters` are given, the rest are the policy's log-probabilities."""
 
-    def loss(params, batch, total, hyperparameters):
-        return grpo_loss(params, model, batch, hyperparameters, total)
+    def loss(params, keys, batch, total, hyperparameters):
+        return grpo_loss(params, model, batch, hyperparameters, total, preambles.trunk(keys, batch.groups))
 
-    return accumulation.Step(layout, state, optimizer, loss, lambda batch: jnp.float32(batch.groups.lengths.size))
+    share = preambles.share(model, preamble)
+    return accumulation.Step(layout, state, optimizer, loss, lambda batch: jnp.float32(batch.groups.lengths.size), share)
 
 
-def make_reference(layout: Layout, params: Any, model: ModelConfig) -> MicroBatched:
+def make_reference(layout: Layout, params: Any, model: ModelConfig, preamble: Preamble = ()) -> MicroBatched:
     """The reference policy's log-probabilities: (params, a `Batch` of `Groups`, temperature) -> Float32[B G T].
 
     They are computed in as many micro-batches as the update, so that memory that is enough for the update is enough for them.
     """
-    return MicroBatched(layout, params, lambda params, *given: group_logprobs(params, model, *given)[0])
+
+    def score(params, keys, groups, temperature):
+        return group_logprobs(params, model, groups, temperature, preambles.trunk(keys, groups))[0]
+
+    return MicroBatched(layout, params, score, preambles.share(model, preamble))
 
 
 def run_rl(run: Run) -> dict[str, float]:
@@ -162,8 +175,9 @@ def run_rl(run: Run) -> dict[str, float]:
     traffic = {"slots": config.slots, "prompts": config.batch_size, "samples": config.group_size}
     engine = rollout.shape_of(run, "rl", **traffic, beside=held)
 
-    train_step = make_step(run.layout, state, run.model, optimizer)
-    reference_logprobs = make_reference(run.layout, reference, run.model)
+    preamble = preambles.of(run, run.prompter.template)
+    train_step = make_step(run.layout, state, run.model, optimizer, preamble)
+    reference_logprobs = make_reference(run.layout, reference, run.model, preamble)
 
     def update(state, step, numbers):
         logged, usage = rollout.read_log(run, step), Usage()
@@ -171,10 +185,11 @@ def run_rl(run: Run) -> dict[str, float]:
         distributed.PREEMPTION.check()
         examples = [packing.example_of(run, number, r) for number, r in zip(numbers, drawn, strict=True)]
         # Chosen at the first step: before it, nothing says how long completions are.
-        lengths = functools.cache(lambda: [packing.lengths(*example.tokens()) for example in examples])
+        lengths = functools.cache(lambda: [packing.lengths(*example.tokens(), preamble) for example in examples])
         shape = config.batch_size, config.accumulate
         table = bucket_choice.buckets_of(run, "rl", config.group_size, shape, lambda _: lengths(), growth=GROWTH)
-        packed = packing.pack(run, examples, config.group_size, micro_batches=config.accumulate, table=table)
+        shapes = {"micro_batches": config.accumulate, "table": table, "preamble": preamble}
+        packed = packing.pack(run, examples, config.group_size, **shapes)
         given = np.array([[rewards.reward(s, r.truth) for s in r.scores] for r in drawn])
         batch = GRPOBatch(
             groups=packed.groups,
@@ -198,7 +213,7 @@ def run_rl(run: Run) -> dict[str, float]:
             metrics=metrics | outcome_metrics(drawn, given) | slots,
             ids=[r.id for r in drawn],
             tokens=packed.tokens,
-            roofline_seconds=0.0 if logged else roofline_seconds(run, len(drawn), usage, engine, packed, read),
+            roofline_seconds=0.0 if logged else roofline_seconds(run, len(drawn), usage, engine, packed, read, preamble),
         )
 
     parameters.describe(run, "rl")
@@ -219,7 +234,9 @@ def outcome_metrics(drawn: Sequence[Rollout], given: Num[np.ndarray, "B G"]) -> 
     }
 
 
-def roofline_seconds(run: Run, prompts: int, usage: Usage, engine: Shape, packed: Packed, read: int) -> float:
+def roofline_seconds(
+    run: Run, prompts: int, usage: Usage, engine: Shape, packed: Packed, read: int, preamble: Preamble
+) -> float:
     """The minimum time of a step that drew this, 0 where it is not known: rollout, reference and updates in sequence.
 
     Every decoding step reads the parameters once, `read` bytes per device, and computes a token in every slot.
@@ -227,7 +244,10 @@ def roofline_seconds(run: Run, prompts: int, usage: Usage, engine: Shape, packed
     config, model, trunk, before = run.config.rl, run.model, run.limits.max_prompt - 1, engine.preamble
     slots = engine.rows * engine.branches
     steps, decode = usage.slot_steps / slots, flops.decode(model, slots, trunk)
-    scored, learned = (packed.arithmetic(functools.partial(cost, model)) for cost in (flops.forward, flops.update))
+    scored, learned = (
+        packed.arithmetic(functools.partial(cost, model)) + preambles.arithmetic(run, preamble, gradients=cost is flops.update)
+        for cost in (flops.forward, flops.update)
+    )
     prefill = flops.prefill(model, 1, before) + flops.prefill(model, prompts, trunk - before, before)
     return (
         performance.roofline_seconds(run.rollout_layout, prefill)

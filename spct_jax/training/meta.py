@@ -16,7 +16,7 @@ from jaxtyping import Array, Float
 from spct_jax.checkpoints import train_state
 from spct_jax.data import draws
 from spct_jax.data.batches import Example, Groups
-from spct_jax.models import flops
+from spct_jax.models import Trunk, flops
 from spct_jax.models.config import ModelConfig
 from spct_jax.reward_models.scalar import scalar_rewards
 from spct_jax.sharding import Layout
@@ -30,10 +30,12 @@ from spct_jax.training import (
     packing,
     parameters,
     performance,
+    preambles,
     rejection,
 )
 from spct_jax.training.context import Run
 from spct_jax.training.metrics import Mean, Metrics
+from spct_jax.training.preambles import Preamble
 
 
 def meta_loss(
@@ -42,12 +44,14 @@ def meta_loss(
     groups: Groups,
     labels: Float[Array | np.ndarray, "B G"],
     total: Float[Array, ""] | None = None,
+    preamble: Trunk | None = None,
 ) -> tuple[Float[Array, ""], Metrics]:
     """Binary cross-entropy of correctness labels, 0 or 1, averaged over critiques; empty ones do not count.
 
-    `total` is the number of critiques of the complete batch, if `groups` are a micro-batch of it.
+    `total` is the number of critiques of the complete batch, if `groups` are a micro-batch of it; `preamble` is as of
+    `scalar_rewards`.
     """
-    logits = scalar_rewards(params, config, groups)
+    logits = scalar_rewards(params, config, groups, preamble)
     present = _present(groups)
     count = present.sum()
     total = count if total is None else total
@@ -57,21 +61,26 @@ def meta_loss(
         "loss": Mean(loss * total, count),
         "accuracy": Mean(right.sum(), count),
         "branch_slots_used": Mean(count, float(present.size), in_summary=True),
-        "padding": buckets.padding(groups),
+        **buckets.usage(groups),
     }
     return loss, metrics
 
 
 def make_step(
-    layout: Layout, state: train_state.TrainState, model: ModelConfig, optimizer: optax.GradientTransformation
+    layout: Layout,
+    state: train_state.TrainState,
+    model: ModelConfig,
+    optimizer: optax.GradientTransformation,
+    preamble: Preamble = (),
 ) -> accumulation.Step:
     """The update; rows are (groups, labels Float32[B G])."""
 
-    def loss(params, rows, total):
-        value, metrics = meta_loss(params, model, *rows, total)
+    def loss(params, keys, rows, total):
+        value, metrics = meta_loss(params, model, *rows, total, preambles.trunk(keys, rows[0]))
         return value, (metrics, None)
 
-    return accumulation.Step(layout, state, optimizer, loss, lambda rows: _present(rows[0]).sum())
+    share = preambles.share(model, preamble, lambda params: params["model"])
+    return accumulation.Step(layout, state, optimizer, loss, lambda rows: _present(rows[0]).sum(), share)
 
 
 def _present(groups: Groups) -> Float[Array, "B G"]:
@@ -87,6 +96,7 @@ def run_meta_rm(run: Run) -> dict[str, float]:
     examples = examples_of(run)
     group_size = max(example.size for example, _ in examples)
     state = loop.abstract_state(run, "meta_rm", optimizer)
+    preamble = preambles.of(run, run.prompter.meta)
 
     def chosen_at(step):
         chosen = draws.order(run.config.seed, "meta_rm", len(examples), step, config.batch_size)
@@ -94,27 +104,29 @@ def run_meta_rm(run: Run) -> dict[str, float]:
 
     def lengths_at(step):
         rows, _ = chosen_at(step)
-        return (packing.lengths(*row.tokens()) for row in rows)
+        return (packing.lengths(*row.tokens(), preamble) for row in rows)
 
     table = bucket_choice.buckets_of(run, "meta_rm", group_size, (config.batch_size, config.accumulate), lengths_at)
-    train_step = make_step(run.layout, state, run.model, optimizer)
+    train_step = make_step(run.layout, state, run.model, optimizer, preamble)
 
-    def cost(rows, group, trunk, time):
+    def cost(rows, group, trunk, time, prefix=0):
         # The score is read after the last token.
-        return flops.update(run.model, rows, group, trunk, time + 1, logits=False)
+        return flops.update(run.model, rows, group, trunk, time + 1, prefix=prefix, logits=False)
 
     def prepare(step):
         rows, right = chosen_at(step)
         labels = np.zeros((len(rows), group_size), np.float32)
         for row, values in zip(labels, right, strict=True):
             row[: len(values)] = values
-        packed = packing.pack(run, rows, group_size, micro_batches=config.accumulate, table=table)
+        packed = packing.pack(run, rows, group_size, micro_batches=config.accumulate, table=table, preamble=preamble)
         labelled = packed.groups, run.layout.split(labels[packed.order])
         return loop.Prepared(
             batches=[packed.batch(labelled)],
             ids=[row.id for row in rows],
             tokens=packed.tokens,
-            roofline_seconds=performance.roofline_seconds(run.layout, packed.arithmetic(cost)),
+            roofline_seconds=performance.roofline_seconds(
+                run.layout, packed.arithmetic(cost) + preambles.arithmetic(run, preamble)
+            ),
         )
 
     parameters.describe(run, "meta_rm")

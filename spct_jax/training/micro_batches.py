@@ -24,6 +24,14 @@ from spct_jax.training.buckets import Bucket
 
 Found = TypeVar("Found")
 
+Share = Callable[[Any], Any]
+"""`share(params)`: a tree of arrays that is the same for all rows and is computed once for all micro-batches, in the layout
+that `Layout.batch` gives it; None for nothing."""
+
+
+def share_nothing(params: Any) -> None:
+    """The `Share` of what computes all that it needs for each row."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Batch:
@@ -123,21 +131,52 @@ def in_turn(compute: Callable[[int, int], Found], batches: Sequence[Batch], stop
             before = found
 
 
+class Shared:
+    """A `Share` as a program: `(params) -> what all micro-batches share`."""
+
+    def __init__(self, layout: Layout, params: Any, share: Share):
+        """Makes it for parameters of these shapes; `share` is traced with the layout's constraints."""
+
+        def compute(params):
+            with layout.constraints():
+                return share(params)
+
+        self.shapes = jax.eval_shape(compute, params)
+        """Of what is shared."""
+        self.shardings = layout.batch(self.shapes)
+        """How it is split."""
+        self._program = jax.jit(compute, in_shardings=(layout.params(params),), out_shardings=self.shardings)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing is shared."""
+        return not jax.tree.leaves(self.shapes)
+
+    def __call__(self, params: Any) -> Any:
+        """What all micro-batches share."""
+        return self.shapes if self.is_empty else self._program(params)
+
+    def lower(self, params: Any, beside: int) -> Iterator[Part]:
+        """Yields its program, if there is one; `beside` as in `Part`."""
+        if not self.is_empty:
+            yield Part(self._program.lower(params), 1, beside)
+
+
 class MicroBatched:
     """A function of rows, computed one micro-batch at a time: `(params, batch, *given) -> the function of all rows`."""
 
-    def __init__(self, layout: Layout, params: Any, function: Callable):
-        """Makes it of `function(params, rows, *given)`, which is traced with the layout's constraints and returns a tree of
-        arrays with rows first. Of `params` only the shapes matter; programs are compiled at the first call.
+    def __init__(self, layout: Layout, params: Any, function: Callable, share: Share = share_nothing):
+        """Makes it of `function(params, shared, rows, *given)`, which is traced with the layout's constraints and returns a
+        tree of arrays with rows first. Of `params` only the shapes matter; programs are compiled at the first call.
         """
 
-        def compute(params, rows, given, index, count, bucket):
+        def compute(params, shared, rows, given, index, count, bucket):
             with layout.constraints():
-                return function(params, take(rows, index, count, bucket), *given)
+                return function(params, shared, take(rows, index, count, bucket), *given)
 
-        self._rows, same = layout.sharding("batch"), layout.replicated
-        shardings = (layout.params(params), self._rows, same, same)
-        self._program = jax.jit(compute, static_argnums=(4, 5), in_shardings=shardings, out_shardings=self._rows)
+        self._rows, same, self._shared = layout.sharding("batch"), layout.replicated, Shared(layout, params, share)
+        shardings = (layout.params(params), self._shared.shardings, self._rows, same, same)
+        self._program = jax.jit(compute, static_argnums=(5, 6), in_shardings=shardings, out_shardings=self._rows)
         self._compiled = False
 
     def __call__(self, params: Any, batch: Batch, *given: Any) -> Any:
@@ -150,12 +189,16 @@ class MicroBatched:
             compile_all(self.lower(params, batch, *given))
             self._compiled = True
 
+        shared = self._shared(params)
+
         def compute(_, index):
-            return self._program(params, batch.rows, given, index, len(batch.buckets), batch.buckets[index])
+            return self._program(params, shared, batch.rows, given, index, len(batch.buckets), batch.buckets[index])
 
         return join(list(in_turn(compute, [batch])), self._rows)
 
     def lower(self, params: Any, batch: Batch, *given: Any) -> Iterator[Part]:
         """Yields its programs for arguments of these shapes, concrete or abstract."""
+        yield from self._shared.lower(params, 0)
         for bucket, times in occurrences(batch):
-            yield Part(self._program.lower(params, batch.rows, given, 0, len(batch.buckets), bucket), times, 0)
+            program = self._program.lower(params, self._shared.shapes, batch.rows, given, 0, len(batch.buckets), bucket)
+            yield Part(program, times, 0)

@@ -19,6 +19,7 @@ from spct_jax.training import buckets
 from spct_jax.training.buckets import Bucket
 from spct_jax.training.context import Run
 from spct_jax.training.micro_batches import Batch
+from spct_jax.training.preambles import Preamble
 
 
 def example_of(
@@ -52,29 +53,39 @@ class Packed:
     """The shapes that those of other steps are computed at."""
     tokens: int | jax.Array
     """Of all completions."""
+    preamble: int = 0
+    """Tokens of the preamble that prompts may begin with."""
 
     @classmethod
     def of(
-        cls, layout: Layout, groups: Groups, order: Int[np.ndarray, " B"], chosen: list[Bucket], table: Sequence[Bucket]
+        cls,
+        layout: Layout,
+        groups: Groups,
+        order: Int[np.ndarray, " B"],
+        chosen: list[Bucket],
+        table: Sequence[Bucket],
+        preamble: Preamble,
     ) -> "Packed":
         """Puts groups on the devices; of the arrays each process has made its own rows."""
         split = layout.split(groups)
         # Counted on the host where that has all rows: CPUs make it wait for a program that is behind others.
         tokens = split.lengths.sum() if distributed.several() else int(groups.lengths.sum())
-        return cls(split, order, chosen, table, tokens)
+        return cls(split, order, chosen, table, tokens, len(preamble))
 
     def batch(self, rows: Any) -> Batch:
         """Rows of which these groups are a part, for what computes them in micro-batches."""
         return Batch(rows, self.buckets, self.table)
 
     def arithmetic(self, cost: Callable[..., float]) -> float:
-        """Sum of `cost(rows, G, P, T)`, a formula of `models.flops`, over the micro-batches."""
+        """Sum of `cost(rows, G, P, T)`, a formula of `models.flops`, over the micro-batches; of those whose trunks continue a
+        preamble with `prefix`, the number of its tokens.
+        """
         G, count = self.groups.lengths.shape[-1], len(self.buckets)
         rows, apart = self.groups.lengths.size // G // count, buckets.whole(self.groups)
         return sum(
             cost(rows, G, prompt - 1, completion)
             if (prompt, completion) == apart
-            else cost(rows, 1, prompt - 1, G * completion)
+            else cost(rows, 1, prompt - 1, G * completion, prefix=self.preamble)
             for prompt, completion in self.buckets
         )
 
@@ -86,6 +97,7 @@ def pack(
     rows: int = 0,
     micro_batches: int = 1,
     table: Sequence[Bucket] = (),
+    preamble: Preamble = (),
 ) -> Packed:
     """Packs groups to the run's shapes, on the devices of all processes; each process makes only the tokens of its own rows.
 
@@ -99,16 +111,20 @@ def pack(
       rows: number of prompts, 0 for one per example; if there are fewer examples, the last prompts have no completions.
       micro_batches: how many the update splits them into.
       table: the buckets.
+      preamble: what most of the prompts begin with.
     """
     rows = rows or len(examples)
     tokens_of = functools.cache(lambda i: examples[i].tokens() if i < len(examples) else ((0,), ()))
     limits = run.limits.max_prompt, run.limits.max_completion
-    order, chosen = arranged(run.layout, rows, lambda i: lengths(*tokens_of(i)), group_size, micro_batches, table, limits)
+    order, chosen = arranged(
+        run.layout, rows, lambda i: lengths(*tokens_of(i), preamble), group_size, micro_batches, table, limits
+    )
     tokens: list = [((0,), ())] * rows
     for row in run.layout.local_rows(rows):
         tokens[row] = tokens_of(int(order[row]))
-    groups = batches.pack(*zip(*tokens, strict=True), max_prompt=limits[0], max_completion=limits[1], group_size=group_size)
-    return Packed.of(run.layout, groups, order, chosen, table)
+    shape = {"max_prompt": limits[0], "max_completion": limits[1], "group_size": group_size}
+    groups = batches.pack(*zip(*tokens, strict=True), **shape, preamble=preamble)
+    return Packed.of(run.layout, groups, order, chosen, table, preamble)
 
 
 def arranged(
@@ -130,6 +146,6 @@ def arranged(
     return buckets.arrange(prompts, completions, table, group_size, micro_batches)
 
 
-def lengths(prompt: Sized, completions: Iterable[Sized]) -> tuple[int, int]:
-    """Tokens of a prompt, and of its completions together."""
-    return len(prompt), sum(map(len, completions))
+def lengths(prompt: Sequence[int], completions: Iterable[Sized], preamble: Preamble = ()) -> tuple[int, int]:
+    """Tokens of a prompt without its preamble, and of its completions together."""
+    return len(prompt) - batches.shared_tokens(prompt, preamble), sum(map(len, completions))

@@ -20,23 +20,34 @@ from spct_jax.data import batches, draws, index
 from spct_jax.data.batches import Groups
 from spct_jax.data.comparison import Comparison
 from spct_jax.errors import InputError
-from spct_jax.models import flops
+from spct_jax.models import Trunk, flops
 from spct_jax.models.config import ModelConfig
 from spct_jax.reward_models.scalar import Example, scalar_rewards
 from spct_jax.rounding import ceil_div
 from spct_jax.sharding import Layout
-from spct_jax.training import accumulation, bucket_choice, buckets, loop, optimizers, packing, parameters, performance
+from spct_jax.training import (
+    accumulation,
+    bucket_choice,
+    buckets,
+    loop,
+    optimizers,
+    packing,
+    parameters,
+    performance,
+    preambles,
+)
 from spct_jax.training.buckets import Bucket
 from spct_jax.training.config import PreferenceConfig
 from spct_jax.training.context import Run
 from spct_jax.training.metrics import Mean, Metrics
 from spct_jax.training.packing import Packed
+from spct_jax.training.preambles import Preamble
 
 Margins = Callable[[Float[Array, "B G"], Float[Array, "B G"]], tuple[Float[Array, "B G"], Float[Array, "B G"]]]
 """From rewards and labels to the margin of every pair, and 1 for every pair that there is, else 0."""
 
-Rewards = Callable[[Any, ModelConfig, Groups], Float[Array, "B G"]]
-"""From parameters, architecture and groups to rewards."""
+Rewards = Callable[[Any, ModelConfig, Groups, Trunk | None], Float[Array, "B G"]]
+"""From parameters, architecture, groups and the trunk of their preamble to rewards; see `scalar_rewards`."""
 
 
 class Objective(NamedTuple):
@@ -55,6 +66,7 @@ def preference_loss(
     groups: Groups,
     labels: Float[Array | np.ndarray, "B G"],
     total: Float[Array, ""] | None = None,
+    preamble: Trunk | None = None,
     *,
     objective: Objective,
 ) -> tuple[Float[Array, ""], Metrics]:
@@ -66,9 +78,10 @@ def preference_loss(
       groups: prompts and what is rewarded.
       labels: what rewards are made pairs by; 0 where there is nothing to reward.
       total: number of pairs of the complete batch, if `groups` are a micro-batch of it.
+      preamble: as of `scalar_rewards`.
       objective: how the model rewards, and how rewards make pairs.
     """
-    margin, present = objective.margins(objective.rewards(params, config, groups), labels)
+    margin, present = objective.margins(objective.rewards(params, config, groups, preamble), labels)
     count = present.sum()
     total = count if total is None else total
     loss = -(jax.nn.log_sigmoid(margin) * present).sum() / total
@@ -77,7 +90,7 @@ def preference_loss(
         "accuracy": Mean(((margin > 0) * present).sum(), count),
         "margin": Mean((margin * present).sum(), count),
         "branch_slots_used": Mean((groups.lengths > 0).sum(), float(groups.lengths.size), in_summary=True),
-        "padding": buckets.padding(groups),
+        **buckets.usage(groups),
     }
     return loss, metrics
 
@@ -88,18 +101,20 @@ def make_step(
     model: ModelConfig,
     optimizer: optax.GradientTransformation,
     objective: Objective,
+    preamble: Preamble = (),
 ) -> accumulation.Step:
     """The update; rows are (groups, labels Float32[B G])."""
 
-    def loss(params, rows, total):
-        value, metrics = preference_loss(params, model, *rows, total, objective=objective)
+    def loss(params, keys, rows, total):
+        value, metrics = preference_loss(params, model, *rows, total, preambles.trunk(keys, rows[0]), objective=objective)
         return value, (metrics, None)
 
     def pairs(rows):
         _, present = objective.margins(jnp.zeros(rows[1].shape), jnp.asarray(rows[1]))
         return present.sum()
 
-    return accumulation.Step(layout, state, optimizer, loss, pairs)
+    share = preambles.share(model, preamble, lambda params: params["model"])
+    return accumulation.Step(layout, state, optimizer, loss, pairs, share)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,6 +126,8 @@ class Shape:
     group_size: int
     rows_each: int = 0
     """If not 0, a comparison is not one group but this many, and arrays have that as their second axis."""
+    preamble: Preamble = ()
+    """What most of the prompts begin with."""
 
     @property
     def limits(self) -> Bucket:
@@ -133,10 +150,9 @@ class Made:
         """The tokens of its groups, and its labels."""
         return self.make(self.number, self.comparison)
 
-    @property
-    def lengths(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """Tokens of the prompt of each group, and of its completions together; of a group that it has not, 1 and 0."""
-        found = [packing.lengths(*example) for example in self.made[0]]
+    def lengths(self, preamble: Preamble) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Tokens of each group's prompt without its preamble, and of its completions together; of a missing group, 1 and 0."""
+        found = [packing.lengths(*example, preamble) for example in self.made[0]]
         prompts, completions = zip(*found, *[(1, 0)] * (self.groups - len(found)), strict=True)
         return prompts, completions
 
@@ -171,18 +187,23 @@ def train(
 
     batch = config.batch_size, config.accumulate
     table = bucket_choice.buckets_of(
-        run, stage, shape.group_size, batch, lambda step: (row.lengths for row in made_at(step)), limits=shape.limits
+        run,
+        stage,
+        shape.group_size,
+        batch,
+        lambda step: (row.lengths(shape.preamble) for row in made_at(step)),
+        limits=shape.limits,
     )
-    train_step = make_step(run.layout, state, run.model, optimizer, objective)
+    train_step = make_step(run.layout, state, run.model, optimizer, objective, shape.preamble)
 
-    def cost(rows, group, trunk, time):
+    def cost(rows, group, trunk, time, prefix=0):
         # A reward is read after the last token.
-        return flops.update(run.model, rows, group, trunk, time + 1, logits=False)
+        return flops.update(run.model, rows, group, trunk, time + 1, prefix=prefix, logits=False)
 
     def prepare(step):
         rows = made_at(step)
         packed, labels = pack(run, shape, rows, config.accumulate, table)
-        arithmetic = packed.arithmetic(cost)
+        arithmetic = packed.arithmetic(cost) + preambles.arithmetic(run, shape.preamble)
         return loop.Prepared(
             batches=[packed.batch((packed.groups, labels))],
             ids=[row.comparison.id for row in rows],
@@ -206,7 +227,7 @@ def pack(
     """The groups and labels of a step on the devices; each process makes the tokens of its own rows only."""
     B, each = len(rows), max(shape.rows_each, 1)
     order, chosen = packing.arranged(
-        run.layout, B, lambda i: rows[i].lengths, shape.group_size, micro_batches, table, shape.limits
+        run.layout, B, lambda i: rows[i].lengths(shape.preamble), shape.group_size, micro_batches, table, shape.limits
     )
     tokens: list = [((0,), ())] * (B * each)
     labels = np.zeros((B, shape.rows_each or shape.group_size), np.float32)
@@ -219,10 +240,11 @@ def pack(
         max_prompt=shape.max_prompt,
         max_completion=shape.max_completion,
         group_size=shape.group_size,
+        preamble=shape.preamble,
     )
     if shape.rows_each:
         groups = jax.tree.map(lambda x: x.reshape(B, each, *x.shape[1:]), groups)
-    return Packed.of(run.layout, groups, order, chosen, table), run.layout.split(labels)
+    return Packed.of(run.layout, groups, order, chosen, table, shape.preamble), run.layout.split(labels)
 
 
 def compared(run: Run, stage: str) -> Int[np.ndarray, " N"]:

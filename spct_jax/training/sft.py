@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 from spct_jax.checkpoints import train_state
 from spct_jax.data.batches import Groups
 from spct_jax.errors import InputError
-from spct_jax.models import flops
+from spct_jax.models import Trunk, flops
 from spct_jax.models.config import ModelConfig
 from spct_jax.sharding import Layout
 from spct_jax.training import (
@@ -25,6 +25,7 @@ from spct_jax.training import (
     packing,
     parameters,
     performance,
+    preambles,
     rejection,
 )
 from spct_jax.training.config import RFTConfig, SFTConfig
@@ -32,16 +33,22 @@ from spct_jax.training.context import Run
 from spct_jax.training.group_logprobs import completion_mask, group_logprobs
 from spct_jax.training.metrics import Mean, Metrics
 from spct_jax.training.mixture import Pool
+from spct_jax.training.preambles import Preamble
 
 
 def sft_loss(
-    params: Any, config: ModelConfig, groups: Groups, total: Float[Array, ""] | None = None
+    params: Any,
+    config: ModelConfig,
+    groups: Groups,
+    total: Float[Array, ""] | None = None,
+    preamble: Trunk | None = None,
 ) -> tuple[Float[Array, ""], Metrics]:
     """Mean negative log-likelihood of the completion tokens; the terminator counts, prompts and padding do not.
 
-    `total` is the number of completion tokens of the complete batch, if `groups` are a micro-batch of it.
+    `total` is the number of completion tokens of the complete batch, if `groups` are a micro-batch of it; `preamble` is as of
+    `group_logprobs`.
     """
-    logprobs, entropy = group_logprobs(params, config, groups)
+    logprobs, entropy = group_logprobs(params, config, groups, preamble=preamble)
     mask = completion_mask(groups)
     tokens = mask.sum()
     total = tokens if total is None else total
@@ -50,21 +57,26 @@ def sft_loss(
         "loss": Mean(loss * total, tokens),
         "entropy": Mean((entropy * mask).sum(), tokens),
         "branch_slots_used": Mean((groups.lengths > 0).sum(), float(groups.lengths.size), in_summary=True),
-        "padding": buckets.padding(groups),
+        **buckets.usage(groups),
     }
     return loss, metrics
 
 
 def make_step(
-    layout: Layout, state: train_state.TrainState, model: ModelConfig, optimizer: optax.GradientTransformation
+    layout: Layout,
+    state: train_state.TrainState,
+    model: ModelConfig,
+    optimizer: optax.GradientTransformation,
+    preamble: Preamble = (),
 ) -> accumulation.Step:
     """The update; its batches are `Groups`, each with its own G, and the loss is the mean over the tokens of all of them."""
 
-    def loss(params, groups, total):
-        value, metrics = sft_loss(params, model, groups, total)
+    def loss(params, keys, groups, total):
+        value, metrics = sft_loss(params, model, groups, total, preambles.trunk(keys, groups))
         return value, (metrics, None)
 
-    return accumulation.Step(layout, state, optimizer, loss, lambda groups: completion_mask(groups).sum())
+    share = preambles.share(model, preamble)
+    return accumulation.Step(layout, state, optimizer, loss, lambda groups: completion_mask(groups).sum(), share)
 
 
 def train(run: Run, stage: str, config: SFTConfig | RFTConfig, judging: Pool, general: Pool) -> dict[str, float]:
@@ -74,21 +86,28 @@ def train(run: Run, stage: str, config: SFTConfig | RFTConfig, judging: Pool, ge
     shapes = mixture.shapes(mixed.rows, config.batch_size, config.accumulate, run.layout.batch_shards)
     state = loop.abstract_state(run, stage, optimizer)
 
+    preamble = preambles.of(run, run.prompter.template)
+
     def lengths_of(size):
-        return lambda step: (packing.lengths(*example.tokens()) for example in mixed.batch(step)[size])
+        return lambda step: (packing.lengths(*example.tokens(), preamble) for example in mixed.batch(step)[size])
 
     tables = {size: bucket_choice.buckets_of(run, stage, size, shape, lengths_of(size)) for size, shape in shapes.items()}
-    train_step = make_step(run.layout, state, run.model, optimizer)
+    train_step = make_step(run.layout, state, run.model, optimizer, preamble)
     cost = functools.partial(flops.update, run.model)
 
     def prepare(step):
         examples = mixed.batch(step)
-        packed = [packing.pack(run, examples[size], size, rows, count, tables[size]) for size, (rows, count) in shapes.items()]
+        packed = [
+            packing.pack(run, examples[size], size, rows, count, tables[size], preamble)
+            for size, (rows, count) in shapes.items()
+        ]
         return loop.Prepared(
             batches=[p.batch(p.groups) for p in packed],
             ids=[e.id for size in shapes for e in examples[size]],
             tokens=sum(p.tokens for p in packed),
-            roofline_seconds=performance.roofline_seconds(run.layout, sum(p.arithmetic(cost) for p in packed)),
+            roofline_seconds=performance.roofline_seconds(
+                run.layout, sum(p.arithmetic(cost) for p in packed) + preambles.arithmetic(run, preamble)
+            ),
         )
 
     parameters.describe(run, stage)

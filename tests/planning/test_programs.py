@@ -22,3 +22,14 @@ def test_an_update_in_micro_batches_is_planned_as_the_programs_that_a_step_calls
     assert [part.times for part in planned["meta_rm"].lower()] == [1, 4, 0, 1]
     config.rl.accumulate = 1
     assert [part.times for part in programs.programs(config, jax.devices()[:1])["grpo"].lower()] == [1, 0]
+
+
+def test_a_preamble_is_planned_as_programs_of_its_own():
+    """Before the micro-batches its trunk, and after them its gradient; not where the template has next to none."""
+    config = config_lib.tiny()
+    config.rl.accumulate, config.data.buckets = 4, ((60, 40),)
+    config.prompt.template = "default"
+    planned = programs.programs(config, jax.devices()[:1])
+    assert [part.times for part in planned["grpo"].lower()] == [1, 1, 4, 0, 1, 1]
+    assert [part.times for part in planned["reference"].lower()] == [1, 4, 0]
+    assert [part.times for part in planned["meta_rm"].lower()] == [1, 0]

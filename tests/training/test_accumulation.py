@@ -24,21 +24,32 @@ def state_of(stage):
     return train_state.make_state(ALONE, params, sharded.watched())
 
 
-def in_buckets(stage):
+def in_buckets(stage, preamble=()):
     """A stage's batches on the device, each in an order for four micro-batches."""
-    parts = map(sharded.in_buckets, sharded.rows_of(stage))
+    parts = [sharded.in_buckets(rows, preamble) for rows in sharded.rows_of(stage)]
     return [dataclasses.replace(part, rows=jax.device_put(part.rows)) for part in parts]
 
 
-@pytest.mark.parametrize("stage", ["rl", "sft", "meta_rm"])
-def test_a_step_in_micro_batches_is_the_step_at_once(stage):
-    """Gradients, parameters and Adam's moments, metrics, and what the loss gives for every row; in buckets, RL at one, too."""
-    step, given, parts = step_of(stage), sharded.given_of(stage), in_buckets(stage)
-    want, expected, values = step(state_of(stage), [Batch(part.rows, [sharded.WHOLE]) for part in parts], *given)
+@pytest.mark.parametrize(
+    ("stage", "preamble"),
+    [("rl", ()), ("rl", sharded.PREAMBLE), ("sft", sharded.PREAMBLE), ("meta_rm", sharded.PREAMBLE)],
+    ids=["rl", "rl, preamble", "sft, preamble", "meta_rm, preamble"],
+)
+def test_a_step_in_micro_batches_is_the_step_at_once(stage, preamble):
+    """Gradients, parameters and Adam's moments, metrics, and what the loss gives for every row; in buckets, RL at one, too.
+
+    So it is where half of the prompts continue a preamble that is computed once, in the same micro-batches as the others, and
+    with RL's in one program.
+    """
+    given, parts = sharded.given_of(stage), in_buckets(stage, preamble)
+    complete = [Batch(sharded.without_preamble(part.rows), [sharded.WHOLE]) for part in parts]
+    want, expected, values = step_of(stage)(state_of(stage), complete, *given)
     expected = sharded.totals(expected)
     assert all(len({*part.buckets}) > 1 for part in parts)
+    step = step_of(stage, preamble=preamble)
     at_one = [dataclasses.replace(part, buckets=[sharded.WHOLE] * 4) for part in parts]
-    for chosen in (at_one, parts) if stage == "rl" else (parts,):
+    in_one = [dataclasses.replace(part, buckets=[(12, 40)], table=()) for part in parts]
+    for chosen in (parts,) if stage != "rl" else (in_one,) if preamble else (at_one, parts):
         got, found, seen = step(state_of(stage), chosen, *given)
         assert sharded.worst(got, want) < 1e-5
         found = sharded.totals(found)

@@ -12,6 +12,7 @@ from spct_jax.data.batches import Groups
 from spct_jax.errors import InputError
 from spct_jax.reward_models.scalar import scalar_rewards
 from spct_jax.training import buckets, grpo
+from spct_jax.training.metrics import compute
 from spct_jax.training.micro_batches import Batch
 
 RNG = np.random.default_rng(0)
@@ -43,10 +44,16 @@ def test_a_micro_batch_that_nothing_more_fits_into_takes_a_larger_bucket():
 def test_padding_by_hand():
     """Prompts of 3 and 1 tokens of 5, completions of 2, 1, 4 and 0 tokens of 4; as groups and, as CLoud has them, apart."""
     groups = Groups(np.zeros((2, 5)), np.array([3, 1]), np.zeros((2, 2, 5)), np.array([[2, 1], [4, 0]]))
-    assert buckets.padding(groups).compute() == pytest.approx(1 - 11 / 26)
-    assert buckets.padding(groups.replace(shape=(2, 6))).compute() == pytest.approx(1 - 11 / 16)
+    assert compute(buckets.usage(groups)) == pytest.approx({"padding": 1 - 11 / 26})
+    assert compute(buckets.usage(groups.replace(shape=(2, 6)))) == pytest.approx({"padding": 1 - 11 / 16})
     apart = jax.tree.map(lambda x: x[:, None], groups)
-    assert buckets.padding(apart).compute() == pytest.approx(1 - 11 / 26)
+    assert compute(buckets.usage(apart)) == pytest.approx({"padding": 1 - 11 / 26})
+    # Two tokens of the first prompt are the preamble; at the full shape it is computed with the prompt.
+    shared = groups.replace(shared=np.array([2, 0]))
+    assert compute(buckets.usage(shared)) == pytest.approx({"padding": 1 - 11 / 26, "preambles": 0.0})
+    behind = shared.replace(shape=(2, 6))
+    assert compute(buckets.usage(behind)) == pytest.approx({"padding": 1 - 9 / 16, "preambles": 2 / 11})
+    assert behind.own_lengths.tolist() == [1, 1] and behind.rest.tolist() == [0, 0]
 
 
 def test_a_bucket_holds_a_longer_prompt_where_completions_leave_room():

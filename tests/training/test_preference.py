@@ -19,7 +19,7 @@ from spct_jax.errors import InputError
 from spct_jax.models import sizes
 from spct_jax.reward_models.bradley_terry import BradleyTerry
 from spct_jax.reward_models.pairrm import PairRM
-from spct_jax.training import btrm, cloud, pairrm, preference
+from spct_jax.training import btrm, cloud, pairrm, preambles, preference
 from spct_jax.training.metrics import compute
 from spct_jax.training.micro_batches import Batch
 
@@ -55,7 +55,7 @@ def test_loss_and_gradient_of_pairs_are_those_made_by_hand(count):
             loss, gradient = by_hand(rewards * labels, pairs)
             gradient *= labels
         groups = Groups(np.zeros((4, 1)), np.arange(4), np.zeros((*labels.shape, 1)), np.abs(labels))
-        objective = preference.Objective(margins, lambda params, config, groups: params[groups.trunk_lengths])
+        objective = preference.Objective(margins, lambda params, config, groups, _: params[groups.trunk_lengths])
         layout, optimizer = sharding.make_layout(devices=jax.devices()[:1]), optax.sgd(1.0)
         state = train_state.make_state(layout, jnp.float32(rewards), optimizer)
         step = preference.make_step(layout, state, sizes.toy(64), optimizer, objective)
@@ -84,8 +84,10 @@ def finished(tmp_path_factory):
     config.data.toy.response_counts = (1.0, 0.0, 0.0)
     config.btrm.optimizer.name = config.pairrm.optimizer.name = config.cloud.optimizer.name = "adam"
     config.stages, config.evaluation.k = ("btrm", "pairrm", "cloud", "evaluate"), (1, 2)
-    config.btrm.accumulate, config.data.buckets = 2, ((28, 6),)
-    return config, workdir, pipeline.train(copy.deepcopy(config), workdir)
+    config.btrm.accumulate, config.data.buckets = 2, ((28, 6), (36, 84))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(preambles, "LEAST", 4)  # so that CLoud's template has a preamble
+        yield config, workdir, pipeline.train(copy.deepcopy(config), workdir)
 
 
 def test_a_run_of_baselines_alone_ends_in_their_accuracy(finished):
@@ -102,6 +104,7 @@ def test_a_run_of_baselines_alone_ends_in_their_accuracy(finished):
         assert [tuple(row["samples"][0]["scores"]) for row in rows] == [by_id[row["id"]] for row in rows]
     assert (workdir / "report.md").read_text().count("Bradley-Terry") > 1
     assert all(0 < report["stages"][stage]["padding"] < 1 for stage in ("btrm", "pairrm", "cloud"))
+    assert [report["stages"][stage].get("preambles", 0) > 0 for stage in ("btrm", "pairrm", "cloud")] == [False, False, True]
 
 
 def test_an_interrupted_stage_ends_bitwise_the_same(finished, tmp_path):
@@ -118,7 +121,10 @@ def test_an_interrupted_stage_ends_bitwise_the_same(finished, tmp_path):
 
 
 def test_a_response_has_the_mean_reward_of_its_critiques(monkeypatch):
-    monkeypatch.setattr(cloud, "scalar_rewards", lambda params, config, flat: params[flat.trunk_lengths] * flat.inputs[..., 0])
+    def scalar_rewards(params, config, flat, _):
+        return params[flat.trunk_lengths] * flat.inputs[..., 0]
+
+    monkeypatch.setattr(cloud, "scalar_rewards", scalar_rewards)
     lengths = np.array([[[3, 2], [1, 0]], [[2, 2], [0, 0]]])
     groups = Groups(np.zeros((2, 2, 1)), np.array([[0, 1], [2, 3]]), np.array([[[[1.0], [2.0]]] * 2] * 2), lengths)
     found = cloud.rewards(jnp.array([[1.0], [10.0], [100.0], [1000.0]]), sizes.toy(64), groups)
