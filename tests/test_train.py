@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from micro_experiment import make_config
-from spct_jax import distributed, locks, pipeline
+from spct_jax import checkpoints, distributed, locks, pipeline
 from spct_jax.config import STAGES
 from spct_jax.errors import InputError
 from spct_jax.grm.template import load_template
@@ -341,6 +341,60 @@ def test_rollouts_since_the_last_checkpoint_are_read_instead_of_drawn_and_it_end
     pipeline.train(micro_config, resumed)
     assert "000001.npy: not an array" in capsys.readouterr().err
     assert digests(resumed) == digests(calm)
+
+
+def test_rollouts_that_lag_are_of_the_policy_before_last_and_a_run_that_was_killed_ends_bitwise_the_same(
+    micro_config, cold_start, tmp_path, monkeypatch
+):
+    from spct_jax.training import grpo, rollout
+
+    micro_config.stages, micro_config.checkpoint.keep = ("sft", "rl"), 4
+    micro_config.rl = dataclasses.replace(micro_config.rl, rollout_lag=1, steps=3)
+    micro_config.rl.optimizer = dataclasses.replace(micro_config.rl.optimizer, learning_rate=0.01, warmup_steps=0)
+    monkeypatch.setattr(grpo, "group_advantages", lambda r: np.random.default_rng(0).standard_normal(r.shape, np.float32))
+    drawn, draw = {}, rollout.draw
+
+    def noted(run, params, *arguments, index, **options):
+        drawn[index] = jax.device_get(params)
+        return draw(run, params, *arguments, index=index, **options)
+
+    monkeypatch.setattr(rollout, "draw", noted)
+    calm, killed = tmp_path / "calm", tmp_path / "killed"
+    shutil.copytree(cold_start, calm)
+    pipeline.train(micro_config, calm)
+    shutil.copytree(calm, killed)
+
+    def die_after(step):
+        (killed / "rl" / "summary.json").unlink()
+        for later in range(step + 1, 4):
+            shutil.rmtree(killed / "rl" / "checkpoints" / str(later), ignore_errors=True)
+
+    def same(params, other):
+        return jax.tree.all(jax.tree.map(np.array_equal, params, other))
+
+    die_after(1)
+    run = pipeline.prepare(micro_config, killed)
+    begun, once = (checkpoints.load(killed / stage, shardings=run.layout.params).params for stage in ("sft", "rl"))
+    begun, once = (jax.device_get(parameters.for_sampling(run, params)) for params in (begun, once))
+    assert same(drawn[0], begun) and same(drawn[1], begun) and same(drawn[2], once) and not same(begun, once)
+    steps = read_metrics(calm / "rl" / "metrics.jsonl")
+    # The ratio is to the policy that drew, whose log-probabilities are the sampler's.
+    assert [step["ratio_max"] > 1.01 for step in steps] == [False, True, True]
+    assert all(0 < step["sampler_drift"] < 1e-4 for step in steps)
+
+    digests, logged = load_study("kill_test", monkeypatch).digests, killed / "rl" / "rollouts"
+    for file in logged.glob("000002*"):
+        file.unlink()
+    drawn.clear()
+    pipeline.train(micro_config, killed)
+    assert list(drawn) == [2] and digests(killed) == digests(calm)
+    die_after(2)
+    pipeline.train(micro_config, killed)
+    assert list(drawn) == [2] and digests(killed) == digests(calm)
+    die_after(1)
+    (logged / "000001.old.npy").unlink()
+    with pytest.raises(InputError, match=r"000001\.jsonl: is not there .* remove .*/rl/checkpoints/1 to go on"):
+        pipeline.train(micro_config, killed)
 
 
 def test_told_to_stop_in_a_rollout_and_in_an_update_it_saves_what_the_step_began_with_and_ends_bitwise_the_same(

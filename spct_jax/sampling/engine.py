@@ -17,7 +17,7 @@ sum runs over the same columns in the same order, whichever slot a branch is in 
 import collections
 import dataclasses
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -214,8 +214,8 @@ class Engine:
         self.usage.slot_steps += int(drawn.lengths.max()) * self.capacity
         return finished
 
-    def run(self, requests: Iterable[Request]) -> list[Finished]:
-        """Draws all completions of some requests.
+    def run(self, requests: Iterable[Request]) -> Iterator[Finished]:
+        """Yields the completions of some requests as they end, all but the last while the devices draw the next chunk.
 
         Raises:
           InputError: a prompt is too long for the shape, or logits are not finite.
@@ -223,19 +223,19 @@ class Engine:
         """
         for request in requests:
             self.submit(request)
-        finished = []
+        finished: list[Finished] = []
         while self.pending:
             # Asked before the chunk is begun: devices answer in the order in which they are asked.
             told = distributed.PREEMPTION.look()
             self.launch()
+            yield from finished
             # If no sample waits for a slot, it does not matter when one becomes free: the devices need not wait for the host.
-            if self._waiting or len(self._launched) > 1:
-                finished += self.collect()
+            finished = self.collect() if self._waiting or len(self._launched) > 1 else []
             if told():
                 raise distributed.StoppedError
+        yield from finished
         while self._launched:
-            finished += self.collect()
-        return finished
+            yield from self.collect()
 
     def _refill(self) -> None:
         begun: list[tuple[int, int, _Branch]] = []

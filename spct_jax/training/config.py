@@ -115,6 +115,9 @@ class RLConfig:
     """The surrogate clips probability ratios to 1 - clip .. 1 + clip."""
     updates_per_rollout: int = bounded(1, 1, 4096)
     """Updates that learn from the same completions."""
+    rollout_lag: int = bounded(0, 0, 1)
+    """1: completions of a step are drawn before the update of the step before, by a policy that is one step older; the ratio of
+    the update is to that policy."""
     accumulate: int = bounded(1, 1, 1 << 20)
     """Gradients are taken of `batch_size / accumulate` prompts at a time, and added up: less memory, the same step. The
     reference scores the completions in the same micro-batches."""

@@ -1,8 +1,8 @@
 """Rule-based online RL with GRPO (paper Eq. 11 and 15), every group on one trunk."""
 
 import functools
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import flax.struct
 import jax
@@ -21,7 +21,7 @@ from spct_jax.grm import rewards
 from spct_jax.grm.prompts import Rollout
 from spct_jax.models import Trunk, flops
 from spct_jax.models.config import ModelConfig
-from spct_jax.sampling import Shape, Usage
+from spct_jax.sampling import Usage
 from spct_jax.sharding import Layout, bytes_per_device, logical
 from spct_jax.training import (
     accumulation,
@@ -42,6 +42,7 @@ from spct_jax.training.metrics import Max, Mean, Metrics, Percentile, merge
 from spct_jax.training.micro_batches import MicroBatched
 from spct_jax.training.packing import Packed
 from spct_jax.training.preambles import Preamble
+from spct_jax.training.rollout import Drawn
 
 
 def group_advantages(rewards: Num[np.ndarray, "B G"]) -> Float[np.ndarray, "B G"]:
@@ -59,12 +60,12 @@ class GRPOBatch:
     groups: Groups
     advantages: Float[Array | np.ndarray, "B G"]
     old_logprobs: Float[Array | np.ndarray, "B G T"] | None
-    """Under the policy that the rollout was drawn from; None on the first update after a rollout, when policy
-    and old policy are the same and the ratio is 1 by construction."""
+    """Under the policy that the rollout was drawn from; None where that is the policy that is updated, and the ratio is 1 by
+    construction: on the first update after a rollout, unless rollouts lag behind."""
     ref_logprobs: Float[Array | np.ndarray, "B G T"]
     """Under the fixed reference policy, at the rollout temperature."""
     sampler_logprobs: Float[Array | np.ndarray, "B G T"]
-    """As the sampler reported them; the metric `sampler_drift` says how far the trainer's differ."""
+    """As the sampler reported them; the metric `sampler_drift` says how far the old ones differ."""
 
 
 @flax.struct.dataclass
@@ -118,7 +119,7 @@ def grpo_loss(
     loss = -per_sequence.sum() / total
 
     clipped = (jnp.abs(ratio - 1) > clip) & (jnp.sign(ratio - 1) == jnp.sign(gain))
-    drift = jnp.where(mask > 0, jnp.abs(jnp.exp(logprobs - batch.sampler_logprobs) - 1), 0)
+    drift = jnp.where(mask > 0, jnp.abs(jnp.exp(old - batch.sampler_logprobs) - 1), 0)
     metrics = {
         "loss": Mean(loss * total, sequences),
         "kl": Mean((kl * mask).sum(), tokens),
@@ -127,7 +128,7 @@ def grpo_loss(
         "ratio_mean": Mean((ratio * mask).sum(), tokens),
         "ratio_p95": Percentile.of_exp(log_ratio, mask, 95),
         "ratio_max": Max((ratio * mask).max()),
-        "sampler_drift": Max(drift.max() if batch.old_logprobs is None else 0.0),
+        "sampler_drift": Max(drift.max()),
         "length": Mean(tokens, sequences),
         **buckets.usage(groups),
     }
@@ -162,42 +163,114 @@ def make_reference(layout: Layout, params: Any, model: ModelConfig, preamble: Pr
     return MicroBatched(layout, params, score, preambles.share(model, preamble))
 
 
+class Experience(NamedTuple):
+    """What a step learns from."""
+
+    rollouts: list[Rollout]
+    rewards: Num[np.ndarray, "B G"]
+    packed: Packed
+    batch: GRPOBatch
+    usage: Usage | None
+    """Of the sampler; None where the rollouts were read."""
+
+
+class Collector:
+    """Draws what the steps of RL learn from, and has it scored by the reference.
+
+    With `rl.rollout_lag` = 1, what step t + 1 learns from is drawn and scored by the policy that step t begins with, and logged
+    with the scores: a run that goes on from there has that policy no more.
+    """
+
+    def __init__(self, run: Run, state: train_state.TrainState):
+        """`state`: abstract, of what is trained."""
+        config = run.config.rl
+        self._run, self._config, self._ahead = run, config, dict[int, Experience]()
+        self._reference = parameters.policy_before(run, "rl", config.ref_dtype)
+        drawn_with = jax.eval_shape(lambda p: logical.cast(p, run.model.dtype), self._reference)
+        self.read = bytes_per_device(drawn_with, run.rollout_layout.params(drawn_with))
+        """Bytes of the parameters that a device draws with."""
+        held = [(state, run.layout.state(state)), (self._reference, run.layout.params(self._reference))]
+        traffic = {"slots": config.slots, "prompts": config.batch_size, "samples": config.group_size}
+        self.engine = rollout.shape_of(run, "rl", **traffic, beside=sum(bytes_per_device(*each) for each in held))
+        self.preamble = preambles.of(run, run.prompter.template)
+        """Computed once for all prompts of a step."""
+        self._reference_logprobs = make_reference(run.layout, self._reference, run.model, self.preamble)
+        self._old_logprobs = make_reference(run.layout, state.params, run.model, self.preamble)
+
+    def steps(self, step: int) -> range:
+        """The steps whose experience there is when a step has been drawn for."""
+        return range(step, min(step + self._config.rollout_lag, self._config.steps - 1) + 1)
+
+    def take(self, params: Any, step: int, numbers: Mapping[int, list[int]]) -> Experience:
+        """What a step learns from; `params` are those that it begins with, and draw what they are to draw.
+
+        `numbers` has the training comparisons of all `steps(step)`.
+
+        Raises:
+          InputError: rollouts of an earlier policy are needed and not logged.
+          distributed.StoppedError: SIGTERM or SIGINT came.
+        """
+        for later in self.steps(step):
+            if later not in self._ahead:
+                self._ahead[later] = self._make(params, later, numbers[later], step)
+        return self._ahead.pop(step)
+
+    def _make(self, params: Any, step: int, numbers: list[int], now: int) -> Experience:
+        run, config, usage = self._run, self._config, Usage()
+        drawn_by_now = now == max(step - config.rollout_lag, 0)
+        reads = run.config.checkpoint.reuse_rollouts or not drawn_by_now
+        logged = rollout.read_log(run, step) if reads else None
+        if logged is None and not drawn_by_now:
+            raise InputError(
+                f"{rollout.path_of(run, step)}: is not there with its arrays, and the policy that drew it is no more; "
+                f"remove {run.workdir / 'rl' / 'checkpoints' / str(now)} to go on from an earlier step"
+            )
+        drawn = logged or rollout.roll_out(run, params, numbers, step, self.engine, usage)
+        distributed.PREEMPTION.check()
+        rollouts = drawn.rollouts
+        examples = [packing.example_of(run, number, r) for number, r in zip(numbers, rollouts, strict=True)]
+        # Chosen at the first step: before it, nothing says how long completions are.
+        lengths = functools.cache(lambda: [packing.lengths(*example.tokens(), self.preamble) for example in examples])
+        shape = config.batch_size, config.accumulate
+        table = bucket_choice.buckets_of(run, "rl", config.group_size, shape, lambda _: lengths(), growth=GROWTH)
+        shapes = {"micro_batches": config.accumulate, "table": table, "preamble": self.preamble}
+        packed = packing.pack(run, examples, config.group_size, **shapes)
+        given = np.array([[rewards.reward(s, r.truth) for s in r.scores] for r in rollouts])
+        batch = GRPOBatch(
+            groups=packed.groups,
+            advantages=run.layout.split(group_advantages(given)[packed.order]),
+            old_logprobs=self._old(params, step, drawn, packed) if config.rollout_lag else None,
+            ref_logprobs=self._reference_logprobs(self._reference, packed.batch(packed.groups), config.temperature),
+            sampler_logprobs=run.layout.split(drawn.sampler_logprobs[packed.order]),
+        )
+        return Experience(rollouts, given, packed, batch, None if logged else usage)
+
+    def _old(self, params: Any, step: int, drawn: Drawn, packed: Packed) -> Float[Array, "B G T"]:
+        """Log-probabilities under the policy that drew, in the order of the rows."""
+        if drawn.old_logprobs is not None:
+            return self._run.layout.split(drawn.old_logprobs[packed.order])
+        found = self._old_logprobs(params, packed.batch(packed.groups), self._config.temperature)
+        rows = distributed.fetch(found)
+        in_order = np.empty_like(rows)
+        in_order[packed.order] = rows
+        rollout.log_old(self._run, step, in_order)
+        return found
+
+
 def run_rl(run: Run) -> dict[str, float]:
     """Runs GRPO from the RFT policy (or the cold start, if RFT is not among the stages), which is also the fixed reference."""
     config, problems = run.config.rl, problems_of(run)
     optimizer = optimizers.make(config.optimizer, config.steps * config.updates_per_rollout)
-    reference = parameters.policy_before(run, "rl", config.ref_dtype)
-    drawn_with = jax.eval_shape(lambda p: logical.cast(p, run.model.dtype), reference)
-    read = bytes_per_device(drawn_with, run.rollout_layout.params(drawn_with))
     hyperparameters = GRPOHyperparameters(config.kl_beta, config.clip, config.temperature)
     state = loop.abstract_state(run, "rl", optimizer)
-    held = bytes_per_device(state, run.layout.state(state)) + bytes_per_device(reference, run.layout.params(reference))
-    traffic = {"slots": config.slots, "prompts": config.batch_size, "samples": config.group_size}
-    engine = rollout.shape_of(run, "rl", **traffic, beside=held)
+    collector = Collector(run, state)
+    train_step = make_step(run.layout, state, run.model, optimizer, collector.preamble)
 
-    preamble = preambles.of(run, run.prompter.template)
-    train_step = make_step(run.layout, state, run.model, optimizer, preamble)
-    reference_logprobs = make_reference(run.layout, reference, run.model, preamble)
+    def prepare(step):
+        return {each: batch_of(run, problems, each) for each in collector.steps(step)}
 
     def update(state, step, numbers):
-        logged, usage = rollout.read_log(run, step), Usage()
-        drawn, sampler_logprobs = logged or rollout.roll_out(run, state.params, numbers, step, engine, usage)
-        distributed.PREEMPTION.check()
-        examples = [packing.example_of(run, number, r) for number, r in zip(numbers, drawn, strict=True)]
-        # Chosen at the first step: before it, nothing says how long completions are.
-        lengths = functools.cache(lambda: [packing.lengths(*example.tokens(), preamble) for example in examples])
-        shape = config.batch_size, config.accumulate
-        table = bucket_choice.buckets_of(run, "rl", config.group_size, shape, lambda _: lengths(), growth=GROWTH)
-        shapes = {"micro_batches": config.accumulate, "table": table, "preamble": preamble}
-        packed = packing.pack(run, examples, config.group_size, **shapes)
-        given = np.array([[rewards.reward(s, r.truth) for s in r.scores] for r in drawn])
-        batch = GRPOBatch(
-            groups=packed.groups,
-            advantages=run.layout.split(group_advantages(given)[packed.order]),
-            old_logprobs=None,
-            ref_logprobs=reference_logprobs(reference, packed.batch(packed.groups), config.temperature),
-            sampler_logprobs=run.layout.split(sampler_logprobs[packed.order]),
-        )
+        rollouts, given, packed, batch, usage = collector.take(state.params, step, numbers)
         # An update of one micro-batch cannot be interrupted, and takes the memory of the state that could be saved.
         jax.block_until_ready(batch.ref_logprobs)
         distributed.PREEMPTION.check()
@@ -207,17 +280,17 @@ def run_rl(run: Run) -> dict[str, float]:
             state, new, (logprobs,) = train_step(state, [packed.batch(batch)], hyperparameters, stoppable=number == 0)
             metrics = merge(metrics, new) if metrics else new
             batch = batch if batch.old_logprobs is not None else batch.replace(old_logprobs=logprobs)
-        slots = {} if logged else {"useful_slots": Mean(usage.tokens, usage.slot_steps, in_summary=True)}
+        slots = {"useful_slots": Mean(usage.tokens, usage.slot_steps, in_summary=True)} if usage else {}
         return loop.StepResult(
             state=state,
-            metrics=metrics | outcome_metrics(drawn, given) | slots,
-            ids=[r.id for r in drawn],
+            metrics=metrics | outcome_metrics(rollouts, given) | slots,
+            ids=[r.id for r in rollouts],
             tokens=packed.tokens,
-            roofline_seconds=0.0 if logged else roofline_seconds(run, len(drawn), usage, engine, packed, read, preamble),
+            roofline_seconds=roofline_seconds(run, len(rollouts), usage, collector, packed) if usage else 0.0,
         )
 
     parameters.describe(run, "rl")
-    first, prepare = lambda: parameters.policy_before(run, "rl"), functools.partial(batch_of, run, problems)
+    first = functools.partial(parameters.policy_before, run, "rl")
     summary = loop.fit(run, "rl", first, optimizer, prepare, update, config.steps)
     read, used = len(run.dataset.train), len(problems)
     return {**summary, "data": {"read": read, "used": used, "skipped": {SOLVED: read - used} if used < read else {}}}
@@ -234,25 +307,24 @@ def outcome_metrics(drawn: Sequence[Rollout], given: Num[np.ndarray, "B G"]) -> 
     }
 
 
-def roofline_seconds(
-    run: Run, prompts: int, usage: Usage, engine: Shape, packed: Packed, read: int, preamble: Preamble
-) -> float:
-    """The minimum time of a step that drew this, 0 where it is not known: rollout, reference and updates in sequence.
+def roofline_seconds(run: Run, prompts: int, usage: Usage, collector: Collector, packed: Packed) -> float:
+    """The minimum time of a step that learns from this, 0 where it is not known: rollout, scoring and updates in sequence.
 
-    Every decoding step reads the parameters once, `read` bytes per device, and computes a token in every slot.
+    Every decoding step reads the parameters once and computes a token in every slot.
     """
-    config, model, trunk, before = run.config.rl, run.model, run.limits.max_prompt - 1, engine.preamble
-    slots = engine.rows * engine.branches
+    config, model, trunk, engine = run.config.rl, run.model, run.limits.max_prompt - 1, collector.engine
+    before, slots = engine.preamble, engine.rows * engine.branches
     steps, decode = usage.slot_steps / slots, flops.decode(model, slots, trunk)
     scored, learned = (
-        packed.arithmetic(functools.partial(cost, model)) + preambles.arithmetic(run, preamble, gradients=cost is flops.update)
+        packed.arithmetic(functools.partial(cost, model))
+        + preambles.arithmetic(run, collector.preamble, gradients=cost is flops.update)
         for cost in (flops.forward, flops.update)
     )
     prefill = flops.prefill(model, 1, before) + flops.prefill(model, prompts, trunk - before, before)
     return (
         performance.roofline_seconds(run.rollout_layout, prefill)
-        + steps * performance.roofline_seconds(run.rollout_layout, decode, read)
-        + performance.roofline_seconds(run.layout, scored)
+        + steps * performance.roofline_seconds(run.rollout_layout, decode, collector.read)
+        + (1 + config.rollout_lag) * performance.roofline_seconds(run.layout, scored)
         + config.updates_per_rollout * performance.roofline_seconds(run.layout, learned)
     )
 

@@ -261,8 +261,8 @@ def fit(
     them over. A checkpoint is written every `checkpoint.every_steps` steps, after `checkpoint.every_minutes`, on SIGTERM or
     SIGINT and after the last step; a restarted run continues from the newest.
     `prepare` depends only on the step, `update` only on its arguments, so a continued run gives the same results as one that
-    was never stopped. While the devices compute a step, `prepare` is called for the next, by a thread (it may read records and
-    put arrays on the devices; `update` must not read records), and the metrics of the one before are fetched and written.
+    was never stopped. While the devices compute a step, `prepare` is called for the next, by a thread, and the metrics of the
+    one before are fetched and written. `prepare` may put arrays on the devices; only one of the two may read records.
     As long as it has not passed the state to a program that reuses its memory, `update` may raise StoppedError: then the step
     is dropped, and the state that it would have changed is saved.
 

@@ -5,6 +5,7 @@ configuration and the devices, so the tokens drawn for a prompt depend only on i
 """
 
 import collections
+import dataclasses
 import os
 import sys
 from collections.abc import Iterable, Sequence
@@ -76,13 +77,16 @@ def draw(
 
     sampling, preamble = SamplingParams(temperature, limits.stop_ids), run.prompter.preamble
     engine = Engine(run.rollout_layout, params, run.model, shape, sampling, usage, preamble)
-    tokens = [[np.zeros(0, np.int32)] * samples for _ in numbers]
+    tokens: list[dict[int, np.ndarray]] = [{} for _ in numbers]
     logprobs = np.zeros((len(numbers), samples, limits.max_completion), np.float32)
+    read = {}
     for done in engine.run(map(request, range(len(numbers)))):
         row, sample = done.request.tag, done.sample % samples
         tokens[row][sample] = np.array(done.tokens, np.int32)
         logprobs[row, sample, : len(done.tokens)] = done.logprobs
-    drawn = _joined({row: run.prompter.read(c, seen[row], tokens[row]) for row, c in shown.items()})
+        if row in shown and len(tokens[row]) == samples:
+            read[row] = run.prompter.read(shown[row], seen[row], [tokens[row][i] for i in range(samples)])
+    drawn = _joined(read)
     return [drawn[row] for row in range(len(numbers))], logprobs
 
 
@@ -160,9 +164,17 @@ def read(path: str | os.PathLike) -> list[Rollout]:
     return read
 
 
-def roll_out(
-    run: Run, params: Any, numbers: list[int], step: int, shape: Shape, usage: Usage
-) -> tuple[list[Rollout], Float[np.ndarray, "B G T"]]:
+@dataclasses.dataclass(frozen=True)
+class Drawn:
+    """What a step of RL has drawn."""
+
+    rollouts: list[Rollout]
+    sampler_logprobs: Float[np.ndarray, "B G T"]
+    old_logprobs: Float[np.ndarray, "B G T"] | None = None
+    """Under the policy that drew, as updates compute them, where that is not the one that is updated."""
+
+
+def roll_out(run: Run, params: Any, numbers: list[int], step: int, shape: Shape, usage: Usage) -> Drawn:
     """Draws one group per comparison of a step, each comparison shown in an order of its own, and logs the groups.
 
     Args:
@@ -172,9 +184,6 @@ def roll_out(
       step: number of the step.
       shape: the engine's.
       usage: a counter to add to.
-
-    Returns:
-      (the rollouts, the sampler's log-probabilities).
     """
     config = run.config.rl
     drawn, logprobs = draw(
@@ -190,23 +199,37 @@ def roll_out(
     )
     path = path_of(run, step)
     files.make_directory(path.parent)
-    if run.config.checkpoint.reuse_rollouts:
-        files.write_array(path.with_suffix(".npy"), logprobs)
+    if run.config.checkpoint.reuse_rollouts or config.rollout_lag:
+        files.write_array(_sampler_path(path), logprobs)
     write(path, drawn)
-    return drawn, logprobs
+    return Drawn(drawn, logprobs)
 
 
-def read_log(run: Run, step: int) -> tuple[list[Rollout], Float[np.ndarray, "B G T"]] | None:
-    """What `roll_out` returned for a step before the run was interrupted, bit for bit; None if it must be drawn."""
-    path = path_of(run, step)
-    if not (run.config.checkpoint.reuse_rollouts and distributed.agree(path.exists() and path.with_suffix(".npy").exists())):
+def log_old(run: Run, step: int, logprobs: Float[np.ndarray, "B G T"]) -> None:
+    """Adds the `old_logprobs` of a step to its log."""
+    files.write_array(_old_path(path_of(run, step)), logprobs)
+
+
+def read_log(run: Run, step: int) -> Drawn | None:
+    """What was drawn for a step before the run was interrupted, bit for bit; None if it is not there, or not whole."""
+    path, lag = path_of(run, step), run.config.rl.rollout_lag
+    needed = [path, _sampler_path(path), *[_old_path(path)] * lag]
+    if not distributed.agree(all(file.exists() for file in needed)):
         return None
     try:
-        found = read(path), files.read_array(path.with_suffix(".npy"))
+        found = Drawn(read(path), files.read_array(needed[1]), files.read_array(needed[2]) if lag else None)
     except InputError as error:
         found = None
-        print(f"{error}; the rollouts are drawn again", file=sys.stderr)
+        print(f"{error}; these rollouts are not used", file=sys.stderr)
     return None if distributed.any_process(found is None) else found
+
+
+def _sampler_path(path: Path) -> Path:
+    return path.with_suffix(".npy")
+
+
+def _old_path(path: Path) -> Path:
+    return path.with_suffix(".old.npy")
 
 
 def path_of(run: Run, step: int) -> Path:

@@ -207,11 +207,11 @@ def test_a_request_that_comes_again_finds_its_trunk_unless_others_took_the_place
     shape = dataclasses.replace(SHAPE, rows=1)
     made = engine(shape)
     (request,) = requests([4], samples=2)
-    first = made.run([request])
-    made.run(requests(between, samples=1))
+    first = [*made.run([request])]
+    assert len([*made.run(requests(between, samples=1))]) == len(between)
     assert sorted(f.sample for f in first) == [0, 1] and made.usage.prefills == 1 + len(between)
     request.waiting.extend(range(2, SAMPLES))
-    rest = made.run([request])
+    rest = [*made.run([request])]
     assert made.usage.prefills == 1 + len(between) + bool(between)
     got = {(4, f.sample): (f.tokens, f.logprobs.tolist()) for f in first + rest}
     assert got == drawn(engine(shape), requests([4]))
@@ -292,7 +292,7 @@ def test_a_signal_is_seen_when_the_next_chunk_is_done(monkeypatch, filled):
     monkeypatch.setattr(distributed, "PREEMPTION", preemption)
     wanted = [dataclasses.replace(r, key=np.array([r.tag, 0], np.uint32)) for r in requests(range(11 if filled else 2))]
     with pytest.raises(distributed.StoppedError):
-        engine(shape).run(wanted)
+        list(engine(shape).run(wanted))
     assert len(begun) == 5
 
 
@@ -310,7 +310,7 @@ def test_nine_slots_in_ten_are_busy_in_a_whole_draw_of_twenty_waves(monkeypatch,
 
 def test_a_short_queue_is_spread_over_the_rows():
     made = engine()
-    made.run(requests([3], samples=12))
+    assert len([*made.run(requests([3], samples=12))]) == 12
     usage = made.usage
     assert usage.prefills > 1  # one row of three branches would have taken four times as long
     assert usage.trunk_tokens == usage.prefills * (len(PROMPTS[3]) - 1) <= usage.trunk_slots
@@ -350,7 +350,7 @@ def test_no_prompts_are_read_before_those_before_them_have_been(monkeypatch):
 
     monkeypatch.setattr(engine_lib, "engine_programs", counting)
     made = engine(dataclasses.replace(SHAPE, rows=32, branches=1, trunks=1), devices=2)
-    assert len(made.run(requests([*range(11)] * 3, samples=1))) == 33 and len(trunks) > 10
+    assert len([*made.run(requests([*range(11)] * 3, samples=1))]) == 33 and len(trunks) > 10
 
 
 PREAMBLE = (31, 4, 15, 9, 2, 6)
@@ -385,7 +385,7 @@ def test_usage_tells_what_was_computed_from_what_was_shared(monkeypatch):
     wanted, layout = after_preamble(samples=1), layout_of()
     wanted = [dataclasses.replace(request, key=np.array([request.tag, 0], np.uint32)) for request in wanted]
     made = Engine(layout, params(layout), CONFIG, BEHIND, SamplingParams(1.0, (1,)), preamble=PREAMBLE)
-    made.run(wanted)
+    assert len([*made.run(wanted)]) == len(wanted)
     behind = sum(request.shared > 0 for request in wanted)
     assert made.usage.prefills == len(wanted) and made.usage.shared_tokens == behind * len(PREAMBLE) and behind == 7
     assert made.usage.trunk_tokens == sum(len(request.prompt) - 1 for request in wanted) - (behind - 1) * len(PREAMBLE)
