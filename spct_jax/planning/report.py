@@ -129,7 +129,8 @@ def step(config: Config, results: dict[str, dict]) -> dict[str, float]:
 
     def times(seconds: dict[str, float]) -> dict[str, float]:
         rollout = seconds["reshard"] + prompts * seconds["prefill"] + decoded * seconds["decode"]
-        step = rollout + seconds["reference"] + rl.updates_per_rollout * seconds["grpo"]
+        scored = (1 + rl.rollout_lag) * seconds["reference"]  # by the policy that drew, too, where that is an older one
+        step = rollout + scored + rl.updates_per_rollout * seconds["grpo"]
         return {
             "rollout_seconds": rollout,
             "seconds": step,
