@@ -87,12 +87,9 @@ def _padded(length: int) -> int:
     return ceil_div(length, LANES) * LANES
 
 
-def _kernel(heads: int, T: int, S: int, window: int | None, cap: float, interpret: bool):
-    """For the last T of S slots."""
-    causal = window is None
-    mask = splash.CausalMask((T, S), S - T) if causal else splash.LocalMask((T, S), (window - 1, 0), S - T)
-    of_queries, of_keys = block_size(T), block_size(S)
-    sizes = splash.BlockSizes(
+def block_sizes(of_queries: int, of_keys: int) -> splash.BlockSizes:
+    """The same blocks for all passes of a kernel, forward and backward."""
+    return splash.BlockSizes(
         block_q=of_queries,
         block_kv=of_keys,
         block_kv_compute=of_keys,
@@ -102,9 +99,15 @@ def _kernel(heads: int, T: int, S: int, window: int | None, cap: float, interpre
         block_q_dq=of_queries,
         block_kv_dq=of_keys,
     )
+
+
+def _kernel(heads: int, T: int, S: int, window: int | None, cap: float, interpret: bool):
+    """For the last T of S slots."""
+    causal = window is None
+    mask = splash.CausalMask((T, S), S - T) if causal else splash.LocalMask((T, S), (window - 1, 0), S - T)
     return splash.make_splash_mha_single_device(
         splash.MultiHeadMask([mask] * heads),
-        block_sizes=sizes,
+        block_sizes=block_sizes(block_size(T), block_size(S)),
         attn_logits_soft_cap=cap or None,
         interpret=interpret,
     )

@@ -18,7 +18,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from spct_jax.models import attention
 from spct_jax.models.end_to_end import Places
-from spct_jax.models.splash import LANES
+from spct_jax.models.splash import LANES, block_sizes
 from spct_jax.rounding import ceil_div
 from spct_jax.sharding import logical
 
@@ -128,19 +128,8 @@ def _with_padding(xp: ModuleType, on_trunk: Bool[Any, "*B T S"], own: Bool[Any, 
 
 def _kernel(mask: splash.MultiHeadMask | Bool[Array, "1 Q S"], cap: float, interpret: bool):
     """With one mask for all heads."""
-    queries, keys = map(block_size, mask.shape[-2:])
-    sizes = splash.BlockSizes(
-        block_q=queries,
-        block_kv=keys,
-        block_kv_compute=keys,
-        block_q_dkv=queries,
-        block_kv_dkv=keys,
-        block_kv_dkv_compute=keys,
-        block_q_dq=queries,
-        block_kv_dq=keys,
-    )
     kernel = splash.make_splash_mha_single_device(
-        mask, block_sizes=sizes, attn_logits_soft_cap=cap or None, interpret=interpret
+        mask, block_sizes=block_sizes(*map(block_size, mask.shape[-2:])), attn_logits_soft_cap=cap or None, interpret=interpret
     )
     # Only a name in profiles depends on it; of a mask that is traced, the library makes a traced value of it and then fails.
     kernel.fwd_mask_info = kernel.fwd_mask_info._replace(is_dynamic_mask=None)

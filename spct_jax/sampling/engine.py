@@ -174,15 +174,10 @@ class Engine:
           InputError: the prompt is too long for the shape.
         """
         batches.pack_prompts([request.prompt], self.shape.max_prompt)
-        request.shared = self._shared_by(request)
+        request.shared = batches.shared_tokens(request.prompt, self._preamble)
         if id(request) not in self._live:
             self._live[id(request)] = request
             self._queue.append(request)
-
-    def _shared_by(self, request: Request) -> int:
-        """How many tokens a prompt has of the preamble: all of them if it begins with it and goes on, else none."""
-        prompt, count = request.prompt, len(self._preamble)
-        return count if len(prompt) > count and np.array_equal(prompt[:count], self._preamble) else 0
 
     def launch(self) -> None:
         """Fills idle slots and starts a chunk; the devices work on it while the caller does something else."""
