@@ -107,7 +107,8 @@ def test_rft_says_when_nothing_was_retained(micro_config, cold_start, tmp_path):
 def test_a_field_may_change_until_a_stage_has_read_it(micro_config, tmp_path):
     micro_config.stages = ("sft",)
     pipeline.train(dataclasses.replace(micro_config, profile_steps=(1, 2)), tmp_path)
-    assert list((tmp_path / "profile" / "sft").rglob("*.xplane.pb"))
+    (trace,) = (tmp_path / "profile" / "sft").rglob("*.xplane.pb")
+    assert b"$loop.py:" not in trace.read_bytes(), "calls of Python functions are hooked"
     longer = dataclasses.replace(micro_config, sft=dataclasses.replace(micro_config.sft, steps=3))
     with pytest.raises(InputError, match=r"config\.sft\.steps: was 2 when sft began .* is 3 now"):
         pipeline.train(longer, tmp_path)

@@ -85,7 +85,10 @@ class Profiler:
             self._end()
         elif not self._tracing and self._start <= step < self._stop:
             self._place = tempfile.TemporaryDirectory() if is_remote(self._directory) else None
-            jax.profiler.start_trace(self._place.name if self._place else self._directory)
+            # A hook on every Python call slows the host down and is set in other threads while they run, where it can crash.
+            options = jax.profiler.ProfileOptions()
+            options.python_tracer_level = 0
+            jax.profiler.start_trace(self._place.name if self._place else self._directory, profiler_options=options)
             self._tracing = True
 
     def _end(self) -> None:
