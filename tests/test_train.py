@@ -15,6 +15,7 @@ import jax
 import limits
 import numpy as np
 import pytest
+from stand_ins import KeyedEngine
 
 from micro_experiment import make_config
 from spct_jax import checkpoints, distributed, locks, pipeline
@@ -396,6 +397,52 @@ def test_rollouts_that_lag_are_of_the_policy_before_last_and_a_run_that_was_kill
     (logged / "000001.old.npy").unlink()
     with pytest.raises(InputError, match=r"000001\.jsonl: is not there .* remove .*/rl/checkpoints/1 to go on"):
         pipeline.train(micro_config, killed)
+
+
+def test_stopped_between_two_draws_of_a_step_that_looks_for_signal_it_ends_bitwise_the_same(
+    micro_config, cold_start, tmp_path, monkeypatch
+):
+    """Completions and rewards are functions of the keys, so that about two groups in five have signal; the updates are real."""
+    from spct_jax.training import dynamic_sampling, grpo, rollout
+
+    def by_tokens(rollouts):
+        return np.array([[2.0 * (c.sum() % 8 == 0) - 1 for c in r.completions] for r in rollouts])
+
+    monkeypatch.setattr(dynamic_sampling, "rewards_of", by_tokens)
+    monkeypatch.setattr(rollout, "Engine", KeyedEngine)
+    micro_config.stages = ("sft", "rl")
+    micro_config.rl = dataclasses.replace(micro_config.rl, dynamic_sampling=4, rollout_lag=1, steps=3)
+    calm, stopped, draw, drawn = tmp_path / "calm", tmp_path / "stopped", rollout.draw, []
+    shutil.copytree(cold_start, calm)
+    shutil.copytree(cold_start, stopped)
+
+    def noted(run, params, numbers, *arguments, index, before, **options):
+        if stop and index == 2 and before:
+            raise distributed.StoppedError
+        drawn.append((index, len(numbers)))
+        return draw(run, params, numbers, *arguments, index=index, before=before, **options)
+
+    monkeypatch.setattr(rollout, "draw", noted)
+    stop = False
+    pipeline.train(micro_config, calm)
+    counts = [sum(count for index, count in drawn if index == step) for step in range(3)]
+    assert any(8 < count < 32 for count in counts) and counts[2] > 8
+    stop = True
+    with pytest.raises(distributed.StoppedError):
+        pipeline.train(micro_config, stopped)
+    stop = bool(drawn.clear())
+    pipeline.train(micro_config, stopped)
+    assert {index for index, _ in drawn} == {2}, "the second step's are read"
+    digests = load_study("kill_test", monkeypatch).digests
+    assert digests(stopped) == digests(calm)
+
+    run, found = pipeline.prepare(micro_config, stopped), read_metrics(stopped / "rl" / "metrics.jsonl")
+    assert [step["groups_drawn"] for step in found] == counts
+    summary, every = json.loads((stopped / "rl" / "summary.json").read_text()), [*grpo.read_rollouts(run)]
+    assert len(every) == sum(counts) and all(run.dataset.train[number].id == r.id for number, r in every)
+    assert summary["groups_drawn"] == pytest.approx(np.mean(counts))
+    share = summary["with_signal"]
+    assert share == pytest.approx(np.mean([step["with_signal"] for step in found])) and share > 1 - summary["zero_spread"]
 
 
 def test_told_to_stop_in_a_rollout_and_in_an_update_it_saves_what_the_step_began_with_and_ends_bitwise_the_same(

@@ -82,7 +82,7 @@ def first_batch(directory: pathlib.Path, train: str, workdir: pathlib.Path):
     prompter = Prompter(config.prompt, data.load_tokenizer(config, dataset, workdir / "tokenizer.model"))
     run = Run(config, workdir, dataset, prompter, config.model, None, None)
     run = data.drop_misfits(run)
-    numbers = grpo.batch_of(run, np.arange(len(run.dataset.train)), 0)
+    numbers = grpo.prompts_of(run, np.arange(len(run.dataset.train)), 0)
     comparisons = [run.dataset.train[number] for number in numbers]
     prompts = [run.prompter.encode(c, range(c.n)) for c in comparisons]
     batches.pack_prompts(prompts, MAX_PROMPT.value)
@@ -110,7 +110,7 @@ def drawn(directory: pathlib.Path, first: int) -> str:
 
     run = first_batch(directory, mixture(directory), directory / "mixture")
     every = np.arange(len(run.dataset.train))
-    found = [[to_json(run.dataset.train[n]) for n in grpo.batch_of(run, every, step)] for step in range(first, 40)]
+    found = [[to_json(run.dataset.train[n]) for n in grpo.prompts_of(run, every, step)] for step in range(first, 40)]
     return digests.of_json(found[20 - first :])
 
 

@@ -107,6 +107,10 @@ class RLConfig:
     a rejection stage all stay."""
     group_size: int = bounded(4, 2, 4096)
     """G: completions per prompt."""
+    dynamic_sampling: int = bounded(1, 1, 64)
+    """How many batches of prompts a step may draw to find `batch_size` groups with unequal rewards, of which it then learns
+    (DAPO's dynamic sampling). It draws no more than it needs; where too few are found, groups with equal rewards fill the
+    batch. 1: it learns from the batch that it draws, as in the paper."""
     temperature: float = bounded(1.0, 0.01, 100)
     """Rollout temperature; policy, old and reference log-probabilities are all taken at it."""
     kl_beta: float = bounded(0.08, 0, 1e6)

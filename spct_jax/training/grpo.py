@@ -17,7 +17,6 @@ from spct_jax.checkpoints import train_state
 from spct_jax.data import draws
 from spct_jax.data.batches import Groups
 from spct_jax.errors import InputError
-from spct_jax.grm import rewards
 from spct_jax.grm.prompts import Rollout
 from spct_jax.models import Trunk, flops
 from spct_jax.models.config import ModelConfig
@@ -27,6 +26,7 @@ from spct_jax.training import (
     accumulation,
     bucket_choice,
     buckets,
+    dynamic_sampling,
     loop,
     optimizers,
     packing,
@@ -174,7 +174,10 @@ class Experience(NamedTuple):
     """What a step learns from."""
 
     rollouts: list[Rollout]
-    rewards: Num[np.ndarray, "B G"]
+    """All that were drawn for it."""
+    rewards: Num[np.ndarray, "drawn G"]
+    chosen: Int[np.ndarray, " B"]
+    """Which of them it learns from."""
     packed: Packed
     batch: GRPOBatch
     usage: Usage | None
@@ -211,7 +214,7 @@ class Collector:
     def take(self, params: Any, step: int, numbers: Mapping[int, list[int]]) -> Experience:
         """What a step learns from; `params` are those that it begins with, and draw what they are to draw.
 
-        `numbers` has the training comparisons of all `steps(step)`.
+        `numbers` has the training comparisons that each of `steps(step)` may draw.
 
         Raises:
           InputError: rollouts of an earlier policy are needed and not logged.
@@ -234,23 +237,23 @@ class Collector:
             )
         drawn = logged or rollout.roll_out(run, params, numbers, step, self.engine, usage)
         distributed.PREEMPTION.check()
-        rollouts = drawn.rollouts
-        examples = [packing.example_of(run, number, r) for number, r in zip(numbers, rollouts, strict=True)]
+        given = dynamic_sampling.rewards_of(drawn.rollouts)
+        chosen = dynamic_sampling.chosen(dynamic_sampling.with_signal(given), config.batch_size)
+        examples = [packing.example_of(run, numbers[i], drawn.rollouts[i]) for i in chosen]
         # Chosen at the first step: before it, nothing says how long completions are.
         lengths = functools.cache(lambda: [packing.lengths(*example.tokens(), self.preamble) for example in examples])
         shape = config.batch_size, config.accumulate
         table = bucket_choice.buckets_of(run, "rl", config.group_size, shape, lambda _: lengths(), growth=GROWTH)
         shapes = {"micro_batches": config.accumulate, "table": table, "preamble": self.preamble}
         packed = packing.pack(run, examples, config.group_size, **shapes)
-        given = np.array([[rewards.reward(s, r.truth) for s in r.scores] for r in rollouts])
         batch = GRPOBatch(
             groups=packed.groups,
-            advantages=run.layout.split(group_advantages(given)[packed.order]),
+            advantages=run.layout.split(group_advantages(given[chosen])[packed.order]),
             old_logprobs=self._old(params, step, drawn, packed) if config.rollout_lag else None,
             ref_logprobs=self._reference_logprobs(self._reference, packed.batch(packed.groups), config.temperature),
-            sampler_logprobs=run.layout.split(drawn.sampler_logprobs[packed.order]),
+            sampler_logprobs=run.layout.split(drawn.sampler_logprobs[chosen][packed.order]),
         )
-        return Experience(rollouts, given, packed, batch, None if logged else usage)
+        return Experience(drawn.rollouts, given, chosen, packed, batch, None if logged else usage)
 
     def _old(self, params: Any, step: int, drawn: Drawn, packed: Packed) -> Float[Array, "B G T"]:
         """Log-probabilities under the policy that drew, in the order of the rows."""
@@ -274,10 +277,10 @@ def run_rl(run: Run) -> dict[str, float]:
     train_step = make_step(run.layout, state, run.model, optimizer, collector.preamble)
 
     def prepare(step):
-        return {each: batch_of(run, problems, each) for each in collector.steps(step)}
+        return {each: prompts_of(run, problems, each) for each in collector.steps(step)}
 
     def update(state, step, numbers):
-        rollouts, given, packed, batch, usage = collector.take(state.params, step, numbers)
+        rollouts, given, chosen, packed, batch, usage = collector.take(state.params, step, numbers)
         # An update of one micro-batch cannot be interrupted, and takes the memory of the state that could be saved.
         jax.block_until_ready(batch.ref_logprobs)
         distributed.PREEMPTION.check()
@@ -290,8 +293,8 @@ def run_rl(run: Run) -> dict[str, float]:
         slots = {"useful_slots": Mean(usage.tokens, usage.slot_steps, in_summary=True)} if usage else {}
         return loop.StepResult(
             state=state,
-            metrics=metrics | outcome_metrics(rollouts, given) | slots,
-            ids=[r.id for r in rollouts],
+            metrics=metrics | outcome_metrics(rollouts, given, chosen) | slots,
+            ids=[rollouts[i].id for i in chosen],
             tokens=packed.tokens,
             roofline_seconds=roofline_seconds(run, len(rollouts), usage, collector, packed) if usage else 0.0,
         )
@@ -303,14 +306,19 @@ def run_rl(run: Run) -> dict[str, float]:
     return {**summary, "data": {"read": read, "used": used, "skipped": {SOLVED: read - used} if used < read else {}}}
 
 
-def outcome_metrics(drawn: Sequence[Rollout], given: Num[np.ndarray, "B G"]) -> Metrics:
-    """What a step drew: the rewards given, malformed and truncated completions, groups whose rewards are all equal."""
+def outcome_metrics(drawn: Sequence[Rollout], given: Num[np.ndarray, "drawn G"], chosen: Int[np.ndarray, " B"]) -> Metrics:
+    """What a step drew: the rewards given, malformed and truncated completions, groups whose rewards are all equal; then how
+    many groups it drew, and the share of unequal rewards among those that it learns from.
+    """
+    signal = dynamic_sampling.with_signal(given)
     return {
         "reward": Mean(given.sum(), given.size),
         "accuracy": Mean((given > 0).sum(), given.size),
         "malformed": Mean(sum(s is None for r in drawn for s in r.scores), given.size),
         "truncated": Mean(sum(cut for r in drawn for cut in r.truncated), given.size, in_summary=True),
-        "zero_spread": Mean((given.min(1) == given.max(1)).sum(), len(drawn), in_summary=True),
+        "zero_spread": Mean((~signal).sum(), len(drawn), in_summary=True),
+        "groups_drawn": Mean(len(drawn), 1, in_summary=True),
+        "with_signal": Mean(signal[chosen].sum(), len(chosen), in_summary=True),
     }
 
 
@@ -356,15 +364,16 @@ def problems_of(run: Run) -> Int[np.ndarray, " N"]:
     return left
 
 
-def batch_of(run: Run, problems: Int[np.ndarray, " N"], step: int) -> list[int]:
-    """Numbers of the training comparisons of a step, out of those that RL learns from."""
-    shares = run.dataset.train[problems].shares
-    chosen = draws.order(run.config.seed, "rl", len(problems), step, run.config.rl.batch_size, shares)
-    return [int(problems[i]) for i in chosen]
+def prompts_of(run: Run, problems: Int[np.ndarray, " N"], step: int) -> list[int]:
+    """Numbers of the training comparisons that a step may draw, in order, out of those that RL learns from."""
+    config, shares = run.config.rl, run.dataset.train[problems].shares
+    most = config.dynamic_sampling * config.batch_size
+    return [int(problems[i]) for i in draws.order(run.config.seed, "rl", len(problems), step, most, shares)]
 
 
 def read_rollouts(run: Run) -> Iterator[tuple[int, Rollout]]:
-    """(number of the comparison, its rollout) of all steps, once they are done."""
+    """(number of the comparison, its rollout) of all that was drawn in all steps, once they are done."""
     problems = problems_of(run)
     for step in range(run.config.rl.steps):
-        yield from zip(batch_of(run, problems, step), rollout.read(rollout.path_of(run, step)), strict=True)
+        drawn = rollout.read(rollout.path_of(run, step))
+        yield from zip(prompts_of(run, problems, step)[: len(drawn)], drawn, strict=True)

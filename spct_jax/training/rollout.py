@@ -22,7 +22,7 @@ from spct_jax.grm import orders
 from spct_jax.grm.prompts import Rollout
 from spct_jax.paths import Path
 from spct_jax.sampling import Engine, Request, SamplingParams, Shape, Usage, engine_size
-from spct_jax.training import parameters
+from spct_jax.training import dynamic_sampling, parameters
 from spct_jax.training.context import Run
 
 
@@ -38,6 +38,7 @@ def draw(
     index: int = 0,
     hinted: bool = False,
     usage: Usage | None = None,
+    before: Sequence[int] = (),
 ) -> tuple[list[Rollout], Float[np.ndarray, "B G T"]]:
     """Draws completions of B training comparisons, each shown in an order of its own.
 
@@ -54,6 +55,7 @@ def draw(
       index: number of the draw; a comparison has another order in each draw.
       hinted: whether the prompt names the best response.
       usage: a counter to add to.
+      before: numbers of comparisons that were drawn earlier with the same key and index.
 
     Returns:
       (B rollouts, the sampler's log-probabilities), the same on all processes.
@@ -64,7 +66,7 @@ def draw(
     """
     limits, (first, processes) = run.limits, distributed.process_index_and_count()
     shown = {row: run.dataset.train[numbers[row]] for row in range(first, len(numbers), processes)}
-    repeats = _repeats(numbers)
+    repeats = _repeats([*before, *numbers])[len(before) :]
     seen = {row: orders.random_order(c.n, run.config.seed, c.id, index, repeats[row]) for row, c in shown.items()}
     prompts = {row: run.prompter.encode(c, seen[row], hinted=hinted) for row, c in shown.items()}
     prompts = _joined({row: (np.array(prompt, np.int32), shown[row].id) for row, prompt in prompts.items()})
@@ -169,40 +171,49 @@ class Drawn:
     """What a step of RL has drawn."""
 
     rollouts: list[Rollout]
-    sampler_logprobs: Float[np.ndarray, "B G T"]
+    sampler_logprobs: Float[np.ndarray, "drawn G T"]
     old_logprobs: Float[np.ndarray, "B G T"] | None = None
-    """Under the policy that drew, as updates compute them, where that is not the one that is updated."""
+    """Of those that are learned from, under the policy that drew, as updates compute them, where that is not the one that is
+    updated."""
 
 
 def roll_out(run: Run, params: Any, numbers: list[int], step: int, shape: Shape, usage: Usage) -> Drawn:
-    """Draws one group per comparison of a step, each comparison shown in an order of its own, and logs the groups.
+    """Draws one group per comparison, each shown in an order of its own, until there are enough to learn from; logs them all.
 
     Args:
       run: the run.
       params: of the policy.
-      numbers: B numbers of training comparisons.
+      numbers: of the training comparisons that the step may draw. It begins with `rl.batch_size` of them.
       step: number of the step.
       shape: the engine's.
       usage: a counter to add to.
     """
-    config = run.config.rl
-    drawn, logprobs = draw(
-        run,
-        parameters.for_sampling(run, params),
-        numbers,
-        run.key("rl", step),
-        shape=shape,
-        samples=config.group_size,
-        temperature=config.temperature,
-        index=step,
-        usage=usage,
-    )
+    config, sampled = run.config.rl, parameters.for_sampling(run, params)
+    drawn, parts, count = list[Rollout](), [], config.batch_size
+    while count:
+        before, next_ones = numbers[: len(drawn)], numbers[len(drawn) : len(drawn) + count]
+        rollouts, logprobs = draw(
+            run,
+            sampled,
+            next_ones,
+            run.key("rl", step),
+            shape=shape,
+            samples=config.group_size,
+            temperature=config.temperature,
+            index=step,
+            usage=usage,
+            before=before,
+        )
+        drawn, parts = drawn + rollouts, [*parts, logprobs]
+        signal = dynamic_sampling.with_signal(dynamic_sampling.rewards_of(drawn))
+        count = dynamic_sampling.next_draw(signal, config.batch_size, len(numbers))
     path = path_of(run, step)
     files.make_directory(path.parent)
+    found = Drawn(drawn, np.concatenate(parts))
     if run.config.checkpoint.reuse_rollouts or config.rollout_lag:
-        files.write_array(_sampler_path(path), logprobs)
+        files.write_array(_sampler_path(path), found.sampler_logprobs)
     write(path, drawn)
-    return Drawn(drawn, logprobs)
+    return found
 
 
 def log_old(run: Run, step: int, logprobs: Float[np.ndarray, "B G T"]) -> None:

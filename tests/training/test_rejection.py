@@ -54,7 +54,7 @@ def drawn_on(monkeypatch):
 def test_rl_leaves_out_what_the_cold_start_solved(drawn_on):
     problems = grpo.problems_of(drawn_on)
     assert problems.tolist() == [0, 1, 3, 4]
-    assert {n for step in range(3) for n in grpo.batch_of(drawn_on, problems, step)} == {0, 1, 3, 4}
+    assert {n for step in range(3) for n in grpo.prompts_of(drawn_on, problems, step)} == {0, 1, 3, 4}
     drawn_on.config.rl.drop_solved = False
     assert grpo.problems_of(drawn_on).tolist() == [*range(6)]
 
@@ -140,7 +140,7 @@ def test_sources_of_a_mixture_are_drawn_by_their_weights_in_rl_and_rejection():
     config.rl.batch_size, config.rejection.problems = 100, 20
     train = mixtures.mix([(3.0, Records.of(range(10))), (1.0, Records.of(range(90)))])
     run = stand_in(Run, config=config, dataset=stand_in(Dataset, train=train))
-    drawn = np.array([number for step in range(100) for number in grpo.batch_of(run, np.arange(5, 100), step)])
+    drawn = np.array([number for step in range(100) for number in grpo.prompts_of(run, np.arange(5, 100), step)])
     assert (drawn < 10).sum() == 7500 and set(drawn.tolist()) == set(range(5, 100))
     chosen = np.array([number for _, numbers in rejection.comparison_batches(run) for number in numbers])
     assert len(chosen) == len(set(chosen.tolist())) and 7 <= (chosen < 10).sum() <= 10

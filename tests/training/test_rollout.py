@@ -5,9 +5,9 @@ import json
 import pickle
 import tracemalloc
 
-import jax
 import numpy as np
 import pytest
+from stand_ins import KeyedEngine
 
 from spct_jax import pipeline
 from spct_jax.data.comparison import Comparison
@@ -17,7 +17,7 @@ from spct_jax.grm import rewards
 from spct_jax.grm.config import PromptConfig
 from spct_jax.grm.prompts import Prompter
 from spct_jax.grm.template import load_template
-from spct_jax.sampling import Finished, Shape
+from spct_jax.sampling import Shape
 from spct_jax.toy import demonstrator
 from spct_jax.toy.config import ToyConfig
 from spct_jax.training import parameters, rejection, rollout
@@ -93,20 +93,7 @@ def test_no_bit_of_a_draw_that_refills_depends_on_what_else_is_drawn(micro_confi
 def test_a_comparison_that_comes_up_again_in_a_step_is_drawn_anew(micro_config, tmp_path, monkeypatch):
     run = pipeline.prepare(micro_config, tmp_path)
 
-    class FakeEngine:
-        """Its tokens are functions of the keys."""
-
-        def __init__(self, layout, params, config, shape, sampling, usage=None, preamble=()):
-            self._vocab_size = config.vocab_size
-
-        def run(self, requests):
-            for request in requests:
-                key = jax.random.wrap_key_data(request.key)
-                for sample in request.waiting:
-                    tokens = jax.random.randint(jax.random.fold_in(key, sample), (3,), 6, self._vocab_size)
-                    yield Finished(request, sample, tokens.tolist(), np.zeros(3, np.float32))
-
-    monkeypatch.setattr(rollout, "Engine", FakeEngine)
+    monkeypatch.setattr(rollout, "Engine", KeyedEngine)
 
     def draw(numbers):
         shape = Shape.of_groups(run.limits.max_prompt, run.limits.max_completion, 4, 4)
