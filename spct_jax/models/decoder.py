@@ -35,7 +35,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
-from spct_jax.models import attention, rotary, splash, splash_branches, stack, trunk_attention
+from spct_jax.models import attention, rotary, splash, splash_branches, stack, tiles, trunk_attention
 from spct_jax.models.config import ModelConfig
 from spct_jax.models.end_to_end import Places
 from spct_jax.models.layers import Block, RMSNorm
@@ -96,8 +96,11 @@ def prefill(
         for all, say how many of its last tokens a row has: 0 for a row without the prefix, all of them for any other.
 
     Returns:
-      The `Trunk`, prefix included, in as many slots more as the prefix has; gradients flow through it and the prefix.
+      The `Trunk`, prefix included, in as many slots more as the prefix has, and those that `Tiles.trunk_slots` asks for;
+      gradients flow through it and the prefix.
     """
+    P = tokens.shape[-1]
+    tokens = jnp.pad(tokens, ((0, 0), (tiles.here().aligned(P) - P, 0)))
     _, layers = _causal_pass(params, config, tokens, lengths, prefix)
     return Trunk(layers=layers, lengths=lengths if prefix is None else prefix.lengths + lengths)
 

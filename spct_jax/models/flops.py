@@ -14,9 +14,10 @@ products forward, which any `remat` but `none` does twice, three for the gradien
 
 In all functions `rows` is B, `group` is G, `trunk` is P, `time` is T and `prefix` the slots of the trunks that those continue,
 which are counted as what is attended to: computing them is another `prefill` or `prefill_update`, of one row for all or so.
+Trunks and prefixes are counted in the slots that they are computed in, see `Tiles.trunk_slots`.
 """
 
-from spct_jax.models import attention, splash, splash_branches, trunk_attention
+from spct_jax.models import attention, splash, splash_branches, tiles, trunk_attention
 from spct_jax.models.config import ModelConfig
 
 _LAYER_PASSES = {"none": 3, "dots": 3, "full": 4}
@@ -31,19 +32,20 @@ def prefill(c: ModelConfig, rows: int, trunk: int, prefix: int = 0) -> float:
 
 def decode(c: ModelConfig, branches: int, trunk_slots: int, columns: int = 0) -> float:
     """One token of every branch; `trunk_slots` are those of all trunks in a row, `columns` those of the branch's own cache."""
-    return branches * (c.num_layers * _linear(c) + _branch_attention(c, trunk_slots, columns) + _unembed(c))
+    return branches * (c.num_layers * _linear(c) + _branch_attention(c, _slots(trunk_slots), columns) + _unembed(c))
 
 
 def forward(c: ModelConfig, rows: int, group: int, trunk: int, time: int, prefix: int = 0, *, logits: bool = True) -> float:
     """Trunks and their branches at all positions, with or without logits."""
     each = c.num_layers * _linear(c) + (_unembed(c) if logits else 0)
-    return prefill(c, rows, trunk, prefix) + rows * (group * time * each + _on_branches(c, group, prefix + trunk, time))
+    on_branches = _on_branches(c, group, _slots(trunk) + _slots(prefix), time)
+    return prefill(c, rows, trunk, prefix) + rows * (group * time * each + on_branches)
 
 
 def update(c: ModelConfig, rows: int, group: int, trunk: int, time: int, prefix: int = 0, *, logits: bool = True) -> float:
     """Gradients of trunks and branches."""
     linear = group * time * c.num_layers * _linear(c)
-    on_branches = _on_branches(c, group, prefix + trunk, time, gradients=True)
+    on_branches = _on_branches(c, group, _slots(trunk) + _slots(prefix), time, gradients=True)
     unembed = 4 * _unembed(c) * group * time if logits else 0
     of_trunks = prefill_update(c, rows, trunk, prefix)
     return of_trunks + rows * (_LAYER_PASSES[c.remat] * linear + on_branches + unembed)
@@ -62,7 +64,11 @@ def kernels(
     if not splash.is_used(c):
         return 0.0
     on_trunk = (_trunk_passes(c, trunk, prefix) if gradients else 1) * _trunk_attention(c, trunk, prefix)
-    return rows * (on_trunk + _on_branches(c, group, prefix + trunk, time, gradients=gradients))
+    return rows * (on_trunk + _on_branches(c, group, _slots(trunk) + _slots(prefix), time, gradients=gradients))
+
+
+def _slots(tokens: int) -> int:
+    return tiles.here().aligned(tokens)
 
 
 def _linear(c: ModelConfig) -> float:
@@ -72,8 +78,10 @@ def _linear(c: ModelConfig) -> float:
 
 def _trunk_linear(c: ModelConfig, trunk: int) -> float:
     """All layers, one trunk: branches need keys and values alone of the last layer, but a scan computes all of every layer."""
-    all_layers = c.num_layers * _linear(c)
-    return trunk * (all_layers - _linear(c) + 4.0 * c.width * c.head_dim * c.num_kv_heads if _ends_apart(c) else all_layers)
+    each = c.num_layers * _linear(c)
+    if _ends_apart(c):
+        each += 4.0 * c.width * c.head_dim * c.num_kv_heads - _linear(c)
+    return _slots(trunk) * each
 
 
 def _ends_apart(c: ModelConfig) -> bool:
@@ -84,6 +92,7 @@ def _ends_apart(c: ModelConfig) -> bool:
 def _trunk_attention(c: ModelConfig, trunk: int, prefix: int) -> float:
     """All layers, the last one only where it is in a scan, one trunk of so many slots."""
     pairs, query_blocks = 0, (splash if splash.is_used(c) else trunk_attention).query_blocks
+    trunk, prefix = map(_slots, (trunk, prefix))
     for kind in c.layer_kinds[:-1] if _ends_apart(c) else c.layer_kinds:
         window = c.window_of(kind)
         pairs += sum(block.scores for block in query_blocks(trunk, window, min(prefix, window or prefix)))
@@ -94,7 +103,7 @@ def _trunk_passes(c: ModelConfig, trunk: int, prefix: int) -> float:
     """How often an update does the products of a trunk's attention, two each time."""
     if splash.is_used(c):
         return _kernel_passes(c)
-    return _ATTENTION_PASSES[c.remat] + (not trunk_attention.is_one_block(trunk, prefix))
+    return _ATTENTION_PASSES[c.remat] + (not trunk_attention.is_one_block(*map(_slots, (trunk, prefix))))
 
 
 def _kernel_passes(c: ModelConfig) -> float:

@@ -8,6 +8,7 @@ every piece is kernels of its own, so there are few.
 import dataclasses
 
 from spct_jax.models.config import LONGEST_PATTERN
+from spct_jax.rounding import ceil_div
 from spct_jax.sharding import logical
 
 
@@ -30,13 +31,36 @@ class Tiles:
     """About how many tokens of prompts and critiques all devices read at once, where critiques are read once more."""
     time_last: bool
     """Whether keys of the past are held with the columns as the last axis. A TPU would lay them out anew for every chunk."""
+    trunk_slots: int
+    """Trunks have a multiple of so many slots. A TPU reads keys in tiles of as many rows, and would lay trunks that end within
+    one out anew for every chunk."""
+
+    def aligned(self, slots: int) -> int:
+        """The slots of a trunk that needs so many."""
+        return ceil_div(slots, self.trunk_slots) * self.trunk_slots
 
 
-_CPU = Tiles(queries=32, branch_scores=1 << 18, unrolled_layers=8, first_segment=32, read_tokens=4096, time_last=True)
+_CPU = Tiles(
+    queries=32,
+    branch_scores=1 << 18,
+    unrolled_layers=8,
+    first_segment=32,
+    read_tokens=4096,
+    time_last=True,
+    trunk_slots=1,
+)
 
 PLATFORMS = {
     "cpu": _CPU,
-    "gpu": Tiles(queries=256, branch_scores=1 << 20, unrolled_layers=8, first_segment=128, read_tokens=32768, time_last=True),
+    "gpu": Tiles(
+        queries=256,
+        branch_scores=1 << 20,
+        unrolled_layers=8,
+        first_segment=128,
+        read_tokens=32768,
+        time_last=True,
+        trunk_slots=1,
+    ),
     "tpu": Tiles(
         queries=128,
         branch_scores=1 << 20,
@@ -44,6 +68,7 @@ PLATFORMS = {
         first_segment=128,
         read_tokens=32768,
         time_last=False,
+        trunk_slots=16,
     ),
 }
 """Platforms that are not named take the sizes of a CPU."""

@@ -28,7 +28,7 @@ from spct_jax import distributed, idle, models
 from spct_jax.data import batches
 from spct_jax.errors import InputError
 from spct_jax.models.config import ModelConfig
-from spct_jax.sampling.engine_programs import decode_params, engine_programs
+from spct_jax.sampling.engine_programs import decode_params, engine_programs, held
 from spct_jax.sampling.engine_shape import Shape
 from spct_jax.sampling.kernel import Completions
 from spct_jax.sampling.params import SamplingParams
@@ -132,7 +132,7 @@ class Engine:
             raise InputError(f"a preamble of {len(preamble)} tokens for a shape that has one of {shape.preamble}")
         layout.check_rows(shape.rows, "a number of rows")
         layout.check_rows(shape.prefill_rows, "a number of rows of a prefill")
-        self.shape, self._layout = shape, layout
+        self.shape, self._layout = held(layout, shape), layout
         self._sampling = dataclasses.replace(sampling, temperature=np.float32(sampling.temperature))
         self._programs = engine_programs(layout, config, shape, sampling)
         self._params = decode_params(params, config, layout)

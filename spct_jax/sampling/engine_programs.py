@@ -89,8 +89,13 @@ class EnginePrograms:
 
 
 def engine_programs(layout: Layout, config: ModelConfig, shape: Shape, sampling: SamplingParams) -> EnginePrograms:
-    """The programs of engines of this shape; engines that differ only in the temperature share them."""
-    return _engine_programs(layout, config, shape, dataclasses.replace(sampling, temperature=np.float32(0)))
+    """The programs of engines of this shape, `held` as it is; engines that differ only in the temperature share them."""
+    return _engine_programs(layout, config, held(layout, shape), dataclasses.replace(sampling, temperature=np.float32(0)))
+
+
+def held(layout: Layout, shape: Shape) -> Shape:
+    """The shape as an engine on the devices of a layout has it: trunks are as large whether or not they have the preamble."""
+    return shape.aligned(tiles.of(layout.platform).trunk_slots)
 
 
 @functools.cache
@@ -243,10 +248,10 @@ def abstract_slots(layout: Layout, config: ModelConfig, shape: Shape) -> Slots:
 def empty_slots(config: ModelConfig, shape: Shape) -> Slots:
     """Slots in which nothing runs."""
     B, G = shape.rows, shape.branches
-    K, H = config.num_kv_heads, config.head_dim
+    K, H, slots = config.num_kv_heads, config.head_dim, tiles.here().aligned(shape.max_prompt - 1)
 
     def keys_and_values(entry: stack.LayerStack):
-        S = shape.max_prompt - 1 if entry.kind == "global" else min(shape.max_prompt - 1, config.window)
+        S = slots if entry.kind == "global" else min(slots, config.window)
         empty = jnp.zeros((*entry.leading, B, K, S, H), config.dtype)
         return empty, empty.copy()
 

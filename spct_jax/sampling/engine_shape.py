@@ -5,6 +5,7 @@ import dataclasses
 from spct_jax.data import batches
 from spct_jax.errors import InputError
 from spct_jax.models import decoding
+from spct_jax.rounding import ceil_div
 from spct_jax.sampling.kernel import CHUNK
 
 PREFILL_TOKENS = 4096
@@ -51,6 +52,13 @@ class Shape:
     def of_groups(cls, max_prompt: int, max_new_tokens: int, rows: int, branches: int) -> "Shape":
         """For `rows` prompts or fewer with `branches` samples each, all begun together: prompt i is in row i."""
         return cls(max_prompt, max_new_tokens, rows=rows, branches=branches, trunks=1, prefill_rows=rows)
+
+    def aligned(self, multiple: int) -> "Shape":
+        """The same, but what follows a preamble has a multiple of so many slots: prompts may be longer by a few tokens."""
+        if not self.preamble:
+            return self
+        own = ceil_div(self.max_prompt - 1 - self.preamble, multiple) * multiple
+        return dataclasses.replace(self, max_prompt=self.preamble + own + 1)
 
 
 def prefill_rows(max_prompt: int, rows: int, devices: int) -> int:

@@ -200,7 +200,7 @@ class Sizes:
         The formulas were compared with what XLA allots for a TPU and a CPU, see docs/judge.md. There may be prompts without the
         preamble, so a prefill is counted as one of whole prompts; the preamble's trunk is held beside.
         """
-        c = self._config
+        c, shape = self._config, engine_programs.held(self._layout, shape)
         slots, trunk = _bytes_of_row(
             self._layout, c, dataclasses.replace(shape, rows=self._layout.batch_shards, prefill_rows=1)
         )
