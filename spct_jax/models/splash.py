@@ -16,7 +16,10 @@ from spct_jax.rounding import ceil_div
 from spct_jax.sharding import logical
 
 LANES = 128
-"""Trunks are padded to a multiple of this; a head dim must be one."""
+"""A head dim must be a multiple of this."""
+
+BLOCKS = (512, 256, LANES)
+"""Queries, and keys, of a block of the kernel; blocks in which no query sees a key are skipped."""
 
 
 def is_used(config: ModelConfig) -> bool:
@@ -49,13 +52,15 @@ def attend_trunk(
     Returns:
       Float32; padding slots hold finite numbers without meaning.
     """
-    P, S = q.shape[-2], _padded(k.shape[-2])
+    (P, S), T = (q.shape[-2], padded(k.shape[-2])), padded(q.shape[-2])
     # Padding is a segment of its own: its queries see themselves, so that none of them sees no key.
     segments = (jnp.arange(S) >= S - lengths[:, None]).astype(jnp.int32)
 
     def local(q, k, v, segments):
-        q, k, v = (jnp.pad(x, [(0, 0)] * (x.ndim - 2) + [(-x.shape[-2] % LANES, 0), (0, 0)]) for x in (q, k, v))
-        B, K, M, T, H = q.shape
+        q, k, v = (
+            jnp.pad(x, [(0, 0)] * (x.ndim - 2) + [(slots - x.shape[-2], 0), (0, 0)]) for x, slots in ((q, T), (k, S), (v, S))
+        )
+        B, K, M, _, H = q.shape
         kernel = _kernel(K * M, T, S, window, cap, interpret)
         out = jax.vmap(lambda q, k, v, s: kernel(q, k, v, segment_ids=splash.SegmentIds(s[S - T :], s)))(
             q.reshape(B, K * M, T, H), k, v, segments
@@ -66,14 +71,24 @@ def attend_trunk(
     return logical.shard_map(local, ((*keys, "heads_per_kv"), keys, keys, ("batch",)), q, k, v, segments)
 
 
-def block_size(length: int) -> int:
-    """Queries, and keys, of a block of the kernel for a padded trunk; blocks in which no query sees a key are skipped."""
-    return next(size for size in (512, 256, LANES) if length % size == 0)
+def padded(length: int) -> int:
+    """So many queries, or keys, with padding: a multiple of the block that takes the least time.
+
+    All of a block is computed, and for every block of queries all keys are read again: 256 queries to a key are about as many
+    as a chip multiplies while it reads it. So a slot in a block of b counts 1 + 128 / b.
+    """
+    sizes = [(ceil_div(length, block) * block, block) for block in BLOCKS]
+    return min((size * (1 + LANES / block), size) for size, block in sizes)[1]
+
+
+def block_size(slots: int) -> int:
+    """Queries, or keys, of a block, for so many with padding."""
+    return next(block for block in BLOCKS if slots % block == 0)
 
 
 def query_blocks(length: int, window: int | None, prefix: int = 0) -> list[Block]:
     """As `trunk_attention.query_blocks`, of the blocks here; queries and keys are padded, and slots counted from there."""
-    T, S = _padded(length), _padded(prefix + length)
+    T, S = padded(length), padded(prefix + length)
     of_queries, of_keys = block_size(T), block_size(S)
     blocks = []
     for start in range(S - T, S, of_queries):
@@ -81,10 +96,6 @@ def query_blocks(length: int, window: int | None, prefix: int = 0) -> list[Block
         last = ceil_div(start + of_queries, of_keys) * of_keys
         blocks.append(Block(range(start, start + of_queries), range(first, last)))
     return blocks
-
-
-def _padded(length: int) -> int:
-    return ceil_div(length, LANES) * LANES
 
 
 def block_sizes(of_queries: int, of_keys: int) -> splash.BlockSizes:

@@ -18,12 +18,8 @@ from jaxtyping import Array, Bool, Float, Int
 
 from spct_jax.models import attention
 from spct_jax.models.end_to_end import Places
-from spct_jax.models.splash import LANES, block_sizes
-from spct_jax.rounding import ceil_div
+from spct_jax.models.splash import block_size, block_sizes, padded
 from spct_jax.sharding import logical
-
-BLOCKS = (512, 256, LANES)
-"""Queries, and keys, of a block of the kernel: the largest to whose multiple the slots are padded by an eighth at most."""
 
 
 def attend_branch(
@@ -94,17 +90,6 @@ def scores(num_branches: int, length: int, trunk_slots: int, window: int | None)
     rows, columns = map(block_size, seen.shape)
     blocks = seen.reshape(seen.shape[0] // rows, rows, seen.shape[1] // columns, columns)
     return int(blocks.any((1, 3)).sum()) * rows * columns
-
-
-def padded(length: int) -> int:
-    """Slots, a multiple of one of `BLOCKS`, in which so many are held."""
-    sizes = (ceil_div(length, block) * block for block in BLOCKS)
-    return next((size for size in sizes if 8 * size <= 9 * length), ceil_div(length, LANES) * LANES)
-
-
-def block_size(length: int) -> int:
-    """Queries, or keys, of a block, for so many with padding."""
-    return next(block for block in BLOCKS if length % block == 0)
 
 
 @functools.lru_cache(maxsize=8)

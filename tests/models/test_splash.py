@@ -86,12 +86,20 @@ for shape in None, (128, 64):  # completions side by side, and one behind the ot
     ("length", "window"), [(100, None), (1000, 300), (1000, None), (4095, 1024), (4095, 4096), (4095, None)]
 )
 def test_the_kernels_blocks_are_those_in_which_a_query_sees_a_key(length, window, prefix):
-    queries, keys = (-(-slots // 128) * 128 for slots in (length, prefix + length))
+    queries, keys = map(splash.padded, (length, prefix + length))
     rows, columns = splash.block_size(queries), splash.block_size(keys)
     distance = np.arange(keys - queries, keys)[:, None] - np.arange(keys)
     seen = (distance >= 0) & (distance < (window or keys))
     visited = seen.reshape(queries // rows, rows, -1, columns).any((1, 3)).sum() * rows * columns
     assert sum(block.scores for block in splash.query_blocks(length, window, prefix)) == visited
+
+
+@pytest.mark.parametrize(
+    ("length", "slots"), [(100, 128), (250, 256), (300, 512), (640, 768), (871, 1024), (1224, 1280), (4095, 4096), (4600, 4608)]
+)
+def test_blocks_of_128_are_for_short_sequences_only(length, slots):
+    assert splash.padded(length) == slots
+    assert splash.block_size(slots) == (128 if length <= 128 else 256 if slots % 512 else 512)
 
 
 @pytest.mark.tpu_compiler

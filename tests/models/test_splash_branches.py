@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from spct_jax import sharding
-from spct_jax.models import attention, splash_branches
+from spct_jax.models import attention, splash, splash_branches
 from spct_jax.models.end_to_end import Places
 from spct_jax.sharding.config import MeshConfig
 
@@ -56,8 +56,8 @@ def test_the_kernel_is_the_reference_with_gradients(end_to_end, window, cap, str
 @pytest.mark.parametrize(("G", "T", "trunk", "window"), [(4, 1024, 4096, None), (4, 1024, 1024, 1024), (3, 100, 300, 120)])
 def test_scores_are_those_of_blocks_in_which_a_query_sees_a_key(G, T, trunk, window):
     """Key by key, with the trunk's keys at the end of their slots, and padding that sees itself."""
-    queries, slots = splash_branches.padded(G * T), splash_branches.padded(trunk)
-    rows, columns = splash_branches.block_size(queries), splash_branches.block_size(slots + queries)
+    queries, slots = splash.padded(G * T), splash.padded(trunk)
+    rows, columns = splash.block_size(queries), splash.block_size(slots + queries)
     seen = np.zeros((queries, slots + queries), bool)
     for query in range(queries):
         g, t = divmod(query, T) if query < G * T else (0, 0)
@@ -66,8 +66,3 @@ def test_scores_are_those_of_blocks_in_which_a_query_sees_a_key(G, T, trunk, win
             seen[query, slots - trunk + (max(0, trunk + t + 1 - window) if window else 0) : slots] = True
     visited = seen.reshape(queries // rows, rows, -1, columns).any((1, 3)).sum()
     assert splash_branches.scores(G, T, trunk, window) == visited * rows * columns
-
-
-@pytest.mark.parametrize(("length", "slots"), [(100, 128), (500, 512), (513, 640), (3075, 3328), (4096, 4096), (4600, 4608)])
-def test_padding_is_an_eighth_at_most_but_for_the_smallest_block(length, slots):
-    assert splash_branches.padded(length) == slots
