@@ -80,9 +80,10 @@ def draw_chunk(
         column, last, done, cache, out = state
         positions = past + column
         hidden, cache = models.decode(params, config, slots.trunks, last, cache, past, column, slots.trunk_slot)
-        logits = models.unembed(params, config, hidden)
-        token, logprob = sample_token(logits, slots.keys, positions, sampling)
-        token, logprob = jnp.where(done, 0, token), jnp.where(done, 0.0, logprob)
+        # One axis for all branches: a TPU pads the last but one of logits to a multiple of eight.
+        logits = models.unembed(params, config, hidden.reshape(B * G, -1))
+        drawn = sample_token(logits, slots.keys.reshape(-1), positions.reshape(-1), sampling)
+        token, logprob = (jnp.where(done, 0, x.reshape(B, G)) for x in drawn)
         out = Completions(
             tokens=lax.dynamic_update_index_in_dim(out.tokens, token, column, axis=2),
             lengths=out.lengths + ~done,

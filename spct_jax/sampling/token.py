@@ -11,9 +11,9 @@ from spct_jax.sharding import logical
 
 
 def sample_token(
-    logits: Float[Array, "B G V"], keys: Key[Array, "B G"], positions: Int[Array, "B G"], sampling: SamplingParams
-) -> tuple[Int[Array, "B G"], Float[Array, "B G"]]:
-    """Draws the next token of every branch.
+    logits: Float[Array, "N V"], keys: Key[Array, " N"], positions: Int[Array, " N"], sampling: SamplingParams
+) -> tuple[Int[Array, " N"], Float[Array, " N"]]:
+    """Draws the next token of each of N branches.
 
     Args:
       logits: capped.
@@ -22,7 +22,7 @@ def sample_token(
       sampling: how it is drawn.
 
     Returns:
-      (tokens Int32[B G], their log-probabilities Float32[B G] under the distribution they were drawn from).
+      (tokens Int32[N], their log-probabilities Float32[N] under the distribution they were drawn from).
     """
 
     def uniform(key, t):
@@ -33,7 +33,7 @@ def sample_token(
     weights = jnp.exp(scaled - peak)
     token = lax.cond(
         sampling.temperature >= logprobs.GREEDY_BELOW,
-        lambda: inverse_cdf(weights, jax.vmap(jax.vmap(uniform))(keys, positions)),
+        lambda: inverse_cdf(weights, jax.vmap(uniform)(keys, positions)),
         lambda: jnp.argmax(scaled, axis=-1),
     ).astype(jnp.int32)
     chosen = jnp.take_along_axis(scaled, token[..., None], axis=-1) - peak

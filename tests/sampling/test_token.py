@@ -14,16 +14,16 @@ from spct_jax.sharding import logical
 def test_frequencies_match_probabilities():
     weights = jnp.array([0.3, 0.0, 0.05, 0.15, 0.0, 0.4, 0.1])
     draws = 40_000
-    keys = jax.random.split(jax.random.key(3), draws)[None]
+    keys = jax.random.split(jax.random.key(3), draws)
     tokens, logprobs = sample_token(
-        jnp.broadcast_to(jnp.log(weights), (1, draws, 7)), keys, jnp.full((1, draws), 5), SamplingParams(1.0, ())
+        jnp.broadcast_to(jnp.log(weights), (draws, 7)), keys, jnp.full(draws, 5), SamplingParams(1.0, ())
     )
-    counts = np.bincount(np.asarray(tokens[0]), minlength=7)
+    counts = np.bincount(np.asarray(tokens), minlength=7)
     expected = np.asarray(weights) * draws
     assert counts[1] == counts[4] == 0
     some = expected > 0
     assert ((counts - expected)[some] ** 2 / expected[some]).sum() < 20.5  # 99.9 % point of chi-square with 4 degrees
-    np.testing.assert_allclose(logprobs[0], jnp.log(weights)[tokens[0]], atol=1e-6)
+    np.testing.assert_allclose(logprobs, jnp.log(weights)[tokens], atol=1e-6)
 
 
 @pytest.mark.parametrize(
