@@ -22,6 +22,7 @@ from jaxtyping import Array, Float, Int, PyTree
 from spct_jax.models import attention, decoder, rotary, stack, tiles
 from spct_jax.models.config import ModelConfig
 from spct_jax.rounding import ceil_div
+from spct_jax.sharding import logical
 
 PAST_BLOCK = 32
 """Columns that the past is allotted by; those that no branch has reached are not attended to, see `segments`."""
@@ -180,10 +181,13 @@ def segments(columns: int, first: int = PAST_BLOCK) -> list[tuple[int, int]]:
 
 
 def flush(cache: Cache, past_lengths: Int[Array, "B G"] | Int[Array, ""]) -> Cache:
-    """Moves a full chunk into the past of every branch, behind the tokens there; one number stands for all branches."""
+    """Moves a full chunk into the past of every branch, behind the tokens there; one number stands for all branches.
+
+    Every device writes what is its own: the compiler would gather the chunk of all branches for a scatter.
+    """
     axis = -1 if tiles.here().time_last else -2  # of the columns, in keys
 
-    def one_entry(past, recent):
+    def one_entry(past_lengths, past, recent):
         k, v = recent
         k, start, written = jnp.swapaxes(k, axis, -2), 0, []
         for past_k, past_v in past:
@@ -191,7 +195,12 @@ def flush(cache: Cache, past_lengths: Int[Array, "B G"] | Int[Array, ""]) -> Cac
             start += past_v.shape[-2]
         return tuple(written)
 
-    return cache.replace(past=stack.map_stacks(one_entry, cache.past, cache.recent))
+    def all_entries(past, recent, past_lengths):
+        return stack.map_stacks(functools.partial(one_entry, past_lengths), past, recent)
+
+    split = (None, "batch", None, "kv_heads")
+    where = split, split, ("batch",) * (past_lengths.ndim > 0)
+    return cache.replace(past=logical.shard_map(all_entries, where, cache.past, cache.recent, past_lengths))
 
 
 def _put(segment: jax.Array, chunk: jax.Array, start: jax.Array, axis: int) -> jax.Array:

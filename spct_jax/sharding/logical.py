@@ -63,17 +63,19 @@ def is_split(size: int, axis: str) -> bool:
     return resolve is not None and any(resolve((size,), (axis,)).spec)
 
 
-def shard_map(function: Callable, logical_axes: tuple[tuple[str | None, ...], ...], *arrays: jax.Array) -> jax.Array:
-    """`jax.shard_map` in logical axes: `function(*shards)` on every device; the result is split as the first array is.
+def shard_map(function: Callable, logical_axes: tuple[tuple[str | None, ...], ...], *trees: Any) -> Any:
+    """`jax.shard_map` in logical axes: `function(*shards)` on every device; the result is split as the first tree is.
 
-    For kernels that the compiler cannot split. Without a layout the function is just called.
+    For what the compiler cannot split. All arrays of a tree have the same axes; without a layout the function is just called.
     """
     resolve = _RESOLVE.get()
     if resolve is None:
-        return function(*arrays)
-    where = [resolve(x.shape, axes) for x, axes in zip(arrays, logical_axes, strict=True)]
-    specs = tuple(w.spec for w in where)
-    return jax.shard_map(function, mesh=where[0].mesh, in_specs=specs, out_specs=specs[0], check_vma=False)(*arrays)
+        return function(*trees)
+    where = [
+        jax.tree.map(lambda x, axes=axes: resolve(x.shape, axes), tree) for tree, axes in zip(trees, logical_axes, strict=True)
+    ]
+    specs, mesh = jax.tree.map(lambda w: w.spec, tuple(where)), jax.tree.leaves(where)[0].mesh
+    return jax.shard_map(function, mesh=mesh, in_specs=specs, out_specs=specs[0], check_vma=False)(*trees)
 
 
 def param_logical_axes(path: tuple, ndim: int) -> tuple[str | None, ...]:

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from small_models import CONFIGS, LENGTHS, G, T, V, setup
 
-from spct_jax import models
+from spct_jax import models, sharding
 from spct_jax.models import attention, decoding, tiles
+from spct_jax.sharding.config import MeshConfig
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -78,6 +79,23 @@ def test_a_chunk_goes_where_it_belongs_in_the_past_and_nowhere_else(alike):
             for b, g in np.ndindex(2, 3):
                 want[:, b, g, base[b, g] : base[b, g] + C] = np.moveaxis(new, axis, 3)[:, b, g]
             np.testing.assert_array_equal(got, want)
+
+
+@pytest.mark.parametrize("config", [MeshConfig(strategy="fsdp"), MeshConfig(strategy="fsdp", tensor=2)])
+def test_every_device_moves_its_own_chunks_and_is_sent_none(config):
+    layout, rng = sharding.make_layout(config), np.random.default_rng(0)
+    cache = models.init_cache(CONFIGS["gemma2"], 2, 3, 100, 8)
+    cache = jax.tree.map(lambda x: jnp.asarray(rng.standard_normal(x.shape, np.float32)), cache)
+    base = jnp.array([[0, 24, 32], [56, 64, 96]])
+    split = jax.tree.map(lambda x: layout.resolve(x.shape, (None, "batch", None, "kv_heads")), cache)
+
+    def flush(cache, base):
+        with layout.constraints():
+            return models.flush(cache, base)
+
+    program = jax.jit(flush, in_shardings=(split, layout.sharding("batch")), out_shardings=split).lower(cache, base).compile()
+    assert not [name for name in ("all-", "collective", "reduce-scatter") if name in program.as_text()]
+    jax.tree.map(np.testing.assert_array_equal, program(cache, base), models.flush(cache, base))
 
 
 @pytest.mark.parametrize("name", CONFIGS)
