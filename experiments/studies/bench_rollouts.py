@@ -81,7 +81,7 @@ def main() -> int:
         ways[f"refilled{asked}, {shape.rows} x {shape.branches} x {shape.trunks}"] = shape, B
     with futures.ThreadPoolExecutor(1) as pool:
         for shape, _ in ways.values():
-            engine_programs(layout, config, shape, sampling).compile_ahead(pool)
+            engine_programs(layout, config, shape, sampling).compile_ahead(pool, shape.levels(shape.split(shape.max_prompt)))
 
     spent, lengths, used = collections.defaultdict(list), {}, {}
     for _ in range(flags.rounds):

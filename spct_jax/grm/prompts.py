@@ -17,6 +17,9 @@ from spct_jax.grm.config import PromptConfig
 from spct_jax.grm.render import disarm, render
 from spct_jax.grm.template import Template, load_template
 
+NO_RESPONSE = "\N{INTERROBANG}"
+"""What no response begins with."""
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Rollout:
@@ -77,6 +80,16 @@ class Prompter:
         probes = [Comparison(conversation=turns, responses=responses) for turns, responses in shown]
         prompts = [self.tokenizer.encode_turns(render(probe, range(probe.n), template)) for probe in probes]
         return os.path.commonprefix(prompts)
+
+    def stem(self, comparison: Comparison, template: Template, prompt: Sequence[int]) -> int:
+        """How many tokens the prompts of a comparison begin with in any order, of which one prompt is given.
+
+        It is what this prompt has in common with one that has another text in place of every response.
+        """
+        reference = comparison.reference if template.reference is not None else None
+        other = dataclasses.replace(comparison, responses=(NO_RESPONSE,) * comparison.n, reference=reference)
+        encoded = self.tokenizer.encode_turns(render(other, range(comparison.n), template))
+        return len(os.path.commonprefix([encoded, list(prompt)]))
 
     def template_of(self, comparison: Comparison) -> Template:
         """The 0/1 template for a single response whose truth is 0 or 1, the run's template otherwise."""

@@ -24,7 +24,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from spct_jax import checkpoints, models
+from spct_jax import models
 from spct_jax.data.batches import Groups
 from spct_jax.data.tokenizer import Tokenizer
 from spct_jax.models.config import ModelConfig
@@ -163,14 +163,21 @@ def _direct_extensions(spelling: Tokens, spellings: Mapping[Tokens, Any]) -> lis
 
 
 def context_logprobs(
-    params: Any, config: ModelConfig, groups: Groups, branches: jax.Array, positions: jax.Array, tokens: jax.Array
+    params: Any,
+    config: ModelConfig,
+    trunk: models.Trunk,
+    groups: Groups,
+    branches: jax.Array,
+    positions: jax.Array,
+    tokens: jax.Array,
 ) -> jax.Array:
     """Log-probabilities of given tokens in given contexts, at temperature 1.
 
     Args:
       params: the model's parameters.
       config: the architecture.
-      groups: B prompts and G branches, each shorter than T.
+      trunk: of B prompts.
+      groups: G branches of each, all shorter than T; prompts are not read.
       branches: Int[B S], the branch that each of S contexts is on.
       positions: Int[B S], how many of its tokens are in the context.
       tokens: Int[B S A], those asked for.
@@ -178,7 +185,6 @@ def context_logprobs(
     Returns:
       Float32[B S A].
     """
-    trunk = models.prefill(params, config, groups.trunk_tokens, groups.trunk_lengths)
     hidden = models.extend(params, config, trunk, groups.inputs[:, :, :-1])
     rows = jnp.arange(hidden.shape[0])[:, None]
     hidden = hidden[rows, branches, positions]
@@ -195,12 +201,11 @@ def context_logprobs(
 
 
 @functools.cache
-def make_reader(layout: Layout, config: ModelConfig) -> Callable[[Any, Groups, jax.Array, jax.Array, jax.Array], jax.Array]:
-    """The jitted `context_logprobs`: a function of (params, groups, branches, positions, tokens), all on the devices."""
+def make_reader(layout: Layout, config: ModelConfig) -> Callable[..., jax.Array]:
+    """The jitted `context_logprobs`: a function of (params, trunk, groups, branches, positions, tokens), all on the devices."""
 
-    def read(params: Any, groups: Groups, branches: jax.Array, positions: jax.Array, tokens: jax.Array) -> jax.Array:
+    def read(params: Any, *arguments: Any) -> jax.Array:
         with layout.constraints():
-            return context_logprobs(params, config, groups, branches, positions, tokens)
+            return context_logprobs(params, config, *arguments)
 
-    params, rows = layout.params(checkpoints.abstract_params(config)), layout.sharding("batch")
-    return jax.jit(read, in_shardings=(params, rows, rows, rows, rows), out_shardings=rows)
+    return jax.jit(read, out_shardings=layout.sharding("batch"))

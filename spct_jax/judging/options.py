@@ -85,6 +85,10 @@ class Options:
         together = min(self.rounds * n, self.k) if self.adaptive else self.k
         return max(together // (n if self.order == "balanced" else math.factorial(n)), 1)
 
+    def siblings(self, n: int) -> int:
+        """How many orders of n responses a comparison is shown in; not more if random ones should be."""
+        return min(self.k, n)
+
     @property
     def rescores(self) -> bool:
         """Whether critiques are read once more when they are drawn: by the meta RM, or for probabilities of what they say."""

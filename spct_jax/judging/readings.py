@@ -4,7 +4,7 @@ Each reading is one pass of a model over the critiques of a comparison in one or
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -14,10 +14,13 @@ from spct_jax.data import batches
 from spct_jax.data.batches import Groups
 from spct_jax.errors import InputError
 from spct_jax.grm import parse
+from spct_jax.grm.template import Template
 from spct_jax.judging import expected
 from spct_jax.judging.models import Models
 from spct_jax.judging.options import Options
 from spct_jax.judging.tasks import Order, Task
+from spct_jax.models import Trunk
+from spct_jax.models.config import ModelConfig
 from spct_jax.reward_models import llm_judge, scalar
 from spct_jax.rounding import next_power_of_four
 
@@ -49,14 +52,26 @@ class Work(NamedTuple):
 class Reading(Protocol):
     """One thing that is read of critiques."""
 
-    def prompt(self, critiques: Critiques) -> np.ndarray:
-        """Int32[P], what the critiques are read after."""
+    config: ModelConfig
+    """Of the model that reads."""
+    decoder: Any
+    """Its parameters, without a head."""
+    preamble: Sequence[int]
+    """Tokens that most prompts begin with."""
+
+    def prompt(self, critiques: Critiques) -> tuple[np.ndarray, int]:
+        """(Int32[P], what the critiques are read after; how many of its tokens all orders of the comparison begin with)."""
 
     def plan(self, critiques: Critiques) -> Work:
         """What has to be read of them; no branches if nothing has."""
 
-    def read(self, works: Sequence[Work], groups: Groups) -> None:
+    def read(self, works: Sequence[Work | None], trunk: Trunk, groups: Groups) -> None:
         """Reads the works' branches, packed row by row, and notes in the samples what was read.
+
+        Args:
+          works: what is in each row; None where there is nothing.
+          trunk: of the prompts.
+          groups: the branches.
 
         Raises:
           InputError: it is not finite.
@@ -80,6 +95,11 @@ def _note(task: Task, same: Sequence[int], **fields: Any) -> None:
         task.samples[sample] = dataclasses.replace(task.samples[sample], **fields)
 
 
+def _in_rows(works: Sequence[Work | None], rows: Iterable[Any]) -> Iterator[tuple[Work, Any]]:
+    """The works with what was found in their rows."""
+    return ((work, row) for work, row in zip(works, rows, strict=True) if work)
+
+
 def _all(critiques: Critiques) -> list[list[int]]:
     return [critiques.task.tokens[same[0]] for same in critiques.samples]
 
@@ -89,59 +109,72 @@ class MetaRewards:
 
     def __init__(self, models: Models):
         """Needs a meta RM among the models."""
-        self._models = models
+        self._layout, self._params, prompter = models.layout, models.meta.params, models.meta.prompter
+        self.config, self.decoder = models.meta.config, self._params["model"]
+        self.preamble = prompter.preamble_of(prompter.meta)
 
-    def prompt(self, critiques: Critiques) -> np.ndarray:
+    def prompt(self, critiques: Critiques) -> tuple[np.ndarray, int]:
         """The meta RM's prompt."""
-        return critiques.task.prompts.rescoring[critiques.order]
+        prompts = critiques.task.prompts
+        return prompts.rescoring[critiques.order], prompts.rescoring_stem
 
     def plan(self, critiques: Critiques) -> Work:
         """All critiques are read."""
         return Work(critiques, _all(critiques))
 
-    def read(self, works: Sequence[Work], groups: Groups) -> None:
+    def read(self, works: Sequence[Work | None], trunk: Trunk, groups: Groups) -> None:
         """Notes `Sample.meta`; InputError if a reward is not finite."""
-        layout, model = self._models.layout, self._models.meta
-        scored = scalar.make_scorer(layout, model.config)(model.params, layout.split(groups))
-        for ((task, _, samples), *_), row in zip(works, distributed.fetch(scored), strict=False):
+        read = scalar.make_reader(self._layout, self.config)
+        scored = distributed.fetch(read(self._params, trunk, self._layout.split(groups)))
+        for ((task, _, samples), *_), row in _in_rows(works, scored):
             if not np.isfinite(row[: len(samples)]).all():
                 raise InputError(f"{task.comparison.id!r}: a score of the meta RM is NaN or infinite")
             for same, reward in zip(samples, row, strict=False):
                 _note(task, same, meta=float(reward))
 
 
-class ChoiceProbabilities:
+class _ByPolicy:
+    """What readings with the policy share."""
+
+    def __init__(self, models: Models, template: Template):
+        """Critiques were drawn with this template."""
+        self._layout, self._prompter = models.layout, models.policy.prompter
+        self.config, self.decoder = models.policy.config, models.policy.params
+        self.preamble = self._prompter.preamble_of(template)
+
+    def prompt(self, critiques: Critiques) -> tuple[np.ndarray, int]:
+        """The prompt that the critiques were drawn for."""
+        prompts = critiques.task.prompts
+        return prompts.sampling[critiques.order], prompts.stem
+
+
+class ChoiceProbabilities(_ByPolicy):
     """The probabilities of the responses' numbers where an LLM judge names one: they become the scores of its vote."""
 
     def __init__(self, models: Models):
         """Reads with the policy."""
-        self._models = models
-
-    def prompt(self, critiques: Critiques) -> np.ndarray:
-        """The prompt that the critiques were drawn for."""
-        return critiques.task.prompts.sampling[critiques.order]
+        super().__init__(models, models.policy.prompter.choice)
 
     def plan(self, critiques: Critiques) -> Work:
         """All critiques are read."""
         return Work(critiques, _all(critiques))
 
-    def read(self, works: Sequence[Work], groups: Groups) -> None:
+    def read(self, works: Sequence[Work | None], trunk: Trunk, groups: Groups) -> None:
         """Notes `Sample.scores`; InputError if a probability is not finite."""
-        layout, model = self._models.layout, self._models.policy
         positions = np.zeros(groups.lengths.shape, np.int32)
-        most = max(work.critiques.task.comparison.n for work in works)
+        most = max(work.critiques.task.comparison.n for work in works if work)
         candidates = np.full((*positions.shape, batches.padded_length(most)), llm_judge.ABSENT, np.int32)
         chosen = [
             (b, g, task, same)
-            for b, ((task, _, samples), *_) in enumerate(works)
+            for ((task, _, samples), *_), b in _in_rows(works, range(len(works)))
             for g, same in enumerate(samples)
             if task.samples[same[0]].scores is not None
         ]
         for b, g, task, same in chosen:
             n = task.comparison.n
-            positions[b, g], candidates[b, g, :n] = llm_judge.locate(model.prompter.tokenizer, task.tokens[same[0]], n)
-        arguments = layout.split((groups, positions, candidates))
-        weights = distributed.fetch(llm_judge.make_weigher(layout, model.config)(model.params, *arguments))
+            positions[b, g], candidates[b, g, :n] = llm_judge.locate(self._prompter.tokenizer, task.tokens[same[0]], n)
+        arguments = self._layout.split((groups, positions, candidates))
+        weights = distributed.fetch(llm_judge.make_weigher(self._layout, self.config)(self.decoder, trunk, *arguments))
         for b, g, task, same in chosen:
             n, order = task.comparison.n, task.samples[same[0]].order
             if (candidates[b, g, :n] == llm_judge.ABSENT).any():
@@ -161,20 +194,16 @@ class _Critique(NamedTuple):
     queries: list[expected.Query]
 
 
-class ExpectedScores:
+class ExpectedScores(_ByPolicy):
     """The expected score at each score of a critique."""
 
     def __init__(self, models: Models):
         """Reads with the policy."""
-        self._models = models
-
-    def prompt(self, critiques: Critiques) -> np.ndarray:
-        """The prompt that the critiques were drawn for."""
-        return critiques.task.prompts.sampling[critiques.order]
+        super().__init__(models, models.policy.prompter.template)
 
     def plan(self, critiques: Critiques) -> Work:
         """Critiques without scores are left out, and those whose scores only a lenient template reads."""
-        prompter, task = self._models.policy.prompter, critiques.task
+        prompter, task = self._prompter, critiques.task
         template, branches, notes = prompter.template_of(task.comparison), [], []
         for same in critiques.samples:
             if task.samples[same[0]].scores is None:
@@ -189,21 +218,20 @@ class ExpectedScores:
             branches += more
         return Work(critiques, branches, next_power_of_four(sum(len(note.queries) for note in notes)), notes)
 
-    def read(self, works: Sequence[Work], groups: Groups) -> None:
+    def read(self, works: Sequence[Work | None], trunk: Trunk, groups: Groups) -> None:
         """Notes `Sample.expected`; InputError if a probability is not finite."""
-        layout, model = self._models.layout, self._models.policy
-        queries = [[(note.first, query) for note in work.notes for query in note.queries] for work in works]
+        queries = [[(note.first, query) for note in work.notes for query in note.queries] if work else [] for work in works]
         most = max(len(query.following) for row in queries for _, query in row)
-        shape = len(groups.lengths), works[0].contexts
+        shape = len(groups.lengths), next(work.contexts for work in works if work)
         branches, positions = np.zeros((2, *shape), np.int32)
         tokens = np.zeros((*shape, batches.padded_length(max(most, FEWEST_TOKENS))), np.int32)
         for b, row in enumerate(queries):
             for s, (first, query) in enumerate(row):
                 branches[b, s], positions[b, s] = first + query.branch, query.position
                 tokens[b, s, : len(query.following)] = query.following
-        arguments = layout.split((groups, branches, positions, tokens))
-        found = distributed.fetch(expected.make_reader(layout, model.config)(model.params, *arguments))
-        for work, row in zip(works, found, strict=False):
+        arguments = self._layout.split((groups, branches, positions, tokens))
+        found = distributed.fetch(expected.make_reader(self._layout, self.config)(self.decoder, trunk, *arguments))
+        for work, row in _in_rows(works, found):
             self._conclude(work, row)
 
     def _conclude(self, work: Work, logprobs: np.ndarray) -> None:

@@ -1,9 +1,12 @@
 """Critiques that are read once more when they are drawn: see `readings` for what is read of them, and by which model.
 
-The critiques of one order of a comparison are branches of one trunk, and batches are of few shapes. What is read of a critique
-depends on its own trunk and tokens and on the shape only, never on the batch.
+The critiques of one order of a comparison are branches of one trunk, and batches are of few shapes. Trunks are computed as an
+engine does, behind a preamble and behind what the orders have in common. What is read of a critique depends on its own trunk
+and tokens and on the shape only, never on the batch.
 """
 
+import collections
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from spct_jax.data import batches
@@ -15,6 +18,11 @@ from spct_jax.judging.readings import Critiques, Reading, Work
 from spct_jax.judging.tasks import Order, Task
 from spct_jax.models import tiles
 from spct_jax.rounding import next_power_of_four
+from spct_jax.sampling import Request, Shape, Usage
+from spct_jax.sampling.engine_programs import trunk_program
+from spct_jax.sampling.engine_shape import Split, shared
+from spct_jax.sampling.prefilling import Prefiller, families_of
+from spct_jax.sharding import Layout
 
 
 class _Shape(NamedTuple):
@@ -23,14 +31,66 @@ class _Shape(NamedTuple):
     max_completion: int
     contexts: int
     """See `readings.Work`."""
+    siblings: int
+    """See `sampling.Shape`."""
+
+
+class _Batches:
+    """The critiques of one shape that wait for a reading."""
+
+    def __init__(self, reading: Reading, layout: Layout, shape: _Shape):
+        self._reading, self._layout, self._shape = reading, layout, shape
+        row, together = shape.max_prompt + shape.group_size * shape.max_completion, shape.siblings * layout.batch_shards
+        self._rows = max(1, tiles.of(layout.platform).read_tokens // row // together) * together
+        preamble = shared(len(reading.preamble), shape.max_prompt)
+        trunks = Shape(shape.max_prompt, 1, self._rows, prefill_rows=self._rows, preamble=preamble, siblings=shape.siblings)
+        self._prefiller = Prefiller(
+            layout,
+            reading.decoder,
+            lambda level: trunk_program(layout, reading.config, level)[0],
+            trunks,
+            reading.preamble,
+            Usage(),
+        )
+        self._waiting: dict[Split, list[Request]] = {}
+
+    def add(self, work: Work) -> None:
+        """Queues a work."""
+        prompt, stem = self._reading.prompt(work.critiques)
+        request = Request(work, prompt, None, collections.deque(), stem=stem)
+        self._prefiller.admit(request)
+        self._waiting.setdefault(request.split, []).append(request)
+
+    def flush(self, *, only_full: bool) -> list[Task]:
+        """Reads full batches, or all that wait; returns the task of each work that was read."""
+        read = []
+        for split, waiting in self._waiting.items():
+            siblings = self._shape.siblings if split.stem else 1
+            families, most = families_of(waiting, split, siblings), self._rows // siblings
+            while len(families) >= (most if only_full else 1):
+                batch, families = families[:most], families[most:]
+                read += self._read(batch)
+            waiting[:] = [request for family in families for request in family]
+        return read
+
+    def _read(self, families: list[list[Request]]) -> list[Task]:
+        shards = self._layout.batch_shards
+        trunk, placed = self._prefiller.compute([families[s::shards] for s in range(shards)])
+        rows: list[Request | None] = [None] * self._rows
+        for s, of_shard in enumerate(placed):
+            for row, request in of_shard:
+                rows[s * self._rows // shards + row] = request
+        works = [request.tag if request else None for request in rows]
+        self._reading.read(works, trunk, _pack(rows, self._shape))
+        return [work.critiques.task for work in works if work]
 
 
 class Rescorer:
     """The critiques that wait to be read, by reading and shape."""
 
     def __init__(self, models: Models, options: Options):
-        self._models = models
-        self._waiting: list[tuple[Reading, dict[_Shape, list[Work]]]] = [(r, {}) for r in readings.chosen(models, options)]
+        self._layout = models.layout
+        self._waiting: list[tuple[Reading, dict[_Shape, _Batches]]] = [(r, {}) for r in readings.chosen(models, options)]
         self._unreadable: list[Task] = []
         """Tasks of whose critiques there is nothing to read."""
 
@@ -48,7 +108,10 @@ class Rescorer:
                 work = reading.plan(Critiques(task, order, list(critiques.values())))
                 if work.branches:
                     task.to_rescore += 1
-                    waiting.setdefault(_shape(work, sum(map(len, critiques.values()))), []).append(work)
+                    shape = _shape(work, sum(map(len, critiques.values())))
+                    if shape not in waiting:
+                        waiting[shape] = _Batches(reading, self._layout, shape)
+                    waiting[shape].add(work)
         if not task.to_rescore:
             self._unreadable.append(task)
 
@@ -59,22 +122,13 @@ class Rescorer:
           InputError: what was read of a critique is not finite.
         """
         done, self._unreadable = self._unreadable, []
-        for reading, by_shape in self._waiting:
-            for shape, waiting in by_shape.items():
-                rows = self._rows(shape)
-                while len(waiting) >= (rows if only_full else 1):
-                    batch = [waiting.pop(0) for _ in range(min(rows, len(waiting)))]
-                    reading.read(batch, _pack(reading, shape, batch, rows))
-                    for work in batch:
-                        task = work.critiques.task
-                        task.to_rescore -= 1
-                        if not task.to_rescore:
-                            done.append(task)
+        for _, by_shape in self._waiting:
+            for waiting in by_shape.values():
+                for task in waiting.flush(only_full=only_full):
+                    task.to_rescore -= 1
+                    if not task.to_rescore:
+                        done.append(task)
         return done
-
-    def _rows(self, shape: _Shape) -> int:
-        layout, row = self._models.layout, shape.max_prompt + shape.group_size * shape.max_completion
-        return max(1, tiles.of(layout.platform).read_tokens // row // layout.batch_shards) * layout.batch_shards
 
 
 def _shape(work: Work, samples: int) -> _Shape:
@@ -83,15 +137,15 @@ def _shape(work: Work, samples: int) -> _Shape:
     group_size = next_power_of_four(max(len(work.branches), min(samples, 4)))
     padded, limit = batches.padded_length(longest), task.shape.max_new_tokens
     max_completion = padded if longest > limit else min(padded, limit)  # principles come on top of what is drawn
-    return _Shape(task.shape.max_prompt, group_size, max_completion, work.contexts)
+    return _Shape(task.shape.max_prompt, group_size, max_completion, work.contexts, task.shape.siblings)
 
 
-def _pack(reading: Reading, shape: _Shape, batch: list[Work], rows: int) -> Groups:
-    spare = rows - len(batch)
+def _pack(rows: Sequence[Request | None], shape: _Shape) -> Groups:
+    """The branches of the works that are in rows; of the prompts, which have their trunks, the last token."""
     return batches.pack(
-        [reading.prompt(work.critiques) for work in batch] + [[0]] * spare,
-        [work.branches for work in batch] + [[]] * spare,
-        max_prompt=shape.max_prompt,
+        [request.prompt[-1:] if request else [0] for request in rows],
+        [request.tag.branches if request else [] for request in rows],
+        max_prompt=1,
         max_completion=shape.max_completion,
         group_size=shape.group_size,
     )

@@ -27,9 +27,10 @@ from spct_jax.judging.verdicts import Sample, Verdict
 from spct_jax.models import tiles
 from spct_jax.rounding import ceil_div
 from spct_jax.sampling import Engine, Finished, Request, SamplingParams, Shape, Usage
-from spct_jax.sampling.engine_programs import engine_programs
-from spct_jax.sampling.engine_shape import prefill_rows, shared
+from spct_jax.sampling.engine_programs import engine_programs, held
+from spct_jax.sampling.engine_shape import Level, prefill_rows, shared
 from spct_jax.sampling.engine_size import Sizes
+from spct_jax.sampling.prefilling import split_of
 
 MAX_ENGINES = 3
 """Shapes whose slots are on the devices at once."""
@@ -82,7 +83,7 @@ class Scheduler:
         self._warning = UnreadableWarning(options, models.knows_templates)
         self._sampling = SamplingParams(options.temperature, self._prompter.tokenizer.stop_ids, options.top_k, options.top_p)
         self._key = jax.random.key(options.seed)
-        self._compiled: set[Shape] = set()
+        self._compiled: dict[Shape, set[Level]] = {}
         self._engines: dict[Shape, Engine] = {}
         self._backlog: dict[Shape, list[Request]] = {}
         self._open: collections.Counter[Shape] = collections.Counter()
@@ -158,7 +159,7 @@ class Scheduler:
         options, devices = self._options, self._models.layout.batch_shards
         max_prompt, max_new_tokens = options.lengths(length, len(self._preamble))
         if self._sizes:
-            return self._sizes.choose(max_prompt, max_new_tokens, options.samples_at_once(n))
+            return self._sizes.choose(max_prompt, max_new_tokens, options.samples_at_once(n), siblings=options.siblings(n))
         rows = ceil_div(options.batch_size, devices) * devices
         return Shape(
             max_prompt,
@@ -166,8 +167,9 @@ class Scheduler:
             rows=rows,
             branches=options.branches,
             trunks=options.trunks,
-            prefill_rows=prefill_rows(max_prompt, rows, devices),
+            prefill_rows=prefill_rows(max_prompt, rows, devices, options.siblings(n)),
             preamble=shared(len(self._preamble), max_prompt),
+            siblings=options.siblings(n),
         )
 
     # Drawing.
@@ -183,7 +185,7 @@ class Scheduler:
         key = np.asarray(jax.random.key_data(jax.random.fold_in(self._key, orders.stable_hash(task.comparison.id))))
         for order, prompt in task.prompts.sampling.items():
             prompt = np.append(prompt, np.array(task.prefix, np.int32)) if task.prefix else prompt
-            task.requests[order] = Request((task, order), prompt, key, collections.deque())
+            task.requests[order] = Request((task, order), prompt, key, collections.deque(), stem=task.prompts.stem)
         self._open[task.shape] += 1
 
     def _first_round(self, task: Task) -> int:
@@ -224,14 +226,19 @@ class Scheduler:
         return engine
 
     def _compile_ahead(self, pool: futures.Executor) -> None:
-        """Has the programs of the shapes that wait compiled, in the order in which they will be drawn."""
+        """Has the programs of the prompts that wait compiled, in the order in which they will be drawn."""
         layout, policy = self._models.layout, self._models.policy
-        seen = [shape for shape in self._backlog if shape not in self._compiled]
-        self._compiled.update(seen)
+        seen, new = [shape for shape in self._backlog if shape not in self._compiled], []
         if self._sizes and seen:
             _say(f"batch_size=auto: {self._sizes.describe(seen)}")
-        programs = {shape: engine_programs(layout, policy.config, shape, self._sampling) for shape in seen}
-        new = [f"{shape.max_prompt:,}" for shape in seen if programs[shape].compile_ahead(pool)]
+        for shape, requests in self._backlog.items():
+            drawn = held(layout, shape)
+            levels = (level for r in requests for level in drawn.levels(split_of(r, drawn, self._preamble)))
+            compiled = self._compiled.setdefault(shape, set())
+            if levels := [level for level in dict.fromkeys(levels) if level not in compiled]:
+                compiled.update(levels)
+                begun = engine_programs(layout, policy.config, shape, self._sampling).compile_ahead(pool, levels)
+                new += [f"{shape.max_prompt:,}"] if begun and shape in seen else []
         if new:
             _say(f"compiling for prompts of up to {' / '.join(dict.fromkeys(new))} tokens")
 

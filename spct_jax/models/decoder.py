@@ -83,7 +83,12 @@ def init(config: ModelConfig, key: PRNGKeyArray) -> Params:
 
 
 def prefill(
-    params: Params, config: ModelConfig, tokens: Int[Array, "B P"], lengths: Int[Array, " B"], prefix: Trunk | None = None
+    params: Params,
+    config: ModelConfig,
+    tokens: Int[Array, "B P"],
+    lengths: Int[Array, " B"],
+    prefix: Trunk | None = None,
+    slots: int | None = None,
 ) -> Trunk:
     """Computes trunks, from their first token on or behind a prefix.
 
@@ -92,17 +97,25 @@ def prefill(
       config: the architecture.
       tokens: the trunks, or what follows the prefix, right-aligned; the slots before hold any valid token.
       lengths: such tokens in each trunk, 0 to P.
-      prefix: a trunk of the same parameters for each row, or one that all rows continue. Its lengths, one for each row or one
-        for all, say how many of its last tokens a row has: 0 for a row without the prefix, all of them for any other.
+      prefix: trunks of the same parameters that the rows continue: one for each row, one for all rows, or one for every m rows
+        that follow each other. Its lengths, as many as it has trunks or one for each row, say how many of its last tokens a
+        row has: 0 for a row without the prefix, all of them for any other.
+      slots: of the result; None: those of the prefix and P. Tokens must fit in.
 
     Returns:
-      The `Trunk`, prefix included, in as many slots more as the prefix has, and those that `Tiles.trunk_slots` asks for;
-      gradients flow through it and the prefix.
+      The `Trunk`, prefix included, in as many slots as asked for and, where `Tiles.trunk_slots` says so, a few more; gradients
+      flow through it and the prefix.
     """
-    P = tokens.shape[-1]
-    tokens = jnp.pad(tokens, ((0, 0), (tiles.here().aligned(P) - P, 0)))
-    _, layers = _causal_pass(params, config, tokens, lengths, prefix)
-    return Trunk(layers=layers, lengths=lengths if prefix is None else prefix.lengths + lengths)
+    P, aligned = tokens.shape[-1], tiles.here().aligned
+    tokens = jnp.pad(tokens, ((0, 0), (aligned(P) - P, 0)))
+    lengths_before = 0 if prefix is None else _for_rows(prefix.lengths, len(lengths))
+    _, layers = _causal_pass(params, config, tokens, lengths, prefix, slots and aligned(slots))
+    return Trunk(layers=layers, lengths=lengths_before + lengths)
+
+
+def _for_rows(of_trunks: Array, rows: int) -> Array:
+    """[B ..] of what m rows each have in common, [B / m ..]."""
+    return jnp.repeat(of_trunks, rows // len(of_trunks), axis=0)
 
 
 def extend(
@@ -151,14 +164,20 @@ def logits(params: Params, config: ModelConfig, tokens: Int[Array, "B T"]) -> Fl
 
 
 def _causal_pass(
-    params: Params, config: ModelConfig, tokens: Int[Array, "B P"], lengths: Int[Array, " B"], prefix: Trunk | None = None
+    params: Params,
+    config: ModelConfig,
+    tokens: Int[Array, "B P"],
+    lengths: Int[Array, " B"],
+    prefix: Trunk | None = None,
+    trunk_slots: int | None = None,
 ) -> tuple[Float[Array, "B P D"], PyTree]:
     """Right-aligned tokens through all layers: (the residual stream before the final norm, keys and values as in `Trunk`)."""
     P = tokens.shape[-1]
     positions, layers = jnp.maximum(jnp.arange(P) - (P - lengths[:, None]), 0), params
     all_lengths = lengths
     if prefix is not None:
-        positions, all_lengths = prefix.lengths[:, None] + positions, prefix.lengths + lengths
+        before = _for_rows(prefix.lengths, len(lengths))
+        positions, all_lengths = before[:, None] + positions, before + lengths
         layers = stack.zip_stacks(params, prefix.layers)
     ropes = rotary.tables_by_kind(config, positions)
     attend_trunk = (splash if splash.is_used(config) else trunk_attention).attend_trunk
@@ -170,21 +189,28 @@ def _causal_pass(
         def attend(q, k, v):
             if before is not None:
                 k, v = (_put_before(earlier, own, lengths) for earlier, own in zip(before, (k, v), strict=True))
-            kept = slice(max(k.shape[-2] - window, 0), None) if window else slice(None)
+            S = trunk_slots or k.shape[-2]
+            kept = min(S, window) if window else S
             out = attend_trunk(q, k, v, all_lengths, window, config.attn_softcap)
-            return out, (k[:, :, kept], v[:, :, kept])
+            return out, (_last(k, kept), _last(v, kept))
 
         return apply_block(config, block, x, ropes[entry.kind], attend)
 
     return stack.scan(config, body, embed(params, config, tokens), layers)
 
 
+def _last(x: Float[Array, "B K S H"], count: int) -> Float[Array, "B K _ H"]:
+    """The last so many slots; where there are not so many, zeros before them."""
+    S = x.shape[-2]
+    return x[:, :, S - count :] if count <= S else jnp.pad(x, ((0, 0), (0, 0), (count - S, 0), (0, 0)))
+
+
 def _put_before(
-    prefix: Float[Array, "#B K S H"], own: Float[Array, "B K P H"], lengths: Int[Array, " B"]
+    prefix: Float[Array, "_ K S H"], own: Float[Array, "B K P H"], lengths: Int[Array, " B"]
 ) -> Float[Array, "B K S+P H"]:
     """Keys or values of each row's own tokens, right-aligned, with those of its prefix in the slots right before them."""
     P, S = own.shape[-2], prefix.shape[-2]
-    prefix = jnp.broadcast_to(prefix, (*own.shape[:2], *prefix.shape[2:]))
+    prefix = _for_rows(prefix, len(own))
     slots = jnp.pad(own, ((0, 0), (0, 0), (S, 0), (0, 0)))
     put = jax.vmap(lambda slots, prefix, first: lax.dynamic_update_slice_in_dim(slots, prefix, first, axis=1))
     return logical.constrain(put(slots, prefix, P - lengths), "batch", "kv_heads")

@@ -17,7 +17,8 @@ from spct_jax.data.batches import Groups
 from spct_jax.grm.template import load_template
 from spct_jax.models import flops
 from spct_jax.sampling import SamplingParams
-from spct_jax.sampling.engine_programs import conversion, decode_model, engine_programs
+from spct_jax.sampling.engine_programs import conversion, decode_model, engine_programs, held
+from spct_jax.sampling.engine_shape import Level
 from spct_jax.sampling.engine_size import Sizes
 from spct_jax.sharding import logical
 from spct_jax.training import bucket_choice, context, grpo, meta, mixture, optimizers, parameters, preambles, sft
@@ -41,6 +42,8 @@ class Planned:
     """Operations of Pallas kernels, by formula, on all devices together: the compiled text does not show them."""
     steps: int = 1
     """How many tokens of every branch one execution draws; figures are per token."""
+    note: str = ""
+    """What its figures are of, where its name does not say."""
 
 
 def _struct(shape: tuple[int, ...], dtype: Any) -> jax.ShapeDtypeStruct:
@@ -121,28 +124,34 @@ def programs(config: Config, devices: list) -> dict[str, Planned]:
 
 
 def _drawing(setting: _Setting) -> dict[str, Planned]:
-    """What draws the completions of RL: moving parameters to the rollout layout, and the engine's two large programs."""
+    """What draws the completions of RL: moving parameters to the rollout layout, and the engine's large programs."""
     config, rollout, trunk, time = setting.config, setting.rollout, setting.trunk, setting.time
     model, rl = config.model, config.rl
     beside = setting.state_bytes + setting.reference_bytes
     unrolled = decode_model(rollout, model)[1]
-    sizes = Sizes(rollout, unrolled, memory.limit(rollout.mesh.devices.flat[0]), beside)
-    shape = sizes.of_slots(rl.slots, config.data.max_prompt, time, rl.group_size, rl.batch_size)
-    read, slots = shape.prefill_rows, shape.rows * shape.branches
+    preamble = len(_stand_in(config.prompt.template))
+    sizes = Sizes(rollout, unrolled, memory.limit(rollout.mesh.devices.flat[0]), beside, preamble=preamble)
+    shape = held(rollout, sizes.of_slots(rl.slots, config.data.max_prompt, time, rl.group_size, rl.batch_size))
+    slots = shape.rows * shape.branches
     engine = engine_programs(rollout, model, shape, SamplingParams(rl.temperature, stop_ids=(1, 107)))
 
     reshard = _alone(conversion(rollout, model).lower, setting.params)
     decoded = flops.decode(model, slots, trunk, time + shape.chunk)
+
+    def prefill(level: Level, copies: int, tokens: int) -> Planned:
+        note = f"behind a preamble of {level.before.slots}" if level.before else ""
+        prefix = level.before.slots if level.before else 0
+        arithmetic = (count(unrolled, level.rows, level.slots, prefix) for count in (flops.prefill, flops.kernels))
+        found, kernels = (copies * operations for operations in arithmetic)
+        return Planned(_alone(engine.trunks(level).lower), found, tokens, beside, kernels, note=note)
+
+    # Every device that has rows computes the preamble. A prompt counts with all of its tokens.
+    *first, rest = shape.levels(shape.split(config.data.max_prompt, shape.preamble))
     return {
         "reshard": Planned(reshard, 0, 0, beside - setting.params_bytes),
-        "prefill": Planned(
-            _alone(engine.prefill.lower),
-            flops.prefill(unrolled, read, trunk),
-            read * trunk,
-            beside,
-            flops.kernels(unrolled, read, trunk),
-        ),
-        "decode": Planned(_alone(engine.chunk.lower), decoded, slots, beside, steps=shape.chunk),
+        **dict(zip(["preamble"], (prefill(level, rollout.batch_shards, level.slots) for level in first), strict=False)),
+        "prefill": prefill(rest, 1, rest.rows * trunk),
+        "decode": Planned(_alone(engine.chunk.lower), decoded, slots, beside, steps=shape.chunk, note="a token"),
     }
 
 

@@ -26,13 +26,13 @@ def measure(planned: Planned, topology: str, devices: list, chip: Chip, cache: p
     """Compiles a program's parts, or takes what the same parts gave before, and compares them with what the chip has.
 
     Returns:
-      `fits`, and in bytes per device `limit` and, of the part that needs most, `peak` and `beside` (what else is held while it
-      runs); if the compiler could fit all parts, also `flops`, `flops_by_hand`, `bytes`, `collectives` and `sent` per device,
-      `seconds`, the roofline time of each resource, and `estimate`, see `_estimate`.
+      `fits`, `tokens` and `note` as planned, and in bytes per device `limit` and, of the part that needs most, `peak` and
+      `beside` (what else is held while it runs); if the compiler could fit all parts, also `flops`, `flops_by_hand`, `bytes`,
+      `collectives` and `sent` per device, `seconds`, the roofline time of each resource, and `estimate`, see `_estimate`.
     """
     compiled = [(_compiled(part.program, topology, len(devices), chip, cache), part) for part in planned.lower()]
     peak, beside = max(((found["peak"], planned.beside + part.beside) for found, part in compiled), key=sum)
-    result = {"peak": peak, "beside": beside, "limit": chip.hbm, "tokens": planned.tokens}
+    result = {"peak": peak, "beside": beside, "limit": chip.hbm, "tokens": planned.tokens, "note": planned.note}
     if not all(found["text"] for found, _ in compiled):
         return result | {"fits": False}
     cost = hlo.Cost()
@@ -128,7 +128,8 @@ def step(config: Config, results: dict[str, dict]) -> dict[str, float]:
     decoded = tokens / results["decode"]["tokens"]
 
     def times(seconds: dict[str, float]) -> dict[str, float]:
-        rollout = seconds["reshard"] + prompts * seconds["prefill"] + decoded * seconds["decode"]
+        read = seconds.get("preamble", 0.0) + prompts * seconds["prefill"]
+        rollout = seconds["reshard"] + read + decoded * seconds["decode"]
         scored = (1 + rl.rollout_lag) * seconds["reference"]  # by the policy that drew, too, where that is an older one
         step = rollout + scored + rl.updates_per_rollout * seconds["grpo"]
         return {
@@ -139,7 +140,7 @@ def step(config: Config, results: dict[str, dict]) -> dict[str, float]:
             "meta_rm_hours": config.meta_rm.steps * seconds["meta_rm"] / 3600,
         }
 
-    bounds = {name: results[name]["lower_bound"] for name in wanted}
+    bounds = {name: result["lower_bound"] for name, result in results.items() if name in (*wanted, "preamble")}
     estimated = times({name: max(bound, results[name]["estimate"]["seconds"]) for name, bound in bounds.items()})
     return times(bounds) | {"completion_tokens": tokens} | {f"estimated_{name}": value for name, value in estimated.items()}
 
@@ -165,7 +166,7 @@ def tables(config: Config, topology: str, chips: int, chip: Chip, results: dict[
             lines.append(f"| {name} | {memory} | | | | | | **does not fit** | | |")
             continue
         hand = f"{r['flops'] / r['flops_by_hand']:.3f}" if r["flops_by_hand"] else ""
-        label = name + " (a token)" * (name == "decode")
+        label = f"{name} ({r['note']})" if r["note"] else name
         bound = r["bound"] if r["fits"] else f"**{(r['peak'] + r['beside'] - r['limit']) / GIB:.2f} GiB too much**"
         lines.append(
             f"| {label} | {memory} | {r['flops'] / 1e12:.3f} | {hand} | {r['bytes'] / 1e9:.1f} | {r['sent'] / 1e9:.2f} | "

@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from spct_jax import checkpoints, models
+from spct_jax import models
 from spct_jax.data.batches import Groups
 from spct_jax.data.tokenizer import Tokenizer
 from spct_jax.models.config import ModelConfig
@@ -47,21 +47,21 @@ def locate(tokenizer: Tokenizer, tokens: Sequence[int], n: int) -> tuple[int, li
 
 
 def choice_probabilities(
-    params: Any, config: ModelConfig, groups: Groups, positions: jax.Array, candidates: jax.Array
+    params: Any, config: ModelConfig, trunk: models.Trunk, groups: Groups, positions: jax.Array, candidates: jax.Array
 ) -> jax.Array:
     """Probabilities of the candidate tokens at one position of every completion, among each other.
 
     Args:
       params: the model's parameters.
       config: the architecture.
-      groups: prompts and completions.
+      trunk: of B prompts.
+      groups: their completions; prompts are not read.
       positions: Int[B G], which token of the completion.
       candidates: Int[B G n], token ids; `ABSENT` ones have probability 0.
 
     Returns:
       Float32[B G n].
     """
-    trunk = models.prefill(params, config, groups.trunk_tokens, groups.trunk_lengths)
     hidden = models.extend(params, config, trunk, groups.inputs[:, :, :-1])
     at = jnp.take_along_axis(hidden, positions[..., None, None], axis=2)[:, :, 0]
     logits = jnp.take_along_axis(models.unembed(params, config, at), jnp.maximum(candidates, 0), axis=-1)
@@ -69,12 +69,11 @@ def choice_probabilities(
 
 
 @functools.cache
-def make_weigher(layout: Layout, config: ModelConfig) -> Callable[[Any, Groups, jax.Array, jax.Array], jax.Array]:
-    """The jitted `choice_probabilities`: a function of (params, groups, positions, candidates), all on the devices."""
+def make_weigher(layout: Layout, config: ModelConfig) -> Callable[..., jax.Array]:
+    """The jitted `choice_probabilities`: a function of (params, trunk, groups, positions, candidates), all on the devices."""
 
-    def weigh(params: Any, groups: Groups, positions: jax.Array, candidates: jax.Array) -> jax.Array:
+    def weigh(params: Any, *arguments: Any) -> jax.Array:
         with layout.constraints():
-            return choice_probabilities(params, config, groups, positions, candidates)
+            return choice_probabilities(params, config, *arguments)
 
-    params, rows = layout.params(checkpoints.abstract_params(config)), layout.sharding("batch")
-    return jax.jit(weigh, in_shardings=(params, rows, rows, rows), out_shardings=rows)
+    return jax.jit(weigh, out_shardings=layout.sharding("batch"))

@@ -53,8 +53,7 @@ def scalar_rewards(params: Any, config: ModelConfig, groups: Groups, preamble: m
     """
     if groups.shape is None:
         trunk = models.prefill(params["model"], config, groups.trunk_tokens, groups.trunk_lengths)
-        hidden = models.extend(params["model"], config, trunk, groups.inputs)
-        return heads.score(params["head"], jnp.take_along_axis(hidden, groups.lengths[..., None, None], axis=2)[:, :, 0])
+        return rewards_on(params, config, trunk, groups)
     # A score is read one slot behind the completion, which a prediction of its tokens does without.
     groups.check_preamble(preamble)
     trunk_slots, slots = groups.shape
@@ -65,6 +64,23 @@ def scalar_rewards(params: Any, config: ModelConfig, groups: Groups, preamble: m
     hidden = models.extend(params["model"], config, trunk, inputs, places)
     last = places.first + groups.lengths
     return heads.score(params["head"], jnp.take_along_axis(hidden[:, 0], last[..., None], axis=1))
+
+
+def rewards_on(params: Any, config: ModelConfig, trunk: models.Trunk, groups: Groups) -> jax.Array:
+    """`scalar_rewards` where the trunk of the prompts is there already; the groups' own prompts are not read."""
+    hidden = models.extend(params["model"], config, trunk, groups.inputs)
+    return heads.score(params["head"], jnp.take_along_axis(hidden, groups.lengths[..., None, None], axis=2)[:, :, 0])
+
+
+@functools.cache
+def make_reader(layout: Layout, config: ModelConfig) -> Callable[..., jax.Array]:
+    """The jitted `rewards_on`: a function of (params, trunk, groups), all on the devices."""
+
+    def read(params: Any, *arguments: Any) -> jax.Array:
+        with layout.constraints():
+            return rewards_on(params, config, *arguments)
+
+    return jax.jit(read, out_shardings=layout.sharding("batch"))
 
 
 @functools.cache

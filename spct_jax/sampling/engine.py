@@ -7,11 +7,13 @@ branches that have ended, and waiting prompts replace those that have no samples
 The rows are split into as many shards as the layout has of a batch. A trunk is computed in the shard whose rows it goes to, so
 that no trunk is sent anywhere. Several processes are given the same requests and do the same with them, each on its devices.
 
-Where most prompts begin with the same tokens, the preamble of a template, an engine computes these once, and of each such
-prompt what follows them. A prompt that does not begin with them is computed whole.
+Trunks are computed level by level of a tree. Where most prompts begin with the same tokens, the preamble of a template, an
+engine computes these once, and of each such prompt what follows them. Prompts that have more than that in common, as those of
+a comparison in several orders have its conversation, are siblings: if it is worth it (`Shape.split`), their stem is computed
+once and all of them behind it, in the same step.
 
-A completion depends only on its prompt, its key, the engine's shape and its preamble: branches never see each other, and every
-sum runs over the same columns in the same order, whichever slot a branch is in and whenever it began.
+A completion depends only on its prompt and the length of its stem, its key, the engine's shape and its preamble: branches never
+see each other, and every sum runs over the same columns in the same order, whichever slot a branch is in and whenever it began.
 """
 
 import collections
@@ -22,73 +24,18 @@ from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import Float32, UInt32
+from jaxtyping import Float32
 
 from spct_jax import distributed, idle, models
-from spct_jax.data import batches
 from spct_jax.errors import InputError
 from spct_jax.models.config import ModelConfig
 from spct_jax.sampling.engine_programs import decode_params, engine_programs, held
 from spct_jax.sampling.engine_shape import Shape
 from spct_jax.sampling.kernel import Completions
 from spct_jax.sampling.params import SamplingParams
+from spct_jax.sampling.prefilling import Families, Prefiller, families_of
+from spct_jax.sampling.requests import Finished, Request, Usage
 from spct_jax.sharding import Layout
-
-
-@dataclasses.dataclass
-class Usage:
-    """How decode slots were used."""
-
-    tokens: int = 0
-    """Tokens drawn."""
-    slot_steps: int = 0
-    """Decode slots times decode steps."""
-    prefills: int = 0
-    """Prompts whose trunks were computed."""
-    trunk_tokens: int = 0
-    """Tokens computed for these trunks, those of preambles included."""
-    trunk_slots: int = 0
-    """Slots that they were computed in, empty rows included."""
-    shared_tokens: int = 0
-    """Tokens of these trunks that were not computed for them but taken from a preamble."""
-
-    @property
-    def useful_slots(self) -> float:
-        """Share of slots, over all steps, that drew a token."""
-        return self.tokens / self.slot_steps if self.slot_steps else 1.0
-
-    @property
-    def padding(self) -> float:
-        """Share of the slots of trunks and branches that held no token."""
-        computed = self.trunk_slots + self.slot_steps
-        return 1 - (self.trunk_tokens + self.tokens) / computed if computed else 0.0
-
-
-@dataclasses.dataclass(eq=False)
-class Request:
-    """A prompt and the samples wanted of it; it may be submitted again with more samples."""
-
-    tag: Any
-    """For the caller; the engine does not read it."""
-    prompt: Sequence[int]
-    key: UInt32[np.ndarray, " words"]
-    """Key data of the prompt; sample s is drawn with fold_in(key, s)."""
-    waiting: collections.deque[int]
-    """Numbers of the samples that have not begun yet."""
-    shared: int = dataclasses.field(default=0, init=False)
-    """Tokens that its trunk takes from the engine's preamble; the engine says so when it is submitted."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Finished:
-    """One completion."""
-
-    request: Request
-    sample: int
-    tokens: list[int]
-    """Terminator included."""
-    logprobs: Float32[np.ndarray, " T"]
-    """Of each token under the distribution it was drawn from."""
 
 
 @dataclasses.dataclass
@@ -128,17 +75,12 @@ class Engine:
           InputError: the rows, or those of a prefill, cannot be split evenly over the devices, or the preamble is not the
             shape's.
         """
-        if shape.preamble not in (0, len(preamble)):
-            raise InputError(f"a preamble of {len(preamble)} tokens for a shape that has one of {shape.preamble}")
         layout.check_rows(shape.rows, "a number of rows")
-        layout.check_rows(shape.prefill_rows, "a number of rows of a prefill")
         self.shape, self._layout = held(layout, shape), layout
         self._sampling = dataclasses.replace(sampling, temperature=np.float32(sampling.temperature))
         self._programs = engine_programs(layout, config, shape, sampling)
         self._params = decode_params(params, config, layout)
         self._slots = self._programs.init()
-        self._preamble = np.array(preamble[: shape.preamble], np.int32)
-        self._preamble_trunk: models.Trunk | None = None
         self._queue: collections.deque[Request] = collections.deque()
         self._live: dict[int, Request] = {}
         """By `id()`, every request that is queued or has a trunk in a row."""
@@ -152,6 +94,7 @@ class Engine:
         self._launched: collections.deque[tuple[Completions, jax.Array]] = collections.deque()
         """What is being drawn, oldest chunk first: (completions, which branches end)."""
         self.usage = Usage() if usage is None else usage
+        self._prefiller = Prefiller(layout, self._params, self._programs.trunks, self.shape, preamble, self.usage)
 
     @property
     def capacity(self) -> int:
@@ -173,8 +116,7 @@ class Engine:
         Raises:
           InputError: the prompt is too long for the shape.
         """
-        batches.pack_prompts([request.prompt], self.shape.max_prompt)
-        request.shared = batches.shared_tokens(request.prompt, self._preamble)
+        self._prefiller.admit(request)
         if id(request) not in self._live:
             self._live[id(request)] = request
             self._queue.append(request)
@@ -297,8 +239,8 @@ class Engine:
     def _prefill(self, wanting: set[int]) -> bool:
         """Computes the next trunks of the queue, in all shards; returns whether there are any.
 
-        They all continue the preamble, or none of them does. Where the queue has none left for a wanting shard, those of
-        requests that still have waiting samples are recomputed.
+        They all are of one split. Where the queue has none left for a wanting shard, those of requests that still have waiting
+        samples are recomputed.
         """
         again = {id(r): r for row in self._in_rows for r in row if r is not None and r.waiting}
         if not (self._queue or again or any(request.waiting for unplaced in self._unplaced for _, request in unplaced)):
@@ -307,51 +249,27 @@ class Engine:
             # XLA's CPU backend takes at most 32 programs at a time; if they exchange data, more of them can deadlock.
             jax.block_until_ready(self._read)
         chosen = self._choose(wanting, list(again.values()))
-        each, shared = self.shape.prefill_rows // len(chosen), next(r.shared for rows in chosen for r in rows)
-        own = [part for rows in chosen for part in (*(r.prompt[shared:] for r in rows), *[[0]] * (each - len(rows)))]
-        tokens, lengths, _ = batches.pack_prompts(own, self.shape.max_prompt - shared)
-        given = self._layout.split((tokens, lengths))
-        idle.CLOCK.giving()
-        if shared:
-            self._read = self._programs.follow(self._params, *given, self._trunk_of_preamble())
-        else:
-            self._read = self._programs.prefill(self._params, *given)
-        idle.CLOCK.gave(self._read)
-        self._unplaced = [collections.deque(enumerate(rows)) for rows in chosen]
-        count = sum(map(len, chosen))
-        self.usage.prefills += count
-        self.usage.trunk_tokens += int(lengths.sum())
-        self.usage.trunk_slots += tokens.size
-        self.usage.shared_tokens += count * shared
+        self._read, self._unplaced = self._prefiller.compute(chosen)
         return True
 
-    def _trunk_of_preamble(self) -> models.Trunk:
-        """Computed when it is first asked for."""
-        if self._preamble_trunk is None:
-            count = len(self._preamble)
-            row = self._preamble[None], np.array([count], np.int32)
-            self._preamble_trunk = self._programs.preamble(self._params, *distributed.put(row, self._layout.batch(row)))
-            self.usage.trunk_tokens += count
-            self.usage.trunk_slots += count
-        return self._preamble_trunk
+    def _choose(self, wanting: set[int], again: list[Request]) -> list[Families]:
+        """For each shard, the families whose trunks are computed next; those that found no row yet come first.
 
-    def _choose(self, wanting: set[int], again: list[Request]) -> list[list[Request]]:
-        """For each shard, the requests whose trunks are computed next; those that found no row yet come first.
-
-        All share as many tokens of the preamble as the first of them does; others wait for their turn.
+        All are of the split of the first; others wait for their turn. Of a family there are no more than the shape's siblings.
         """
         for unplaced in self._unplaced:
             self._queue.extendleft(request for _, request in reversed(unplaced) if request.waiting)
-        shared = (self._queue or again)[0].shared
+        split = (self._queue or again)[0].split
         shards = sorted(range(len(self._unplaced)), key=lambda s: s not in wanting)
-        each, chosen = self.shape.prefill_rows // len(shards), [[] for _ in shards]
-        alike = [request for request in self._queue if request.shared == shared][: each * len(shards)]
-        for s, request in zip(itertools.cycle(shards), alike, strict=False):
-            chosen[s].append(request)
-        taken = set(map(id, alike))
+        siblings = self.shape.siblings if split.stem else 1
+        each, chosen = self.shape.prefill_rows // len(shards) // siblings, [[] for _ in shards]
+        families = families_of(self._queue, split, siblings)
+        for s, family in zip(itertools.cycle(shards), families[: each * len(shards)], strict=False):
+            chosen[s].append(family)
+        taken = {id(request) for families in chosen for family in families for request in family}
         self._queue = collections.deque(request for request in self._queue if id(request) not in taken)
         for s in wanting:
-            chosen[s] = chosen[s] or [r for r in again if r.shared == shared][:each]
+            chosen[s] = chosen[s] or families_of(again, split, siblings)[:each]
         return chosen
 
     def _insert(self, admitted: list[tuple[int, int, int]]) -> None:

@@ -7,7 +7,7 @@ slots and return them changed, in the same memory.
 import dataclasses
 import functools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent import futures
 from typing import Any
 
@@ -19,7 +19,7 @@ from jaxtyping import Array, Bool, Int, UInt32
 from spct_jax import models, sharding
 from spct_jax.models import stack, tiles
 from spct_jax.models.config import ModelConfig
-from spct_jax.sampling.engine_shape import Shape
+from spct_jax.sampling.engine_shape import Level, Shape
 from spct_jax.sampling.kernel import Slots, draw_chunk
 from spct_jax.sampling.params import SamplingParams
 from spct_jax.sharding import Layout, logical
@@ -65,12 +65,8 @@ class EnginePrograms:
 
     init: EngineProgram
     """() -> Slots in which nothing runs."""
-    prefill: EngineProgram
-    """(params, tokens [B P], lengths [B]) -> Trunk, B = `Shape.prefill_rows`."""
-    preamble: EngineProgram | None
-    """(params, tokens [1 P'], lengths [1]) -> Trunk, P' = `Shape.preamble`; None if that is 0."""
-    follow: EngineProgram | None
-    """(params, tokens [B P-P'], lengths [B], the preamble's trunk) -> Trunk as of `prefill`, for prompts that begin with it."""
+    trunks: Callable[[Level], EngineProgram]
+    """(params, tokens [B P], lengths [B], the trunks of the level before, if there is one) -> Trunk."""
     chunk: EngineProgram
     """(params, slots, sampling) -> (slots, Completions of C tokens, which branches ended in them Bool[B G])."""
     insert: EngineProgram
@@ -79,13 +75,13 @@ class EnginePrograms:
     begin: EngineProgram
     """(slots, fresh, trunk_slot, keys, sample, last) -> slots; see `begin_branches`."""
 
-    def compile_ahead(self, pool: futures.Executor) -> bool:
-        """Starts compiling, in `pool`, what an engine calls for every chunk; returns whether any of it was left to compile.
+    def compile_ahead(self, pool: futures.Executor, levels: Iterable[Level]) -> bool:
+        """Starts compiling, in `pool`, what an engine calls for trunks of these levels; returns whether any of it was left.
 
         An engine that needs a program before it is compiled waits for it.
         """
-        trunks = (self.preamble, self.follow) if self.follow else (self.prefill,)
-        return any([program.compile_ahead(pool) for program in (*trunks, self.chunk, self.insert, self.begin)])
+        programs = [self.trunks(level) for level in levels]
+        return any([program.compile_ahead(pool) for program in (*programs, self.chunk, self.insert, self.begin)])
 
 
 def engine_programs(layout: Layout, config: ModelConfig, shape: Shape, sampling: SamplingParams) -> EnginePrograms:
@@ -101,12 +97,8 @@ def held(layout: Layout, shape: Shape) -> Shape:
 @functools.cache
 def _engine_programs(layout: Layout, config: ModelConfig, shape: Shape, sampling: SamplingParams) -> EnginePrograms:
     slots = shape.max_prompt - 1
-    prefill, trunks = _prefill(layout, config, shape.prefill_rows, slots)
-    preamble = follow = None
-    if shape.preamble:
-        preamble, _ = _prefill(layout, config, 1, shape.preamble)
-        follow, _ = _prefill(layout, config, shape.prefill_rows, slots - shape.preamble, shape.preamble)
     params, config = decode_model(layout, config)
+    _, trunks = trunk_program(layout, config, Level(shape.prefill_rows, slots, slots))
     slots = abstract_slots(layout, config, shape)
     in_slots, row = layout.batch(slots), jax.ShapeDtypeStruct((shape.prefill_rows,), jnp.int32)
 
@@ -146,9 +138,7 @@ def _engine_programs(layout: Layout, config: ModelConfig, shape: Shape, sampling
 
     return EnginePrograms(
         init=EngineProgram(init),
-        prefill=prefill,
-        preamble=preamble,
-        follow=follow,
+        trunks=lambda level: trunk_program(layout, config, level)[0],
         chunk=EngineProgram(chunk, params, slots, sampling),
         insert=EngineProgram(insert, slots, trunks, row, row, row),
         begin=EngineProgram(begin, slots, *branches),
@@ -156,18 +146,19 @@ def _engine_programs(layout: Layout, config: ModelConfig, shape: Shape, sampling
 
 
 @functools.cache
-def _prefill(layout: Layout, config: ModelConfig, rows: int, slots: int, prefix: int = 0) -> tuple[EngineProgram, models.Trunk]:
-    """The program that computes rows of so many slots, and its abstract result; shared by all shapes that have such.
+def trunk_program(layout: Layout, config: ModelConfig, level: Level) -> tuple[EngineProgram, models.Trunk]:
+    """The program that computes the trunks of a level, and its abstract result; all shapes that have such a level share it.
 
-    With a `prefix`, they continue one trunk of so many slots, all of them tokens.
+    The parameters it takes are those of this architecture, as they are stored.
     """
-    before = (_prefill(layout, config, 1, prefix)[1],) if prefix else ()
-    params, config = decode_model(layout, config)
-    prompts = jax.ShapeDtypeStruct((rows, slots), jnp.int32), jax.ShapeDtypeStruct((rows,), jnp.int32), *before
+    before = (trunk_program(layout, config, level.before)[1],) if level.before else ()
+    params = stored_model(config)
+    shape = level.rows, level.slots
+    prompts = jax.ShapeDtypeStruct(shape, jnp.int32), jax.ShapeDtypeStruct(shape[:1], jnp.int32), *before
 
-    def prefill(params, *prompts):
+    def prefill(params, tokens, lengths, *prefix):
         with layout.constraints():
-            return models.prefill(params, config, *prompts)
+            return models.prefill(params, config, tokens, lengths, *(prefix or (None,)), slots=level.trunk_slots)
 
     trunks = jax.eval_shape(prefill, params, *prompts)
     prefill = jax.jit(prefill, in_shardings=(layout.params(params), *layout.batch(prompts)), out_shardings=layout.batch(trunks))

@@ -1,6 +1,7 @@
 """The shapes that an engine's programs are compiled for."""
 
 import dataclasses
+from typing import NamedTuple
 
 from spct_jax.data import batches
 from spct_jax.errors import InputError
@@ -10,8 +11,37 @@ from spct_jax.sampling.kernel import CHUNK
 
 PREFILL_TOKENS = 4096
 """Approximate number of prompt tokens that an engine prefills at once."""
-LEAST_PREAMBLE = 64
-"""A preamble of fewer tokens is computed with every prompt: it would save less than its programs take to compile."""
+LEAST_SHARED = 64
+"""A preamble or a stem of fewer tokens is computed with every prompt: it would save less than its programs take to compile."""
+MOST_OF_WHOLE = 0.8
+"""A stem is computed once for its siblings if, with it, they take at most this share of the slots that they take without."""
+
+FINER = 256
+"""Slots of a part from which there are two lengths for each power of two."""
+
+
+class Split(NamedTuple):
+    """How the trunk of a prompt is computed: which part of it is there already, and in how many slots the others are."""
+
+    shared: int
+    """Tokens taken from the preamble."""
+    stem: int
+    """Slots of its stem, what it has in common with its siblings behind the preamble; 0: that is not computed apart."""
+    own: int
+    """Slots of the rest."""
+
+
+class Level(NamedTuple):
+    """What a program computes that prefills: the trunks of a tree that are equally far from its root."""
+
+    rows: int
+    """B."""
+    slots: int
+    """P, of the tokens that are computed."""
+    trunk_slots: int
+    """Of the trunks that they make."""
+    before: "Level | None" = None
+    """Whose trunks they continue, each as many rows as there are for one of them; None: they begin prompts."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,8 +71,13 @@ class Shape:
     preamble: int = 0
     """Tokens that most prompts begin with and that are computed once for all of these, see `shared`; 0: there are none. Trunks
     have `max_prompt` - 1 slots either way."""
+    siblings: int = 1
+    """Prompts that come together and have more in common than the preamble, such as those of a comparison in several orders;
+    it divides `prefill_rows` on each device. Of a prompt that has more siblings, so many are prefilled at once."""
 
     def __post_init__(self):
+        if self.siblings < 1 or self.prefill_rows % self.siblings:
+            raise InputError(f"{self.prefill_rows} rows of a prefill are not a multiple of {self.siblings} siblings")
         if not 0 <= self.preamble < max(self.max_prompt - 1, 1):
             raise InputError(f"a preamble of {self.preamble} tokens leaves none of {self.max_prompt} for what follows it")
         if self.chunk < 1 or decoding.PAST_BLOCK % self.chunk:
@@ -60,18 +95,50 @@ class Shape:
         own = ceil_div(self.max_prompt - 1 - self.preamble, multiple) * multiple
         return dataclasses.replace(self, max_prompt=self.preamble + own + 1)
 
+    def split(self, length: int, shared: int = 0, stem: int = 0) -> Split:
+        """How a prompt of `length` tokens is computed that begins with so many of the preamble.
 
-def prefill_rows(max_prompt: int, rows: int, devices: int) -> int:
-    """How many prompts an engine of `rows` rows prefills at once: about `PREFILL_TOKENS` tokens, a multiple of `devices`."""
-    return min(devices * max(1, PREFILL_TOKENS // (max_prompt * devices)), rows)
+        `stem` is how many of its first tokens its siblings begin with, too, the preamble included. It is computed once for them
+        where that saves slots enough (`MOST_OF_WHOLE`). All this depends on the prompt and the shape alone.
+        """
+        whole = Split(shared, 0, self.max_prompt - 1 - shared)
+        if self.siblings == 1 or stem - shared < LEAST_SHARED:
+            return whole
+        apart = Split(shared, _padded_part(stem - shared), _padded_part(length - 1 - stem))
+        pays = apart.stem + self.siblings * apart.own <= MOST_OF_WHOLE * self.siblings * whole.own
+        return apart if pays else whole
+
+    def levels(self, split: Split) -> list[Level]:
+        """What is computed of prompts of this split, one after the other: the preamble, stems, and the prompts' own tokens."""
+        rows, slots, found = self.prefill_rows, self.max_prompt - 1, []
+        if split.shared:
+            found.append(Level(1, split.shared, split.shared))
+        if split.stem:
+            found.append(Level(rows // self.siblings, split.stem, slots, *found))
+        return [*found, Level(rows, split.own, slots, *found[-1:])]
+
+
+def _padded_part(length: int) -> int:
+    """Slots of a stem or of what follows it: a power of two, or three quarters of one from 256 on, where padding is dear."""
+    power = batches.padded_length(length)
+    return 3 * power // 4 if power >= FINER and length <= 3 * power // 4 else power
+
+
+def prefill_rows(max_prompt: int, rows: int, devices: int, siblings: int = 1) -> int:
+    """How many prompts an engine of `rows` rows prefills at once: about `PREFILL_TOKENS` tokens, a multiple of `devices`.
+
+    Of `siblings` or a multiple of so many on each device, even if an engine has fewer rows.
+    """
+    rows = min(devices * max(1, PREFILL_TOKENS // (max_prompt * devices)), rows)
+    return ceil_div(rows, devices * siblings) * devices * siblings if siblings > 1 else rows
 
 
 def shared(preamble: int, max_prompt: int) -> int:
     """`Shape.preamble` where prompts of up to `max_prompt` tokens begin with so many: these, or 0 if it is not worth it."""
-    return preamble if LEAST_PREAMBLE <= preamble < max_prompt - 1 else 0
+    return preamble if LEAST_SHARED <= preamble < max_prompt - 1 else 0
 
 
 def padded_prompt(length: int, preamble: int) -> int:
     """`Shape.max_prompt` for prompts of up to `length` tokens, padded to one of few lengths, but for a preamble worth it."""
-    before = preamble if LEAST_PREAMBLE <= preamble < length else 0
+    before = preamble if LEAST_SHARED <= preamble < length else 0
     return before + batches.padded_length(length - before)

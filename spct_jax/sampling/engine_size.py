@@ -110,7 +110,7 @@ class Sizes:
         self.memory = bytes_of_device or memory_of(layout)
         self._layout, self._config, self._beside, self._read = layout, config, beside, read
         self._preamble = preamble
-        self._chosen: dict[tuple[int, int, int, int], Shape] = {}
+        self._chosen: dict[tuple[int, int, int, int, int], Shape] = {}
 
     @property
     def _planned(self) -> float:
@@ -126,8 +126,10 @@ class Sizes:
         shards = self._layout.batch_shards
         return max(MOST_SLOTS_ON_CPU // shards, 1) * shards if self._layout.platform == "cpu" else MOST_SLOTS * shards
 
-    def choose(self, max_prompt: int, max_new_tokens: int, samples: int, prompts: int = 0) -> Shape:
+    def choose(self, max_prompt: int, max_new_tokens: int, samples: int, prompts: int = 0, siblings: int = 1) -> Shape:
         """The shape for prompts and completions of up to so many tokens, where `samples` are drawn of a prompt at a time.
+
+        So many `siblings` among the prompts come together, see `Shape.siblings`.
 
         A row has two trunks and no more branches than a prompt has samples. So when the last sample of a prompt has begun, all
         of the prompt before it have ended, and its trunk can make way for the next: no slot is idle while prompts wait. The
@@ -139,18 +141,19 @@ class Sizes:
         Raises:
           InputError: not even one row of one branch fits.
         """
-        key = max_prompt, max_new_tokens, samples, prompts
+        key = max_prompt, max_new_tokens, samples, prompts, siblings
         if key not in self._chosen:
             most = min(samples, MOST_BRANCHES, self.most // self._layout.batch_shards)
             branches = {1 << power for power in range(most.bit_length())} | ({most} if prompts else set())
             for limit in (self._planned, USABLE * self.memory):
-                widest = (self._widest(max_prompt, max_new_tokens, number, limit) for number in sorted(branches))
+                one_row = (self._shape(max_prompt, max_new_tokens, number, 1, siblings) for number in sorted(branches))
+                widest = (self._widest(shape, limit) for shape in one_row)
                 if fitting := [shape for shape in widest if shape is not None]:
                     break
             if prompts:
                 fitting = [shape for widest in fitting for shape in self._up_to(widest, samples, prompts)]
             if not fitting:
-                least = self.account(self._shape(max_prompt, max_new_tokens, 1, 1))
+                least = self.account(self._shape(max_prompt, max_new_tokens, 1, 1, siblings))
                 raise InputError(
                     f"a prompt of {max_prompt:,} and a completion of {max_new_tokens:,} tokens need {least.total / GIB:.2f} of "
                     f"{self.memory / GIB:.2f} GiB of a device ({least}); see strategy and tensor"
@@ -198,23 +201,24 @@ class Sizes:
         """What a shape needs. Arrays are counted as they are held, what programs need beside them by formulas.
 
         The formulas were compared with what XLA allots for a TPU and a CPU, see docs/judge.md. There may be prompts without the
-        preamble, so a prefill is counted as one of whole prompts; the preamble's trunk is held beside.
+        preamble, so a prefill is counted as one of whole prompts; trunks of the preamble and of stems are held beside.
         """
         c, shape = self._config, engine_programs.held(self._layout, shape)
         slots, trunk = _bytes_of_row(
-            self._layout, c, dataclasses.replace(shape, rows=self._layout.batch_shards, prefill_rows=1)
+            self._layout, c, dataclasses.replace(shape, rows=self._layout.batch_shards, prefill_rows=1, siblings=1)
         )
         rows, prefilled = (ceil_div(n, self._layout.batch_shards) for n in (shape.rows, shape.prefill_rows))
         prefill = prefilled * self._activations(shape.max_prompt - 1)
         # Decoding on a TPU holds trunks, and the projections to queries, keys and values, a second time.
         anew = c.num_layers * c.width * self._heads * jnp.dtype(c.dtype).itemsize
         logits = rows * shape.branches * LOGITS_HELD * 4 * self._split("vocab", c.vocab_size)
-        one_row = shape.max_prompt + next_power_of_four(shape.branches) * shape.max_new_tokens
+        one_row = shape.siblings * (shape.max_prompt + next_power_of_four(shape.branches) * shape.max_new_tokens)
         read = max(self._read, one_row) if self._read else 0
         reading = self._activations(read) + trunk * read // shape.max_prompt
         work = max(prefill, rows * shape.trunks * trunk + anew + logits, reading) + self._gathered
         of_preamble = ceil_div(trunk * shape.preamble, shape.max_prompt - 1) if shape.preamble else 0
-        return Account(self._parameters, self._beside, rows * slots, 2 * prefilled * trunk + of_preamble, work)
+        stems = prefilled // shape.siblings if shape.siblings > 1 else 0
+        return Account(self._parameters, self._beside, rows * slots, (2 * prefilled + stems) * trunk + of_preamble, work)
 
     def _activations(self, tokens: int) -> int:
         """Bytes of a layer's activations: the residual stream twice, and what products with weights give, in float32."""
@@ -240,7 +244,7 @@ class Sizes:
         """How much of a logical axis of this size a device holds."""
         return self._layout.resolve((size,), (axis,)).shard_shape((size,))[0]
 
-    def _shape(self, max_prompt: int, max_new_tokens: int, branches: int, rows_of_device: int) -> Shape:
+    def _shape(self, max_prompt: int, max_new_tokens: int, branches: int, rows_of_device: int, siblings: int = 1) -> Shape:
         shards = self._layout.batch_shards
         rows = rows_of_device * shards
         return Shape(
@@ -249,25 +253,27 @@ class Sizes:
             rows,
             branches,
             trunks=1 if branches == 1 else 2,
-            prefill_rows=prefill_rows(max_prompt, rows, shards),
+            prefill_rows=prefill_rows(max_prompt, rows, shards, siblings),
             preamble=shared(self._preamble, max_prompt),
+            siblings=siblings,
         )
 
-    def _widest(self, max_prompt: int, max_new_tokens: int, branches: int, limit: float) -> Shape | None:
+    def _widest(self, one_row: Shape, limit: float) -> Shape | None:
         """With as many rows as fit so many bytes; None where not one does."""
 
-        def needed(rows: int) -> int:
-            return self.account(self._shape(max_prompt, max_new_tokens, branches, rows)).total
+        def with_rows(rows: int) -> Shape:
+            s = one_row
+            return self._shape(s.max_prompt, s.max_new_tokens, s.branches, rows, s.siblings)
 
-        most = self.most // self._layout.batch_shards // branches
-        rows = bisect.bisect_right(range(1, most + 1), limit, key=needed)
-        return self._shape(max_prompt, max_new_tokens, branches, rows) if rows else None
+        most = self.most // self._layout.batch_shards // one_row.branches
+        rows = bisect.bisect_right(range(1, most + 1), limit, key=lambda rows: self.account(with_rows(rows)).total)
+        return with_rows(rows) if rows else None
 
     def _up_to(self, widest: Shape, samples: int, prompts: int) -> Iterator[Shape]:
         """A shape with so many branches and all those with fewer rows; with a single trunk where every prompt has its row."""
         shards = self._layout.batch_shards
         for rows in range(1, widest.rows // shards + 1):
-            shape = self._shape(widest.max_prompt, widest.max_new_tokens, widest.branches, rows)
+            shape = self._shape(widest.max_prompt, widest.max_new_tokens, widest.branches, rows, widest.siblings)
             begun_together = shape.rows >= prompts and shape.branches == samples
             yield dataclasses.replace(shape, trunks=1) if begun_together else shape
 

@@ -1,6 +1,7 @@
 """Completions of a list of prompts, all of them at once."""
 
 import collections
+import dataclasses
 from collections.abc import Sequence
 
 import jax
@@ -9,10 +10,11 @@ import numpy as np
 from jaxtyping import Array, Key, UInt32
 
 from spct_jax import models, sharding
+from spct_jax.data.batches import shared_tokens
 from spct_jax.errors import InputError
 from spct_jax.rounding import ceil_div, next_power_of_two
 from spct_jax.sampling.engine import Engine, Finished, Request
-from spct_jax.sampling.engine_shape import Shape
+from spct_jax.sampling.engine_shape import Shape, shared
 from spct_jax.sampling.kernel import Completions
 from spct_jax.sampling.params import SamplingParams
 
@@ -35,6 +37,7 @@ def generate(
     top_k: int = 0,
     top_p: float = 1.0,
     bucket: int | None = None,
+    preamble: Sequence[int] = (),
 ) -> Completions:
     """Draws `num_samples` completions of every prompt.
 
@@ -51,6 +54,8 @@ def generate(
       top_p: draw from the likeliest tokens that together have at least this probability, among the top_k; 1 for all.
         Log-probabilities are those of the distribution that is left.
       bucket: trunk shape for all prompts; None for each prompt's own (`bucket_of`).
+      preamble: tokens that prompts begin with, which are computed once for all that do, if they are enough to be worth it
+        (`engine_shape.LEAST_SHARED`); a prompt's own shape is then that of what follows them.
 
     Returns:
       `Completions` with tokens Int32[B G T], lengths Int32[B G] and logprobs Float32[B G T].
@@ -66,12 +71,14 @@ def generate(
     by_bucket = collections.defaultdict(list)
     for i, prompt in enumerate(prompts):
         request = Request(i, prompt, keys[i], collections.deque(range(num_samples)))
-        by_bucket[bucket or bucket_of(len(prompt) - 1)].append(request)
+        before = shared(shared_tokens(prompt, preamble), len(prompt))
+        by_bucket[bucket or before + bucket_of(len(prompt) - 1 - before)].append(request)
     finished = []
     for P, requests in sorted(by_bucket.items()):
         rows = ceil_div(len(requests), layout.batch_shards) * layout.batch_shards
         shape = Shape.of_groups(P + 1, max_new_tokens, rows, num_samples)
-        finished += Engine(layout, params, config, shape, sampling).run(requests)
+        shape = dataclasses.replace(shape, preamble=shared(len(preamble), P + 1))
+        finished += Engine(layout, params, config, shape, sampling, preamble=preamble).run(requests)
     return _joined(finished, len(prompts), num_samples, max_new_tokens)
 
 

@@ -15,11 +15,11 @@ from spct_jax.data.batches import Groups
 from spct_jax.grm.template import Template
 from spct_jax.models import Trunk, flops
 from spct_jax.models.config import ModelConfig
-from spct_jax.sampling.engine_shape import LEAST_PREAMBLE
+from spct_jax.sampling.engine_shape import LEAST_SHARED
 from spct_jax.training.context import Run
 from spct_jax.training.micro_batches import Share, share_nothing
 
-LEAST = LEAST_PREAMBLE
+LEAST = LEAST_SHARED
 """Tokens of a preamble that is worth it, as in engines."""
 
 Preamble = tuple[int, ...]

@@ -76,9 +76,9 @@ def reward_by_hand(directory, tokens):
 def test_critiques_are_drawn_read_and_rated_as_released(released, judged, monkeypatch):
     rated, read_rewards = [], readings.MetaRewards.read
 
-    def record(self, works, groups):
-        rated.extend((work.critiques, self.prompt(work.critiques), work.branches) for work in works)
-        read_rewards(self, works, groups)
+    def record(self, works, trunk, groups):
+        rated.extend((work.critiques, self.prompt(work.critiques)[0], work.branches) for work in works if work)
+        read_rewards(self, works, trunk, groups)
 
     monkeypatch.setattr(readings.MetaRewards, "read", record)
     verdict = judged("out.jsonl", "--template=deepseek_grm", "--meta_template=deepseek_grm_meta", "--k=8", "--k_meta=2")

@@ -5,6 +5,7 @@ import functools
 import math
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from small_judge import OPTIONS, changed, comparisons, judge, tokenizer
@@ -115,7 +116,8 @@ def test_against_all_completions_of_the_box(low, high):
     for s, query in enumerate(queries):
         asked[0, s, : len(query.following)] = query.following
     where = ([[getattr(query, name) for query in queries]] for name in ("branch", "position"))
-    read = expected.make_reader(judge().models.layout, config)(params, groups, *map(np.array, where), asked)
+    trunk = models.prefill(params, config, *map(jnp.asarray, (groups.trunk_tokens, groups.trunk_lengths)))
+    read = expected.make_reader(judge().models.layout, config)(params, trunk, groups, *map(np.array, where), asked)
     known = [{}, {}]
     for query, row in zip(queries, np.asarray(read)[0], strict=True):
         known[query.place][query.context] = dict(zip(query.following, row.tolist(), strict=False))

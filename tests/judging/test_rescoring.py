@@ -44,6 +44,6 @@ def test_choices_are_counted_in_input_order(mode, monkeypatch):
 
 def test_programs_are_few_however_long_critiques_are():
     """Those that begin with given principles can be longer than what is drawn at most, here 84 tokens."""
-    task = types.SimpleNamespace(shape=types.SimpleNamespace(max_prompt=64, max_new_tokens=84))
+    task = types.SimpleNamespace(shape=types.SimpleNamespace(max_prompt=64, max_new_tokens=84, siblings=1))
     works = (readings.Work(readings.Critiques(task, (), [[0]]), [[0] * length]) for length in range(1, 129))
     assert {rescoring._shape(work, 1).max_completion for work in works} == {16, 32, 64, 84, 128}

@@ -12,6 +12,7 @@ from small_judge import OPTIONS, changed, comparisons, judge, tokenizer, verdict
 
 from spct_jax import sharding
 from spct_jax.data import batches
+from spct_jax.data.comparison import Turn
 from spct_jax.errors import InputError
 from spct_jax.grm.config import PromptConfig
 from spct_jax.grm.prompts import Prompter as RealPrompter
@@ -21,6 +22,7 @@ from spct_jax.judging.scheduler import UnreadableWarning
 from spct_jax.sampling import engine_shape
 from spct_jax.sampling.engine_shape import prefill_rows
 from spct_jax.sampling.engine_size import USABLE, Sizes
+from spct_jax.sampling.prefilling import Prefiller
 
 
 def test_the_stream_is_read_only_as_far_as_needed():
@@ -115,8 +117,8 @@ def memory_for(rows, length, options):
     """Bytes of a device on which `rows` rows of shapes for two responses and prompts of this length fit, and no more."""
     models, options = judge().models, Options(**options)
     sizes = Sizes(models.layout, models.policy.config, 1 << 40, sharding.bytes_of_arrays(models.meta.params))
-    shape = sizes.choose(length, options.max_new_tokens, options.samples_at_once(2))
-    shape = dataclasses.replace(shape, rows=rows, prefill_rows=prefill_rows(length, rows, 1))
+    shape = sizes.choose(length, options.max_new_tokens, options.samples_at_once(2), siblings=options.siblings(2))
+    shape = dataclasses.replace(shape, rows=rows, prefill_rows=prefill_rows(length, rows, 1, shape.siblings))
     return int(sizes.account(shape).total / USABLE) + 1
 
 
@@ -177,10 +179,17 @@ def test_slots_and_weights_are_let_go_with_their_stream():
         gc.enable()
 
 
-def test_what_all_prompts_begin_with_is_computed_once_and_a_verdict_depends_on_its_comparison_alone(monkeypatch):
-    monkeypatch.setattr(engine_shape, "LEAST_PREAMBLE", 4)
-    one, shown, count = changed(), comparisons()[:5], len(judge().models.policy.prompter.preamble)
-    together = one.score(shown, **OPTIONS)
-    assert count >= 4 and one.usage.shared_tokens == one.usage.prefills * count
-    for i in (1, 4):
-        assert one.score([shown[i]], **OPTIONS) == [together[i]]
+def test_what_prompts_begin_with_is_computed_once_and_a_verdict_depends_on_its_comparison_alone(monkeypatch):
+    """The template's preamble for all, and a long conversation for all orders; the meta RM reads in the same way."""
+    monkeypatch.setattr(engine_shape, "LEAST_SHARED", 4)
+    one, count = changed(meta={}), len(judge().models.policy.prompter.preamble)
+    pairs, read = [c for c in comparisons() if c.n == 2][:3], []
+    asked = [(*c.conversation[:-1], Turn("user", c.conversation[-1].content + " Alba has wifi." * 6)) for c in pairs]
+    shown = [dataclasses.replace(c, conversation=turns) for c, turns in zip(pairs, asked, strict=True)]
+    admit = Prefiller.admit
+    monkeypatch.setattr(Prefiller, "admit", lambda self, request: (admit(self, request), read.append(request)))
+    together = one.score(shown, **OPTIONS, k_meta=3)
+    assert count >= 4 and one.usage.shared_tokens > one.usage.prefills * count
+    # Both what engines and what readings ask for; the latter have no key.
+    assert {request.key is None for request in read if request.split.stem} == {True, False}
+    assert one.score(shown[1:2], **OPTIONS, k_meta=3) == together[1:2]

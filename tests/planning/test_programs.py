@@ -3,9 +3,11 @@
 import jax
 import pytest
 
-from spct_jax import checkpoints
+from spct_jax import checkpoints, sharding
 from spct_jax import config as config_lib
+from spct_jax.models import flops
 from spct_jax.planning import programs
+from spct_jax.sampling.engine_programs import decode_model
 
 
 def test_an_update_in_micro_batches_is_planned_as_the_programs_that_a_step_calls():
@@ -33,3 +35,20 @@ def test_a_preamble_is_planned_as_programs_of_its_own():
     assert [part.times for part in planned["grpo"].lower()] == [1, 1, 4, 0, 1, 1]
     assert [part.times for part in planned["reference"].lower()] == [1, 4, 0]
     assert [part.times for part in planned["meta_rm"].lower()] == [1, 0]
+
+
+def test_prefill_is_planned_as_an_engine_computes_prompts():
+    """The preamble by itself, by each of two devices, and of each prompt what follows it; a prompt counts whole."""
+    config = config_lib.tiny()
+    config.prompt.template, config.data.max_prompt = "single", 801
+    planned = programs.programs(config, jax.devices()[:2])
+    before, rest = (planned[name] for name in ("preamble", "prefill"))
+    preamble = before.tokens
+    assert rest.note == f"behind a preamble of {preamble}" and rest.tokens % 800 == 0
+    read = rest.tokens // 800
+    model = decode_model(sharding.make_layout(devices=jax.devices()[:2]), config.model)[1]
+    assert before.flops == 2 * flops.prefill(model, 1, preamble)
+    assert rest.flops == flops.prefill(model, read, 800 - preamble, preamble)
+    config.prompt.template = "short"
+    planned = programs.programs(config, jax.devices()[:2])
+    assert "preamble" not in planned and planned["prefill"].note == ""

@@ -21,7 +21,8 @@ def test_votes_of_an_llm_judge_and_their_weights():
     groups = batches.pack([prompt], [[tokens]], max_prompt=16, max_completion=64, group_size=1)
     params, config = one.models.policy.params, one.models.policy.config
     positions, among = np.array([[position]]), np.array([[[*candidates, llm_judge.ABSENT]]])
-    got = llm_judge.make_weigher(one.models.layout, config)(params, groups, positions, among)[0, 0]
+    trunk = models.prefill(params, config, *map(jnp.asarray, (groups.trunk_tokens, groups.trunk_lengths)))
+    got = llm_judge.make_weigher(one.models.layout, config)(params, trunk, groups, positions, among)[0, 0]
     row = jnp.array([[*prompt, *tokens]])
     logits = models.logits(params, config, row)[0, len(prompt) + position - 1]
     np.testing.assert_allclose(got[:3], jax.nn.softmax(logits[np.array(candidates)]), atol=1e-5)

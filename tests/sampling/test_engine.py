@@ -9,14 +9,14 @@ from concurrent import futures
 import jax
 import numpy as np
 import pytest
-from stand_ins import stand_in
 
 from spct_jax import distributed, models, sampling, sharding
 from spct_jax.errors import InputError
 from spct_jax.models import sizes
-from spct_jax.sampling import Engine, Request, SamplingParams, Shape, kernel
+from spct_jax.sampling import Engine, Request, SamplingParams, Shape, engine_shape, kernel
 from spct_jax.sampling import engine as engine_lib
 from spct_jax.sampling.engine_programs import WAITED, EngineProgram, engine_programs
+from spct_jax.sampling.engine_shape import Split
 
 CONFIG = dataclasses.replace(sizes.toy(40), num_layers=2, window=8)
 SHAPE = Shape(max_prompt=24, max_new_tokens=50, rows=4, branches=3, trunks=2, prefill_rows=2, chunk=8)
@@ -109,9 +109,10 @@ def test_programs_compiled_ahead_are_those_that_an_engine_calls():
     shape, layout, compiled = dataclasses.replace(SHAPE, rows=5, prefill_rows=3, max_prompt=23), layout_of(), []
     wanted = [i for i, prompt in enumerate(PROMPTS) if len(prompt) <= 23]
     programs = engine_programs(layout, CONFIG, shape, SamplingParams(1.0, (1,)))
+    levels = shape.levels(shape.split(23))
     with futures.ThreadPoolExecutor(1) as pool:
-        assert programs.compile_ahead(pool)
-    assert not programs.compile_ahead(pool)
+        assert programs.compile_ahead(pool, levels)
+    assert not programs.compile_ahead(pool, levels)
     programs.init()
     first = Engine(layout, params(layout), CONFIG, shape, SamplingParams(0.7, (1,)))
 
@@ -227,13 +228,8 @@ class DryPrograms:
     def init(self):
         return None
 
-    def prefill(self, *_):
-        return None
-
-    follow = prefill
-
-    def preamble(self, *_):
-        return stand_in(models.Trunk)
+    def trunks(self, level):
+        return lambda *_: models.Trunk(layers={}, lengths=np.zeros(level.rows))
 
     def insert(self, *_):
         return None
@@ -341,12 +337,12 @@ def test_no_prompts_are_read_before_those_before_them_have_been(monkeypatch):
     def counting(*arguments):
         programs = engine_programs(*arguments)
 
-        def prefill(*arguments):
+        def prefill(level, *arguments):
             assert not trunks or all(x.is_ready() for x in jax.tree.leaves(trunks[-1]))
-            trunks.append(programs.prefill(*arguments))
+            trunks.append(programs.trunks(level)(*arguments))
             return trunks[-1]
 
-        return dataclasses.replace(programs, prefill=prefill)
+        return dataclasses.replace(programs, trunks=lambda level: functools.partial(prefill, level))
 
     monkeypatch.setattr(engine_lib, "engine_programs", counting)
     made = engine(dataclasses.replace(SHAPE, rows=32, branches=1, trunks=1), devices=2)
@@ -379,6 +375,68 @@ def test_a_preamble_computed_once_changes_no_token_and_no_bit_depends_on_company
         assert drawn(behind(), after_preamble([i])) == {key: value for key, value in got.items() if key[0] == i}
 
 
+STEMS = {0: [7] * 9, 1: list(range(20, 33)), 2: [5, 6, 7, 8, 9, 10, 11, 12, 13, 14]}
+FAMILIES = dataclasses.replace(
+    SHAPE, max_prompt=len(PREAMBLE) + 49, preamble=len(PREAMBLE), siblings=2, prefill_rows=4, rows=4, max_new_tokens=16
+)
+
+
+def siblings(families, preamble=PREAMBLE):
+    """Three prompts of each family behind its stem, so one more than a stem is computed for, and prompts without a stem."""
+    found = []
+    for f in families:
+        for i in range(3):
+            own = [int(t) for t in np.random.default_rng((f, i)).integers(2, 40, 3 + 5 * i)]
+            key = key_data(jax.random.fold_in(jax.random.key(f), i))
+            begin = [*preamble, *STEMS.get(f, [])]
+            tag = f, i
+            found.append(Request(tag, [*begin, *own], key, collections.deque(range(2)), stem=len(begin) if f in STEMS else 0))
+    return found
+
+
+def of_families(devices, shape=FAMILIES):
+    layout = layout_of(devices)
+    return Engine(layout, params(layout), CONFIG, shape, SamplingParams(1.0, (1,)), preamble=PREAMBLE)
+
+
+@pytest.mark.parametrize("devices", [1, 2])
+def test_what_siblings_have_in_common_is_computed_once_and_no_bit_depends_on_company(monkeypatch, devices):
+    monkeypatch.setattr(engine_shape, "LEAST_SHARED", 6)
+    made, wanted = of_families(devices), siblings([0, 1, 2, 3])
+    want = drawn(of_families(devices, dataclasses.replace(FAMILIES, siblings=1)), siblings([0, 1, 2, 3]))
+    got = drawn(made, wanted)
+    assert {request.split.stem for request in wanted} == {0, 16} and {r.split.own for r in wanted if r.split.stem} == {16}
+    assert {key: tokens for key, (tokens, _) in got.items()} == {key: tokens for key, (tokens, _) in want.items()}
+    for key in want:
+        np.testing.assert_allclose(got[key][1], want[key][1], atol=1e-4)
+    whole, once = (sum(len(request.prompt) - 1 for request in wanted), 12 * len(PREAMBLE) + sum(map(len, STEMS.values())))
+    computed = made.usage.trunk_tokens - len(PREAMBLE)
+    assert devices == 2 or (computed + made.usage.shared_tokens == whole and computed <= whole - once)
+    again = drawn(of_families(devices), reversed(siblings([2, 0, 3, 1])))
+    assert again == got
+    for alone in (siblings([1]), siblings([2])[1:2]):
+        found = drawn(of_families(devices), alone)
+        assert found == {key: got[key] for key in found}
+
+
+def test_no_stem_leaves_its_shard():
+    layout = layout_of(2)
+    programs = engine_programs(layout, CONFIG, FAMILIES, SamplingParams(1.0, (1,)))
+    text = programs.trunks(FAMILIES.levels(Split(len(PREAMBLE), 16, 16))[-1]).lower().compile().as_text()
+    assert not [name for name in ("all-", "collective", "reduce-scatter") if name in text]
+
+
+def test_a_stem_is_computed_apart_where_that_saves_a_fifth():
+    shape = dataclasses.replace(SHAPE, max_prompt=700, preamble=100, siblings=2)
+    whole = Split(100, 0, 599)
+    assert shape.split(600, 100, 100 + 63) == whole and shape.split(600, 100, 350) == Split(100, 256, 256)
+    assert shape.split(600, 100, 170) == whole  # 128 + 2 x 512 of 2 x 599
+    assert shape.split(600, 0, 350) == Split(0, 384, 256) and shape.split(600, 100) == whole
+    assert dataclasses.replace(shape, siblings=1).split(600, 100, 350) == whole
+    with pytest.raises(InputError, match="2 rows of a prefill are not a multiple of 4 siblings"):
+        dataclasses.replace(shape, siblings=4)
+
+
 def test_usage_tells_what_was_computed_from_what_was_shared(monkeypatch):
     programs = DryPrograms(BEHIND, np.full((len(PROMPTS), 1), 5))
     monkeypatch.setattr(engine_lib, "engine_programs", lambda *_: programs)
@@ -386,7 +444,7 @@ def test_usage_tells_what_was_computed_from_what_was_shared(monkeypatch):
     wanted = [dataclasses.replace(request, key=np.array([request.tag, 0], np.uint32)) for request in wanted]
     made = Engine(layout, params(layout), CONFIG, BEHIND, SamplingParams(1.0, (1,)), preamble=PREAMBLE)
     assert len([*made.run(wanted)]) == len(wanted)
-    behind = sum(request.shared > 0 for request in wanted)
+    behind = sum(request.split.shared > 0 for request in wanted)
     assert made.usage.prefills == len(wanted) and made.usage.shared_tokens == behind * len(PREAMBLE) and behind == 7
     assert made.usage.trunk_tokens == sum(len(request.prompt) - 1 for request in wanted) - (behind - 1) * len(PREAMBLE)
 

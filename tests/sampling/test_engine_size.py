@@ -138,11 +138,14 @@ def test_the_account_is_what_the_compiler_allots(config, shape):
     sizes_, layout = made(config), sharding.make_layout(devices=jax.devices()[:1])
     account = sizes_.account(shape)
     programs = engine_programs(layout, config, shape, SamplingParams(1.0, (1,)))
-    drawing, prefill = (p.lower().compile().memory_analysis() for p in (programs.chunk, programs.prefill))
+    (level,) = shape.levels(shape.split(shape.max_prompt))
+    drawing, prefill = (p.lower().compile().memory_analysis() for p in (programs.chunk, programs.trunks(level)))
     once = account.parameters / 2 if config is SMALL else account.parameters
     assert drawing.argument_size_in_bytes == pytest.approx(once + account.slots, abs=2048)
     assert max(drawing.temp_size_in_bytes, prefill.temp_size_in_bytes) <= account.work
     assert 2 * prefill.output_size_in_bytes == pytest.approx(account.arriving, abs=2048)
+    stem = sizes_.account(dataclasses.replace(shape, siblings=shape.prefill_rows)).arriving - account.arriving
+    assert shape.prefill_rows * stem == pytest.approx(prefill.output_size_in_bytes, abs=2048)
 
 
 def test_a_run_keeps_to_the_memory_that_it_began_with():

@@ -11,6 +11,7 @@ import pytest
 from spct_jax import models, sampling, sharding
 from spct_jax.errors import InputError
 from spct_jax.models import sizes
+from spct_jax.sampling import engine_shape
 from spct_jax.sharding.config import MeshConfig
 
 CONFIG = dataclasses.replace(sizes.toy(40), num_layers=2, window=8)
@@ -169,3 +170,12 @@ def test_truncated_completions_report_the_truncated_distribution():
 def test_bad_requests_are_refused(change, message):
     with pytest.raises(InputError, match=message):
         run(**change)
+
+
+def test_a_preamble_is_computed_once_for_the_prompts_that_begin_with_it(monkeypatch):
+    monkeypatch.setattr(engine_shape, "LEAST_SHARED", 4)
+    begin = [9, 8, 7, 6, 5]
+    prompts = [[*begin, *PROMPTS[1]], PROMPTS[3], [*begin, *PROMPTS[2]]]
+    once, whole = run(prompts, preamble=begin), run(prompts)
+    np.testing.assert_array_equal(once.tokens, whole.tokens)
+    np.testing.assert_allclose(once.logprobs, whole.logprobs, atol=1e-4)
