@@ -7,10 +7,10 @@ stage it prints the padding, and padded over real slots, at one shape (`data.max
 settings; of the baselines the longest that there are), at one that is no larger than the lengths need, and in buckets, and how
 many these are. In buckets the preamble of a template is computed once a step; the last column says how many slots are computed
 then, of those that complete prompts take in buckets of their own. Buckets of RL are chosen from a first step, and tried on
-completions that are `--longer` times as long, too. `--fewer` divides the numbers of micro-batches. With `--time` an update of a
-small model is timed as well, see `times`.
+completions that are `--longer` times as long, too. `--fewer` divides the numbers of micro-batches. With `--timed` an update
+of a small model is timed as well, see `times`.
 Hardware: one CPU core, no accelerator.
-Time: some seconds per source, and with `--time` some minutes more.
+Time: some seconds per source, and with `--timed=8` some minutes more.
 Expected result: in buckets at most 20 % in every stage of pairs.
 Data: no public set has verdicts in this form, so the lengths of verdicts and critiques are drawn: log-normal, with a median and
 a spread that can be set, from 60 to 1,024 tokens. `--rollouts` takes them from a run instead (its `rl/rollouts/*.jsonl`).
@@ -41,12 +41,13 @@ from spct_jax.errors import InputError
 from spct_jax.grm.config import DEFAULT_PROMPT
 from spct_jax.grm.prompts import Prompter
 from spct_jax.grm.template import Template
-from spct_jax.models import sizes
+from spct_jax.models import flops, sizes
 from spct_jax.reporting import markdown
 from spct_jax.reward_models import bradley_terry, cloud
 from spct_jax.rounding import ceil_div
 from spct_jax.sharding.config import MeshConfig
 from spct_jax.training import bucket_choice, buckets, grpo, optimizers, preambles, preference, sft
+from spct_jax.training import cloud as cloud_stage
 from spct_jax.training.buckets import Bucket
 from spct_jax.training.config import OptimizerConfig
 from spct_jax.training.micro_batches import Batch
@@ -62,7 +63,7 @@ SPREAD = flags.DEFINE_float("spread", 0.5, "Standard deviation of the logarithm 
 LONGER = flags.DEFINE_float("longer", 1.3, "How many times longer completions of RL become.", 0.1, 10.0, flag_values=FLAGS)
 BUCKETS = flags.DEFINE_integer("buckets", 24, "Most shapes, the largest among them.", 2, 64, flag_values=FLAGS)
 FEWER = flags.DEFINE_integer("fewer", 1, "Divides the numbers of micro-batches.", 1, 1024, flag_values=FLAGS)
-TIME = flags.DEFINE_bool("time", False, "Whether an update of a small model is timed, too.", flag_values=FLAGS)
+TIMED = flags.DEFINE_integer("timed", 0, "Rows of an update of a small model that is timed, too.", 0, flag_values=FLAGS)
 STAGES = {
     "sft, rows of one": (1, 256, 16),
     "sft, rows of two": (2, 128, 16),
@@ -71,13 +72,13 @@ STAGES = {
     "meta_rm": (3, 176, 11),
     "btrm": (2, 512, 32),
     "pairrm": (1, 512, 32),
-    "cloud": (1, 512, 32),
+    "cloud": (2, 512, 32),
 }
 """Completions of a prompt, rows of a step and its micro-batches."""
 STEPS = 20
-TIMED = (8, 4)
-"""Rows of the update that is timed, and its micro-batches."""
-TIMINGS = 2
+ROWS_AT_ONCE = 4
+"""Of the update that is timed, in each micro-batch; fewer where there would be less than four micro-batches."""
+TIMINGS = 1
 MODEL = dataclasses.replace(
     sizes.toy(512),
     num_layers=4,
@@ -94,7 +95,7 @@ MODEL = dataclasses.replace(
 
 
 class Prompts(NamedTuple):
-    """Tokens of prompts, for each of N comparisons one or, with another axis, one for each response."""
+    """Tokens of a prompt for each of N comparisons."""
 
     own: np.ndarray
     """Without the preamble."""
@@ -120,8 +121,10 @@ class Read(NamedTuple):
     """[N]: of the meta template."""
     conversations: Prompts
     """[N]: the conversation alone, as Bradley-Terry and PairRM read it."""
-    singles: Prompts
-    """[N 2]: for each response by itself, as CLoud reads it."""
+    stems: Prompts
+    """[N]: what the prompts of CLoud, with one response each, have in common."""
+    rests: np.ndarray
+    """[N 2]: the rest of each."""
     responses: np.ndarray
     """[N 2]: each response as an answer."""
 
@@ -168,17 +171,20 @@ def read(source: str, rng: np.random.Generator) -> Read:
     rows = []
     for c in tqdm.tqdm(comparisons, "prompts", leave=False):
         order = rng.permutation(2)
+        singles = [prompter.encode(single, (0,)) for single in cloud.responses_apart(c)]
+        stem, rests = cloud_stage.group_of(singles, [[()]] * 2)
         rows.append(
             (
                 split(prompter.encode(c, order), prompter.template),
                 split(prompter.encode_meta(c, order), prompter.meta),
                 split(bradley_terry.encode_conversation(tokenizer, c), None),
-                [split(prompter.encode(single, (0,)), prompter.single) for single in cloud.responses_apart(c)],
+                split(stem, prompter.single),
+                [*map(len, rests)],
                 [*map(len, bradley_terry.encode_responses(tokenizer, c))],
             )
         )
-    *prompts, responses = map(np.array, zip(*rows, strict=True))
-    return Read(*(Prompts(found[..., 0], found[..., 1]) for found in prompts), responses)
+    *prompts, rests, responses = map(np.array, zip(*rows, strict=True))
+    return Read(*(Prompts(found[..., 0], found[..., 1]) for found in prompts), rests, responses)
 
 
 def completion_lengths(rows: int, group_size: int, rng: np.random.Generator) -> np.ndarray:
@@ -203,9 +209,10 @@ def lengths_of(name: str, found: Read, rng: np.random.Generator) -> tuple[Prompt
         return found.conversations, completions, tuple(map(preference.round_up, (found.conversations.own.max(), longest)))
     data = config_lib.paper(sizes.get("gemma2_2b")).data
     G = STAGES[name][0]
-    if name == "cloud":  # a critique of each of two responses; its limit is the longest of all
-        critiques = completion_lengths(len(found.responses), 2, rng)
-        return found.singles, critiques, (preference.round_up(int(found.singles.complete.max())), data.max_completion)
+    if name == "cloud":
+        completions = found.rests + completion_lengths(len(found.responses), G, rng)
+        limits = int(found.stems.complete.max()), int(found.rests.max()) + data.max_completion
+        return found.stems, completions.sum(1), tuple(map(preference.round_up, limits))
     completions = completion_lengths(len(found.responses), G, rng).sum(1)
     return found.metas if name == "meta_rm" else found.prompts, completions, (data.max_prompt, data.max_completion)
 
@@ -241,7 +248,8 @@ def times(found: Read, rng: np.random.Generator) -> str:
     Both are in buckets of their own, learn from the same rows of one completion, and take turns. Time is the processor time of
     all threads, so that other processes count little. Tokens are random, and losses are compared.
     """
-    (rows, micro_batches), data = TIMED, config_lib.paper(sizes.get("gemma2_2b")).data
+    rows, data = TIMED.value, config_lib.paper(sizes.get("gemma2_2b")).data
+    micro_batches = max(rows // ROWS_AT_ONCE, min(rows, 4))
     completions = completion_lengths(len(found.responses), 1, rng).sum(1)
     drawn = np.array(draws.order(0, "padding", len(completions), 1, rows))
     preamble = tuple(rng.integers(1, MODEL.vocab_size, int(found.prompts.shared.max())).tolist())
@@ -252,14 +260,17 @@ def times(found: Read, rng: np.random.Generator) -> str:
     layout = sharding.make_layout()
     optimizer = optimizers.make(OptimizerConfig(warmup_steps=1), 10)
     params = jax.jit(functools.partial(models.init, MODEL))(jax.random.key(0))
-    limits, sides = (data.max_prompt, data.max_completion), {}
+    limits, sides, operations = (data.max_prompt, data.max_completion), {}, {}
     for name, prompts, shared in (("complete", found.prompts.without_preamble(), ()), ("once", found.prompts, preamble)):
-        table = bucket_choice.choose(prompts.own, completions, 1, micro_batches + 1, limits, TIMED)
+        table = bucket_choice.choose(prompts.own, completions, 1, micro_batches + 1, limits, (rows, micro_batches))
         order, chosen = buckets.arrange(prompts.own[drawn], completions[drawn], table, 1, micro_batches)
         made = [[*preamble, *behind[i]] for i in order], [[written[i]] for i in order]
         groups = batches.pack(*made, max_prompt=limits[0], max_completion=limits[1], group_size=1, preamble=shared)
         state = train_state.make_state(layout, jax.tree.map(np.array, params), optimizer)
         sides[name] = sft.make_step(layout, state, MODEL, optimizer, shared), Batch(layout.split(groups), chosen)
+        each = (flops.update(MODEL, rows // micro_batches, 1, b[0] - 1, b[1], prefix=len(shared)) for b in chosen)
+        of_preamble = flops.prefill(MODEL, 1, len(shared)) + flops.prefill_update(MODEL, 1, len(shared)) if shared else 0
+        operations[name] = sum(each) + of_preamble
     spent, losses = {name: [] for name in sides}, {}
     for timing in tqdm.trange(TIMINGS + 1, desc="updates", leave=False):  # the first one compiles
         for name, (step, batch) in sides.items():
@@ -272,8 +283,9 @@ def times(found: Read, rng: np.random.Generator) -> str:
     ratios = [after / before for before, after in zip(spent["complete"], spent["once"], strict=True)]
     return (
         f"processor seconds of the gradients of {rows} rows of one completion: {said['complete']} with complete prompts, "
-        f"{said['once']} with the preamble once: {np.median(ratios):.2f} times; losses {losses['complete']:.6f} and "
-        f"{losses['once']:.6f}"
+        f"{said['once']} with the preamble once: {np.median(ratios):.2f} times, and "
+        f"{operations['once'] / operations['complete']:.2f} times the operations; "
+        f"losses {losses['complete']:.6f} and {losses['once']:.6f}"
     )
 
 
@@ -298,7 +310,7 @@ def main(_) -> None:
             "slots, of complete ones",
         ]
         print(markdown.table(header, [line for name in STAGES for line in stage_rows(name, found, rng)]))
-        if TIME.value:
+        if TIMED.value:
             print(times(found, rng))
 
 

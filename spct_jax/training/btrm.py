@@ -35,7 +35,7 @@ def run_btrm(run: Run) -> dict[str, Any]:
     tokenizer = run.prompter.tokenizer
 
     def make(number: int, comparison: Comparison, step: int):
-        return [bradley_terry.encode(tokenizer, comparison)], labels(comparison)
+        return bradley_terry.encode(tokenizer, comparison), labels(comparison)
 
     shape = preference.Shape(
         max_prompt=preference.longest(run, "btrm_prompt", lambda c: len(bradley_terry.encode_conversation(tokenizer, c))),

@@ -3,13 +3,17 @@
 The policy before this stage is the critic. It writes critiques of every response of some training comparisons, each by itself;
 then a model that starts from the same parameters learns from pairs, as Bradley-Terry does, with the critique in its context.
 Nothing filters critiques: of a single response there is no telling which are right.
+
+All that is read of a comparison is one group: the prompt is what the prompts of its responses have in common, conversation
+included, and each completion is the rest of one of them and a critique.
 """
 
 import dataclasses
-from collections.abc import Iterator
+import functools
+import os
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import tqdm
@@ -31,12 +35,31 @@ from spct_jax.training import btrm, parameters, performance, preambles, preferen
 from spct_jax.training.context import Run
 
 
-def rewards(params: Any, config: ModelConfig, groups: Groups, preamble: Trunk | None = None) -> Float[Array, "B n"]:
-    """The mean reward over the critiques of each of n responses, 0 of one that has none; `groups` have axes B and n first."""
-    flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), groups)
-    present = flat.lengths > 0
-    each = jnp.where(present, scalar_rewards(params, config, flat, preamble), 0)
-    return (each.sum(-1) / jnp.maximum(present.sum(-1), 1)).reshape(groups.lengths.shape[:2])
+def rewards(
+    params: Any, config: ModelConfig, groups: Groups, preamble: Trunk | None = None, *, samples: int = 1
+) -> Float[Array, "B n"]:
+    """The mean reward over the critiques of each of n responses, 0 of one that has none.
+
+    Completions n i to n i + `samples` - 1 are critiques of response i.
+    """
+    present = groups.lengths > 0
+    each = jnp.where(present, scalar_rewards(params, config, groups, preamble), 0)
+    each, present = (x.reshape(len(x), -1, samples) for x in (each, present))
+    return each.sum(-1) / jnp.maximum(present.sum(-1), 1)
+
+
+def stem_of(prompts: Sequence[Sequence[int]]) -> int:
+    """How many tokens the prompts of a comparison's responses have in common, each without its last."""
+    return len(os.path.commonprefix([list(prompt[:-1]) for prompt in prompts]))
+
+
+def group_of(
+    prompts: Sequence[Sequence[int]], critiques: Sequence[Sequence[Iterable[Any]]]
+) -> tuple[Sequence[int], list[list[int]]]:
+    """(what the prompts of some responses have in common, the rest of each with each of its critiques)."""
+    stem = stem_of(prompts)
+    pairs = zip(prompts, critiques, strict=True)
+    return prompts[0][:stem], [[*prompt[stem:], *map(int, critique)] for prompt, drawn in pairs for critique in drawn]
 
 
 def run_cloud(run: Run) -> dict[str, Any]:
@@ -50,23 +73,28 @@ def run_cloud(run: Run) -> dict[str, Any]:
     every = [r for singles in critiques.values() for r in singles]
 
     def make(number: int, comparison: Comparison, step: int):
-        examples = [
-            (run.prompter.encode(single, (0,)), drawn.completions)
-            for single, drawn in zip(cloud.responses_apart(comparison), critiques[number], strict=True)
-        ]
-        return examples, btrm.labels(comparison)
+        return group_of(prompts(comparison), [drawn.completions for drawn in critiques[number]]), btrm.labels(comparison)
 
-    def longest_prompt(comparison: Comparison) -> int:
-        return max(len(run.prompter.encode(single, (0,))) for single in cloud.responses_apart(comparison))
+    def prompts(comparison: Comparison) -> list[list[int]]:
+        return [run.prompter.encode(single, (0,)) for single in cloud.responses_apart(comparison)]
 
+    def longest_stem(comparison: Comparison) -> int:
+        return stem_of(prompts(comparison))
+
+    def longest_rest(comparison: Comparison) -> int:
+        made = prompts(comparison)
+        return max(map(len, made)) - stem_of(made)
+
+    longest_critique = max(len(tokens) for r in every for tokens in r.completions)
     shape = preference.Shape(
-        max_prompt=preference.longest(run, "cloud_prompt", longest_prompt),
-        max_completion=preference.round_up(max(len(tokens) for r in every for tokens in r.completions)),
-        group_size=config.samples,
-        rows_each=int(run.dataset.responses.max()),
+        max_prompt=preference.longest(run, "cloud_stem", longest_stem),
+        max_completion=preference.longest(run, "cloud_rest", longest_rest) + preference.round_up(longest_critique),
+        group_size=int(run.dataset.responses.max()) * config.samples,
+        samples=config.samples,
         preamble=preambles.of(run, run.prompter.single),
     )
-    summary = preference.train(run, "cloud", config, numbers, shape, preference.Objective(btrm.margins, rewards), make)
+    objective = preference.Objective(btrm.margins, functools.partial(rewards, samples=config.samples))
+    summary = preference.train(run, "cloud", config, numbers, shape, objective, make)
     counts = {"critiques": sum(len(r.completions) for r in every), "truncated": sum(sum(r.truncated) for r in every)}
     tokens, trunk = sum(len(tokens) for r in every for tokens in r.completions), run.limits.max_prompt - 1
     drawn = flops.prefill(run.model, len(every), trunk) + tokens * flops.decode(run.model, 1, trunk)

@@ -42,7 +42,7 @@ def run_pairrm(run: Run) -> dict[str, Any]:
 
     def make(number: int, comparison: Comparison, step: int):
         pairs, labels = shuffled_pairs(comparison, run.config.seed, step)
-        return [pairrm.encode(tokenizer, comparison, pairs)], labels
+        return pairrm.encode(tokenizer, comparison, pairs), labels
 
     def longest_pair(comparison: Comparison) -> int:
         return sum(sorted(map(len, bradley_terry.encode_responses(tokenizer, comparison)))[-2:])

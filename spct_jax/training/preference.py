@@ -124,8 +124,8 @@ class Shape:
     max_prompt: int
     max_completion: int
     group_size: int
-    rows_each: int = 0
-    """If not 0, a comparison is not one group but this many, and arrays have that as their second axis."""
+    samples: int = 1
+    """Completions that one label is for."""
     preamble: Preamble = ()
     """What most of the prompts begin with."""
 
@@ -141,20 +141,16 @@ class Made:
 
     number: int
     comparison: Comparison
-    make: Callable[[int, Comparison], tuple[list[Example], Sequence[float]]]
-    groups: int = 1
-    """How many it has room for."""
+    make: Callable[[int, Comparison], tuple[Example, Sequence[float]]]
 
     @functools.cached_property
-    def made(self) -> tuple[list, Sequence[float]]:
-        """The tokens of its groups, and its labels."""
+    def made(self) -> tuple[Example, Sequence[float]]:
+        """The tokens of its group, and its labels."""
         return self.make(self.number, self.comparison)
 
-    def lengths(self, preamble: Preamble) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """Tokens of each group's prompt without its preamble, and of its completions together; of a missing group, 1 and 0."""
-        found = [packing.lengths(*example, preamble) for example in self.made[0]]
-        prompts, completions = zip(*found, *[(1, 0)] * (self.groups - len(found)), strict=True)
-        return prompts, completions
+    def lengths(self, preamble: Preamble) -> tuple[int, int]:
+        """As of `packing.lengths`."""
+        return packing.lengths(*self.made[0], preamble)
 
 
 def train(
@@ -164,7 +160,7 @@ def train(
     numbers: Int[np.ndarray, " N"],
     shape: Shape,
     objective: Objective,
-    make: Callable[[int, Comparison, int], tuple[list[Example], Sequence[float]]],
+    make: Callable[[int, Comparison, int], tuple[Example, Sequence[float]]],
 ) -> dict[str, Any]:
     """Runs a stage; returns its summary.
 
@@ -175,7 +171,7 @@ def train(
       numbers: the training comparisons that it learns from.
       shape: of its groups.
       objective: what the model learns to tell apart.
-      make: from a training comparison's number, itself and the number of the step to its groups' tokens and its labels.
+      make: from a training comparison's number, itself and the number of the step to its group's tokens and its labels.
     """
     optimizer = optimizers.make(config.optimizer, config.steps)
     state, shares = loop.abstract_state(run, stage, optimizer), run.dataset.train[numbers].shares
@@ -183,7 +179,7 @@ def train(
     def made_at(step):
         chosen = numbers[draws.order(run.config.seed, stage, len(numbers), step, config.batch_size, shares)].tolist()
         made = functools.partial(make, step=step)
-        return [Made(number, run.dataset.train[number], made, max(shape.rows_each, 1)) for number in chosen]
+        return [Made(number, run.dataset.train[number], made) for number in chosen]
 
     batch = config.batch_size, config.accumulate
     table = bucket_choice.buckets_of(
@@ -225,15 +221,14 @@ def pack(
     run: Run, shape: Shape, rows: Sequence[Made], micro_batches: int = 1, table: Sequence[Bucket] = ()
 ) -> tuple[Packed, jax.Array]:
     """The groups and labels of a step on the devices; each process makes the tokens of its own rows only."""
-    B, each = len(rows), max(shape.rows_each, 1)
+    B = len(rows)
     order, chosen = packing.arranged(
         run.layout, B, lambda i: rows[i].lengths(shape.preamble), shape.group_size, micro_batches, table, shape.limits
     )
-    tokens: list = [((0,), ())] * (B * each)
-    labels = np.zeros((B, shape.rows_each or shape.group_size), np.float32)
+    tokens: list[Example] = [((0,), ())] * B
+    labels = np.zeros((B, shape.group_size // shape.samples), np.float32)
     for place in run.layout.local_rows(B):
-        examples, given = rows[order[place]].made
-        tokens[place * each : place * each + len(examples)] = examples
+        tokens[place], given = rows[order[place]].made
         labels[place, : len(given)] = given
     groups = batches.pack(
         *zip(*tokens, strict=True),
@@ -242,8 +237,6 @@ def pack(
         group_size=shape.group_size,
         preamble=shape.preamble,
     )
-    if shape.rows_each:
-        groups = jax.tree.map(lambda x: x.reshape(B, each, *x.shape[1:]), groups)
     return Packed.of(run.layout, groups, order, chosen, table, shape.preamble), run.layout.split(labels)
 
 

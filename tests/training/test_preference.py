@@ -84,7 +84,7 @@ def finished(tmp_path_factory):
     config.data.toy.response_counts = (1.0, 0.0, 0.0)
     config.btrm.optimizer.name = config.pairrm.optimizer.name = config.cloud.optimizer.name = "adam"
     config.stages, config.evaluation.k = ("btrm", "pairrm", "cloud", "evaluate"), (1, 2)
-    config.btrm.accumulate, config.data.buckets = 2, ((28, 6), (36, 84))
+    config.btrm.accumulate, config.data.buckets = 2, ((28, 6), (36, 124))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(preambles, "LEAST", 4)  # so that CLoud's template has a preamble
         yield config, workdir, pipeline.train(copy.deepcopy(config), workdir)
@@ -122,13 +122,20 @@ def test_an_interrupted_stage_ends_bitwise_the_same(finished, tmp_path):
 
 def test_a_response_has_the_mean_reward_of_its_critiques(monkeypatch):
     def scalar_rewards(params, config, flat, _):
-        return params[flat.trunk_lengths] * flat.inputs[..., 0]
+        return params * flat.inputs[..., 0]
 
     monkeypatch.setattr(cloud, "scalar_rewards", scalar_rewards)
-    lengths = np.array([[[3, 2], [1, 0]], [[2, 2], [0, 0]]])
-    groups = Groups(np.zeros((2, 2, 1)), np.array([[0, 1], [2, 3]]), np.array([[[[1.0], [2.0]]] * 2] * 2), lengths)
-    found = cloud.rewards(jnp.array([[1.0], [10.0], [100.0], [1000.0]]), sizes.toy(64), groups)
+    lengths = np.array([[3, 2, 1, 0], [2, 2, 0, 0]])
+    groups = Groups(np.zeros((2, 1)), np.array([0, 1]), np.array([[[1.0], [2.0], [10.0], [20.0]]] * 2), lengths)
+    found = cloud.rewards(jnp.array([[1.0], [100.0]]), sizes.toy(64), groups, samples=2)
     np.testing.assert_array_equal(found, [[1.5, 10], [150, 0]])
+
+
+def test_a_group_is_what_prompts_have_in_common_and_the_rest_of_each_with_its_critiques():
+    prompts, critiques = [[1, 2, 3, 4], [1, 2, 5, 4]], [[[6], [7, 8]], [[9], [6]]]
+    assert cloud.group_of(prompts, critiques) == ([1, 2], [[3, 4, 6], [3, 4, 7, 8], [5, 4, 9], [5, 4, 6]])
+    # Nothing is left of two prompts that are the same but for their last token, which begins each completion.
+    assert cloud.group_of([[1, 2], [1, 2]], [[[3]], [[4]]]) == ([1], [[2, 3], [2, 4]])
 
 
 def test_without_comparisons_of_several_responses_there_is_nothing_to_learn(micro_config, tmp_path):
