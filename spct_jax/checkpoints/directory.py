@@ -50,7 +50,7 @@ def describe(
     card = {
         "kind": kind.value,
         "stop_ids": tokenizer.stop_ids,
-        **dataclasses.asdict(config),
+        **config.stored(),
         **chat_files.write_card(tokenizer),
     }
     texts = {role: load_template(name).text.encode() for role, name in vars(prompt).items()} if prompt else {}

@@ -49,4 +49,4 @@ def digest_of(
     config = dataclasses.replace(config, dtype="bfloat16")
     texts = [load_template(path).text for path in vars(prompt).values()] if prompt else []
     proto = digests.of_bytes(tokenizer.description)
-    return digests.of_json([bits, dataclasses.asdict(config), proto, tokenizer.stop_ids, texts])
+    return digests.of_json([bits, config.stored(), proto, tokenizer.stop_ids, texts])

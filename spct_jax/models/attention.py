@@ -16,7 +16,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
-from spct_jax.models import tiles
+from spct_jax.models import quantized, tiles
+from spct_jax.models.quantized import Quantized
 from spct_jax.rounding import ceil_div
 
 MASKED = -2.3819763e38
@@ -201,8 +202,8 @@ def branch_blocks(num_branches: int, trunk_slots: int, length: int) -> tuple[int
 
 def one_query_on_trunk(
     q: Float[Array, "B G K M H"],
-    k: Float[Array, "B K S H"],
-    v: Float[Array, "B K S H"],
+    k: Float[Array, "B K S H"] | Quantized,
+    v: Float[Array, "B K S H"] | Quantized,
     mask: Bool[Array, "B G S"],
     cap: float,
 ) -> Partial:
@@ -220,17 +221,17 @@ def one_query_on_trunk(
     """
     B, G, K, M, H = q.shape
     folded = jnp.moveaxis(q, 1, 2).reshape(B, K, G * M, H)
-    scores = jnp.einsum("BKRH,BKSH->BKRS", folded, k, preferred_element_type=jnp.float32)
-    weights, peak = _weights(scores.reshape(B, K, G, M, -1), mask[:, None, :, None, :], cap, v.dtype)
-    out = jnp.einsum("BKRS,BKSH->BKRH", weights.reshape(scores.shape).astype(v.dtype), v, preferred_element_type=jnp.float32)
+    scores = quantized.scores("BKRH,BKSH->BKRS", folded, k, axis=-1)
+    weights, peak = _weights(scores.reshape(B, K, G, M, -1), mask[:, None, :, None, :], cap, q.dtype)
+    out = quantized.weighed("BKRS,BKSH->BKRH", weights.reshape(scores.shape), v, q.dtype)
     part = Partial(out.reshape(B, K, G, M, H), peak, jnp.sum(weights, axis=-1))
     return Partial(*(jnp.moveaxis(x, 1, 2) for x in part))
 
 
 def one_query_on_branch(
     q: Float[Array, "B G K M H"],
-    k: Float[Array, "B G K H S"],
-    v: Float[Array, "B G K S H"],
+    k: Float[Array, "B G K H S"] | Quantized,
+    v: Float[Array, "B G K S H"] | Quantized,
     mask: Bool[Array, "B G S"],
     cap: float,
 ) -> Partial:
@@ -246,7 +247,7 @@ def one_query_on_branch(
     Returns:
       The `Partial` with axes [B G K M], without T.
     """
-    scores = jnp.einsum("BGKMH,BGKHS->BGKMS", q, k, preferred_element_type=jnp.float32)
-    weights, peak = _weights(scores, mask[:, :, None, None], cap, v.dtype)
-    out = jnp.einsum("BGKMS,BGKSH->BGKMH", weights.astype(v.dtype), v, preferred_element_type=jnp.float32)
+    scores = quantized.scores("BGKMH,BGKHS->BGKMS", q, k, axis=-2)
+    weights, peak = _weights(scores, mask[:, :, None, None], cap, q.dtype)
+    out = quantized.weighed("BGKMS,BGKSH->BGKMH", weights, v, q.dtype)
     return Partial(out, peak, jnp.sum(weights, axis=-1))

@@ -1,8 +1,10 @@
 """The architecture of a decoder."""
 
 import dataclasses
+import importlib.util
 from collections.abc import Iterator
 from dataclasses import MISSING
+from typing import Any
 
 from spct_jax import field_bounds
 from spct_jax.errors import InputError
@@ -25,6 +27,15 @@ _REMATS = ("none", "full", "dots")
 
 
 _ATTENTIONS = ("auto", "xla", "splash")
+
+
+QUANTIZATIONS = ("none", "int8")
+
+
+def missing(quantize: str) -> str:
+    """What has to be installed for a value of `ModelConfig.quantize`; nothing where all is there."""
+    there = quantize == "none" or importlib.util.find_spec("qwix")
+    return "" if there else "needs qwix: pip install 'spct_jax[quantize]'"
 
 
 @dataclasses.dataclass(unsafe_hash=True, kw_only=True)
@@ -85,6 +96,9 @@ class ModelConfig:
     attention: str = one_of("auto", _ATTENTIONS)
     """Within trunks: `xla`, or `splash`, the Pallas kernel, on TPUs (other devices compute the same by XLA); `head_dim` must
     then be a multiple of 128. `auto`: the kernel where that is so."""
+    quantize: str = one_of("none", QUANTIZATIONS)
+    """How completions are drawn: `none`, with weights, keys and values in `dtype`; `int8`, with all of these as 8-bit numbers
+    with scales, half the bytes of bfloat16. What is learned or scored is never quantised, and no checkpoint is."""
 
     def __post_init__(self):
         field_bounds.check(self, "model.")
@@ -101,6 +115,8 @@ class ModelConfig:
             yield f"model.pattern has {len(self.pattern)} layers; at most {LONGEST_PATTERN} are supported"
         if not isinstance(self.pattern, tuple) or not self.pattern:
             yield f"model.pattern must be a non-empty tuple of 'local' and 'global', got {self.pattern!r}"
+        if message := missing(self.quantize):
+            yield f"model.quantize={self.quantize!r} {message}"
         if self.attention == "splash" and self.head_dim % 128:
             yield f"model.attention='splash' needs model.head_dim to be a multiple of 128, got {self.head_dim}"
 
@@ -126,6 +142,10 @@ class ModelConfig:
     def layer_kinds(self) -> tuple[str, ...]:
         """The kind of each of the L layers, in order."""
         return self.pattern * self.repeats + self.remainder
+
+    def stored(self) -> dict[str, Any]:
+        """The fields by name as a checkpoint carries them: those that belong to the model, not to how it is drawn from."""
+        return {name: value for name, value in dataclasses.asdict(self).items() if name != "quantize"}
 
     def window_of(self, kind: str) -> int | None:
         """Keys that a query in a layer of this kind sees, itself included; None for all."""

@@ -35,10 +35,11 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
-from spct_jax.models import attention, rotary, splash, splash_branches, stack, tiles, trunk_attention
+from spct_jax.models import attention, quantized, rotary, splash, splash_branches, stack, tiles, trunk_attention
 from spct_jax.models.config import ModelConfig
 from spct_jax.models.end_to_end import Places
 from spct_jax.models.layers import Block, RMSNorm
+from spct_jax.models.quantized import Quantized
 from spct_jax.models.stack import LayerStack, Params
 from spct_jax.sharding import logical
 
@@ -231,7 +232,7 @@ def embed(params: Params, config: ModelConfig, tokens: Int[Array, "..."]) -> Flo
     # The root of D is rounded to the weights' dtype, as it was when the published models were trained.
     scale = jnp.asarray(config.width**0.5, dtype).astype(jnp.float32)
     table = logical.gather({"input_embedding": params["embedder"]["input_embedding"]}, dtype)["input_embedding"]
-    return logical.constrain(table[tokens].astype(jnp.float32) * scale, "batch")
+    return logical.constrain(quantized.rows(table, tokens) * scale, "batch")
 
 
 def final_norm(params: Params, config: ModelConfig, x: Float[Array, "... D"]) -> Float[Array, "... D"]:
@@ -247,19 +248,22 @@ def unembed(params: Params, config: ModelConfig, hidden: Float[Array, "... D"]) 
     return unembed_with(output_table(params, config), config, hidden)
 
 
-def output_table(params: Params, config: ModelConfig) -> Float[Array, "V D"]:
-    """The table of the logits in the model's dtype, gathered as `unembed_with` needs it."""
+def output_table(params: Params, config: ModelConfig) -> Float[Array, "V D"] | Quantized:
+    """The table of the logits in the model's dtype, or quantised, gathered as `unembed_with` needs it."""
     name = "input_embedding" if config.tied else "output_embedding"
     return logical.gather({name: params["embedder"][name]}, config.dtype)[name]
 
 
 def unembed_with(
-    table: Float[Array, "V D"], config: ModelConfig, hidden: Float[Array, "... D"], first: Int[Array, ""] | int = 0
+    table: Float[Array, "V D"] | Quantized,
+    config: ModelConfig,
+    hidden: Float[Array, "... D"],
+    first: Int[Array, ""] | int = 0,
 ) -> Float[Array, "... V"]:
     """`unembed` with the table already gathered, for loops over chunks of hidden states, or over rows from `first` on."""
-    logits = jnp.einsum("...D,VD->...V", hidden, table, preferred_element_type=jnp.float32)
+    logits = quantized.logits(hidden, table)
     logits = logical.constrain(logits, "batch", *(None,) * (logits.ndim - 2), "vocab")
     logits = attention.softcap(logits, config.final_softcap)
     if config.num_tokens in (0, config.vocab_size):
         return logits
-    return jnp.where(first + jnp.arange(len(table)) < config.num_tokens, logits, PADDING_LOGIT)
+    return jnp.where(first + jnp.arange(table.shape[0]) < config.num_tokens, logits, PADDING_LOGIT)

@@ -19,8 +19,9 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int, PyTree
 
-from spct_jax.models import attention, decoder, rotary, stack, tiles
+from spct_jax.models import attention, decoder, quantized, rotary, stack, tiles
 from spct_jax.models.config import ModelConfig
+from spct_jax.models.quantized import Quantized
 from spct_jax.rounding import ceil_div
 from spct_jax.sharding import logical
 
@@ -34,7 +35,7 @@ class Cache:
 
     Attributes:
       past: for each of `segments` a pair of [L B G K H S] (or [.. S H], see `Tiles.time_last`) and [L B G K S H]; complete
-        chunks.
+        chunks. Quantised, with a scale for every column, where `ModelConfig.quantize` says so.
       recent: pairs of [L B G K C H]; the current chunk.
     """
 
@@ -53,7 +54,10 @@ def init_cache(config: ModelConfig, num_trunks: int, num_branches: int, max_len:
 
     def segment(entry, columns):
         keys = (H, columns) if chosen.time_last else (columns, H)
-        return empty(entry, *keys), empty(entry, columns, H)
+        k, v = empty(entry, *keys), empty(entry, columns, H)
+        if config.quantize == "none":
+            return k, v
+        return quantized.quantize(k, (-2 if chosen.time_last else -1,)), quantized.quantize(v, (-1,))
 
     def past(entry):
         return tuple(segment(entry, stop - start) for start, stop in segments(S, chosen.first_segment))
@@ -125,7 +129,7 @@ def decode(
 def attend_trunks(
     q: Float[Array, "B G K M H"],
     trunks: Sequence[decoder.Trunk],
-    layers: Sequence[tuple[Float[Array, "B K _ H"], Float[Array, "B K _ H"]]],
+    layers: Sequence[tuple[Float[Array, "B K _ H"] | Quantized, Float[Array, "B K _ H"] | Quantized]],
     trunk_slot: Int[Array, "B G"],
     positions: Int[Array, "B G"],
     window: int | None,
@@ -144,7 +148,7 @@ def attend_trunks(
 
 def attend_past(
     q: Float[Array, "B G K M H"],
-    past: Sequence[tuple[Float[Array, "B G K _ _"], Float[Array, "B G K _ H"]]],
+    past: Sequence[tuple[Float[Array, "B G K _ _"] | Quantized, Float[Array, "B G K _ H"] | Quantized]],
     past_lengths: Int[Array, "B G"],
     longest: Int[Array, ""] | int,
     positions: Int[Array, "B G"],
@@ -160,7 +164,7 @@ def attend_past(
 
     def attend(part, k, v, columns):
         visible = (columns < past_lengths[..., None]) & attention.causal_mask(positions, columns, window)
-        k = k if tiles.here().time_last else jnp.swapaxes(k, -1, -2)
+        k = k if tiles.here().time_last else k.swapaxes(-1, -2)
         return attention.combine(part, attention.one_query_on_branch(q, k, v, visible, cap))
 
     part, start = attention.empty_partial(q.shape, cap, q.dtype), 0
@@ -187,11 +191,15 @@ def flush(cache: Cache, past_lengths: Int[Array, "B G"] | Int[Array, ""]) -> Cac
     """
     axis = -1 if tiles.here().time_last else -2  # of the columns, in keys
 
+    def put(segment, chunk, start, axis):
+        return jax.tree.map(lambda numbers, new: _put(numbers, new, start, axis), segment, chunk)
+
     def one_entry(past_lengths, past, recent):
         k, v = recent
-        k, start, written = jnp.swapaxes(k, axis, -2), 0, []
+        k = quantized.like(jnp.swapaxes(k, axis, -2), past[0][0], -3 - axis)
+        v, start, written = quantized.like(v, past[0][1], -1), 0, []
         for past_k, past_v in past:
-            written.append((_put(past_k, k, past_lengths - start, axis), _put(past_v, v, past_lengths - start, -2)))
+            written.append((put(past_k, k, past_lengths - start, axis), put(past_v, v, past_lengths - start, -2)))
             start += past_v.shape[-2]
         return tuple(written)
 

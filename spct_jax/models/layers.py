@@ -16,8 +16,9 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from spct_jax.models import rotary
+from spct_jax.models import quantized, rotary
 from spct_jax.models.config import ModelConfig
+from spct_jax.models.quantized import Quantized
 from spct_jax.sharding import logical
 
 
@@ -63,7 +64,7 @@ class Attention(nn.Module):
         encoded = encoded.astype(x.dtype).reshape(*x.shape[:-2], c.num_heads, x.shape[-2], c.head_dim)
         out = w("out", (c.num_heads, c.head_dim, c.width), c.num_heads * c.head_dim)
         merged = jnp.swapaxes(encoded, -2, -3).reshape(*x.shape[:-1], c.num_heads * c.head_dim)
-        return _project(merged, out.reshape(-1, c.width)), report
+        return _project(merged, out.reshape(c.num_heads * c.head_dim, c.width)), report
 
 
 class FeedForward(nn.Module):
@@ -108,20 +109,21 @@ class Block(nn.Module):
         return x + norm(name="post_ffw_norm")(fed), report
 
 
-def _project(x: Float[Array, "... D"], w: Float[Array, "D F"]) -> Float[Array, "... F"]:
-    """Multiplies x by w, both of the model's dtype, as one product of two matrices; float32.
+def _project(x: Float[Array, "... D"], w: Float[Array, "D F"] | Quantized) -> Float[Array, "... F"]:
+    """Multiplies x by w, both of the model's dtype or w quantised, as one product of two matrices; float32.
 
     With more than one leading axis XLA's CPU backend fuses element-wise work into strided copies of the operands of the
     weight's gradient, which then takes three times as long.
     """
-    product = jnp.matmul(x.reshape(-1, x.shape[-1]), w, preferred_element_type=jnp.float32)
+    product = quantized.matmul(x.reshape(-1, x.shape[-1]), w)
     return product.reshape(*x.shape[:-1], w.shape[-1])
 
 
-def _to_heads(x: Float[Array, "... T D"], w: Float[Array, "D N H"]) -> Float[Array, "... N T H"]:
+def _to_heads(x: Float[Array, "... T D"], w: Float[Array, "D N H"] | Quantized) -> Float[Array, "... N T H"]:
     D, N, H = w.shape
     return jnp.swapaxes(_project(x, w.reshape(D, N * H)).reshape(*x.shape[:-1], N, H), -2, -3)
 
 
-def _weight(module: nn.Module, dtype, name: str, shape: tuple[int, ...], fan_in: int) -> jax.Array:
-    return module.param(name, nn.initializers.normal(fan_in**-0.5), shape).astype(dtype)
+def _weight(module: nn.Module, dtype, name: str, shape: tuple[int, ...], fan_in: int) -> jax.Array | Quantized:
+    weight = module.param(name, nn.initializers.normal(fan_in**-0.5), shape)
+    return weight if quantized.is_quantized(weight) else weight.astype(dtype)

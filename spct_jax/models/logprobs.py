@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int
 
-from spct_jax.models import decoder, vocabulary_blocks
+from spct_jax.models import decoder, quantized, vocabulary_blocks
 from spct_jax.models.config import ModelConfig
 from spct_jax.models.end_to_end import Places
 from spct_jax.rounding import ceil_div
@@ -52,7 +52,7 @@ def token_logprobs(
     """
     hidden = decoder.extend(params, config, trunk, inputs, places)
     shared = (decoder.output_table(params, config), jnp.asarray(divisor(temperature), jnp.float32))
-    if vocabulary_blocks.are_used(config):
+    if vocabulary_blocks.are_used(config) and not quantized.is_quantized(shared[0]):
         compute = functools.partial(_by_vocabulary, config, with_entropy)
     elif inputs.shape[-1] <= config.time_chunk:
         return _at_once(config, with_entropy, _chosen(), shared, hidden, targets)

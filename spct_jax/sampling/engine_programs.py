@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Int, UInt32
 
 from spct_jax import models, sharding
-from spct_jax.models import stack, tiles
+from spct_jax.models import quantized, stack, tiles
 from spct_jax.models.config import ModelConfig
 from spct_jax.sampling.engine_shape import Level, Shape
 from spct_jax.sampling.kernel import Slots, draw_chunk
@@ -166,7 +166,8 @@ def trunk_program(layout: Layout, config: ModelConfig, level: Level) -> tuple[En
 
 
 def decode_params(params: Any, config: ModelConfig, layout: Layout) -> Any:
-    """Parameters as the programs read them: in `layout`, large ones in the model's dtype, and unrolled where that is faster.
+    """Parameters as the programs read them: in `layout`, unrolled where that is faster, large ones in the model's dtype, or
+    quantised where `ModelConfig.quantize` says so.
 
     They belong to the architecture that `decode_model` returns. Those that are so already are returned as they are: who holds
     them in this form saves engines a copy of their own.
@@ -182,11 +183,14 @@ def decode_params(params: Any, config: ModelConfig, layout: Layout) -> Any:
 def adopt(params: Any, config: ModelConfig, layout: Layout) -> tuple[Any, ModelConfig]:
     """`decode_params` of parameters that are not needed otherwise, and their architecture.
 
-    Stacked arrays are deleted one by one as soon as their layers are taken out of them, so there is never a second copy of all.
+    Arrays are deleted one by one as soon as their layers are taken out of them, or they are quantised, so there is never a
+    second copy of all.
     """
     form, drawn = decode_model(layout, config)
-    if jax.tree.structure(params) != jax.tree.structure(form):
+    if drawn.pattern != config.pattern:
         params, _ = models.unroll(params, config, _take_apart)
+    if jax.tree.structure(params) != jax.tree.structure(form):
+        params = jax.tree_util.tree_map_with_path(functools.partial(_quantize, layout), params)
     return decode_params(params, drawn, layout), drawn
 
 
@@ -194,6 +198,21 @@ def _take_apart(stacked: jax.Array) -> list[jax.Array]:
     rows = _rows(stacked.sharding)(stacked)
     stacked.delete()
     return rows
+
+
+def _quantize(layout: Layout, path: tuple, x: jax.Array) -> Any:
+    if not logical.is_large(path, x.ndim):
+        return x
+    name = logical.param_name(path)
+    made = _quantizer(layout, name, x.shape)({name: x})[name]
+    x.delete()
+    return made
+
+
+@functools.cache
+def _quantizer(layout: Layout, name: str, shape: tuple[int, ...]) -> Callable[[Any], Any]:
+    made = jax.eval_shape(quantized.quantize_params, {name: jax.ShapeDtypeStruct(shape, jnp.float32)})
+    return jax.jit(quantized.quantize_params, out_shardings=layout.params(made))
 
 
 @functools.cache
@@ -209,6 +228,8 @@ def conversion(layout: Layout, config: ModelConfig) -> Callable[[Any], Any]:
     def convert(params):
         if drawn.pattern != config.pattern:
             params = models.unroll(params, config)[0]
+        if config.quantize != "none":
+            params = quantized.quantize_params(params)
         return jax.tree.map(lambda x, like: x.astype(like.dtype), params, form)
 
     return jax.jit(convert, out_shardings=layout.params(form))
@@ -216,8 +237,9 @@ def conversion(layout: Layout, config: ModelConfig) -> Callable[[Any], Any]:
 
 @functools.cache
 def stored_model(config: ModelConfig) -> Any:
-    """Abstract parameters, the large ones in the model's dtype."""
-    return jax.eval_shape(lambda key: logical.cast(models.init(config, key), config.dtype), jax.random.key(0))
+    """Abstract parameters, their layers stacked by the pattern, the large ones in the model's dtype or quantised."""
+    params = jax.eval_shape(lambda key: logical.cast(models.init(config, key), config.dtype), jax.random.key(0))
+    return params if config.quantize == "none" else jax.eval_shape(quantized.quantize_params, params)
 
 
 @functools.cache
@@ -244,7 +266,8 @@ def empty_slots(config: ModelConfig, shape: Shape) -> Slots:
     def keys_and_values(entry: stack.LayerStack):
         S = slots if entry.kind == "global" else min(slots, config.window)
         empty = jnp.zeros((*entry.leading, B, K, S, H), config.dtype)
-        return empty, empty.copy()
+        empty = empty if config.quantize == "none" else quantized.quantize(empty, (-1,))
+        return empty, jax.tree.map(jnp.copy, empty)
 
     def trunk():
         return models.Trunk(layers=stack.build(config, keys_and_values), lengths=jnp.zeros(B, jnp.int32))
@@ -267,18 +290,22 @@ def insert_trunks(
     trunk_slots: Int[Array, " M"],
     sources: Int[Array, " M"],
 ) -> tuple[models.Trunk, ...]:
-    """The trunks of all rows, with sources[i] in slot trunk_slots[i] of row rows[i]; a row that does not exist is skipped."""
+    """The trunks of all rows, with sources[i] in slot trunk_slots[i] of row rows[i]; a row that does not exist is skipped.
+
+    Where those held are quantised, new ones are, too.
+    """
 
     def into(u: int, held: models.Trunk) -> models.Trunk:
         at = jnp.where(trunk_slots == u, rows, len(held.lengths))
 
         def one(held, new):
             lead = held.ndim - 4  # [.. B K S H]: scanned layers have an axis R before the others
-            new = jnp.take(new, sources, axis=lead, mode="clip")
-            return held.at[(*(slice(None),) * lead, at)].set(new, mode="drop")
+            new = quantized.like(jnp.take(new, sources, axis=lead, mode="clip"), held, -1)
+            return jax.tree.map(lambda held, new: held.at[(*(slice(None),) * lead, at)].set(new, mode="drop"), held, new)
 
         lengths = held.lengths.at[at].set(jnp.take(trunks.lengths, sources, mode="clip"), mode="drop")
-        return models.Trunk(layers=jax.tree.map(one, held.layers, trunks.layers), lengths=lengths)
+        layers = jax.tree.map(one, held.layers, trunks.layers, is_leaf=quantized.is_quantized)
+        return models.Trunk(layers=layers, lengths=lengths)
 
     return tuple(into(u, trunk) for u, trunk in enumerate(held))
 

@@ -298,7 +298,10 @@ def _steps(shape: Shape, completions: int) -> float:
 
 @functools.cache
 def _bytes_of_row(layout: Layout, config: ModelConfig, shape: Shape) -> tuple[int, int]:
-    """Bytes of a device, for a shape of one row on each: (of all that the slots hold, of a trunk)."""
-    slots = engine_programs.abstract_slots(layout, engine_programs.decode_model(layout, config)[1], shape)
-    where = layout.batch(slots)
-    return sharding.bytes_per_device(slots, where), sharding.bytes_per_device(slots.trunks[0], where.trunks[0])
+    """Bytes of a device, for a shape of one row on each: (of all that the slots hold, of a trunk as it is computed)."""
+    drawn = engine_programs.decode_model(layout, config)[1]
+    held, computed = (
+        engine_programs.abstract_slots(layout, each, shape) for each in (drawn, dataclasses.replace(drawn, quantize="none"))
+    )
+    of_slots, of_trunk = layout.batch(held), layout.batch(computed.trunks[0])
+    return sharding.bytes_per_device(held, of_slots), sharding.bytes_per_device(computed.trunks[0], of_trunk)

@@ -80,9 +80,22 @@ def shard_map(function: Callable, logical_axes: tuple[tuple[str | None, ...], ..
 
 def param_logical_axes(path: tuple, ndim: int) -> tuple[str | None, ...]:
     """Logical axes of a parameter with `ndim` axes at a path of its tree."""
-    name = str(getattr(path[-1], "key", path[-1])) if path else ""
-    axes = PARAM_LOGICAL_AXES.get(name, ())
+    axes = PARAM_LOGICAL_AXES.get(param_name(path), ())
     return (None,) * (ndim - len(axes)) + axes if len(axes) <= ndim else ()
+
+
+def param_name(path: tuple) -> str:
+    """The name of the parameter at a path of its tree, or that the array there is a part of."""
+    key = path[-1 - is_part(path)] if path else ""
+    return str(getattr(key, "key", key))
+
+
+def is_part(path: tuple) -> bool:
+    """Whether the array at a path of a tree is a part of a quantised one, see `models.quantized`: its numbers or its scales.
+
+    A part has the axes of the whole, and keeps its dtype where others are cast.
+    """
+    return len(path) > 1 and getattr(path[-1], "name", "") in ("qvalue", "scale")
 
 
 def constrain_params(tree: Any) -> Any:
@@ -115,7 +128,7 @@ def gather(tree: Any, dtype: Any) -> Any:
     def one(path, x):
         axes = param_logical_axes(path, x.ndim)
         # Constrained right after the cast: otherwise every device would gather first and cast all of it.
-        return _gather(constrain(x.astype(dtype), *axes), axes) if any(axes) else x
+        return _gather(constrain(x.astype(dtype_of(path, x, dtype)), *axes), axes) if any(axes) else x
 
     return jax.tree_util.tree_map_with_path(one, tree)
 
@@ -170,12 +183,12 @@ def shard_map_batch(function: Callable, replicated: Any, *batch: jax.Array) -> A
 
 def cast(tree: Any, dtype: Any) -> Any:
     """Parameters with the large ones in `dtype`, for programs that read them many times."""
-    dtype = jnp.dtype(dtype)
+    return jax.tree_util.tree_map_with_path(lambda path, x: x.astype(dtype_of(path, x, dtype)), tree)
 
-    def one(path, x):
-        return x.astype(dtype) if is_large(path, x.ndim) else x
 
-    return jax.tree_util.tree_map_with_path(one, tree)
+def dtype_of(path: tuple, x: Any, dtype: Any) -> jnp.dtype:
+    """The dtype that a parameter has where the large ones are cast to `dtype`."""
+    return jnp.dtype(dtype) if is_large(path, x.ndim) and not is_part(path) else x.dtype
 
 
 def is_large(path: tuple, ndim: int) -> bool:

@@ -20,7 +20,7 @@ def cast_params(params: Any, dtype: Any, layout: Layout) -> Any:
     dtype = jnp.dtype(dtype)
 
     def is_there(path, x, sharding):
-        cast = dtype if logical.is_large(path, x.ndim) else x.dtype
+        cast = logical.dtype_of(path, x, dtype)
         return isinstance(x, jax.Array) and x.dtype == cast and x.sharding.is_equivalent_to(sharding, x.ndim)
 
     if jax.tree.all(jax.tree_util.tree_map_with_path(is_there, params, layout.params(params))):

@@ -20,8 +20,8 @@ from spct_jax.errors import InputError
 from spct_jax.grm.prompts import Rollout
 from spct_jax.models import Trunk, flops
 from spct_jax.models.config import ModelConfig
-from spct_jax.sampling import Usage
-from spct_jax.sharding import Layout, bytes_per_device, logical
+from spct_jax.sampling import Usage, engine_programs
+from spct_jax.sharding import Layout, bytes_per_device
 from spct_jax.training import (
     accumulation,
     bucket_choice,
@@ -196,7 +196,7 @@ class Collector:
         config = run.config.rl
         self._run, self._config, self._ahead = run, config, dict[int, Experience]()
         self._reference = parameters.policy_before(run, "rl", config.ref_dtype)
-        drawn_with = jax.eval_shape(lambda p: logical.cast(p, run.model.dtype), self._reference)
+        drawn_with, _ = engine_programs.decode_model(run.rollout_layout, run.model)
         self.read = bytes_per_device(drawn_with, run.rollout_layout.params(drawn_with))
         """Bytes of the parameters that a device draws with."""
         held = [(state, run.layout.state(state)), (self._reference, run.layout.params(self._reference))]

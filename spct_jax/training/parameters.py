@@ -46,6 +46,7 @@ def architecture(config: Config, tokenizer: Tokenizer) -> ModelConfig:
         remat=config.model.remat,
         time_chunk=config.model.time_chunk,
         attention=config.model.attention,
+        quantize=config.model.quantize,
     )
 
 
