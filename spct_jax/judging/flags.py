@@ -14,13 +14,14 @@ from spct_jax.judging import models, scalar_judge
 from spct_jax.judging.judge import Judge
 from spct_jax.judging.options import MODES, READS, Options
 from spct_jax.judging.scalar_judge import ScalarJudge
+from spct_jax.models.config import QUANTIZATIONS, missing
 from spct_jax.process_flags import ProcessFlags
 from spct_jax.sharding.config import STRATEGIES, MeshConfig
 
 flags.disclaim_key_flags()  # those defined here belong to the command, so that its --help shows them
 
 
-LATER = {"read": "sampled", "share_principles": False, "critic_checkpoint": None, "meta_template": None}
+LATER = {"read": "sampled", "share_principles": False, "critic_checkpoint": None, "meta_template": None, "quantize": "none"}
 """Options that are named among the settings only if they have another value than this."""
 
 AUTO = "auto"
@@ -92,6 +93,8 @@ class JudgeFlags:
         )
         self.principles = flags.DEFINE_string("principles", None, given, **own)
         self.export_principles = flags.DEFINE_string("export_principles", None, export, **own)
+        drawn_with = "Critiques are written with weights, keys and values of so many bits; int8 needs qwix."
+        self._quantize = flags.DEFINE_enum("quantize", "none", QUANTIZATIONS, drawn_with, **own)
         self._cpu_devices = flags.DEFINE_integer(
             "cpu_devices", 1, "Devices to split the CPU into, where there is nothing else.", **own
         )
@@ -133,13 +136,15 @@ class JudgeFlags:
         for flag in named:
             if flag.value:
                 checked.for_model(checkpoints.read_architecture(flag.value))
+        if message := missing(self._quantize.value):
+            raise InputError(f"--{self._quantize.name}={self._quantize.value} {message}")
         return options
 
     def settings(self, options: Mapping[str, Any]) -> dict[str, Any]:
         """What a verdict depends on; batch size and devices change the speed and no more than the last bits."""
         named = (self.checkpoint, self.meta_checkpoint, self.critic_checkpoint)
         where = {flag.name: flag.value and files.real_name(flag.value) for flag in named}
-        where |= {flag.name: flag.value for flag in (self.template, self.meta_template)}
+        where |= {flag.name: flag.value for flag in (self.template, self.meta_template, self._quantize)}
         settings = where | {name: options[name] for name in options if name not in (self.batch_size.name, "principles")}
         # Where a later option is not used, an output that was begun without it can be continued.
         return {name: value for name, value in settings.items() if LATER.get(name, ...) != value}
@@ -171,7 +176,7 @@ class JudgeFlags:
     def load(self) -> Judge | ScalarJudge:
         """The judge on its devices."""
         directories = self.checkpoint.value, self.meta_checkpoint.value, self.critic_checkpoint.value
-        return scalar_judge.load(*directories, mesh=self._layout(), prompt=self._templates())
+        return scalar_judge.load(*directories, mesh=self._layout(), prompt=self._templates(), quantize=self._quantize.value)
 
     def read_template(self) -> Template:
         """The template that comparisons are judged with; no parameters are loaded."""

@@ -51,6 +51,7 @@ class Judge:
         meta_checkpoint: str | None = None,
         mesh: Layout | None = None,
         prompt: PromptConfig | None = None,
+        quantize: str = "none",
     ) -> "Judge":
         """Loads a judge.
 
@@ -60,11 +61,12 @@ class Judge:
           mesh: how parameters and rows are split over the devices; None: rows over all of them, `sharding.make_layout()`.
           prompt: names of templates. Where a name is empty, or `prompt` is None, the template is the one that the checkpoint
             carries, else the default one.
+          quantize: `int8` to write critiques with 8-bit weights, keys and values, see `ModelConfig.quantize`.
 
         Raises:
-          InputError: a directory is not such a checkpoint.
+          InputError: a directory is not such a checkpoint, or qwix is missing.
         """
-        return cls(models.load(checkpoint, meta_checkpoint, mesh or sharding.make_layout(), prompt))
+        return cls(models.load(checkpoint, meta_checkpoint, mesh or sharding.make_layout(), prompt, quantize))
 
     def score(self, comparisons: Sequence[Comparison], **options) -> list[Verdict]:
         """Verdicts on comparisons, in their order; `options` are those of `stream`.

@@ -48,6 +48,7 @@ def load(
     meta_checkpoint: str | os.PathLike | None,
     layout: Layout,
     prompt: PromptConfig | None = None,
+    quantize: str = "none",
 ) -> Models:
     """Loads the models of a judge; see `Judge.load`.
 
@@ -63,9 +64,10 @@ def load(
 
     meta = read(meta_checkpoint, checkpoints.ModelKind.META_RM) if meta_checkpoint else None
     policy = read(checkpoint, checkpoints.ModelKind.POLICY)
+    drawn = dataclasses.replace(policy.config, quantize=quantize)
     models = Models(
         layout,
-        Model(*engine_programs.adopt(policy.params, policy.config, layout), prompter_of(policy)),
+        Model(*engine_programs.adopt(policy.params, drawn, layout), prompter_of(policy)),
         Model(meta.params, meta.config, prompter_of(meta)) if meta else None,
         knows_templates=policy.prompt is not None or bool(prompt and prompt.template),
     )

@@ -40,6 +40,7 @@ def load(
     critic_checkpoint: str | None = None,
     mesh: Layout | None = None,
     prompt: PromptConfig | None = None,
+    quantize: str = "none",
 ) -> "Judge | ScalarJudge":
     """What a model directory judges with, whatever its kind.
 
@@ -49,6 +50,7 @@ def load(
       critic_checkpoint: that of the critic, for CLoud.
       mesh: as of `Judge.load`.
       prompt: as of `Judge.load`.
+      quantize: as of `Judge.load`; of CLoud, what its critic draws with.
 
     Raises:
       InputError: a directory is not such a checkpoint, or the models do not go together.
@@ -57,10 +59,12 @@ def load(
     if (kind is ModelKind.CLOUD) != bool(critic_checkpoint):
         raise InputError("a cloud checkpoint and --critic_checkpoint, the policy that it was trained with, need each other")
     if kind is None:
-        return Judge.load(checkpoint, meta_checkpoint, mesh=layout, prompt=prompt)
+        return Judge.load(checkpoint, meta_checkpoint, mesh=layout, prompt=prompt, quantize=quantize)
     if meta_checkpoint:
         raise InputError(f"--meta_checkpoint: there are no verdicts for it to rate; {checkpoint} is a {kind} model")
-    critic = Critic.load(critic_checkpoint, layout) if critic_checkpoint else None
+    if quantize != "none" and not critic_checkpoint:
+        raise InputError(f"--quantize={quantize}: a {kind} model draws nothing")
+    critic = Critic.load(critic_checkpoint, layout, quantize) if critic_checkpoint else None
     return ScalarJudge(kind, ScalarModel.load(checkpoint, kind, layout), critic)
 
 

@@ -53,12 +53,16 @@ class Critic:
     """Of its checkpoint."""
 
     @classmethod
-    def load(cls, checkpoint: str | os.PathLike, layout: Layout | None = None) -> "Critic":
-        """Loads a policy; a checkpoint that carries no templates gets the default ones. Errors as of `checkpoints.load`."""
+    def load(cls, checkpoint: str | os.PathLike, layout: Layout | None = None, quantize: str = "none") -> "Critic":
+        """Loads a policy, which draws as `ModelConfig.quantize` says. Errors as of `checkpoints.load`.
+
+        A checkpoint that carries no templates gets the default ones.
+        """
         layout = layout or sharding.make_layout()
         found = checkpoints.load(checkpoint, kind=ModelKind.POLICY, dtype=checkpoints.COMPUTE, shardings=layout.params)
         prompt = found.prompt or DEFAULT_PROMPT
-        params, config = engine_programs.adopt(found.params, found.config, layout)
+        drawn = dataclasses.replace(found.config, quantize=quantize)
+        params, config = engine_programs.adopt(found.params, drawn, layout)
         return cls(layout, params, config, Prompter(prompt, found.tokenizer), found.digest)
 
 

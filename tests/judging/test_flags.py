@@ -1,5 +1,7 @@
 """What the flags of a judge become."""
 
+import importlib.util
+
 import pytest
 from absl import flags
 
@@ -47,3 +49,10 @@ def test_a_wording_for_the_meta_rm_needs_one_and_is_among_the_settings_only_if_i
     with pytest.raises(InputError, match="^--meta_template is for a meta reward model; give --meta_checkpoint$"):
         parsed("--meta_template=deepseek_grm_meta").options(k=4)
     assert "meta_template" not in parsed().settings({}) and parsed("--meta_template=x").settings({})["meta_template"] == "x"
+
+
+def test_int8_is_among_the_settings_only_if_it_is_asked_for_and_needs_qwix(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert "quantize" not in parsed().settings({}) and parsed("--quantize=int8").settings({})["quantize"] == "int8"
+    with pytest.raises(InputError, match=r"^--quantize=int8 needs qwix: pip install 'spct_jax\[quantize\]'$"):
+        parsed("--quantize=int8").options()

@@ -78,3 +78,13 @@ def test_a_hugging_face_directory_judges_alike(tmp_path):
     loaded = spct_jax.Judge.load(tmp_path / "hf", mesh=one.models.layout, prompt=PromptConfig())
     got = loaded.score(comparisons()[:4], **OPTIONS)
     assert [[s.text for s in v.samples] for v in got] == [[s.text for s in v.samples] for v in verdicts()[:4]]
+
+
+def test_a_judge_in_int8_says_so_in_its_settings_and_judges_alike_alone(tmp_path):
+    pytest.importorskip("qwix", reason="needs qwix (pip install -e '.[dev]')")
+    one = judge()
+    checkpoints.save(tmp_path / "model", checkpoints.Model(one.models.policy.params, one.models.policy.config, tokenizer()))
+    loaded = spct_jax.Judge.load(tmp_path / "model", mesh=one.models.layout, prompt=PromptConfig(), quantize="int8")
+    assert loaded.models.policy.config.quantize == "int8"
+    together, (alone,) = loaded.score(comparisons()[:4], **OPTIONS), loaded.score(comparisons()[2:3], **OPTIONS)
+    assert [s.text for s in together[2].samples] == [s.text for s in alone.samples]
