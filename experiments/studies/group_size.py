@@ -1,11 +1,17 @@
-"""How many completions of a prompt RL should draw: RL alone, by group size and filter, from one policy after RFT per seed.
+"""How many completions of a prompt RL should draw, and of which prompts: RL alone, from one policy after RFT.
 
-    python experiments/studies/group_size.py --workdir=runs/group_size --seeds=10,11 --output=docs/results/group_size.md
+    python experiments/studies/group_size.py --workdir=runs/group_size --settings=plain-4,dynamic-4,short-4 --output=page.md
 
-Each step draws 128 completions; there are as many steps as give every run the update tokens of 24 steps of G = 4, or of 12,
-since 24 leave next to nothing to learn. What is compared are greedy verdicts on development problems. Rejection sampling draws
-on all training comparisons, for the filter. What is finished is not run again. Processor seconds are those of the RL stage with
-tracing; where no compiled program is kept from before, a size's first run also compiles.
+Each step learns from 128 completions, and there are as many steps as give every run the update tokens of `--steps` of G = 4. A
+run draws its groups in one of these ways:
+
+- `plain`: as the paper does.
+- `dynamic`: up to eight batches a step, until all groups that it learns from have unequal rewards.
+- `short`: as `dynamic`, in so many fewer steps that it should take as long as `plain`.
+
+Runs of one setting differ by the seed of RL only. What is compared are greedy verdicts on all development problems. What is
+finished is not run again. Processor seconds are those of the RL stage with tracing and, where no compiled program is kept from
+before, compiling.
 """
 
 import dataclasses
@@ -18,53 +24,66 @@ import numpy as np
 from absl import flags
 
 from spct_jax import cli, config, files, memory, paths, pipeline, sharding
+from spct_jax.errors import InputError
 from spct_jax.evaluation import bootstrap
 from spct_jax.reporting import markdown, plots, results, run_files
 
 COMPLETIONS, PAPER = 128, 4
-"""Of a step; the paper's G."""
+"""That a step learns from; the paper's G."""
 PROMPT, COMPLETION = 72, 67
 """Mean tokens of a prompt and of a completion, by which steps are made equal in tokens."""
-BEFORE = ("sft", "rejection", "rft")
-KEPT = (*BEFORE, "data", "config.json", "data.json", "tokenizer.model")
-"""What a run takes over from its base."""
+WARMUP = 10 / 24
+"""Share of the steps, as in the tiny experiment; ten steps would be most of a run of twelve, and not of a longer one."""
+DRAWING = 0.4
+"""Share of a plain step's time that drawing takes, from the tiny experiment alone on its machine (docs/results/tiny.md): RL has
+6,505 tokens/s, rejection sampling and evaluation, which only draw, about 16,000."""
+DRAWN = {4: 3.5, 8: 2.4, 16: 1.8, 32: 1.4}
+"""Groups that a dynamic step is expected to draw for each that it learns from; only `short` depends on it."""
+WAYS = ("plain", "dynamic", "short")
+BATCHES = 8
+"""That a dynamic step may draw."""
 
 FLAGS = flags.FlagValues()
 WORKDIR = flags.DEFINE_string("workdir", None, "Where the runs go.", required=True, flag_values=FLAGS)
-SEEDS = flags.DEFINE_list("seeds", ["10", "11"], "Seeds of the runs.", flag_values=FLAGS)
-SIZES = flags.DEFINE_list("sizes", ["4", "16", "8", "32"], "Group sizes.", flag_values=FLAGS)
-STEPS = flags.DEFINE_list("steps", ["12", "24"], "Steps at G = 4.", flag_values=FLAGS)
-FILTERED = flags.DEFINE_list(
-    "filtered", [], "Those that are run with the filter, too, at the first of `steps`.", flag_values=FLAGS
+POLICY = flags.DEFINE_integer("policy", 10, "Seed of the stages before RL.", flag_values=FLAGS)
+SEEDS = flags.DEFINE_list("seeds", ["10"], "Seeds of RL.", flag_values=FLAGS)
+SETTINGS = flags.DEFINE_list(
+    "settings", ["plain-4", "dynamic-4"], f"WAY-G each; a way is one of {', '.join(WAYS)}.", flag_values=FLAGS
 )
+STEPS = flags.DEFINE_integer("steps", 12, "Steps at G = 4.", flag_values=FLAGS)
 OUTPUT = flags.DEFINE_string("output", None, "The page; its plot lies beside it.", required=True, flag_values=FLAGS)
 
 
 @dataclasses.dataclass(frozen=True)
 class Setting:
-    """One way to spend the same update tokens."""
+    """One way to spend the same update tokens, or, if short, the same time."""
 
     steps: int
     """At G = 4."""
+    way: str
     group_size: int
-    filtered: bool
-    """Whether what the cold start solves in three draws of three is left out."""
 
     @property
     def name(self) -> str:
         """Of its runs."""
-        return f"G{self.group_size}-{self.steps}{'-filtered' * self.filtered}"
+        return f"G{self.group_size}-{self.steps}-{self.way}"
 
     @property
     def cells(self) -> list[str | int]:
         """Of its rows in a table."""
-        return [self.steps, f"{self.group_size}{', filtered' * self.filtered}"]
+        return [self.way, self.group_size, self.updates]
+
+    @property
+    def updates(self) -> int:
+        """Steps at this G."""
+        groups = DRAWN[self.group_size] if self.way == "short" else 1.0
+        return round(self.steps * _tokens(PAPER) / _tokens(self.group_size) / step_time(groups))
 
     def apply(self, rl: config.RLConfig) -> None:
         """Changes the stage."""
-        rl.group_size, rl.batch_size = self.group_size, COMPLETIONS // self.group_size
-        rl.steps = round(self.steps * _tokens(PAPER) / _tokens(self.group_size))
-        rl.drop_solved = self.filtered
+        rl.group_size, rl.batch_size, rl.steps = self.group_size, COMPLETIONS // self.group_size, self.updates
+        rl.optimizer.warmup_steps = round(WARMUP * self.updates)
+        rl.dynamic_sampling = 1 if self.way == "plain" else BATCHES
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,9 +95,23 @@ class Outcome:
     greedy: np.ndarray
     """Credit of each problem."""
     mixed: float
-    """Share of groups with unequal rewards."""
+    """Share of the groups drawn with unequal rewards."""
+    learned: float
+    """The same of the groups that it learnt from."""
+    drawn: float
+    """Groups drawn for each that it learnt from."""
     seconds: float
     """Processor seconds of the stage."""
+
+    @property
+    def time(self) -> float:
+        """Of the stage, in plain steps."""
+        return self.setting.updates * step_time(self.drawn)
+
+
+def step_time(drawn: float) -> float:
+    """Of a step that draws so many groups for each that it learns from, in plain steps of the same G."""
+    return 1 - DRAWING + DRAWING * drawn
 
 
 def _tokens(group_size: int) -> float:
@@ -86,31 +119,28 @@ def _tokens(group_size: int) -> float:
     return COMPLETIONS // group_size * (PROMPT + group_size * COMPLETION)
 
 
-def experiment(seed: int, stages: Sequence[str]) -> config.Config:
-    """The tiny experiment with these stages, judged on development problems by greedy verdicts."""
+def experiment(seed: int, stages: Sequence[str], before: pathlib.Path | None = None) -> config.Config:
+    """The tiny experiment with these stages, from the policy in a directory; judged on development problems, greedily."""
     made = config.tiny()
-    made.seed, made.stages = seed, tuple(stages)
-    made.rejection.problems, made.rejection.batch_size = 0, 1024
-    made.evaluation.split, made.evaluation.problems, made.evaluation.k = "development", 500, (1,)
+    made.seed, made.stages, made.init_checkpoint = seed, tuple(stages), str(before or "")
+    made.rejection.batch_size = 1024
+    made.evaluation.split, made.evaluation.problems, made.evaluation.k = "development", 0, (1,)
     return made
 
 
-def run(workdir: pathlib.Path, seed: int, setting: Setting) -> Outcome:
-    """Makes a run, unless it is there, and the base of its seed before it."""
-    base, target = workdir / f"seed{seed}", workdir / f"seed{seed}-{setting.name}"
-    if not (base / "evaluate" / "summary.json").exists():
-        pipeline.train(experiment(seed, (*BEFORE, "evaluate")), paths.of(base))
+def run(workdir: pathlib.Path, policy: int, seed: int, setting: Setting) -> Outcome:
+    """Makes a run, unless it is there, and the policy that it begins with before it."""
+    base, target = workdir / f"policy{policy}", workdir / f"policy{policy}-seed{seed}-{setting.name}"
+    if not (base / "rft" / "summary.json").exists():
+        pipeline.train(experiment(policy, ("sft", "rejection", "rft")), paths.of(base))
     if not (target / "evaluate" / "summary.json").exists():
         shutil.rmtree(target, ignore_errors=True)
-        target.mkdir()
-        for name in KEPT:
-            (shutil.copytree if (base / name).is_dir() else shutil.copy)(base / name, target / name)
-        chosen = experiment(seed, (*BEFORE, "rl"))
+        chosen = experiment(seed, ("rl",), base / "rft")
         setting.apply(chosen.rl)
         begun = time.process_time()
         pipeline.train(chosen, paths.of(target))
         files.write_json(paths.of(target / "rl" / "processor_seconds.json"), {"seconds": time.process_time() - begun})
-        chosen.stages = (*BEFORE, "rl", "evaluate")
+        chosen.stages = ("rl", "evaluate")
         pipeline.train(chosen, paths.of(target))
         memory.give_back()
     return read(target, seed, setting)
@@ -120,46 +150,66 @@ def read(target: pathlib.Path, seed: int, setting: Setting) -> Outcome:
     """What a finished run came to."""
     found = run_files.read_run_files(target)
     seconds = files.read_json(paths.of(target / "rl" / "processor_seconds.json"))["seconds"]
-    credit = results.tallies(found)["rl"]["greedy"].credit
-    return Outcome(setting, seed, credit, 1 - found.stages["rl"]["zero_spread"], seconds)
+    credit, rl = results.tallies(found)["rl"]["greedy"].credit, found.stages["rl"]
+    drawn = rl["groups_drawn"] * setting.group_size / COMPLETIONS
+    return Outcome(setting, seed, credit, 1 - rl["zero_spread"], rl["with_signal"], drawn, seconds)
 
 
 def page(outcomes: Sequence[Outcome], plot: str) -> str:
     """Every run, then the difference of every other setting from the paper's, paired by seed and problem."""
     rows = [
-        [*o.setting.cells, o.seed, markdown.percent(float(o.greedy.mean())), markdown.percent(o.mixed), f"{o.seconds:.0f}"]
+        [
+            *o.setting.cells,
+            o.seed,
+            markdown.percent(float(o.greedy.mean())),
+            markdown.percent(o.mixed),
+            markdown.percent(o.learned),
+            f"{o.drawn:.2f}",
+            f"{o.time:.1f}",
+            f"{o.seconds:.0f}",
+        ]
         for o in outcomes
     ]
     found, differences = {(o.setting, o.seed): o for o in outcomes}, []
     for setting in dict.fromkeys(o.setting for o in outcomes):
-        paper = Setting(setting.steps, PAPER, filtered=False)
+        paper = Setting(setting.steps, "plain", PAPER)
         pairs = [(o, found[paper, o.seed]) for o in outcomes if o.setting == setting != paper and (paper, o.seed) in found]
         if pairs:
-            pooled = bootstrap.pooled([o.greedy - other.greedy for o, other in pairs])
-            mean, low, high = (100 * x for x in (pooled.mean, pooled.low, pooled.high))
+            over = bootstrap.two_level([o.greedy - other.greedy for o, other in pairs], shared_problems=True)
+            mean, low, high = (100 * x for x in (over.mean, over.low, over.high))
             differences.append([*setting.cells, len(pairs), f"{mean:+.1f} ({low:+.1f} to {high:+.1f})"])
-    header = ["steps at G = 4", "G"]
+    header = ["groups", "G", "steps"]
+    columns = ["seed", "rl greedy, %", "mixed of those drawn, %", "of those learned from, %", "drawn for one learned from"]
     return "\n\n".join(
         (
-            "# How many completions of a prompt",
-            markdown.table([*header, "seed", "rl greedy, %", "mixed groups, %", "processor seconds of RL"], rows),
-            markdown.table([*header, "seeds", "greedy minus that of G = 4, points, with 95 % interval"], differences),
+            "# How many completions of a prompt, and of which prompts",
+            markdown.table([*header, *columns, "time, plain steps", "processor seconds"], rows),
+            markdown.table([*header, "seeds", "greedy minus that of plain G = 4, points, with 95 % interval"], differences),
             f"![greedy accuracy by group size]({plot})",
         )
     )
 
 
+def parse(steps: int, text: str) -> Setting:
+    """A setting from one of `--settings`."""
+    way, _, size = text.partition("-")
+    if way not in WAYS or size not in map(str, DRAWN):
+        raise InputError(
+            f"--settings: {text!r} is not one of {', '.join(WAYS)}, a dash and one of {', '.join(map(str, DRAWN))}"
+        )
+    return Setting(steps, way, int(size))
+
+
 def main(_) -> None:
     """Makes what is missing, and writes the page."""
-    workdir, output = pathlib.Path(WORKDIR.value), pathlib.Path(OUTPUT.value)
+    workdir, output = pathlib.Path(WORKDIR.value).absolute(), pathlib.Path(OUTPUT.value)
     sharding.use_devices(config.tiny().mesh)
-    settings = [Setting(int(steps), int(size), filtered=False) for steps in STEPS.value for size in SIZES.value]
-    settings += [Setting(int(STEPS.value[0]), int(size), filtered=True) for size in FILTERED.value]
-    outcomes = [run(workdir, int(seed), setting) for setting in settings for seed in SEEDS.value]
-    outcomes.sort(key=lambda o: (o.setting.steps, o.setting.filtered, o.setting.group_size, o.seed))
+    settings = [parse(STEPS.value, text) for text in SETTINGS.value]
+    outcomes = [run(workdir, POLICY.value, int(seed), setting) for seed in SEEDS.value for setting in settings]
+    outcomes.sort(key=lambda o: (WAYS.index(o.setting.way), o.setting.group_size, o.seed))
     measures: dict[str, dict[str, float]] = {}
     for o in outcomes:
-        label = f"{o.setting.steps} steps\nG = {o.setting.group_size}" + "\nfiltered" * o.setting.filtered
+        label = f"{o.setting.way}\nG = {o.setting.group_size}"
         measures.setdefault(label, {})[f"seed {o.seed}"] = float(o.greedy.mean())
     output.with_suffix(".png").write_bytes(plots.runs_by_measure(measures))
     output.write_text(page(outcomes, output.with_suffix(".png").name) + "\n")
