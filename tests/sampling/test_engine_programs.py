@@ -11,6 +11,7 @@ from spct_jax import models, sharding
 from spct_jax.models import sizes, tiles
 from spct_jax.sampling import Shape, engine_programs
 from spct_jax.sampling.engine_programs import adopt, decode_model, decode_params
+from spct_jax.sampling.engine_shape import Split
 
 
 @pytest.mark.parametrize(("layers", "on_tpu", "on_cpu"), [(4, 1, 1), (26, 1, 13), (80, 40, 40)])
@@ -41,13 +42,15 @@ def test_a_model_is_converted_once_and_one_that_is_adopted_leaves_no_second_copy
 
 @pytest.mark.parametrize(("max_prompt", "preamble", "slots"), [(24, 0, 32), (33, 16, 32), (40, 6, 64), (50, 17, 64)])
 def test_a_trunk_fills_its_place_in_a_row_with_the_preamble_and_without(max_prompt, preamble, slots, monkeypatch):
-    """In multiples of 16 slots, as on a TPU."""
+    """In multiples of 16 slots, as on a TPU; also behind a stem."""
     monkeypatch.setitem(tiles.PLATFORMS, "cpu", dataclasses.replace(tiles.of("cpu"), trunk_slots=16))
     config, layout = dataclasses.replace(sizes.toy(41), window=20), sharding.make_layout(devices=jax.devices()[:1])
     shape = engine_programs.held(layout, Shape(max_prompt, 8, rows=2, branches=2, prefill_rows=2, preamble=preamble))
     assert max_prompt <= shape.max_prompt < max_prompt + 16
-    row = engine_programs.abstract_slots(layout, decode_model(layout, config)[1], shape).trunks[0]
-    parts = {(shape.max_prompt - 1, 0), (shape.max_prompt - 1 - preamble, preamble)}
-    for trunk in (engine_programs._prefill(layout, config, 2, *part)[1] for part in parts):
+    drawn = decode_model(layout, config)[1]
+    row = engine_programs.abstract_slots(layout, drawn, shape).trunks[0]
+    splits = {shape.split(max_prompt), shape.split(max_prompt, preamble), Split(preamble, 16, 8)}
+    for level in (shape.levels(split)[-1] for split in splits):
+        trunk = engine_programs.trunk_program(layout, drawn, level)[1]
         assert jax.tree.map(jax.numpy.shape, trunk) == jax.tree.map(jax.numpy.shape, row)
     assert {k.shape[-2] for k in jax.tree.leaves(row.layers)} == {slots, 20}
