@@ -49,15 +49,13 @@ def init_cache(config: ModelConfig, num_trunks: int, num_branches: int, max_len:
     S = ceil_div(max_len, block) * block
     K, H, chosen = config.num_kv_heads, config.head_dim, tiles.here()
 
-    def empty(entry, *shape):
-        return jnp.zeros((len(entry.layers), num_trunks, num_branches, K, *shape), config.dtype)
+    def empty(entry, *shape, axis=-1, quantize="none"):
+        return quantized.zeros((len(entry.layers), num_trunks, num_branches, K, *shape), axis, config.dtype, quantize)
 
     def segment(entry, columns):
-        keys = (H, columns) if chosen.time_last else (columns, H)
-        k, v = empty(entry, *keys), empty(entry, columns, H)
-        if config.quantize == "none":
-            return k, v
-        return quantized.quantize(k, (-2 if chosen.time_last else -1,)), quantized.quantize(v, (-1,))
+        keys, axis = ((H, columns), -2) if chosen.time_last else ((columns, H), -1)
+        k = empty(entry, *keys, axis=axis, quantize=config.quantize)
+        return k, empty(entry, columns, H, quantize=config.quantize)
 
     def past(entry):
         return tuple(segment(entry, stop - start) for start, stop in segments(S, chosen.first_segment))

@@ -54,6 +54,19 @@ def quantize(x: Float[Array, "..."], summed: tuple[int, ...]) -> Quantized:
     return qwix.quantize(x.astype(jnp.float32), jnp.int8, channelwise_axes=sorted(kept))
 
 
+def zeros(shape: tuple[int, ...], axis: int, dtype: Any, quantize: str) -> Float[Array, "..."] | Quantized:
+    """Zeros of a dtype, or as `ModelConfig.quantize` says, with one scale for all elements along an axis.
+
+    Not by `quantize`: XLA would compute the scales of an array of zeros while it compiles, which takes it seconds.
+    """
+    if quantize == "none":
+        return jnp.zeros(shape, dtype)
+    import qwix  # an extra, which only this option needs
+
+    scales = tuple(1 if i == axis % len(shape) else size for i, size in enumerate(shape))
+    return qwix.QArray(jnp.zeros(shape, jnp.int8), jnp.ones(scales, jnp.float32), qtype=jnp.int8)
+
+
 def like(x: Float[Array, "..."], other: Any, axis: int) -> Float[Array, "..."] | Quantized:
     """The same x, or quantised along an axis if another array is."""
     return quantize(x, (axis,)) if is_quantized(other) else x

@@ -265,8 +265,7 @@ def empty_slots(config: ModelConfig, shape: Shape) -> Slots:
 
     def keys_and_values(entry: stack.LayerStack):
         S = slots if entry.kind == "global" else min(slots, config.window)
-        empty = jnp.zeros((*entry.leading, B, K, S, H), config.dtype)
-        empty = empty if config.quantize == "none" else quantized.quantize(empty, (-1,))
+        empty = quantized.zeros((*entry.leading, B, K, S, H), -1, config.dtype, config.quantize)
         return empty, jax.tree.map(jnp.copy, empty)
 
     def trunk():
