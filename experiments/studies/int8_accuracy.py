@@ -37,7 +37,7 @@ def rows(judge: Judge, problems: list[Comparison], k: int, temperature: float) -
     """Verdicts as `metrics` reads them."""
     found = judge.score(problems, k=k, temperature=temperature, seed=SEED.value, max_new_tokens=LIMIT, batch_size=16)
     return [
-        {"n": c.n, "best": c.best, "scores": v.scores, "samples": [sample_to_json(sample) for sample in v.samples]}
+        {"id": c.id, "n": c.n, "best": c.best, "scores": v.scores, "samples": [sample_to_json(sample) for sample in v.samples]}
         for c, v in zip(problems, found, strict=True)
     ]
 
