@@ -44,9 +44,6 @@ from spct_jax.training.packing import Packed
 from spct_jax.training.preambles import Preamble
 from spct_jax.training.rollout import Drawn
 
-LARGEST = 60
-"""Of logarithms of ratios: exp of it is far above any clip, and finite in float32, as are sums of such."""
-
 
 def group_advantages(rewards: Num[np.ndarray, "B G"]) -> Float[np.ndarray, "B G"]:
     """(r - mean) / std within each group, population std, in float32; zero where all rewards of a group are equal."""
@@ -110,18 +107,19 @@ def grpo_loss(
     mask = completion_mask(groups)
     # Of completion tokens only: after them, exp may be infinite, and 0 times infinity is NaN.
     log_ratio = jnp.where(mask > 0, logprobs - old, 0)
-    ratio = _finite_exp(log_ratio)
+    # 60 is far above any clip, and exp(60) is finite: an infinite ratio would have a NaN gradient where it is clipped.
+    ratio = jnp.exp(jnp.minimum(log_ratio, 60))
     gain = batch.advantages[..., None]
     surrogate = jnp.minimum(ratio * gain, jnp.clip(ratio, 1 - clip, 1 + clip) * gain)
     log_ref_ratio = jnp.where(mask > 0, batch.ref_logprobs - logprobs, 0)
-    kl = _finite_exp(log_ref_ratio) - jnp.minimum(log_ref_ratio, LARGEST) - 1
+    kl = jnp.exp(log_ref_ratio) - log_ref_ratio - 1
     per_sequence = ((surrogate - hyperparameters.beta * kl) * mask).sum(-1) / jnp.maximum(mask.sum(-1), 1)
     tokens, sequences = mask.sum(), float(per_sequence.size)
     total = sequences if total is None else total
     loss = -per_sequence.sum() / total
 
     clipped = (jnp.abs(ratio - 1) > clip) & (jnp.sign(ratio - 1) == jnp.sign(gain))
-    drift = jnp.where(mask > 0, jnp.abs(_finite_exp(old - batch.sampler_logprobs) - 1), 0)
+    drift = jnp.where(mask > 0, jnp.abs(jnp.exp(old - batch.sampler_logprobs) - 1), 0)
     metrics = {
         "loss": Mean(loss * total, sequences),
         "kl": Mean((kl * mask).sum(), tokens),
@@ -135,11 +133,6 @@ def grpo_loss(
         **buckets.usage(groups),
     }
     return loss, (metrics, logprobs)
-
-
-def _finite_exp(log_ratio: Float[Array, "B G T"]) -> Float[Array, "B G T"]:
-    """exp, constant from `LARGEST` on: an infinite ratio would end training, or have a NaN gradient where it is clipped."""
-    return jnp.exp(jnp.minimum(log_ratio, LARGEST))
 
 
 def make_step(
