@@ -69,7 +69,9 @@ def compile_all(parts: Iterable[Part], stoppable: bool = True) -> None:
     Raises:
       distributed.StoppedError: SIGTERM or SIGINT came, if it is `stoppable`; looked for before each program.
     """
-    with futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+    # XLA's CPU devices crash, now and then, where two threads read programs from the cache of compiled ones.
+    one_by_one = jax.config.jax_compilation_cache_dir and jax.default_backend() == "cpu"
+    with futures.ThreadPoolExecutor(1 if one_by_one else os.cpu_count()) as pool:
         compiling = []
         try:
             for part in parts:
