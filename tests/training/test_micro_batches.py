@@ -3,6 +3,7 @@
 import os
 import threading
 
+import jax
 import pytest
 
 from spct_jax.training import micro_batches
@@ -14,10 +15,25 @@ class Program:
         self.compile = compile_
 
 
+@pytest.fixture
+def no_cache():
+    directory = jax.config.jax_compilation_cache_dir
+    jax.config.update("jax_compilation_cache_dir", None)
+    yield
+    jax.config.update("jax_compilation_cache_dir", directory)
+
+
 @pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="needs two cores")
-def test_two_programs_are_compiled_at_once():
+def test_two_programs_are_compiled_at_once(no_cache):
     meeting = threading.Barrier(2, timeout=60)
     micro_batches.compile_all([Part(Program(meeting.wait), 1, 0)] * 2)
+
+
+def test_a_cpus_programs_are_read_from_a_cache_one_by_one():
+    assert jax.config.jax_compilation_cache_dir
+    meeting = threading.Barrier(2, timeout=0.2)
+    with pytest.raises(threading.BrokenBarrierError):
+        micro_batches.compile_all([Part(Program(meeting.wait), 1, 0)] * 2)
 
 
 def test_an_error_of_the_compiler_is_raised():
