@@ -85,7 +85,7 @@ class Profiler:
             self._end()
         elif not self._tracing and self._start <= step < self._stop:
             self._place = tempfile.TemporaryDirectory() if is_remote(self._directory) else None
-            # A hook on every Python call slows the host down and is set in other threads while they run, where it can crash.
+            # A hook on every Python call, in every thread, would slow down the host that is being traced.
             options = jax.profiler.ProfileOptions()
             options.python_tracer_level = 0
             jax.profiler.start_trace(self._place.name if self._place else self._directory, profiler_options=options)

@@ -85,7 +85,7 @@ def test_steps_say_how_near_the_roofline_they_are(known_chip, micro_config, tmp_
 )
 def test_the_profiler_covers_its_steps(monkeypatch, tmp_path, steps, first, events):
     seen, now = [], [first]
-    monkeypatch.setattr(performance.jax.profiler, "start_trace", lambda _: seen.append(f"start {now[0]}"))
+    monkeypatch.setattr(performance.jax.profiler, "start_trace", lambda _, profiler_options: seen.append(f"start {now[0]}"))
     monkeypatch.setattr(performance.jax.profiler, "stop_trace", lambda: seen.append(f"stop {now[0]}"))
     with performance.Profiler(tmp_path, steps) as profiler:
         for now[0] in range(first, 6):
