@@ -14,7 +14,7 @@ import jax
 import numpy as np
 import tqdm
 
-from spct_jax import distributed, sharding
+from spct_jax import compiling, distributed, sharding
 from spct_jax.data.comparison import Comparison
 from spct_jax.errors import InputError
 from spct_jax.grm import orders, parse
@@ -47,9 +47,8 @@ FIRST_SAMPLES = 64
 
 
 @contextlib.contextmanager
-def _threads(count: int) -> Iterator[futures.Executor]:
-    """So many threads; what they have not begun when they are left is dropped."""
-    pool = futures.ThreadPoolExecutor(count)
+def _left(pool: futures.Executor) -> Iterator[futures.Executor]:
+    """A pool of threads of which what they have not begun is dropped when it is left."""
     try:
         yield pool
     finally:
@@ -100,7 +99,11 @@ class Scheduler:
         begun: collections.deque[Task] = collections.deque()
         finished: list[Finished] = []
         # Prompts are written and tokenised, and the programs of further shapes compiled, while the devices work.
-        with contextlib.ExitStack() as leaving, _threads(1) as worker, _threads(COMPILED_AT_ONCE) as compiler:
+        with (
+            contextlib.ExitStack() as leaving,
+            _left(futures.ThreadPoolExecutor(1)) as worker,
+            _left(compiling.threads(COMPILED_AT_ONCE)) as compiler,
+        ):
             # Whoever looks at the traceback of an error, or keeps it, must not hold the slots.
             leaving.callback(self._engines.clear)
             coming = self._prepared(comparisons, worker)

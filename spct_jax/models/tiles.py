@@ -31,7 +31,7 @@ class Tiles:
     """About how many tokens of prompts and critiques all devices read at once, where critiques are read once more."""
     time_last: bool
     """Whether keys of the past are held with the columns as the last axis. A TPU would lay them out anew for every chunk."""
-    trunk_slots: int
+    trunk_slots: int = 1
     """Trunks have a multiple of so many slots. A TPU reads keys in tiles of as many rows, and would lay trunks that end within
     one out anew for every chunk."""
 
@@ -40,27 +40,11 @@ class Tiles:
         return ceil_div(slots, self.trunk_slots) * self.trunk_slots
 
 
-_CPU = Tiles(
-    queries=32,
-    branch_scores=1 << 18,
-    unrolled_layers=8,
-    first_segment=32,
-    read_tokens=4096,
-    time_last=True,
-    trunk_slots=1,
-)
+_CPU = Tiles(queries=32, branch_scores=1 << 18, unrolled_layers=8, first_segment=32, read_tokens=4096, time_last=True)
 
 PLATFORMS = {
     "cpu": _CPU,
-    "gpu": Tiles(
-        queries=256,
-        branch_scores=1 << 20,
-        unrolled_layers=8,
-        first_segment=128,
-        read_tokens=32768,
-        time_last=True,
-        trunk_slots=1,
-    ),
+    "gpu": Tiles(queries=256, branch_scores=1 << 20, unrolled_layers=8, first_segment=128, read_tokens=32768, time_last=True),
     "tpu": Tiles(
         queries=128,
         branch_scores=1 << 20,

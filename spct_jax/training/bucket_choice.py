@@ -5,7 +5,6 @@ They follow from the configuration and the data, and are kept with the stage, so
 
 import itertools
 from collections.abc import Callable, Iterable
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -37,7 +36,7 @@ def buckets_of(
     stage: str,
     group_size: int,
     batch: tuple[int, int],
-    lengths: Callable[[int], Iterable[tuple[Any, Any]]],
+    lengths: Callable[[int], Iterable[tuple[int, int]]],
     *,
     limits: Bucket | None = None,
     growth: float = 1.0,
@@ -49,8 +48,7 @@ def buckets_of(
       stage: its name.
       group_size: G.
       batch: rows of a step and its micro-batches. All rows of one have one shape: there is one bucket more at most, the limits.
-      lengths: gives those of the rows of a step: tokens of the prompt, and of its completions together; if a row is several
-        groups, two lists.
+      lengths: gives those of the rows of a step: tokens of the prompt, and of its completions together.
       limits: longest prompt and completion of all; None for those of the config.
       growth: see `choose`.
     """
@@ -64,7 +62,7 @@ def buckets_of(
     path = run.workdir / stage / f"buckets_of_{group_size}.json"
     if not distributed.agree(path.exists()):
         rows = itertools.islice(itertools.chain.from_iterable(map(lengths, itertools.count())), max(ROWS, batch[0]))
-        prompts, completions = np.moveaxis(np.array([*rows]), 1, 0)
+        prompts, completions = np.array([*rows]).T
         files.make_directory(path.parent)
         files.write_json(path, {"buckets": choose(prompts, completions, group_size, count, limits, batch, growth)})
         distributed.barrier(f"buckets of {stage}, {group_size}")
@@ -79,8 +77,8 @@ def named(data: DataConfig, limits: Bucket | None = None) -> tuple[Bucket, ...]:
 
 
 def choose(
-    prompts: Int[np.ndarray, "N ..."],
-    completions: Int[np.ndarray, "N ..."],
+    prompts: Int[np.ndarray, " N"],
+    completions: Int[np.ndarray, " N"],
     group_size: int,
     count: int,
     limits: Bucket,
@@ -92,7 +90,7 @@ def choose(
     There are `USUAL` ones, or as many more as it takes until no more than `PADDING` of the slots is empty.
 
     Args:
-      prompts: tokens of the prompt of each row seen, or of each of the groups that are a row.
+      prompts: tokens of the prompt of each row seen.
       completions: tokens of its completions together.
       group_size: G.
       count: how many; at least 2.
@@ -101,8 +99,8 @@ def choose(
       growth: completions may become so many times longer; room is made for all factors from 1 to this.
     """
     drawn = np.random.default_rng(0).integers(0, len(prompts), (BATCHES, batch[0]))
-    prompts, completions = (of.reshape(len(of), -1)[drawn] for of in (prompts, completions))
-    factors = np.linspace(1, growth, BATCHES)[:, None, None]
+    prompts, completions = prompts[drawn], completions[drawn]
+    factors = np.linspace(1, growth, BATCHES)[:, None]
     longer = np.minimum(completions * factors, group_size * limits[1])
     tokens, most = (prompts - 1 + longer).mean() * batch[0], slots(limits, group_size)
     for number in range(min(count, USUAL), count + 1):
@@ -113,19 +111,19 @@ def choose(
 
 
 def _of_one_trunk(
-    prompts: Int[np.ndarray, "steps B each"],
-    completions: Float[np.ndarray, "steps B each"],
+    prompts: Int[np.ndarray, "steps B"],
+    completions: Float[np.ndarray, "steps B"],
     group_size: int,
     count: int,
     limits: Bucket,
     micro_batches: int,
 ) -> tuple[list[Bucket], float]:
-    """(`count` - 1 buckets of the trunk that takes the fewest slots, ascending; slots of a step in them, one group a row)."""
-    steps, rows, _ = prompts.shape
+    """(`count` - 1 buckets of the trunk that takes the fewest slots, ascending; slots of a step in them)."""
+    steps, rows = prompts.shape
     found, unit = [], max(MULTIPLE // group_size, 1)
     for trunk in np.unique(np.quantile(prompts, TRUNKS, method="higher")):
         trunk = min(ceil_div(int(trunk), MULTIPLE) * MULTIPLE, limits[0])
-        behind = np.sort(((prompts - trunk).clip(0) + completions).max(-1), axis=1)
+        behind = np.sort((prompts - trunk).clip(0) + completions, axis=1)
         longest = behind.reshape(steps, micro_batches, -1)[..., -1].ravel()
         needed = np.ceil(longest / (group_size * unit)).astype(int) * unit
         levels, cost = partition(needed, max(count - 2, 1))

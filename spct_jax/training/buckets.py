@@ -53,8 +53,8 @@ def usage(groups: Groups) -> Metrics:
 
 
 def arrange(
-    prompts: Int[np.ndarray, "B ..."],
-    completions: Int[np.ndarray, "B ..."],
+    prompts: Int[np.ndarray, " B"],
+    completions: Int[np.ndarray, " B"],
     buckets: Sequence[Bucket],
     group_size: int,
     micro_batches: int,
@@ -65,8 +65,7 @@ def arrange(
     it up. If too few are left that fit, the micro-batch takes the next larger bucket.
 
     Args:
-      prompts: tokens of each row's prompt without its preamble, or of each of the groups that are a row, all of which a bucket
-        must hold.
+      prompts: tokens of each row's prompt without its preamble.
       completions: tokens of its G completions together.
       buckets: of which one holds every row.
       group_size: G.
@@ -78,7 +77,6 @@ def arrange(
     """
     ordered = _by_slots(buckets, group_size)
     fits = np.array([holds(bucket, group_size, prompts, completions) for bucket in ordered])
-    fits = fits.reshape(*fits.shape[:2], -1).all(-1)
     own = fits.argmax(0)
     left, rows = np.argsort(-own, kind="stable"), len(prompts) // micro_batches
     parts, chosen = [], []

@@ -8,7 +8,6 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent import futures
 from typing import Any, NamedTuple, TypeVar
 
 import jax
@@ -16,7 +15,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Int
 
-from spct_jax import distributed, idle
+from spct_jax import compiling, distributed, idle
 from spct_jax.sampling.engine_programs import WAITED
 from spct_jax.sharding import Layout, logical
 from spct_jax.training import buckets
@@ -64,22 +63,20 @@ def occurrences(batch: Batch) -> Iterator[tuple[Bucket, int]]:
 
 
 def compile_all(parts: Iterable[Part], stoppable: bool = True) -> None:
-    """Compiles programs beside each other; calls with arguments like those that they were lowered for find them compiled.
+    """Compiles programs, beside each other if `compiling.threads` are there; calls like theirs find them compiled.
 
     Raises:
       distributed.StoppedError: SIGTERM or SIGINT came, if it is `stoppable`; looked for before each program.
     """
-    # XLA's CPU devices crash, now and then, where two threads read programs from the cache of compiled ones.
-    one_by_one = jax.config.jax_compilation_cache_dir and jax.default_backend() == "cpu"
-    with futures.ThreadPoolExecutor(1 if one_by_one else os.cpu_count()) as pool:
-        compiling = []
+    with compiling.threads(os.cpu_count() or 1) as pool:
+        begun = []
         try:
             for part in parts:
                 if stoppable:
                     distributed.PREEMPTION.check()
-                compiling.append(pool.submit(part.program.compile))
+                begun.append(pool.submit(part.program.compile))
             start = time.perf_counter()
-            for one in compiling:
+            for one in begun:
                 one.result()
                 if stoppable:
                     distributed.PREEMPTION.check()

@@ -130,7 +130,7 @@ def pack(
 def arranged(
     layout: Layout,
     rows: int,
-    lengths_of: Callable[[int], tuple[Any, Any]],
+    lengths_of: Callable[[int], tuple[int, int]],
     group_size: int,
     micro_batches: int,
     table: Sequence[Bucket],
@@ -139,7 +139,7 @@ def arranged(
     """`buckets.arrange` of so many rows, each process finding lengths of its own only; without buckets they stay in order."""
     if not table:
         return np.arange(rows), [limits] * micro_batches
-    found: dict[int, tuple[Any, Any]] = {}
+    found: dict[int, tuple[int, int]] = {}
     for part in distributed.gather({i: lengths_of(i) for i in layout.local_rows(rows)}):
         found |= part
     prompts, completions = (np.array([found[i][k] for i in range(rows)]) for k in (0, 1))

@@ -73,15 +73,6 @@ def test_where_lengths_differ_much_there_are_more_buckets_but_no_more_than_are_n
     assert padding(enough) < 0.15 < padding(few)
 
 
-def test_a_bucket_holds_all_groups_of_a_row():
-    """Behind a trunk of 8, the groups of the first row need 16 and 14 slots, 8 for each completion; those of the second 30."""
-    prompts, completions = np.array([[9, 20], [5, 1]]), np.array([[15, 2], [30, 0]])
-    table = bucket_choice.choose(prompts, completions, 2, 4, (64, 64), (2, 2))
-    assert table == ((8, 8), (8, 16), (8, 20), (64, 64))
-    order, chosen = buckets.arrange(prompts, completions, table, 2, 2)
-    assert order.tolist() == [1, 0] and chosen == [(8, 16), (8, 8)]
-
-
 def test_two_buckets_are_one_for_what_was_seen_and_the_limits():
     """A token of the long prompt lies with its completions, 17 slots of the 32 that the others need."""
     table = bucket_choice.choose(np.array([9, 5]), np.array([16, 30]), 2, 2, (64, 64), (4, 2))
@@ -108,13 +99,6 @@ def test_buckets_of_a_stage_are_kept(tmp_path):
 def test_a_single_micro_batch_is_not_computed_at_the_limits(tmp_path):
     table = bucket_choice.buckets_of(run_of(tmp_path, train="a.jsonl"), "sft", 1, (4, 1), lambda step: [(20, 10)] * 4)
     assert table == ((24, 16), (100, 50))
-
-
-def test_a_row_of_several_groups_needs_what_the_longest_of_them_needs(tmp_path):
-    """Behind 16 tokens of the prompts, 4 + 10 and 30; with 24 there would be as many behind them."""
-    rows = [((20, 9), (10, 30))] * 4
-    table = bucket_choice.buckets_of(run_of(tmp_path, train="a.jsonl"), "cloud", 1, (4, 1), lambda step: rows)
-    assert table == ((16, 32), (100, 50))
 
 
 @pytest.mark.parametrize("fields", [{}, {"train": "a.jsonl", "num_buckets": 1}])
