@@ -285,7 +285,7 @@ def fit(
         ahead = stack.enter_context(_Ahead(prepare, steps))
         ahead.begin(first)
         for step in bar:
-            profiler.before(step)
+            profiler.before(step, results.finish)
             # Asked before the step is begun: devices answer in the order in which they are asked.
             told, late = distributed.PREEMPTION.look(), saves.look()
             try:

@@ -3,6 +3,7 @@
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 
 import jax
 
@@ -79,17 +80,23 @@ class Profiler:
     def __init__(self, directory: Path, steps: tuple[int, int]):
         self._directory, (self._start, self._stop), self._tracing = directory, steps, False
 
-    def before(self, step: int) -> None:
-        """Starts the trace if `step` is one of them, and ends it if `step` is after the last of them."""
-        if self._tracing and step >= self._stop:
-            self._end()
-        elif not self._tracing and self._start <= step < self._stop:
-            self._place = tempfile.TemporaryDirectory() if is_remote(self._directory) else None
-            # A hook on every Python call, in every thread, would slow down the host that is being traced.
-            options = jax.profiler.ProfileOptions()
-            options.python_tracer_level = 0
-            jax.profiler.start_trace(self._place.name if self._place else self._directory, profiler_options=options)
-            self._tracing = True
+    def before(self, step: int, finish: Callable[[], None]) -> None:
+        """Starts the trace if `step` is one of them, and ends it if `step` is after the last of them.
+
+        First it calls `finish`, which waits until the devices have done what they were given for the steps before.
+        """
+        wanted = self._start <= step < self._stop
+        if wanted != self._tracing:
+            finish()
+            self._begin() if wanted else self._end()
+
+    def _begin(self) -> None:
+        self._tracing = True
+        self._place = tempfile.TemporaryDirectory() if is_remote(self._directory) else None
+        # A hook on every Python call, in every thread, would slow down the host that is being traced.
+        options = jax.profiler.ProfileOptions()
+        options.python_tracer_level = 0
+        jax.profiler.start_trace(self._place.name if self._place else self._directory, profiler_options=options)
 
     def _end(self) -> None:
         self._tracing = False

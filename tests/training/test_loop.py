@@ -15,7 +15,7 @@ from spct_jax.checkpoints import steps, train_state
 from spct_jax.config import Config
 from spct_jax.errors import InputError
 from spct_jax.models import sizes
-from spct_jax.training import loop
+from spct_jax.training import loop, performance
 from spct_jax.training.config import CheckpointConfig
 from spct_jax.training.context import Run
 from spct_jax.training.metric_writer import read_metrics
@@ -123,3 +123,25 @@ def test_a_signal_within_a_step_drops_that_step_and_saves_what_it_began_with(par
     _, state, _ = train_state.restore_newest(target, tmp_path / "sft")
     expected = jax.tree.map(lambda x: 32 * x, initial)
     assert jax.tree.all(jax.tree.map(lambda a, b: bool((a == b).all()), state.params, expected))
+
+
+def test_a_trace_holds_all_that_the_devices_do_for_its_steps(params, tmp_path, monkeypatch):
+    """The loop is a step ahead of the devices: what it is told to trace has neither begun nor ended when it comes there."""
+    config, initial = params
+    slow, given, unfinished = jax.jit(lambda x: jax.lax.fori_loop(0, 300, lambda _, x: jnp.cos(x @ x), x)), [], []
+    profiler = performance.jax.profiler
+
+    def look(*_, **__):
+        unfinished.append([step for step, result in enumerate(given) if not result.is_ready()])
+
+    monkeypatch.setattr(profiler, "start_trace", look)
+    monkeypatch.setattr(profiler, "stop_trace", look)
+
+    def update(state, step, _):
+        given.append(slow(jnp.ones((100, 100))))
+        return loop.StepResult(state, {"loss": Mean(given[-1].sum(), 1.0)}, ids=["a"], tokens=1.0, roofline_seconds=0.0)
+
+    run = run_of(config, tmp_path, every_steps=9)
+    run.config.profile_steps = (1, 3)
+    loop.fit(run, "sft", lambda: initial, optax.sgd(0.1), id, update, 5)
+    assert len(given) == 5 and unfinished == [[], []]

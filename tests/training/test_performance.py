@@ -81,7 +81,8 @@ def test_steps_say_how_near_the_roofline_they_are(known_chip, micro_config, tmp_
 
 
 @pytest.mark.parametrize(
-    ("steps", "first", "events"), [((2, 4), 0, ["start 2", "stop 4"]), ((2, 9), 3, ["start 3", "stop 6"]), ((0, 0), 0, [])]
+    ("steps", "first", "events"),
+    [((2, 4), 0, ["wait", "start 2", "wait", "stop 4"]), ((2, 9), 3, ["wait", "start 3", "stop 6"]), ((0, 0), 0, [])],
 )
 def test_the_profiler_covers_its_steps(monkeypatch, tmp_path, steps, first, events):
     seen, now = [], [first]
@@ -89,6 +90,6 @@ def test_the_profiler_covers_its_steps(monkeypatch, tmp_path, steps, first, even
     monkeypatch.setattr(performance.jax.profiler, "stop_trace", lambda: seen.append(f"stop {now[0]}"))
     with performance.Profiler(tmp_path, steps) as profiler:
         for now[0] in range(first, 6):
-            profiler.before(now[0])
+            profiler.before(now[0], lambda: seen.append("wait"))
         now[0] = 6
     assert seen == events
