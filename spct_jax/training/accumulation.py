@@ -7,7 +7,7 @@ micro-batches, and then goes through it to the parameters.
 """
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -34,7 +34,7 @@ Count = Callable[[Any], Float[Array, ""]]
 class Step:
     """`step(state, batches, *given) -> (state, metrics, rest of each batch)`: a step against the loss of all their rows.
 
-    Its programs are compiled at the first call.
+    Its programs are compiled at the first call with rows of their shapes.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class Step:
             out_shardings=(split, same, rows),
         )
         self._merge = jax.jit(metrics.merge)
-        self._compiled = False
+        self._compiled = set[Hashable]()
 
     def __call__(
         self, state: TrainState, batches: Sequence[Batch], *given: Any, stoppable: bool = True
@@ -93,9 +93,10 @@ class Step:
         Raises:
           distributed.StoppedError: SIGTERM or SIGINT came; the state is as it was.
         """
-        if not self._compiled:
+        shapes = micro_batches.shapes_of([batch.rows for batch in batches], given)
+        if shapes not in self._compiled:
             micro_batches.compile_all(self.lower(state, batches, *given), stoppable)
-            self._compiled = True
+            self._compiled.add(shapes)
         if _are_whole(batches):
             idle.CLOCK.giving()
             state, found, rest = self._at_once(state, [b.rows for b in batches], given, tuple(b.buckets[0] for b in batches))

@@ -7,7 +7,7 @@ import dataclasses
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 import jax
@@ -83,6 +83,12 @@ def compile_all(parts: Iterable[Part], stoppable: bool = True) -> None:
             jax.monitoring.record_event_duration_secs(WAITED, time.perf_counter() - start)
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
+
+
+def shapes_of(*arguments: Any) -> Hashable:
+    """What programs are compiled for: the structure of trees of arrays, and the shape and dtype of every array."""
+    leaves, structure = jax.tree.flatten(arguments)
+    return structure, tuple((jnp.shape(leaf), jnp.result_type(leaf)) for leaf in leaves)
 
 
 def take(rows: Any, index: Int[ArrayLike, ""], count: int, bucket: Bucket) -> Any:
@@ -166,7 +172,8 @@ class MicroBatched:
 
     def __init__(self, layout: Layout, params: Any, function: Callable, share: Share = share_nothing):
         """Makes it of `function(params, shared, rows, *given)`, which is traced with the layout's constraints and returns a
-        tree of arrays with rows first. Of `params` only the shapes matter; programs are compiled at the first call.
+        tree of arrays with rows first. Of `params` only the shapes matter. Programs are compiled at the first call with
+        arguments of their shapes and dtypes.
         """
 
         def compute(params, shared, rows, given, index, count, bucket):
@@ -176,7 +183,7 @@ class MicroBatched:
         self._rows, same, self._shared = layout.sharding("batch"), layout.replicated, Shared(layout, params, share)
         shardings = (layout.params(params), self._shared.shardings, self._rows, same, same)
         self._program = jax.jit(compute, static_argnums=(5, 6), in_shardings=shardings, out_shardings=self._rows)
-        self._compiled = False
+        self._compiled = set[Hashable]()
 
     def __call__(self, params: Any, batch: Batch, *given: Any) -> Any:
         """What the function returns for all rows.
@@ -184,9 +191,10 @@ class MicroBatched:
         Raises:
           distributed.StoppedError: SIGTERM or SIGINT came.
         """
-        if not self._compiled:
+        shapes = shapes_of(params, batch.rows, given)
+        if shapes not in self._compiled:
             compile_all(self.lower(params, batch, *given))
-            self._compiled = True
+            self._compiled.add(shapes)
 
         shared = self._shared(params)
 

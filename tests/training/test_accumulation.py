@@ -101,3 +101,22 @@ def test_a_bucket_that_comes_up_later_is_compiled_for_at_first():
         state, before = jax.block_until_ready(state_of("rl")), watch.read()["compile_seconds"]
         jax.block_until_ready(step(state, [dataclasses.replace(first, buckets=[sharded.WHOLE] * count)], *given))
         assert watch.read()["compile_seconds"] == before, count
+
+
+def test_what_an_update_after_the_first_of_a_rollout_needs_is_compiled_beside_each_other_too(monkeypatch):
+    """It is another program: its rows have log-probabilities of the old policy."""
+    (part,), given, compiled = in_buckets("rl"), sharded.given_of("rl"), []
+    compile_all = micro_batches.compile_all
+    monkeypatch.setattr(
+        micro_batches, "compile_all", lambda parts, stoppable: compile_all((compiled.append(p) or p for p in parts), stoppable)
+    )
+    step = sharded.make_step("rl", ALONE)
+    first = dataclasses.replace(part, buckets=[sharded.BUCKETS[1]], table=sharded.BUCKETS[1:])
+    state, _, (logprobs,) = step(
+        state_of("rl"), [dataclasses.replace(first, rows=first.rows.replace(old_logprobs=None))], *given
+    )
+    again = dataclasses.replace(first, rows=first.rows.replace(old_logprobs=logprobs))
+    assert len(compiled) == len(sharded.BUCKETS[1:])
+    for buckets_of_step in (first.buckets, [sharded.WHOLE]):
+        state, _, _ = step(state, [dataclasses.replace(again, buckets=buckets_of_step)], *given)
+        assert len(compiled) == 2 * len(sharded.BUCKETS[1:])
