@@ -209,20 +209,23 @@ class Engine:
         return b * len(self._unplaced) // self.shape.rows
 
     def _admit(self, b: int, admitted: list, wanting: set[int]) -> int | None:
-        """Gives row b a trunk of its shard; returns its slot, or None where there is no room, no trunk or no work."""
+        """Gives row b a trunk of its shard; returns its slot, or None where there is no room, or no trunk with work."""
         u = self._free_slot(b)
         if u is None:
             return None
         unplaced = self._unplaced[self._shard_of(b)]
+        while unplaced and not unplaced[0][1].waiting:
+            self._forget(unplaced.popleft()[1])
         if not unplaced:
             wanting.add(self._shard_of(b))
             return None
         source, request = unplaced.popleft()
-        self._forget(b, u)
-        self._in_rows[b][u] = request
+        before, self._in_rows[b][u] = self._in_rows[b][u], request
+        if before is not None:
+            self._forget(before)
         self._live[id(request)] = request
         admitted.append((b, u, source))
-        return u if request.waiting else None
+        return u
 
     def _free_slot(self, b: int) -> int | None:
         """An empty trunk slot of row b, or else one whose trunk no branch reads and no sample waits for; None if none is."""
@@ -231,9 +234,9 @@ class Engine:
         idle = (u for u, request in enumerate(row) if u not in read and not (request and request.waiting))
         return min(idle, key=lambda u: row[u] is not None, default=None)
 
-    def _forget(self, b: int, u: int) -> None:
-        request, self._in_rows[b][u] = self._in_rows[b][u], None
-        if request is not None and not any(request is other for row in self._in_rows for other in row):
+    def _forget(self, request: Request) -> None:
+        """Counts a request that is not queued no longer as live, unless its trunk is in a row."""
+        if not any(request is other for row in self._in_rows for other in row):
             self._live.pop(id(request), None)
 
     def _prefill(self, wanting: set[int]) -> bool:
@@ -242,8 +245,9 @@ class Engine:
         They all are of one split. Where the queue has none left for a wanting shard, those of requests that still have waiting
         samples are recomputed.
         """
+        self._requeue()
         again = {id(r): r for row in self._in_rows for r in row if r is not None and r.waiting}
-        if not (self._queue or again or any(request.waiting for unplaced in self._unplaced for _, request in unplaced)):
+        if not (self._queue or again):
             return False
         if self._read is not None:
             # XLA's CPU backend takes at most 32 programs at a time; if they exchange data, more of them can deadlock.
@@ -252,13 +256,22 @@ class Engine:
         self._read, self._unplaced = self._prefiller.compute(chosen)
         return True
 
+    def _requeue(self) -> None:
+        """Puts requests whose trunks found no row before those that wait, and drops those of which no sample waits any more."""
+        unplaced = [request for of_shard in reversed(self._unplaced) for _, request in of_shard]
+        self._unplaced = [collections.deque() for _ in self._unplaced]
+        everyone, self._queue = [*unplaced, *self._queue], collections.deque()
+        for request in everyone:
+            if request.waiting:
+                self._queue.append(request)
+            else:
+                self._forget(request)
+
     def _choose(self, wanting: set[int], again: list[Request]) -> list[Families]:
-        """For each shard, the families whose trunks are computed next; those that found no row yet come first.
+        """For each shard, the families of the queue, or of what is computed `again`, whose trunks are computed next.
 
         All are of the split of the first; others wait for their turn. Of a family there are no more than the shape's siblings.
         """
-        for unplaced in self._unplaced:
-            self._queue.extendleft(request for _, request in reversed(unplaced) if request.waiting)
         split = (self._queue or again)[0].split
         shards = sorted(range(len(self._unplaced)), key=lambda s: s not in wanting)
         siblings = self.shape.siblings if split.stem else 1
