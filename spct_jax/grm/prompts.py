@@ -18,7 +18,7 @@ from spct_jax.grm.render import disarm, render
 from spct_jax.grm.template import Template, load_template
 
 NO_RESPONSE = "\N{INTERROBANG}"
-"""What no response begins with."""
+"""What hardly a response begins with."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -84,12 +84,13 @@ class Prompter:
     def stem(self, comparison: Comparison, template: Template, prompt: Sequence[int]) -> int:
         """How many tokens the prompts of a comparison begin with in any order, of which one prompt is given.
 
-        It is what this prompt has in common with one that has another text in place of every response.
+        It is what this prompt without its last token, its trunk, has in common with one that has another text in place of every
+        response.
         """
         reference = comparison.reference if template.reference is not None else None
         other = dataclasses.replace(comparison, responses=(NO_RESPONSE,) * comparison.n, reference=reference)
         encoded = self.tokenizer.encode_turns(render(other, range(comparison.n), template))
-        return len(os.path.commonprefix([encoded, list(prompt)]))
+        return len(os.path.commonprefix([encoded, list(prompt[:-1])]))
 
     def template_of(self, comparison: Comparison) -> Template:
         """The 0/1 template for a single response whose truth is 0 or 1, the run's template otherwise."""
@@ -111,7 +112,7 @@ class Prompter:
         """The tokens that a critique with these principles begins with, up to the label of its analysis.
 
         Raises:
-            InputError: the template has no principles.
+          InputError: the template has no principles.
         """
         if not template.principles:
             raise InputError(f"template {template.name!r} has no part for principles")

@@ -146,8 +146,7 @@ def vote(task: Task, options: Options) -> Verdict:
         totals = voting.guided_vote(scores, [sample.meta for sample in samples], options.k_meta, n)
     else:
         totals = voting.sum_vote(scores, n)
-    if options.mode == "scores":  # which are no integers if they are expected, or if a lenient template reads them
-        totals = voting.rounded(totals)
+    totals = voting.rounded(totals)  # no integers if they are expected, probabilities, or read by a lenient template
     top = voting.winners(totals)
     return Verdict(
         id=task.comparison.id,

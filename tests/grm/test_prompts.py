@@ -8,7 +8,7 @@ from spct_jax.data.comparison import Comparison, Turn
 from spct_jax.data.tokenizer import train_tokenizer
 from spct_jax.errors import InputError
 from spct_jax.grm.config import PromptConfig
-from spct_jax.grm.prompts import Prompter
+from spct_jax.grm.prompts import NO_RESPONSE, Prompter
 from spct_jax.grm.render import render
 from spct_jax.grm.template import load_template, template_names
 from spct_jax.toy import world
@@ -356,3 +356,15 @@ def test_the_preamble_is_what_all_prompts_begin_with(name):
         assert prompt[: len(prompter.preamble)] == prompter.preamble
         text = tokenizer.decode([i for i in prompt[len(prompter.preamble) :] if i not in tokenizer.stop_ids])
         assert re.match("(User|System): ", text)
+
+
+def test_the_stem_leaves_the_last_token_of_a_prompt_whatever_the_responses_are():
+    """Even if all of them are the very text that stands for another one."""
+    tokenizer = train_tokenizer([load_template("short").text, "User: System: Assistant:"] * 40, vocab_size=500)
+    prompter = Prompter(PromptConfig(template="short"), tokenizer)
+    for responses in (["wifi", "parking"], [NO_RESPONSE, NO_RESPONSE]):
+        shown = comparison(*responses)
+        prompt = prompter.encode(shown, (0, 1))
+        stem = prompter.stem(shown, prompter.template, prompt)
+        assert prompter.preamble < prompt[:stem] and stem < len(prompt)
+        assert responses[0] != "wifi" or tokenizer.decode(prompt[:stem]).endswith("[Response 1]\n")

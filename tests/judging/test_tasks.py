@@ -38,10 +38,12 @@ def test_a_comparison_that_is_too_long_by_its_characters_is_not_tokenised(monkey
     assert str(outcome) == "prompt longer than the context (more than 256 tokens)"
 
 
-def test_decimals_that_a_lenient_template_reads_tie_in_whatever_order_they_are_added():
+@pytest.mark.parametrize("mode", ["scores", "token_prob"])
+def test_votes_that_are_no_integers_tie_in_whatever_order_they_are_added(mode):
+    """Decimals that a lenient template reads, and probabilities."""
     scores = [(1.1, 1.3), (1.2, 1.2), (1.3, 1.1)]
     assert 1.1 + 1.2 + 1.3 != 1.3 + 1.2 + 1.1
     samples = {number: Sample((0, 1), pair, None, "x") for number, pair in enumerate(scores)}
     comparison = dataclasses.replace(comparisons()[0], responses=("wifi", "parking"))
-    verdict = tasks.vote(tasks.Task(comparison, tasks.NO_PROMPTS, planned=3, samples=samples), Options(k=3))
+    verdict = tasks.vote(tasks.Task(comparison, tasks.NO_PROMPTS, planned=3, samples=samples), Options(k=3, mode=mode))
     assert (verdict.scores, verdict.best, verdict.tied) == ((3.6, 3.6), None, (0, 1))
