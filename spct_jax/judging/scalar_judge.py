@@ -3,7 +3,7 @@
 import dataclasses
 import itertools
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from spct_jax import checkpoints, sharding
 from spct_jax.checkpoints import ModelKind
@@ -13,6 +13,7 @@ from spct_jax.grm.config import PromptConfig
 from spct_jax.judging.judge import Judge
 from spct_jax.judging.options import Options
 from spct_jax.judging.verdicts import Verdict, of_scores
+from spct_jax.reward_models.base import RewardModel
 from spct_jax.reward_models.bradley_terry import BradleyTerry
 from spct_jax.reward_models.cloud import Cloud, CloudOptions, Critic
 from spct_jax.reward_models.pairrm import PairRM
@@ -49,7 +50,7 @@ def load(
       meta_checkpoint: that of a meta RM, for a judge that writes verdicts.
       critic_checkpoint: that of the critic, for CLoud.
       mesh: as of `Judge.load`.
-      prompt: as of `Judge.load`.
+      prompt: as of `Judge.load`, for a judge that writes verdicts.
       quantize: as of `Judge.load`; of CLoud, what its critic draws with.
 
     Raises:
@@ -60,6 +61,8 @@ def load(
         raise InputError("a cloud checkpoint and --critic_checkpoint, the policy that it was trained with, need each other")
     if kind is None:
         return Judge.load(checkpoint, meta_checkpoint, mesh=layout, prompt=prompt, quantize=quantize)
+    if prompt and any(vars(prompt).values()):
+        raise InputError(f"--template: {checkpoint} is a {kind} model; its prompts have the wording that it was trained with")
     if meta_checkpoint:
         raise InputError(f"--meta_checkpoint: there are no verdicts for it to rate; {checkpoint} is a {kind} model")
     if quantize != "none" and not critic_checkpoint:
@@ -115,19 +118,23 @@ class ScalarJudge:
     def _stream(self, comparisons: Iterator[Comparison], options: Options) -> Iterator[Verdict | InputError]:
         judge = self._reward_model(options)
         while part := list(itertools.islice(comparisons, TOGETHER)):
-            try:
-                yield from [of_scores(scored) for scored in judge.score(part)]
-            except InputError:  # of one of them
-                for comparison in part:
-                    try:
-                        (scored,) = judge.score([comparison])
-                    except InputError as error:
-                        yield error
-                    else:
-                        yield of_scores(scored)
+            yield from _verdicts(judge, part)
 
     def _reward_model(self, options: Options) -> BradleyTerry | PairRM | Cloud:
         if self._critic is None:
             return {ModelKind.BTRM: BradleyTerry, ModelKind.PAIRRM: PairRM}[self._kind](self._model)
         names = [field.name for field in dataclasses.fields(CloudOptions)]
         return Cloud(self._critic, self._model, CloudOptions(**{name: getattr(options, name) for name in names}))
+
+
+def _verdicts(judge: RewardModel, comparisons: Sequence[Comparison]) -> Iterator[Verdict | InputError]:
+    """One outcome for each; where one of them is an error, each half is scored again, down to that one."""
+    try:
+        yield from [of_scores(scored) for scored in judge.score(comparisons)]
+    except InputError as error:
+        if len(comparisons) == 1:
+            yield error
+            return
+        half = len(comparisons) // 2
+        yield from _verdicts(judge, comparisons[:half])
+        yield from _verdicts(judge, comparisons[half:])

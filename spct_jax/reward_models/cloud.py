@@ -17,6 +17,8 @@ import numpy as np
 from spct_jax import checkpoints, sharding
 from spct_jax.checkpoints import ModelKind
 from spct_jax.data.comparison import Comparison
+from spct_jax.errors import InputError
+from spct_jax.field_bounds import MOST
 from spct_jax.grm import orders, voting
 from spct_jax.grm.config import DEFAULT_PROMPT
 from spct_jax.grm.prompts import Prompter
@@ -81,6 +83,12 @@ class CloudOptions:
     """Rows decoded at once, rounded up to a multiple of the devices; 0: see `sampling.engine_size`."""
     memory: int = 0
     """Bytes of a device that rows are chosen for; 0: those that it has."""
+    max_prompt: int = 0
+    """Tokens of the longest prompt; 0: what the critic's positions leave."""
+    top_k: int = 0
+    """Draw from so many likeliest tokens only; 0 for all."""
+    top_p: float = 1.0
+    """Draw from the likeliest tokens of this total probability only."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -145,28 +153,41 @@ def draw(
 
     A critique depends on its prompt, id, number and the options only; prompts are drawn for by the power of two that they fit
     in, or what follows the template's preamble does. `beside` is how many bytes of a device others hold.
+
+    Raises:
+      InputError: a prompt is too long, which is known before anything is drawn.
     """
     layout, found = critic.layout, [[()] * options.k for _ in prompts]
     preamble = critic.prompter.preamble_of(critic.prompter.single)
     key = jax.random.key(options.seed)
     waiting: dict[int, list[Request]] = {}
+    longest = _longest_prompt(critic.config, options)
     for number, (prompt, id) in enumerate(zip(prompts, ids, strict=True)):
+        if len(prompt) > longest:
+            raise InputError(f"prompt longer than the context (more than {longest:,} tokens)")
         data = np.asarray(jax.random.key_data(jax.random.fold_in(key, orders.stable_hash(id))))
         request = Request(number, prompt, data, collections.deque(range(options.k)))
-        waiting.setdefault(padded_prompt(len(prompt), len(preamble)), []).append(request)
+        waiting.setdefault(min(padded_prompt(len(prompt), len(preamble)), longest), []).append(request)
     branches, trunks = (4, 2) if options.k > 1 else (1, 1)
     rows = ceil_div(options.batch_size, layout.batch_shards) * layout.batch_shards
     sizes = None if options.batch_size else Sizes(layout, critic.config, options.memory, beside, 0, len(preamble))
     for max_prompt, requests in sorted(waiting.items()):
-        critic.config.check_length(max_prompt, options.max_new_tokens, "max_prompt and max_new_tokens")
         if sizes:
             shape = sizes.choose(max_prompt, options.max_new_tokens, options.k)
         else:
             prefilled = prefill_rows(max_prompt, rows, layout.batch_shards)
             shape = Shape(max_prompt, options.max_new_tokens, rows, branches, trunks, prefilled)
             shape = dataclasses.replace(shape, preamble=shared(len(preamble), max_prompt))
-        sampling = SamplingParams(options.temperature, critic.prompter.tokenizer.stop_ids)
+        sampling = SamplingParams(options.temperature, critic.prompter.tokenizer.stop_ids, options.top_k, options.top_p)
         engine = Engine(layout, critic.params, critic.config, shape, sampling, preamble=preamble)
         for done in engine.run(requests):
             found[done.request.tag][done.sample] = done.tokens
     return found
+
+
+def _longest_prompt(config: ModelConfig, options: CloudOptions) -> int:
+    """Tokens of the longest prompt; InputError if the critic's positions do not hold it and a critique."""
+    known, new = config.max_positions, options.max_new_tokens
+    longest = options.max_prompt or (max(known - new, 1) if known else MOST)
+    config.check_length(longest, new, "max_prompt and max_new_tokens")
+    return longest

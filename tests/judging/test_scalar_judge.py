@@ -64,10 +64,12 @@ def test_a_checkpoint_is_what_it_says_and_goes_with_the_flags_that_it_needs(save
         ((path["cloud"],), "need each other"),
         ((path["btrm"], None, path["policy"]), "need each other"),
         ((path["btrm"], path["meta_rm"]), "no verdicts for it to rate"),
+        ((path["btrm"], None, None, layout, PromptConfig("short", "", "", "")), "--template: .* is a btrm model"),
         ((path["meta_rm"],), "holds a meta_rm checkpoint, not a policy one"),
     ):
         with pytest.raises(InputError, match=message):
-            scalar_judge.load(*arguments, mesh=layout)
+            scalar_judge.load(*arguments)
+    assert isinstance(scalar_judge.load(path["btrm"], prompt=PromptConfig("", "", "", "")), ScalarJudge)
     with pytest.raises(InputError, match="read is for a judge that writes verdicts"):
         cloud.stream([], read="expected")
 

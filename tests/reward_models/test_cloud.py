@@ -1,6 +1,7 @@
 """CLoud: what is drawn for a response, and what its critiques add up to."""
 
 import dataclasses
+import types
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from small_reward_models import scalar_model, score_alone
 
 from spct_jax.data import batches
 from spct_jax.data.comparison import Comparison, Turn
+from spct_jax.errors import InputError
 from spct_jax.reward_models import cloud
 from spct_jax.reward_models.cloud import Cloud, CloudOptions, Critic
 from spct_jax.sampling.engine_size import USABLE, Sizes
@@ -33,6 +35,27 @@ def test_a_critique_depends_on_its_prompt_its_id_and_its_number_only():
     assert cloud.draw(critic(), prompts, ["x/0", "x/1"], chosen) == drawn[3]
     (alone,) = cloud.draw(critic(), prompts[1:], ["x/1"], options)
     assert alone == drawn[3][1] and len(set(map(tuple, drawn[3][1]))) == 3
+
+
+def test_options_reach_the_engine_and_prompts_up_to_the_critics_positions_are_drawn_for(monkeypatch):
+    """A prompt is padded no further than there are positions; one that is longer is an error before anything is drawn."""
+    engines, one = [], critic()
+    monkeypatch.setattr(
+        cloud, "Engine", lambda *given, preamble: (engines.append(given), types.SimpleNamespace(run=lambda requests: []))[1]
+    )
+    prompts = [one.prompter.encode(single, (0,)) for single in cloud.responses_apart(SHOWN)]
+    length, options = max(map(len, prompts)), CloudOptions(k=2, max_new_tokens=16, batch_size=2, top_k=3, top_p=0.5)
+    assert length + 16 < batches.padded_length(length)
+    holds = dataclasses.replace(one, config=dataclasses.replace(one.config, max_positions=length + 16))
+    cloud.draw(holds, prompts, ["x/0", "x/1"], options)
+    assert [(shape.max_prompt, sampling.top_k, sampling.top_p) for *_, shape, sampling in engines] == [(length, 3, 0.5)]
+    for shorter in (
+        lambda: cloud.draw(one, prompts, ["x/0", "x/1"], dataclasses.replace(options, max_prompt=length - 1)),
+        lambda: cloud.draw(holds, prompts, ["x/0", "x/1"], dataclasses.replace(options, max_new_tokens=17)),
+    ):
+        with pytest.raises(InputError, match=rf"^prompt longer than the context \(more than {length - 1} tokens\)$"):
+            shorter()
+    assert len(engines) == 1
 
 
 def test_scores_are_means_over_the_draws_whose_critiques_are_whole(monkeypatch):
