@@ -11,13 +11,13 @@ holds its last digit. If one spelling begins another, as "1" does "1", "0", then
 10 is no 1. Other spellings of v do not count, nor does what else follows its last digit.
 
 Nothing is sampled for this. The tokens by which spellings begin are *contexts*. A context that the critique itself goes through
-is a position in it; any other one (after "1", if 8 was drawn) is the end of a branch of its own. Critiques and such branches
-share the prompt's trunk and are read in one pass.
+is a position in it; for any other one (after "1", if 8 was drawn) there is a branch of its own, which ends in a token that can
+come next. Critiques and such branches share the prompt's trunk and are read in one pass.
 """
 
 import functools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -27,8 +27,8 @@ from jax import lax
 from spct_jax import models
 from spct_jax.data.batches import Groups
 from spct_jax.data.tokenizer import Tokenizer
+from spct_jax.models import decoder
 from spct_jax.models.config import ModelConfig
-from spct_jax.sharding import Layout
 
 Tokens = tuple[int, ...]
 
@@ -122,7 +122,8 @@ def plan(tokens: Sequence[int], places: Sequence[Place]) -> tuple[list[list[int]
     """What has to be read for a completion's expected scores.
 
     Returns:
-      (the branches: the completion, then beginnings of it that go on otherwise; the contexts on them, numbered from 0).
+      (the branches: the completion, then beginnings of it that go on otherwise; the contexts on them, numbered from 0, each
+      followed by a token of its branch).
     """
     branches, queries = [list(tokens)], []
     for number, place in enumerate(places):
@@ -130,7 +131,7 @@ def plan(tokens: Sequence[int], places: Sequence[Place]) -> tuple[list[list[int]
             at = place.start + len(context)
             drawn = tuple(tokens[place.start : at]) == context
             if not drawn:
-                branches.append([*tokens[: place.start], *context])
+                branches.append([*tokens[: place.start], *context, following[0]])
             queries.append(Query(0 if drawn else len(branches) - 1, at, number, context, following))
     return branches, queries
 
@@ -150,9 +151,9 @@ def mean(place: Place, logprobs: Mapping[Tokens, Mapping[int, float]]) -> float:
     whole = {spelling: math.exp(total - peak) for spelling, total in totals.items()}
     scores, weights = [], []
     for score, spelling in place.spellings.items():
-        longer = (one for one in _direct_extensions(spelling, whole))
+        longer = math.fsum(whole[one] for one in _direct_extensions(spelling, whole))
         scores.append(score)
-        weights.append(max(whole[spelling] - math.fsum(whole[one] for one in longer), 0.0))
+        weights.append(max(whole[spelling] - longer, 0.0))
     return math.fsum(s * w for s, w in zip(scores, weights, strict=True)) / math.fsum(weights)
 
 
@@ -177,16 +178,16 @@ def context_logprobs(
       params: the model's parameters.
       config: the architecture.
       trunk: of B prompts.
-      groups: G branches of each, all shorter than T; prompts are not read.
+      groups: G branches of each; prompts are not read.
       branches: Int[B S], the branch that each of S contexts is on.
-      positions: Int[B S], how many of its tokens are in the context.
+      positions: Int[B S], how many of its tokens are in the context; less than T.
       tokens: Int[B S A], those asked for.
 
     Returns:
       Float32[B S A].
     """
     hidden = models.extend(params, config, trunk, groups.inputs[:, :, :-1])
-    rows = jnp.arange(hidden.shape[0])[:, None]
+    rows, table = jnp.arange(hidden.shape[0])[:, None], decoder.output_table(params, config)
     hidden = hidden[rows, branches, positions]
 
     def split(x):
@@ -194,18 +195,7 @@ def context_logprobs(
 
     def read(chunk):
         hidden, tokens = chunk
-        logits = models.unembed(params, config, hidden)
+        logits = decoder.unembed_with(table, config, hidden)
         return jnp.take_along_axis(logits, tokens, axis=-1) - jax.nn.logsumexp(logits, axis=-1, keepdims=True)
 
     return jnp.moveaxis(lax.map(read, (split(hidden), split(tokens))), 0, 1).reshape(tokens.shape)
-
-
-@functools.cache
-def make_reader(layout: Layout, config: ModelConfig) -> Callable[..., jax.Array]:
-    """The jitted `context_logprobs`: a function of (params, trunk, groups, branches, positions, tokens), all on the devices."""
-
-    def read(params: Any, *arguments: Any) -> jax.Array:
-        with layout.constraints():
-            return context_logprobs(params, config, *arguments)
-
-    return jax.jit(read, out_shardings=layout.sharding("batch"))

@@ -4,9 +4,11 @@ Each reading is one pass of a model over the critiques of a comparison in one or
 """
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Sequence
+import functools
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
 
+import jax
 import numpy as np
 
 from spct_jax import distributed
@@ -23,9 +25,7 @@ from spct_jax.models import Trunk
 from spct_jax.models.config import ModelConfig
 from spct_jax.reward_models import llm_judge, scalar
 from spct_jax.rounding import next_power_of_four
-
-FEWEST_TOKENS = 16
-"""Tokens asked for in a context, at least, so that programs are few."""
+from spct_jax.sharding import Layout
 
 
 class Critiques(NamedTuple):
@@ -43,8 +43,8 @@ class Work(NamedTuple):
     critiques: Critiques
     branches: list[list[int]]
     """The tokens of each; a branch for every critique is the least."""
-    contexts: int = 0
-    """Size of the program's other inputs; 0 where there are none."""
+    asked: int = 0
+    """Size of the program's other inputs, one of few; 0 where there are none."""
     notes: Any = None
     """What the reading wants to know when the branches are read."""
 
@@ -90,6 +90,17 @@ def chosen(models: Models, options: Options) -> list[Reading]:
     return found
 
 
+@functools.cache
+def program(function: Callable[..., jax.Array], layout: Layout, config: ModelConfig) -> Callable[..., jax.Array]:
+    """The jitted `function(params, config, ...)` of an architecture, from arrays on the devices to one split by rows."""
+
+    def read(params: Any, *arguments: Any) -> jax.Array:
+        with layout.constraints():
+            return function(params, config, *arguments)
+
+    return jax.jit(read, out_shardings=layout.sharding("batch"))
+
+
 def _note(task: Task, same: Sequence[int], **fields: Any) -> None:
     for sample in same:
         task.samples[sample] = dataclasses.replace(task.samples[sample], **fields)
@@ -98,6 +109,11 @@ def _note(task: Task, same: Sequence[int], **fields: Any) -> None:
 def _in_rows(works: Sequence[Work | None], rows: Iterable[Any]) -> Iterator[tuple[Work, Any]]:
     """The works with what was found in their rows."""
     return ((work, row) for work, row in zip(works, rows, strict=True) if work)
+
+
+def _asked(works: Sequence[Work | None]) -> int:
+    """`Work.asked`, which works that are read together have in common."""
+    return next(work.asked for work in works if work)
 
 
 def _all(critiques: Critiques) -> list[list[int]]:
@@ -124,8 +140,8 @@ class MetaRewards:
 
     def read(self, works: Sequence[Work | None], trunk: Trunk, groups: Groups) -> None:
         """Notes `Sample.meta`; InputError if a reward is not finite."""
-        read = scalar.make_reader(self._layout, self.config)
-        scored = distributed.fetch(read(self._params, trunk, self._layout.split(groups)))
+        score = program(scalar.rewards_on, self._layout, self.config)
+        scored = distributed.fetch(score(self._params, trunk, self._layout.split(groups)))
         for ((task, _, samples), *_), row in _in_rows(works, scored):
             if not np.isfinite(row[: len(samples)]).all():
                 raise InputError(f"{task.comparison.id!r}: a score of the meta RM is NaN or infinite")
@@ -156,14 +172,13 @@ class ChoiceProbabilities(_ByPolicy):
         super().__init__(models, models.policy.prompter.choice)
 
     def plan(self, critiques: Critiques) -> Work:
-        """All critiques are read."""
-        return Work(critiques, _all(critiques))
+        """All critiques are read; a number is asked for each response."""
+        return Work(critiques, _all(critiques), batches.padded_length(critiques.task.comparison.n))
 
     def read(self, works: Sequence[Work | None], trunk: Trunk, groups: Groups) -> None:
         """Notes `Sample.scores`; InputError if a probability is not finite."""
         positions = np.zeros(groups.lengths.shape, np.int32)
-        most = max(work.critiques.task.comparison.n for work in works if work)
-        candidates = np.full((*positions.shape, batches.padded_length(most)), llm_judge.ABSENT, np.int32)
+        candidates = np.full((*positions.shape, _asked(works)), llm_judge.ABSENT, np.int32)
         chosen = [
             (b, g, task, same)
             for ((task, _, samples), *_), b in _in_rows(works, range(len(works)))
@@ -174,7 +189,8 @@ class ChoiceProbabilities(_ByPolicy):
             n = task.comparison.n
             positions[b, g], candidates[b, g, :n] = llm_judge.locate(self._prompter.tokenizer, task.tokens[same[0]], n)
         arguments = self._layout.split((groups, positions, candidates))
-        weights = distributed.fetch(llm_judge.make_weigher(self._layout, self.config)(self.decoder, trunk, *arguments))
+        weigh = program(llm_judge.choice_probabilities, self._layout, self.config)
+        weights = distributed.fetch(weigh(self.decoder, trunk, *arguments))
         for b, g, task, same in chosen:
             n, order = task.comparison.n, task.samples[same[0]].order
             if (candidates[b, g, :n] == llm_judge.ABSENT).any():
@@ -222,15 +238,16 @@ class ExpectedScores(_ByPolicy):
         """Notes `Sample.expected`; InputError if a probability is not finite."""
         queries = [[(note.first, query) for note in work.notes for query in note.queries] if work else [] for work in works]
         most = max(len(query.following) for row in queries for _, query in row)
-        shape = len(groups.lengths), next(work.contexts for work in works if work)
+        shape = len(groups.lengths), _asked(works)
         branches, positions = np.zeros((2, *shape), np.int32)
-        tokens = np.zeros((*shape, batches.padded_length(max(most, FEWEST_TOKENS))), np.int32)
+        tokens = np.zeros((*shape, batches.padded_length(most)), np.int32)
         for b, row in enumerate(queries):
             for s, (first, query) in enumerate(row):
                 branches[b, s], positions[b, s] = first + query.branch, query.position
                 tokens[b, s, : len(query.following)] = query.following
         arguments = self._layout.split((groups, branches, positions, tokens))
-        found = distributed.fetch(expected.make_reader(self._layout, self.config)(self.decoder, trunk, *arguments))
+        read = program(expected.context_logprobs, self._layout, self.config)
+        found = distributed.fetch(read(self.decoder, trunk, *arguments))
         for work, row in _in_rows(works, found):
             self._conclude(work, row)
 

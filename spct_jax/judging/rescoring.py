@@ -29,7 +29,7 @@ class _Shape(NamedTuple):
     max_prompt: int
     group_size: int
     max_completion: int
-    contexts: int
+    asked: int
     """See `readings.Work`."""
     siblings: int
     """See `sampling.Shape`."""
@@ -137,7 +137,7 @@ def _shape(work: Work, samples: int) -> _Shape:
     group_size = next_power_of_four(max(len(work.branches), min(samples, 4)))
     padded, limit = batches.padded_length(longest), task.shape.max_new_tokens
     max_completion = padded if longest > limit else min(padded, limit)  # principles come on top of what is drawn
-    return _Shape(task.shape.max_prompt, group_size, max_completion, work.contexts, task.shape.siblings)
+    return _Shape(task.shape.max_prompt, group_size, max_completion, work.asked, task.shape.siblings)
 
 
 def _pack(rows: Sequence[Request | None], shape: _Shape) -> Groups:

@@ -34,7 +34,7 @@ class Prompts(NamedTuple):
     prefix: tuple[int, ...] = ()
     """Tokens that every critique begins with: principles that are given. The longest prompt is counted with them."""
     stem: int = 0
-    """How many tokens those that critiques are drawn for begin with, all of them in any order."""
+    """How many tokens those that critiques are drawn for begin with, all of them in any order; 0 where there is one order."""
     rescoring_stem: int = 0
     """The same of those that critiques are read after."""
 
@@ -93,12 +93,13 @@ def make_prompts(comparison: Comparison, models: Models, options: Options) -> Pr
     prefix = () if comparison.principles is None else tuple(prompter.encode_principles(comparison.principles, template))
     limit = options.longest_prompt - len(prefix)
     sampling, longest = _encoded(comparison, shown, template, prompter, encode, limit)
-    rescoring, stem = sampling, _stem(comparison, template, prompter, sampling)
+    together = options.siblings(comparison.n) > 1
+    rescoring, stem = sampling, _stem(comparison, template, prompter, sampling) if together else 0
     rescoring_stem = stem
     if options.k_meta and sampling:
         meta = models.meta.prompter
         rescoring, length = _encoded(comparison, shown, meta.meta, meta, meta.encode_meta, limit)
-        rescoring_stem = _stem(comparison, meta.meta, meta, rescoring)
+        rescoring_stem = _stem(comparison, meta.meta, meta, rescoring) if together else 0
         longest = max(longest, length)
     return Prompts(sampling if rescoring else {}, rescoring, longest + len(prefix), prefix, stem, rescoring_stem)
 
@@ -133,8 +134,8 @@ def _encoded(
 
 
 def _stem(comparison: Comparison, template: Template, prompter: Prompter, made: dict[Order, np.ndarray]) -> int:
-    """How many tokens the prompts that were made begin with, whatever the order; 0 where there is one order only."""
-    return prompter.stem(comparison, template, next(iter(made.values()))) if made and comparison.n > 1 else 0
+    """How many tokens the prompts that were made begin with, whatever the order; 0 if none were."""
+    return prompter.stem(comparison, template, next(iter(made.values()))) if made else 0
 
 
 def vote(task: Task, options: Options) -> Verdict:

@@ -6,9 +6,7 @@ probability to every number that could have stood there; they weight the vote (a
 as the paper's baseline has it).
 """
 
-import functools
-import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -17,10 +15,9 @@ import jax.numpy as jnp
 from spct_jax import models
 from spct_jax.data.batches import Groups
 from spct_jax.data.tokenizer import Tokenizer
+from spct_jax.grm import parse
 from spct_jax.models.config import ModelConfig
-from spct_jax.sharding import Layout
 
-_LAST_NUMBER = re.compile(r"\\boxed\s*\{\s*([0-9]+)")
 ABSENT = -1
 """In place of a token id, where the tokenizer has no piece with that number."""
 
@@ -37,9 +34,11 @@ def locate(tokenizer: Tokenizer, tokens: Sequence[int], n: int) -> tuple[int, li
       (the index of the token that ends the number, for each of the n responses the id of the token that would name it
       there, or `ABSENT`).
     """
-    *_, box = _LAST_NUMBER.finditer(tokenizer.decode(tokens))
-    position = next(t for t in range(len(tokens)) if len(tokenizer.decode(tokens[: t + 1])) >= box.end())
-    before, number, after = tokenizer.piece(tokens[position]).rpartition(box[1])
+    text = tokenizer.decode(tokens)
+    ((start, end),) = parse.spans(text, 1)
+    # From the end, where the box is, since every look takes longer the more tokens there are.
+    position = next(t for t in range(len(tokens) - 1, -1, -1) if len(tokenizer.decode(tokens[:t])) < end)
+    before, number, after = tokenizer.piece(tokens[position]).rpartition(text[start:end])
     if not number:
         return position, [ABSENT] * n
     found = (tokenizer.find(f"{before}{i}{after}") for i in range(1, n + 1))
@@ -66,14 +65,3 @@ def choice_probabilities(
     at = jnp.take_along_axis(hidden, positions[..., None, None], axis=2)[:, :, 0]
     logits = jnp.take_along_axis(models.unembed(params, config, at), jnp.maximum(candidates, 0), axis=-1)
     return jax.nn.softmax(logits, axis=-1, where=candidates != ABSENT)
-
-
-@functools.cache
-def make_weigher(layout: Layout, config: ModelConfig) -> Callable[..., jax.Array]:
-    """The jitted `choice_probabilities`: a function of (params, trunk, groups, positions, candidates), all on the devices."""
-
-    def weigh(params: Any, *arguments: Any) -> jax.Array:
-        with layout.constraints():
-            return choice_probabilities(params, config, *arguments)
-
-    return jax.jit(weigh, out_shardings=layout.sharding("batch"))

@@ -73,17 +73,6 @@ def rewards_on(params: Any, config: ModelConfig, trunk: models.Trunk, groups: Gr
 
 
 @functools.cache
-def make_reader(layout: Layout, config: ModelConfig) -> Callable[..., jax.Array]:
-    """The jitted `rewards_on`: a function of (params, trunk, groups), all on the devices."""
-
-    def read(params: Any, *arguments: Any) -> jax.Array:
-        with layout.constraints():
-            return rewards_on(params, config, *arguments)
-
-    return jax.jit(read, out_shardings=layout.sharding("batch"))
-
-
-@functools.cache
 def make_scorer(layout: Layout, config: ModelConfig) -> Callable[[Any, Groups], jax.Array]:
     """The jitted `scalar_rewards`: a function of (params, groups), both on the devices as the layout splits them."""
 

@@ -44,7 +44,7 @@ def test_spellings_where_every_digit_is_a_piece():
     assert [len(following) for following in first.contexts.values()] == [9, 1]
     branches, queries = expected.plan(tokens, [first, second])
     # What follows "1" is asked at the second score, which is 10, on the completion itself; at the first on a branch of its own.
-    assert branches[1:] == [[*tokens[: first.start], *first.spellings[1]]]
+    assert branches[1:] == [[*tokens[: first.start], *first.spellings[10]]]
     assert [(q.place, q.branch, q.position) for q in queries] == [
         (0, 0, first.start), (0, 1, first.start + 1), (1, 0, second.start), (1, 0, second.start + 1),
     ]  # fmt: skip
@@ -117,7 +117,8 @@ def test_against_all_completions_of_the_box(low, high):
         asked[0, s, : len(query.following)] = query.following
     where = ([[getattr(query, name) for query in queries]] for name in ("branch", "position"))
     trunk = models.prefill(params, config, *map(jnp.asarray, (groups.trunk_tokens, groups.trunk_lengths)))
-    read = expected.make_reader(judge().models.layout, config)(params, trunk, groups, *map(np.array, where), asked)
+    program = readings.program(expected.context_logprobs, judge().models.layout, config)
+    read = program(params, trunk, groups, *map(np.array, where), asked)
     known = [{}, {}]
     for query, row in zip(queries, np.asarray(read)[0], strict=True):
         known[query.place][query.context] = dict(zip(query.following, row.tolist(), strict=False))
@@ -132,6 +133,15 @@ def test_against_all_completions_of_the_box(low, high):
     for place, logprobs in zip(found, known, strict=True):
         slow = brute_force(logprobs_after, mine, [*prompt, *tokens[: place.start]], text, low, high)
         assert expected.mean(place, logprobs) == pytest.approx(slow, abs=1e-4)
+
+
+def test_no_context_is_longer_than_what_is_read_of_its_branch():
+    """Also where a completion has fewer tokens from a score on than another score: 8, brace and terminator, and 1, 0, 0, 0."""
+    tokens, found = places(digits_apart(), "\\boxed{8}", 1, 1, 1000)
+    branches, queries = expected.plan(tokens, found)
+    assert max(query.position for query in queries) == len(tokens)
+    assert all(query.position < len(branches[query.branch]) for query in queries)
+    assert all(branches[q.branch][found[0].start : q.position] == list(q.context) for q in queries)
 
 
 def boxed(monkeypatch, write):

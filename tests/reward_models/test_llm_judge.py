@@ -7,6 +7,7 @@ from small_judge import judge, tokenizer
 
 from spct_jax import models
 from spct_jax.data import batches
+from spct_jax.judging import readings
 from spct_jax.reward_models import llm_judge
 
 
@@ -22,7 +23,8 @@ def test_votes_of_an_llm_judge_and_their_weights():
     params, config = one.models.policy.params, one.models.policy.config
     positions, among = np.array([[position]]), np.array([[[*candidates, llm_judge.ABSENT]]])
     trunk = models.prefill(params, config, *map(jnp.asarray, (groups.trunk_tokens, groups.trunk_lengths)))
-    got = llm_judge.make_weigher(one.models.layout, config)(params, trunk, groups, positions, among)[0, 0]
+    weigh = readings.program(llm_judge.choice_probabilities, one.models.layout, config)
+    got = weigh(params, trunk, groups, positions, among)[0, 0]
     row = jnp.array([[*prompt, *tokens]])
     logits = models.logits(params, config, row)[0, len(prompt) + position - 1]
     np.testing.assert_allclose(got[:3], jax.nn.softmax(logits[np.array(candidates)]), atol=1e-5)
