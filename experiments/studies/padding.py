@@ -18,7 +18,6 @@ a spread that can be set, from 60 to 1,024 tokens. `--rollouts` takes them from 
     python experiments/studies/padding.py --source='hh_rlhf:hh-rlhf/harmless-base/*.jsonl.gz' --source=pandalm:testset-v1.json
 """
 
-import dataclasses
 import functools
 import glob
 import time
@@ -29,6 +28,7 @@ import jax
 import numpy as np
 import tqdm
 from absl import flags
+from bench_grpo import MODEL
 
 from spct_jax import cli, models, sharding
 from spct_jax import config as config_lib
@@ -79,19 +79,6 @@ STEPS = 20
 ROWS_AT_ONCE = 4
 """Of the update that is timed, in each micro-batch; fewer where there would be less than four micro-batches."""
 TIMINGS = 1
-MODEL = dataclasses.replace(
-    sizes.toy(512),
-    num_layers=4,
-    width=512,
-    num_heads=8,
-    num_kv_heads=4,
-    head_dim=64,
-    ffw_width=2048,
-    window=4096,
-    query_scale=64**-0.5,
-    remat="full",
-)
-"""That of `bench_grpo.py`."""
 
 
 class Prompts(NamedTuple):

@@ -83,6 +83,8 @@ class Scheduler:
         self._sampling = SamplingParams(options.temperature, self._prompter.tokenizer.stop_ids, options.top_k, options.top_p)
         self._key = jax.random.key(options.seed)
         self._compiled: dict[Shape, set[Level]] = {}
+        self._wanted: dict[Shape, dict[Level, None]] = {}
+        """What is computed of prompts that were asked for since programs were last compiled."""
         self._engines: dict[Shape, Engine] = {}
         self._backlog: dict[Shape, list[Request]] = {}
         self._open: collections.Counter[Shape] = collections.Counter()
@@ -202,7 +204,10 @@ class Scheduler:
         for sample in range(task.planned, until):
             task.requests[tasks.order_of(task.comparison, self._options, sample)].waiting.append(sample)
         task.planned = until
-        self._backlog.setdefault(task.shape, []).extend(r for r in task.requests.values() if r.waiting)
+        asked, shape = [r for r in task.requests.values() if r.waiting], held(self._models.layout, task.shape)
+        self._backlog.setdefault(task.shape, []).extend(asked)
+        levels = (level for request in asked for level in shape.levels(split_of(request, shape, self._preamble)))
+        self._wanted.setdefault(task.shape, {}).update(dict.fromkeys(levels))
 
     def _next_engine(self) -> Engine | None:
         """The engine whose next chunk has most to do; shapes take turns when there are more of them than fit."""
@@ -229,19 +234,17 @@ class Scheduler:
         return engine
 
     def _compile_ahead(self, pool: futures.Executor) -> None:
-        """Has the programs of the prompts that wait compiled, in the order in which they will be drawn."""
-        layout, policy = self._models.layout, self._models.policy
-        seen, new = [shape for shape in self._backlog if shape not in self._compiled], []
+        """Has the programs of the prompts that are new compiled, in the order in which they will be drawn."""
+        wanted, self._wanted = self._wanted, {}
+        seen, new = [shape for shape in wanted if shape not in self._compiled], []
         if self._sizes and seen:
             _say(f"batch_size=auto: {self._sizes.describe(seen)}")
-        for shape, requests in self._backlog.items():
-            drawn = held(layout, shape)
-            levels = (level for r in requests for level in drawn.levels(split_of(r, drawn, self._preamble)))
+        for shape, wanted_levels in wanted.items():
             compiled = self._compiled.setdefault(shape, set())
-            if levels := [level for level in dict.fromkeys(levels) if level not in compiled]:
+            if levels := [level for level in wanted_levels if level not in compiled]:
                 compiled.update(levels)
-                begun = engine_programs(layout, policy.config, shape, self._sampling).compile_ahead(pool, levels)
-                new += [f"{shape.max_prompt:,}"] if begun and shape in seen else []
+                programs = engine_programs(self._models.layout, self._models.policy.config, shape, self._sampling)
+                new += [f"{shape.max_prompt:,}"] if programs.compile_ahead(pool, levels) and shape in seen else []
         if new:
             _say(f"compiling for prompts of up to {' / '.join(dict.fromkeys(new))} tokens")
 
