@@ -62,6 +62,13 @@ class Config:
     profile_steps: tuple[int, int] = bounded((0, 0), 0, MOST)
     """(start, stop): a profiler trace of these steps of every training stage, in `workdir/profile/STAGE`; none where equal."""
 
+    @property
+    def longest_completion(self) -> int:
+        """Tokens of the longest completion of any stage: pairrm's are two responses, cloud's a response and a critique."""
+        data = self.data
+        longer = {"pairrm": 2 * data.max_completion, "cloud": data.max_prompt + data.max_completion}
+        return max([data.max_completion, *(longer[stage] for stage in self.stages if stage in longer)])
+
     def conflicts(self, prefix: str) -> Iterator[str]:
         """What is wrong between the sections, a line each; see `field_bounds`."""
         unknown = [s for s in self.stages if s not in STAGES]
@@ -69,6 +76,10 @@ class Config:
             yield f"{prefix}stages: unknown stage {unknown[0]!r}; stages are {', '.join(STAGES)}"
         if self.profile_steps[0] > self.profile_steps[1]:
             yield f"{prefix}profile_steps: {self.profile_steps} is not (start, stop) with start <= stop"
+        for bucket in self.data.buckets:
+            if bucket[0] > self.data.max_prompt or bucket[1] > self.longest_completion:
+                longest = f"max_prompt={self.data.max_prompt} and completions of {self.longest_completion} tokens"
+                yield f"{prefix}data.buckets: {bucket} does not lie within {longest}"
         for bucket in self.evaluation.buckets:
             if bucket[0] > self.data.max_prompt or bucket[1] > self.data.max_completion:
                 yield f"{prefix}evaluation.buckets: {bucket} does not lie within data.max_prompt and data.max_completion"

@@ -86,10 +86,6 @@ class DataConfig:
             ours, equals, theirs = field.partition("=")
             if not (ours and equals and theirs):
                 yield f"{prefix}fields: {field!r} does not say OURS=THEIRS, such as prompt=question"
-        for bucket in self.buckets:
-            # Completions of CLoud are longer than the others: a response and its critique.
-            if bucket[0] > self.max_prompt:
-                yield f"{prefix}buckets: {bucket} does not lie within {prefix}max_prompt"
         for name in ("split", "deduplicate", "decontaminate"):
             if getattr(self, name) and not self.train:
                 yield f"{prefix}{name}: is for files, but without {prefix}train the toy world is read"

@@ -110,6 +110,19 @@ def test_what_a_configuration_file_may_get_wrong_is_named(path, value, says):
     assert str(error.value).startswith(says)
 
 
+@pytest.mark.parametrize(("stage", "longest"), [("btrm", 84), ("pairrm", 168), ("cloud", 188)])
+def test_a_bucket_for_longer_completions_than_a_stage_reads_is_refused(stage, longest):
+    config = config_lib.tiny()
+    config.stages = ("sft", stage)
+    config.data.buckets = ((64, longest),)
+    validate(config)
+    config.data.buckets = ((64, longest + 1),)
+    with pytest.raises(
+        InputError, match=f"config.data.buckets: .64, {longest + 1}. does not .* completions of {longest} tokens"
+    ):
+        validate(config)
+
+
 def test_the_papers_settings_are_within_their_ranges():
     for name in sizes.SIZES:
         validate(config_lib.paper(sizes.get(name)))
