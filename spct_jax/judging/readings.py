@@ -44,7 +44,7 @@ class Work(NamedTuple):
     branches: list[list[int]]
     """The tokens of each; a branch for every critique is the least."""
     asked: int = 0
-    """Size of the program's other inputs, one of few; 0 where there are none."""
+    """How much is asked of the branches, padded: numbers of responses, or contexts; 0 where there are no such inputs."""
     notes: Any = None
     """What the reading wants to know when the branches are read."""
 

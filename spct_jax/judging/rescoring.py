@@ -1,6 +1,6 @@
 """Critiques that are read once more when they are drawn: see `readings` for what is read of them, and by which model.
 
-The critiques of one order of a comparison are branches of one trunk, and batches are of few shapes. Trunks are computed as an
+Critiques of one order of a comparison are branches of one trunk, and batches are of few shapes. Trunks are computed as an
 engine does, behind a preamble and behind what the orders have in common. What is read of a critique depends on its own trunk
 and tokens and on the shape only, never on the batch.
 """
@@ -23,6 +23,10 @@ from spct_jax.sampling.engine_programs import trunk_program
 from spct_jax.sampling.engine_shape import Split, shared
 from spct_jax.sampling.prefilling import Prefiller, families_of
 from spct_jax.sharding import Layout
+
+MOST_CRITIQUES = 16
+"""Different critiques of one order that a row holds; of more of them, the next row has a trunk of its own. However many samples
+are drawn, a row then takes no more memory than `sampling.engine_size` allows for."""
 
 
 class _Shape(NamedTuple):
@@ -95,25 +99,30 @@ class Rescorer:
         """Tasks of whose critiques there is nothing to read."""
 
     def add(self, task: Task) -> None:
-        """Queues a task's critiques, those of each order on a trunk of their own.
+        """Queues a task's critiques, those of each order on trunks of their own.
 
-        Their number and lengths alone decide the shape. Samples that came out the same are one critique and read once.
+        Their number and lengths alone decide the shapes. Samples that came out the same are one critique and read once.
         """
         by_order: dict[Order, dict[tuple[int, ...], list[int]]] = {}
         for sample in range(task.planned):
             critiques = by_order.setdefault(task.samples[sample].order, {})
             critiques.setdefault(tuple(task.tokens[sample]), []).append(sample)
-        for order, critiques in by_order.items():
-            for reading, waiting in self._waiting:
-                work = reading.plan(Critiques(task, order, list(critiques.values())))
-                if work.branches:
-                    task.to_rescore += 1
-                    shape = _shape(work, sum(map(len, critiques.values())))
-                    if shape not in waiting:
-                        waiting[shape] = _Batches(reading, self._layout, shape)
-                    waiting[shape].add(work)
+        for order, found in by_order.items():
+            critiques, samples = list(found.values()), sum(map(len, found.values()))
+            for first in range(0, len(critiques), MOST_CRITIQUES):
+                self._add(Critiques(task, order, critiques[first : first + MOST_CRITIQUES]), samples)
         if not task.to_rescore:
             self._unreadable.append(task)
+
+    def _add(self, critiques: Critiques, samples: int) -> None:
+        for reading, waiting in self._waiting:
+            work = reading.plan(critiques)
+            if work.branches:
+                critiques.task.to_rescore += 1
+                shape = _shape(work, samples)
+                if shape not in waiting:
+                    waiting[shape] = _Batches(reading, self._layout, shape)
+                waiting[shape].add(work)
 
     def flush(self, *, only_full: bool) -> list[Task]:
         """Reads critiques in batches of one shape, full batches only or all that wait; returns the tasks that are done.
@@ -132,6 +141,7 @@ class Rescorer:
 
 
 def _shape(work: Work, samples: int) -> _Shape:
+    """The shape of the batches that a work is read in, where so many samples were drawn in its order."""
     task, longest = work.critiques.task, max(map(len, work.branches))
     # Few programs: powers of four, and less than four only where fewer samples were drawn.
     group_size = next_power_of_four(max(len(work.branches), min(samples, 4)))

@@ -14,6 +14,7 @@ from spct_jax.config import Config
 from spct_jax.errors import InputError
 from spct_jax.grm.config import PromptConfig
 from spct_jax.grm.template import load_template
+from spct_jax.judging import scheduler
 from spct_jax.sharding import logical
 from spct_jax.training.data import name_templates
 
@@ -80,7 +81,7 @@ def test_a_hugging_face_directory_judges_alike(tmp_path):
     assert [[s.text for s in v.samples] for v in got] == [[s.text for s in v.samples] for v in verdicts()[:4]]
 
 
-def test_a_judge_in_int8_says_so_in_its_settings_and_judges_alike_alone(tmp_path):
+def test_a_judge_in_int8_judges_alike_alone_and_weighs_its_choices(tmp_path, monkeypatch):
     pytest.importorskip("qwix", reason="needs qwix (pip install -e '.[dev]')")
     one = judge()
     checkpoints.save(tmp_path / "model", checkpoints.Model(one.models.policy.params, one.models.policy.config, tokenizer()))
@@ -88,3 +89,10 @@ def test_a_judge_in_int8_says_so_in_its_settings_and_judges_alike_alone(tmp_path
     assert loaded.models.policy.config.quantize == "int8"
     together, (alone,) = loaded.score(comparisons()[:4], **OPTIONS), loaded.score(comparisons()[2:3], **OPTIONS)
     assert [s.text for s in together[2].samples] == [s.text for s in alone.samples]
+    answer, collect = tokenizer().encode_completion("Best: \\boxed{2}"), scheduler.Engine.collect
+    monkeypatch.setattr(
+        scheduler.Engine, "collect", lambda self: [dataclasses.replace(f, tokens=answer) for f in collect(self)]
+    )
+    asked = [c for c in comparisons() if c.n == 2][:2], OPTIONS | {"mode": "token_prob"}
+    for verdict, of_floats in zip(*(each.score(asked[0], **asked[1]) for each in (loaded, one)), strict=True):
+        assert verdict.scores == pytest.approx(of_floats.scores, abs=0.02) and verdict.scores != of_floats.scores

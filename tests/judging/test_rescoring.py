@@ -4,10 +4,13 @@ import dataclasses
 import types
 
 import pytest
-from small_judge import OPTIONS, comparisons, judge, tokenizer, verdicts
+from small_judge import OPTIONS, changed, comparisons, judge, tokenizer, verdicts
 
 from spct_jax.grm import voting
-from spct_jax.judging import readings, rescoring, scheduler
+from spct_jax.judging import readings, rescoring, scheduler, tasks
+from spct_jax.judging.options import Options
+from spct_jax.judging.verdicts import Sample
+from spct_jax.sampling import Shape
 
 
 def test_meta_rewards_are_those_of_each_critique_by_itself():
@@ -40,6 +43,22 @@ def test_choices_are_counted_in_input_order(mode, monkeypatch):
             assert verdict.scores == tuple(sum(s.order[1] == i for s in verdict.samples) for i in range(comparison.n))
         else:
             assert len({max(s.scores) for s in verdict.samples}) > 1
+
+
+def test_a_row_holds_few_critiques_however_many_samples_are_drawn(monkeypatch):
+    """Of 40 samples, two of which are the same critique."""
+    added = []
+    monkeypatch.setattr(rescoring, "_Batches", lambda *given: types.SimpleNamespace(add=added.append))
+    tokens = {sample: [max(sample, 1), 1] for sample in range(40)}
+    samples = {sample: Sample((0,), (5,), None, "") for sample in range(40)}
+    task = tasks.Task(comparisons()[0], tasks.NO_PROMPTS, Shape(64, 84, rows=1), planned=40, samples=samples, tokens=tokens)
+    waiting = rescoring.Rescorer(changed(meta={}).models, Options(k=40, k_meta=20))
+    waiting.add(task)
+    assert [len(work.branches) for work in added] == [16, 16, 7] and task.to_rescore == 3
+    read = sum((work.critiques.samples for work in added), [])
+    assert read[0] == [0, 1] and sorted(sum(read, [])) == list(range(40))
+    (shapes,) = (by_shape for _, by_shape in waiting._waiting)
+    assert [shape.group_size for shape in shapes] == [16]
 
 
 def test_programs_are_few_however_long_critiques_are():
