@@ -52,8 +52,8 @@ class Options:
     rounds: int = bounded(1, 1, 65536)
     """Samples in each round of an adaptive vote, as a multiple of the number of responses, so that orders stay balanced."""
     buckets: tuple[tuple[int, int], ...] = bounded((), 1, 1 << 24, length=(0, 64), ascending=True)
-    """(max_prompt, max_new_tokens) of the shapes, ascending; empty: powers of two up to `max_prompt`, and
-    the template's preamble beside where that is computed once."""
+    """(max_prompt, max_new_tokens) of the shapes, ascending. Empty: a power of two of tokens of a prompt, behind the
+    preamble of its template where that is computed once, and `max_prompt` at most."""
 
     def __post_init__(self):
         field_bounds.check(self)
@@ -86,7 +86,7 @@ class Options:
         return max(together // (n if self.order == "balanced" else math.factorial(n)), 1)
 
     def siblings(self, n: int) -> int:
-        """How many orders of n responses a comparison is shown in; not more if random ones should be."""
+        """How many prompts of a comparison of n responses are computed together: one for each of its balanced orders."""
         return min(self.k, n)
 
     @property

@@ -6,7 +6,7 @@ and tokens and on the shape only, never on the batch.
 """
 
 import collections
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from spct_jax.data import batches
@@ -21,12 +21,9 @@ from spct_jax.rounding import next_power_of_four
 from spct_jax.sampling import Request, Shape, Usage
 from spct_jax.sampling.engine_programs import trunk_program
 from spct_jax.sampling.engine_shape import Split, shared
+from spct_jax.sampling.engine_size import MOST_BRANCHES
 from spct_jax.sampling.prefilling import Prefiller, families_of
 from spct_jax.sharding import Layout
-
-MOST_CRITIQUES = 16
-"""Different critiques of one order that a row holds; of more of them, the next row has a trunk of its own. However many samples
-are drawn, a row then takes no more memory than `sampling.engine_size` allows for."""
 
 
 class _Shape(NamedTuple):
@@ -108,21 +105,16 @@ class Rescorer:
             critiques = by_order.setdefault(task.samples[sample].order, {})
             critiques.setdefault(tuple(task.tokens[sample]), []).append(sample)
         for order, found in by_order.items():
-            critiques, samples = list(found.values()), sum(map(len, found.values()))
-            for first in range(0, len(critiques), MOST_CRITIQUES):
-                self._add(Critiques(task, order, critiques[first : first + MOST_CRITIQUES]), samples)
+            critiques, samples = Critiques(task, order, list(found.values())), sum(map(len, found.values()))
+            for reading, waiting in self._waiting:
+                for work in _works(reading, critiques):
+                    task.to_rescore += 1
+                    shape = _shape(work, samples)
+                    if shape not in waiting:
+                        waiting[shape] = _Batches(reading, self._layout, shape)
+                    waiting[shape].add(work)
         if not task.to_rescore:
             self._unreadable.append(task)
-
-    def _add(self, critiques: Critiques, samples: int) -> None:
-        for reading, waiting in self._waiting:
-            work = reading.plan(critiques)
-            if work.branches:
-                critiques.task.to_rescore += 1
-                shape = _shape(work, samples)
-                if shape not in waiting:
-                    waiting[shape] = _Batches(reading, self._layout, shape)
-                waiting[shape].add(work)
 
     def flush(self, *, only_full: bool) -> list[Task]:
         """Reads critiques in batches of one shape, full batches only or all that wait; returns the tasks that are done.
@@ -138,6 +130,19 @@ class Rescorer:
                     if not task.to_rescore:
                         done.append(task)
         return done
+
+
+def _works(reading: Reading, critiques: Critiques) -> Iterator[Work]:
+    """What has to be read of critiques, a work for each row.
+
+    A row of several critiques has no more branches than `sampling.engine_size` allows for, however many samples are drawn.
+    """
+    work, half = reading.plan(critiques), len(critiques.samples) // 2
+    if len(work.branches) > MOST_BRANCHES and half:
+        yield from _works(reading, critiques._replace(samples=critiques.samples[:half]))
+        yield from _works(reading, critiques._replace(samples=critiques.samples[half:]))
+    elif work.branches:
+        yield work
 
 
 def _shape(work: Work, samples: int) -> _Shape:

@@ -45,7 +45,7 @@ def test_choices_are_counted_in_input_order(mode, monkeypatch):
             assert len({max(s.scores) for s in verdict.samples}) > 1
 
 
-def test_a_row_holds_few_critiques_however_many_samples_are_drawn(monkeypatch):
+def test_a_row_has_few_branches_however_many_samples_are_drawn(monkeypatch):
     """Of 40 samples, two of which are the same critique."""
     added = []
     monkeypatch.setattr(rescoring, "_Batches", lambda *given: types.SimpleNamespace(add=added.append))
@@ -54,9 +54,9 @@ def test_a_row_holds_few_critiques_however_many_samples_are_drawn(monkeypatch):
     task = tasks.Task(comparisons()[0], tasks.NO_PROMPTS, Shape(64, 84, rows=1), planned=40, samples=samples, tokens=tokens)
     waiting = rescoring.Rescorer(changed(meta={}).models, Options(k=40, k_meta=20))
     waiting.add(task)
-    assert [len(work.branches) for work in added] == [16, 16, 7] and task.to_rescore == 3
+    assert [len(work.branches) for work in added] == [9, 10, 10, 10] and task.to_rescore == 4
     read = sum((work.critiques.samples for work in added), [])
-    assert read[0] == [0, 1] and sorted(sum(read, [])) == list(range(40))
+    assert read[0] == [0, 1] and sum(read, []) == list(range(40))
     (shapes,) = (by_shape for _, by_shape in waiting._waiting)
     assert [shape.group_size for shape in shapes] == [16]
 
