@@ -48,10 +48,11 @@ def check_settings(target: str, settings: Mapping[str, Any]) -> None:
     for name in ("digests", DEVICE_MEMORY):
         found.pop(name, None)
     for name in sorted(found.keys() | wanted.keys()):
-        if found.get(name) != wanted.get(name):
-            raise InputError(
-                f"{target}: begun with --{name}={found.get(name)}, not {wanted.get(name)}; choose another --output"
-            )
+        begun, now = found.get(name), wanted.get(name)
+        if begun != now:
+            how = f"with --{name}={begun}, not {'without it' if now is None else now}"
+            how = f"without --{name}={now}" if begun is None else how
+            raise InputError(f"{target}: begun {how}; choose another --output")
 
 
 def check_digests(target: str, digests: Mapping[str, str]) -> None:

@@ -66,6 +66,10 @@ def test_other_settings_are_named(tmp_path, target):
     with pytest.raises(InputError) as error:
         run(source, target, settings=SETTINGS | {"k": 8})
     assert str(error.value) == f"{target}: begun with --k=4, not 8; choose another --output"
+    with pytest.raises(InputError, match="begun without --quantize=int8; choose another --output"):
+        run(source, target, settings=SETTINGS | {"quantize": "int8"})
+    with pytest.raises(InputError, match="begun with --k=4, not without it; choose another --output"):
+        run(source, target, settings={name: value for name, value in SETTINGS.items() if name != "k"})
     assert target.read_bytes() == before
     target.unlink()
     run(source, target, settings=SETTINGS | {"k": 8})
