@@ -42,7 +42,7 @@ class Work(NamedTuple):
 
     critiques: Critiques
     branches: list[list[int]]
-    """The tokens of each; a branch for every critique is the least."""
+    """The tokens of each; at least one for every critique that is read."""
     asked: int = 0
     """How much is asked of the branches, padded: numbers of responses, or contexts; 0 where there are no such inputs."""
     notes: Any = None
