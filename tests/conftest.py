@@ -8,6 +8,7 @@ import tempfile
 import jax
 import pytest
 import shape_checks  # noqa: F401 (before anything of the package)
+from shared_programs import shared_programs  # noqa: F401
 
 import micro_experiment
 from spct_jax import config as config_lib

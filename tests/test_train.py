@@ -26,6 +26,8 @@ from spct_jax.sharding.config import MeshConfig
 from spct_jax.training import packing, parameters, provenance
 from spct_jax.training.metric_writer import read_metrics
 
+pytestmark = pytest.mark.usefixtures("shared_programs")
+
 STUDIES = pathlib.Path(__file__).parents[1] / "experiments" / "studies"
 MICRO = [
     "--config.data.toy.train=48",

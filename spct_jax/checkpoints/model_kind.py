@@ -1,6 +1,7 @@
 """The kinds of model that a checkpoint can hold, and what follows from the kind."""
 
 import enum
+import functools
 from typing import Any
 
 import jax
@@ -40,8 +41,12 @@ class ModelKind(enum.Enum):
 
 def abstract_params(config: ModelConfig, kind: ModelKind = ModelKind.POLICY) -> Any:
     """Shapes and dtypes of a model's parameters, without making them."""
+    model, head = jax.tree.map(lambda x: x, _abstract(config))  # dictionaries of the caller's own
+    return {"model": model, "head": head} if kind.has_head else model
+
+
+@functools.cache
+def _abstract(config: ModelConfig) -> tuple[Any, Any]:
+    """Of a decoder and of a score head; to trace a decoder takes as long as to read a small one."""
     key = jax.random.key(0)
-    params = jax.eval_shape(lambda: decoder.init(config, key))
-    if not kind.has_head:
-        return params
-    return {"model": params, "head": jax.eval_shape(lambda: heads.init_score_head(config, key))}
+    return jax.eval_shape(lambda: (decoder.init(config, key), heads.init_score_head(config, key)))

@@ -23,6 +23,8 @@ from spct_jax.training import btrm, cloud, pairrm, preambles, preference
 from spct_jax.training.metrics import compute
 from spct_jax.training.micro_batches import Batch
 
+pytestmark = pytest.mark.usefixtures("shared_programs")
+
 LABELS = np.array([[1, -1, -1], [-1, 1, 0], [-1, -1, 1], [1, -1, 0]], np.float32)
 """Of Bradley-Terry: which of three responses is best, where there are three."""
 SIGNS = np.array([[1, -1], [-1, 0], [1, 1], [-1, 0]], np.float32)

@@ -1,0 +1,51 @@
+"""What whole runs of the tests have in common: each program of a stage is traced and compiled once a file, not once a run.
+
+Tracing is the largest part of a run in miniature. Runs that tests start as commands trace their programs anew.
+"""
+
+import functools
+
+import jax
+import pytest
+
+from spct_jax import memory
+from spct_jax.training import grpo, meta, optimizers, preference, sft
+
+MAKERS = ((sft, "make_step"), (grpo, "make_step"), (grpo, "make_reference"), (meta, "make_step"), (preference, "make_step"))
+"""What makes the programs of a stage, as a function of shapes and settings alone."""
+
+
+@pytest.fixture(scope="module")
+def shared_programs():
+    """The runs of a file of tests keep their programs until its last test has ended."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(memory, "end_stage", memory.give_back)
+        patch.setattr(optimizers, "make", _once(optimizers.make, repr))
+        for module, name in MAKERS:
+            patch.setattr(module, name, _once(getattr(module, name), _flattened))
+        yield
+    jax.clear_caches()
+
+
+def _once(make, key_of):
+    """The same function, which returns what it made before where it is given the same."""
+    made = {}
+
+    @functools.wraps(make)
+    def remembered(*arguments):
+        key = key_of(arguments)
+        if key not in made:
+            made[key] = make(*arguments)
+        return made[key]
+
+    return remembered
+
+
+def _flattened(arguments):
+    """Hashable; of arrays, shape, dtype and where they lie."""
+    leaves, structure = jax.tree.flatten(arguments)
+    return structure, *map(_shape, leaves)
+
+
+def _shape(leaf):
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding) if isinstance(leaf, jax.Array) else leaf
