@@ -15,7 +15,7 @@ from jaxtyping import Array, Float, Int, Num
 from spct_jax import distributed
 from spct_jax.checkpoints import train_state
 from spct_jax.data import draws
-from spct_jax.data.batches import Groups
+from spct_jax.data.batches import Example, Groups
 from spct_jax.errors import InputError
 from spct_jax.grm.prompts import Rollout
 from spct_jax.models import Trunk, flops
@@ -36,6 +36,7 @@ from spct_jax.training import (
     rejection,
     rollout,
 )
+from spct_jax.training.buckets import Bucket
 from spct_jax.training.context import Run
 from spct_jax.training.group_logprobs import completion_mask, group_logprobs
 from spct_jax.training.metrics import Max, Mean, Metrics, Percentile, merge
@@ -152,7 +153,7 @@ def make_step(
 
 
 def make_reference(layout: Layout, params: Any, model: ModelConfig, preamble: Preamble = ()) -> MicroBatched:
-    """The reference policy's log-probabilities: (params, a `Batch` of `Groups`, temperature) -> Float32[B G T].
+    """The log-probabilities of a policy that is not updated: (params, a `Batch` of `Groups`, temperature) -> Float32[B G T].
 
     They are computed in as many micro-batches as the update, so that memory that is enough for the update is enough for them.
     """
@@ -190,15 +191,15 @@ class Collector:
         self._run, self._config, self._ahead = run, config, dict[int, Experience]()
         self._reference = parameters.policy_before(run, "rl", config.ref_dtype)
         drawn_with, _ = engine_programs.decode_model(run.rollout_layout, run.model)
-        self.read = bytes_per_device(drawn_with, run.rollout_layout.params(drawn_with))
-        """Bytes of the parameters that a device draws with."""
+        self.policy_bytes = bytes_per_device(drawn_with, run.rollout_layout.params(drawn_with))
+        """Of the parameters that a device draws with."""
         held = [(state, run.layout.state(state)), (self._reference, run.layout.params(self._reference))]
         traffic = {"slots": config.slots, "prompts": config.batch_size, "samples": config.group_size}
         self.engine = rollout.shape_of(run, "rl", **traffic, beside=sum(bytes_per_device(*each) for each in held))
         self.preamble = preambles.of(run, run.prompter.template)
         """Computed once for all prompts of a step."""
-        self._reference_logprobs = make_reference(run.layout, self._reference, run.model, self.preamble)
-        self._old_logprobs = make_reference(run.layout, state.params, run.model, self.preamble)
+        self._logprobs = make_reference(run.layout, self._reference, run.model, self.preamble)
+        self._table: tuple[Bucket, ...] | None = None
 
     def steps(self, step: int) -> range:
         """The steps whose experience there is when a step has been drawn for."""
@@ -219,40 +220,49 @@ class Collector:
         return self._ahead.pop(step)
 
     def _make(self, params: Any, step: int, numbers: list[int], now: int) -> Experience:
-        run, config, usage = self._run, self._config, Usage()
-        drawn_by_now = now == max(step - config.rollout_lag, 0)
+        run, config = self._run, self._config
+        drawn, usage = self._draw(params, step, numbers, now)
+        distributed.PREEMPTION.check()
+        chosen = dynamic_sampling.chosen(dynamic_sampling.with_signal(drawn.rewards), config.batch_size)
+        examples = [packing.example_of(run, numbers[i], drawn.rollouts[i]) for i in chosen]
+        shapes = {"micro_batches": config.accumulate, "table": self._buckets(examples), "preamble": self.preamble}
+        packed = packing.pack(run, examples, config.group_size, **shapes)
+        batch = GRPOBatch(
+            groups=packed.groups,
+            advantages=run.layout.split(group_advantages(drawn.rewards[chosen])[packed.order]),
+            old_logprobs=self._old(params, step, drawn, packed) if config.rollout_lag else None,
+            ref_logprobs=self._logprobs(self._reference, packed.batch(packed.groups), config.temperature),
+            sampler_logprobs=run.layout.split(drawn.sampler_logprobs[chosen][packed.order]),
+        )
+        return Experience(drawn.rollouts, drawn.rewards, chosen, packed, batch, usage)
+
+    def _draw(self, params: Any, step: int, numbers: list[int], now: int) -> tuple[Drawn, Usage | None]:
+        """What a step draws, at step `now`: read, where it is logged, or else drawn."""
+        run, usage = self._run, Usage()
+        drawn_by_now = now == max(step - self._config.rollout_lag, 0)
         reads = run.config.checkpoint.reuse_rollouts or not drawn_by_now
-        logged = rollout.read_log(run, step) if reads else None
-        if logged is None and not drawn_by_now:
+        if logged := rollout.read_log(run, step) if reads else None:
+            return logged, None
+        if not drawn_by_now:
             raise InputError(
                 f"{rollout.path_of(run, step)}: is not there with its arrays, and the policy that drew it is no more; "
                 f"remove {run.workdir / 'rl' / 'checkpoints' / str(now)} to go on from an earlier step"
             )
-        drawn = logged or rollout.roll_out(run, params, numbers, step, self.engine, usage)
-        distributed.PREEMPTION.check()
-        given = dynamic_sampling.rewards_of(drawn.rollouts)
-        chosen = dynamic_sampling.chosen(dynamic_sampling.with_signal(given), config.batch_size)
-        examples = [packing.example_of(run, numbers[i], drawn.rollouts[i]) for i in chosen]
-        # Chosen at the first step: before it, nothing says how long completions are.
-        lengths = functools.cache(lambda: [packing.lengths(*example.tokens(), self.preamble) for example in examples])
-        shape = config.batch_size, config.accumulate
-        table = bucket_choice.buckets_of(run, "rl", config.group_size, shape, lambda _: lengths(), growth=GROWTH)
-        shapes = {"micro_batches": config.accumulate, "table": table, "preamble": self.preamble}
-        packed = packing.pack(run, examples, config.group_size, **shapes)
-        batch = GRPOBatch(
-            groups=packed.groups,
-            advantages=run.layout.split(group_advantages(given[chosen])[packed.order]),
-            old_logprobs=self._old(params, step, drawn, packed) if config.rollout_lag else None,
-            ref_logprobs=self._reference_logprobs(self._reference, packed.batch(packed.groups), config.temperature),
-            sampler_logprobs=run.layout.split(drawn.sampler_logprobs[chosen][packed.order]),
-        )
-        return Experience(drawn.rollouts, given, chosen, packed, batch, None if logged else usage)
+        return rollout.roll_out(run, params, numbers, step, self.engine, usage), usage
+
+    def _buckets(self, examples: Sequence[Example]) -> tuple[Bucket, ...]:
+        """The buckets of all steps, from the examples of the first: before it, nothing says how long completions are."""
+        if self._table is None:
+            config, lengths = self._config, [packing.lengths(*example.tokens(), self.preamble) for example in examples]
+            shape = config.batch_size, config.accumulate
+            self._table = bucket_choice.buckets_of(self._run, "rl", config.group_size, shape, lambda _: lengths, growth=GROWTH)
+        return self._table
 
     def _old(self, params: Any, step: int, drawn: Drawn, packed: Packed) -> Float[Array, "B G T"]:
         """Log-probabilities under the policy that drew, in the order of the rows."""
         if drawn.old_logprobs is not None:
             return self._run.layout.split(drawn.old_logprobs[packed.order])
-        found = self._old_logprobs(params, packed.batch(packed.groups), self._config.temperature)
+        found = self._logprobs(params, packed.batch(packed.groups), self._config.temperature)
         rows = distributed.fetch(found)
         in_order = np.empty_like(rows)
         in_order[packed.order] = rows
@@ -331,7 +341,7 @@ def roofline_seconds(run: Run, prompts: int, usage: Usage, collector: Collector,
     prefill = flops.prefill(model, 1, before) + flops.prefill(model, prompts, trunk - before, before)
     return (
         performance.roofline_seconds(run.rollout_layout, prefill)
-        + steps * performance.roofline_seconds(run.rollout_layout, decode, collector.read)
+        + steps * performance.roofline_seconds(run.rollout_layout, decode, collector.policy_bytes)
         + (1 + config.rollout_lag) * performance.roofline_seconds(run.layout, scored)
         + config.updates_per_rollout * performance.roofline_seconds(run.layout, learned)
     )

@@ -171,6 +171,8 @@ class Drawn:
     """What a step of RL has drawn."""
 
     rollouts: list[Rollout]
+    rewards: Float[np.ndarray, "drawn G"]
+    """Of every completion."""
     sampler_logprobs: Float[np.ndarray, "drawn G T"]
     old_logprobs: Float[np.ndarray, "B G T"] | None = None
     """Of those that are learned from, under the policy that drew, as updates compute them, where that is not the one that is
@@ -189,10 +191,10 @@ def roll_out(run: Run, params: Any, numbers: list[int], step: int, shape: Shape,
       usage: a counter to add to.
     """
     config, sampled = run.config.rl, parameters.for_sampling(run, params)
-    drawn, parts, count = list[Rollout](), [], config.batch_size
+    drawn, given, logprobs, count = list[Rollout](), [], [], config.batch_size
     while count:
         before, next_ones = numbers[: len(drawn)], numbers[len(drawn) : len(drawn) + count]
-        rollouts, logprobs = draw(
+        rollouts, found = draw(
             run,
             sampled,
             next_ones,
@@ -204,16 +206,15 @@ def roll_out(run: Run, params: Any, numbers: list[int], step: int, shape: Shape,
             usage=usage,
             before=before,
         )
-        drawn, parts = drawn + rollouts, [*parts, logprobs]
-        signal = dynamic_sampling.with_signal(dynamic_sampling.rewards_of(drawn))
+        drawn, given, logprobs = drawn + rollouts, [*given, dynamic_sampling.rewards_of(rollouts)], [*logprobs, found]
+        signal = dynamic_sampling.with_signal(np.concatenate(given))
         count = dynamic_sampling.next_draw(signal, config.batch_size, len(numbers))
-    path = path_of(run, step)
+    made, path = Drawn(drawn, np.concatenate(given), np.concatenate(logprobs)), path_of(run, step)
     files.make_directory(path.parent)
-    found = Drawn(drawn, np.concatenate(parts))
     if run.config.checkpoint.reuse_rollouts or config.rollout_lag:
-        files.write_array(_sampler_path(path), found.sampler_logprobs)
+        files.write_array(_sampler_path(path), made.sampler_logprobs)
     write(path, drawn)
-    return found
+    return made
 
 
 def log_old(run: Run, step: int, logprobs: Float[np.ndarray, "B G T"]) -> None:
@@ -228,7 +229,9 @@ def read_log(run: Run, step: int) -> Drawn | None:
     if not distributed.agree(all(file.exists() for file in needed)):
         return None
     try:
-        found = Drawn(read(path), files.read_array(needed[1]), files.read_array(needed[2]) if lag else None)
+        drawn = read(path)
+        arrays = [files.read_array(file) for file in needed[1:]]
+        found = Drawn(drawn, dynamic_sampling.rewards_of(drawn), *arrays)
     except InputError as error:
         found = None
         print(f"{error}; these rollouts are not used", file=sys.stderr)
