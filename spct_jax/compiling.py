@@ -6,6 +6,9 @@ from typing import Any
 
 import jax
 
+WAITED = "/spct_jax/compile/waited"
+"""Name of the JAX monitoring event that reports the seconds a caller waited while such a thread compiled its program."""
+
 
 def threads(count: int) -> futures.Executor:
     """So many threads; for CPUs none where compiled programs are kept: whoever submits something does it at once.

@@ -23,6 +23,7 @@ from absl import flags
 
 from spct_jax import checkpoints, cli, files, sampling
 from spct_jax.data import draws
+from spct_jax.data.batches import padded_length
 from spct_jax.data.comparison import Comparison
 from spct_jax.data.sources import read_comparisons
 from spct_jax.errors import InputError
@@ -86,7 +87,7 @@ def complete(judge: checkpoints.Model, prompts: Sequence[Sequence[int]], max_new
         max_new_tokens=max_new_tokens,
         temperature=0.0,
         stop_ids=judge.tokenizer.stop_ids,
-        bucket=max(sampling.bucket_of(len(prompt) - 1) for prompt in prompts),
+        bucket=max(padded_length(len(prompt) - 1) for prompt in prompts),
     )
     lengths = np.asarray(found.lengths)[:, 0]
     return [row[:length].tolist() for row, length in zip(np.asarray(found.tokens)[:, 0], lengths, strict=True)]

@@ -16,16 +16,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Int, UInt32
 
-from spct_jax import models, sharding
+from spct_jax import compiling, models, sharding
 from spct_jax.models import quantized, stack, tiles
 from spct_jax.models.config import ModelConfig
 from spct_jax.sampling.engine_shape import Level, Shape
 from spct_jax.sampling.kernel import Slots, draw_chunk
 from spct_jax.sampling.params import SamplingParams
 from spct_jax.sharding import Layout, logical
-
-WAITED = "/spct_jax/compile/waited"
-"""Name of the JAX monitoring event that reports the seconds a call waited while another thread compiled its program."""
 
 
 class EngineProgram:
@@ -44,7 +41,7 @@ class EngineProgram:
         if not ahead.done():
             start = time.perf_counter()
             futures.wait([ahead])
-            jax.monitoring.record_event_duration_secs(WAITED, time.perf_counter() - start)
+            jax.monitoring.record_event_duration_secs(compiling.WAITED, time.perf_counter() - start)
         return ahead.result()(*arguments)
 
     def lower(self) -> jax.stages.Lowered:

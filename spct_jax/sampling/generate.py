@@ -10,18 +10,13 @@ import numpy as np
 from jaxtyping import Array, Key, UInt32
 
 from spct_jax import models, sharding
-from spct_jax.data.batches import shared_tokens
+from spct_jax.data.batches import padded_length, shared_tokens
 from spct_jax.errors import InputError
-from spct_jax.rounding import ceil_div, next_power_of_two
+from spct_jax.rounding import ceil_div
 from spct_jax.sampling.engine import Engine, Finished, Request
 from spct_jax.sampling.engine_shape import Shape, shared
 from spct_jax.sampling.kernel import Completions
 from spct_jax.sampling.params import SamplingParams
-
-
-def bucket_of(length: int) -> int:
-    """The trunk shape of a prompt of `length` + 1 tokens: the next power of two, at least 16."""
-    return max(16, next_power_of_two(length))
 
 
 def generate(
@@ -53,7 +48,7 @@ def generate(
       top_k: draw from the top_k likeliest tokens only; 0 for all.
       top_p: draw from the likeliest tokens that together have at least this probability, among the top_k; 1 for all.
         Log-probabilities are those of the distribution that is left.
-      bucket: trunk shape for all prompts; None for each prompt's own (`bucket_of`).
+      bucket: trunk shape for all prompts; None for each prompt's own (`padded_length`).
       preamble: tokens that prompts begin with, which are computed once for all that do, if they are enough to be worth it
         (`engine_shape.LEAST_SHARED`); a prompt's own shape is then that of what follows them.
 
@@ -72,7 +67,7 @@ def generate(
     for i, prompt in enumerate(prompts):
         request = Request(i, prompt, keys[i], collections.deque(range(num_samples)))
         before = shared(shared_tokens(prompt, preamble), len(prompt))
-        by_bucket[bucket or before + bucket_of(len(prompt) - 1 - before)].append(request)
+        by_bucket[bucket or before + padded_length(len(prompt) - 1 - before)].append(request)
     finished = []
     for P, requests in sorted(by_bucket.items()):
         rows = ceil_div(len(requests), layout.batch_shards) * layout.batch_shards

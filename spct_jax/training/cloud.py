@@ -16,10 +16,8 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-import tqdm
 from jaxtyping import Array, Float, Int
 
-from spct_jax import distributed, files
 from spct_jax.data import draws
 from spct_jax.data.batches import Groups
 from spct_jax.data.comparison import Comparison
@@ -31,7 +29,7 @@ from spct_jax.paths import Path
 from spct_jax.reward_models import cloud
 from spct_jax.reward_models.scalar import scalar_rewards
 from spct_jax.sampling import Usage
-from spct_jax.training import btrm, parameters, performance, preambles, preference, rollout
+from spct_jax.training import btrm, preambles, preference, rollout
 from spct_jax.training.context import Run
 
 
@@ -103,24 +101,12 @@ def run_cloud(run: Run) -> dict[str, Any]:
 
 
 def draw(run: Run, numbers: Int[np.ndarray, " N"]) -> dict[str, float]:
-    """Draws critiques of every response of these comparisons; batches whose files exist are not drawn again.
+    """Draws critiques of every response of these comparisons; returns what `rollout.draw_files` does."""
+    config = run.config.cloud
+    traffic = {"slots": config.slots, "prompts": config.draw_batch_size, "samples": config.samples}
+    shape = functools.cache(lambda: rollout.shape_of(run, "cloud", **traffic))
 
-    Returns:
-      {"seconds", "compile_seconds"} it took, restarts included, and "useful_slots" as of `rejection.draw`.
-    """
-    config, progress = run.config.cloud, run.workdir / "cloud" / "progress.json"
-    earlier = files.read_json(progress) if progress.exists() else {}
-    watch, usage = performance.Stopwatch(earlier), Usage(**earlier.get("usage", {}))
-    params = shape = None
-    starts = tqdm.tqdm(_starts(run, numbers), "cloud draws", unit="batch", disable=not distributed.is_first())
-    for start in starts:
-        path = _path(run, start)
-        if distributed.agree(path.exists()):
-            continue
-        if params is None:
-            params = parameters.for_sampling(run, parameters.policy_before(run, "cloud"))
-            traffic = {"slots": config.slots, "prompts": config.draw_batch_size, "samples": config.samples}
-            shape = rollout.shape_of(run, "cloud", **traffic)
+    def draw_one(start: int, params: Any, usage: Usage) -> list[Rollout]:
         singles = _singles(run, numbers[start : start + config.draw_batch_size])
         apart = dataclasses.replace(run, dataset=dataclasses.replace(run.dataset, train=singles))
         drawn, _ = rollout.draw(
@@ -128,16 +114,15 @@ def draw(run: Run, numbers: Int[np.ndarray, " N"]) -> dict[str, float]:
             params,
             range(len(singles)),
             run.key("cloud_draws"),
-            shape=shape,
+            shape=shape(),
             samples=config.samples,
             temperature=config.temperature,
             usage=usage,
         )
-        rollout.write(path, drawn)
-        files.write_json(progress, watch.read() | {"usage": vars(usage)})
-        distributed.PREEMPTION.check()
-    distributed.barrier("cloud draws")
-    return watch.read() | {"useful_slots": usage.useful_slots}
+        return drawn
+
+    batches = [{_path(run, start): functools.partial(draw_one, start)} for start in _starts(run, numbers)]
+    return rollout.draw_files(run, "cloud", batches)
 
 
 def read(run: Run, numbers: Int[np.ndarray, " N"]) -> Iterator[list[Rollout]]:

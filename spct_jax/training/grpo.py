@@ -333,11 +333,9 @@ def roofline_seconds(run: Run, prompts: int, usage: Usage, collector: Collector,
     config, model, trunk, engine = run.config.rl, run.model, run.limits.max_prompt - 1, collector.engine
     before, slots = engine.preamble, engine.rows * engine.branches
     steps, decode = usage.slot_steps / slots, flops.decode(model, slots, trunk)
-    scored, learned = (
-        packed.arithmetic(functools.partial(cost, model))
-        + preambles.arithmetic(run, collector.preamble, gradients=cost is flops.update)
-        for cost in (flops.forward, flops.update)
-    )
+    scored = packed.arithmetic(functools.partial(flops.forward, model))
+    scored += preambles.arithmetic(run, collector.preamble, gradients=False)
+    learned = packing.update_arithmetic(run, [packed], collector.preamble)
     prefill = flops.prefill(model, 1, before) + flops.prefill(model, prompts, trunk - before, before)
     return (
         performance.roofline_seconds(run.rollout_layout, prefill)

@@ -16,7 +16,7 @@ from jaxtyping import Array, Float
 from spct_jax.checkpoints import train_state
 from spct_jax.data import draws
 from spct_jax.data.batches import Example, Groups
-from spct_jax.models import Trunk, flops
+from spct_jax.models import Trunk
 from spct_jax.models.config import ModelConfig
 from spct_jax.reward_models.scalar import scalar_rewards
 from spct_jax.sharding import Layout
@@ -109,10 +109,6 @@ def run_meta_rm(run: Run) -> dict[str, float]:
     table = bucket_choice.buckets_of(run, "meta_rm", group_size, (config.batch_size, config.accumulate), lengths_at)
     train_step = make_step(run.layout, state, run.model, optimizer, preamble)
 
-    def cost(rows, group, trunk, time, prefix=0):
-        # The score is read after the last token.
-        return flops.update(run.model, rows, group, trunk, time + 1, prefix=prefix, logits=False)
-
     def prepare(step):
         rows, right = chosen_at(step)
         labels = np.zeros((len(rows), group_size), np.float32)
@@ -125,7 +121,7 @@ def run_meta_rm(run: Run) -> dict[str, float]:
             ids=[row.id for row in rows],
             tokens=packed.tokens,
             roofline_seconds=performance.roofline_seconds(
-                run.layout, packed.arithmetic(cost) + preambles.arithmetic(run, preamble)
+                run.layout, packing.update_arithmetic(run, [packed], preamble, scalar=True)
             ),
         )
 

@@ -16,7 +16,6 @@ from jax.typing import ArrayLike
 from jaxtyping import Int
 
 from spct_jax import compiling, distributed, idle
-from spct_jax.sampling.engine_programs import WAITED
 from spct_jax.sharding import Layout, logical
 from spct_jax.training import buckets
 from spct_jax.training.buckets import Bucket
@@ -80,7 +79,7 @@ def compile_all(parts: Iterable[Part], stoppable: bool = True) -> None:
                 one.result()
                 if stoppable:
                     distributed.PREEMPTION.check()
-            jax.monitoring.record_event_duration_secs(WAITED, time.perf_counter() - start)
+            jax.monitoring.record_event_duration_secs(compiling.WAITED, time.perf_counter() - start)
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 
@@ -100,7 +99,7 @@ def take(rows: Any, index: Int[ArrayLike, ""], count: int, bucket: Bucket) -> An
 
 def join(parts: Sequence[Any], sharding: jax.sharding.Sharding) -> Any:
     """Trees of arrays, one of each micro-batch, as one tree with the rows of the batch."""
-    return parts[0] if len(parts) == 1 else jax.jit(_join, out_shardings=sharding)(parts)
+    return parts[0] if len(parts) == 1 or not jax.tree.leaves(parts) else jax.jit(_join, out_shardings=sharding)(parts)
 
 
 def _join(parts: Sequence[Any]) -> Any:

@@ -2,8 +2,9 @@
 
 import dataclasses
 import functools
+import typing
 from collections.abc import Callable, Iterable, Sequence, Sized
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import numpy as np
@@ -14,8 +15,9 @@ from spct_jax.data import batches
 from spct_jax.data.batches import Example, Groups
 from spct_jax.errors import InputError
 from spct_jax.grm.prompts import Rollout
+from spct_jax.models import flops
 from spct_jax.sharding import Layout
-from spct_jax.training import buckets
+from spct_jax.training import buckets, preambles
 from spct_jax.training.buckets import Bucket
 from spct_jax.training.context import Run
 from spct_jax.training.micro_batches import Batch
@@ -40,6 +42,14 @@ def example_of(
     return Example(rollout.id, len(completions), tokens)
 
 
+@typing.runtime_checkable
+class HasTokens(Protocol):
+    """A prompt with its completions, such as an `Example`."""
+
+    def tokens(self) -> tuple[Sequence[int], Sequence[Sequence[int]]]:
+        """The prompt's tokens and those of each completion."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Packed:
     """A batch on the devices."""
@@ -55,22 +65,6 @@ class Packed:
     """Of all completions."""
     preamble: int = 0
     """Tokens of the preamble that prompts may begin with."""
-
-    @classmethod
-    def of(
-        cls,
-        layout: Layout,
-        groups: Groups,
-        order: Int[np.ndarray, " B"],
-        chosen: list[Bucket],
-        table: Sequence[Bucket],
-        preamble: Preamble,
-    ) -> "Packed":
-        """Puts groups on the devices; of the arrays each process has made its own rows."""
-        split = layout.split(groups)
-        # Counted on the host where that has all rows: CPUs make it wait for a program that is behind others.
-        tokens = split.lengths.sum() if distributed.several() else int(groups.lengths.sum())
-        return cls(split, order, chosen, table, tokens, len(preamble))
 
     def batch(self, rows: Any) -> Batch:
         """Rows of which these groups are a part, for what computes them in micro-batches."""
@@ -92,14 +86,15 @@ class Packed:
 
 def pack(
     run: Run,
-    examples: Sequence[Example],
+    examples: Sequence[HasTokens],
     group_size: int,
     rows: int = 0,
     micro_batches: int = 1,
     table: Sequence[Bucket] = (),
     preamble: Preamble = (),
+    limits: Bucket | None = None,
 ) -> Packed:
-    """Packs groups to the run's shapes, on the devices of all processes; each process makes only the tokens of its own rows.
+    """Packs groups to one shape, on the devices of all processes; each process makes only the tokens of its own rows.
 
     If there are length buckets, rows of like lengths are put into one micro-batch; otherwise they keep the order of the
     examples.
@@ -112,11 +107,12 @@ def pack(
       micro_batches: how many the update splits them into.
       table: the buckets.
       preamble: what most of the prompts begin with.
+      limits: longest prompt and completion; None for those of the run.
     """
     rows = rows or len(examples)
     tokens_of = functools.cache(lambda i: examples[i].tokens() if i < len(examples) else ((0,), ()))
-    limits = run.limits.max_prompt, run.limits.max_completion
-    order, chosen = arranged(
+    limits = limits or (run.limits.max_prompt, run.limits.max_completion)
+    order, chosen = _arranged(
         run.layout, rows, lambda i: lengths(*tokens_of(i), preamble), group_size, micro_batches, table, limits
     )
     tokens: list = [((0,), ())] * rows
@@ -124,10 +120,13 @@ def pack(
         tokens[row] = tokens_of(int(order[row]))
     shape = {"max_prompt": limits[0], "max_completion": limits[1], "group_size": group_size}
     groups = batches.pack(*zip(*tokens, strict=True), **shape, preamble=preamble)
-    return Packed.of(run.layout, groups, order, chosen, table, preamble)
+    split = run.layout.split(groups)
+    # Counted on the host where that has all rows: CPUs make it wait for a program that is behind others.
+    count = split.lengths.sum() if distributed.several() else int(groups.lengths.sum())
+    return Packed(split, order, chosen, table, count, len(preamble))
 
 
-def arranged(
+def _arranged(
     layout: Layout,
     rows: int,
     lengths_of: Callable[[int], tuple[int, int]],
@@ -149,3 +148,12 @@ def arranged(
 def lengths(prompt: Sequence[int], completions: Iterable[Sized], preamble: Preamble = ()) -> tuple[int, int]:
     """Tokens of a prompt without its preamble, and of its completions together."""
     return len(prompt) - batches.shared_tokens(prompt, preamble), sum(map(len, completions))
+
+
+def update_arithmetic(run: Run, packed: Sequence[Packed], preamble: Preamble = (), *, scalar: bool = False) -> float:
+    """Floating-point operations of an update from these; of a `scalar` model, which is read after the last token."""
+
+    def cost(rows, group, trunk, time, prefix=0):
+        return flops.update(run.model, rows, group, trunk, time + scalar, prefix=prefix, logits=not scalar)
+
+    return sum(each.arithmetic(cost) for each in packed) + preambles.arithmetic(run, preamble)

@@ -7,9 +7,8 @@ from collections.abc import Callable
 
 import jax
 
-from spct_jax import files, hardware, memory
+from spct_jax import compiling, files, hardware, memory
 from spct_jax.paths import Path, is_remote
-from spct_jax.sampling.engine_programs import WAITED
 from spct_jax.sharding import Layout
 
 
@@ -22,7 +21,7 @@ class CompileClock:
 
     def _listen(self, event: str, duration: float, **_) -> None:
         in_main = threading.current_thread() is threading.main_thread()
-        if event == WAITED or (in_main and event.startswith("/jax/core/compile/")):
+        if event == compiling.WAITED or (in_main and event.startswith("/jax/core/compile/")):
             self.seconds += duration
 
 

@@ -16,11 +16,11 @@ import optax
 from jaxtyping import Array, Float, Int
 
 from spct_jax.checkpoints import train_state
-from spct_jax.data import batches, draws, index
+from spct_jax.data import draws, index
 from spct_jax.data.batches import Groups
 from spct_jax.data.comparison import Comparison
 from spct_jax.errors import InputError
-from spct_jax.models import Trunk, flops
+from spct_jax.models import Trunk
 from spct_jax.models.config import ModelConfig
 from spct_jax.reward_models.scalar import Example, scalar_rewards
 from spct_jax.rounding import ceil_div
@@ -148,9 +148,9 @@ class Made:
         """The tokens of its group, and its labels."""
         return self.make(self.number, self.comparison)
 
-    def lengths(self, preamble: Preamble) -> tuple[int, int]:
-        """As of `packing.lengths`."""
-        return packing.lengths(*self.made[0], preamble)
+    def tokens(self) -> Example:
+        """Those of its group."""
+        return self.made[0]
 
 
 def train(
@@ -187,19 +187,15 @@ def train(
         stage,
         shape.group_size,
         batch,
-        lambda step: (row.lengths(shape.preamble) for row in made_at(step)),
+        lambda step: (packing.lengths(*row.tokens(), shape.preamble) for row in made_at(step)),
         limits=shape.limits,
     )
     train_step = make_step(run.layout, state, run.model, optimizer, objective, shape.preamble)
 
-    def cost(rows, group, trunk, time, prefix=0):
-        # A reward is read after the last token.
-        return flops.update(run.model, rows, group, trunk, time + 1, prefix=prefix, logits=False)
-
     def prepare(step):
         rows = made_at(step)
         packed, labels = pack(run, shape, rows, config.accumulate, table)
-        arithmetic = packed.arithmetic(cost) + preambles.arithmetic(run, shape.preamble)
+        arithmetic = packing.update_arithmetic(run, [packed], shape.preamble, scalar=True)
         return loop.Prepared(
             batches=[packed.batch((packed.groups, labels))],
             ids=[row.comparison.id for row in rows],
@@ -221,23 +217,13 @@ def pack(
     run: Run, shape: Shape, rows: Sequence[Made], micro_batches: int = 1, table: Sequence[Bucket] = ()
 ) -> tuple[Packed, jax.Array]:
     """The groups and labels of a step on the devices; each process makes the tokens of its own rows only."""
-    B = len(rows)
-    order, chosen = packing.arranged(
-        run.layout, B, lambda i: rows[i].lengths(shape.preamble), shape.group_size, micro_batches, table, shape.limits
-    )
-    tokens: list[Example] = [((0,), ())] * B
-    labels = np.zeros((B, shape.group_size // shape.samples), np.float32)
-    for place in run.layout.local_rows(B):
-        tokens[place], given = rows[order[place]].made
-        labels[place, : len(given)] = given
-    groups = batches.pack(
-        *zip(*tokens, strict=True),
-        max_prompt=shape.max_prompt,
-        max_completion=shape.max_completion,
-        group_size=shape.group_size,
-        preamble=shape.preamble,
-    )
-    return Packed.of(run.layout, groups, order, chosen, table, shape.preamble), run.layout.split(labels)
+    shapes = {"micro_batches": micro_batches, "table": table, "preamble": shape.preamble, "limits": shape.limits}
+    packed = packing.pack(run, rows, shape.group_size, **shapes)
+    labels = np.zeros((len(rows), shape.group_size // shape.samples), np.float32)
+    for row in run.layout.local_rows(len(rows)):
+        _, given = rows[packed.order[row]].made
+        labels[row, : len(given)] = given
+    return packed, run.layout.split(labels)
 
 
 def compared(run: Run, stage: str) -> Int[np.ndarray, " N"]:

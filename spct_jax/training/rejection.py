@@ -7,21 +7,20 @@ prompt without it, so all kept completions of a comparison share one prompt.
 """
 
 import dataclasses
+import functools
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-import tqdm
 from jaxtyping import Int
 
-from spct_jax import distributed, files
 from spct_jax.data import draws
 from spct_jax.data.batches import Example
 from spct_jax.grm import rewards
 from spct_jax.grm.prompts import Rollout
 from spct_jax.paths import Path
 from spct_jax.sampling import Shape, Usage
-from spct_jax.training import packing, parameters, performance, rollout
+from spct_jax.training import packing, rollout
 from spct_jax.training.context import Run
 
 
@@ -115,32 +114,18 @@ def solved(run: Run) -> Int[np.ndarray, " N"]:
 
 
 def draw(run: Run, *sets: SampleSet) -> dict[str, float]:
-    """Draws sets of one stage, one batch of comparisons at a time; batches whose files exist are not drawn again.
+    """Draws sets of one stage, one batch of comparisons at a time; returns what `rollout.draw_files` does."""
+    shape_of = functools.cache(functools.partial(_shape_of, run))
 
-    Returns:
-      {"seconds", "compile_seconds"} it took, restarts included, "padding": the share of the sampler's slots, of trunks and of
-      branches, that held no token, and "useful_slots": the share of those of branches that drew one.
-    """
-    stage = sets[0].stage
-    progress = run.workdir / stage / "progress.json"
-    earlier = files.read_json(progress) if progress.exists() else {}
-    watch, usage = performance.Stopwatch(earlier), Usage(**earlier.get("usage", {}))
-    params, shapes = None, {}
-    for start, numbers in tqdm.tqdm(
-        [*comparison_batches(run)], f"{stage} draws", unit="batch", disable=not distributed.is_first()
-    ):
-        for samples in sets:
-            path, chosen = _path(run, samples, start), _comparisons_of(run, samples, numbers)
-            if distributed.agree(path.exists()):
-                continue
-            if params is None:
-                params = parameters.for_sampling(run, parameters.policy_before(run, stage))
-                shapes = {each: _shape_of(run, each) for each in sets}
-            rollout.write(path, _draw(run, params, samples, chosen, shapes[samples], usage) if chosen else [])
-            files.write_json(progress, watch.read() | {"usage": vars(usage)})
-        distributed.PREEMPTION.check()
-    distributed.barrier(f"{stage} draws")
-    return watch.read() | {"padding": usage.padding, "useful_slots": usage.useful_slots}
+    def draw_one(samples: SampleSet, numbers: list[int], params: Any, usage: Usage) -> list[Rollout]:
+        chosen = _comparisons_of(run, samples, numbers)
+        return _draw(run, params, samples, chosen, shape_of(samples), usage) if chosen else []
+
+    batches = [
+        {_path(run, samples, start): functools.partial(draw_one, samples, numbers) for samples in sets}
+        for start, numbers in comparison_batches(run)
+    ]
+    return rollout.draw_files(run, sets[0].stage, batches)
 
 
 def comparison_batches(run: Run) -> Iterator[tuple[int, list[int]]]:

@@ -8,11 +8,12 @@ import collections
 import dataclasses
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
+import tqdm
 from jaxtyping import Float, UInt32
 
 from spct_jax import distributed, files, paths
@@ -22,7 +23,7 @@ from spct_jax.grm import orders
 from spct_jax.grm.prompts import Rollout
 from spct_jax.paths import Path
 from spct_jax.sampling import Engine, Request, SamplingParams, Shape, Usage, engine_size
-from spct_jax.training import dynamic_sampling, parameters
+from spct_jax.training import dynamic_sampling, parameters, performance
 from spct_jax.training.context import Run
 
 
@@ -164,6 +165,40 @@ def read(path: str | os.PathLike) -> list[Rollout]:
         except (KeyError, TypeError, ValueError, OverflowError):
             raise InputError(f"{path}:{line}: not a rollout as this version writes them") from None
     return read
+
+
+def draw_files(
+    run: Run, stage: str, batches: Sequence[Mapping[Path, Callable[[Any, Usage], list[Rollout]]]]
+) -> dict[str, float]:
+    """Draws, with the policy before a stage, what is kept in files; files that exist are not drawn again.
+
+    Args:
+      run: the run.
+      stage: its name.
+      batches: files of the stage in order, each with what draws its completions: from parameters as of `draw` and a counter to
+        add to. After each batch a signal is looked for.
+
+    Returns:
+      {"seconds", "compile_seconds"} it took, restarts included, "padding": the share of the sampler's slots, of trunks and of
+      branches, that held no token, and "useful_slots": the share of those of branches that drew one.
+
+    Raises:
+      distributed.StoppedError: SIGTERM or SIGINT came.
+    """
+    progress = run.workdir / stage / "progress.json"
+    earlier = files.read_json(progress) if progress.exists() else {}
+    watch, usage, params = performance.Stopwatch(earlier), Usage(**earlier.get("usage", {})), None
+    for batch in tqdm.tqdm(batches, f"{stage} draws", unit="batch", disable=not distributed.is_first()):
+        for path, draw_one in batch.items():
+            if distributed.agree(path.exists()):
+                continue
+            if params is None:
+                params = parameters.for_sampling(run, parameters.policy_before(run, stage))
+            write(path, draw_one(params, usage))
+            files.write_json(progress, watch.read() | {"usage": vars(usage)})
+        distributed.PREEMPTION.check()
+    distributed.barrier(f"{stage} draws")
+    return watch.read() | {"padding": usage.padding, "useful_slots": usage.useful_slots}
 
 
 @dataclasses.dataclass(frozen=True)

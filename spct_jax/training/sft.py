@@ -1,6 +1,5 @@
 """Supervised fine-tuning on completions that share prompts: the cold start, and RFT on what rejection sampling kept."""
 
-import functools
 from collections import Counter
 from typing import Any
 
@@ -11,7 +10,7 @@ from jaxtyping import Array, Float
 from spct_jax.checkpoints import train_state
 from spct_jax.data.batches import Groups
 from spct_jax.errors import InputError
-from spct_jax.models import Trunk, flops
+from spct_jax.models import Trunk
 from spct_jax.models.config import ModelConfig
 from spct_jax.sharding import Layout
 from spct_jax.training import (
@@ -93,7 +92,6 @@ def train(run: Run, stage: str, config: SFTConfig | RFTConfig, judging: Pool, ge
 
     tables = {size: bucket_choice.buckets_of(run, stage, size, shape, lengths_of(size)) for size, shape in shapes.items()}
     train_step = make_step(run.layout, state, run.model, optimizer, preamble)
-    cost = functools.partial(flops.update, run.model)
 
     def prepare(step):
         examples = mixed.batch(step)
@@ -105,9 +103,7 @@ def train(run: Run, stage: str, config: SFTConfig | RFTConfig, judging: Pool, ge
             batches=[p.batch(p.groups) for p in packed],
             ids=[e.id for size in shapes for e in examples[size]],
             tokens=sum(p.tokens for p in packed),
-            roofline_seconds=performance.roofline_seconds(
-                run.layout, sum(p.arithmetic(cost) for p in packed) + preambles.arithmetic(run, preamble)
-            ),
+            roofline_seconds=performance.roofline_seconds(run.layout, packing.update_arithmetic(run, packed, preamble)),
         )
 
     parameters.describe(run, stage)

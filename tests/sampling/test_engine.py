@@ -23,11 +23,11 @@ from small_engine import (
     requests,
 )
 
-from spct_jax import distributed, sampling
+from spct_jax import compiling, distributed, sampling
 from spct_jax.errors import InputError
 from spct_jax.sampling import Engine, Request, SamplingParams, Shape, kernel
 from spct_jax.sampling import engine as engine_lib
-from spct_jax.sampling.engine_programs import WAITED, EngineProgram, engine_programs
+from spct_jax.sampling.engine_programs import EngineProgram, engine_programs
 
 
 @functools.cache
@@ -106,7 +106,7 @@ def test_a_call_waits_for_the_thread_that_compiles_and_says_for_how_long():
         assert double.compile_ahead(pool) and not double.compile_ahead(pool)
         threading.Timer(0.2, release.set).start()
         assert double(np.ones(3, np.float32)).tolist() == [2, 2, 2]
-    (waited,) = (seconds for event, seconds in seen if event == WAITED)
+    (waited,) = (seconds for event, seconds in seen if event == compiling.WAITED)
     assert waited > 0.1
 
 

@@ -91,8 +91,8 @@ def test_draws_are_resumed_part_by_part_and_read_back_with_their_comparisons(mon
     monkeypatch.setattr(Run, "key", lambda self, *name: name)
     dataset = stand_in(Dataset, train=Records.of(range(5)), responses=[2, 1, 1, 1, 3])
     run = stand_in(Run, config=config, workdir=tmp_path, dataset=dataset)
-    monkeypatch.setattr(rejection.parameters, "policy_before", lambda run, stage: stage)
-    monkeypatch.setattr(rejection.parameters, "for_sampling", lambda run, params: params)
+    monkeypatch.setattr(rejection.rollout.parameters, "policy_before", lambda run, stage: stage)
+    monkeypatch.setattr(rejection.rollout.parameters, "for_sampling", lambda run, params: params)
 
     def draw(run, params, numbers, key, *, samples, hinted, index, **_):
         asked.append((params, numbers, key, samples, hinted, index))
