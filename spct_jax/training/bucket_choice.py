@@ -31,6 +31,11 @@ SPARE = 1.25
 """The second largest bucket has so many times the slots of the longest row seen: longer ones will come."""
 
 
+def is_one_shape(data: DataConfig) -> bool:
+    """Whether all updates of a stage are computed at one shape."""
+    return not data.buckets and (not data.train or data.num_buckets == 1)
+
+
 def buckets_of(
     run: Run,
     stage: str,
@@ -41,7 +46,7 @@ def buckets_of(
     limits: Bucket | None = None,
     growth: float = 1.0,
 ) -> tuple[Bucket, ...]:
-    """The buckets of a stage's rows of G completions, the one that holds everything last; () for a single shape.
+    """The buckets of a stage's rows of G completions, the one that holds everything last; () where there `is_one_shape`.
 
     Args:
       run: the run.
@@ -56,9 +61,9 @@ def buckets_of(
     limits = limits or (data.max_prompt, data.max_completion)
     if data.buckets:
         return named(data, limits)
-    count = min(data.num_buckets if data.train else 1, batch[1] + 1)
-    if count == 1:
+    if is_one_shape(data):
         return ()
+    count = min(data.num_buckets, batch[1] + 1)
     path = run.workdir / stage / f"buckets_of_{group_size}.json"
     if not distributed.agree(path.exists()):
         rows = itertools.islice(itertools.chain.from_iterable(map(lengths, itertools.count())), max(ROWS, batch[0]))

@@ -283,7 +283,8 @@ def run_rl(run: Run) -> dict[str, float]:
         return {each: prompts_of(run, problems, each) for each in collector.steps(step)}
 
     def update(state, step, numbers):
-        rollouts, given, chosen, packed, batch, usage = collector.take(state.params, step, numbers)
+        learned = collector.take(state.params, step, numbers)
+        packed, batch, usage = learned.packed, learned.batch, learned.usage
         # An update of one micro-batch cannot be interrupted, and takes the memory of the state that could be saved.
         jax.block_until_ready(batch.ref_logprobs)
         distributed.PREEMPTION.check()
@@ -296,10 +297,10 @@ def run_rl(run: Run) -> dict[str, float]:
         slots = {"useful_slots": Mean(usage.tokens, usage.slot_steps, in_summary=True)} if usage else {}
         return loop.StepResult(
             state=state,
-            metrics=metrics | outcome_metrics(rollouts, given, chosen) | slots,
-            ids=[rollouts[i].id for i in chosen],
+            metrics=metrics | outcome_metrics(learned.rollouts, learned.rewards, learned.chosen) | slots,
+            ids=[learned.rollouts[i].id for i in learned.chosen],
             tokens=packed.tokens,
-            roofline_seconds=roofline_seconds(run, len(rollouts), usage, collector, packed) if usage else 0.0,
+            roofline_seconds=roofline_seconds(run, len(learned.rollouts), usage, collector, packed) if usage else 0.0,
         )
 
     parameters.describe(run, "rl")

@@ -16,6 +16,7 @@ from spct_jax.grm.template import Template
 from spct_jax.models import Trunk, flops
 from spct_jax.models.config import ModelConfig
 from spct_jax.sampling.engine_shape import LEAST_SHARED
+from spct_jax.training import bucket_choice
 from spct_jax.training.context import Run
 from spct_jax.training.micro_batches import Share, share_nothing
 
@@ -30,8 +31,7 @@ Keys = dict[str, PyTree[Float[Array, "..."]]]
 
 def of(run: Run, template: Template) -> Preamble:
     """What all prompts of a template begin with, if it is worth it; () where updates have one shape, with complete prompts."""
-    data = run.config.data
-    if not data.buckets and (not data.train or data.num_buckets == 1):
+    if bucket_choice.is_one_shape(run.config.data):
         return ()
     preamble = tuple(run.prompter.preamble_of(template))
     return preamble if len(preamble) >= LEAST else ()

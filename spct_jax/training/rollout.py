@@ -96,22 +96,29 @@ def draw(
 def shape_of(run: Run, stage: str, *, slots: int, prompts: int, samples: int, beside: int = 0) -> Shape:
     """The engine's shape for a stage that draws so many samples of so many prompts together.
 
-    Where `slots` is 0, it is chosen for the memory of a device of which others hold `beside` bytes: what there was when the
-    stage was begun, unless there is less now.
+    Where `slots` is 0, it is chosen for the memory of a device of which others hold `beside` bytes.
     """
-    kept, chosen_for = run.workdir / stage / "device_memory.json", 0
-    if not slots:
-        there = distributed.from_first(lambda: engine_size.memory_of(run.rollout_layout))
-        earlier = distributed.from_first(lambda: files.read_json(kept)["bytes"] if kept.exists() else there)
-        chosen_for = min(there, earlier)
-        files.make_directory(kept.parent)
-        files.write_json(kept, {"bytes": earlier})
-    model, limits = parameters.sampling_model(run), run.limits
+    model, limits, chosen_for = parameters.sampling_model(run), run.limits, 0 if slots else _memory_for(run, stage)
     sizes = engine_size.Sizes(run.rollout_layout, model, chosen_for, beside, preamble=len(run.prompter.preamble))
     shape = sizes.of_slots(slots, limits.max_prompt, limits.max_completion, samples, prompts)
     if not slots and distributed.is_first():
         print(f"{stage}: slots=0: {sizes.describe([shape])}", file=sys.stderr)
     return shape
+
+
+def _memory_for(run: Run, stage: str) -> int:
+    """Bytes of a device to choose a stage's shapes for: what there was when it was begun, unless there is less now."""
+    kept = run.workdir / stage / "device_memory.json"
+
+    def known() -> int:
+        there = engine_size.memory_of(run.rollout_layout)
+        if kept.exists():
+            return min(there, files.read_json(kept)["bytes"])
+        files.make_directory(kept.parent)
+        files.write_json(kept, {"bytes": there})
+        return there
+
+    return distributed.from_first(known)
 
 
 def _joined(mine: dict[int, Any]) -> dict[int, Any]:
