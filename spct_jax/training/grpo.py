@@ -195,7 +195,8 @@ class Collector:
         """Of the parameters that a device draws with."""
         held = [(state, run.layout.state(state)), (self._reference, run.layout.params(self._reference))]
         traffic = {"slots": config.slots, "prompts": config.batch_size, "samples": config.group_size}
-        self.engine = rollout.shape_of(run, "rl", **traffic, beside=sum(bytes_per_device(*each) for each in held))
+        self.shape = rollout.shape_of(run, "rl", **traffic, beside=sum(bytes_per_device(*each) for each in held))
+        """Of the engines that draw."""
         self.preamble = preambles.of(run, run.prompter.template)
         """Computed once for all prompts of a step."""
         self._logprobs = make_reference(run.layout, self._reference, run.model, self.preamble)
@@ -206,9 +207,12 @@ class Collector:
         return range(step, min(step + self._config.rollout_lag, self._config.steps - 1) + 1)
 
     def take(self, params: Any, step: int, numbers: Mapping[int, list[int]]) -> Experience:
-        """What a step learns from; `params` are those that it begins with, and draw what they are to draw.
+        """What a step learns from.
 
-        `numbers` has the training comparisons that each of `steps(step)` may draw.
+        Args:
+          params: of the policy that the step begins with, by which everything is drawn that has to be drawn now.
+          step: number of the step.
+          numbers: for each of `steps(step)`, those of the training comparisons that it may draw.
 
         Raises:
           InputError: rollouts of an earlier policy are needed and not logged.
@@ -248,7 +252,7 @@ class Collector:
                 f"{rollout.path_of(run, step)}: is not there with its arrays, and the policy that drew it is no more; "
                 f"remove {run.workdir / 'rl' / 'checkpoints' / str(now)} to go on from an earlier step"
             )
-        return rollout.roll_out(run, params, numbers, step, self.engine, usage), usage
+        return rollout.roll_out(run, params, numbers, step, self.shape, usage), usage
 
     def _buckets(self, examples: Sequence[Example]) -> tuple[Bucket, ...]:
         """The buckets of all steps, from the examples of the first: before it, nothing says how long completions are."""
@@ -331,8 +335,8 @@ def roofline_seconds(run: Run, prompts: int, usage: Usage, collector: Collector,
 
     Every decoding step reads the parameters once and computes a token in every slot.
     """
-    config, model, trunk, engine = run.config.rl, run.model, run.limits.max_prompt - 1, collector.engine
-    before, slots = engine.preamble, engine.rows * engine.branches
+    config, model, trunk, shape = run.config.rl, run.model, run.limits.max_prompt - 1, collector.shape
+    before, slots = shape.preamble, shape.rows * shape.branches
     steps, decode = usage.slot_steps / slots, flops.decode(model, slots, trunk)
     scored = packed.arithmetic(functools.partial(flops.forward, model))
     scored += preambles.arithmetic(run, collector.preamble, gradients=False)
