@@ -78,7 +78,7 @@ class Config:
             yield f"{prefix}profile_steps: {self.profile_steps} is not (start, stop) with start <= stop"
         for bucket in self.data.buckets:
             if bucket[0] > self.data.max_prompt or bucket[1] > self.longest_completion:
-                longest = f"max_prompt={self.data.max_prompt} and completions of {self.longest_completion} tokens"
+                longest = f"{prefix}data.max_prompt={self.data.max_prompt} and completions of {self.longest_completion} tokens"
                 yield f"{prefix}data.buckets: {bucket} does not lie within {longest}"
         for bucket in self.evaluation.buckets:
             if bucket[0] > self.data.max_prompt or bucket[1] > self.data.max_completion:
