@@ -93,31 +93,13 @@ def test_told_to_stop_between_micro_batches_a_step_leaves_the_state_and_can_be_m
 
 
 def test_a_bucket_that_comes_up_later_is_compiled_for_at_first():
+    """Of updates after the first of a rollout, too: they are other programs, whose rows have old log-probabilities."""
     (part,), given = in_buckets("rl"), sharded.given_of("rl")
-    for count in (4, 1):
+    for count, updates in ((4, [part.rows]), (1, [part.rows.replace(old_logprobs=None), part.rows])):
         step, watch = sharded.make_step("rl", ALONE), performance.Stopwatch()
-        first = dataclasses.replace(part, buckets=[sharded.BUCKETS[1]] * count, table=sharded.BUCKETS[1:])
-        step(state_of("rl"), [first], *given)
+        for rows in updates:
+            first = dataclasses.replace(part, rows=rows, buckets=[sharded.BUCKETS[1]] * count, table=sharded.BUCKETS[1:])
+            step(state_of("rl"), [first], *given)
         state, before = jax.block_until_ready(state_of("rl")), watch.read()["compile_seconds"]
         jax.block_until_ready(step(state, [dataclasses.replace(first, buckets=[sharded.WHOLE] * count)], *given))
         assert watch.read()["compile_seconds"] == before, count
-
-
-def test_what_an_update_after_the_first_of_a_rollout_needs_is_compiled_beside_each_other_too(monkeypatch):
-    """It is another program: its rows have log-probabilities of the old policy."""
-    (part,), given, compiled = in_buckets("rl"), sharded.given_of("rl"), []
-    compile_all = micro_batches.compile_all
-    monkeypatch.setattr(
-        micro_batches, "compile_all", lambda parts, stoppable: compile_all((compiled.append(p) or p for p in parts), stoppable)
-    )
-    step = sharded.make_step("rl", ALONE)
-    first = dataclasses.replace(part, buckets=[sharded.BUCKETS[1]], table=sharded.BUCKETS[1:])
-    state, _, (logprobs,) = step(
-        state_of("rl"), [dataclasses.replace(first, rows=first.rows.replace(old_logprobs=None))], *given
-    )
-    again = dataclasses.replace(first, rows=first.rows.replace(old_logprobs=logprobs))
-    assert len(compiled) == len(sharded.BUCKETS[1:])
-    state, _, _ = jax.block_until_ready(step(state, [again], *given))
-    watch = performance.Stopwatch()
-    jax.block_until_ready(step(state, [dataclasses.replace(again, buckets=[sharded.WHOLE])], *given))
-    assert len(compiled) == 2 * len(sharded.BUCKETS[1:]) and watch.read()["compile_seconds"] == 0
