@@ -30,9 +30,10 @@ def prefill(c: ModelConfig, rows: int, trunk: int, prefix: int = 0) -> float:
     return rows * (_trunk_linear(c, trunk) + _trunk_attention(c, trunk, prefix))
 
 
-def decode(c: ModelConfig, branches: int, trunk_slots: int, columns: int = 0) -> float:
-    """One token of every branch; `trunk_slots` are those of all trunks in a row, `columns` those of the branch's own cache."""
-    return branches * (c.num_layers * _linear(c) + _branch_attention(c, _slots(trunk_slots), columns) + _unembed(c))
+def decode(c: ModelConfig, branches: int, trunk_slots: int, columns: int = 0, trunks: int = 1) -> float:
+    """One token of every branch, which attends to so many trunks of its row and to the columns of its own cache."""
+    on_branch = _branch_attention(c, _slots(trunk_slots), columns, trunks)
+    return branches * (c.num_layers * _linear(c) + on_branch + _unembed(c))
 
 
 def forward(c: ModelConfig, rows: int, group: int, trunk: int, time: int, prefix: int = 0, *, logits: bool = True) -> float:
@@ -125,9 +126,9 @@ def _on_branches(c: ModelConfig, group: int, trunk: int, time: int, *, gradients
     return 4.0 * c.num_heads * c.head_dim * total
 
 
-def _branch_attention(c: ModelConfig, trunk: int, columns: int) -> float:
-    """All layers, one token of a branch: trunk slots and columns of its own."""
-    slots = sum(min(trunk, c.window_of(kind) or trunk) + columns for kind in c.layer_kinds)
+def _branch_attention(c: ModelConfig, trunk: int, columns: int, trunks: int = 1) -> float:
+    """All layers, one token of a branch: the slots of its row's trunks and columns of its own."""
+    slots = sum(trunks * min(trunk, c.window_of(kind) or trunk) + columns for kind in c.layer_kinds)
     return 4.0 * c.num_heads * c.head_dim * slots
 
 

@@ -136,7 +136,7 @@ def _drawing(setting: _Setting) -> dict[str, Planned]:
     engine = engine_programs(rollout, model, shape, SamplingParams(rl.temperature, stop_ids=(1, 107)))
 
     reshard = _alone(conversion(rollout, model).lower, setting.params)
-    decoded = flops.decode(model, slots, trunk, time + shape.chunk)
+    decoded = flops.decode(model, slots, trunk, time + shape.chunk, shape.trunks)
 
     def prefill(level: Level, copies: int, tokens: int) -> Planned:
         note = f"behind a preamble of {level.before.slots}" if level.before else ""
