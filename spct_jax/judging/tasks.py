@@ -158,4 +158,5 @@ def vote(task: Task, options: Options) -> Verdict:
         valid=sum(s is not None for s in scores),
         truncated=sum(s.truncated for s in samples),
         samples=samples,
+        expected=expected,
     )

@@ -49,6 +49,8 @@ class Verdict:
     truncated: int
     """Samples that were cut at the limit of tokens."""
     samples: tuple[Sample, ...]
+    expected: bool = False
+    """Whether it is the samples' expected scores that count."""
 
 
 def of_scores(scored: Scores) -> Verdict:
@@ -74,10 +76,9 @@ def to_json(verdict: Verdict) -> dict[str, Any]:
     """The JSON object of a verdict; a meta reward that is not finite becomes null, since JSON cannot write it."""
     record = dataclasses.asdict(verdict)
     record["samples"] = [sample_to_json(sample) for sample in verdict.samples]
-    read_expected = any("expected" in sample for sample in record["samples"])
     for sample in record["samples"]:
         del sample["tokens"]
-        if read_expected:
+        if verdict.expected:
             sample.setdefault("expected", None)
         if sample["meta"] is not None and not math.isfinite(sample["meta"]):
             sample["meta"] = None
@@ -86,7 +87,7 @@ def to_json(verdict: Verdict) -> dict[str, Any]:
 
 
 def sample_to_json(sample: Sample) -> dict[str, Any]:
-    """The fields of a sample, `expected` only if it was read."""
+    """The fields of a sample, `expected` only where there is one."""
     return {name: value for name, value in dataclasses.asdict(sample).items() if name != "expected" or value is not None}
 
 

@@ -1,6 +1,7 @@
 """Verdicts as JSON and summed up."""
 
 from spct_jax.data.comparison import Comparison
+from spct_jax.evaluation import recorded
 from spct_jax.judging import verdicts
 from spct_jax.judging.verdicts import Sample, Verdict
 
@@ -11,9 +12,13 @@ def test_a_meta_reward_that_is_not_finite_becomes_null():
 
 
 def test_expected_scores_are_in_all_samples_or_in_none():
+    """Null where none of a verdict's critiques could be read, too: whoever counts expected scores finds them."""
     read, unread = Sample((0,), (7,), None, "", expected=(6.5,)), Sample((0,), None, None, "")
-    of = [verdicts.to_json(Verdict("x", (6.5,), 0, (), 2, 1, 0, samples)) for samples in ((read, unread), (unread, unread))]
-    assert [[sample.get("expected", "absent") for sample in one["samples"]] for one in of] == [[(6.5,), None], ["absent"] * 2]
+    cases = ((read, unread), True), ((unread, unread), True), ((unread, unread), False)
+    of = [verdicts.to_json(Verdict("x", None, None, (), 2, 1, 0, samples, expected)) for samples, expected in cases]
+    found = [[sample.get("expected", "absent") for sample in one["samples"]] for one in of]
+    assert found == [[(6.5,), None], [None, None], ["absent"] * 2]
+    assert [vote.scores for vote in recorded.from_verdict(of[1], read="expected").votes] == [None, None]
 
 
 def test_summary_by_hand():
