@@ -18,7 +18,7 @@ from spct_jax.grm.render import disarm, render
 from spct_jax.grm.template import Template, load_template
 
 NO_RESPONSE = "\N{INTERROBANG}"
-"""What hardly a response begins with."""
+"""What hardly any response begins with."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
