@@ -34,6 +34,8 @@ _CRITERION = re.compile(r"^\d+\. (.+) \((\d+) points\)$", re.MULTILINE)
 _EARNED = re.compile(r": \d+$")
 _SUM = re.compile(r", so 1(?:\+\d+)*=\d+$")
 _LINE = re.compile(r"^Response (\d+) (.+)\.$", re.MULTILINE)
+MOST = 6
+"""Forms of statements that are named as the most often false."""
 WORDED = {wording: c for c in human_criteria.CRITERIA for wording in c.wordings}
 
 
@@ -100,23 +102,29 @@ def follows(comparison: Comparison, text: str, scores: Sequence[float]) -> bool 
 
 
 def count(verdicts: Iterator[tuple[Comparison, Sequence[int], str, Sequence[float] | None]]) -> dict[str, Any]:
-    """Counts over (comparison, order, text, scores in input order)."""
-    said, follow, first = collections.Counter(), collections.Counter(), 0
-    number = read = 0
+    """Counts over (comparison, order, text, scores in input order); `sound`: all is true, and the scores follow."""
+    said, follow, false = collections.Counter(), collections.Counter(), collections.Counter()
+    number = read = first = sound = 0
     for comparison, order, text, scores in verdicts:
         number += 1
-        said.update(is_true(comparison, i, what) for i, what in statements(text, order))
+        found = [(form(what), is_true(comparison, i, what)) for i, what in statements(text, order)]
+        said.update(true for _, true in found)
+        false.update(which for which, true in found if true is False)
         if scores is not None:
             read += 1
-            follow[follows(comparison, text, scores)] += 1
+            as_said = follows(comparison, text, scores)
+            follow[as_said] += 1
+            sound += bool(found) and as_said is True and all(true for _, true in found)
             first += scores[order[0]] == max(scores)
     names = {True: "true", False: "false", None: "unknown"}
     return {
         "verdicts": number,
         "read": read,
+        "sound": sound,
         "statements": {names[key]: said[key] for key in names},
         "scores follow": {names[key]: follow[key] for key in names},
         "the first shown is best": first,
+        "most often false": dict(false.most_common(MOST)),
     }
 
 

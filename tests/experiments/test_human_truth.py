@@ -39,8 +39,10 @@ def test_the_demonstrator_is_found_to_say_what_is_true(modules):
     assert found["statements"] == {"true": 360, "false": 0, "unknown": 0}
     assert found["scores follow"] == {"true": 60, "false": 0, "unknown": 0}
     assert found["the first shown is best"] == 30
+    assert found["sound"] == 60 and found["most often false"] == {}
     swapped = truth.count((c, order[::-1], text, scores[::-1]) for c, order, text, scores in verdicts)
     assert swapped["statements"]["false"] > 100 and swapped["scores follow"]["true"] < 20
+    assert swapped["sound"] == 0 and sum(swapped["most often false"].values()) > 60
 
 
 @pytest.mark.parametrize(
