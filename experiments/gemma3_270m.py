@@ -5,9 +5,9 @@ completion 192. The short templates: a model of this size profits from no long i
 Machine: without an argument two CPU cores, for hours; `:gpu` one H100 or H200; `:tpu` the slice below. With any of them one
 of the paper's baselines, as in `:gpu,btrm`, or one of `config.SYSTEMS`.
 Hardware: one slice v5e:2x2 (4 chips, 1 host; GKE ct5lp-hightpu-4t; TPU VM v5litepod-4).
-Time: an H200 with two other systems on it took 73 s for 90 steps of the cold start, 26 s for rejection sampling, 49 for RFT,
-152 for 40 steps of RL and 51 for the meta RM, compiled programs partly there. Verdicts had 68 tokens then, not 114; since,
-the cold start has 320 steps, and nothing was measured: docs/results/gemma3_270m.md has an account.
+Time: an H200 took 257 s for the cold start, of which 34 compiling, and 158 s for RL, of which 25, with the XLA_FLAGS that
+docs/results/gemma3_270m.md gives; without them programs compile for minutes. Rejection sampling, RFT and the meta RM took 26,
+49 and 51 s in an earlier run with shorter verdicts.
 
     python -m spct_jax.train --config=experiments/gemma3_270m.py:gpu --workdir=DIR --config.init_checkpoint=MODEL
     python -m spct_jax.plan --config=experiments/gemma3_270m.py:tpu --topology=v5e:2x2
@@ -27,6 +27,8 @@ RESPONSE = 384
 """Tokens of the longest response, which scalar reward models read by itself; other systems read it as a part of the prompt."""
 GPU_BUCKETS = {"btrm": ((320, 96),), "pairrm": ((320, 128),)}
 """A shape of updates on a GPU beside the largest, where that leaves most slots empty; it holds nearly all comparisons."""
+GPU_BUCKET = (448, 144)
+"""The same for systems that write: with it SFT computes 2.0 slots a token, and RL 1.4."""
 DEMONSTRATIONS = {"llm_judge": "_judge", "no_principles": "_no_principles", "cloud": "_cloud"}
 """What the name of a system's own demonstrations ends in."""
 
@@ -80,8 +82,8 @@ def _common() -> config_lib.Config:
     def rate(learning_rate: float, warmup: int = 5) -> config_lib.OptimizerConfig:
         return dataclasses.replace(adam, learning_rate=learning_rate, warmup_steps=warmup)
 
-    # One pass and a half over the demonstrated verdicts, one over what rejection sampling keeps.
-    config.sft = config_lib.SFTConfig(steps=320, batch_size=64, general_fraction=0.05, optimizer=rate(1e-4, 20))
+    # Two passes over the demonstrated verdicts, one over what rejection sampling keeps.
+    config.sft = config_lib.SFTConfig(steps=480, batch_size=64, general_fraction=0.05, optimizer=rate(2e-4, 20))
     config.rejection = config_lib.RejectionConfig(problems=1536, samples=3, batch_size=256)
     config.rft = config_lib.RFTConfig(steps=24, batch_size=64, general_fraction=0.1, optimizer=rate(2e-5))
     # Beta is the middle of the paper's grid: so few steps cannot lead far from the reference.
@@ -99,9 +101,9 @@ def _common() -> config_lib.Config:
 
 
 def _gpu(config: config_lib.Config) -> None:
-    """One H100: micro-batches of 16 prompts, and one shape for all, since to compile another takes longer than it saves."""
+    """One H100: micro-batches of 16 prompts, and two shapes, since to compile more takes longer than it saves."""
     config.model = dataclasses.replace(config.model, time_chunk=32)
-    config.data.num_buckets = 1
+    config.data.buckets = (GPU_BUCKET,)
     config.sft.accumulate = config.rft.accumulate = 2
     config.rl.accumulate, config.meta_rm.accumulate = 4, 2
     # A step of decoding takes 9 ms and 1 more for every 100 branches, so that many at once are cheap.
