@@ -144,9 +144,11 @@ def _end(line: str, status: int, at_once: bool = False) -> None:
 
 
 def _define_config(argv: list[str], own: flags.FlagValues) -> list[str]:
-    """Defines the flag `--config` and those of its fields that are set; returns the command line without `--config=FILE`."""
+    """Defines the flag `--config` and those of its fields that are set; returns the command line without `--config=FILE`, and
+    without a field's values before the last.
+    """
     named = [a for a in argv[1:] if re.match(r"--?config($|=)", a)]
-    argv = [a for a in argv if a not in named]
+    argv = _last_of_each([a for a in argv if a not in named])
     asked = any(re.fullmatch(r"--?(help\w*|\?)", a) for a in argv[1:])
     config = load_config(named[-1].partition("=")[2]) if named and not asked else tiny()
     try:
@@ -155,6 +157,13 @@ def _define_config(argv: list[str], own: flags.FlagValues) -> list[str]:
         raise InputError(_explain(error, argv)) from None
     own["config"].default_as_str = "'experiments/tiny.py'"
     return argv
+
+
+def _last_of_each(argv: list[str]) -> list[str]:
+    """The command line without `--config.FIELD=VALUE` where a later argument sets the same field: absl joins tuples instead."""
+    fields = [match[1] if (match := re.match(r"--?(config\.[\w.]+)=", argument)) else None for argument in argv]
+    last = {field: number for number, field in enumerate(fields)}
+    return [a for number, (a, field) in enumerate(zip(argv, fields, strict=True)) if field is None or last[field] == number]
 
 
 def read_config(arguments: list[str]) -> Config:

@@ -165,6 +165,12 @@ def test_a_config_file_may_return_a_subclass_and_take_an_argument(tmp_path):
     assert cli.load_config(f"{path}:7").seed == 7
 
 
+def test_of_a_field_that_is_given_twice_the_last_value_counts():
+    given = ["--config.evaluation.k=(1,2)", "--config.rl.steps=3", "--config.evaluation.k=(4,8)", "--config.rl.steps=5"]
+    config = cli.read_config([*given, "--config.stages=('sft',)", "--config.stages=('sft','rl')"])
+    assert (config.evaluation.k, config.rl.steps, config.stages) == ((4, 8), 5, ("sft", "rl"))
+
+
 def test_modules_of_several_commands_are_imported_together_and_each_keeps_its_flags():
     modules = {name: importlib.import_module(f"spct_jax.{name}") for name in COMMANDS}
     for name, module in modules.items():
