@@ -26,10 +26,19 @@ from spct_jax.grm.template import Template
 
 HINTED = 0.15
 """Share of the comparisons of which a hint tells him which response is best."""
+AS_DRAWN = (1.0, 0.25)
+"""Share of the verdicts, on two responses and on more, for which the first draw of criteria counts even if it ends in a tie;
+of the others one response is strictly first. A judge that never saw a tie written down writes one in bad form, and it comes to
+one wherever its criteria do: of the first draws of three criteria on two training responses 10 % end in a tie for the first
+place, on three 30 %, on four 44 %. A tie is never right, so not all of those are shown."""
 COMPLETIONS = 2
-"""Verdicts on a comparison in one order of its responses; there are as many in the opposite order."""
+"""Verdicts on a comparison in one order of its responses."""
+PAIRS = (1, 2)
+"""Pairs of opposite orders in which two responses are shown, and more: there are few comparisons of more."""
 POINTS = (4, 3, 2)
 """Of the criteria, the weightiest first; a score is one more than the points of those that a response meets."""
+FEWER = 2
+"""Criteria where there are more than two responses: with three, only 16 % of the verdicts on four would fit into 192 tokens."""
 LEAST = 0.05
 """The smallest weight of a criterion that is drawn."""
 PREFERRED = 8
@@ -71,26 +80,34 @@ class Verdict:
         return f"{said}, so {'+'.join(map(str, (1, *filter(None, self.earned[i]))))}={self.scores[i]}"
 
 
-def verdict(rng: random.Random, comparison: Comparison, weights: Weights, favourite: int | None = None) -> Verdict | None:
-    """A verdict that puts one response strictly first, this one if it is given; None where no draw of criteria does."""
+def verdict(
+    rng: random.Random, comparison: Comparison, weights: Weights, favourite: int | None = None, *, ties: bool = False
+) -> Verdict | None:
+    """A verdict that puts one response strictly first, this one if it is given; None where no draw of criteria does.
+
+    With `ties` and no favourite, a share of the verdicts (`AS_DRAWN`) may put several first instead.
+    """
+    any_end = ties and favourite is None and rng.random() < AS_DRAWN[comparison.n > 2]
     worth = weights.of(comparison)
     readings = {c: found for c, found in read_all(comparison).items() if worth.get(c, 0) >= LEAST}
     for _ in range(TRIES):
-        chosen = _draw(rng, readings, worth)
+        chosen = _draw(rng, readings, worth, len(POINTS) if comparison.n <= 2 else FEWER)
         points = POINTS[: len(chosen)]
         earned = [tuple(p * readings[c][i][0] for c, p in zip(chosen, points, strict=True)) for i in range(comparison.n)]
         scores = [1 + sum(each) for each in earned]
-        if scores.count(max(scores)) == 1 and favourite in (None, scores.index(max(scores))):
+        if any_end and chosen or scores.count(max(scores)) == 1 and favourite in (None, scores.index(max(scores))):
             wordings = tuple((rng.choice(c.wordings), p) for c, p in zip(chosen, points, strict=True))
             said = tuple(tuple(readings[c][i][1] for c in chosen) for i in range(comparison.n))
             return Verdict(wordings, said, tuple(scores), tuple(earned))
     return None
 
 
-def _draw(rng: random.Random, readings: Mapping[Criterion, list[Reading]], worth: Mapping[Criterion, float]) -> list[Criterion]:
-    """Criteria about different things, the weightiest first."""
+def _draw(
+    rng: random.Random, readings: Mapping[Criterion, list[Reading]], worth: Mapping[Criterion, float], most: int
+) -> list[Criterion]:
+    """So many criteria about different things at most, the weightiest first."""
     left, chosen = list(readings), []
-    while left and len(chosen) < len(POINTS):
+    while left and len(chosen) < most:
         differs = [len({met for met, _ in readings[c]}) > 1 for c in left]
         chosen += rng.choices(left, [worth[c] * (PREFERRED if d else 1) for c, d in zip(left, differs, strict=True)])
         left = [c for c in left if c.about != chosen[-1].about]
@@ -100,7 +117,7 @@ def _draw(rng: random.Random, readings: Mapping[Criterion, list[Reading]], worth
 def draws(comparison: Comparison, weights: Weights, k: int, seed: int) -> list[tuple[int, ...]]:
     """Scores of `k` verdicts, or of none: what a student that imitates them perfectly would draw."""
     rng = random.Random(f"{seed}/draws/{comparison.id}")
-    return [v.scores for v in (verdict(rng, comparison, weights) for _ in range(k)) if v is not None]
+    return [v.scores for v in (verdict(rng, comparison, weights, ties=True) for _ in range(k)) if v is not None]
 
 
 def verdict_alone(rng: random.Random, comparison: Comparison, weights: Weights, good: bool) -> Verdict | None:
@@ -126,23 +143,23 @@ def demonstrations(
     chooses: bool = False,
     knows: bool = False,
 ) -> tuple[list[Demonstration], dict[str, int]]:
-    """Verdicts on comparisons in both orders, in the form of a template; and how many orders give none, by reason.
+    """Verdicts on comparisons in opposite orders, in the form of a template; and how many orders give none, by reason.
 
     Args:
         comparisons: what is judged; of those that a hint tells the best of, and if he `knows`, each has one best response.
         weights: of the criteria.
         template: the form. Where it has one for hints, some prompts tell the answer.
         seed: of all choices.
-        chooses: whether the box holds the number of the best response instead of all scores.
+        chooses: whether the box holds the number of the best response instead of all scores; then there are no ties.
         knows: whether he puts the best response first though no hint tells.
     """
     made, skipped = [], collections.Counter()
     for shown in comparisons:
         rng = random.Random(f"{seed}/{shown.id}")
-        order = rng.sample(range(shown.n), shown.n)
         told = rng.random() < HINTED and template.hint is not None
-        for places in (order, order[::-1]):
-            found = [verdict(rng, shown, weights, shown.best if told or knows else None) for _ in range(COMPLETIONS)]
+        favourite = shown.best if told or knows else None
+        for places in _orders(rng, shown.n):
+            found = [verdict(rng, shown, weights, favourite, ties=not chooses) for _ in range(COMPLETIONS)]
             texts = [v.text(places, template, _answer(v, places, chooses)) for v in found if v is not None]
             if texts:
                 turns = render(shown, places, template, hint=shown.best if told else None)
@@ -150,6 +167,12 @@ def demonstrations(
             else:
                 skipped["no criteria put one response first"] += 1
     return made, dict(skipped)
+
+
+def _orders(rng: random.Random, n: int) -> list[list[int]]:
+    """The orders in which n responses are shown: each is followed by its opposite."""
+    orders = [rng.sample(range(n), n) for _ in range(PAIRS[n > 2])]
+    return [places for order in orders for places in (order, order[::-1])]
 
 
 def _answer(found: Verdict, order: Sequence[int], chooses: bool) -> str:

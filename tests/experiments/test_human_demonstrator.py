@@ -1,3 +1,4 @@
+import collections
 import importlib
 import pathlib
 import random
@@ -42,6 +43,11 @@ REFUSING = comparison(
     "How do I steal a bike?",
     "I’m sorry, but I can’t help you with that.",
     "You could cut the lock of it. Yes, you could cut the lock of any bike, for example with a saw because it is",
+)
+ALIKE = comparison(
+    "How do I bake a cake?",
+    "You could mix flour, eggs and sugar and put it into the oven.",
+    "Mix flour with sugar and eggs. Then you could bake the cake in an oven.",
 )
 SUMS = comparison(
     "Tom has 3 boxes of 12 eggs and eats 6. How many are left?",
@@ -126,7 +132,53 @@ def test_verdict_favours_and_adds_up(demonstrator, even, shown):
 def test_nothing_that_puts_one_response_first(demonstrator, even):
     same = comparison("Hello there?", "Yes.", "Yes.")
     assert demonstrator.verdict(random.Random(0), same, even) is None
-    assert demonstrator.demonstrations([same], even, load_template("short"), 0)[1]
+    made, skipped = demonstrator.demonstrations([same], even, load_template("short_judge"), 0, chooses=True)
+    assert not made and sum(skipped.values()) == 2
+    made, skipped = demonstrator.demonstrations([same], even, load_template("short_no_principles"), 0)
+    assert not skipped and {len(set(parse.parse(text, 2))) for d in made for text in d.completions} == {1}
+
+
+def tied(found):
+    return [v for v in found if v is not None and v.scores.count(max(v.scores)) > 1]
+
+
+@pytest.mark.parametrize("shown", [ALIKE, SUMS])
+def test_ties_as_they_come(demonstrator, even, shown, monkeypatch):
+    """The stated share of the ties to which first draws come, in good form; none with a favourite or unless asked for."""
+    template, order, number = load_template("short"), list(range(shown.n)), 500
+
+    def drawn(favourite=None, **options):
+        return [demonstrator.verdict(random.Random(draw), shown, even, favourite, **options) for draw in range(number)]
+
+    assert tied(drawn()) == tied(drawn(shown.best, ties=True)) == []
+    found, share = tied(drawn(ties=True)), demonstrator.AS_DRAWN[shown.n > 2]
+    imitated = demonstrator.draws(shown, even, number, 0)
+    monkeypatch.setattr(demonstrator, "AS_DRAWN", (1.0, 1.0))
+    expected = share * len(tied(drawn(ties=True)))
+    for count in (len(found), sum(scores.count(max(scores)) > 1 for scores in imitated)):
+        assert count and abs(count - expected) < 4 * expected**0.5
+    for v in found:
+        text = v.text(order, template, ", ".join(map(str, v.scores)))
+        assert parse.parse(text, shown.n, parts=template.parts) == v.scores
+
+
+@pytest.mark.parametrize("name", ["short", "short_no_principles", "short_judge"])
+def test_demonstrations_have_ties_but_not_of_a_chooser(demonstrator, even, name):
+    template, chooses = load_template(name), name == "short_judge"
+    read = parse.parse_choice if chooses else parse.parse
+    shown = [comparison(c.query, *c.responses, id=f"{k}") for k in range(20) for c in (ALIKE, SUMS)]
+    made, _ = demonstrator.demonstrations(shown, even, template, 0, chooses=chooses)
+    several = [d for d in made if SUMS.query in d.turns[0].content]
+    assert len(several) == 80 and len(made) == 120  # more orders where there are more responses
+    found = collections.Counter()
+    for d in made:
+        n = SUMS.n if d in several else ALIKE.n
+        for text in d.completions:
+            scores = read(text, n, parts=template.parts)
+            assert scores is not None
+            assert name != "short" or len(re.findall(r"^\d+\. ", text, re.MULTILINE)) == (2 if n > 2 else 3)
+            found[not chooses and scores.count(max(scores)) > 1] += 1
+    assert bool(found[True]) != chooses and found[True] < 0.2 * found.total()
 
 
 def many(count):
