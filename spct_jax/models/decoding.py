@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int, PyTree
 
-from spct_jax.models import attention, decoder, quantized, rotary, stack, tiles
+from spct_jax.models import attention, decode_kernels, decoder, quantized, rotary, stack, tiles
 from spct_jax.models.config import ModelConfig
 from spct_jax.models.quantized import Quantized
 from spct_jax.rounding import ceil_div
@@ -58,7 +58,8 @@ def init_cache(config: ModelConfig, num_trunks: int, num_branches: int, max_len:
         return k, empty(entry, columns, H, quantize=config.quantize)
 
     def past(entry):
-        return tuple(segment(entry, stop - start) for start, stop in segments(S, chosen.first_segment))
+        first = S if decode_kernels.is_used(config) else chosen.first_segment
+        return tuple(segment(entry, stop - start) for start, stop in segments(S, first))
 
     def recent(entry):
         return empty(entry, chunk, H), empty(entry, chunk, H)
@@ -96,17 +97,23 @@ def decode(
     own = jnp.take_along_axis(jnp.stack([trunk.lengths for trunk in trunks], axis=1), trunk_slot, axis=1)
     longest = jnp.max(past_lengths)  # once for all layers: where the batch is split, every device has to hear of it
     ropes = rotary.tables_by_kind(config, (own + positions)[..., None])
+    by_kernels = decode_kernels.is_used(config)
 
     def body(entry, carry, row, layer):
         x, recent = carry
         block, *trunk_layers = layer
         window, cap = config.window_of(entry.kind), config.attn_softcap
         # Out of the stack before any condition: XLA for TPU copies what a branch of one takes, which would be all of the stack.
-        past = jax.tree.map(lambda a: lax.dynamic_index_in_dim(a, row, keepdims=False), entry.of(cache.past))
+        past = None if by_kernels else jax.tree.map(lambda a: lax.dynamic_index_in_dim(a, row, keepdims=False), entry.of(cache.past))
 
         def attend(q, k, v):
             at = (row, 0, 0, 0, column, 0)
             written = tuple(lax.dynamic_update_slice(a, new[None], at) for a, new in zip(entry.of(recent), (k, v), strict=True))
+            if by_kernels:
+                (whole,), held = entry.of(cache.past), [stack.stacked(entry, trunk.layers) for trunk in trunks]
+                lengths = past_lengths, trunk_slot, [trunk.lengths for trunk in trunks]
+                out = decode_kernels.attend(q[..., 0, :], held, whole, written, row, column, *lengths, window, cap)
+                return out[..., None, :], written
             new_k, new_v = (lax.dynamic_index_in_dim(a, row, keepdims=False) for a in written)
             q = q[..., 0, :]
             on_trunks = attend_trunks(q, trunks, trunk_layers, trunk_slot, positions, window, cap)
@@ -118,7 +125,8 @@ def decode(
         x, written = decoder.apply_block(config, block, x, ropes[entry.kind], attend)
         return (x, entry.put(recent, written)), None
 
-    layers = stack.zip_stacks(params, *(trunk.layers for trunk in trunks))
+    # The kernels are given the stacks of trunks whole: what a loop over layers takes apart is copied for them.
+    layers = stack.zip_stacks(params, *(trunk.layers for trunk in trunks if not by_kernels))
     x = decoder.embed(params, config, tokens[..., None])
     (x, recent), _ = stack.scan(config, body, (x, cache.recent), layers)
     return decoder.final_norm(params, config, x)[:, :, 0], cache.replace(recent=recent)

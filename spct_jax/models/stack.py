@@ -100,6 +100,11 @@ def zip_stacks(*trees: PyTree) -> PyTree:
     return map_stacks(lambda *found: found, *trees)
 
 
+def stacked(entry: LayerStack, tree: PyTree) -> PyTree:
+    """An entry of a tree with a leading axis, [1 ..] for a layer left over."""
+    return entry.of(tree) if entry.leading else jax.tree.map(lambda a: a[None], entry.of(tree))
+
+
 def scan(config: ModelConfig, body: Callable, carry: PyTree, tree: PyTree) -> tuple[PyTree, PyTree]:
     """Runs all layers in order, by a loop over the repeats of the pattern.
 

@@ -30,10 +30,13 @@ class Tiles:
     read_tokens: int
     """About how many tokens of prompts and critiques all devices read at once, where critiques are read once more."""
     time_last: bool
-    """Whether keys of the past are held with the columns as the last axis. A TPU would lay them out anew for every chunk."""
+    """Whether keys of the past are held with the columns as the last axis. A TPU would lay them out anew for every chunk, and a
+    kernel on a GPU reads the numbers of a column together."""
     trunk_slots: int = 1
     """Trunks have a multiple of so many slots. A TPU reads keys in tiles of as many rows, and would lay trunks that end within
     one out anew for every chunk."""
+    decode_kernels: bool = False
+    """Whether branches attend by `decode_kernels` while they are decoded, where these can do it. The past is then one segment."""
 
     def aligned(self, slots: int) -> int:
         """The slots of a trunk that needs so many."""
@@ -44,7 +47,15 @@ _CPU = Tiles(queries=32, branch_scores=1 << 18, unrolled_layers=8, first_segment
 
 PLATFORMS = {
     "cpu": _CPU,
-    "gpu": Tiles(queries=256, branch_scores=1 << 20, unrolled_layers=8, first_segment=128, read_tokens=32768, time_last=True),
+    "gpu": Tiles(
+        queries=256,
+        branch_scores=1 << 20,
+        unrolled_layers=8,
+        first_segment=128,
+        read_tokens=32768,
+        time_last=False,
+        decode_kernels=True,
+    ),
     "tpu": Tiles(
         queries=128,
         branch_scores=1 << 20,

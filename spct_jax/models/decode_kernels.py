@@ -1,0 +1,249 @@
+"""Attention of one query of each branch by Triton kernels, for decoding on GPUs; two launches a layer.
+
+`spct_jax.models.decoding` computes the same by XLA and is the reference. There, on a GPU, each branch is small products of its
+own, the host waits at every condition whether more of the past must be read, and each layer is copied out of the stacks. The
+kernels take the stacks whole and read the columns that a branch sees, no others.
+
+Letters as in `spct_jax.models.decoder`. The R = G M queries of a row that share a kv head are folded into one axis.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.experimental import pallas as pl
+from jaxtyping import Array, Float, Int
+
+from spct_jax.models import attention, tiles
+from spct_jax.models.attention import Partial
+from spct_jax.models.config import ModelConfig
+from spct_jax.rounding import ceil_div
+from spct_jax.sharding import logical
+
+HEAD_DIMS = (64, 128, 256)
+"""Triton's tiles are powers of two; larger ones do not fit in registers."""
+LEAST = 16
+"""Rows, and columns, that a product of two tiles has at least."""
+
+TRUNK_QUERIES = 64
+"""Queries, at most, that read a trunk together: what the widest instruction of a Hopper GPU multiplies at once."""
+TRUNK_SLOTS = 32
+"""Slots of a trunk that are read at once. With 256 numbers a head, two such blocks of keys and of values, one of them on its
+way, and the queries are 96 KiB: two programs share a multiprocessor."""
+TRUNK_WARPS, TRUNK_STAGES = 4, 2
+TRUNK_PROGRAMS = 256
+"""Programs that are wanted at least, about two for each multiprocessor: where rows are few, several share a trunk."""
+
+BRANCH_COLUMNS = 32
+"""Columns of a branch's past that are read at once."""
+BRANCH_WARPS, BRANCH_STAGES = 4, 2
+
+
+def is_used(config: ModelConfig) -> bool:
+    """Whether branches attend by the kernels on the platform at hand, see `tiles.Tiles.decode_kernels`."""
+    can = config.dtype != "float32" and config.quantize == "none" and config.head_dim in HEAD_DIMS
+    return can and tiles.here().decode_kernels
+
+
+def attend(
+    q: Float[Array, "B G K M H"],
+    trunks: Sequence[tuple[Float[Array, "L B K _ H"], Float[Array, "L B K _ H"]]],
+    past: tuple[Float[Array, "L B G K S H"], Float[Array, "L B G K S H"]],
+    recent: tuple[Float[Array, "L B G K C H"], Float[Array, "L B G K C H"]],
+    row: Int[Array, ""] | int,
+    column: Int[Array, ""] | int,
+    past_lengths: Int[Array, "B G"],
+    trunk_slot: Int[Array, "B G"],
+    trunk_lengths: Sequence[Int[Array, " B"]],
+    window: int | None,
+    cap: float,
+) -> Float[Array, "B G K M H"]:
+    """Attention of one query of each branch to its trunk, its past and its recent columns, every device on its own rows.
+
+    No bit of a branch depends on what other branches there are, nor on the slot that its trunk is in.
+
+    Args:
+      q: queries, already scaled.
+      trunks: keys and values of all layers of an entry of the stack, for each of U trunks.
+      past: those that branches have written in earlier chunks.
+      recent: those of this chunk.
+      row: which layer of the entry attends.
+      column: the last of the recent columns that there is, the query's own.
+      past_lengths: columns of the past that there are.
+      trunk_slot: which trunk a branch belongs to.
+      trunk_lengths: tokens in each trunk.
+      window: keys a query sees, itself included; None for all.
+      cap: soft cap on the scores, 0 for none.
+
+    Returns:
+      In the queries' dtype.
+    """
+    local = functools.partial(_attend, window=window, cap=cap, interpret=logical.platform() != "gpu")
+    rows, own = ("batch", None, "kv_heads", "heads_per_kv"), (None, "batch", None, "kv_heads")
+    axes = (rows, (None, "batch", "kv_heads"), own, own, (), ("batch",), ("batch",), ("batch",))
+    at = (jnp.asarray(row, jnp.int32), jnp.asarray(column, jnp.int32))
+    return logical.shard_map(
+        local, axes, q, tuple(trunks), past, recent, at, past_lengths, trunk_slot, tuple(trunk_lengths)
+    )
+
+
+def _attend(q, trunks, past, recent, at, past_lengths, trunk_slot, trunk_lengths, *, window, cap, interpret):
+    """`attend` on one device."""
+    B, G, K, M, H = q.shape
+    row, column = at
+    folded = jnp.moveaxis(q, 1, 2).reshape(B, K, G * M, H)
+    of_queries = [jnp.repeat(x, M, axis=1) for x in (trunk_slot, past_lengths + column)]
+    on_trunks = _trunks(folded, trunks, row, *of_queries, trunk_lengths, window, cap, interpret)
+    out = _branches(folded, on_trunks, past, recent, at, past_lengths, window, cap, interpret)
+    return jnp.moveaxis(out.reshape(B, K, G, M, H), 2, 1)
+
+
+def _trunks(q, trunks, row, trunk_slot, positions, lengths, window, cap, interpret) -> Partial:
+    """Attention of folded queries [B K R H] to their own trunks, as partials of several parts of each, [parts B K R ..]."""
+    B, K, R, H = q.shape
+    queries = min(_tile(R), TRUNK_QUERIES)
+    blocks = ceil_div(R, queries)
+    parts = _parts(B * K * blocks * len(trunks), max(k.shape[-2] for k, _ in trunks))
+    kernel = functools.partial(_trunk_kernel, parts=parts, queries=queries, window=window, cap=cap)
+    shape = (parts, B, K, R)
+    call = _call(kernel, (B, K, blocks, len(trunks) * parts), TRUNK_WARPS, TRUNK_STAGES, interpret)
+    outputs = [jax.ShapeDtypeStruct((*shape, H), jnp.float32), *[jax.ShapeDtypeStruct(shape, jnp.float32)] * 2]
+    held = [array for (k, v), length in zip(trunks, lengths, strict=True) for array in (k, v, length)]
+    return Partial(*call(out_shape=outputs)(row, trunk_slot, positions, q, *held))
+
+
+def _parts(programs: int, slots: int) -> int:
+    """In how many parts a trunk is read, each by a program of its own."""
+    return max(1, min(ceil_div(TRUNK_PROGRAMS, programs), slots // (4 * TRUNK_SLOTS)))
+
+
+def _trunk_kernel(row_ref, slot_ref, position_ref, q_ref, *refs, parts, queries, window, cap):
+    """A program for each row, kv head, block of queries, and part of a trunk: it writes the queries that are on this trunk."""
+    *trunk_refs, out_ref, max_ref, sum_ref = refs
+    b, h, block = (pl.program_id(axis) for axis in range(3))
+    which, part = lax.div(pl.program_id(3), parts), lax.rem(pl.program_id(3), parts)
+    own = pl.ds(block * queries, queries)
+    exists = block * queries + jnp.arange(queries) < q_ref.shape[2]
+    trunk_slot = _load(slot_ref.at[b, own], exists, -1)
+    position = _load(position_ref.at[b, own], exists, 0)
+    q = _load(q_ref.at[b, h, own, :], exists[:, None], 0)
+
+    def read(u):
+        k_ref, v_ref, length_ref = trunk_refs[3 * u : 3 * u + 3]
+        S, mine = k_ref.shape[3], trunk_slot == u
+        first = jnp.zeros_like(position) + jnp.maximum(S - length_ref[b], 0)
+        if window is not None:
+            first = jnp.maximum(first, position + S - window + 1)
+        first = jnp.where(mine, first, S)
+        least, each = jnp.min(first), ceil_div(ceil_div(S, TRUNK_SLOTS), parts)
+
+        def step(i, carry):
+            slots = i * TRUNK_SLOTS + jnp.arange(TRUNK_SLOTS)
+            at, seen = (row_ref[...], b, h, pl.ds(i * TRUNK_SLOTS, TRUNK_SLOTS), slice(None)), (slots >= least) & (slots < S)
+            k, v = (_load(ref.at[at], seen[:, None], 0) for ref in (k_ref, v_ref))
+            return _add(carry, q, k, v, (slots[None] >= first[:, None]) & (slots[None] < S), cap)
+
+        begin = jnp.maximum(lax.div(jnp.minimum(least, S), TRUNK_SLOTS), part * each)
+        end = jnp.minimum((part + 1) * each, ceil_div(S, TRUNK_SLOTS))
+        # Where no query is on this trunk, the first block would begin behind its last slot.
+        end = jnp.where(least < S, end, 0)
+        out, peak, total = lax.fori_loop(begin, end, step, _nothing(queries, q.shape[-1]))
+        _store(out_ref.at[part, b, h, own, :], out, mine[:, None])
+        _store(max_ref.at[part, b, h, own], peak, mine)
+        _store(sum_ref.at[part, b, h, own], total, mine)
+
+    for u in range(len(trunk_refs) // 3):
+        pl.when(which == u)(functools.partial(read, u))
+
+
+def _branches(q, on_trunks, past, recent, at, past_lengths, window, cap, interpret):
+    """Attention of folded queries [B K R H] to what their branches have written, as one softmax with that to the trunks."""
+    (B, G), K = past_lengths.shape, q.shape[1]
+    kernel = functools.partial(_branch_kernel, heads=q.shape[2] // G, window=window, cap=cap)
+    call = _call(kernel, (B, G, K), BRANCH_WARPS, BRANCH_STAGES, interpret)
+    out = call(out_shape=jax.ShapeDtypeStruct(q.shape, q.dtype))
+    return out(*at, past_lengths, q, *on_trunks, *past, *recent)
+
+
+def _branch_kernel(row_ref, column_ref, length_ref, q_ref, out_ref, max_ref, sum_ref, *refs, heads, window, cap):
+    """A program for each branch and kv head, whose M = `heads` queries begin a tile of rows; those behind them are no one's."""
+    past_k, past_v, recent_k, recent_v, result_ref = refs
+    b, g, h = (pl.program_id(axis) for axis in range(3))
+    row, column, length = row_ref[...], column_ref[...], length_ref[b, g]
+    queries = _tile(heads)
+    own, exists = pl.ds(g * heads, queries), jnp.arange(queries) < heads
+    q = _load(q_ref.at[b, h, own, :], exists[:, None], 0)
+
+    def on_trunk(part):
+        part = jnp.int32(part)
+        out = _load(out_ref.at[part, b, h, own, :], exists[:, None], 0)
+        return Partial(out, *(_load(ref.at[part, b, h, own], exists, 0) for ref in (max_ref, sum_ref)))
+
+    def columns_of(refs, begin, count, end, newest, carry):
+        columns = begin + jnp.arange(count)
+        seen = columns < end
+        if window is not None:
+            seen &= newest - columns < window
+        at = row, b, g, h, pl.ds(begin, count), slice(None)
+        k, v = (_load(ref.at[at], seen[:, None], 0) for ref in refs)
+        return _add(carry, q, k, v, seen[None], cap)
+
+    def step(i, carry):
+        return columns_of((past_k, past_v), i * BRANCH_COLUMNS, BRANCH_COLUMNS, length, length + column, carry)
+
+    carry = attention.combine(*map(on_trunk, range(out_ref.shape[0])))
+    first = 0 if window is None else lax.div(jnp.maximum(length + column - window + 1, 0), BRANCH_COLUMNS)
+    carry = lax.fori_loop(first, lax.div(length + BRANCH_COLUMNS - 1, BRANCH_COLUMNS), step, tuple(carry))
+    # As a number that is known, it would be checked against the number of columns, of which a tile may have more.
+    begin = lax.mul(column, 0)
+    out, _, total = columns_of((recent_k, recent_v), begin, _tile(recent_k.shape[-2]), column + 1, column, carry)
+    out /= jnp.where(total > 0, total, 1.0)[:, None]
+    _store(result_ref.at[b, h, own, :], out.astype(result_ref.dtype), exists[:, None])
+
+
+def _nothing(queries: int, H: int) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """The fields of a `Partial` over no key at all."""
+    peak = jnp.full((queries,), attention.MASKED, jnp.float32)
+    return jnp.zeros((queries, H), jnp.float32), peak, jnp.zeros((queries,), jnp.float32)
+
+
+def _add(carry, q, k, v, visible, cap):
+    """The fields of a `Partial` with the visible ones of some more keys; without any, no bit of them changes."""
+    out, peak, total = carry
+    scores = lax.dot_general(q, k, (((1,), (1,)), ((), ())), preferred_element_type=jnp.float32)
+    scores = jnp.where(visible, attention.softcap(scores, cap), attention.MASKED)
+    new_peak = jnp.maximum(peak, jnp.max(scores, axis=1))
+    weights = jnp.where(visible, jnp.exp(scores - new_peak[:, None]), 0.0)
+    shrink = jnp.exp(peak - new_peak)
+    added = lax.dot_general(weights.astype(v.dtype), v, (((1,), (0,)), ((), ())), preferred_element_type=jnp.float32)
+    return out * shrink[:, None] + added, new_peak, total * shrink + jnp.sum(weights, axis=1)
+
+
+def _tile(count: int) -> int:
+    """A power of two that is no less."""
+    return max(LEAST, 1 << (count - 1).bit_length())
+
+
+def _call(kernel, grid, warps, stages, interpret):
+    """`pl.pallas_call` of a kernel that is given whole arrays, without its `out_shape`."""
+    # Only here: later versions of JAX need not have it, nor platforms without a GPU load it.
+    from jax.experimental.pallas import triton
+
+    params = triton.CompilerParams(num_warps=warps, num_stages=stages)
+    return functools.partial(pl.pallas_call, kernel, grid=grid, compiler_params=params, interpret=interpret)
+
+
+def _load(ref, mask, other):
+    from jax.experimental.pallas import triton
+
+    return triton.load(ref, mask=mask, other=jnp.asarray(other, ref.dtype))
+
+
+def _store(ref, value, mask):
+    from jax.experimental.pallas import triton
+
+    triton.store(ref, value, mask=mask)
