@@ -35,12 +35,12 @@ TRUNK_SLOTS = 32
 """Slots of a trunk that are read at once. With 256 numbers a head, two such blocks of keys and of values, one of them on its
 way, and the queries are 96 KiB: two programs share a multiprocessor."""
 TRUNK_WARPS, TRUNK_STAGES = 4, 2
-TRUNK_PROGRAMS = 256
-"""Programs that are wanted at least, about two for each multiprocessor: where rows are few, several share a trunk."""
+TRUNK_PROGRAMS = 132
+"""Programs that are wanted at least, one for each multiprocessor of a Hopper GPU: where rows are few, several share a trunk."""
 
 BRANCH_COLUMNS = 32
 """Columns of a branch's past that are read at once."""
-BRANCH_WARPS, BRANCH_STAGES = 4, 2
+BRANCH_WARPS, BRANCH_STAGES = 4, 3
 
 
 def is_used(config: ModelConfig) -> bool:
@@ -94,26 +94,24 @@ def attend(
 def _attend(q, trunks, past, recent, at, past_lengths, trunk_slot, trunk_lengths, *, window, cap, interpret):
     """`attend` on one device."""
     B, G, K, M, H = q.shape
-    row, column = at
     folded = jnp.moveaxis(q, 1, 2).reshape(B, K, G * M, H)
-    of_queries = [jnp.repeat(x, M, axis=1) for x in (trunk_slot, past_lengths + column)]
-    on_trunks = _trunks(folded, trunks, row, *of_queries, trunk_lengths, window, cap, interpret)
+    on_trunks = _trunks(folded, trunks, at, past_lengths, trunk_slot, trunk_lengths, window, cap, interpret)
     out = _branches(folded, on_trunks, past, recent, at, past_lengths, window, cap, interpret)
     return jnp.moveaxis(out.reshape(B, K, G, M, H), 2, 1)
 
 
-def _trunks(q, trunks, row, trunk_slot, positions, lengths, window, cap, interpret) -> Partial:
+def _trunks(q, trunks, at, past_lengths, trunk_slot, lengths, window, cap, interpret) -> Partial:
     """Attention of folded queries [B K R H] to their own trunks, as partials of several parts of each, [parts B K R ..]."""
     B, K, R, H = q.shape
     queries = min(_tile(R), TRUNK_QUERIES)
     blocks = ceil_div(R, queries)
     parts = _parts(B * K * blocks * len(trunks), max(k.shape[-2] for k, _ in trunks))
-    kernel = functools.partial(_trunk_kernel, parts=parts, queries=queries, window=window, cap=cap)
+    kernel = functools.partial(_trunk_kernel, parts=parts, queries=queries, heads=R // trunk_slot.shape[1], window=window, cap=cap)
     shape = (parts, B, K, R)
     call = _call(kernel, (B, K, blocks, len(trunks) * parts), TRUNK_WARPS, TRUNK_STAGES, interpret)
     outputs = [jax.ShapeDtypeStruct((*shape, H), jnp.float32), *[jax.ShapeDtypeStruct(shape, jnp.float32)] * 2]
     held = [array for (k, v), length in zip(trunks, lengths, strict=True) for array in (k, v, length)]
-    return Partial(*call(out_shape=outputs)(row, trunk_slot, positions, q, *held))
+    return Partial(*call(out_shape=outputs)(*at, past_lengths, trunk_slot, q, *held))
 
 
 def _parts(programs: int, slots: int) -> int:
@@ -121,15 +119,15 @@ def _parts(programs: int, slots: int) -> int:
     return max(1, min(ceil_div(TRUNK_PROGRAMS, programs), slots // (4 * TRUNK_SLOTS)))
 
 
-def _trunk_kernel(row_ref, slot_ref, position_ref, q_ref, *refs, parts, queries, window, cap):
+def _trunk_kernel(row_ref, column_ref, past_ref, slot_ref, q_ref, *refs, parts, queries, heads, window, cap):
     """A program for each row, kv head, block of queries, and part of a trunk: it writes the queries that are on this trunk."""
     *trunk_refs, out_ref, max_ref, sum_ref = refs
     b, h, block = (pl.program_id(axis) for axis in range(3))
     which, part = lax.div(pl.program_id(3), parts), lax.rem(pl.program_id(3), parts)
-    own = pl.ds(block * queries, queries)
-    exists = block * queries + jnp.arange(queries) < q_ref.shape[2]
-    trunk_slot = _load(slot_ref.at[b, own], exists, -1)
-    position = _load(position_ref.at[b, own], exists, 0)
+    own, index = pl.ds(block * queries, queries), block * queries + jnp.arange(queries)
+    exists, branch = index < q_ref.shape[2], lax.div(index, heads)
+    trunk_slot = _load(slot_ref.at[b, branch], exists, -1)
+    position = _load(past_ref.at[b, branch], exists, 0) + column_ref[...]
     q = _load(q_ref.at[b, h, own, :], exists[:, None], 0)
 
     def read(u):
