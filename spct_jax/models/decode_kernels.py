@@ -86,9 +86,7 @@ def attend(
     rows, own = ("batch", None, "kv_heads", "heads_per_kv"), (None, "batch", None, "kv_heads")
     axes = (rows, (None, "batch", "kv_heads"), own, own, (), ("batch",), ("batch",), ("batch",))
     at = (jnp.asarray(row, jnp.int32), jnp.asarray(column, jnp.int32))
-    return logical.shard_map(
-        local, axes, q, tuple(trunks), past, recent, at, past_lengths, trunk_slot, tuple(trunk_lengths)
-    )
+    return logical.shard_map(local, axes, q, tuple(trunks), past, recent, at, past_lengths, trunk_slot, tuple(trunk_lengths))
 
 
 def _attend(q, trunks, past, recent, at, past_lengths, trunk_slot, trunk_lengths, *, window, cap, interpret):
@@ -102,11 +100,11 @@ def _attend(q, trunks, past, recent, at, past_lengths, trunk_slot, trunk_lengths
 
 def _trunks(q, trunks, at, past_lengths, trunk_slot, lengths, window, cap, interpret) -> Partial:
     """Attention of folded queries [B K R H] to their own trunks, as partials of several parts of each, [parts B K R ..]."""
-    B, K, R, H = q.shape
+    (B, K, R, H), G = q.shape, trunk_slot.shape[1]
     queries = min(_tile(R), TRUNK_QUERIES)
     blocks = ceil_div(R, queries)
     parts = _parts(B * K * blocks * len(trunks), max(k.shape[-2] for k, _ in trunks))
-    kernel = functools.partial(_trunk_kernel, parts=parts, queries=queries, heads=R // trunk_slot.shape[1], window=window, cap=cap)
+    kernel = functools.partial(_trunk_kernel, parts=parts, queries=queries, heads=R // G, window=window, cap=cap)
     shape = (parts, B, K, R)
     call = _call(kernel, (B, K, blocks, len(trunks) * parts), TRUNK_WARPS, TRUNK_STAGES, interpret)
     outputs = [jax.ShapeDtypeStruct((*shape, H), jnp.float32), *[jax.ShapeDtypeStruct(shape, jnp.float32)] * 2]

@@ -104,15 +104,16 @@ def decode(
         block, *trunk_layers = layer
         window, cap = config.window_of(entry.kind), config.attn_softcap
         # Out of the stack before any condition: XLA for TPU copies what a branch of one takes, which would be all of the stack.
-        past = None if by_kernels else jax.tree.map(lambda a: lax.dynamic_index_in_dim(a, row, keepdims=False), entry.of(cache.past))
+        past = entry.of(cache.past)
+        past = past if by_kernels else jax.tree.map(lambda a: lax.dynamic_index_in_dim(a, row, keepdims=False), past)
 
         def attend(q, k, v):
             at = (row, 0, 0, 0, column, 0)
             written = tuple(lax.dynamic_update_slice(a, new[None], at) for a, new in zip(entry.of(recent), (k, v), strict=True))
             if by_kernels:
-                (whole,), held = entry.of(cache.past), [stack.stacked(entry, trunk.layers) for trunk in trunks]
+                held = [stack.stacked(entry, trunk.layers) for trunk in trunks]
                 lengths = past_lengths, trunk_slot, [trunk.lengths for trunk in trunks]
-                out = decode_kernels.attend(q[..., 0, :], held, whole, written, row, column, *lengths, window, cap)
+                out = decode_kernels.attend(q[..., 0, :], held, past[0], written, row, column, *lengths, window, cap)
                 return out[..., None, :], written
             new_k, new_v = (lax.dynamic_index_in_dim(a, row, keepdims=False) for a in written)
             q = q[..., 0, :]

@@ -36,7 +36,8 @@ class Tiles:
     """Trunks have a multiple of so many slots. A TPU reads keys in tiles of as many rows, and would lay trunks that end within
     one out anew for every chunk."""
     decode_kernels: bool = False
-    """Whether branches attend by `decode_kernels` while they are decoded, where these can do it. The past is then one segment."""
+    """Whether branches attend by `models.decode_kernels` while they are decoded, where these can do it. Their past is then held
+    in one segment."""
 
     def aligned(self, slots: int) -> int:
         """The slots of a trunk that needs so many."""
