@@ -126,7 +126,7 @@ def _trunk_kernel(row_ref, column_ref, past_ref, slot_ref, q_ref, *refs, parts, 
     exists, branch = index < q_ref.shape[2], lax.div(index, heads)
     trunk_slot = _load(slot_ref.at[b, branch], exists, -1)
     position = _load(past_ref.at[b, branch], exists, 0) + column_ref[...]
-    q = _load(q_ref.at[b, h, own, :], exists[:, None], 0)
+    q = _load(q_ref.at[b, h, own, :], exists[:, None], 0.0)
 
     def read(u):
         k_ref, v_ref, length_ref = trunk_refs[3 * u : 3 * u + 3]
@@ -140,7 +140,7 @@ def _trunk_kernel(row_ref, column_ref, past_ref, slot_ref, q_ref, *refs, parts, 
         def step(i, carry):
             slots = i * TRUNK_SLOTS + jnp.arange(TRUNK_SLOTS)
             at, seen = (row_ref[...], b, h, pl.ds(i * TRUNK_SLOTS, TRUNK_SLOTS), slice(None)), (slots >= least) & (slots < S)
-            k, v = (_load(ref.at[at], seen[:, None], 0) for ref in (k_ref, v_ref))
+            k, v = (_load(ref.at[at], seen[:, None], 0.0) for ref in (k_ref, v_ref))
             return _add(carry, q, k, v, (slots[None] >= first[:, None]) & (slots[None] < S), cap)
 
         begin = jnp.maximum(lax.div(jnp.minimum(least, S), TRUNK_SLOTS), part * each)
@@ -170,14 +170,16 @@ def _branch_kernel(row_ref, column_ref, length_ref, q_ref, out_ref, max_ref, sum
     past_k, past_v, recent_k, recent_v, result_ref = refs
     b, g, h = (pl.program_id(axis) for axis in range(3))
     row, column, length = row_ref[...], column_ref[...], length_ref[b, g]
+    # As a number that is known, the first recent column would be checked: a tile may have more than there are.
+    zero = lax.mul(column, 0)
     queries = _tile(heads)
     own, exists = pl.ds(g * heads, queries), jnp.arange(queries) < heads
-    q = _load(q_ref.at[b, h, own, :], exists[:, None], 0)
+    q = _load(q_ref.at[b, h, own, :], exists[:, None], 0.0)
 
     def on_trunk(part):
-        part = jnp.int32(part)
-        out = _load(out_ref.at[part, b, h, own, :], exists[:, None], 0)
-        return Partial(out, *(_load(ref.at[part, b, h, own], exists, 0) for ref in (max_ref, sum_ref)))
+        part = zero + part
+        out = _load(out_ref.at[part, b, h, own, :], exists[:, None], 0.0)
+        return Partial(out, *(_load(ref.at[part, b, h, own], exists, 0.0) for ref in (max_ref, sum_ref)))
 
     def columns_of(refs, begin, count, end, newest, carry):
         columns = begin + jnp.arange(count)
@@ -185,7 +187,7 @@ def _branch_kernel(row_ref, column_ref, length_ref, q_ref, out_ref, max_ref, sum
         if window is not None:
             seen &= newest - columns < window
         at = row, b, g, h, pl.ds(begin, count), slice(None)
-        k, v = (_load(ref.at[at], seen[:, None], 0) for ref in refs)
+        k, v = (_load(ref.at[at], seen[:, None], 0.0) for ref in refs)
         return _add(carry, q, k, v, seen[None], cap)
 
     def step(i, carry):
@@ -194,9 +196,7 @@ def _branch_kernel(row_ref, column_ref, length_ref, q_ref, out_ref, max_ref, sum
     carry = attention.combine(*map(on_trunk, range(out_ref.shape[0])))
     first = 0 if window is None else lax.div(jnp.maximum(length + column - window + 1, 0), BRANCH_COLUMNS)
     carry = lax.fori_loop(first, lax.div(length + BRANCH_COLUMNS - 1, BRANCH_COLUMNS), step, tuple(carry))
-    # As a number that is known, it would be checked against the number of columns, of which a tile may have more.
-    begin = lax.mul(column, 0)
-    out, _, total = columns_of((recent_k, recent_v), begin, _tile(recent_k.shape[-2]), column + 1, column, carry)
+    out, _, total = columns_of((recent_k, recent_v), zero, _tile(recent_k.shape[-2]), column + 1, column, carry)
     out /= jnp.where(total > 0, total, 1.0)[:, None]
     _store(result_ref.at[b, h, own, :], out.astype(result_ref.dtype), exists[:, None])
 
@@ -236,7 +236,7 @@ def _call(kernel, grid, warps, stages, interpret):
 def _load(ref, mask, other):
     from jax.experimental.pallas import triton
 
-    return triton.load(ref, mask=mask, other=jnp.asarray(other, ref.dtype))
+    return triton.load(ref, mask=mask, other=other)
 
 
 def _store(ref, value, mask):
