@@ -10,6 +10,7 @@ from jax import lax
 from jaxtyping import Array, Float, Int
 
 from spct_jax.models.config import ModelConfig
+from spct_jax.sharding import logical
 
 Tables = tuple[Float[Array, "..."], Float[Array, "..."]]
 """Sines and cosines, both [.. T H/2]."""
@@ -19,6 +20,9 @@ def tables(positions: Int[Array, "... T"], head_dim: int, base: float, scale: fl
     """The tables of positions divided by `scale`: float32 [.. T H/2] each."""
     timescale = base ** (jnp.arange(0, head_dim, 2, dtype=jnp.float32) / head_dim)
     angles = positions[..., None].astype(jnp.float32) / timescale / scale
+    if logical.platform() == "gpu":
+        # There, the host waits at a condition, and what is computed again costs nothing beside the bytes.
+        return jnp.sin(angles), jnp.cos(angles)
     # In a loop, out of which XLA fuses nothing: on CPUs every use, in each head and layer, would compute them again.
     sin, cos = lax.map(lambda i: lax.switch(i, (jnp.sin, jnp.cos), angles), jnp.arange(2))
     return sin, cos
