@@ -94,8 +94,9 @@ class ModelConfig:
     max_positions: int = bounded(0, 0, MOST)
     """Tokens of the longest sequence the model is made for, prompt and completion together; 0: not known."""
     attention: str = one_of("auto", _ATTENTIONS)
-    """Within trunks: `xla`, or `splash`, the Pallas kernel, on TPUs (other devices compute the same by XLA); `head_dim` must
-    then be a multiple of 128. `auto`: the kernel where that is so."""
+    """`xla`: by XLA only. `splash`: on TPUs by the Pallas kernel, for which `head_dim` must be a multiple of 128. `auto`: by
+    the kernel where that is so. On GPUs, but for `xla`, completions are decoded by kernels where there are such
+    (`decode_kernels.is_used`)."""
     quantize: str = one_of("none", QUANTIZATIONS)
     """How completions are drawn: `none`, with weights, keys and values in `dtype`; `int8`, with all of these as 8-bit numbers
     with scales, half the bytes of bfloat16. What is learned or scored is never quantised, and no checkpoint is."""

@@ -1,10 +1,11 @@
 """Attention of one query of each branch by Triton kernels, for decoding on GPUs; two launches a layer.
 
-`spct_jax.models.decoding` computes the same by XLA and is the reference. There, on a GPU, each branch is small products of its
-own, the host waits at every condition whether more of the past must be read, and each layer is copied out of the stacks. The
-kernels take the stacks whole and read the columns that a branch sees, no others.
+`decoding.attend_layer` computes the same by XLA and is the reference. On a GPU, each branch is then small products of its own,
+the host waits at every condition whether more of the past must be read, and each layer is copied out of the stacks. The kernels
+take the stacks whole and read the columns that a branch sees, no others.
 
-Letters as in `spct_jax.models.decoder`. The R = G M queries of a row that share a kv head are folded into one axis.
+Letters as in `spct_jax.models.decoder`; C columns of a chunk, U trunks of a row. The R = G M queries of a row that share a kv
+head are folded into one axis.
 """
 
 from __future__ import annotations
@@ -26,8 +27,8 @@ from spct_jax.sharding import logical
 
 HEAD_DIMS = (64, 128, 256)
 """Triton's tiles are powers of two; larger ones do not fit in registers."""
-LEAST = 16
-"""Rows, and columns, that a product of two tiles has at least."""
+MIN_TILE = 16
+"""Rows, and columns, that Triton's product of two tiles has at least."""
 
 TRUNK_QUERIES = 64
 """Queries, at most, that read a trunk together: what the widest instruction of a Hopper GPU multiplies at once."""
@@ -44,9 +45,11 @@ BRANCH_WARPS, BRANCH_STAGES = 4, 3
 
 
 def is_used(config: ModelConfig) -> bool:
-    """Whether branches attend by the kernels on the platform at hand, see `tiles.Tiles.decode_kernels`."""
-    can = config.dtype != "float32" and config.quantize == "none" and config.head_dim in HEAD_DIMS
-    return can and tiles.here().decode_kernels
+    """Whether branches attend by the kernels on the device at hand, see `tiles.Tiles.decode_kernels`."""
+    possible = config.dtype != "float32" and config.quantize == "none" and config.head_dim in HEAD_DIMS
+    # Triton compiles for NVIDIA's GPUs from Ampere, compute capability 8.0, on.
+    older = getattr(logical.device(), "compute_capability", "").startswith(("5.", "6.", "7."))
+    return possible and config.attention != "xla" and tiles.here().decode_kernels and not older
 
 
 def attend(
@@ -67,15 +70,15 @@ def attend(
     No bit of a branch depends on what other branches there are, nor on the slot that its trunk is in.
 
     Args:
-      q: queries, already scaled.
-      trunks: keys and values of all layers of an entry of the stack, for each of U trunks.
+      q: queries, already scaled; bfloat16 or float16, and so are keys and values.
+      trunks: keys and values of all layers of an entry of the stack, for each of U trunks; right-aligned.
       past: those that branches have written in earlier chunks.
       recent: those of this chunk.
-      row: which layer of the entry attends.
-      column: the last of the recent columns that there is, the query's own.
+      row: which of the L layers attends.
+      column: of the C recent ones, the last that there is: the query's own.
       past_lengths: columns of the past that there are.
-      trunk_slot: which trunk a branch belongs to.
-      trunk_lengths: tokens in each trunk.
+      trunk_slot: which of the U trunks of its row a branch belongs to.
+      trunk_lengths: tokens in each of the U trunks.
       window: keys a query sees, itself included; None for all.
       cap: soft cap on the scores, 0 for none.
 
@@ -170,7 +173,7 @@ def _branch_kernel(row_ref, column_ref, length_ref, q_ref, out_ref, max_ref, sum
     past_k, past_v, recent_k, recent_v, result_ref = refs
     b, g, h = (pl.program_id(axis) for axis in range(3))
     row, column, length = row_ref[...], column_ref[...], length_ref[b, g]
-    # As a number that is known, the first recent column would be checked: a tile may have more than there are.
+    # Not constants: Pallas refuses those whose tile ends behind the last column, though what is there is masked.
     zero = lax.mul(column, 0)
     queries = _tile(heads)
     own, exists = pl.ds(g * heads, queries), jnp.arange(queries) < heads
@@ -220,26 +223,26 @@ def _add(carry, q, k, v, visible, cap):
 
 
 def _tile(count: int) -> int:
-    """A power of two that is no less."""
-    return max(LEAST, 1 << (count - 1).bit_length())
+    """The rows or columns of the tile that holds so many: a power of two."""
+    return max(MIN_TILE, 1 << (count - 1).bit_length())
 
 
 def _call(kernel, grid, warps, stages, interpret):
     """`pl.pallas_call` of a kernel that is given whole arrays, without its `out_shape`."""
-    # Only here: later versions of JAX need not have it, nor platforms without a GPU load it.
-    from jax.experimental.pallas import triton
-
-    params = triton.CompilerParams(num_warps=warps, num_stages=stages)
+    params = _triton().CompilerParams(num_warps=warps, num_stages=stages)
     return functools.partial(pl.pallas_call, kernel, grid=grid, compiler_params=params, interpret=interpret)
 
 
 def _load(ref, mask, other):
-    from jax.experimental.pallas import triton
-
-    return triton.load(ref, mask=mask, other=other)
+    return _triton().load(ref, mask=mask, other=other)
 
 
 def _store(ref, value, mask):
+    _triton().store(ref, value, mask=mask)
+
+
+def _triton():
+    """Pallas's Triton backend, loaded only where kernels are used: JAX deprecates it, and other platforms do without."""
     from jax.experimental.pallas import triton
 
-    triton.store(ref, value, mask=mask)
+    return triton

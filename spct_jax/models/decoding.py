@@ -94,50 +94,70 @@ def decode(
     """
     trunk_slot = jnp.zeros_like(past_lengths) if trunk_slot is None else trunk_slot
     positions = past_lengths + column
-    own = jnp.take_along_axis(jnp.stack([trunk.lengths for trunk in trunks], axis=1), trunk_slot, axis=1)
+    lengths = [trunk.lengths for trunk in trunks]
+    before = jnp.take_along_axis(jnp.stack(lengths, axis=1), trunk_slot, axis=1)
     longest = jnp.max(past_lengths)  # once for all layers: where the batch is split, every device has to hear of it
-    ropes = rotary.tables_by_kind(config, (own + positions)[..., None])
+    ropes = rotary.tables_by_kind(config, (before + positions)[..., None])
     by_kernels = decode_kernels.is_used(config)
 
     def body(entry, carry, row, layer):
         x, recent = carry
         block, *trunk_layers = layer
         window, cap = config.window_of(entry.kind), config.attn_softcap
-        # Out of the stack before any condition: XLA for TPU copies what a branch of one takes, which would be all of the stack.
-        past = entry.of(cache.past)
-        past = past if by_kernels else jax.tree.map(lambda a: lax.dynamic_index_in_dim(a, row, keepdims=False), past)
 
         def attend(q, k, v):
             at = (row, 0, 0, 0, column, 0)
             written = tuple(lax.dynamic_update_slice(a, new[None], at) for a, new in zip(entry.of(recent), (k, v), strict=True))
+            q, past = q[..., 0, :], entry.of(cache.past)
             if by_kernels:
-                held = [stack.stacked(entry, trunk.layers) for trunk in trunks]
-                lengths = past_lengths, trunk_slot, [trunk.lengths for trunk in trunks]
-                out = decode_kernels.attend(q[..., 0, :], held, past[0], written, row, column, *lengths, window, cap)
-                return out[..., None, :], written
-            new_k, new_v = (lax.dynamic_index_in_dim(a, row, keepdims=False) for a in written)
-            q = q[..., 0, :]
-            on_trunks = attend_trunks(q, trunks, trunk_layers, trunk_slot, positions, window, cap)
-            on_past = attend_past(q, past, past_lengths, longest, positions, window, cap)
-            visible = attention.causal_mask(column + jnp.zeros_like(past_lengths), jnp.arange(new_k.shape[-2]), window)
-            on_recent = attention.one_query_on_branch(q, jnp.swapaxes(new_k, -1, -2), new_v, visible, cap)
-            return attention.merge(*on_trunks, on_past, on_recent)[..., None, :], written
+                held = [stack.stacked(entry, trunk.layers) for trunk in trunks], past[0], written, row
+                out = decode_kernels.attend(q, *held, column, past_lengths, trunk_slot, lengths, window, cap)
+            else:
+                # Before any condition: XLA for TPU copies what a branch of one takes, which would be the whole stack.
+                own = jax.tree.map(lambda a: lax.dynamic_index_in_dim(a, row, keepdims=False), (past, written))
+                out = attend_layer(q, trunk_layers, *own, column, past_lengths, longest, trunk_slot, lengths, window, cap)
+            return out[..., None, :], written
 
         x, written = decoder.apply_block(config, block, x, ropes[entry.kind], attend)
         return (x, entry.put(recent, written)), None
 
-    # The kernels are given the stacks of trunks whole: what a loop over layers takes apart is copied for them.
+    # Kernels are given the stacks of trunks whole: of what a loop over layers takes apart, they would be given copies.
     layers = stack.zip_stacks(params, *(trunk.layers for trunk in trunks if not by_kernels))
     x = decoder.embed(params, config, tokens[..., None])
     (x, recent), _ = stack.scan(config, body, (x, cache.recent), layers)
     return decoder.final_norm(params, config, x)[:, :, 0], cache.replace(recent=recent)
 
 
+def attend_layer(
+    q: Float[Array, "B G K M H"],
+    trunks: Sequence[tuple[Float[Array, "B K _ H"] | Quantized, Float[Array, "B K _ H"] | Quantized]],
+    past: Sequence[tuple[Float[Array, "B G K _ _"] | Quantized, Float[Array, "B G K _ H"] | Quantized]],
+    recent: tuple[Float[Array, "B G K C H"], Float[Array, "B G K C H"]],
+    column: Int[Array, ""] | int,
+    past_lengths: Int[Array, "B G"],
+    longest: Int[Array, ""] | int,
+    trunk_slot: Int[Array, "B G"],
+    trunk_lengths: Sequence[Int[Array, " B"]],
+    window: int | None,
+    cap: float,
+) -> Float[Array, "B G K M H"]:
+    """Attention of one query of each branch to its trunk, its past and its recent columns, by XLA; float32.
+
+    The arguments are those of `decode_kernels.attend` for one layer, and `longest`, see `attend_past`.
+    """
+    positions, (new_k, new_v) = past_lengths + column, recent
+    on_trunks = attend_trunks(q, trunks, trunk_slot, trunk_lengths, positions, window, cap)
+    on_past = attend_past(q, past, past_lengths, longest, positions, window, cap)
+    visible = attention.causal_mask(column + jnp.zeros_like(past_lengths), jnp.arange(new_k.shape[-2]), window)
+    on_recent = attention.one_query_on_branch(q, jnp.swapaxes(new_k, -1, -2), new_v, visible, cap)
+    return attention.merge(*on_trunks, on_past, on_recent)
+
+
 def attend_trunks(
     q: Float[Array, "B G K M H"],
-    trunks: Sequence[decoder.Trunk],
-    layers: Sequence[tuple[Float[Array, "B K _ H"] | Quantized, Float[Array, "B K _ H"] | Quantized]],
+    trunks: Sequence[tuple[Float[Array, "B K _ H"] | Quantized, Float[Array, "B K _ H"] | Quantized]],
     trunk_slot: Int[Array, "B G"],
+    trunk_lengths: Sequence[Int[Array, " B"]],
     positions: Int[Array, "B G"],
     window: int | None,
     cap: float,
@@ -147,8 +167,8 @@ def attend_trunks(
     One sum over all trunks would depend in its last bits on the slot in which a branch's own one is.
     """
     partials = []
-    for u, (trunk, (k, v)) in enumerate(zip(trunks, layers, strict=True)):
-        visible = attention.trunk_mask(trunk.lengths, k.shape[-2], positions, window) & (trunk_slot == u)[..., None]
+    for u, ((k, v), lengths) in enumerate(zip(trunks, trunk_lengths, strict=True)):
+        visible = attention.trunk_mask(lengths, k.shape[-2], positions, window) & (trunk_slot == u)[..., None]
         partials.append(attention.one_query_on_trunk(q, k, v, visible, cap))
     return partials
 

@@ -51,10 +51,15 @@ def constrain(x: jax.Array, *logical_axes: str | None) -> jax.Array:
     return x if resolve is None else lax.with_sharding_constraint(x, resolve(x.shape, logical_axes))
 
 
-def platform() -> str:
-    """The platform that the function being traced will run on: that of the layout's devices, else JAX's default."""
+def device() -> jax.Device:
+    """The first device that the function being traced will run on: of the layout's, else of JAX's default platform."""
     resolve = _RESOLVE.get()
-    return jax.default_backend() if resolve is None else resolve((), ()).mesh.devices.flat[0].platform
+    return jax.devices()[0] if resolve is None else resolve((), ()).mesh.devices.flat[0]
+
+
+def platform() -> str:
+    """The platform of `device`, as JAX names it."""
+    return device().platform
 
 
 def is_split(size: int, axis: str) -> bool:

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import functools
+import types
 
 import jax
 import jax.numpy as jnp
@@ -12,13 +13,20 @@ from small_models import CONFIGS, setup
 
 from spct_jax import models, sharding
 from spct_jax.models import decode_kernels, tiles
+from spct_jax.sharding import logical
 from spct_jax.sharding.config import MeshConfig
 
-L, B, G, K, H, S, T, C = 2, 2, 3, 2, 64, 70, 96, 8
+L, B, G, K, H, S, T, C = 2, 2, 3, 2, 64, 260, 96, 8
 ROW, COLUMN = 1, 3
 PAST = np.array([[0, T, 40], [8, 64, 16]])
 SLOT = np.array([[0, 1, 1], [1, 0, 1]])
 TRUNKS = (np.array([S, 0]), np.array([33, 50]))
+
+
+@pytest.fixture(autouse=True)
+def queries_in_blocks(monkeypatch):
+    """Of 16, so that eight heads of three branches are one and a half; S slots are read in two parts."""
+    monkeypatch.setattr(decode_kernels, "TRUNK_QUERIES", 16)
 
 
 @functools.cache
@@ -53,7 +61,7 @@ def softmax(q, trunks, past, recent, window, cap):
     return out
 
 
-@pytest.mark.parametrize(("heads", "window", "cap", "split"), [(1, None, 50.0, False), (2, 30, 0.0, False), (4, 80, 0.0, True)])
+@pytest.mark.parametrize(("heads", "window", "cap", "split"), [(1, None, 50.0, False), (2, 30, 0.0, False), (8, 80, 0.0, True)])
 def test_the_kernels_are_the_softmax_over_all_keys_that_a_branch_sees(heads, window, cap, split):
     """To 4e-3 of the norm in bfloat16, whose results are rounded by up to that. Lengths are 0, full and between; the windows
     end in the past and in the trunk. Split: rows over two devices, kv heads over two."""
@@ -101,7 +109,20 @@ def test_the_kernels_are_used_on_gpus_where_a_model_allows_it(monkeypatch):
     assert not decode_kernels.is_used(config)
     monkeypatch.setitem(tiles.PLATFORMS, "cpu", tiles.of("gpu"))
     assert decode_kernels.is_used(config)
-    cache = jax.eval_shape(lambda: models.init_cache(config, 1, 2, 200, 8))
-    assert [v.shape[-2] for _, v in cache.past["blocks"]["0"]] == [224]
-    for field, value in (("dtype", "float32"), ("head_dim", 96), ("quantize", "int8")):
+    for field, value in (("dtype", "float32"), ("head_dim", 96), ("quantize", "int8"), ("attention", "xla")):
         assert not decode_kernels.is_used(dataclasses.replace(config, **{field: value}))
+    for capability, used in (("7.5", False), ("8.0", True), ("10.0", True)):
+        monkeypatch.setattr(logical, "device", lambda c=capability: types.SimpleNamespace(platform="gpu", compute_capability=c))
+        assert decode_kernels.is_used(config) == used
+
+
+def test_a_past_of_one_segment_takes_the_memory_of_several(monkeypatch):
+    """Engines are sized by it, see `sampling.engine_size`."""
+    config = dataclasses.replace(CONFIGS["gemma3"], head_dim=H, dtype="bfloat16")
+    found = []
+    for used in (True, False):
+        monkeypatch.setitem(tiles.PLATFORMS, "cpu", dataclasses.replace(tiles.of("gpu"), decode_kernels=used))
+        cache = jax.eval_shape(lambda: models.init_cache(config, 1, 2, 200, 8))
+        columns = [v.shape[-2] for _, v in cache.past["blocks"]["0"]]
+        found.append((columns, sum(x.size for x in jax.tree.leaves(cache))))
+    assert found[0] == ([224], found[1][1]) and found[1][0] == [128, 96]
