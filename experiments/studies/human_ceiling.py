@@ -63,15 +63,15 @@ def table(found: Sequence[tuple[Sequence[Comparison], Sequence[Way]]]) -> str:
 
 
 def balance(path: pathlib.Path) -> str:
-    """How often the demonstrated verdicts on two responses put the first one on top."""
+    """How often the demonstrated verdicts on two responses put the first one on top, or both."""
     counts = collections.Counter()
     for _, record in read_jsonl(path):
         for text in record["completions"]:
             scores = parse.parse(text, 2)
             if scores is not None:
-                counts[scores[0] > scores[1]] += 1
-    total = sum(counts.values())
-    return f"{path.name}: the response shown first is on top in {counts[True]:,} of {total:,} verdicts on two"
+                counts[(scores[0] > scores[1]) - (scores[0] < scores[1])] += 1
+    first = f"the response shown first is on top in {counts[1]:,} of {counts[1] + counts[-1]:,} verdicts on two"
+    return f"{path.name}: {first}, and {counts[0]:,} more are ties"
 
 
 def main(_) -> None:

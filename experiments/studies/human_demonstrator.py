@@ -29,8 +29,8 @@ HINTED = 0.15
 AS_DRAWN = (1.0, 0.25)
 """Share of the verdicts, on two responses and on more, for which the first draw of criteria counts even if it ends in a tie;
 of the others one response is strictly first. A judge that never saw a tie written down writes one in bad form, and it comes to
-one wherever its criteria do: of the first draws of three criteria on two training responses 10 % end in a tie for the first
-place, on three 30 %, on four 44 %. A tie is never right, so not all of those are shown."""
+one wherever its criteria do: of the first draws on two training responses 10 % end in a tie for the first place, on three 46 %,
+on four 61 % (with a third criterion 30 and 44). A tie is never right, so not all of those are shown."""
 COMPLETIONS = 2
 """Verdicts on a comparison in one order of its responses."""
 PAIRS = (1, 2)

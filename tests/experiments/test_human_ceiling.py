@@ -44,6 +44,6 @@ def test_what_is_read_was_not_fitted_on(human_ceiling):
 
 def test_how_even_demonstrations_are(human_ceiling, tmp_path):
     path = tmp_path / "demonstrations.jsonl"
-    texts = [[r"\boxed{4, 2}", r"\boxed{1, 2}"], [r"\boxed{9, 2}", r"\boxed{9, 2, 1}", "nothing"]]
+    texts = [[r"\boxed{4, 2}", r"\boxed{1, 2}"], [r"\boxed{9, 2}", r"\boxed{9, 2, 1}", r"\boxed{6, 6}", "nothing"]]
     path.write_text("".join(json.dumps({"turns": [], "completions": each}) + "\n" for each in texts))
-    assert human_ceiling.balance(path).endswith("on top in 2 of 3 verdicts on two")
+    assert human_ceiling.balance(path).endswith("on top in 2 of 3 verdicts on two, and 1 more are ties")
