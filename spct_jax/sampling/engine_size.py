@@ -25,6 +25,9 @@ MOST_BRANCHES = 16
 """G at most: with 32, a row of 2,048 + 1,024 tokens takes a tenth less per branch, but rows come in coarser steps."""
 MOST_SLOTS = 256
 """Branches of a device at most: a weight that is read once is then used about as often as a chip multiplies in that time."""
+MOST_SLOTS_ON_GPU = 1536
+"""The same of a GPU, whose small kernels take long to launch: of Gemma-3 270M on an H200, 512 branches take 5.1 ms a token and
+1,536 take 9.3 (docs/results/gpu_check.md), and more were not measured."""
 MOST_SLOTS_ON_CPU = 64
 """Branches of all devices at most where they are parts of a CPU."""
 CPU_SHARE = 3
@@ -124,7 +127,9 @@ class Sizes:
     def most(self) -> int:
         """Branches at most that an engine has, on all devices together."""
         shards = self._layout.batch_shards
-        return max(MOST_SLOTS_ON_CPU // shards, 1) * shards if self._layout.platform == "cpu" else MOST_SLOTS * shards
+        if self._layout.platform == "cpu":
+            return max(MOST_SLOTS_ON_CPU // shards, 1) * shards
+        return (MOST_SLOTS_ON_GPU if self._layout.platform == "gpu" else MOST_SLOTS) * shards
 
     def choose(self, max_prompt: int, max_new_tokens: int, samples: int, prompts: int = 0, siblings: int = 1) -> Shape:
         """The shape for prompts and completions of up to so many tokens, where `samples` are drawn of a prompt at a time.

@@ -59,6 +59,13 @@ def test_rows_are_as_many_as_fit_and_a_multiple_of_the_devices(on_an_accelerator
     assert large(20 << 30, read=32768).choose(2048, 1024, 4).rows < fewer.rows
 
 
+@pytest.mark.parametrize(("platform", "most"), [("tpu", 256), ("gpu", 1536)])
+def test_a_device_of_its_own_has_as_many_branches_as_it_profits_from(monkeypatch, platform, most):
+    monkeypatch.setattr(sharding.Layout, "platform", platform)
+    small, ample = (large(memory, devices=2).choose(640, 192, 16) for memory in (10 << 30, 1 << 40))
+    assert ample.rows * ample.branches == 2 * most > small.rows * small.branches
+
+
 def test_a_choice_depends_on_nothing_that_was_chosen_before(on_an_accelerator):
     one = large(40 << 30)
     first = one.choose(1024, 1024, 4)
