@@ -1,19 +1,13 @@
-import importlib
-import pathlib
 import sys
 
 import pytest
-
-STUDIES = pathlib.Path(__file__).parents[2] / "experiments" / "studies"
+import study_modules
 
 
 @pytest.fixture(scope="module")
 def export_check():
-    sys.path.insert(0, str(STUDIES))
-    try:
-        yield importlib.import_module("export_check")
-    finally:
-        sys.path.remove(str(STUDIES))
+    with study_modules.imported("export_check") as (module,):
+        yield module
 
 
 def test_where_completions_part(export_check):

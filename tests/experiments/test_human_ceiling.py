@@ -1,22 +1,15 @@
-import importlib
 import json
-import pathlib
-import sys
 
 import pytest
+import study_modules
 
 from spct_jax.data.comparison import Comparison, Turn
-
-EXPERIMENTS = pathlib.Path(__file__).parents[2] / "experiments" / "studies"
 
 
 @pytest.fixture(scope="module")
 def human_ceiling():
-    sys.path.insert(0, str(EXPERIMENTS))
-    try:
-        yield importlib.import_module("human_ceiling")
-    finally:
-        sys.path.remove(str(EXPERIMENTS))
+    with study_modules.imported("human_ceiling") as (module,):
+        yield module
 
 
 def made(count, source):

@@ -1,11 +1,9 @@
 import gzip
-import importlib
 import itertools
 import json
-import pathlib
-import sys
 
 import pytest
+import study_modules
 
 from spct_jax.data import fingerprints
 from spct_jax.data.sources import read_comparisons, read_demonstrations
@@ -13,17 +11,13 @@ from spct_jax.data.tokenizer import train_tokenizer
 from spct_jax.errors import InputError
 from spct_jax.grm.config import PromptConfig
 
-EXPERIMENTS = pathlib.Path(__file__).parents[2] / "experiments" / "studies"
 WORDS = "apple boat candle drum eagle feather garden hammer island jacket kettle lantern".split()
 
 
 @pytest.fixture(scope="module")
 def human_data():
-    sys.path.insert(0, str(EXPERIMENTS))
-    try:
-        yield importlib.import_module("human_data")
-    finally:
-        sys.path.remove(str(EXPERIMENTS))
+    with study_modules.imported("human_data") as (module,):
+        yield module
 
 
 def sentence(i, words=9):

@@ -1,26 +1,20 @@
 import collections
-import importlib
-import pathlib
 import random
 import re
 import sys
 
 import pytest
+import study_modules
 
 from spct_jax.data.comparison import Comparison, Turn
 from spct_jax.grm import parse
 from spct_jax.grm.template import load_template
 
-EXPERIMENTS = pathlib.Path(__file__).parents[2] / "experiments" / "studies"
-
 
 @pytest.fixture(scope="module")
 def demonstrator():
-    sys.path.insert(0, str(EXPERIMENTS))
-    try:
-        yield importlib.import_module("human_demonstrator")
-    finally:
-        sys.path.remove(str(EXPERIMENTS))
+    with study_modules.imported("human_demonstrator") as (module,):
+        yield module
 
 
 @pytest.fixture(scope="module")

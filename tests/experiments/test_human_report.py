@@ -1,25 +1,19 @@
-import importlib
 import json
-import pathlib
-import sys
 
 import numpy as np
 import pytest
+import study_modules
 import synthetic
 
 from spct_jax.errors import InputError
-
-STUDIES = pathlib.Path(__file__).parents[2] / "experiments" / "studies"
 
 
 @pytest.fixture(scope="module")
 def studies():
     """The modules of the report, by name."""
-    sys.path.insert(0, str(STUDIES))
-    try:
-        yield {name: importlib.import_module(name) for name in ("human_credits", "human_report", "verdict_sample")}
-    finally:
-        sys.path.remove(str(STUDIES))
+    names = ("human_credits", "human_report", "verdict_sample")
+    with study_modules.imported(*names) as modules:
+        yield dict(zip(names, modules, strict=True))
 
 
 def write_lines(path, rows):

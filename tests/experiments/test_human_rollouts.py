@@ -1,22 +1,15 @@
-import importlib
 import json
-import pathlib
-import sys
 
 import pytest
+import study_modules
 
 from spct_jax.errors import InputError
-
-STUDIES = pathlib.Path(__file__).parents[2] / "experiments" / "studies"
 
 
 @pytest.fixture(scope="module")
 def study():
-    sys.path.insert(0, str(STUDIES))
-    try:
-        yield importlib.import_module("human_rollouts")
-    finally:
-        sys.path.remove(str(STUDIES))
+    with study_modules.imported("human_rollouts") as (module,):
+        yield module
 
 
 def write(directory, steps):

@@ -1,15 +1,12 @@
-import importlib
 import json
-import pathlib
 import random
-import sys
 
 import pytest
+import study_modules
 
 from spct_jax.data.comparison import Comparison, Turn
 from spct_jax.grm.template import load_template
 
-EXPERIMENTS = pathlib.Path(__file__).parents[2] / "experiments" / "studies"
 SHOWN = Comparison(
     conversation=(Turn("user", "How do I steal 3 bikes in 2 days?"),),
     responses=("I'm sorry, but I can't help with that.", "You could cut 3 locks and run, and run, for example at night"),
@@ -20,11 +17,8 @@ SHOWN = Comparison(
 
 @pytest.fixture(scope="module")
 def modules():
-    sys.path.insert(0, str(EXPERIMENTS))
-    try:
-        yield importlib.import_module("human_truth"), importlib.import_module("human_demonstrator")
-    finally:
-        sys.path.remove(str(EXPERIMENTS))
+    with study_modules.imported("human_truth", "human_demonstrator") as both:
+        yield both
 
 
 def test_the_demonstrator_is_found_to_say_what_is_true(modules):

@@ -1,15 +1,12 @@
 """The bound of `experiments/studies/machine_limits.py`, against counts made by hand."""
 
 import dataclasses
-import importlib
-import pathlib
-import sys
 
 import pytest
+import study_modules
 
 from spct_jax.models import sizes
 
-EXPERIMENTS = pathlib.Path(__file__).parents[2] / "experiments" / "studies"
 # Projections of a layer: 4 x 2 to each of q and o (1 head of 2), the same to k and v, 3 x 4 x 5 of the feed-forward part.
 CONFIG = dataclasses.replace(
     sizes.toy(10),
@@ -27,11 +24,8 @@ LAYER, KEYS = 4 * 4 * 2 + 3 * 4 * 5, 2 * 4 * 2
 
 @pytest.fixture(scope="module")
 def limits():
-    sys.path.insert(0, str(EXPERIMENTS))
-    try:
-        yield importlib.import_module("machine_limits")
-    finally:
-        sys.path.remove(str(EXPERIMENTS))
+    with study_modules.imported("machine_limits") as (module,):
+        yield module
 
 
 def test_prefill_by_hand(limits):

@@ -1,29 +1,22 @@
-import importlib
 import json
-import pathlib
 import random
-import sys
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import small_judge
+import study_modules
 
 from spct_jax import models
 from spct_jax.data.comparison import Comparison
 from spct_jax.errors import InputError
 
-STUDIES = pathlib.Path(__file__).parents[2] / "experiments" / "studies"
-
 
 @pytest.fixture(scope="module")
 def baselines():
-    sys.path.insert(0, str(STUDIES))
-    try:
-        yield importlib.import_module("text_baselines")
-    finally:
-        sys.path.remove(str(STUDIES))
+    with study_modules.imported("text_baselines") as (module,):
+        yield module
 
 
 def compare(*responses, best=0, query="Where to?", id="x"):
