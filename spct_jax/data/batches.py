@@ -14,16 +14,19 @@ import numpy as np
 from spct_jax.errors import InputError
 from spct_jax.rounding import next_power_of_two
 
+TokenGroup = tuple[Sequence[int], Sequence[Sequence[int]]]
+"""The tokens of a group: of its prompt, and of each completion."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Example:
-    """A prompt with its completions, whose tokens are made where they are wanted."""
+    """A group whose tokens are made where they are wanted."""
 
     id: str
     size: int
     """Number of completions."""
-    tokens: Callable[[], tuple[Sequence[int], Sequence[Sequence[int]]]]
-    """Gives the prompt's tokens and those of each completion."""
+    tokens: Callable[[], TokenGroup]
+    """Makes them."""
 
     def part(self, which: Sequence[int]) -> "Example":
         """The example with these of its completions."""

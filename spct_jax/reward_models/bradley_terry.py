@@ -9,14 +9,15 @@ import os
 from collections.abc import Sequence
 
 from spct_jax.checkpoints import ModelKind
+from spct_jax.data.batches import TokenGroup
 from spct_jax.data.comparison import Comparison
 from spct_jax.data.tokenizer import Tokenizer
 from spct_jax.reward_models.base import Scores
-from spct_jax.reward_models.scalar import Example, ScalarModel, chat_turns
+from spct_jax.reward_models.scalar import ScalarModel, chat_turns
 from spct_jax.sharding import Layout
 
 
-def encode(tokenizer: Tokenizer, comparison: Comparison) -> Example:
+def encode(tokenizer: Tokenizer, comparison: Comparison) -> TokenGroup:
     """The tokens of the conversation, and those of each response."""
     return encode_conversation(tokenizer, comparison), encode_responses(tokenizer, comparison)
 

@@ -13,15 +13,16 @@ from collections.abc import Sequence
 import numpy as np
 
 from spct_jax.checkpoints import ModelKind
+from spct_jax.data.batches import TokenGroup
 from spct_jax.data.comparison import Comparison
 from spct_jax.data.tokenizer import Tokenizer
 from spct_jax.reward_models.base import Scores
 from spct_jax.reward_models.bradley_terry import encode_conversation, encode_responses
-from spct_jax.reward_models.scalar import Example, ScalarModel
+from spct_jax.reward_models.scalar import ScalarModel
 from spct_jax.sharding import Layout
 
 
-def encode(tokenizer: Tokenizer, comparison: Comparison, pairs: Sequence[tuple[int, int]]) -> Example:
+def encode(tokenizer: Tokenizer, comparison: Comparison, pairs: Sequence[tuple[int, int]]) -> TokenGroup:
     """The tokens of the conversation, and those of each pair of responses, given by their indices in the order shown."""
     responses = encode_responses(tokenizer, comparison)
     return encode_conversation(tokenizer, comparison), [[*responses[a], *responses[b]] for a, b in pairs]

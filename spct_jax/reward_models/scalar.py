@@ -17,7 +17,7 @@ import numpy as np
 from spct_jax import checkpoints, distributed, models, sharding
 from spct_jax.checkpoints import ModelKind
 from spct_jax.data import batches
-from spct_jax.data.batches import Groups
+from spct_jax.data.batches import Groups, TokenGroup
 from spct_jax.data.comparison import Comparison, Turn, check_alternation
 from spct_jax.data.tokenizer import Tokenizer
 from spct_jax.errors import InputError
@@ -36,10 +36,6 @@ MOST_BRANCHES = 16
 
 FEW, MANY = 64, 1024
 """Lengths from which, and up to which, a shape has a power of four of tokens."""
-
-Tokens = Sequence[int]
-Example = tuple[Tokens, Sequence[Tokens]]
-"""A prompt and its completions."""
 
 
 def scalar_rewards(params: Any, config: ModelConfig, groups: Groups, preamble: models.Trunk | None = None) -> jax.Array:
@@ -117,8 +113,8 @@ class ScalarModel:
         found = checkpoints.load(checkpoint, kind=kind, dtype=checkpoints.COMPUTE, shardings=layout.params)
         return cls(layout, found.params, found.config, found.tokenizer, found.prompt, found.digest)
 
-    def rewards(self, examples: Sequence[Example]) -> list[list[float]]:
-        """The reward of every completion of every example.
+    def rewards(self, groups: Sequence[TokenGroup]) -> list[list[float]]:
+        """The reward of every completion of every group.
 
         There are few shapes, and a reward depends on the prompt, the completion and the shape only: neither on what else is
         read at the same time nor on its place there.
@@ -126,9 +122,9 @@ class ScalarModel:
         Raises:
           InputError: a prompt and a completion have more tokens than the model has positions, or a reward is not finite.
         """
-        found: list[list[float]] = [[0.0] * len(completions) for _, completions in examples]
+        found: list[list[float]] = [[0.0] * len(completions) for _, completions in groups]
         waiting: dict[tuple[int, int, int], list[tuple[int, int]]] = {}
-        for number, (prompt, completions) in enumerate(examples):
+        for number, (prompt, completions) in enumerate(groups):
             most = max(map(len, completions))
             self.config.check_length(len(prompt), most, "a prompt and a response")
             # Of all completions of the prompt, so that the parts they are read in have the same shape.
@@ -141,14 +137,14 @@ class ScalarModel:
             for start in range(0, len(parts), rows):
                 batch = parts[start : start + rows]
                 spare = rows - len(batch)
-                groups = batches.pack(
-                    [examples[number][0] for number, _ in batch] + [[0]] * spare,
-                    [examples[number][1][first : first + size] for number, first in batch] + [[]] * spare,
+                packed = batches.pack(
+                    [groups[number][0] for number, _ in batch] + [[0]] * spare,
+                    [groups[number][1][first : first + size] for number, first in batch] + [[]] * spare,
                     max_prompt=max_prompt,
                     max_completion=max_completion,
                     group_size=size,
                 )
-                scored = make_scorer(self.layout, self.config)(self.params, self.layout.split(groups))
+                scored = make_scorer(self.layout, self.config)(self.params, self.layout.split(packed))
                 for (number, first), row in zip(batch, distributed.fetch(scored), strict=False):
                     count = min(size, len(found[number]) - first)
                     if not np.isfinite(row[:count]).all():

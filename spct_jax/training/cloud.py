@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from spct_jax.data import draws
-from spct_jax.data.batches import Groups
+from spct_jax.data.batches import Groups, TokenGroup
 from spct_jax.data.comparison import Comparison
 from spct_jax.data.index import Records
 from spct_jax.grm.prompts import Rollout
@@ -51,9 +51,7 @@ def stem_of(prompts: Sequence[Sequence[int]]) -> int:
     return len(os.path.commonprefix([list(prompt[:-1]) for prompt in prompts]))
 
 
-def group_of(
-    prompts: Sequence[Sequence[int]], critiques: Sequence[Sequence[Iterable[Any]]]
-) -> tuple[Sequence[int], list[list[int]]]:
+def group_of(prompts: Sequence[Sequence[int]], critiques: Sequence[Sequence[Iterable[Any]]]) -> TokenGroup:
     """(what the prompts of some responses have in common, the rest of each with each of its critiques)."""
     stem = stem_of(prompts)
     pairs = zip(prompts, critiques, strict=True)

@@ -12,7 +12,7 @@ from jaxtyping import Int, Int32
 
 from spct_jax import distributed
 from spct_jax.data import batches
-from spct_jax.data.batches import Example, Groups
+from spct_jax.data.batches import Example, Groups, TokenGroup
 from spct_jax.errors import InputError
 from spct_jax.grm.prompts import Rollout
 from spct_jax.models import flops
@@ -44,9 +44,9 @@ def example_of(
 
 @typing.runtime_checkable
 class HasTokens(Protocol):
-    """A prompt with its completions, such as an `Example`."""
+    """What has the tokens of a group, such as an `Example`."""
 
-    def tokens(self) -> tuple[Sequence[int], Sequence[Sequence[int]]]:
+    def tokens(self) -> TokenGroup:
         """The prompt's tokens and those of each completion."""
 
 

@@ -17,12 +17,12 @@ from jaxtyping import Array, Float, Int
 
 from spct_jax.checkpoints import train_state
 from spct_jax.data import draws, index
-from spct_jax.data.batches import Groups
+from spct_jax.data.batches import Groups, TokenGroup
 from spct_jax.data.comparison import Comparison
 from spct_jax.errors import InputError
 from spct_jax.models import Trunk
 from spct_jax.models.config import ModelConfig
-from spct_jax.reward_models.scalar import Example, scalar_rewards
+from spct_jax.reward_models.scalar import scalar_rewards
 from spct_jax.rounding import ceil_div
 from spct_jax.sharding import Layout
 from spct_jax.training import (
@@ -141,14 +141,14 @@ class Made:
 
     number: int
     comparison: Comparison
-    make: Callable[[int, Comparison], tuple[Example, Sequence[float]]]
+    make: Callable[[int, Comparison], tuple[TokenGroup, Sequence[float]]]
 
     @functools.cached_property
-    def made(self) -> tuple[Example, Sequence[float]]:
+    def made(self) -> tuple[TokenGroup, Sequence[float]]:
         """The tokens of its group, and its labels."""
         return self.make(self.number, self.comparison)
 
-    def tokens(self) -> Example:
+    def tokens(self) -> TokenGroup:
         """Those of its group."""
         return self.made[0]
 
@@ -160,7 +160,7 @@ def train(
     numbers: Int[np.ndarray, " N"],
     shape: Shape,
     objective: Objective,
-    make: Callable[[int, Comparison, int], tuple[Example, Sequence[float]]],
+    make: Callable[[int, Comparison, int], tuple[TokenGroup, Sequence[float]]],
 ) -> dict[str, Any]:
     """Runs a stage; returns its summary.
 
