@@ -35,7 +35,7 @@ from spct_jax.models import ModelConfig, flops, sizes
 from spct_jax.reporting import markdown
 from spct_jax.sampling import Request, SamplingParams, Shape, Usage
 from spct_jax.sampling.engine_programs import decode_params, engine_programs
-from spct_jax.sampling.engine_shape import padded_prompt, prefill_rows, shared
+from spct_jax.sampling.engine_shape import padded_prompt
 from spct_jax.sampling.prefilling import Prefiller, families_of
 
 FLAGS = flags.FlagValues()
@@ -79,8 +79,7 @@ def shape_of(prompts: Prompts, preamble: int, way: str) -> Shape:
     before, n = 0 if way == "whole" else preamble, len(prompts.tokens)
     siblings = n if way == WAYS[-1] else 1
     max_prompt = padded_prompt(max(map(len, prompts.tokens)), before)
-    rows = prefill_rows(max_prompt, ROWS, 1, siblings)
-    return Shape(max_prompt, 8, ROWS, prefill_rows=rows, preamble=shared(before, max_prompt), siblings=siblings)
+    return Shape.of_stream(max_prompt, 8, ROWS, 4, preamble=before, siblings=siblings)
 
 
 def computed(config: ModelConfig, prompts: Prompts, preamble: int, way: str) -> tuple[int, int, float]:

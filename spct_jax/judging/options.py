@@ -7,7 +7,7 @@ from spct_jax import field_bounds
 from spct_jax.errors import InputError
 from spct_jax.field_bounds import MOST, SEEDS, bounded, one_of
 from spct_jax.models.config import ModelConfig
-from spct_jax.sampling.engine_shape import padded_prompt
+from spct_jax.sampling.engine_shape import branches_of, padded_prompt
 
 LONGEST_PROMPT = 8192
 """Tokens of the longest prompt where nothing else limits it."""
@@ -70,15 +70,8 @@ class Options:
 
     @property
     def branches(self) -> int:
-        """Branches of one of `batch_size` rows; the same for every k above 1, so that a smaller k draws the first samples of a
-        larger one.
-        """
-        return 4 if self.k > 1 else 1
-
-    @property
-    def trunks(self) -> int:
-        """Trunks of one of `batch_size` rows; a single sample leaves no stragglers to share a row with."""
-        return 1 if self.k == 1 else 2
+        """Branches of one of `batch_size` rows."""
+        return branches_of(self.k)
 
     def samples_at_once(self, n: int) -> int:
         """Samples of one order that are asked for together where there are n responses; of several orders, the fewest."""

@@ -25,10 +25,9 @@ from spct_jax.judging.rescoring import Rescorer
 from spct_jax.judging.tasks import NO_PROMPTS, Prompts, Task
 from spct_jax.judging.verdicts import Sample, Verdict
 from spct_jax.models import tiles
-from spct_jax.rounding import ceil_div
 from spct_jax.sampling import Engine, Finished, Request, SamplingParams, Shape, Usage
 from spct_jax.sampling.engine_programs import engine_programs, held
-from spct_jax.sampling.engine_shape import Level, prefill_rows, shared
+from spct_jax.sampling.engine_shape import Level
 from spct_jax.sampling.engine_size import Sizes
 from spct_jax.sampling.prefilling import split_of
 
@@ -161,19 +160,17 @@ class Scheduler:
 
     def _shape(self, length: int, n: int) -> Shape:
         """The engine's shape for prompts of up to `length` tokens with n responses; InputError if there is none."""
-        options, devices = self._options, self._models.layout.batch_shards
+        options = self._options
         max_prompt, max_new_tokens = options.lengths(length, len(self._preamble))
         if self._sizes:
             return self._sizes.choose(max_prompt, max_new_tokens, options.samples_at_once(n), siblings=options.siblings(n))
-        rows = ceil_div(options.batch_size, devices) * devices
-        return Shape(
+        return Shape.of_stream(
             max_prompt,
             max_new_tokens,
-            rows=rows,
-            branches=options.branches,
-            trunks=options.trunks,
-            prefill_rows=prefill_rows(max_prompt, rows, devices, options.siblings(n)),
-            preamble=shared(len(self._preamble), max_prompt),
+            options.batch_size,
+            options.branches,
+            devices=self._models.layout.batch_shards,
+            preamble=len(self._preamble),
             siblings=options.siblings(n),
         )
 

@@ -25,9 +25,8 @@ from spct_jax.grm.prompts import Prompter
 from spct_jax.models.config import ModelConfig
 from spct_jax.reward_models.base import Critiqued, Scores
 from spct_jax.reward_models.scalar import ScalarModel
-from spct_jax.rounding import ceil_div
 from spct_jax.sampling import Engine, Request, SamplingParams, Shape, engine_programs
-from spct_jax.sampling.engine_shape import padded_prompt, prefill_rows, shared
+from spct_jax.sampling.engine_shape import branches_of, padded_prompt
 from spct_jax.sampling.engine_size import Sizes
 from spct_jax.sharding import Layout
 
@@ -168,16 +167,13 @@ def draw(
         data = np.asarray(jax.random.key_data(jax.random.fold_in(key, orders.stable_hash(id))))
         request = Request(number, prompt, data, collections.deque(range(options.k)))
         waiting.setdefault(min(padded_prompt(len(prompt), len(preamble)), longest), []).append(request)
-    branches, trunks = (4, 2) if options.k > 1 else (1, 1)
-    rows = ceil_div(options.batch_size, layout.batch_shards) * layout.batch_shards
-    sizes = None if options.batch_size else Sizes(layout, critic.config, options.memory, beside, 0, len(preamble))
+    sizes = None if options.batch_size else Sizes(layout, critic.config, options.memory, beside, preamble=len(preamble))
     for max_prompt, requests in sorted(waiting.items()):
         if sizes:
             shape = sizes.choose(max_prompt, options.max_new_tokens, options.k)
         else:
-            prefilled = prefill_rows(max_prompt, rows, layout.batch_shards)
-            shape = Shape(max_prompt, options.max_new_tokens, rows, branches, trunks, prefilled)
-            shape = dataclasses.replace(shape, preamble=shared(len(preamble), max_prompt))
+            given = max_prompt, options.max_new_tokens, options.batch_size, branches_of(options.k)
+            shape = Shape.of_stream(*given, devices=layout.batch_shards, preamble=len(preamble))
         sampling = SamplingParams(options.temperature, critic.prompter.tokenizer.stop_ids, options.top_k, options.top_p)
         engine = Engine(layout, critic.params, critic.config, shape, sampling, preamble=preamble)
         for done in engine.run(requests):

@@ -84,9 +84,41 @@ class Shape:
             raise InputError(f"chunk is {self.chunk}; it must divide {decoding.PAST_BLOCK}, the columns of a block")
 
     @classmethod
-    def of_groups(cls, max_prompt: int, max_new_tokens: int, rows: int, branches: int) -> "Shape":
-        """For `rows` prompts or fewer with `branches` samples each, all begun together: prompt i is in row i."""
-        return cls(max_prompt, max_new_tokens, rows=rows, branches=branches, trunks=1, prefill_rows=rows)
+    def of_stream(
+        cls,
+        max_prompt: int,
+        max_new_tokens: int,
+        rows: int,
+        branches: int,
+        *,
+        devices: int = 1,
+        preamble: int = 0,
+        siblings: int = 1,
+    ) -> "Shape":
+        """For prompts that take turns in `rows` rows, or in the next multiple of `devices`; most begin with a `preamble`.
+
+        Rows of a single branch have a single trunk: there are no stragglers to share a row with.
+        """
+        rows = ceil_div(rows, devices) * devices
+        return cls(
+            max_prompt,
+            max_new_tokens,
+            rows,
+            branches,
+            trunks=1 if branches == 1 else 2,
+            prefill_rows=_prefill_rows(max_prompt, rows, devices, siblings),
+            preamble=shared(preamble, max_prompt),
+            siblings=siblings,
+        )
+
+    @classmethod
+    def of_groups(
+        cls, max_prompt: int, max_new_tokens: int, prompts: int, branches: int, *, devices: int = 1, preamble: int = 0
+    ) -> "Shape":
+        """For so many prompts or fewer with `branches` samples each, all begun together: prompt i is in row i."""
+        rows = ceil_div(prompts, devices) * devices
+        preamble = shared(preamble, max_prompt)
+        return cls(max_prompt, max_new_tokens, rows, branches, trunks=1, prefill_rows=rows, preamble=preamble)
 
     def aligned(self, multiple: int) -> "Shape":
         """The same, but what follows a preamble has a multiple of so many slots: prompts may be longer by a few tokens."""
@@ -124,7 +156,15 @@ def _padded_part(length: int) -> int:
     return 3 * power // 4 if power >= FINER and length <= 3 * power // 4 else power
 
 
-def prefill_rows(max_prompt: int, rows: int, devices: int, siblings: int = 1) -> int:
+def branches_of(samples: int) -> int:
+    """G of rows that are given in number, where so many samples are drawn of a prompt.
+
+    The same for every number above 1, so that a smaller one draws the first samples of a larger one.
+    """
+    return 4 if samples > 1 else 1
+
+
+def _prefill_rows(max_prompt: int, rows: int, devices: int, siblings: int = 1) -> int:
     """How many prompts an engine of `rows` rows prefills at once: about `PREFILL_TOKENS` tokens, a multiple of `devices`.
 
     Of `siblings` or a multiple of so many on each device, even if an engine has fewer rows.

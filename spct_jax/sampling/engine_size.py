@@ -18,7 +18,7 @@ from spct_jax.hardware import GIB
 from spct_jax.models.config import ModelConfig
 from spct_jax.rounding import ceil_div, next_power_of_four
 from spct_jax.sampling import engine_programs
-from spct_jax.sampling.engine_shape import Shape, prefill_rows, shared
+from spct_jax.sampling.engine_shape import Shape
 from spct_jax.sharding import Layout
 
 MOST_BRANCHES = 16
@@ -182,8 +182,7 @@ class Sizes:
         if not slots:
             return self.choose(max_prompt, max_new_tokens, samples, prompts)
         if slots >= prompts * samples:
-            whole = Shape.of_groups(max_prompt, max_new_tokens, ceil_div(prompts, shards) * shards, samples)
-            return dataclasses.replace(whole, preamble=shared(self._preamble, max_prompt))
+            return Shape.of_groups(max_prompt, max_new_tokens, prompts, samples, devices=shards, preamble=self._preamble)
         branches = max(1, min(samples, MOST_BRANCHES, slots // shards))
         return self._shape(max_prompt, max_new_tokens, branches, max(1, slots // branches // shards))
 
@@ -251,17 +250,8 @@ class Sizes:
 
     def _shape(self, max_prompt: int, max_new_tokens: int, branches: int, rows_of_device: int, siblings: int = 1) -> Shape:
         shards = self._layout.batch_shards
-        rows = rows_of_device * shards
-        return Shape(
-            max_prompt,
-            max_new_tokens,
-            rows,
-            branches,
-            trunks=1 if branches == 1 else 2,
-            prefill_rows=prefill_rows(max_prompt, rows, shards, siblings),
-            preamble=shared(self._preamble, max_prompt),
-            siblings=siblings,
-        )
+        lengths, rows = (max_prompt, max_new_tokens), rows_of_device * shards
+        return Shape.of_stream(*lengths, rows, branches, devices=shards, preamble=self._preamble, siblings=siblings)
 
     def _widest(self, one_row: Shape, limit: float) -> Shape | None:
         """With as many rows as fit so many bytes; None where not one does."""

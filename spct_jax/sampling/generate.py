@@ -1,7 +1,6 @@
 """Completions of a list of prompts, all of them at once."""
 
 import collections
-import dataclasses
 from collections.abc import Sequence
 
 import jax
@@ -12,7 +11,6 @@ from jaxtyping import Array, Key, UInt32
 from spct_jax import models, sharding
 from spct_jax.data.batches import padded_length, shared_tokens
 from spct_jax.errors import InputError
-from spct_jax.rounding import ceil_div
 from spct_jax.sampling.engine import Engine, Finished, Request
 from spct_jax.sampling.engine_shape import Shape, shared
 from spct_jax.sampling.kernel import Completions
@@ -70,9 +68,8 @@ def generate(
         by_bucket[bucket or before + padded_length(len(prompt) - 1 - before)].append(request)
     finished = []
     for P, requests in sorted(by_bucket.items()):
-        rows = ceil_div(len(requests), layout.batch_shards) * layout.batch_shards
-        shape = Shape.of_groups(P + 1, max_new_tokens, rows, num_samples)
-        shape = dataclasses.replace(shape, preamble=shared(len(preamble), P + 1))
+        groups = P + 1, max_new_tokens, len(requests), num_samples
+        shape = Shape.of_groups(*groups, devices=layout.batch_shards, preamble=len(preamble))
         finished += Engine(layout, params, config, shape, sampling, preamble=preamble).run(requests)
     return _joined(finished, len(prompts), num_samples, max_new_tokens)
 

@@ -19,8 +19,7 @@ from spct_jax.grm.prompts import Prompter as RealPrompter
 from spct_jax.judging import adaptive, scheduler
 from spct_jax.judging.options import Options
 from spct_jax.judging.scheduler import UnreadableWarning
-from spct_jax.sampling import engine_shape
-from spct_jax.sampling.engine_shape import prefill_rows
+from spct_jax.sampling import Shape, engine_shape
 from spct_jax.sampling.engine_size import USABLE, Sizes
 from spct_jax.sampling.prefilling import Prefiller
 
@@ -118,7 +117,8 @@ def memory_for(rows, length, options):
     models, options = judge().models, Options(**options)
     sizes = Sizes(models.layout, models.policy.config, 1 << 40, sharding.bytes_of_arrays(models.meta.params))
     shape = sizes.choose(length, options.max_new_tokens, options.samples_at_once(2), siblings=options.siblings(2))
-    shape = dataclasses.replace(shape, rows=rows, prefill_rows=prefill_rows(length, rows, 1, shape.siblings))
+    lengths = shape.max_prompt, shape.max_new_tokens
+    shape = Shape.of_stream(*lengths, rows, shape.branches, siblings=shape.siblings)
     return int(sizes.account(shape).total / USABLE) + 1
 
 
