@@ -139,6 +139,13 @@ def test_no_module_imports_itself_by_way_of_others():
         visit(name)
 
 
+def test_pallas_is_loaded_where_kernels_are_called_and_no_earlier():
+    """Loading it takes a twentieth of a command's start, and most programs do without."""
+    imports = ast.Import | ast.ImportFrom
+    at_once = {name: [ast.unparse(node) for node in tree.body if isinstance(node, imports)] for name, tree in KNOWN.items()}
+    assert not [name for name, lines in at_once.items() if any("pallas" in line for line in lines)]
+
+
 def test_the_bare_import_is_quick_and_leaves_jax_alone():
     code = "import sys, time; t = time.process_time(); import spct_jax; print(time.process_time() - t)\n"
     code += "print(sorted({'jax', 'flax', 'numpy', 'orbax'} & sys.modules.keys()))"

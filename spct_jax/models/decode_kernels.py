@@ -16,7 +16,6 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.experimental import pallas as pl
 from jaxtyping import Array, Float, Int
 
 from spct_jax.models import attention, tiles
@@ -122,7 +121,7 @@ def _parts(programs: int, slots: int) -> int:
 
 def _trunk_kernel(row_ref, column_ref, past_ref, slot_ref, q_ref, *refs, parts, queries, heads, window, cap):
     """A program for each row, kv head, block of queries, and part of a trunk: it writes the queries that are on this trunk."""
-    *trunk_refs, out_ref, max_ref, sum_ref = refs
+    pl, (*trunk_refs, out_ref, max_ref, sum_ref) = _pallas(), refs
     b, h, block = (pl.program_id(axis) for axis in range(3))
     which, part = lax.div(pl.program_id(3), parts), lax.rem(pl.program_id(3), parts)
     own, index = pl.ds(block * queries, queries), block * queries + jnp.arange(queries)
@@ -170,7 +169,7 @@ def _branches(q, on_trunks, past, recent, at, past_lengths, window, cap, interpr
 
 def _branch_kernel(row_ref, column_ref, length_ref, q_ref, out_ref, max_ref, sum_ref, *refs, heads, window, cap):
     """A program for each branch and kv head, whose M = `heads` queries begin a tile of rows; those behind them are no one's."""
-    past_k, past_v, recent_k, recent_v, result_ref = refs
+    pl, (past_k, past_v, recent_k, recent_v, result_ref) = _pallas(), refs
     b, g, h = (pl.program_id(axis) for axis in range(3))
     row, column, length = row_ref[...], column_ref[...], length_ref[b, g]
     # Not constants: Pallas refuses those whose tile ends behind the last column, though what is there is masked.
@@ -230,7 +229,7 @@ def _tile(count: int) -> int:
 def _call(kernel, grid, warps, stages, interpret):
     """`pl.pallas_call` of a kernel that is given whole arrays, without its `out_shape`."""
     params = _triton().CompilerParams(num_warps=warps, num_stages=stages)
-    return functools.partial(pl.pallas_call, kernel, grid=grid, compiler_params=params, interpret=interpret)
+    return functools.partial(_pallas().pallas_call, kernel, grid=grid, compiler_params=params, interpret=interpret)
 
 
 def _load(ref, mask, other):
@@ -241,8 +240,15 @@ def _store(ref, value, mask):
     _triton().store(ref, value, mask=mask)
 
 
+def _pallas():
+    """Pallas, loaded only where kernels are used: most programs do without, and loading it takes time."""
+    from jax.experimental import pallas
+
+    return pallas
+
+
 def _triton():
-    """Pallas's Triton backend, loaded only where kernels are used: JAX deprecates it, and other platforms do without."""
+    """Its Triton backend, loaded as late: JAX deprecates it, and other platforms do without."""
     from jax.experimental.pallas import triton
 
     return triton

@@ -5,9 +5,11 @@
 
 from __future__ import annotations
 
+from types import ModuleType
+from typing import Any
+
 import jax
 import jax.numpy as jnp
-from jax.experimental.pallas.ops.tpu import splash_attention as splash
 from jaxtyping import Array, Float, Int
 
 from spct_jax.models.config import ModelConfig
@@ -26,6 +28,13 @@ def is_used(config: ModelConfig) -> bool:
     """Whether trunks attend by the kernel on the platform at hand, see `logical.platform`."""
     asked = config.attention == "splash" or (config.attention == "auto" and config.head_dim % LANES == 0)
     return asked and logical.platform() == "tpu"
+
+
+def kernels() -> ModuleType:
+    """JAX's splash attention, loaded only where it is used: most programs do without, and loading Pallas takes time."""
+    from jax.experimental.pallas.ops.tpu import splash_attention
+
+    return splash_attention
 
 
 def attend_trunk(
@@ -62,7 +71,7 @@ def attend_trunk(
         )
         B, K, M, _, H = q.shape
         kernel = _kernel(K * M, T, S, window, cap, interpret)
-        out = jax.vmap(lambda q, k, v, s: kernel(q, k, v, segment_ids=splash.SegmentIds(s[S - T :], s)))(
+        out = jax.vmap(lambda q, k, v, s: kernel(q, k, v, segment_ids=kernels().SegmentIds(s[S - T :], s)))(
             q.reshape(B, K * M, T, H), k, v, segments
         )
         return out.reshape(q.shape)[..., T - P :, :].astype(jnp.float32)
@@ -98,9 +107,9 @@ def query_blocks(length: int, window: int | None, prefix: int = 0) -> list[Block
     return blocks
 
 
-def block_sizes(of_queries: int, of_keys: int) -> splash.BlockSizes:
-    """The same blocks for all passes of a kernel, forward and backward."""
-    return splash.BlockSizes(
+def block_sizes(of_queries: int, of_keys: int) -> Any:
+    """`BlockSizes` of the same blocks for all passes of a kernel, forward and backward."""
+    return kernels().BlockSizes(
         block_q=of_queries,
         block_kv=of_keys,
         block_kv_compute=of_keys,
@@ -114,7 +123,7 @@ def block_sizes(of_queries: int, of_keys: int) -> splash.BlockSizes:
 
 def _kernel(heads: int, T: int, S: int, window: int | None, cap: float, interpret: bool):
     """For the last T of S slots."""
-    causal = window is None
+    causal, splash = window is None, kernels()
     mask = splash.CausalMask((T, S), S - T) if causal else splash.LocalMask((T, S), (window - 1, 0), S - T)
     return splash.make_splash_mha_single_device(
         splash.MultiHeadMask([mask] * heads),

@@ -13,12 +13,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.experimental.pallas.ops.tpu import splash_attention as splash
 from jaxtyping import Array, Bool, Float, Int
 
 from spct_jax.models import attention
 from spct_jax.models.end_to_end import Places
-from spct_jax.models.splash import block_size, block_sizes, padded
+from spct_jax.models.splash import block_size, block_sizes, kernels, padded
 from spct_jax.sharding import logical
 
 
@@ -51,7 +50,7 @@ def attend_branch(
     Returns:
       Float32.
     """
-    G, T, S = q.shape[1], q.shape[-2], trunk[0].shape[-2]
+    G, T, S, splash = q.shape[1], q.shape[-2], trunk[0].shape[-2], kernels()
     queries, slots = padded(G * T), padded(S)
     if places is None:
         # What a query must not see of the padding before a trunk is in a segment of its own.
@@ -74,8 +73,8 @@ def attend_branch(
         def one_row(q, k, v, which):
             if places is not None:
                 return _kernel(which[None], cap, interpret)(q, k, v)
-            segments = splash.SegmentIds(jnp.ones(queries, jnp.int32), which)
-            return _kernel(splash.MultiHeadMask([_static_mask(G, T, S, window)]), cap, interpret)(q, k, v, segments)
+            mask = splash.MultiHeadMask([splash.NumpyMask(_static_mask(G, T, S, window))])
+            return _kernel(mask, cap, interpret)(q, k, v, splash.SegmentIds(jnp.ones(queries, jnp.int32), which))
 
         out = jax.vmap(one_row)(folded, joined(trunk_k, k), joined(trunk_v, v), which)
         return jnp.moveaxis(out[:, :, : G * T].reshape(B, K, M, G, T, H), 3, 1).astype(jnp.float32)
@@ -86,20 +85,20 @@ def attend_branch(
 
 def scores(num_branches: int, length: int, trunk_slots: int, window: int | None) -> int:
     """Scores that the kernel computes for each head of a row: the blocks in which some query sees some key."""
-    seen = _static_mask(num_branches, length, trunk_slots, window).array
+    seen = _static_mask(num_branches, length, trunk_slots, window)
     rows, columns = map(block_size, seen.shape)
     blocks = seen.reshape(seen.shape[0] // rows, rows, seen.shape[1] // columns, columns)
     return int(blocks.any((1, 3)).sum()) * rows * columns
 
 
 @functools.lru_cache(maxsize=8)
-def _static_mask(G: int, T: int, S: int, window: int | None) -> splash.NumpyMask:
+def _static_mask(G: int, T: int, S: int, window: int | None) -> Bool[np.ndarray, "Q _"]:
     """Which slots and tokens of G branches their tokens see, if a trunk has no padding."""
     branch, time = np.divmod(np.arange(G * T), T)
     distance = time[:, None] - time
     own = (branch[:, None] == branch) & (distance >= 0) & (distance < (window or T))
     on_trunk = time[:, None] + S - np.arange(S) < (window or S + T + 1)
-    return splash.NumpyMask(_with_padding(np, on_trunk, own))
+    return _with_padding(np, on_trunk, own)
 
 
 def _with_padding(xp: ModuleType, on_trunk: Bool[Any, "*B T S"], own: Bool[Any, "*B T T"]) -> Bool[Any, "*B Q _"]:
@@ -111,9 +110,9 @@ def _with_padding(xp: ModuleType, on_trunk: Bool[Any, "*B T S"], own: Bool[Any, 
     return xp.concatenate([before, own], axis=-1)
 
 
-def _kernel(mask: splash.MultiHeadMask | Bool[Array, "1 Q S"], cap: float, interpret: bool):
-    """With one mask for all heads."""
-    kernel = splash.make_splash_mha_single_device(
+def _kernel(mask: Any, cap: float, interpret: bool):
+    """With one mask for all heads: a `MultiHeadMask`, or Bool[1 Q S] that is traced."""
+    kernel = kernels().make_splash_mha_single_device(
         mask, block_sizes=block_sizes(*map(block_size, mask.shape[-2:])), attn_logits_soft_cap=cap or None, interpret=interpret
     )
     # Only a name in profiles depends on it; of a mask that is traced, the library makes a traced value of it and then fails.
