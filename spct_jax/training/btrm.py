@@ -37,12 +37,11 @@ def run_btrm(run: Run) -> dict[str, Any]:
     def make(number: int, comparison: Comparison, step: int):
         return bradley_terry.encode(tokenizer, comparison), labels(comparison)
 
-    shape = preference.Shape(
-        max_prompt=preference.longest(run, "btrm_prompt", lambda c: len(bradley_terry.encode_conversation(tokenizer, c))),
-        max_completion=preference.longest(
-            run, "btrm_response", lambda c: max(map(len, bradley_terry.encode_responses(tokenizer, c)))
-        ),
-        group_size=int(run.dataset.responses.max()),
-    )
+    def lengths(comparison: Comparison) -> tuple[int, int]:
+        conversation, responses = bradley_terry.encode(tokenizer, comparison)
+        return len(conversation), max(map(len, responses))
+
+    max_prompt, max_completion = preference.longest(run, "btrm", lengths)
+    shape = preference.Shape(max_prompt, max_completion, group_size=int(run.dataset.responses.max()))
     numbers = preference.compared(run, "btrm")
     return preference.train(run, "btrm", run.config.btrm, numbers, shape, preference.Objective(margins), make)

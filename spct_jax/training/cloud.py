@@ -74,17 +74,16 @@ def run_cloud(run: Run) -> dict[str, Any]:
     def prompts(comparison: Comparison) -> list[list[int]]:
         return [run.prompter.encode(single, (0,)) for single in cloud.responses_apart(comparison)]
 
-    def longest_stem(comparison: Comparison) -> int:
-        return stem_of(prompts(comparison))
-
-    def longest_rest(comparison: Comparison) -> int:
+    def lengths(comparison: Comparison) -> tuple[int, int]:
         made = prompts(comparison)
-        return max(map(len, made)) - stem_of(made)
+        stem = stem_of(made)
+        return stem, max(map(len, made)) - stem
 
+    longest_stem, longest_rest = preference.longest(run, "cloud", lengths)
     longest_critique = max(len(tokens) for r in every for tokens in r.completions)
     shape = preference.Shape(
-        max_prompt=preference.longest(run, "cloud_stem", longest_stem),
-        max_completion=preference.longest(run, "cloud_rest", longest_rest) + preference.round_up(longest_critique),
+        max_prompt=longest_stem,
+        max_completion=longest_rest + preference.round_up(longest_critique),
         group_size=int(run.dataset.responses.max()) * config.samples,
         samples=config.samples,
         preamble=preambles.of(run, run.prompter.single),

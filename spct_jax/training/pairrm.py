@@ -44,13 +44,11 @@ def run_pairrm(run: Run) -> dict[str, Any]:
         pairs, labels = shuffled_pairs(comparison, run.config.seed, step)
         return pairrm.encode(tokenizer, comparison, pairs), labels
 
-    def longest_pair(comparison: Comparison) -> int:
-        return sum(sorted(map(len, bradley_terry.encode_responses(tokenizer, comparison)))[-2:])
+    def lengths(comparison: Comparison) -> tuple[int, int]:
+        conversation, responses = bradley_terry.encode(tokenizer, comparison)
+        return len(conversation), sum(sorted(map(len, responses))[-2:])
 
-    shape = preference.Shape(
-        max_prompt=preference.longest(run, "pairrm_prompt", lambda c: len(bradley_terry.encode_conversation(tokenizer, c))),
-        max_completion=preference.longest(run, "pairrm_pair", longest_pair),
-        group_size=max(int(run.dataset.responses.max()) - 1, 1),
-    )
+    max_prompt, max_completion = preference.longest(run, "pairrm", lengths)
+    shape = preference.Shape(max_prompt, max_completion, group_size=max(int(run.dataset.responses.max()) - 1, 1))
     numbers = preference.compared(run, "pairrm")
     return preference.train(run, "pairrm", run.config.pairrm, numbers, shape, preference.Objective(margins), make)

@@ -234,14 +234,21 @@ def compared(run: Run, stage: str) -> Int[np.ndarray, " N"]:
     return numbers
 
 
-def longest(run: Run, name: str, measure: Callable[[Comparison], int]) -> int:
-    """The largest `measure`, a number of tokens, of all training comparisons, rounded up so that few programs are compiled."""
+def longest(run: Run, stage: str, measure: Callable[[Comparison], tuple[int, int]]) -> tuple[int, int]:
+    """Tokens of the longest prompt, and of the longest completion, of all training comparisons, for the shape of a stage.
+
+    Args:
+      run: the run.
+      stage: its name.
+      measure: the tokens of a comparison's prompt, and of its longest completion.
+    """
     data = run.config.data
-    stamp = f"{run.prompter.digest} {data.max_prompt} {data.max_completion} {run.config.stages} {name}"
-    measured = index.survey(run.dataset.train, measure, run.workdir / "data" / f"{name}.survey", stamp)
-    return round_up(int(measured.max()))
+    stamp = f"{run.prompter.digest} {data.max_prompt} {data.max_completion} {run.config.stages}"
+    kept = run.workdir / "data" / f"{stage}_lengths.survey"
+    prompt, completion = index.survey(run.dataset.train, measure, kept, stamp, shape=(2,)).max(axis=0).tolist()
+    return round_up(prompt), round_up(completion)
 
 
 def round_up(length: int) -> int:
-    """The length in a shape for that many tokens."""
+    """The length in a shape for that many tokens, one of few, so that few programs are compiled."""
     return ceil_div(length, LENGTHS_IN_STEPS_OF) * LENGTHS_IN_STEPS_OF

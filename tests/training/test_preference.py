@@ -3,23 +3,27 @@
 import copy
 import json
 import shutil
+import types
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from stand_ins import stand_in
 
 from micro_experiment import make_config
 from spct_jax import checkpoints, pipeline, sharding
 from spct_jax.checkpoints import ModelKind, train_state
 from spct_jax.data.batches import Groups
 from spct_jax.data.comparison import Comparison, Turn
+from spct_jax.data.index import Records
 from spct_jax.errors import InputError
 from spct_jax.models import sizes
 from spct_jax.reward_models.bradley_terry import BradleyTerry
 from spct_jax.reward_models.pairrm import PairRM
 from spct_jax.training import btrm, cloud, pairrm, preambles, preference
+from spct_jax.training.context import Run
 from spct_jax.training.metrics import compute
 from spct_jax.training.micro_batches import Batch
 
@@ -138,6 +142,21 @@ def test_a_group_is_what_prompts_have_in_common_and_the_rest_of_each_with_its_cr
     assert cloud.group_of(prompts, critiques) == ([1, 2], [[3, 4, 6], [3, 4, 7, 8], [5, 4, 9], [5, 4, 6]])
     # Nothing is left of two prompts that are the same but for their last token, which begins each completion.
     assert cloud.group_of([[1, 2], [1, 2]], [[[3]], [[4]]]) == ([1], [[2, 3], [2, 4]])
+
+
+def test_the_lengths_of_a_comparison_are_measured_at_once(tmp_path):
+    """What is encoded for them is encoded once."""
+    comparisons, seen = [Comparison(conversation=[Turn("user", "q")], responses=["a"], id=str(i)) for i in range(3)], []
+
+    def lengths(comparison):
+        seen.append(comparison.id)
+        return 20 + int(comparison.id), 9 - 4 * int(comparison.id)
+
+    (tmp_path / "data").mkdir()
+    run = stand_in(Run, config=make_config(), prompter=types.SimpleNamespace(digest="d"), workdir=tmp_path)
+    vars(run).update(dataset=types.SimpleNamespace(train=Records.of(comparisons)))
+    assert preference.longest(run, "cloud", lengths) == preference.longest(run, "cloud", lengths) == (24, 16)
+    assert seen == ["0", "1", "2"]
 
 
 def test_without_comparisons_of_several_responses_there_is_nothing_to_learn(micro_config, tmp_path):
