@@ -17,6 +17,7 @@ from spct_jax.judging.options import Options
 from spct_jax.judging.readings import Critiques, Reading, Work
 from spct_jax.judging.tasks import Order, Task
 from spct_jax.models import tiles
+from spct_jax.models.config import ModelConfig
 from spct_jax.rounding import next_power_of_four
 from spct_jax.sampling import Request, Shape, Usage
 from spct_jax.sampling.engine_programs import trunk_program
@@ -94,6 +95,11 @@ class Rescorer:
         self._waiting: list[tuple[Reading, dict[_Shape, _Batches]]] = [(r, {}) for r in readings.chosen(models, options)]
         self._unreadable: list[Task] = []
         """Tasks of whose critiques there is nothing to read."""
+
+    @property
+    def readers(self) -> list[ModelConfig]:
+        """The architectures of the models that read."""
+        return [reading.config for reading, _ in self._waiting]
 
     def add(self, task: Task) -> None:
         """Queues a task's critiques, those of each order on trunks of their own.

@@ -88,12 +88,26 @@ class Scheduler:
         self._backlog: dict[Shape, list[Request]] = {}
         self._open: collections.Counter[Shape] = collections.Counter()
         """Tasks that are not all drawn."""
-        self._sizes = None if options.batch_size else _sizes(models, options, len(self._preamble))
+        self._sizes = None if options.batch_size else self._make_sizes()
         if self._sizes:
             self._sizes.choose(*options.lengths(1), 1)  # an error, where not even that fits
         most = self._sizes.most if self._sizes else options.batch_size * options.branches
         self._window = max(16, 16 * most // options.k)
         self._held = 0
+
+    def _make_sizes(self) -> Sizes:
+        """What chooses shapes beside the meta RM, and beside the batches of critiques that are read once more."""
+        models, layout = self._models, self._models.layout
+        beside = 0 if models.meta is None else sharding.bytes_of_arrays(models.meta.params)
+        return Sizes(
+            layout,
+            models.policy.config,
+            self._options.memory,
+            beside,
+            len(self._preamble),
+            read=tiles.of(layout.platform).read_tokens // layout.batch_shards,
+            readers=self._rescorer.readers,
+        )
 
     def run(self, comparisons: Iterable[Comparison]) -> Iterator[Verdict | InputError]:
         """One outcome per comparison, in their order."""
@@ -306,13 +320,6 @@ def _say(text: str) -> None:
     """Writes a line to standard error, on the first process."""
     if distributed.is_first():
         tqdm.tqdm.write(text, file=sys.stderr)
-
-
-def _sizes(models: Models, options: Options, preamble: int) -> Sizes:
-    """What chooses shapes beside the meta RM, and beside the batches of critiques that are read once more."""
-    beside = 0 if models.meta is None else sharding.bytes_of_arrays(models.meta.params)
-    read = tiles.of(models.layout.platform).read_tokens // models.layout.batch_shards if options.rescores else 0
-    return Sizes(models.layout, models.policy.config, options.memory, beside, read, preamble)
 
 
 class UnreadableWarning:

@@ -6,19 +6,16 @@ never from what the prompts are.
 
 import bisect
 import dataclasses
-import functools
 from collections.abc import Iterable, Iterator, Sequence
 
-import jax
-import jax.numpy as jnp
-
-from spct_jax import memory, sharding
+from spct_jax import memory
 from spct_jax.errors import InputError
 from spct_jax.hardware import GIB
 from spct_jax.models.config import ModelConfig
 from spct_jax.rounding import ceil_div, next_power_of_four
 from spct_jax.sampling import engine_programs
 from spct_jax.sampling.engine_shape import Shape
+from spct_jax.sampling.model_bytes import ModelBytes
 from spct_jax.sharding import Layout
 
 MOST_BRANCHES = 16
@@ -39,8 +36,6 @@ USABLE = 0.97
 """Share of a device's memory that is planned with; the rest is for programs, and for holes between arrays."""
 MEAN_LENGTH = 0.25
 """Mean length of completions next to the limit, as expected of a draw: that of verdicts of 260 tokens, cut at 1,024."""
-LOGITS_HELD = 4
-"""Float32 arrays as large as the logits while a token is drawn: logits, scaled, their exponentials, these in blocks."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,8 +92,9 @@ class Sizes:
         config: ModelConfig,
         bytes_of_device: int = 0,
         beside: int = 0,
-        read: int = 0,
         preamble: int = 0,
+        read: int = 0,
+        readers: Sequence[ModelConfig] = (),
     ):
         """Prepares choices.
 
@@ -107,12 +103,13 @@ class Sizes:
           config: the architecture.
           bytes_of_device: what there is of memory; 0: `memory_of`.
           beside: bytes of a device that are held by others.
-          read: tokens of prompts and completions that a device reads at once between two chunks, if any are.
           preamble: tokens that most prompts begin with, see `Shape.preamble`.
+          read: tokens of prompts and completions that a device reads at once between two chunks, if there are readers.
+          readers: the architectures of the models that read.
         """
         self.memory = bytes_of_device or memory_of(layout)
-        self._layout, self._config, self._beside, self._read = layout, config, beside, read
-        self._preamble = preamble
+        self._layout, self._beside, self._preamble, self._read = layout, beside, preamble, read
+        self._model, *self._readers = (ModelBytes(layout, each) for each in (config, *readers))
         self._chosen: dict[tuple[int, int, int, int, int], Shape] = {}
 
     @property
@@ -121,7 +118,7 @@ class Sizes:
         usable = USABLE * self.memory
         if self._layout.platform != "cpu":
             return usable
-        return min(usable, max(CPU_SHARE * (self._parameters + self._beside), CPU_LEAST))
+        return min(usable, max(CPU_SHARE * (self._model.parameters + self._beside), CPU_LEAST))
 
     @property
     def most(self) -> int:
@@ -190,7 +187,7 @@ class Sizes:
         """Whether engines of these shapes fit at the same time."""
         accounts = [self.account(shape) for shape in shapes]
         held = sum(a.slots + a.arriving for a in accounts) + max(a.work for a in accounts)
-        return held + self._parameters + self._beside <= self._planned
+        return held + self._model.parameters + self._beside <= self._planned
 
     def describe(self, shapes: Sequence[Shape]) -> str:
         """In words: rows, branches and trunks of each, and the memory that the largest needs."""
@@ -202,51 +199,34 @@ class Sizes:
         )
 
     def account(self, shape: Shape) -> Account:
-        """What a shape needs. Arrays are counted as they are held, what programs need beside them by formulas.
+        """What a shape needs.
 
-        The formulas were compared with what XLA allots for a TPU and a CPU, see docs/judge.md. There may be prompts without the
-        preamble, so a prefill is counted as one of whole prompts; trunks of the preamble and of stems are held beside.
+        The formulas of `ModelBytes` were compared with what XLA allots for a TPU and a CPU, see docs/judge.md. There may be
+        prompts without the preamble, so a prefill is counted as one of whole prompts; trunks of the preamble and of stems are
+        held beside.
         """
-        c, shape = self._config, engine_programs.held(self._layout, shape)
-        slots, trunk = _bytes_of_row(
-            self._layout, c, dataclasses.replace(shape, rows=self._layout.batch_shards, prefill_rows=1, siblings=1)
-        )
+        model, shape = self._model, engine_programs.held(self._layout, shape)
+        slots, trunk = model.row(shape)
         rows, prefilled = (ceil_div(n, self._layout.batch_shards) for n in (shape.rows, shape.prefill_rows))
-        prefill = prefilled * self._activations(shape.max_prompt - 1)
-        # Decoding on a TPU holds trunks, and the projections to queries, keys and values, a second time.
-        anew = c.num_layers * c.width * self._heads * jnp.dtype(c.dtype).itemsize
-        logits = rows * shape.branches * LOGITS_HELD * 4 * self._split("vocab", c.vocab_size)
-        one_row = shape.siblings * (shape.max_prompt + next_power_of_four(shape.branches) * shape.max_new_tokens)
-        read = max(self._read, one_row) if self._read else 0
-        reading = self._activations(read) + trunk * read // shape.max_prompt
-        work = max(prefill, rows * shape.trunks * trunk + anew + logits, reading) + self._gathered
+        prefill = prefilled * model.activations(shape.max_prompt - 1)
+        # Decoding on a TPU holds trunks, and the weights of queries, keys and values, a second time.
+        drawing = rows * shape.trunks * trunk + model.projections + model.logits(rows * shape.branches)
+        work = max(prefill, drawing) + model.gathered
         of_preamble = ceil_div(trunk * shape.preamble, shape.max_prompt - 1) if shape.preamble else 0
         stems = prefilled // shape.siblings if shape.siblings > 1 else 0
-        return Account(self._parameters, self._beside, rows * slots, (2 * prefilled + stems) * trunk + of_preamble, work)
+        return Account(
+            parameters=model.parameters,
+            beside=self._beside,
+            slots=rows * slots,
+            arriving=(2 * prefilled + stems) * trunk + of_preamble,
+            work=max([work, *(self._reading(reader, shape) for reader in self._readers)]),
+        )
 
-    def _activations(self, tokens: int) -> int:
-        """Bytes of a layer's activations: the residual stream twice, and what products with weights give, in float32."""
-        c = self._config
-        return tokens * 4 * (2 * c.width + 2 * self._split("ffw", c.ffw_width) + self._heads)
-
-    @property
-    def _heads(self) -> int:
-        """Width of queries, keys and values together, as a device holds them."""
-        c = self._config
-        return c.head_dim * (self._split("heads", c.num_heads) + 2 * self._split("kv_heads", c.num_kv_heads))
-
-    @property
-    def _gathered(self) -> int:
-        """Bytes of parameters that are whole while they are used, where they are split along their width."""
-        c = self._config
-        if self._split("embed", c.width) == c.width:
-            return 0
-        layer = self._heads + c.head_dim * self._split("heads", c.num_heads) + 3 * self._split("ffw", c.ffw_width)
-        return c.width * (2 * layer + self._split("vocab", c.vocab_size)) * jnp.dtype(c.dtype).itemsize
-
-    def _split(self, axis: str, size: int) -> int:
-        """How much of a logical axis of this size a device holds."""
-        return self._layout.resolve((size,), (axis,)).shard_shape((size,))[0]
+    def _reading(self, model: ModelBytes, shape: Shape) -> int:
+        """Bytes that a model needs to read what a shape has drawn: a row of it, if that is more than is read at once."""
+        row = shape.siblings * (shape.max_prompt + next_power_of_four(shape.branches) * shape.max_new_tokens)
+        tokens, (_, trunk) = max(self._read, row), model.row(shape)
+        return model.activations(tokens) + trunk * tokens // shape.max_prompt + model.gathered
 
     def _shape(self, max_prompt: int, max_new_tokens: int, branches: int, rows_of_device: int, siblings: int = 1) -> Shape:
         shards = self._layout.batch_shards
@@ -272,13 +252,6 @@ class Sizes:
             begun_together = shape.rows >= prompts and shape.branches == samples
             yield dataclasses.replace(shape, trunks=1) if begun_together else shape
 
-    @functools.cached_property
-    def _parameters(self) -> int:
-        """Bytes of the parameters; twice, if engines have a copy of their own (`engine_programs.decode_params`)."""
-        forms = (engine_programs.stored_model(self._config), engine_programs.decode_model(self._layout, self._config)[0])
-        different = {jax.tree.structure(form): form for form in forms}
-        return sum(sharding.bytes_per_device(form, self._layout.params(form)) for form in different.values())
-
 
 def _steps(shape: Shape, completions: int) -> float:
     """Decoding steps that a draw of so many completions is expected to take.
@@ -289,14 +262,3 @@ def _steps(shape: Shape, completions: int) -> float:
     """
     waves = max(1.0, completions / (shape.rows * shape.branches))
     return MEAN_LENGTH * shape.max_new_tokens * (waves + 2 + 1 / waves)
-
-
-@functools.cache
-def _bytes_of_row(layout: Layout, config: ModelConfig, shape: Shape) -> tuple[int, int]:
-    """Bytes of a device, for a shape of one row on each: (of all that the slots hold, of a trunk as it is computed)."""
-    drawn = engine_programs.decode_model(layout, config)[1]
-    held, computed = (
-        engine_programs.abstract_slots(layout, each, shape) for each in (drawn, dataclasses.replace(drawn, quantize="none"))
-    )
-    of_slots, of_trunk = layout.batch(held), layout.batch(computed.trunks[0])
-    return sharding.bytes_per_device(held, of_slots), sharding.bytes_per_device(computed.trunks[0], of_trunk)

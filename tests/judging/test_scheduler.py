@@ -18,7 +18,7 @@ from spct_jax.grm.config import PromptConfig
 from spct_jax.grm.prompts import Prompter as RealPrompter
 from spct_jax.judging import adaptive, scheduler
 from spct_jax.judging.options import Options
-from spct_jax.judging.scheduler import UnreadableWarning
+from spct_jax.judging.scheduler import Scheduler, UnreadableWarning
 from spct_jax.sampling import Shape, engine_shape
 from spct_jax.sampling.engine_size import USABLE, Sizes
 from spct_jax.sampling.prefilling import Prefiller
@@ -132,6 +132,17 @@ def test_a_shape_that_is_chosen_is_said_and_judges_as_one_that_is_given(capfd):
     (chosen,) = judge().score([of_two_responses()], **options)
     assert len(re.findall(r"batch_size=auto: 4 x 4 x 2 for [\d,]+ \+ 24 tokens \(rows x", capfd.readouterr().err)) == 1
     assert [chosen] == judge().score([of_two_responses()], **options | {"batch_size": 4})
+
+
+def test_a_meta_rm_that_is_larger_than_the_policy_needs_more_to_read():
+    models, options = judge().models, Options(**OPTIONS | {"k_meta": 2, "batch_size": 0, "memory": 1 << 40})
+    wide = dataclasses.replace(models.meta.config, ffw_width=64 * models.meta.config.ffw_width)
+
+    def work(config):
+        sizes = Scheduler(dataclasses.replace(models, meta=dataclasses.replace(models.meta, config=config)), options)._sizes
+        return sizes.account(sizes.choose(64, 24, 4)).work
+
+    assert work(wide) > 16 * work(models.meta.config)
 
 
 def test_where_not_even_a_short_prompt_fits_nothing_is_compiled(capfd):

@@ -56,7 +56,17 @@ def test_rows_are_as_many_as_fit_and_a_multiple_of_the_devices(on_an_accelerator
     assert fewer.rows < more.rows
     assert large(20 << 30).choose(1024, 1024, 4).rows > fewer.rows
     assert large(20 << 30, beside=4 << 30).choose(2048, 1024, 4).rows < fewer.rows
-    assert large(20 << 30, read=32768).choose(2048, 1024, 4).rows < fewer.rows
+    assert large(20 << 30, read=32768, readers=[sizes.get("gemma2_2b")]).choose(2048, 1024, 4).rows < fewer.rows
+
+
+def test_what_is_read_is_counted_by_the_model_that_reads_it():
+    shape = made().choose(256, 64, 4)
+    wide = dataclasses.replace(SMALL, ffw_width=64 * SMALL.ffw_width)
+    itself, other, both = (
+        made(read=32768, readers=readers).account(shape).work for readers in ([SMALL], [wide], [SMALL, wide])
+    )
+    assert made().account(shape).work < itself and other == both
+    assert other - itself == 32768 * 4 * 2 * (wide.ffw_width - SMALL.ffw_width)
 
 
 @pytest.mark.parametrize(("platform", "most"), [("tpu", 256), ("gpu", 1536)])
