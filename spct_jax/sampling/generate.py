@@ -11,6 +11,7 @@ from jaxtyping import Array, Key, UInt32
 from spct_jax import models, sharding
 from spct_jax.data.batches import padded_length, shared_tokens
 from spct_jax.errors import InputError
+from spct_jax.rounding import next_power_of_two
 from spct_jax.sampling.engine import Engine, Finished, Request
 from spct_jax.sampling.engine_shape import Shape, shared
 from spct_jax.sampling.kernel import Completions
@@ -33,6 +34,8 @@ def generate(
     preamble: Sequence[int] = (),
 ) -> Completions:
     """Draws `num_samples` completions of every prompt.
+
+    Prompts of one trunk shape are drawn together, in rows for a power of two of them: calls with 5 to 8 share their programs.
 
     Args:
       params: the model's parameters.
@@ -68,7 +71,8 @@ def generate(
         by_bucket[bucket or before + padded_length(len(prompt) - 1 - before)].append(request)
     finished = []
     for P, requests in sorted(by_bucket.items()):
-        groups = P + 1, max_new_tokens, len(requests), num_samples
+        # Programs are compiled for few numbers of prompts, and the slots of prompts that are not there stay idle.
+        groups = P + 1, max_new_tokens, next_power_of_two(len(requests)), num_samples
         shape = Shape.of_groups(*groups, devices=layout.batch_shards, preamble=len(preamble))
         finished += Engine(layout, params, config, shape, sampling, preamble=preamble).run(requests)
     return _joined(finished, len(prompts), num_samples, max_new_tokens)

@@ -2,6 +2,8 @@
 
 import dataclasses
 import functools
+import sys
+import types
 
 import jax
 import jax.numpy as jnp
@@ -132,6 +134,19 @@ def test_the_layout_of_the_parameters_is_that_of_the_draw():
         assert sharding.layout_of(jax.device_put(params(), layout.params(params()))) == layout
         got = sampling.generate(jax.device_put(params(), layout.params(params())), CONFIG, PROMPTS[:3], KEY, **options)
         np.testing.assert_array_equal(got.tokens, want.tokens)
+
+
+def test_programs_are_compiled_for_few_numbers_of_prompts(monkeypatch):
+    rows = []
+
+    def engine(layout, params, config, shape, sampling, preamble):
+        rows.append(shape.rows)
+        return types.SimpleNamespace(run=lambda requests: [])
+
+    monkeypatch.setattr(sys.modules["spct_jax.sampling.generate"], "Engine", engine)
+    for count in range(1, 10):
+        run([[7] * 9] * count + [[7] * 20])
+    assert rows[::2] == [1, 2, 4, 4, 8, 8, 8, 8, 16] and rows[1::2] == [1] * 9
 
 
 def test_one_key_is_folded_with_the_prompts_index():
