@@ -35,6 +35,7 @@ sharding.use_devices(config_lib.MeshConfig(cpu_devices=2))
 
 SLOWEST = (
     "test_train.py",
+    "test_train_killed.py",
     "judging/test_judge.py",
     "test_judge_command.py",
     "sharding/test_layouts.py",

@@ -3,7 +3,6 @@
 import json
 import os
 import pathlib
-import random
 import shutil
 import subprocess
 import sys
@@ -13,70 +12,16 @@ import numpy as np
 import pod_of_threads
 import pytest
 import random_judge
+from judge_stand_in import RandomJudge, write_llmbar
 from shared_data import shared
 
 from spct_jax import distributed, evaluate
 from spct_jax.errors import InputError
 from spct_jax.evaluation import score_files
-from spct_jax.grm import orders
 from spct_jax.judging.flags import JudgeFlags
-from spct_jax.judging.verdicts import Sample, Verdict
 
 LAUNCHER = pathlib.Path(__file__).parents[1] / "launch" / "local.py"
 PUBLIC = {"figures.json", "judgebench.jsonl", "report.html", "report.md", "rewardbench.json", "rewardbench_scores.json"}
-
-
-class RandomJudge:
-    """Scores at random, by seed, id and sample; `bias` points more for what is shown first, `skill` for the response "good"."""
-
-    is_local, memory = True, 0
-
-    def __init__(self, bias=0, skill=0, breaks_at=None):
-        self.bias, self.skill, self.breaks_at, self.judged, self.shown = bias, skill, breaks_at, 0, []
-        self.digests = {"checkpoint": "c", "template": "t"}
-
-    def stream(self, comparisons, *, k, k_meta=0, temperature, seed, order, **_):
-        for comparison in comparisons:
-            self.judged += 1
-            self.shown.append(comparison)
-            if self.judged == self.breaks_at:
-                raise KeyboardInterrupt
-            if comparison.query == "TOO LONG":
-                yield InputError("prompt longer than the context (more than 64 tokens)")
-            else:
-                yield self.verdict(comparison, k, k_meta, temperature, seed, order)
-
-    def verdict(self, comparison, k, k_meta, temperature, seed, order):
-        samples = []
-        for sample in range(k):
-            shown = orders.sample_order(comparison.n, order, seed, comparison.id, sample)
-            draw = random.Random(f"{seed} {temperature and sample} {comparison.id}")
-            scores = [draw.randint(1, 10) for _ in comparison.responses]
-            scores[shown[0]] += self.bias
-            scores = [score + self.skill * (text == "good") for score, text in zip(scores, comparison.responses, strict=True)]
-            read = draw.random() > 0.1
-            meta = draw.random() if k_meta else None
-            samples.append(Sample(shown, tuple(scores) if read else None, meta, f"text {sample}", truncated=not read))
-        valid = sum(sample.scores is not None for sample in samples)
-        return Verdict(comparison.id, None, None, (), k, valid, k - valid, tuple(samples))
-
-
-def write_data(directory, items=60):
-    """A small LLMBar: the right response is "good", first or second."""
-    for subset in ("Natural", "Manual"):
-        rows = [
-            {
-                "input": f"{subset} {i}",
-                "output_1": ("good", "bad")[i % 2],
-                "output_2": ("bad", "good")[i % 2],
-                "label": 1 + i % 2,
-            }
-            for i in range(items // 2)
-        ]
-        path = directory / ("Natural" if subset == "Natural" else "Adversarial/Manual") / "dataset.json"
-        path.parent.mkdir(parents=True)
-        path.write_text(json.dumps(rows))
-    return directory
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +29,7 @@ def model(tmp_path_factory):
     """A directory with a checkpoint, its template and a small LLMBar."""
     directory = tmp_path_factory.mktemp("evaluate")
     random_judge.save(directory)
-    write_data(directory / "data")
+    write_llmbar(directory / "data")
     return directory
 
 

@@ -1,58 +1,26 @@
-"""The whole pipeline in miniature: every stage runs, bad input is one line, a killed run ends as if it had not been."""
+"""The whole pipeline in miniature: every stage runs, and a run that was stopped ends as if it had not been."""
 
 import copy
 import dataclasses
-import functools
-import importlib
 import json
 import pathlib
 import shutil
 import signal
-import subprocess
-import sys
 
 import jax
-import limits
 import numpy as np
 import pytest
+import study_modules
 from stand_ins import KeyedEngine
 
 from micro_experiment import make_config
-from spct_jax import checkpoints, distributed, locks, pipeline
-from spct_jax.config import STAGES
+from spct_jax import checkpoints, distributed, pipeline
 from spct_jax.errors import InputError
-from spct_jax.grm.template import load_template
 from spct_jax.sharding.config import MeshConfig
-from spct_jax.training import packing, parameters, provenance
+from spct_jax.training import packing, parameters
 from spct_jax.training.metric_writer import read_metrics
 
 pytestmark = pytest.mark.usefixtures("shared_programs")
-
-STUDIES = pathlib.Path(__file__).parents[1] / "experiments" / "studies"
-MICRO = [
-    "--config.data.toy.train=48",
-    "--config.data.toy.test=24",
-    "--config.data.toy.development=16",
-    "--config.data.toy.demonstrations=64",
-    "--config.data.toy.general=16",
-    "--config.stages=('sft', 'rl')",
-    "--config.sft.steps=2",
-    "--config.sft.batch_size=8",
-    "--config.rl.steps=2",
-    "--config.rl.batch_size=8",
-    "--config.checkpoint.every_steps=1",
-]
-
-
-def load_study(name, monkeypatch):
-    monkeypatch.syspath_prepend(STUDIES)
-    return importlib.import_module(name)
-
-
-def command(*arguments):
-    return subprocess.run(
-        [sys.executable, "-m", "spct_jax.train", *arguments], capture_output=True, text=True, timeout=limits.SECONDS
-    )
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +30,13 @@ def cold_start(tmp_path_factory):
     config.stages = ("sft",)
     pipeline.train(config, workdir)
     return workdir
+
+
+@pytest.fixture(scope="module")
+def digests():
+    """Of the parameters in a workdir, by stage."""
+    with study_modules.imported("kill_test") as (kill_test,):
+        yield kill_test.digests
 
 
 def test_every_stage_runs_and_a_second_start_does_nothing_again(micro_config, tmp_path, monkeypatch):
@@ -125,83 +100,6 @@ def test_a_field_may_change_until_a_stage_has_read_it(micro_config, tmp_path):
         pipeline.train(mended, tmp_path)
 
 
-def test_every_field_is_read_by_a_stage_or_free(micro_config, tmp_path):
-    found, micro_config.stages = provenance.values(micro_config, tmp_path), STAGES
-    read = {field for stage in STAGES for field in provenance.read_by(stage, micro_config, found)}
-    left = {field for field in found if field.split(".")[0] not in provenance.FREE} - read
-    assert left == {"data.development", "data.toy.development"}
-    micro_config.stages, micro_config.meta_rm.policy_data = ("sft", "meta_rm"), "draws"
-    assert "rejection.samples" in provenance.read_by("meta_rm", micro_config, found)
-
-
-def write_lines(path, records):
-    path.write_text("".join(json.dumps(record) + "\n" for record in records))
-    return str(path)
-
-
-PAIRS = [{"id": str(i), "query": "Tea?", "responses": ["Yes.", "No."], "scores": [1, 0]} for i in range(4)]
-
-
-def demonstrations(length):
-    said = [" ".join(str(i * i * j) for j in range(3, 3 + length)) for i in range(300)]
-    return [{"turns": [{"role": "user", "content": f"Please say {i}."}], "completions": [text]} for i, text in enumerate(said)]
-
-
-@pytest.mark.parametrize(("stage", "lacks"), [("sft", "demonstrations"), ("evaluate", "test")])
-def test_what_a_later_stage_would_lack_is_said_before_the_first_step(stage, lacks, micro_config, tmp_path):
-    micro_config.stages, data = ("sft", "rl", "evaluate"), micro_config.data
-    data.train, data.vocab_size, data.max_prompt = write_lines(tmp_path / "train.jsonl", PAIRS), 320, 400
-    data.demonstrations = write_lines(tmp_path / "shown.jsonl", demonstrations(1 if lacks == "test" else 200))
-    with pytest.raises(InputError, match=rf"config\.data\.{lacks}: {stage} needs"):
-        pipeline.train(micro_config, tmp_path / "run")
-    assert not (tmp_path / "run" / "sft").exists()
-
-
-@pytest.mark.parametrize("name", ["development", "test", "demonstrations", "general"])
-def test_a_named_file_that_would_not_be_read_is_an_error(name, micro_config, tmp_path):
-    setattr(micro_config.data, name, str(tmp_path / "x.jsonl"))
-    with pytest.raises(InputError, match=rf"config\.data\.{name}: names a source"):
-        pipeline.train(micro_config, tmp_path / "run")
-
-
-def test_two_processes_do_not_share_a_workdir(micro_config, tmp_path):
-    micro_config.stages = ("sft",)
-    with locks.locked_directory(tmp_path):
-        done = command(f"--workdir={tmp_path}", *MICRO)
-        assert done.returncode == 2 and done.stderr == f"error: {tmp_path}: another run is under way in it\n"
-        assert [p.name for p in tmp_path.iterdir()] == [".lock"]
-
-
-def test_a_file_that_changes_between_two_lives_of_a_run_is_named(micro_config, tmp_path):
-    def write(name, records):
-        return write_lines(tmp_path / name, records)
-
-    data, pairs, shown = micro_config.data, PAIRS, demonstrations(1)
-    data.train = data.test = write("pairs.jsonl", pairs)
-    data.test, data.demonstrations, data.vocab_size = write("test.jsonl", pairs), write("shown.jsonl", shown), 320
-    template = tmp_path / "mine.txt"
-    template.write_text(load_template("short").text)
-    micro_config.prompt.template, micro_config.evaluation.problems = str(template), 4
-    values = functools.partial(provenance.values, provenance.absolute(micro_config), tmp_path / "run")
-    provenance.begin("sft", micro_config, tmp_path / "run", values())
-    provenance.begin("evaluate", micro_config, tmp_path / "run", values())
-
-    def check(field, stage):
-        load_template.cache_clear()
-        with pytest.raises(InputError, match=rf"config\.{field}: the content of .* is not that which {stage} began with"):
-            provenance.check(micro_config, tmp_path / "run", values())
-
-    provenance.check(micro_config, tmp_path / "run", values())
-    write("test.jsonl", pairs[::-1])
-    check(r"data\.test", "evaluate")
-    write("test.jsonl", pairs)
-    provenance.check(micro_config, tmp_path / "run", values())
-    template.write_text(template.read_text() + "\n")
-    check(r"prompt\.template", "sft")
-    write("shown.jsonl", shown[1:])
-    check(r"data\.demonstrations", "sft")
-
-
 def test_another_model_at_the_path_of_the_initial_checkpoint_is_named(micro_config, cold_start, tmp_path):
     micro_config.stages, base = ("sft",), str(tmp_path / "base" / "sft")
     shutil.copytree(cold_start / "sft", base)
@@ -211,15 +109,6 @@ def test_another_model_at_the_path_of_the_initial_checkpoint_is_named(micro_conf
     shutil.rmtree(tmp_path / "base" / "sft" / "checkpoints" / "2")
     with pytest.raises(InputError, match=r"config\.init_checkpoint: .* is not the model that this run began with"):
         parameters.initial(run)
-
-
-def test_a_slip_before_the_first_stage_claims_nothing(micro_config, tmp_path):
-    micro_config.stages, slip = ("sft",), dataclasses.replace(micro_config)
-    slip.data = dataclasses.replace(micro_config.data, train=str(tmp_path / "trian.jsonl"), vocab_size=500)
-    with pytest.raises(InputError, match=r"trian\.jsonl"):
-        pipeline.train(slip, tmp_path / "run")
-    pipeline.prepare(micro_config, tmp_path / "run")
-    assert json.loads((tmp_path / "run" / "config.json").read_text())["data"]["vocab_size"] == micro_config.data.vocab_size
 
 
 def test_a_run_may_start_from_a_checkpoint_at_any_stage(micro_config, cold_start, tmp_path):
@@ -234,33 +123,7 @@ def test_a_run_may_start_from_a_checkpoint_at_any_stage(micro_config, cold_start
     assert first["kl"] == 0.0
 
 
-def test_a_comparison_without_one_best_response_is_named(tmp_path):
-    path = tmp_path / "train.jsonl"
-    path.write_text('{"query": "q", "responses": ["a", "b"], "scores": [1, 1]}\n')
-    done = command(f"--workdir={tmp_path / 'run'}", f"--config.data.train={path}")
-    assert done.returncode == 2 and f"{path}:1: no unique best response" in done.stderr
-
-
-def test_killed_and_restarted_by_a_relative_path_it_ends_bitwise_the_same(tmp_path, monkeypatch):
-    kill_test = load_study("kill_test", monkeypatch)
-    calm, killed = tmp_path / "calm", tmp_path / "killed"
-    kill_test.kills.run_undisturbed(calm, MICRO, kill_test.kills.Mesh())
-    with kill_test.kills.Pod(killed, MICRO, [kill_test.kills.Mesh()]) as pod:
-        pod.begin()
-        for _ in pod.looks():
-            if (pod.workdir / "rl" / "checkpoints" / "1").exists():
-                break
-        pod.kill(pod.pids)
-        assert not (pod.workdir / "report.json").exists(), "the run was over before it could be killed"
-        pod.begin()
-        pod.end()
-    assert set(kill_test.digests(pod.workdir)) == {"sft", "rl"}
-    assert kill_test.compare(kill_test.kills.workdir_in(calm), pod.workdir) == []
-    assert json.loads((pod.workdir / "rl" / "summary.json").read_text())["steps"] == 2
-    assert "is damaged" not in pod.log.read_text()
-
-
-def test_a_damaged_checkpoint_is_passed_over_and_the_run_ends_as_if_it_had_been_whole(micro_config, tmp_path, monkeypatch):
+def test_a_damaged_checkpoint_is_passed_over_and_the_run_ends_as_if_it_had_been_whole(micro_config, digests, tmp_path):
     micro_config.stages, micro_config.sft.steps, micro_config.checkpoint.every_steps = ("sft",), 3, 1
     calm, damaged = tmp_path / "calm", tmp_path / "damaged"
     pipeline.train(micro_config, calm)
@@ -272,12 +135,11 @@ def test_a_damaged_checkpoint_is_passed_over_and_the_run_ends_as_if_it_had_been_
     content[len(content) // 2 : len(content) // 2 + 64] = bytes(64)
     largest.write_bytes(content)
     pipeline.train(micro_config, damaged)
-    digests = load_study("kill_test", monkeypatch).digests
     assert digests(damaged) == digests(calm)
 
 
 def test_a_damaged_end_of_a_finished_stage_is_trained_again_before_a_later_one_builds_on_it(
-    micro_config, cold_start, tmp_path, monkeypatch, capsys
+    micro_config, cold_start, digests, tmp_path, monkeypatch, capsys
 ):
     monkeypatch.chdir(tmp_path)
     micro_config.stages = ("sft", "rl")
@@ -292,32 +154,11 @@ def test_a_damaged_end_of_a_finished_stage_is_trained_again_before_a_later_one_b
     last.write_bytes(content)
     pipeline.train(micro_config, damaged)
     assert "checkpoint 2 is damaged" in capsys.readouterr().err
-    digests = load_study("kill_test", monkeypatch).digests
     assert digests(damaged) == digests(calm)
 
 
-def test_where_one_process_cannot_read_its_part_of_a_checkpoint_the_run_goes_on_from_an_earlier_one(tmp_path, monkeypatch):
-    kill_test = load_study("kill_test", monkeypatch)
-    mesh = ("strategy=fsdp", "cpu_devices=1", "heartbeat_seconds=10")
-    pair = kill_test.kills.Mesh(2, tuple(f"--config.mesh.{flag}" for flag in mesh))
-    flags = ["--config.stages=('sft',)" if "stages" in flag else flag for flag in MICRO] + ["--config.sft.steps=3"]
-    workdir = kill_test.kills.workdir_in(tmp_path)
-    start = kill_test.kills.command(flags, pair, 1)
-    again = functools.partial(subprocess.run, start, cwd=tmp_path, capture_output=True, text=True)
-    assert again(timeout=limits.SECONDS).returncode == 0
-    calm = kill_test.digests(workdir)
-    (workdir / "sft" / "summary.json").unlink()
-    part = workdir / "sft" / "checkpoints" / "3" / "params" / "ocdbt.process_1"
-    largest = max((p for p in part.rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
-    largest.write_bytes(largest.read_bytes()[:1000])
-    done = again(timeout=limits.SECONDS)
-    assert done.returncode == 0 and "restart" not in done.stderr and "checkpoint 3 is damaged" in done.stderr, done.stderr
-    assert kill_test.digests(workdir) == calm
-    assert [p.name.partition("-")[0] for p in (workdir / "sft" / "damaged").iterdir()] == ["3"]
-
-
 def test_rollouts_since_the_last_checkpoint_are_read_instead_of_drawn_and_it_ends_bitwise_the_same(
-    micro_config, cold_start, tmp_path, monkeypatch, capsys
+    micro_config, cold_start, digests, tmp_path, monkeypatch, capsys
 ):
     from spct_jax.training import grpo, rollout
 
@@ -335,7 +176,6 @@ def test_rollouts_since_the_last_checkpoint_are_read_instead_of_drawn_and_it_end
     with monkeypatch.context() as nothing:
         nothing.setattr(rollout, "draw", None)
         pipeline.train(micro_config, resumed)
-    digests = load_study("kill_test", monkeypatch).digests
     assert digests(resumed) == digests(calm)
     seen = [json.loads((run / "rl" / "metrics.jsonl").read_text().splitlines()[-1]) for run in (calm, resumed)]
     assert seen[0]["step"] == seen[1]["step"] and seen[0]["sampler_drift"] == seen[1]["sampler_drift"] > 0
@@ -348,7 +188,7 @@ def test_rollouts_since_the_last_checkpoint_are_read_instead_of_drawn_and_it_end
 
 
 def test_rollouts_that_lag_are_of_the_policy_before_last_and_a_run_that_was_killed_ends_bitwise_the_same(
-    micro_config, cold_start, tmp_path, monkeypatch
+    micro_config, cold_start, digests, tmp_path, monkeypatch
 ):
     from spct_jax.training import grpo, rollout
 
@@ -386,7 +226,7 @@ def test_rollouts_that_lag_are_of_the_policy_before_last_and_a_run_that_was_kill
     assert [step["ratio_max"] > 1.01 for step in steps] == [False, True, True]
     assert all(0 < step["sampler_drift"] < 1e-4 for step in steps)
 
-    digests, logged = load_study("kill_test", monkeypatch).digests, killed / "rl" / "rollouts"
+    logged = killed / "rl" / "rollouts"
     for file in logged.glob("000002*"):
         file.unlink()
     drawn.clear()
@@ -402,7 +242,7 @@ def test_rollouts_that_lag_are_of_the_policy_before_last_and_a_run_that_was_kill
 
 
 def test_stopped_between_two_draws_of_a_step_that_looks_for_signal_it_ends_bitwise_the_same(
-    micro_config, cold_start, tmp_path, monkeypatch
+    micro_config, cold_start, digests, tmp_path, monkeypatch
 ):
     """Completions and rewards are functions of the keys, so that about two groups in five have signal; the updates are real."""
     from spct_jax.training import dynamic_sampling, grpo, rollout
@@ -435,7 +275,6 @@ def test_stopped_between_two_draws_of_a_step_that_looks_for_signal_it_ends_bitwi
     stop = bool(drawn.clear())
     pipeline.train(micro_config, stopped)
     assert {index for index, _ in drawn} == {2}, "the second step's are read"
-    digests = load_study("kill_test", monkeypatch).digests
     assert digests(stopped) == digests(calm)
 
     run, found = pipeline.prepare(micro_config, stopped), read_metrics(stopped / "rl" / "metrics.jsonl")
@@ -448,7 +287,7 @@ def test_stopped_between_two_draws_of_a_step_that_looks_for_signal_it_ends_bitwi
 
 
 def test_told_to_stop_in_a_rollout_and_in_an_update_it_saves_what_the_step_began_with_and_ends_bitwise_the_same(
-    micro_config, cold_start, tmp_path, monkeypatch
+    micro_config, cold_start, digests, tmp_path, monkeypatch
 ):
     from spct_jax.training import grpo, micro_batches, rollout
 
@@ -490,5 +329,4 @@ def test_told_to_stop_in_a_rollout_and_in_an_update_it_saves_what_the_step_began
         assert saved == (["1"] if patched is told else ["1", "2"])
     assert len(calls) == 2 and len(updates) == 4 + 1
     pipeline.train(micro_config, stopped)
-    digests = load_study("kill_test", monkeypatch).digests
     assert digests(stopped) == digests(calm)

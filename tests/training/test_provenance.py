@@ -1,8 +1,9 @@
-"""What a stage depends on, of data that is mixed, divided and cleaned."""
+"""What a stage depends on, also of data that is mixed, divided and cleaned."""
 
 import pathlib
 
 from spct_jax import config as config_lib
+from spct_jax.config import STAGES
 from spct_jax.data.config import DataConfig
 from spct_jax.training import provenance
 
@@ -28,3 +29,12 @@ def test_a_stage_depends_on_what_it_reads(tmp_path):
     with open(sources["bench"], "a") as file:
         file.write("!")
     assert len(clean) == 1 and reads("sft", decontaminate=(sources["bench"],))["data.decontaminate"] != clean
+
+
+def test_every_field_is_read_by_a_stage_or_free(micro_config, tmp_path):
+    found, micro_config.stages = provenance.values(micro_config, tmp_path), STAGES
+    read = {field for stage in STAGES for field in provenance.read_by(stage, micro_config, found)}
+    left = {field for field in found if field.split(".")[0] not in provenance.FREE} - read
+    assert left == {"data.development", "data.toy.development"}
+    micro_config.stages, micro_config.meta_rm.policy_data = ("sft", "meta_rm"), "draws"
+    assert "rejection.samples" in provenance.read_by("meta_rm", micro_config, found)

@@ -1,0 +1,104 @@
+"""What a training run says before its first step: wrong input in one line, and what has changed since it began."""
+
+import dataclasses
+import functools
+import json
+import subprocess
+import sys
+
+import limits
+import pytest
+
+from spct_jax import locks, pipeline
+from spct_jax.errors import InputError
+from spct_jax.grm.template import load_template
+from spct_jax.training import provenance
+
+PAIRS = [{"id": str(i), "query": "Tea?", "responses": ["Yes.", "No."], "scores": [1, 0]} for i in range(4)]
+
+
+def command(*arguments):
+    return subprocess.run(
+        [sys.executable, "-m", "spct_jax.train", *arguments], capture_output=True, text=True, timeout=limits.SECONDS
+    )
+
+
+def write_lines(path, records):
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    return str(path)
+
+
+def demonstrations(length):
+    said = [" ".join(str(i * i * j) for j in range(3, 3 + length)) for i in range(300)]
+    return [{"turns": [{"role": "user", "content": f"Please say {i}."}], "completions": [text]} for i, text in enumerate(said)]
+
+
+@pytest.mark.parametrize(("stage", "lacks"), [("sft", "demonstrations"), ("evaluate", "test")])
+def test_what_a_later_stage_would_lack_is_said_before_the_first_step(stage, lacks, micro_config, tmp_path):
+    micro_config.stages, data = ("sft", "rl", "evaluate"), micro_config.data
+    data.train, data.vocab_size, data.max_prompt = write_lines(tmp_path / "train.jsonl", PAIRS), 320, 400
+    data.demonstrations = write_lines(tmp_path / "shown.jsonl", demonstrations(1 if lacks == "test" else 200))
+    with pytest.raises(InputError, match=rf"config\.data\.{lacks}: {stage} needs"):
+        pipeline.train(micro_config, tmp_path / "run")
+    assert not (tmp_path / "run" / "sft").exists()
+
+
+@pytest.mark.parametrize("name", ["development", "test", "demonstrations", "general"])
+def test_a_named_file_that_would_not_be_read_is_an_error(name, micro_config, tmp_path):
+    setattr(micro_config.data, name, str(tmp_path / "x.jsonl"))
+    with pytest.raises(InputError, match=rf"config\.data\.{name}: names a source"):
+        pipeline.train(micro_config, tmp_path / "run")
+
+
+def test_two_processes_do_not_share_a_workdir(micro_config, tmp_path):
+    micro_config.stages = ("sft",)
+    with locks.locked_directory(tmp_path):
+        done = command(f"--workdir={tmp_path}")
+        assert done.returncode == 2 and done.stderr == f"error: {tmp_path}: another run is under way in it\n"
+        assert [p.name for p in tmp_path.iterdir()] == [".lock"]
+
+
+def test_a_file_that_changes_between_two_lives_of_a_run_is_named(micro_config, tmp_path):
+    def write(name, records):
+        return write_lines(tmp_path / name, records)
+
+    data, pairs, shown = micro_config.data, PAIRS, demonstrations(1)
+    data.train = data.test = write("pairs.jsonl", pairs)
+    data.test, data.demonstrations, data.vocab_size = write("test.jsonl", pairs), write("shown.jsonl", shown), 320
+    template = tmp_path / "mine.txt"
+    template.write_text(load_template("short").text)
+    micro_config.prompt.template, micro_config.evaluation.problems = str(template), 4
+    values = functools.partial(provenance.values, provenance.absolute(micro_config), tmp_path / "run")
+    provenance.begin("sft", micro_config, tmp_path / "run", values())
+    provenance.begin("evaluate", micro_config, tmp_path / "run", values())
+
+    def check(field, stage):
+        load_template.cache_clear()
+        with pytest.raises(InputError, match=rf"config\.{field}: the content of .* is not that which {stage} began with"):
+            provenance.check(micro_config, tmp_path / "run", values())
+
+    provenance.check(micro_config, tmp_path / "run", values())
+    write("test.jsonl", pairs[::-1])
+    check(r"data\.test", "evaluate")
+    write("test.jsonl", pairs)
+    provenance.check(micro_config, tmp_path / "run", values())
+    template.write_text(template.read_text() + "\n")
+    check(r"prompt\.template", "sft")
+    write("shown.jsonl", shown[1:])
+    check(r"data\.demonstrations", "sft")
+
+
+def test_a_slip_before_the_first_stage_claims_nothing(micro_config, tmp_path):
+    micro_config.stages, slip = ("sft",), dataclasses.replace(micro_config)
+    slip.data = dataclasses.replace(micro_config.data, train=str(tmp_path / "trian.jsonl"), vocab_size=500)
+    with pytest.raises(InputError, match=r"trian\.jsonl"):
+        pipeline.train(slip, tmp_path / "run")
+    pipeline.prepare(micro_config, tmp_path / "run")
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["data"]["vocab_size"] == micro_config.data.vocab_size
+
+
+def test_a_comparison_without_one_best_response_is_named(tmp_path):
+    path = tmp_path / "train.jsonl"
+    path.write_text('{"query": "q", "responses": ["a", "b"], "scores": [1, 1]}\n')
+    done = command(f"--workdir={tmp_path / 'run'}", f"--config.data.train={path}")
+    assert done.returncode == 2 and f"{path}:1: no unique best response" in done.stderr
