@@ -17,6 +17,7 @@ import tqdm
 from jaxtyping import Float, UInt32
 
 from spct_jax import distributed, files, paths
+from spct_jax.data.comparison import Comparison
 from spct_jax.data.jsonl import read_jsonl, write_jsonl
 from spct_jax.errors import InputError
 from spct_jax.grm import orders
@@ -25,6 +26,9 @@ from spct_jax.paths import Path
 from spct_jax.sampling import Engine, Request, SamplingParams, Shape, Usage, engine_size
 from spct_jax.training import dynamic_sampling, parameters, performance
 from spct_jax.training.context import Run
+
+Shown = dict[int, tuple[Comparison, tuple[int, ...]]]
+"""By row of a draw, a comparison and the order in which it is shown."""
 
 
 def draw(
@@ -65,32 +69,41 @@ def draw(
       InputError: logits are not finite.
       distributed.StoppedError: SIGTERM or SIGINT came; looked for before each chunk of tokens.
     """
-    limits, (first, processes) = run.limits, distributed.process_index_and_count()
-    shown = {row: run.dataset.train[numbers[row]] for row in range(first, len(numbers), processes)}
     repeats = _repeats([*before, *numbers])[len(before) :]
-    seen = {row: orders.random_order(c.n, run.config.seed, c.id, index, repeats[row]) for row, c in shown.items()}
-    prompts = {row: run.prompter.encode(c, seen[row], hinted=hinted) for row, c in shown.items()}
-    prompts = _joined({row: (np.array(prompt, np.int32), shown[row].id) for row, prompt in prompts.items()})
-    keys = comparison_keys(key, [prompts[row][1] for row in range(len(numbers))])
-
-    def request(row: int) -> Request:
-        # If a comparison occurred before, its samples are numbered on from those of the last occurrence.
-        first = repeats[row] * samples
-        return Request(row, prompts[row][0], keys[row], collections.deque(range(first, first + samples)))
-
-    sampling, preamble = SamplingParams(temperature, limits.stop_ids), run.prompter.preamble
-    engine = Engine(run.rollout_layout, params, run.model, shape, sampling, usage, preamble)
+    shown = _shown(run, numbers, index, repeats)
+    requests = _requests(run, shown, key, hinted, repeats, samples)
+    sampling = SamplingParams(temperature, run.limits.stop_ids)
+    engine = Engine(run.rollout_layout, params, run.model, shape, sampling, usage, run.prompter.preamble)
     tokens: list[dict[int, np.ndarray]] = [{} for _ in numbers]
-    logprobs = np.zeros((len(numbers), samples, limits.max_completion), np.float32)
+    logprobs = np.zeros((len(numbers), samples, run.limits.max_completion), np.float32)
     read = {}
-    for done in engine.run(map(request, range(len(numbers)))):
+    for done in engine.run(requests):
         row, sample = done.request.tag, done.sample % samples
         tokens[row][sample] = np.array(done.tokens, np.int32)
         logprobs[row, sample, : len(done.tokens)] = done.logprobs
         if row in shown and len(tokens[row]) == samples:
-            read[row] = run.prompter.read(shown[row], seen[row], [tokens[row][i] for i in range(samples)])
-    drawn = _joined(read)
-    return [drawn[row] for row in range(len(numbers))], logprobs
+            read[row] = run.prompter.read(*shown[row], [tokens[row][i] for i in range(samples)])
+    return _joined(read), logprobs
+
+
+def _shown(run: Run, numbers: Sequence[int], index: int, repeats: Sequence[int]) -> Shown:
+    """What a draw shows in the rows that are this process's own."""
+    first, processes = distributed.process_index_and_count()
+    shown = {row: run.dataset.train[numbers[row]] for row in range(first, len(numbers), processes)}
+    return {row: (c, orders.random_order(c.n, run.config.seed, c.id, index, repeats[row])) for row, c in shown.items()}
+
+
+def _requests(run: Run, shown: Shown, key: jax.Array, hinted: bool, repeats: Sequence[int], samples: int) -> list[Request]:
+    """What the engine is asked for in each row of a draw, of all processes, which make the prompts of `shown` each.
+
+    If a comparison occurred before, its samples are numbered on from those of the last occurrence.
+    """
+    made = {row: np.array(run.prompter.encode(c, order, hinted=hinted), np.int32) for row, (c, order) in shown.items()}
+    prompts, ids = zip(*_joined({row: (prompt, shown[row][0].id) for row, prompt in made.items()}), strict=True)
+    return [
+        Request(row, prompt, key_data, collections.deque(range(repeats[row] * samples, (repeats[row] + 1) * samples)))
+        for row, (prompt, key_data) in enumerate(zip(prompts, comparison_keys(key, ids), strict=True))
+    ]
 
 
 def shape_of(run: Run, stage: str, *, slots: int, prompts: int, samples: int, beside: int = 0) -> Shape:
@@ -121,9 +134,10 @@ def _memory_for(run: Run, stage: str) -> int:
     return distributed.from_first(known)
 
 
-def _joined(mine: dict[int, Any]) -> dict[int, Any]:
-    """What the processes know, each of rows of its own, together."""
-    return {row: value for part in distributed.gather(mine) for row, value in part.items()}
+def _joined(mine: dict[int, Any]) -> list[Any]:
+    """By row, what the processes know, each of rows of its own."""
+    together = {row: value for part in distributed.gather(mine) for row, value in part.items()}
+    return [together[row] for row in range(len(together))]
 
 
 def comparison_keys(key: jax.Array, ids: Sequence[str]) -> UInt32[np.ndarray, "B 2"]:
