@@ -14,7 +14,7 @@ from spct_jax.grm.prompts import Prompter
 from spct_jax.paths import Path
 from spct_jax.reporting import report
 from spct_jax.sharding import bytes_per_device
-from spct_jax.training import btrm, cloud, grpo, meta, pairrm, provenance, rejection, sft
+from spct_jax.training import btrm, cloud, meta, pairrm, provenance, rejection, rl, sft
 from spct_jax.training.context import Run, make_layouts
 from spct_jax.training.data import demonstrations, drop_misfits, load_dataset, load_tokenizer, name_templates
 from spct_jax.training.parameters import LostStepsError, architecture
@@ -23,7 +23,7 @@ STAGES: dict[str, Callable[[Run], dict]] = {
     "sft": sft.run_sft,
     "rejection": rejection.run_rejection,
     "rft": sft.run_rft,
-    "rl": grpo.run_rl,
+    "rl": rl.run_rl,
     "meta_rm": meta.run_meta_rm,
     "btrm": btrm.run_btrm,
     "pairrm": pairrm.run_pairrm,

@@ -245,7 +245,7 @@ def test_stopped_between_two_draws_of_a_step_that_looks_for_signal_it_ends_bitwi
     micro_config, cold_start, digests, tmp_path, monkeypatch
 ):
     """Completions and rewards are functions of the keys, so that about two groups in five have signal; the updates are real."""
-    from spct_jax.training import dynamic_sampling, grpo, rollout
+    from spct_jax.training import dynamic_sampling, rl, rollout
 
     def by_tokens(rollouts):
         return np.array([[2.0 * (c.sum() % 8 == 0) - 1 for c in r.completions] for r in rollouts])
@@ -279,7 +279,7 @@ def test_stopped_between_two_draws_of_a_step_that_looks_for_signal_it_ends_bitwi
 
     run, found = pipeline.prepare(micro_config, stopped), read_metrics(stopped / "rl" / "metrics.jsonl")
     assert [step["groups_drawn"] for step in found] == counts
-    summary, every = json.loads((stopped / "rl" / "summary.json").read_text()), [*grpo.read_rollouts(run)]
+    summary, every = json.loads((stopped / "rl" / "summary.json").read_text()), [*rl.read_rollouts(run)]
     assert len(every) == sum(counts) and all(run.dataset.train[number].id == r.id for number, r in every)
     assert summary["groups_drawn"] == pytest.approx(np.mean(counts))
     share = summary["with_signal"]

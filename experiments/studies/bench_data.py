@@ -70,7 +70,7 @@ def first_batch(directory: pathlib.Path, train: str, workdir: pathlib.Path):
     from spct_jax import distributed, sharding
     from spct_jax.data import batches
     from spct_jax.grm.prompts import Prompter
-    from spct_jax.training import data, grpo
+    from spct_jax.training import data, rl
     from spct_jax.training.context import Run
 
     config = data.name_templates(config_of(directory, train))
@@ -82,7 +82,7 @@ def first_batch(directory: pathlib.Path, train: str, workdir: pathlib.Path):
     prompter = Prompter(config.prompt, data.load_tokenizer(config, dataset, workdir / "tokenizer.model"))
     run = Run(config, workdir, dataset, prompter, config.model, None, None)
     run = data.drop_misfits(run)
-    numbers = grpo.prompts_of(run, np.arange(len(run.dataset.train)), 0)
+    numbers = rl.prompts_of(run, np.arange(len(run.dataset.train)), 0)
     comparisons = [run.dataset.train[number] for number in numbers]
     prompts = [run.prompter.encode(c, range(c.n)) for c in comparisons]
     batches.pack_prompts(prompts, MAX_PROMPT.value)
@@ -106,11 +106,11 @@ def drawn(directory: pathlib.Path, first: int) -> str:
     """Digest of the records of steps 20 to 40 of the mixture, in a run that begins with step `first`."""
     from spct_jax import digests
     from spct_jax.data.comparison import to_json
-    from spct_jax.training import grpo
+    from spct_jax.training import rl
 
     run = first_batch(directory, mixture(directory), directory / "mixture")
     every = np.arange(len(run.dataset.train))
-    found = [[to_json(run.dataset.train[n]) for n in grpo.prompts_of(run, every, step)] for step in range(first, 40)]
+    found = [[to_json(run.dataset.train[n]) for n in rl.prompts_of(run, every, step)] for step in range(first, 40)]
     return digests.of_json(found[20 - first :])
 
 

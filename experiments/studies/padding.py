@@ -46,7 +46,7 @@ from spct_jax.reporting import markdown
 from spct_jax.reward_models import bradley_terry, cloud
 from spct_jax.rounding import ceil_div
 from spct_jax.sharding.config import MeshConfig
-from spct_jax.training import bucket_choice, buckets, grpo, optimizers, preambles, preference, sft
+from spct_jax.training import bucket_choice, buckets, experience, optimizers, preambles, preference, sft
 from spct_jax.training import cloud as cloud_stage
 from spct_jax.training.buckets import Bucket
 from spct_jax.training.config import OptimizerConfig
@@ -212,7 +212,7 @@ def stage_rows(name: str, found: Read, rng: np.random.Generator) -> list[list[st
     prompts, completions, limits = lengths_of(name, found, rng)
     complete = prompts.without_preamble()
     seen = draws.order(0, "padding", len(completions), 0, rows if name == "rl" else max(rows, bucket_choice.ROWS))
-    growth = grpo.GROWTH if name == "rl" else 1.0
+    growth = experience.GROWTH if name == "rl" else 1.0
     options = G, min(BUCKETS.value, micro_batches + 1), limits, (rows, micro_batches), growth
     table, of_complete = (bucket_choice.choose(each.own[seen], completions[seen], *options) for each in (prompts, complete))
     longest = int(complete.own.max()), ceil_div(int(completions.max()), G)

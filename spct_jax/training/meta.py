@@ -24,7 +24,6 @@ from spct_jax.training import (
     accumulation,
     bucket_choice,
     buckets,
-    grpo,
     loop,
     optimizers,
     packing,
@@ -32,6 +31,7 @@ from spct_jax.training import (
     performance,
     preambles,
     rejection,
+    rl,
 )
 from spct_jax.training.context import Run
 from spct_jax.training.metrics import Mean, Metrics
@@ -141,7 +141,7 @@ def examples_of(run: Run) -> list[tuple[Example, list[bool]]]:
     if run.config.meta_rm.policy_data == "draws":
         groups += rejection.read(run, rejection.FINAL)
     elif "rl" in run.config.stages:
-        groups += grpo.read_rollouts(run)
+        groups += rl.read_rollouts(run)
 
     def tokens(number, rollout):
         return run.prompter.encode_meta(run.dataset.train[number], rollout.order), rollout.completions

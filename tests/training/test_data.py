@@ -18,7 +18,7 @@ from spct_jax.data.tokenizer import train_tokenizer
 from spct_jax.errors import InputError
 from spct_jax.grm.config import PromptConfig
 from spct_jax.grm.prompts import Prompter
-from spct_jax.training import grpo, provenance
+from spct_jax.training import provenance, rl
 from spct_jax.training.context import Dataset, Run
 from spct_jax.training.data import demonstrations, drop_misfits, measure_comparison
 from spct_jax.training.mixture import Mixture
@@ -122,7 +122,7 @@ def drawn(run):
     pools = [demonstrations(run, name)[0] for name in ("demonstrations", "general")]
     mixture = Mixture(run.config.seed, "sft", 8, 0.25, *pools)
     examples = [[(e.id, e.tokens()) for e in rows] for step in range(3) for rows in mixture.batch(step).values()]
-    return examples, [grpo.prompts_of(run, np.arange(len(run.dataset.train)), step) for step in range(3)]
+    return examples, [rl.prompts_of(run, np.arange(len(run.dataset.train)), step) for step in range(3)]
 
 
 def test_the_toy_world_named_as_a_source_gives_the_same_records_in_the_same_order(micro_config, tmp_path):

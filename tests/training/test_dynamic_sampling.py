@@ -9,7 +9,7 @@ from stand_ins import KeyedEngine
 
 from spct_jax import pipeline
 from spct_jax.sampling import Shape, Usage
-from spct_jax.training import dynamic_sampling, grpo, parameters, rollout
+from spct_jax.training import dynamic_sampling, parameters, rl, rollout
 
 RNG = np.random.default_rng(0)
 
@@ -70,7 +70,7 @@ def test_one_process_and_two_draw_the_same_prompts_in_order_and_none_twice_alike
     monkeypatch.setattr(rollout, "Engine", KeyedEngine)
     monkeypatch.setattr(parameters, "for_sampling", lambda run, params: params)
     monkeypatch.setattr(dynamic_sampling, "rewards_of", by_tokens)
-    numbers = grpo.prompts_of(run, np.arange(len(run.dataset.train)), 3)
+    numbers = rl.prompts_of(run, np.arange(len(run.dataset.train)), 3)
     assert len(numbers) == 24 * 8 and len(set(numbers)) == 48
     shape = Shape.of_groups(run.limits.max_prompt, run.limits.max_completion, 24, 2)
 

@@ -16,7 +16,7 @@ from spct_jax.errors import InputError
 from spct_jax.evaluation import evaluate
 from spct_jax.grm.prompts import Rollout
 from spct_jax.sampling import Shape
-from spct_jax.training import grpo, meta, rejection
+from spct_jax.training import meta, rejection, rl
 from spct_jax.training.context import Dataset, Run
 
 
@@ -52,22 +52,22 @@ def drawn_on(monkeypatch):
 
 
 def test_rl_leaves_out_what_the_cold_start_solved(drawn_on):
-    problems = grpo.problems_of(drawn_on)
+    problems = rl.problems_of(drawn_on)
     assert problems.tolist() == [0, 1, 3, 4]
-    assert {n for step in range(3) for n in grpo.prompts_of(drawn_on, problems, step)} == {0, 1, 3, 4}
+    assert {n for step in range(3) for n in rl.prompts_of(drawn_on, problems, step)} == {0, 1, 3, 4}
     drawn_on.config.rl.drop_solved = False
-    assert grpo.problems_of(drawn_on).tolist() == [*range(6)]
+    assert rl.problems_of(drawn_on).tolist() == [*range(6)]
 
 
 def test_rl_says_when_everything_is_solved(drawn_on):
     vars(drawn_on.dataset).update(train=())
     with pytest.raises(InputError, match="config.rl.drop_solved=False"):
-        grpo.problems_of(drawn_on)
+        rl.problems_of(drawn_on)
 
 
 def test_without_rejection_sampling_nothing_is_left_out(drawn_on):
     drawn_on.config.stages = ("sft", "rl")
-    assert len(grpo.problems_of(drawn_on)) == 6
+    assert len(rl.problems_of(drawn_on)) == 6
 
 
 def test_the_meta_rm_learns_from_draws_of_the_final_policy(monkeypatch):
@@ -75,7 +75,7 @@ def test_the_meta_rm_learns_from_draws_of_the_final_policy(monkeypatch):
     config = config_lib.tiny()
     rows = {rejection.UNHINTED: [(0, rollout("a", 1, 0, 1))], rejection.FINAL: [(0, rollout("a", 1, 1, 1))]}
     monkeypatch.setattr(rejection, "read", lambda run, samples: rows[samples])
-    monkeypatch.setattr(grpo, "read_rollouts", lambda run: [(3, rollout("d", 0, 0, 0, 1))])
+    monkeypatch.setattr(rl, "read_rollouts", lambda run: [(3, rollout("d", 0, 0, 0, 1))])
     run, found = stand_in(Run, config=config), {}
     for config.meta_rm.policy_data in ("draws", "rollouts"):
         found[config.meta_rm.policy_data] = [right for _, right in meta.examples_of(run)]
@@ -140,7 +140,7 @@ def test_sources_of_a_mixture_are_drawn_by_their_weights_in_rl_and_rejection():
     config.rl.batch_size, config.rejection.problems = 100, 20
     train = mixtures.mix([(3.0, Records.of(range(10))), (1.0, Records.of(range(90)))])
     run = stand_in(Run, config=config, dataset=stand_in(Dataset, train=train))
-    drawn = np.array([number for step in range(100) for number in grpo.prompts_of(run, np.arange(5, 100), step)])
+    drawn = np.array([number for step in range(100) for number in rl.prompts_of(run, np.arange(5, 100), step)])
     assert (drawn < 10).sum() == 7500 and set(drawn.tolist()) == set(range(5, 100))
     chosen = np.array([number for _, numbers in rejection.comparison_batches(run) for number in numbers])
     assert len(chosen) == len(set(chosen.tolist())) and 7 <= (chosen < 10).sum() <= 10
