@@ -6,6 +6,7 @@ What is the same for all rows, such as the trunk of a preamble, is computed once
 micro-batches, and then goes through it to the parameters.
 """
 
+import functools
 import itertools
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import Any
@@ -15,7 +16,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
 
-from spct_jax import idle
+from spct_jax import compiling, idle
 from spct_jax.checkpoints import train_state
 from spct_jax.checkpoints.train_state import TrainState
 from spct_jax.sharding import Layout, bytes_per_device, logical
@@ -54,22 +55,21 @@ class Step:
         split, rows, same = layout.state(self._abstract), layout.sharding("batch"), layout.replicated
         self._held = {name: bytes_per_device(getattr(self._abstract, name), getattr(split, name)) for name in vars(split)}
         params, shared = split.params, self._shared.shardings
+        jit = functools.partial(jax.jit, compiler_options=compiling.options(layout.platform))
         self._zeros = jax.jit(self._make_zeros, out_shardings=(params, shared))
         self._total = jax.jit(self._sum_counts, in_shardings=rows, out_shardings=same)
-        self._add = jax.jit(
+        self._add = jit(
             self._add_gradients,
             static_argnums=(7, 8),
             donate_argnums=2,
             in_shardings=(params, shared, (params, shared), rows, same, same, same),
             out_shardings=((params, shared), (same, rows)),
         )
-        self._through = jax.jit(
+        self._through = jit(
             self._go_through_shared, donate_argnums=1, in_shardings=(params, params, shared), out_shardings=params
         )
-        self._apply = jax.jit(
-            self._apply_gradients, donate_argnums=0, in_shardings=(split, params), out_shardings=(split, same)
-        )
-        self._at_once = jax.jit(
+        self._apply = jit(self._apply_gradients, donate_argnums=0, in_shardings=(split, params), out_shardings=(split, same))
+        self._at_once = jit(
             self._compute_at_once,
             static_argnums=3,
             donate_argnums=0,
