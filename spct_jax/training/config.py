@@ -8,7 +8,7 @@ from spct_jax.field_bounds import MOST, bounded, one_of
 OPTIMIZERS = ("adam", "muon", "adafactor")
 
 
-REFERENCE_DTYPES = ("float32", "bfloat16")
+STORED_DTYPES = ("float32", "bfloat16")
 
 
 POLICY_DATA = ("draws", "rollouts")
@@ -33,6 +33,9 @@ class OptimizerConfig:
     """Share of the steps, the last ones, over which the learning rate falls to a tenth."""
     b1: float = bounded(0.9, 0, 1, ends="[)")
     b2: float = bounded(0.95, 0, 1, ends="[)")
+    mu_dtype: str = one_of("float32", STORED_DTYPES)
+    """Dtype that Adam's first moment and Muon's momentum are kept in from step to step: `float32`, or `bfloat16` for half the
+    memory (`adafactor` has neither)."""
     weight_decay: float = bounded(0.0, 0, 100)
     """Each step takes this times the learning rate off every parameter, whichever the optimiser."""
     clip_norm: float = bounded(1.0, 0, 1e9, ends="(]")
@@ -129,7 +132,7 @@ class RLConfig:
     """Branches decoded at once; a completion that ends makes room for the next, of the same prompt or another. With one for
     every completion all begin together. 0: as many as draw a step's completions soonest, by an estimate, and fit the memory of
     the devices that the stage is begun on."""
-    ref_dtype: str = one_of("float32", REFERENCE_DTYPES)
+    ref_dtype: str = one_of("float32", STORED_DTYPES)
     """Dtype of the frozen reference policy's matrices: `float32`, or `bfloat16` for half the memory."""
     optimizer: OptimizerConfig = dataclasses.field(default_factory=lambda: OptimizerConfig(learning_rate=1.5e-4))
 

@@ -31,6 +31,7 @@ def make(config: OptimizerConfig, steps: int) -> optax.GradientTransformation:
             adam_b2=config.b2,
             weight_decay=config.weight_decay,
             adam_weight_decay=config.weight_decay,
+            mu_dtype=config.mu_dtype,
             muon_weight_dimension_numbers=_matrices,
         )
     elif config.name == "adafactor":
@@ -39,7 +40,13 @@ def make(config: OptimizerConfig, steps: int) -> optax.GradientTransformation:
         decay = (lambda step: config.weight_decay * rate(step)) if config.weight_decay else None
         update = optax.adafactor(rate, multiply_by_parameter_scale=False, weight_decay_rate=decay)
     else:
-        update = optax.adamw(schedule(config.learning_rate), b1=config.b1, b2=config.b2, weight_decay=config.weight_decay)
+        update = optax.adamw(
+            schedule(config.learning_rate),
+            b1=config.b1,
+            b2=config.b2,
+            mu_dtype=config.mu_dtype,
+            weight_decay=config.weight_decay,
+        )
     return optax.chain(optax.clip_by_global_norm(config.clip_norm), update)
 
 

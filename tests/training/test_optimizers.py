@@ -35,3 +35,20 @@ def test_each_step_takes_weight_decay_times_the_learning_rate_off_every_paramete
         for leaf, rate in (("up", of_matrix), ("scale", 0.5)):
             np.testing.assert_allclose(after[leaf], params[leaf] * (1 - 0.1 * warmth * rate), rtol=1e-6)
         params = after
+
+
+@pytest.mark.parametrize("name", ["adam", "muon"])
+def test_first_moments_in_half_precision_take_half_the_memory_and_hardly_change_the_steps(name):
+    rng, steps = np.random.default_rng(0), {}
+    params = {"up": rng.normal(size=(8, 8)).astype(np.float32), "scale": rng.normal(size=8).astype(np.float32)}
+    gradients = [jax.tree.map(lambda x: rng.normal(size=x.shape).astype(np.float32), params) for _ in range(4)]
+    for dtype in ("float32", "bfloat16"):
+        optimizer = optimizers.make(OptimizerConfig(name, 0.5, muon_learning_rate=0.5, warmup_steps=1, mu_dtype=dtype), 4)
+        state, steps[dtype] = optimizer.init(params), []
+        for gradient in gradients:
+            updates, state = optimizer.update(gradient, state, params)
+            steps[dtype].append(np.concatenate([updates["up"].ravel(), updates["scale"]]))
+        moments = [leaf for path, leaf in jax.tree_util.tree_leaves_with_path(state) if ".mu" in jax.tree_util.keystr(path)]
+        assert len(moments) == len(params) and {moment.dtype for moment in moments} == {np.dtype(dtype)}
+    first, *later = (np.linalg.norm(a - b) / np.linalg.norm(a) for a, b in zip(*steps.values(), strict=True))
+    assert first == 0 and 0 < min(later) and max(later) < 0.01
