@@ -6,6 +6,7 @@ and tokens and on the shape only, never on the batch.
 """
 
 import collections
+import functools
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -49,7 +50,7 @@ class _Batches:
         self._prefiller = Prefiller(
             layout,
             reading.decoder,
-            lambda level: trunk_program(layout, reading.config, level)[0],
+            functools.partial(trunk_program, layout, reading.config),
             trunks,
             reading.preamble,
             Usage(),

@@ -14,7 +14,7 @@ import jax
 import numpy as np
 import tqdm
 
-from spct_jax import compiling, distributed, sharding
+from spct_jax import compiling, distributed, memory, sharding
 from spct_jax.data.comparison import Comparison
 from spct_jax.errors import InputError
 from spct_jax.grm import orders, parse
@@ -225,6 +225,7 @@ class Scheduler:
         for shape in [s for s in self._engines if not self._open[s]]:
             if any(not self._has_place(other) for other in self._backlog.keys() - self._engines.keys()):
                 del self._engines[shape]
+                memory.give_back()  # on CPUs, slots of another shape would not fit into the holes
         for shape in list(self._backlog):
             if shape in self._engines or self._has_place(shape):
                 engine = self._engines.get(shape) or self._make_engine(shape)

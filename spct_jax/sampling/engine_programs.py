@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Int, UInt32
 
-from spct_jax import compiling, models, sharding
+from spct_jax import compiling, memory, models, sharding
 from spct_jax.models import quantized, stack, tiles
 from spct_jax.models.config import ModelConfig
 from spct_jax.sampling.engine_shape import Level, Shape
@@ -52,8 +52,13 @@ class EngineProgram:
         """Starts compiling it in `pool`; returns False if that was started before or the function has been called."""
         if self._begun:
             return False
-        self._begun, self._ahead = True, pool.submit(lambda: self.lower().compile())
+        self._begun, self._ahead = True, pool.submit(self._compile)
         return True
+
+    def _compile(self) -> jax.stages.Compiled:
+        compiled = self.lower().compile()
+        memory.give_back()  # what only the compiler needed
+        return compiled
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,9 +98,8 @@ def held(layout: Layout, shape: Shape) -> Shape:
 
 @functools.cache
 def _engine_programs(layout: Layout, config: ModelConfig, shape: Shape, sampling: SamplingParams) -> EnginePrograms:
-    slots = shape.max_prompt - 1
     params, config = decode_model(layout, config)
-    _, trunks = trunk_program(layout, config, Level(shape.prefill_rows, slots, slots))
+    trunks = abstract_trunks(layout, config, shape.prefill_rows, shape.max_prompt - 1)
     slots = abstract_slots(layout, config, shape)
     in_slots, row = layout.batch(slots), jax.ShapeDtypeStruct((shape.prefill_rows,), jnp.int32)
 
@@ -135,7 +139,7 @@ def _engine_programs(layout: Layout, config: ModelConfig, shape: Shape, sampling
 
     return EnginePrograms(
         init=EngineProgram(init),
-        trunks=lambda level: trunk_program(layout, config, level)[0],
+        trunks=functools.partial(trunk_program, layout, config),
         chunk=EngineProgram(chunk, params, slots, sampling),
         insert=EngineProgram(insert, slots, trunks, row, row, row),
         begin=EngineProgram(begin, slots, *branches),
@@ -143,13 +147,16 @@ def _engine_programs(layout: Layout, config: ModelConfig, shape: Shape, sampling
 
 
 @functools.cache
-def trunk_program(layout: Layout, config: ModelConfig, level: Level) -> tuple[EngineProgram, models.Trunk]:
-    """The program that computes the trunks of a level, and its abstract result; all shapes that have such a level share it.
+def trunk_program(layout: Layout, config: ModelConfig, level: Level) -> EngineProgram:
+    """The program that computes the trunks of a level; all shapes that have such a level share it.
 
     The parameters it takes are those of this architecture, as they are stored.
     """
-    before = (trunk_program(layout, config, level.before)[1],) if level.before else ()
-    params = stored_model(config)
+
+    def of(level: Level) -> models.Trunk:
+        return abstract_trunks(layout, config, level.rows, level.trunk_slots)
+
+    params, trunks, before = stored_model(config), of(level), (of(level.before),) if level.before else ()
     shape = level.rows, level.slots
     prompts = jax.ShapeDtypeStruct(shape, jnp.int32), jax.ShapeDtypeStruct(shape[:1], jnp.int32), *before
 
@@ -157,9 +164,8 @@ def trunk_program(layout: Layout, config: ModelConfig, level: Level) -> tuple[En
         with layout.constraints():
             return models.prefill(params, config, tokens, lengths, *(prefix or (None,)), slots=level.trunk_slots)
 
-    trunks = jax.eval_shape(prefill, params, *prompts)
     prefill = jax.jit(prefill, in_shardings=(layout.params(params), *layout.batch(prompts)), out_shardings=layout.batch(trunks))
-    return EngineProgram(prefill, params, *prompts), trunks
+    return EngineProgram(prefill, params, *prompts)
 
 
 def decode_params(params: Any, config: ModelConfig, layout: Layout) -> Any:
@@ -255,21 +261,29 @@ def abstract_slots(layout: Layout, config: ModelConfig, shape: Shape) -> Slots:
         return jax.eval_shape(functools.partial(empty_slots, config, shape))
 
 
-def empty_slots(config: ModelConfig, shape: Shape) -> Slots:
-    """Slots in which nothing runs."""
-    B, G = shape.rows, shape.branches
-    K, H, slots = config.num_kv_heads, config.head_dim, tiles.here().aligned(shape.max_prompt - 1)
+def abstract_trunks(layout: Layout, config: ModelConfig, rows: int, slots: int) -> models.Trunk:
+    """Shapes and dtypes of trunks of so many slots as `models.prefill` gives them, without tracing that."""
+    with layout.constraints():
+        return jax.eval_shape(functools.partial(_empty_trunks, dataclasses.replace(config, quantize="none"), rows, slots))
+
+
+def _empty_trunks(config: ModelConfig, rows: int, slots: int) -> models.Trunk:
+    slots = tiles.here().aligned(slots)
 
     def keys_and_values(entry: stack.LayerStack):
         S = slots if entry.kind == "global" else min(slots, config.window)
-        empty = quantized.zeros((*entry.leading, B, K, S, H), -1, config.dtype, config.quantize)
+        shape = *entry.leading, rows, config.num_kv_heads, S, config.head_dim
+        empty = quantized.zeros(shape, -1, config.dtype, config.quantize)
         return empty, jax.tree.map(jnp.copy, empty)
 
-    def trunk():
-        return models.Trunk(layers=stack.build(config, keys_and_values), lengths=jnp.zeros(B, jnp.int32))
+    return models.Trunk(layers=stack.build(config, keys_and_values), lengths=jnp.zeros(rows, jnp.int32))
 
+
+def empty_slots(config: ModelConfig, shape: Shape) -> Slots:
+    """Slots in which nothing runs."""
+    B, G = shape.rows, shape.branches
     return Slots(
-        trunks=tuple(trunk() for _ in range(shape.trunks)),
+        trunks=tuple(_empty_trunks(config, B, shape.max_prompt - 1) for _ in range(shape.trunks)),
         cache=models.init_cache(config, B, G, shape.max_new_tokens, shape.chunk),
         trunk_slot=jnp.zeros((B, G), jnp.int32),
         keys=jax.random.wrap_key_data(jnp.zeros((B, G, *jax.random.key_data(jax.random.key(0)).shape), jnp.uint32)),

@@ -72,8 +72,6 @@ class ModelBytes:
 def _bytes_of_row(layout: Layout, config: ModelConfig, shape: Shape) -> tuple[int, int]:
     """`ModelBytes.row`, for a shape of one row on each device."""
     drawn = engine_programs.decode_model(layout, config)[1]
-    held, computed = (
-        engine_programs.abstract_slots(layout, each, shape) for each in (drawn, dataclasses.replace(drawn, quantize="none"))
-    )
-    of_slots, of_trunk = layout.batch(held), layout.batch(computed.trunks[0])
-    return sharding.bytes_per_device(held, of_slots), sharding.bytes_per_device(computed.trunks[0], of_trunk)
+    held = engine_programs.abstract_slots(layout, drawn, shape)
+    trunks = engine_programs.abstract_trunks(layout, drawn, shape.rows, shape.max_prompt - 1)
+    return tuple(sharding.bytes_per_device(arrays, layout.batch(arrays)) for arrays in (held, trunks))

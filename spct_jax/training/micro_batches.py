@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Int
 
-from spct_jax import compiling, distributed, idle
+from spct_jax import compiling, distributed, idle, memory
 from spct_jax.sharding import Layout, logical
 from spct_jax.training import buckets
 from spct_jax.training.buckets import Bucket
@@ -82,6 +82,7 @@ def compile_all(parts: Iterable[Part], stoppable: bool = True) -> None:
             jax.monitoring.record_event_duration_secs(compiling.WAITED, time.perf_counter() - start)
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
+    memory.give_back()  # what only the compiler needed
 
 
 def shapes_of(*arguments: Any) -> Hashable:

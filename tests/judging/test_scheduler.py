@@ -152,12 +152,12 @@ def test_where_not_even_a_short_prompt_fits_nothing_is_compiled(capfd):
 
 
 def test_engines_that_do_not_fit_at_once_take_turns(monkeypatch):
-    """The slots of one are gone before another's are there, and verdicts are the same."""
+    """The slots of one are gone and returned before another's are there, and verdicts are the same."""
     short = of_two_responses()
     long = dataclasses.replace(short, id="long", responses=(short.responses[0], "Alba has wifi. " * 40))
     options = OPTIONS | {"k": 2, "batch_size": 0, "max_new_tokens": 8}
     options["memory"] = memory_for(2, longest_prompt(long), options)
-    alive, most = weakref.WeakSet(), []
+    alive, most, returned = weakref.WeakSet(), [], []
 
     class Watched(scheduler.Engine):
         def __init__(self, *arguments):
@@ -166,9 +166,11 @@ def test_engines_that_do_not_fit_at_once_take_turns(monkeypatch):
             super().__init__(*arguments)
 
     monkeypatch.setattr(scheduler, "Engine", Watched)
+    monkeypatch.setattr(memory, "give_back", lambda: returned.append((len(most), len(alive))))
     mixed = [short, long, dataclasses.replace(short, id="short")]
     apart = judge().score(mixed, **options)
     assert len(most) >= 2 and max(most) == 1
+    assert {(begun, 0) for begun in range(1, len(most))} <= {*returned}
     monkeypatch.setattr(Sizes, "together", lambda *_: True)
     assert judge().score(mixed, **options) == apart and max(most) == 2
 
