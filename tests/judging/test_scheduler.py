@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from small_judge import OPTIONS, changed, comparisons, judge, tokenizer, verdicts
 
-from spct_jax import sharding
+from spct_jax import memory, sharding
 from spct_jax.data import batches
 from spct_jax.data.comparison import Turn
 from spct_jax.errors import InputError
