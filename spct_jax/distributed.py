@@ -19,6 +19,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import tqdm
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
@@ -114,6 +115,12 @@ def is_first() -> bool:
 def process_index_and_count() -> tuple[int, int]:
     """(index of this process, number of processes)."""
     return (jax.process_index(), jax.process_count()) if several() else (0, 1)
+
+
+def say(line: str) -> None:
+    """Writes a line to standard error, above a progress bar if there is one, on the first process."""
+    if is_first():
+        tqdm.tqdm.write(line, file=sys.stderr)
 
 
 def barrier(name: str) -> None:

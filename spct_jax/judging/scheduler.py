@@ -6,13 +6,11 @@ A verdict depends on its own comparison, the comparison's id, the seed and the t
 
 import collections
 import contextlib
-import sys
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent import futures
 
 import jax
 import numpy as np
-import tqdm
 
 from spct_jax import compiling, distributed, memory, sharding
 from spct_jax.data.comparison import Comparison
@@ -23,6 +21,7 @@ from spct_jax.judging.models import Models
 from spct_jax.judging.options import Options
 from spct_jax.judging.rescoring import Rescorer
 from spct_jax.judging.tasks import NO_PROMPTS, Prompts, Task
+from spct_jax.judging.unreadable import UnreadableWarning
 from spct_jax.judging.verdicts import Sample, Verdict
 from spct_jax.models import tiles
 from spct_jax.sampling import Engine, Finished, Request, SamplingParams, Shape, Usage
@@ -41,8 +40,6 @@ MOST_PREPARED = 1 << 24
 """Characters of those comparisons, unless there is only one."""
 MOST_HELD = 1 << 26
 """Tokens of prompts and characters of texts of all comparisons that are at work or wait to be yielded, unless there is one."""
-FIRST_SAMPLES = 64
-"""Samples after which a judge says so if none of them could be read."""
 
 
 @contextlib.contextmanager
@@ -250,7 +247,7 @@ class Scheduler:
         wanted, self._wanted = self._wanted, {}
         seen, new = [shape for shape in wanted if shape not in self._compiled], []
         if self._sizes and seen:
-            _say(f"batch_size=auto: {self._sizes.describe(seen)}")
+            distributed.say(f"batch_size=auto: {self._sizes.describe(seen)}")
         for shape, wanted_levels in wanted.items():
             compiled = self._compiled.setdefault(shape, set())
             if levels := [level for level in wanted_levels if level not in compiled]:
@@ -258,7 +255,7 @@ class Scheduler:
                 programs = engine_programs(self._models.layout, self._models.policy.config, shape, self._sampling)
                 new += [f"{shape.max_prompt:,}"] if programs.compile_ahead(pool, levels) and shape in seen else []
         if new:
-            _say(f"compiling for prompts of up to {' / '.join(dict.fromkeys(new))} tokens")
+            distributed.say(f"compiling for prompts of up to {' / '.join(dict.fromkeys(new))} tokens")
 
     # Reading.
 
@@ -315,34 +312,3 @@ class Scheduler:
     def _conclude(self, done: Iterable[Task]) -> None:
         for task in done:
             task.outcome = tasks.vote(task, self._options)
-
-
-def _say(text: str) -> None:
-    """Writes a line to standard error, on the first process."""
-    if distributed.is_first():
-        tqdm.tqdm.write(text, file=sys.stderr)
-
-
-class UnreadableWarning:
-    """Where nothing can be read in a judge's first samples, says so early, with the likely cause."""
-
-    def __init__(self, options: Options, knows_templates: bool):
-        """`knows_templates`: see `Models`."""
-        self._options, self._knows_templates = options, knows_templates
-        self._seen = self._readable = self._cut = 0
-
-    def count(self, readable: bool, cut: bool) -> None:
-        """Counts one sample: whether a verdict could be read in it, and whether it was cut at the limit of its length."""
-        if self._seen == FIRST_SAMPLES:
-            return
-        self._seen, self._readable, self._cut = self._seen + 1, self._readable + readable, self._cut + cut
-        if self._seen == FIRST_SAMPLES and not self._readable:
-            _say(f"warning: no verdict could be read in the first {FIRST_SAMPLES} samples; {self._cause()}")
-
-    def _cause(self) -> str:
-        if 2 * self._cut > self._seen:
-            limit = self._options.max_new_tokens
-            return f"{self._cut} of them were cut: max_new_tokens ({limit}) may be too small for this model's critiques"
-        if not self._knows_templates:
-            return "the checkpoint carries no templates: was it trained with others than the default, or not to judge at all?"
-        return "was the model trained to judge with these templates, or is it a base model?"

@@ -114,8 +114,8 @@ def shape_of(run: Run, stage: str, *, slots: int, prompts: int, samples: int, be
     model, limits, chosen_for = parameters.sampling_model(run), run.limits, 0 if slots else _memory_for(run, stage)
     sizes = engine_size.Sizes(run.rollout_layout, model, chosen_for, beside, preamble=len(run.prompter.preamble))
     shape = sizes.of_slots(slots, limits.max_prompt, limits.max_completion, samples, prompts)
-    if not slots and distributed.is_first():
-        print(f"{stage}: slots=0: {sizes.describe([shape])}", file=sys.stderr)
+    if not slots:
+        distributed.say(f"{stage}: slots=0: {sizes.describe([shape])}")
     return shape
 
 

@@ -18,7 +18,8 @@ from spct_jax.grm.config import PromptConfig
 from spct_jax.grm.prompts import Prompter as RealPrompter
 from spct_jax.judging import adaptive, scheduler
 from spct_jax.judging.options import Options
-from spct_jax.judging.scheduler import Scheduler, UnreadableWarning
+from spct_jax.judging.scheduler import Scheduler
+from spct_jax.judging.unreadable import FIRST_SAMPLES, UnreadableWarning
 from spct_jax.sampling import Shape, engine_shape
 from spct_jax.sampling.engine_size import USABLE, Sizes
 from spct_jax.sampling.prefilling import Prefiller
@@ -73,7 +74,7 @@ def test_the_shapes_that_can_be_known_are_compiled_before_the_first_verdict(capf
 @pytest.mark.parametrize("cut", [True, False])
 def test_a_judge_that_cannot_be_read_says_so_at_once(carries, cut, capsys):
     watch = UnreadableWarning(Options(max_new_tokens=99), carries)
-    for _ in range(scheduler.FIRST_SAMPLES - 1):
+    for _ in range(FIRST_SAMPLES - 1):
         watch.count(False, cut)
     assert capsys.readouterr().err == ""
     watch.count(False, cut)
