@@ -5,6 +5,7 @@ where the array is, so that no process needs all of it.
 """
 
 import functools
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,6 +15,7 @@ import numpy as np
 from jax import lax
 from jax.sharding import NamedSharding, PartitionSpec
 
+from spct_jax import compiling
 from spct_jax.checkpoints.leaves import named_leaves
 
 SEEDS = (0x9E3779B9, 0x85EBCA6B)
@@ -27,9 +29,11 @@ def of_tree(tree: Any) -> dict[str, dict[str, Any]]:
 
     A leaf of float32 or bfloat16 has a digest for each of the two, of the leaf cast to it: a reader may restore it in either.
     """
-    leaves = named_leaves(tree)
-    # One after the other: on CPUs, programs that sum over devices wait for each other's threads if many run at once.
-    found = [jax.device_get(_digests(leaf)) for _, leaf in leaves]
+    leaves = [(name, jnp.asarray(leaf)) for name, leaf in named_leaves(tree)]
+    with compiling.threads(os.cpu_count() or 1) as pool:
+        programs = {kind: pool.submit(_program, *kind) for kind in {_kind(leaf): None for _, leaf in leaves}}
+        # One after the other: on CPUs, programs that sum over devices wait for each other's threads if many run at once.
+        found = [jax.device_get(programs[_kind(leaf)].result()(leaf)) for _, leaf in leaves]
     return {
         name: {"shape": list(leaf.shape), "dtype": str(leaf.dtype)}
         | {dtype: "".join(f"{half:08x}" for half in halves) for dtype, halves in digest.items()}
@@ -45,15 +49,17 @@ def differing(recorded: dict[str, dict[str, Any]], tree: Any) -> str | None:
     return None
 
 
-def _digests(array: jax.Array | np.ndarray) -> dict[str, jax.Array]:
-    """UInt32[2] by dtype."""
-    array = jnp.asarray(array)
-    return _program(array.shape, array.dtype, array.sharding)(array)
+def _kind(array: jax.Array) -> tuple[tuple[int, ...], np.dtype, jax.sharding.Sharding]:
+    """Arrays of one kind have one program."""
+    return array.shape, array.dtype, array.sharding
 
 
 @functools.cache
 def _program(shape: tuple[int, ...], dtype: np.dtype, sharding: jax.sharding.Sharding) -> jax.stages.Compiled:
-    """Kept here, since every stage of training digests arrays of the same shapes and `memory.end_stage` clears JAX's cache."""
+    """Gives UInt32[2] by dtype.
+
+    Kept here, since every stage of training digests arrays of the same shapes and `memory.end_stage` clears JAX's cache.
+    """
     digests = _of_part
     if isinstance(sharding, NamedSharding):
         # Each device goes through its own part, block by block; the compiler would gather blocks of an array that is split.

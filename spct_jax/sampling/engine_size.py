@@ -27,9 +27,9 @@ MOST_SLOTS_ON_GPU = 1536
 1,536 take 9.3 (docs/results/gpu_check.md), and more were not measured."""
 MOST_SLOTS_ON_CPU = 64
 """Branches of all devices at most where they are parts of a CPU."""
-CPU_SHARE = 3
-"""On a CPU, how many times the parameters all that is at work may take, the parameters included. Of what a step reads these are
-then a half or less, so that further rows save little; and a machine has other uses for its memory."""
+CPU_SHARE = 2.5
+"""On a CPU, how many times the parameters all that is at work may take, the parameters included. Gemma-3 270M then judges in
+less than 3 GB, and the further rows that three times would allow made no token cheaper (docs/results/speed.md)."""
 CPU_LEAST = 2 * GIB
 """What it may take however small its parameters are."""
 USABLE = 0.97
