@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
-from spct_jax.models import quantized, tiles
+from spct_jax.models import products, quantized, tiles
 from spct_jax.models.quantized import Quantized
 from spct_jax.rounding import ceil_div
 
@@ -78,9 +78,9 @@ def partial(
       mask: which keys are visible, broadcast over K and M.
       cap: soft cap on the scores, applied before the mask; 0 for none.
     """
-    scores = jnp.einsum("...KMTH,...KSH->...KMTS", q, k, preferred_element_type=jnp.float32)
+    scores = products.einsum("...KMTH,...KSH->...KMTS", q, k)
     weights, peak = _weights(scores, mask[..., None, None, :, :], cap, v.dtype)
-    out = jnp.einsum("...KMTS,...KSH->...KMTH", weights.astype(v.dtype), v, preferred_element_type=jnp.float32)
+    out = products.einsum("...KMTS,...KSH->...KMTH", weights.astype(v.dtype), v)
     return Partial(out, peak, jnp.sum(weights, axis=-1))
 
 
@@ -168,10 +168,10 @@ def attend_branch(
     def attend(q, trunk_visible, branch_visible):
         # M outside of G: where query heads are split over devices, the rows of the product are split alike.
         folded = jnp.moveaxis(q, 1, 3).reshape(B, K, -1, H)
-        scores = jnp.einsum("BKRH,BKSH->BKRS", folded, trunk[0], preferred_element_type=jnp.float32)
+        scores = products.einsum("BKRH,BKSH->BKRS", folded, trunk[0])
         weights, peak = _weights(scores.reshape(B, K, M, G, -1, S), trunk_visible[:, None, None, None], cap, trunk[1].dtype)
         out = weights.reshape(scores.shape).astype(trunk[1].dtype)
-        out = jnp.einsum("BKRS,BKSH->BKRH", out, trunk[1], preferred_element_type=jnp.float32)
+        out = products.einsum("BKRS,BKSH->BKRH", out, trunk[1])
         on_trunk = Partial(out.reshape(*peak.shape, H), peak, jnp.sum(weights, axis=-1))
         on_trunk = Partial(*(jnp.moveaxis(x, 3, 1) for x in on_trunk))
         return merge(on_trunk, partial(q, *branch, branch_visible[:, None], cap))

@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from spct_jax.models import products
 from spct_jax.sharding import logical
 
 SUMMED = {
@@ -88,12 +89,12 @@ def summed_of(path: tuple) -> tuple[int, ...]:
 
 def matmul(x: Float[Array, "R D"], w: Float[Array, "D F"] | Quantized) -> Float[Array, "R F"]:
     """The product of x with a weight, in float32."""
-    return _scaled(functools.partial(jnp.matmul, preferred_element_type=jnp.float32), x, w)
+    return _scaled(functools.partial(products.einsum, "RD,DF->RF"), x, w)
 
 
 def logits(hidden: Float[Array, "... D"], table: Float[Array, "V D"] | Quantized) -> Float[Array, "... V"]:
     """The product of hidden states with the rows of a table, in float32."""
-    product = functools.partial(jnp.einsum, "...D,VD->...V", preferred_element_type=jnp.float32)
+    product = functools.partial(products.einsum, "...D,VD->...V")
     return _scaled(product, hidden, table, lambda scale: scale[:, 0])
 
 
@@ -106,7 +107,7 @@ def rows(table: Float[Array, "V D"] | Quantized, index: Int[Array, "..."]) -> Fl
 
 def scores(equation: str, q: Float[Array, "..."], k: Float[Array, "..."] | Quantized, axis: int) -> Float[Array, "... S"]:
     """Products of queries with keys by an einsum, in float32; the keys' heads are along `axis`, -1 or -2."""
-    product = functools.partial(jnp.einsum, equation, preferred_element_type=jnp.float32)
+    product = functools.partial(products.einsum, equation)
     return _scaled(product, q, k, lambda scale: scale if axis == -2 else jnp.swapaxes(scale, -1, -2))
 
 
@@ -116,7 +117,7 @@ def weighed(
     """Sums of values by an einsum with weights, which are rounded to `dtype`; float32."""
     if is_quantized(v):
         weights, v = weights * jnp.swapaxes(v.scale, -1, -2), v.qvalue.astype(dtype)
-    return jnp.einsum(equation, weights.astype(dtype), v, preferred_element_type=jnp.float32)
+    return products.einsum(equation, weights.astype(dtype), v)
 
 
 def _scaled(product, x, w, to_result=lambda scale: scale):
