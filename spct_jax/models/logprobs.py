@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int
 
-from spct_jax.models import decoder, quantized, vocabulary_blocks
+from spct_jax.models import decoder, quantized, tiles, vocabulary_blocks
 from spct_jax.models.config import ModelConfig
 from spct_jax.models.end_to_end import Places
 from spct_jax.rounding import ceil_div
@@ -53,7 +53,7 @@ def token_logprobs(
     hidden = decoder.extend(params, config, trunk, inputs, places)
     shared = (decoder.output_table(params, config), jnp.asarray(divisor(temperature), jnp.float32))
     if vocabulary_blocks.are_used(config) and not quantized.is_quantized(shared[0]):
-        compute = functools.partial(_by_vocabulary, config, with_entropy)
+        compute = functools.partial(_by_vocabulary, config, tiles.here().logits, with_entropy)
     elif inputs.shape[-1] <= config.time_chunk:
         return _at_once(config, with_entropy, _chosen(), shared, hidden, targets)
     else:
@@ -95,7 +95,7 @@ def _by_time(config, with_entropy, chosen, shared, hidden, targets):
     return jax.tree.map(join, lax.map(lambda chunk: one_chunk(shared, *chunk), (split(hidden), split(targets))))
 
 
-def _by_vocabulary(config, with_entropy, shared, hidden, targets):
+def _by_vocabulary(config, at_once, with_entropy, shared, hidden, targets):
     rows = hidden.reshape(-1, hidden.shape[-1]), targets.reshape(-1)
-    found = (x.reshape(targets.shape) for x in vocabulary_blocks.logprobs_and_entropies(config, *shared, *rows))
+    found = (x.reshape(targets.shape) for x in vocabulary_blocks.logprobs_and_entropies(config, at_once, *shared, *rows))
     return tuple(found) if with_entropy else next(found)

@@ -27,6 +27,9 @@ class Tiles:
     first_segment: int
     """Columns of a completion's past that are read together first, a multiple of `decoding.PAST_BLOCK`. Each further segment
     (`decoding.segments`) is a condition, for which the host waits on a GPU, and kernels of its own."""
+    logits: int
+    """Logits that exist at once where a large vocabulary is taken in blocks (`models.vocabulary_blocks`). For each block the
+    gradient of all hidden states is read and written."""
     read_tokens: int
     """About how many tokens of prompts and critiques all devices read at once, where critiques are read once more."""
     time_last: bool
@@ -44,7 +47,9 @@ class Tiles:
         return ceil_div(slots, self.trunk_slots) * self.trunk_slots
 
 
-_CPU = Tiles(queries=32, branch_scores=1 << 18, unrolled_layers=8, first_segment=32, read_tokens=4096, time_last=True)
+_CPU = Tiles(
+    queries=32, branch_scores=1 << 18, unrolled_layers=8, first_segment=32, logits=1 << 25, read_tokens=4096, time_last=True
+)
 
 PLATFORMS = {
     "cpu": _CPU,
@@ -53,6 +58,7 @@ PLATFORMS = {
         branch_scores=1 << 20,
         unrolled_layers=8,
         first_segment=128,
+        logits=1 << 28,
         read_tokens=32768,
         time_last=False,
         decode_kernels=True,
@@ -62,6 +68,7 @@ PLATFORMS = {
         branch_scores=1 << 20,
         unrolled_layers=LONGEST_PATTERN,
         first_segment=128,
+        logits=1 << 25,
         read_tokens=32768,
         time_last=False,
         trunk_slots=16,

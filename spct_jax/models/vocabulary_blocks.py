@@ -21,32 +21,28 @@ from spct_jax.sharding import logical
 
 LARGE = 1 << 16
 """Vocabularies of more tokens than this are taken in blocks."""
-LOGITS_AT_ONCE = 1 << 25
-"""Logits of a block at most, all positions together."""
 LANES = 128
 """Tokens that a TPU holds side by side."""
 
 
 def are_used(config: ModelConfig) -> bool:
-    """Whether the program being traced takes the vocabulary in blocks: if it is large, on CPUs, where this was measured, and on
-    TPUs, by the compiler's estimate, where it is not split over devices.
+    """Whether the program being traced takes the vocabulary in blocks: if it is large and, except on CPUs, not split over
+    devices.
     """
-    platform = logical.platform()
-    return config.vocab_size > LARGE and (
-        platform == "cpu" or (platform == "tpu" and not logical.is_split(config.vocab_size, "vocab"))
-    )
+    return config.vocab_size > LARGE and (logical.platform() == "cpu" or not logical.is_split(config.vocab_size, "vocab"))
 
 
-def count(vocab_size: int, positions: int) -> int:
-    """The least number of equal blocks whose logits at so many positions are few enough, of whole `LANES` if there is one."""
-    least = max(ceil_div(vocab_size * positions, LOGITS_AT_ONCE), 1)
+def count(vocab_size: int, positions: int, at_once: int) -> int:
+    """The least number of equal blocks with at most `at_once` logits at so many positions, of whole `LANES` if there is one."""
+    least = max(ceil_div(vocab_size * positions, at_once), 1)
     equal = [n for n in range(least, vocab_size) if vocab_size % n == 0]
     return next((n for n in equal if vocab_size // n % LANES == 0), equal[0] if equal else vocab_size)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
 def logprobs_and_entropies(
     config: ModelConfig,
+    at_once: int,
     table: Float[Array, "V D"],
     temperature: Float[Array, ""],
     hidden: Float[Array, "N D"],
@@ -56,15 +52,16 @@ def logprobs_and_entropies(
 
     Args:
       config: the architecture.
+      at_once: logits of a block at most, all positions together; `Tiles.logits`.
       table: of the logits, see `decoder.output_table`.
       temperature: divides the capped logits; no gradient flows to it.
       hidden: hidden states after the final norm.
       targets: a token at each position.
     """
-    return _forward(config, table, temperature, hidden, targets)[0]
+    return _forward(config, at_once, table, temperature, hidden, targets)[0]
 
 
-def _forward(config, table, temperature, hidden, targets):
+def _forward(config, at_once, table, temperature, hidden, targets):
     def add(sums, block):
         """Of scaled logits x in the blocks so far: their peak, sums of exp(x - peak) and (x - peak) exp(x - peak), own x."""
         peak, total, weighted, own = sums
@@ -80,12 +77,12 @@ def _forward(config, table, temperature, hidden, targets):
 
     zero = jnp.zeros(len(hidden), jnp.float32)
     lowest = jnp.full_like(zero, jnp.finfo(jnp.float32).min / 2)
-    (peak, total, weighted, own), _ = lax.scan(add, (lowest, zero, zero, zero), _blocks(table, len(hidden)))
+    (peak, total, weighted, own), _ = lax.scan(add, (lowest, zero, zero, zero), _blocks(table, len(hidden), at_once))
     norm, entropies = peak + jnp.log(total), jnp.log(total) - weighted / total
     return (own - norm, entropies), (table, temperature, hidden, targets, norm, entropies)
 
 
-def _backward(config, kept, gradients):
+def _backward(config, at_once, kept, gradients):
     table, temperature, hidden, targets, *sums = kept
     norm, entropies, of_logprobs, of_entropies = (x[:, None] for x in (*sums, *gradients))
 
@@ -98,16 +95,16 @@ def _backward(config, kept, gradients):
         of_rows, more = pull(of_logprobs * (is_target - weights) - of_entropies * weights * (logprobs + entropies))
         return of_hidden + more, of_rows
 
-    of_hidden, of_rows = lax.scan(add, jnp.zeros(hidden.shape, jnp.float32), _blocks(table, len(hidden)))
+    of_hidden, of_rows = lax.scan(add, jnp.zeros(hidden.shape, jnp.float32), _blocks(table, len(hidden), at_once))
     return of_rows.reshape(table.shape), jnp.zeros_like(temperature), of_hidden.astype(hidden.dtype), None
 
 
 logprobs_and_entropies.defvjp(_forward, _backward)
 
 
-def _blocks(table: jax.Array, positions: int) -> tuple[jax.Array, jax.Array]:
+def _blocks(table: jax.Array, positions: int, at_once: int) -> tuple[jax.Array, jax.Array]:
     """(number of the first token, rows of the table) of every block."""
-    number = count(len(table), positions)
+    number = count(len(table), positions, at_once)
     rows = table.reshape(number, -1, table.shape[-1])
     return jnp.arange(number) * rows.shape[1], rows
 
