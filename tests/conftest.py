@@ -1,5 +1,6 @@
 """Fixtures shared by all tests; JAX sees two CPU devices, as the tiny experiment does, whatever else is installed."""
 
+import gc
 import importlib.util
 import os
 import pathlib
@@ -31,6 +32,8 @@ for name, value in SETTINGS.items():  # here, and in the processes that tests st
     jax.config.update(name, value)
     os.environ[name.upper()] = str(value)
 sharding.use_devices(config_lib.MeshConfig(cpu_devices=2))
+# Tracing makes millions of objects that stay; by Python's own thresholds a fifth of the time goes into looking through them.
+gc.set_threshold(50_000, 20, 50)
 
 
 SLOWEST = (
