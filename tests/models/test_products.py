@@ -1,6 +1,7 @@
 """Products with float32 sums, and what their gradients are multiplied in."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -12,14 +13,14 @@ from spct_jax import models
 from spct_jax.models import products
 
 
-def operands(jaxpr, found):
-    """Dtypes of both factors of every product in a jaxpr and in those inside it."""
+def dtypes(jaxpr, found):
+    """Of both factors and the sums of every product in a jaxpr and in those inside it."""
     for equation in jaxpr.eqns:
         if equation.primitive.name == "dot_general":
-            found.add(tuple(str(x.aval.dtype) for x in equation.invars))
+            found.add(tuple(str(x.aval.dtype) for x in (*equation.invars, *equation.outvars)))
         for value in jax.tree.leaves(equation.params, is_leaf=lambda x: hasattr(x, "eqns") or hasattr(x, "jaxpr")):
             if inner := getattr(value, "jaxpr", value if hasattr(value, "eqns") else None):
-                operands(inner, found)
+                dtypes(inner, found)
     return found
 
 
@@ -32,22 +33,30 @@ def test_what_an_update_multiplies_has_the_dtype_of_the_model(dtype):
     def loss(params, trunks, lengths, inputs, targets):
         return models.token_logprobs(params, config, models.prefill(params, config, trunks, lengths), inputs, targets).sum()
 
-    found = operands(jax.make_jaxpr(jax.grad(loss))(params, *batch).jaxpr, set())
-    assert (dtype, dtype) in found
-    assert found == {(dtype, dtype)} or dtype == "float16"
+    found = dtypes(jax.make_jaxpr(jax.grad(loss))(params, *batch).jaxpr, set())
+    assert (dtype, dtype, "float32") in found
+    assert found == {(dtype, dtype, "float32")} or dtype == "float16"
 
 
-def test_gradients_in_bfloat16_are_rounded_once_on_the_way_in_and_once_on_the_way_out():
-    rng = np.random.default_rng(0)
-    x, y = (jnp.asarray(rng.standard_normal(shape), jnp.bfloat16) for shape in ((5, 300), (300, 7)))
-    g = jnp.asarray(rng.standard_normal((5, 7)) * 1e-6, jnp.float32)
-    out, pull = jax.vjp(lambda x, y: products.einsum("RD,DF->RF", x, y), x, y)
-    assert out.dtype == jnp.float32
-    wide = [np.asarray(a, np.float64) for a in (x, y, g.astype(jnp.bfloat16))]
-    np.testing.assert_allclose(out, wide[0] @ wide[1], rtol=1e-5, atol=1e-4)
-    for got, want in zip(pull(g), (wide[2] @ wide[1].T, wide[0].T @ wide[2]), strict=True):
+@pytest.mark.parametrize(
+    ("equation", "of_x", "of_y"),
+    [
+        ("RD,DF->RF", (5, 300), (300, 7)),
+        ("...D,VD->...V", (2, 3, 5, 300), (7, 300)),
+        ("...KMTH,...KSH->...KMTS", (2, 3, 2, 2, 5, 16), (2, 3, 2, 70, 16)),
+        ("BKRS,BKSH->BKRH", (2, 2, 5, 300), (2, 2, 300, 16)),
+    ],
+)
+def test_gradients_in_bfloat16_are_rounded_once_on_the_way_in_and_once_on_the_way_out(equation, of_x, of_y):
+    x, y = (jax.random.normal(jax.random.key(i), shape, jnp.bfloat16) for i, shape in enumerate((of_x, of_y)))
+    out, pull = jax.vjp(functools.partial(products.einsum, equation), x, y)
+    g = jax.random.normal(jax.random.key(2), out.shape) * 1e-6
+    rounded = g.astype(jnp.bfloat16).astype(jnp.float32)
+    exact, exactly = jax.vjp(functools.partial(jnp.einsum, equation), x.astype(jnp.float32), y.astype(jnp.float32))
+    np.testing.assert_allclose(out, exact, rtol=1e-5, atol=1e-4)
+    for got, want in zip(pull(g), exactly(rounded), strict=True):
         assert got.dtype == jnp.bfloat16
-        np.testing.assert_allclose(np.asarray(got, np.float64), want, rtol=2**-8, atol=np.abs(want).max() * 1e-5)
+        np.testing.assert_allclose(got.astype(jnp.float32), want, rtol=2**-8, atol=float(jnp.abs(want).max()) * 1e-5)
 
 
 def test_a_product_of_float32_is_what_jax_makes_of_it():
