@@ -57,18 +57,23 @@ def load_any(
       source: its directory.
       kind: what it holds; None: what it says. A sequence classifier of Hugging Face's that does not say is a meta RM.
       dtype: of the parameters; None keeps the stored one.
-      size: name in `models.SIZES`, needed for Google's layout only.
-      tokenizer: SentencePiece model, where it is not in the directory.
+      size: name in `models.SIZES`, for Google's layout only.
+      tokenizer: SentencePiece model, where it is not in the directory; of no use with our own layout.
 
     Raises:
-      InputError: it cannot be loaded; the message says why.
+      InputError: it cannot be loaded, or needs no size or tokenizer; the message says why.
     """
-    if hugging_face.is_hf_directory(source):
-        found = Tokenizer.load(tokenizer) if tokenizer else loading.read_tokenizer(source)
+    ours, theirs = (source / our_directory.CARD).is_file(), hugging_face.is_hf_directory(source)
+    if size and (ours or theirs):
+        raise InputError(f"{source}: describes itself; --size is for Google's layout only")
+    if theirs:
+        found = loading.read_tokenizer(source, tokenizer)
         params, config, found_kind = hugging_face.read_weights(source, kind=kind, dtype=dtype, num_tokens=found.vocab_size)
         leaves.check_finite(params, source)
         return Model(params, config, found, found_kind, prompt=tokenizer_and_templates.read_templates(source))
-    if (source / our_directory.CARD).is_file():
+    if ours:
+        if tokenizer:
+            raise InputError(f"{source}: has a tokenizer of its own; --tokenizer is for other layouts only")
         return loading.load(source, kind=kind or our_directory.read_card(source).kind, dtype=dtype)
     if google.is_google_directory(source):
         if not size or not tokenizer:

@@ -93,10 +93,11 @@ def read_card(directory: str | os.PathLike) -> Card:
     return Card(config, kinds[word], chat)
 
 
-def read_tokenizer(directory: Path) -> Tokenizer:
-    """The tokenizer of a model directory of ours, with all ids that the model stops at."""
-    tokenizer = tokenizer_and_templates.read_tokenizer(directory, CARD, "stop_ids", read_card(directory).chat)
-    _check_digest(directory, "tokenizer", tokenizer_and_templates.TOKENIZER, tokenizer.model_proto)
+def read_tokenizer(directory: Path, file: str = "") -> Tokenizer:
+    """The tokenizer of a model directory of ours, with all ids that the model stops at; `file` stands in for its own."""
+    tokenizer = tokenizer_and_templates.read_tokenizer(directory, CARD, "stop_ids", read_card(directory).chat, file)
+    if not file:
+        _check_digest(directory, "tokenizer", tokenizer_and_templates.TOKENIZER, tokenizer.model_proto)
     return tokenizer
 
 

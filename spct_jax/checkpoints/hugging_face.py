@@ -115,9 +115,11 @@ def load(directory: Path, kind: ModelKind, dtype: str | None, shardings: Shardin
     return Model(params, config, tokenizer, kind, prompt=prompt, digest=digest)
 
 
-def read_tokenizer(directory: Path) -> Tokenizer:
-    """The tokenizer of a directory, with all ids that the model stops at."""
-    return tokenizer_and_templates.read_tokenizer(directory, GENERATION_CONFIG, "eos_token_id", chat_files.read_hf(directory))
+def read_tokenizer(directory: Path, file: str = "") -> Tokenizer:
+    """The tokenizer of a directory, with all ids that the model stops at; `file` is its SentencePiece model if it has none."""
+    config_json.read_config(directory / "config.json")  # other decoders have no SentencePiece model either
+    chat = chat_files.read_hf(directory)
+    return tokenizer_and_templates.read_tokenizer(directory, GENERATION_CONFIG, "eos_token_id", chat, file)
 
 
 def load_hf(directory: str | os.PathLike, *, dtype: str | None = "float32", shardings: Any = None) -> tuple[Any, ModelConfig]:

@@ -57,7 +57,10 @@ def read_architecture(directory: str | os.PathLike) -> ModelConfig:
     return our_directory.read_card(directory).config
 
 
-def read_tokenizer(directory: str | os.PathLike) -> Tokenizer:
-    """The tokenizer of a model directory of either layout, with all ids that the model stops at."""
+def read_tokenizer(directory: str | os.PathLike, file: str = "") -> Tokenizer:
+    """The tokenizer of a model directory of either layout, in its chat format and with all ids that the model stops at.
+
+    `file`, if it is given, is read in place of the directory's own SentencePiece model. InputError if either cannot be read.
+    """
     layout = hugging_face if hugging_face.is_hf_directory(directory) else our_directory
-    return layout.read_tokenizer(paths.of(directory))
+    return layout.read_tokenizer(paths.of(directory), file)

@@ -20,14 +20,15 @@ TEMPLATES = "templates"
 """The folder of a model's templates."""
 
 
-def read_tokenizer(directory: Path, described_in: str, field: str, chat: Chat) -> Tokenizer:
+def read_tokenizer(directory: Path, described_in: str, field: str, chat: Chat, file: str = "") -> Tokenizer:
     """The tokenizer of a model directory, with all ids that the model stops at.
 
     Args:
-      directory: holds `tokenizer.model`.
+      directory: holds `tokenizer.model`, unless it lies elsewhere.
       described_in: the JSON file of the directory that lists those ids, if it is there.
       field: the field that lists them.
       chat: its chat format and control pieces, as far as the directory names them.
+      file: the SentencePiece model, where it is not the directory's.
 
     Raises:
       InputError: there is no tokenizer, or what the field lists are no ids of its pieces.
@@ -35,7 +36,10 @@ def read_tokenizer(directory: Path, described_in: str, field: str, chat: Chat) -
     path = directory / described_in
     stops = (files.read_json(path).get(field) or []) if files.is_there(path) else []
     stops = stops if isinstance(stops, list) else [stops]
-    tokenizer = Tokenizer.load(files.contained(directory, TOKENIZER), **chat._asdict())
+    pieces = file or files.contained(directory, TOKENIZER)
+    if not file and not files.is_there(pieces):
+        raise InputError(f"{directory}: has no {TOKENIZER}, and other files of a tokenizer are not read; copy the base model's")
+    tokenizer = Tokenizer.load(pieces, **chat._asdict())
     for index in stops:
         if not isinstance(index, int) or isinstance(index, bool) or not 0 <= index < tokenizer.vocab_size:
             raise InputError(f"{path}: {field} holds {index!r}, no id of the tokenizer's {tokenizer.vocab_size} pieces")

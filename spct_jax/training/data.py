@@ -94,10 +94,10 @@ def load_tokenizer(config: Config, dataset: Dataset, path: Path) -> Tokenizer:
 
     A trained one is kept at `path`, so that it is trained only once.
     """
+    if config.init_checkpoint:
+        return checkpoints.read_tokenizer(config.init_checkpoint, config.data.tokenizer)
     if config.data.tokenizer:
         return Tokenizer.load(config.data.tokenizer)
-    if config.init_checkpoint:
-        return checkpoints.read_tokenizer(config.init_checkpoint)
     if not path.exists() and distributed.is_first():
         shown = [*dataset.demonstrations, *dataset.general]
         texts = [turn.content for d in shown for turn in d.turns] + [c for d in shown for c in d.completions]

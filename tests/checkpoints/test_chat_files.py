@@ -3,11 +3,13 @@
 import json
 
 import pytest
+from stand_ins import stand_in
 
 from spct_jax import checkpoints
 from spct_jax.data import chat
 from spct_jax.data.comparison import Turn
 from spct_jax.errors import InputError
+from spct_jax.training import context, data
 
 DEEPSEEK = chat.FORMATS["deepseek_v3"]
 USER, ASSISTANT = DEEPSEEK.markers
@@ -36,6 +38,19 @@ def test_a_chat_format_travels_through_every_layout(source, tmp_path, tokenizer,
         checkpoints.convert(tmp_path / directory, tmp_path / target, layout)
     written = json.loads((tmp_path / "copy" / "tokenizer_config.json").read_text())
     assert written["chat_template"] == DEEPSEEK.jinja and len(written["added_tokens_decoder"]) == 2
+
+
+def test_it_stays_with_a_tokenizer_from_elsewhere(source, micro_config, tmp_path, tokenizer):
+    """As DeepSeek-GRM needs it, should its directory have no `tokenizer.model`; ids that the model stops at stay, too."""
+    added = {USER: tokenizer.vocab_size + 1, ASSISTANT: tokenizer.vocab_size}
+    name_chat(source, DEEPSEEK.jinja, added)
+    elsewhere = (source / "tokenizer.model").rename(tmp_path / "elsewhere.model")
+    checkpoints.convert(source, tmp_path / "ours", "orbax", tokenizer=str(elsewhere))
+    micro_config.init_checkpoint, micro_config.data.tokenizer = str(source), str(elsewhere)
+    trained = data.load_tokenizer(micro_config, stand_in(context.Dataset), tmp_path / "unused")
+    for found in (checkpoints.read_tokenizer(tmp_path / "ours"), trained):
+        assert (found.chat, found.added) == ("deepseek_v3", added)
+        assert 7 in found.stop_ids
 
 
 def test_a_directory_that_names_none_or_another_is_spoken_to_as_before(source, tmp_path):

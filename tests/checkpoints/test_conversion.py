@@ -72,6 +72,25 @@ def test_a_classifier_becomes_a_meta_rm_and_back(tmp_path, tokenizer):
     assert all(again[name].tobytes() == array.tobytes() for name, array in wide.items())
 
 
+def test_what_is_missing_or_of_no_use_is_said(source, tmp_path, tokenizer):
+    path, ours = tmp_path / "small.model", tmp_path / "ours"
+    tokenizer.save(path)
+    checkpoints.convert(source, ours, "orbax")
+    for directory in (source, ours):
+        with pytest.raises(InputError, match="describes itself; --size is for Google's layout only"):
+            checkpoints.convert(directory, tmp_path / "target", "hf", size="gemma2_2b")
+    with pytest.raises(InputError, match="ours: has a tokenizer of its own; --tokenizer is for other layouts only"):
+        checkpoints.convert(ours, tmp_path / "target", "hf", tokenizer=str(path))
+    (source / "tokenizer.model").rename(source / "tokenizer.json")
+    with pytest.raises(InputError, match="source: has no tokenizer.model, and other files of a tokenizer are not read"):
+        checkpoints.convert(source, tmp_path / "target", "orbax")
+    config = json.loads((source / "config.json").read_text())
+    (source / "config.json").write_text(json.dumps(config | {"model_type": "qwen3"}))
+    for read in (checkpoints.read_tokenizer, lambda source: checkpoints.convert(source, tmp_path / "target", "orbax")):
+        with pytest.raises(InputError, match="model_type 'qwen3' is not supported; gemma2"):
+            read(source)
+
+
 def test_dtype_is_kept_or_changed_as_asked(source, tmp_path):
     checkpoints.convert(source, tmp_path / "half", "orbax", dtype="bfloat16")
     model = checkpoints.load(tmp_path / "half")
