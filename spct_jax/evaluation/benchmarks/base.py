@@ -83,6 +83,15 @@ class Answer:
         """Each response's total over the votes; None where none could be read, or where it was judged by pairs."""
         return totals(self.votes, self.item.n)
 
+    @functools.cached_property
+    def means(self) -> tuple[float, ...] | None:
+        """The totals divided by the number of votes that could be read; None as for these.
+
+        To be compared with those of other items, since their votes need not all be readable either.
+        """
+        count = sum(vote.valid for vote in self.votes)
+        return None if self.totals is None else tuple(total / count for total in self.totals)
+
     def compare(self, i: int, j: int) -> int | None:
         """1 where response i is preferred to j, -1 for the other way round, 0 for a tie, None where it could not be read."""
         found = self.totals if self.by_pair is None else totals(self.by_pair[i, j], 2)

@@ -100,7 +100,7 @@ class _Ties:
 
     @staticmethod
     def _gap_and_spread(answer: base.Answer) -> tuple[float, float]:
-        scores = answer.totals if answer.totals is not None else (-1.0,) * answer.item.n
+        scores = answer.means if answer.means is not None else (-1.0,) * answer.item.n
         right, wrong = scores[: answer.item.label], scores[answer.item.label :]
         return min(right) - max(wrong), max(right) - min(right)
 

@@ -43,9 +43,11 @@ def test_by_hand():
     assert (found["precision"], found["recall"], found["official"]) == pytest.approx((2 / 3, 2 / 3, 2 / 3))
 
 
-def test_votes_are_summed_or_counted():
-    answers = [scored("no_error", 8, 3), scored("error", 9, 1), scored("no_error", 4, 7)]
-    assert by_hand.table("realmistake", *answers)["pooled"]["paper"] == 1  # 11 and 11 against 10
+def test_votes_are_averaged_or_counted():
+    answers = [scored("no_error", 8, 3), scored("error", 9, 1), scored("no_error", 6, None)]
+    assert by_hand.table("realmistake", *answers)["pooled"]["paper"] == 1  # 5.5 and 6 against 5
+    answers = [scored("no_error", 8.9, 2.7, 6.0), scored("error", 9.7, 6.5, 1.4)]
+    assert by_hand.table("realmistake", *answers)["pooled"]["paper"] == 1 / 2
     said = [
         Answer(Item(str(index), 1, None, "t/m", label), tuple(Vote(decision=one) for one in decisions))
         for index, (label, decisions) in enumerate([("error", (1, 1, 0)), ("no_error", (1, 0, None)), ("error", (None, None))])

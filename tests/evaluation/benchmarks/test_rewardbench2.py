@@ -49,6 +49,15 @@ def test_ratings_that_failed_stay_scores_in_ties():
     assert by_hand.table("rewardbench2", *answers)["Ties"]["official"] == pytest.approx(expected, abs=1e-15)
 
 
+def test_a_prompt_of_which_fewer_votes_could_be_read_is_compared_by_their_mean():
+    read = {"n": 4, "subset": "Ties"}
+    answers = [
+        by_hand.scored(None, (9, 8, 4, 1), None, **read, label=2, id="tied:1"),  # gap 4, spread 1
+        by_hand.scored(None, (5, 4, 2, 1), (5, 4, 2, 1), **read, label=1, id="ref:1"),  # gap 1, that is not above the spread
+    ]
+    assert by_hand.table("rewardbench2", *answers)["Ties"]["official"] == pytest.approx(0.3 + 0.3 + 0.2, abs=1e-15)
+
+
 def test_the_average_is_over_six_subsets():
     answers = [by_hand.scored(0, (2, 1, 1, 1), n=4, subset=subset) for subset in rewardbench2.SUBSETS[:-1]]
     answers += [
