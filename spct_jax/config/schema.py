@@ -42,8 +42,8 @@ class Config:
     stages: tuple[str, ...] = SPCT
     init_checkpoint: str = ""
     """Model directory, of this library or in Hugging Face's layout, that the first training stage starts from: parameters,
-    architecture (of `model` only `dtype`, `remat`, `time_chunk` and `attention` count then) and, unless `data.tokenizer`
-    names one, tokenizer. Empty: random parameters.
+    architecture (of `model` only `dtype`, `remat`, `time_chunk`, `attention` and `quantize` count then) and, unless
+    `data.tokenizer` names one, tokenizer. Empty: random parameters.
     """
     model: sizes.ModelConfig = dataclasses.field(default_factory=lambda: sizes.toy(640))
     data: DataConfig = dataclasses.field(default_factory=DataConfig)
