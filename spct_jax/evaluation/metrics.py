@@ -55,8 +55,7 @@ def tally(rows: Sequence[Mapping], k: int, k_meta: int | None = None, read: str 
 
 def vote(row: Mapping, k: int, k_meta: int | None = None, read: str = "scores") -> tuple | None:
     """The summed score of each response over the votes that count, or None if none of them parsed; `read` as in `tally`."""
-    totals = recorded.totals(recorded.from_verdict(row, read=read).first(k, k_meta).votes, row["n"])
-    return voting.rounded(totals) if read == "expected" else totals
+    return recorded.totals(recorded.from_verdict(row, read=read).first(k, k_meta).votes, row["n"])
 
 
 def votes(measure: str) -> int:
@@ -66,7 +65,7 @@ def votes(measure: str) -> int:
 
 def guided_votes(k: int, fraction: float = 0.5) -> int:
     """How many of k samples a meta-guided vote keeps: the fraction rounded down, at least one."""
-    return max(1, int(k * fraction))
+    return max(1, int(k * fraction + 1e-9))  # 50 * 0.58 is less than 29
 
 
 def single_credit(rows: Sequence[Mapping], truths: Sequence[int], k: int) -> np.ndarray:

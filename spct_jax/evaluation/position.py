@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from spct_jax.evaluation import recorded
 from spct_jax.evaluation.benchmarks.base import Answer
 from spct_jax.evaluation.recorded import Vote
 from spct_jax.grm import voting
@@ -47,7 +48,8 @@ def figures(answers: Iterable[Answer]) -> dict[str, Any] | None:
             same.append(changes[within].mean())
         if len(distinct) > 1:
             other.append(changes[~alike].mean())
-            tops = {voting.winners(given[order == index].sum(axis=0).tolist()) for index in range(len(distinct))}
+            alone = ([vote for vote, own in zip(votes, order, strict=True) if own == index] for index in range(len(distinct)))
+            tops = {voting.winners(recorded.totals(one, n)) for one in alone}
             consistent.append(len(tops) == 1 and len(tops.pop()) == 1)
     if not wins:
         return None

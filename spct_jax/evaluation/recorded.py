@@ -97,11 +97,11 @@ class Recorded:
 def totals(votes: Sequence[Vote], n: int) -> tuple[float, ...] | None:
     """Each response's total over the votes that could be read (Eq. 14; Eq. 13 for decisions); None if none could.
 
-    Sums do not depend on the order of the votes, so responses with the same scores in another order tie.
+    Sums that are equal but for how floats are rounded are equal, so their responses tie.
     """
     read = [points for vote in votes if (points := vote.points(n)) is not None]
     if len(read) > 1 and any(isinstance(score, float) for points in read for score in points):
-        return tuple(math.fsum(column) for column in zip(*read, strict=True))
+        return voting.rounded([math.fsum(column) for column in zip(*read, strict=True)])
     return voting.sum_vote(read, n)
 
 

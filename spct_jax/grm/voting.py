@@ -57,8 +57,8 @@ def trusted(samples: Sequence[Sample], meta: Sequence[float | None], k_meta: int
 
 
 def rounded(totals: Sequence[float] | None) -> tuple[float, ...] | None:
-    """Sums of scores that are no integers, to six decimals: equal ones are equal in whatever order they were added."""
-    return None if totals is None else tuple(round(total, 6) for total in totals)
+    """Sums of scores that are no integers, to nine decimals, the most that a score is read with: equal sums are equal floats."""
+    return None if totals is None else tuple(round(total, 9) for total in totals)
 
 
 def expected_credit(totals: Sequence[float] | None, best: int, n: int) -> float:

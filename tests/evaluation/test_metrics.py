@@ -33,6 +33,8 @@ def test_expected_scores_vote_where_they_are_asked_for():
     for sample, expected in zip(example["samples"], ([0.1, 0.3], [0.2, 0.0], None), strict=True):
         sample["expected"] = expected
     assert metrics.vote(example, 3) == (11, 11)
+    decimals = row(0, [8.9, 9.7], [2.7, 6.5], [6.0, 1.4])
+    assert metrics.tally([decimals], 3).accuracy == 0.5
     assert metrics.vote(example, 3, read="expected") == (0.3, 0.3)
     assert metrics.vote(example, 3, k_meta=1, read="expected") == (0.1, 0.3)
     tally = metrics.tally([example], 2, read="expected")
@@ -57,6 +59,7 @@ def test_one_guided_vote_is_the_plain_one():
     assert metrics.tally(rows, 1, k_meta=1).credit == metrics.tally(rows, 1).credit == [0.0]
     assert metrics.tally(rows, 2, k_meta=1).credit == [1.0]
     assert [metrics.guided_votes(k) for k in (1, 2, 8, 32)] == [1, 1, 4, 16]
+    assert metrics.guided_votes(50, 0.58) == 29  # the product of these floats is less
 
 
 def test_single_responses_are_judged_by_the_majority():

@@ -22,6 +22,12 @@ def test_figures_by_hand():
     assert found["consistent"] == 1 / 2 and found["items"] == 2
 
 
+def test_equal_sums_of_other_decimals_name_nobody():
+    decimals = list(zip((8.9, 2.7, 6.0), (9.7, 6.5, 1.4), strict=True))
+    votes = [Vote(pair, order=(0, 1)) for pair in decimals] + [Vote((5, 3), order=(1, 0))]
+    assert position.figures([Answer(Item("a", 2, 0), tuple(votes))])["consistent"] == 0
+
+
 def test_a_judge_that_prefers_what_comes_first():
     orders = [(0, 1, 2), (1, 2, 0), (2, 0, 1)]
     votes = tuple(Vote(tuple(9 if index == order[0] else 3 for index in range(3)), order=order) for order in orders * 2)

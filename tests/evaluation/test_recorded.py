@@ -110,3 +110,10 @@ def test_the_order_of_the_votes_does_not_matter():
     total = recorded.totals([Vote(pair) for pair in zip(scores, reversed(scores), strict=True)], 2)
     assert total[0] == total[1]
     assert recorded.totals([Vote((0.1, 0.2)), Vote((1, 2))], 2) == (1.1, 2.2)
+
+
+def test_equal_sums_of_other_decimals_tie():
+    # In floats, 8.9 + 2.7 + 6.0 is above 9.7 + 6.5 + 1.4.
+    votes = [Vote(pair) for pair in zip((8.9, 2.7, 6.0), (9.7, 6.5, 1.4), strict=True)]
+    assert recorded.totals(votes, 2) == (17.6, 17.6)
+    assert recorded.totals([Vote((7.123456789, 7.123456788)), Vote((1.0, 1.0))], 2) == (8.123456789, 8.123456788)
