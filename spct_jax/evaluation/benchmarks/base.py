@@ -276,7 +276,8 @@ def standard(answers: Sequence[Answer]) -> dict[str, np.ndarray]:
 def micro(subsets: Iterable[str], counts: Mapping[str, int] | None = None) -> dict[str, float]:
     """Weights by size: by that of each subset as it is, or by the counts given; subsets that are absent weigh nothing."""
     sizes = Counter(subsets)
-    weights = {subset: sizes[subset] if counts is None else counts[subset] for subset in sizes}
+    # Sorted, since it is in this order that figures are added up, and a set has another in each process.
+    weights = {subset: sizes[subset] if counts is None else counts[subset] for subset in sorted(sizes)}
     total = sum(weights.values())
     return {subset: weight / total for subset, weight in weights.items()}
 

@@ -78,6 +78,12 @@ def test_a_judge_none_of_whose_answers_can_be_read(field, official, tmp_path):
     assert found.unread == found.items == 3
 
 
+def test_weights_are_in_the_same_order_in_every_process():
+    """A set is not; and in another order, figures are added up to other last digits."""
+    names = [name for counts in rewardbench.SECTIONS.values() for name in counts]
+    assert [*rewardbench.aggregates(names[::-1])["Reasoning"]] == sorted(rewardbench.SECTIONS["Reasoning"])
+
+
 def test_weights_of_sections_xstest_and_prior_sets():
     one = {"Chat": "mt-bench-med", "Chat Hard": "llmbar-natural", "Safety": "xstest-should-refuse", "Reasoning": "hep-js"}
     right = [by_hand.scored(0, (2, 1), subset=subset) for subset in one.values()]
