@@ -70,16 +70,16 @@ class Packed:
         """Rows of which these groups are a part, for what computes them in micro-batches."""
         return Batch(rows, self.buckets, self.table)
 
-    def arithmetic(self, cost: Callable[..., float]) -> float:
+    def arithmetic(self, cost: Callable[..., float], behind: int = 0) -> float:
         """Sum of `cost(rows, G, P, T)`, a formula of `models.flops`, over the micro-batches; of those whose trunks continue a
-        preamble with `prefix`, the number of its tokens.
+        preamble with `prefix`, the number of its tokens. Each completion has so many more slots `behind` it.
         """
         G, count = self.groups.lengths.shape[-1], len(self.buckets)
         rows, apart = self.groups.lengths.size // G // count, buckets.whole(self.groups)
         return sum(
-            cost(rows, G, prompt - 1, completion)
+            cost(rows, G, prompt - 1, completion + behind)
             if (prompt, completion) == apart
-            else cost(rows, 1, prompt - 1, G * completion, prefix=self.preamble)
+            else cost(rows, 1, prompt - 1, G * (completion + behind), prefix=self.preamble)
             for prompt, completion in self.buckets
         )
 
@@ -152,8 +152,5 @@ def lengths(prompt: Sequence[int], completions: Iterable[Sized], preamble: Pream
 
 def update_arithmetic(run: Run, packed: Sequence[Packed], preamble: Preamble = (), *, scalar: bool = False) -> float:
     """Floating-point operations of an update from these; of a `scalar` model, which is read after the last token."""
-
-    def cost(rows, group, trunk, time, prefix=0):
-        return flops.update(run.model, rows, group, trunk, time + scalar, prefix=prefix, logits=not scalar)
-
-    return sum(each.arithmetic(cost) for each in packed) + preambles.arithmetic(run, preamble)
+    cost = functools.partial(flops.update, run.model, logits=not scalar)
+    return sum(each.arithmetic(cost, behind=int(scalar)) for each in packed) + preambles.arithmetic(run, preamble)

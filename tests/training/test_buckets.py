@@ -14,6 +14,7 @@ from spct_jax.reward_models.scalar import scalar_rewards
 from spct_jax.training import buckets, grpo
 from spct_jax.training.metrics import compute
 from spct_jax.training.micro_batches import Batch
+from spct_jax.training.packing import Packed
 
 RNG = np.random.default_rng(0)
 
@@ -52,6 +53,17 @@ def test_padding_by_hand():
     behind = shared.replace(shape=(2, 6))
     assert compute(buckets.usage(behind)) == pytest.approx({"padding": 1 - 9 / 16, "preambles": 2 / 11})
     assert behind.own_lengths.tolist() == [1, 1] and behind.rest.tolist() == [0, 0]
+
+
+def test_a_scalar_model_computes_a_slot_more_for_each_completion():
+    """Two micro-batches of a row of two completions, the second at the largest shape, by a formula that counts their slots."""
+    groups = Groups(np.zeros((2, 9)), np.array([3, 9]), np.zeros((2, 2, 5)), np.array([[2, 1], [4, 4]]))
+    packed = Packed(groups, np.arange(2), [(4, 3), (10, 4)], (), 11)
+
+    def slots(rows, group, trunk, time, prefix=0):
+        return rows * (trunk + group * time)
+
+    assert [packed.arithmetic(slots, behind) for behind in (0, 1)] == [3 + 2 * 3 + 9 + 2 * 4, 3 + 2 * 4 + 9 + 2 * 5]
 
 
 def test_a_bucket_holds_a_longer_prompt_where_completions_leave_room():
