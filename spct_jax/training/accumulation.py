@@ -1,13 +1,15 @@
 """The update of a stage: gradients of a loss, added up over micro-batches, and a step of the optimiser.
 
-Where no batch is split, the update is one program. Otherwise each micro-batch is a program that adds its gradients to those
-before it, and a last program applies them; until that one begins the state is untouched, and a signal can interrupt the step.
+Where no batch is split, the update is one program, unless its batches have so many shapes that this would be too many programs.
+Otherwise each micro-batch is a program that adds its gradients to those before it, and a last program applies them; until that one
+begins the state is untouched, and a signal can interrupt the step.
 What is the same for all rows, such as the trunk of a preamble, is computed once a step. Its gradient, too, is added up over the
 micro-batches, and then goes through it to the parameters.
 """
 
 import functools
 import itertools
+import math
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import Any
 
@@ -97,7 +99,7 @@ class Step:
         if shapes not in self._compiled:
             micro_batches.compile_all(self.lower(state, batches, *given), stoppable)
             self._compiled.add(shapes)
-        if _are_whole(batches):
+        if _is_one_program(batches):
             idle.CLOCK.giving()
             state, found, rest = self._at_once(state, [b.rows for b in batches], given, tuple(b.buckets[0] for b in batches))
         else:
@@ -135,7 +137,7 @@ class Step:
     def lower(self, state: TrainState, batches: Sequence[Batch], *given: Any) -> Iterator[Part]:
         """Yields its programs for arguments of these shapes, concrete or abstract, but for those that add up a few numbers."""
         rows = [batch.rows for batch in batches]
-        if _are_whole(batches):
+        if _is_one_program(batches):
             for chosen in itertools.product(*map(micro_batches.occurrences, batches)):
                 buckets, times = zip(*chosen, strict=True)
                 yield Part(self._at_once.lower(state, rows, given, buckets), min(times), 0)
@@ -196,6 +198,7 @@ def _constrained(sums: tuple[Any, Any]) -> tuple[Any, Any]:
     return logical.constrain_params(sums[0]), logical.constrain_batch(sums[1])
 
 
-def _are_whole(batches: Sequence[Batch]) -> bool:
-    """Whether none of them is split."""
-    return all(len(batch.buckets) == 1 for batch in batches)
+def _is_one_program(batches: Sequence[Batch]) -> bool:
+    """Whether none of them is split, and their shapes pair up to no more programs than one for each shape."""
+    shapes = [len({*batch.buckets, *batch.table}) for batch in batches]
+    return all(len(batch.buckets) == 1 for batch in batches) and math.prod(shapes) <= sum(shapes)

@@ -125,3 +125,19 @@ def test_on_cpus_layers_are_not_all_computed_again_before_the_backward_pass_of_t
     concurrent = {"xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_CONCURRENCY_OPTIMIZED"}
     ours, theirs = (part.program.compile(options).memory_analysis() for options in (None, concurrent))
     assert ours.temp_size_in_bytes < 0.6 * theirs.temp_size_in_bytes
+
+
+def test_two_batches_of_three_shapes_each_are_not_compiled_in_all_nine_pairs():
+    """Of two shapes each they are, since that is no more programs than shapes."""
+
+    def loss(params, shared, batch, total):
+        return (params * batch).sum() / total, ({"loss": metrics.Mean(batch.sum(), 1.0)}, None)
+
+    rows, table = np.arange(8, dtype=np.float32).reshape(4, 2), [(1, 1), (2, 1), (3, 1)]
+    state = train_state.make_state(ALONE, jnp.ones(2), optax.sgd(1.0))
+    step = accumulation.Step(ALONE, state, optax.sgd(1.0), loss, lambda batch: jnp.float32(len(batch)))
+    for count, programs in ((2, 2 * 2), (3, 3 + 3 + 2)):
+        batches = [Batch(ALONE.split(rows), table[:1], table[:count])] * 2
+        assert len([*step.lower(state, batches)]) == programs
+    state, values, _ = step(state, batches)
+    assert state.params.tolist() == [1 - 3, 1 - 4] and metrics.compute(values)["loss"] == 28
