@@ -74,6 +74,8 @@ ON_BAD = flags.DEFINE_enum(
     flag_values=FLAGS,
 )
 LARGEST_K = 65536
+LINES_WRITTEN = (GREEDY, SAMPLED, "comparisons", "scores", "judgebench")
+"""JSON Lines that may be in the output."""
 DEFAULT_K = [1, 8, 32]
 
 
@@ -122,7 +124,8 @@ def check_judge(benchmark: Benchmark) -> None:
     if JUDGE.principles.value and not (template := JUDGE.read_template()).principles:
         raise InputError(f"--principles: template {template.name!r} has no part for principles")
     if JUDGE.export_principles.value:
-        JUDGE.check_export()
+        output = paths.parse(OUTPUT.value, "--output")
+        JUDGE.check_export(DATA.value, *(output / f"{name}.jsonl" for name in LINES_WRITTEN))
 
 
 def shows_pairs(benchmark: Benchmark) -> bool:

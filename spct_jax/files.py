@@ -14,7 +14,7 @@ import secrets
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -198,6 +198,13 @@ def expand(pattern: str) -> list[str]:
 def real_name(path: str | os.PathLike) -> str:
     """The name of a file without links in it, wherever it is given."""
     return os.fspath(path) if paths.is_remote(path) else os.path.realpath(path)
+
+
+def check_unused(target: str, used: Iterable[str | os.PathLike], flag: str) -> None:
+    """InputError, naming the flag, where a file to be written is, or lies in, anything that the command uses."""
+    for path in used:
+        if (real := real_name(target)) == real_name(path) or real.startswith(f"{real_name(path)}/"):
+            raise InputError(f"{flag}={target}: would be written over {path}, which this command uses; choose another file")
 
 
 def is_there(path: Path) -> bool:

@@ -45,6 +45,15 @@ def read_options() -> dict[str, Any]:
     return options | ({"principles": principles.read(PRINCIPLES.value)} if PRINCIPLES.value else {})
 
 
+def check_principles(options: dict[str, Any]) -> None:
+    """InputError where a file has principles by id, and none of a comparison in the input; standard input is not looked at."""
+    given = options.get(PRINCIPLES.name)
+    if given is None or isinstance(given, str) or not resume.is_resumable(INPUT.value):
+        return
+    if not any(line.comparison is not None and line.comparison.id in given for line in input_lines.read_input(INPUT.value)):
+        raise InputError(f"--{PRINCIPLES.name}={PRINCIPLES.value}: holds principles of no comparison in {INPUT.value}")
+
+
 def settings_of(options: dict[str, Any]) -> dict[str, Any]:
     """What verdicts depend on; of principles, where they are from and a digest."""
     settings = JUDGE.settings(options)
@@ -55,8 +64,8 @@ def settings_of(options: dict[str, Any]) -> dict[str, Any]:
 
 def check_export() -> None:
     """InputError where there is no file that principles could be exported from, or they have no part of their own."""
-    JUDGE.check_export()
     target = OUTPUT.value
+    JUDGE.check_export(INPUT.value, target)
     if target == input_lines.STREAM or (paths.of(target).exists() and not resume.is_resumable(target)):
         raise InputError(f"--{EXPORT_PRINCIPLES.name}: --output={target} is not a file that can be read again")
 
@@ -81,6 +90,7 @@ def score() -> None:
         if not flag.value:
             raise InputError(f"--{flag.name} is needed")
     options = read_options()
+    check_principles(options)
     if EXPORT_PRINCIPLES.value:
         check_export()
     summary = files.judge_file(

@@ -263,7 +263,8 @@ def test_several_benchmarks_in_one_table(run, tmp_path):
 
 
 def test_principles_are_given_and_exported(run, tmp_path, capsys):
-    lines = [{"id": "Natural/0", "principles": "be kind"}, {"id": "Adversarial/Manual/1", "principles": None}, {"id": "Z"}]
+    given = {"Natural/0": "be kind", "Adversarial/Manual/1": None, "Z": ""}
+    lines = [{"id": id, "principles": text} for id, text in given.items()]
     (tmp_path / "p.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     judge, flags = RandomJudge(), ["--k=1", "--nogreedy"]
     run(tmp_path / "a", *flags, f"--principles={tmp_path}/p.jsonl", f"--export_principles={tmp_path}/e.jsonl", judge=judge)
@@ -301,7 +302,8 @@ def test_reference_answers_are_shown_if_they_are_asked_for(run, tmp_path):
     [
         (["--reference"], "--reference: template 'default' has no place for a reference answer"),
         (["--principles=p", "--template=no_principles"], "--principles: template 'no_principles' has no part for principles"),
-        (["--export_principles=p", "--template=no_principles"], "--export_principles: template 'no_principles' has no part"),
+        (["--export_principles=p.jsonl", "--template=no_principles"], "template 'no_principles' has no part for"),
+        (["--export_principles=p"], "--export_principles=p: the name must end in .jsonl or .jsonl.gz, as --principles"),
         (["--benchmark=realmistake", "--mode=choice"], "--benchmark=realmistake: a judge that compares responses has nothing"),
         (["--benchmark=rewardbench2", "--by_pairs"], "--by_pairs: item 'Ties/ref:1' has no single best response"),
     ],

@@ -73,6 +73,32 @@ def test_principles_are_exported_from_an_output_and_only_from_a_file_of_them(tmp
         parsed(*flags, "--template=short_no_principles").check_export()
 
 
+@pytest.mark.parametrize("name", ["in", "out", "p"])
+def test_principles_are_not_exported_over_what_the_command_uses(tmp_path, parsed, name):
+    """By whatever path; an input or verdicts that took hours would be lost."""
+    (tmp_path / "link").symlink_to(tmp_path)
+    flags = [f"--output={tmp_path}/out.jsonl", f"--principles={tmp_path}/p.jsonl"]
+    with pytest.raises(InputError, match=f"=.*/link/{name}.jsonl: would be written over .*/{name}.jsonl, which"):
+        parsed(*flags, f"--export_principles={tmp_path}/link/{name}.jsonl").check_export()
+
+
+def test_a_file_that_exported_principles_could_not_be_read_from_is_refused(tmp_path, parsed):
+    with pytest.raises(InputError, match="p.json: the name must end in .jsonl or .jsonl.gz, as --principles reads it"):
+        parsed(f"--output={tmp_path}/out.jsonl", f"--export_principles={tmp_path}/p.json").check_export()
+    with pytest.raises(InputError, match="none/p.jsonl: not in a directory"):
+        parsed(f"--output={tmp_path}/out.jsonl", f"--export_principles={tmp_path}/none/p.jsonl").check_export()
+
+
+def test_principles_of_other_comparisons_than_those_of_the_input_are_refused(tmp_path, parsed):
+    (tmp_path / "in.jsonl").write_text('\n{"query": "q", "responses": ["a"]}\n{"id": "x", "query": "q", "responses": ["a"]}\n')
+    one = parsed(f"--output={tmp_path}/out.jsonl", f"--principles={tmp_path}/p.jsonl")
+    for given in ("tea", {"x": "tea"}, {"y": "tea", "2": "tea"}):
+        one.check_principles({"principles": given})
+    for given in ({}, {"y": "tea"}):
+        with pytest.raises(InputError, match=r"--principles=.*p.jsonl: holds principles of no comparison in .*in.jsonl$"):
+            one.check_principles({"principles": given})
+
+
 def test_principles_are_among_the_settings_only_if_they_are_given(tmp_path, parsed):
     """By their file and what it holds."""
     plain = parsed().settings_of({"k": 4})

@@ -110,8 +110,12 @@ def show_card(_) -> None:
     if JSON.value and not pathlib.Path(JSON.value).absolute().parent.is_dir():
         raise InputError(f"--json={JSON.value}: not in a directory")
     field_bounds.check(DataConfig(train=CARD.source, fields=tuple(CARD.fields)), "--")
+    weighted = mixtures.parse(CARD.source)
+    if JSON.value:
+        read = [path for _, text in weighted for path in sources.parse_source(text).paths(CARD.data_dir)]
+        files.check_unused(JSON.value, [*read, *filter(None, (TOKENIZER.value, CHECKPOINT.value, TEMPLATE.value))], "--json")
     cards = []
-    for _, text in mixtures.parse(CARD.source):
+    for _, text in weighted:
         with tempfile.TemporaryDirectory(prefix="spct_jax_card_") as scratch:
             kind = KINDS[CARD.kind] if CARD.kind else sources.kind_of(text)
             records, report = opener(CARD, pathlib.Path(scratch))(text, kind, CARD.on_bad, "records")

@@ -19,7 +19,7 @@ class DataConfig:
     """Where comparisons and demonstrations come from.
 
     A source is LAYOUT:PATH (such as `hh_rlhf:data/*.jsonl.gz`), LAYOUT:tfds:NAME:SPLIT, jsonl:PATH, parquet:PATH or
-    tfds:NAME:SPLIT with the project's own records, `toy:`, or the path of JSON Lines; see docs/data.md.
+    tfds:NAME:SPLIT with the project's own records, `toy:`, or a path; see docs/data.md.
     """
 
     train: str = ""

@@ -32,7 +32,7 @@ class Source:
         format: name of how the rows are stored, see `formats.FORMATS`, or 'toy'; nothing: what the file's name says.
         place: a path, in which `*` and the like stand for many; for tfds NAME[/CONFIG]:SPLIT; for the toy world a split or
             nothing.
-        bare: whether it was given as a path alone, whose format is then JSON Lines.
+        bare: whether it was given as a path alone.
     """
 
     layout: str
@@ -63,10 +63,12 @@ class Source:
 
 
 def parse_source(text: str) -> Source:
-    """The source that a string names: LAYOUT:PATH, LAYOUT:FORMAT:PLACE, FORMAT:PLACE, toy:[SPLIT], or the path of JSON Lines.
+    """The source that a string names: LAYOUT:PATH, LAYOUT:FORMAT:PLACE, FORMAT:PLACE, toy:[SPLIT], or PATH.
+
+    A path alone is JSON Lines unless the end of its name says another format.
 
     Raises:
-        InputError: it begins with something like a name that is none; says the nearest one.
+        InputError: it names no file, or begins with something like a name that is none; says the nearest one.
     """
     head, colon, rest = text.partition(":")
     if colon and head in (*formats.FORMATS, "toy"):
@@ -79,9 +81,9 @@ def parse_source(text: str) -> Source:
         near = difflib.get_close_matches(head, names, n=1, cutoff=0.0)[0]
         raise InputError(f"{text}: no format or layout is called {head!r}; did you mean {near!r}?")
     else:
-        return Source("", "jsonl", text, bare=True)
+        found = Source("", formats.named_by(text) or "jsonl", text, bare=True)
     if not found.place and found.format != "toy":
-        raise InputError(f"{text}: names no file")
+        raise InputError(f"{text}: names no file" if text else "a source names no file")
     return found
 
 

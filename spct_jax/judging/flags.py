@@ -1,5 +1,6 @@
 """The flags that every command with a judge has, and the judge that they describe."""
 
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,7 +11,7 @@ from spct_jax.checkpoints import ModelKind
 from spct_jax.errors import InputError
 from spct_jax.grm.config import PromptConfig
 from spct_jax.grm.template import Template, load_template
-from spct_jax.judging import models, scalar_judge
+from spct_jax.judging import models, principles, scalar_judge
 from spct_jax.judging.judge import Judge
 from spct_jax.judging.options import MODES, READS, Options
 from spct_jax.judging.scalar_judge import ScalarJudge
@@ -167,8 +168,17 @@ class JudgeFlags:
         texts = {load_template(name).text for name in (named.template, named.choice_template)}
         return self._mode.value != "scores" or (len(texts) == 1 and load_template(named.single_template).text not in texts)
 
-    def check_export(self) -> None:
-        """InputError where the template has no principles to export."""
+    def check_export(self, *used: str | os.PathLike) -> None:
+        """InputError where the template has no principles to export, or their file is no new one that `principles.read` reads.
+
+        `used` is what the command reads and writes besides.
+        """
+        flag, target = f"--{self.export_principles.name}", self.export_principles.value
+        if not target.endswith(principles.BY_ID):
+            raise InputError(f"{flag}={target}: the name must end in {' or '.join(principles.BY_ID)}, as --principles reads it")
+        if not paths.is_remote(target) and not paths.parse(target, flag).parent.is_dir():
+            raise InputError(f"{flag}={target}: not in a directory")
+        files.check_unused(target, [path for path in (*used, self.principles.value) if path], flag)
         template = self.read_template()
         if not template.principles:
             raise InputError(f"--{self.export_principles.name}: template {template.name!r} has no part for principles")

@@ -179,6 +179,9 @@ def test_turns_that_do_not_alternate_are_skipped_and_counted(tmp_path):
     ("text", "source"),
     [
         ("a/b.jsonl", Source("", "jsonl", "a/b.jsonl", bare=True)),
+        ("a/b", Source("", "jsonl", "a/b", bare=True)),
+        ("a/*.parquet", Source("", "parquet", "a/*.parquet", bare=True)),
+        ("a b.json.gz", Source("", "json", "a b.json.gz", bare=True)),
         ("/x:y/b.jsonl", Source("", "jsonl", "/x:y/b.jsonl", bare=True)),
         ("jsonl:a/*.jsonl", Source("", "jsonl", "a/*.jsonl")),
         ("parquet:a*.parquet", Source("", "parquet", "a*.parquet")),
@@ -201,6 +204,7 @@ def test_sources_are_strings(text, source):
         ("hh_rhlf:a.jsonl", "hh_rhlf:a.jsonl: no format or layout is called 'hh_rhlf'; did you mean 'hh_rlhf'"),
         ("parket:x", "did you mean 'parquet'"),
         ("hh_rlhf:", "hh_rlhf:: names no file"),
+        ("", "a source names no file"),
         ("pairs:tfds:", "pairs:tfds:: names no file"),
     ],
 )

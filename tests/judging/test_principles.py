@@ -167,6 +167,10 @@ def test_exported_principles_are_read_back(tmp_path):
         ("p.jsonl", '{"id": 1, "principles": 3}', r"p.jsonl:1: principles is not a string \(int\)$"),
         ("p.jsonl", '{"principles": "x"}', "p.jsonl:1: missing field 'id'$"),
         ("p.jsonl", '{"id": 1, "principles": "x"}\n{"id": "1"}', r"p.jsonl:2: duplicate id \('1'\)$"),
+        ("p.jsonl", '{"id": 1, "principle": "x"}', "p.jsonl:1: missing field 'principles'$"),
+        ("p.json", '{"id": 1, "principles": "x"}\n{"id": 2}', "p.json: JSON, but principles by id are JSON Lines in"),
+        ("p.ndjson", '\ufeff{"id": 1, "principles": "x"}', "p.ndjson: JSON, but principles by id"),
+        ("p.json", '[\n {"id": 1, "principles": "x"}]', "p.json: JSON, but principles by id"),
         ("none.txt", None, "none.txt"),
     ],
 )
@@ -178,8 +182,9 @@ def test_files_of_principles_that_are_none(tmp_path, name, text, message):
 
 
 def test_a_text_of_principles(tmp_path):
-    (tmp_path / "p.txt").write_text(GIVEN)
-    assert principles.read(tmp_path / "p.txt") == GIVEN
+    for text in (GIVEN, "[1] wifi", "{n} criteria", "4"):
+        (tmp_path / "p.txt").write_text(f"\ufeff{text}")
+        assert principles.read(tmp_path / "p.txt") == text
 
 
 def test_conditions_on_a_line_of_the_input(tmp_path):

@@ -51,12 +51,17 @@ def open_rows(
     return opened
 
 
+def named_by(path: str) -> str:
+    """The format that the end of a file's name says; nothing where it says none."""
+    return next((name for ends, name in _SUFFIXES.items() if path.endswith(ends)), "")
+
+
 def _joined(parts: list[Rows], paths: list[str]) -> Rows:
     return parts[0] if len(parts) == 1 else rows.Joined(parts, rows.short_names(paths))
 
 
 def _format_of(paths: list[str]) -> str:
-    found = {path: next((name for ends, name in _SUFFIXES.items() if path.endswith(ends)), "") for path in paths}
+    found = {path: named_by(path) for path in paths}
     first = paths[0]
     for path, format in found.items():
         if not format and not to_path(path).exists():
