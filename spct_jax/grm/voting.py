@@ -7,7 +7,10 @@ Sample = Sequence[float] | None
 
 
 def sum_vote(samples: Sequence[Sequence[int] | None], n: int) -> tuple[int, ...] | None:
-    """Each response's scores summed over the samples that parsed: Eq. 14. None when none did."""
+    """Each response's scores summed over the samples that parsed: Eq. 14. None when none did.
+
+    Samples that choose, whose scores are 1 for one response and 0 for the others, are counted so: Eq. 13.
+    """
     valid = _valid(samples, n)
     return tuple(map(sum, zip(*valid, strict=True))) if valid else None
 
@@ -16,19 +19,6 @@ def mean_vote(samples: Sequence[Sample], n: int) -> tuple[float, ...] | None:
     """Each response's mean score over the samples that parsed: Eq. 12. None when none did."""
     valid = _valid(samples, n)
     return tuple(math.fsum(column) / len(valid) for column in zip(*valid, strict=True)) if valid else None
-
-
-def majority_vote(choices: Sequence[int | None], n: int) -> tuple[int, ...] | None:
-    """How many of the samples that parsed chose each response: Eq. 13. None when none did.
-
-    Args:
-        choices: index, from 0 and in input order, of the response each sample named.
-        n: the number of responses.
-    """
-    valid = [choice for choice in choices if choice is not None]
-    if not all(0 <= choice < n for choice in valid):
-        raise ValueError(f"a choice outside 0..{n - 1}")
-    return tuple(map(valid.count, range(n))) if valid else None
 
 
 def guided_vote(
@@ -57,7 +47,7 @@ def trusted(samples: Sequence[Sample], meta: Sequence[float | None], k_meta: int
 
 
 def rounded(totals: Sequence[float] | None) -> tuple[float, ...] | None:
-    """Sums of scores that are no integers, to nine decimals, the most that a score is read with: equal sums are equal floats."""
+    """Sums of scores that are no integers, to nine decimals, as many as a score is read with: equal sums are equal floats."""
     return None if totals is None else tuple(round(total, 9) for total in totals)
 
 
