@@ -1,6 +1,6 @@
 """The update of a stage: gradients of a loss, added up over micro-batches, and a step of the optimiser.
 
-Where no batch is split, the update is one program, unless its batches have so many shapes that there would be too many of these.
+Where no batch is split, the update is one program, unless its batches have so many shapes that there would be many of these.
 Otherwise each micro-batch is a program that adds its gradients to those before it, and a last program applies them; until that
 one begins the state is untouched, and a signal can interrupt the step.
 What is the same for all rows, such as the trunk of a preamble, is computed once a step. Its gradient, too, is added up over the

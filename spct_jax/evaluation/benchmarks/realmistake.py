@@ -6,10 +6,10 @@ Scores of 1 to 10 are read as a decision, too: "error" below 5.5 on average over
 
 The SPCT paper's metric (`paper`) is the area under the ROC curve of the score, high for no error; two responses that tie count
 1/2, and in `strict` 0. The paper does not say whether cells are pooled, so both are given: "pooled" and "mean of cells". Of
-several votes the score is the mean, over those that could be read, and a response without any ties with every other. Decisions
-are counted: a response has as many points as there are votes for "no error", of which one that could not be read is none (so the
-five samples that the benchmark's authors drew of GPT-4 give 64.15 at k = 1 and 66.34 at k = 5). A file of votes must have one or
-the other.
+several votes the score is the mean, over those that could be read; a response without any ties with every other. Decisions are
+counted: a response has as many points as there are votes for "no error", of which one that could not be read is none (so the
+five samples that the benchmark's authors drew of GPT-4 give 64.15 at k = 1 and 66.34 at k = 5). A file of votes must have one
+or the other.
 """
 
 import os
