@@ -6,6 +6,7 @@ from spct_jax import config as config_lib
 def make_config():
     """Every stage of the tiny experiment with next to no work in it."""
     config = config_lib.tiny()
+    config.model.num_layers = 1  # most of the time goes into compiling, layer by layer
     config.data.toy = config_lib.ToyConfig(train=48, development=16, test=24, demonstrations=64, general=16)
     config.sft.steps = 2
     config.sft.batch_size = 8

@@ -37,7 +37,7 @@ MICRO_BATCHES = {"multislice": 4}
 """How many a mesh's updates and scores are computed in, where not in one; one device always takes the batch at once."""
 WHOLE = (P, T)
 BUCKETS = ((12, 20), (20, 26), WHOLE)
-"""Those of updates "in buckets", which are computed in four micro-batches."""
+"""Those of updates "in buckets", computed in four micro-batches; two processes, which compile apart, leave out the first."""
 PREAMBLE = (7, 3, 50, 21, 9, 33, 40, 12)
 """What every second prompt begins with; "in buckets" it is computed once."""
 MESHES = {
@@ -47,11 +47,10 @@ MESHES = {
     "fsdp_tensor": MeshConfig(strategy="fsdp_tensor", tensor=2),
     "multislice": MeshConfig(strategy="multislice", slices=2, tensor=2),
 }
-UPDATES = [f"rl {mesh}" for mesh in MESHES] + ["sft data", "sft fsdp_tensor", "sft multislice", "meta_rm fsdp_tensor"]
-UPDATES.append("rl fsdp_tensor in buckets")
+UPDATES = ["rl fsdp_tensor", "sft data", "sft fsdp_tensor", "sft multislice", "meta_rm fsdp_tensor"]
 """What one process compares. SFT and the meta RM run through the model as RL does, so fewer meshes are enough for them."""
 UPDATES_OF_A_POD = ["rl data", "rl fsdp", "rl tensor", "rl multislice", "rl fsdp_tensor in buckets"]
-"""What two processes compare: every mesh once, so that each kind of exchange crosses from one to the other."""
+"""What two processes compare: RL's update on every mesh, so that each kind of exchange crosses from one to the other."""
 
 
 def config_of(stage: str) -> ModelConfig:
@@ -130,14 +129,19 @@ def make_step(stage: str, layout: sharding.Layout, preamble: Preamble = ()) -> a
     return {"rl": grpo, "sft": sft, "meta_rm": meta}[stage].make_step(layout, state, config_of(stage), watched(), preamble)
 
 
+step_of = functools.cache(make_step)
+"""The same, made once and so compiled once."""
+
+
 def in_buckets(rows, preamble: Preamble = ()) -> Batch:
     """Rows in an order for four micro-batches, and the bucket of each, with or without the preamble apart."""
+    shapes = BUCKETS[jax.process_count() > 1 :]
     if preamble:
         rows = jax.tree.map(lambda x: _with_preamble(x) if _is_groups(x) else x, rows, is_leaf=_is_groups)
     groups = next(x for x in jax.tree.leaves(rows, is_leaf=_is_groups) if _is_groups(x))
     own = groups.trunk_lengths + 1 - (groups.shared if preamble else 0)
-    order, chosen = buckets.arrange(own, groups.lengths.sum(1), BUCKETS, groups.lengths.shape[1], 4)
-    return Batch(jax.tree.map(lambda x: x[order], rows), chosen, BUCKETS)
+    order, chosen = buckets.arrange(own, groups.lengths.sum(1), shapes, groups.lengths.shape[1], 4)
+    return Batch(jax.tree.map(lambda x: x[order], rows), chosen, shapes)
 
 
 def _with_preamble(groups: batches.Groups) -> batches.Groups:
@@ -165,7 +169,7 @@ def compute(stage: str, layout: sharding.Layout, parts: Sequence[Batch], preambl
     params = distributed.put(params_of(stage), layout.params(params_of(stage)))
     state = train_state.make_state(layout, params, watched())
     placed = [dataclasses.replace(part, rows=layout.split(part.rows)) for part in parts]
-    state, found, _ = make_step(stage, layout, preamble)(state, placed, *given_of(stage))
+    state, found, _ = step_of(stage, layout, preamble)(state, placed, *given_of(stage))
     return state, found
 
 
@@ -240,43 +244,43 @@ def compare(updates: Sequence[str]) -> dict:
 
 
 def compare_scores(meshes: Sequence[str]) -> dict:
-    """Given completions' log-probabilities in some layouts, rollouts' own too: how far they are from one device's."""
+    """Given completions' log-probabilities in some layouts: how far they are from one device's."""
     alone, report = sharding.make_layout(devices=jax.local_devices()[:1]), {}
-    params, groups = params_of("rl"), groups_of()
-    want = score(params, groups, alone)
+    want = score(params_of("rl"), groups_of(), alone)
     for name in meshes:
-        found = score(params, groups, sharding.make_layout(MESHES[name]), MICRO_BATCHES.get(name, 1))
+        found = score(params_of("rl"), groups_of(), sharding.make_layout(MESHES[name]), MICRO_BATCHES.get(name, 1))
         report[name] = float(np.abs(found - want).max())
+    return report
 
-    # Drawn on eight devices, in the update's layout and in the rollout's own, and scored on one.
-    config, mesh = config_of("rl"), MESHES["fsdp_tensor"]
+
+def compare_draws(rollout: str) -> dict:
+    """Log-probabilities of what all devices draw in this layout of a rollout: how far they are from one device's."""
+    alone, params = sharding.make_layout(devices=jax.local_devices()[:1]), params_of("rl")
+    mesh = dataclasses.replace(MESHES["fsdp_tensor"], rollout=rollout)
     update = sharding.make_layout(mesh)
-    placed = distributed.put(params, update.params(params))
+    layout, placed = sharding.rollout_layout(update, mesh), distributed.put(params, update.params(params))
     rng = np.random.default_rng(2)
     prompts = [rng.integers(6, 64, rng.integers(4, P)).tolist() for _ in range(8)]
     keys = np.asarray(jax.random.key_data(jax.random.split(jax.random.key(3), 8)))
-    for rollout in ("same", "tensor"):
-        layout = sharding.rollout_layout(update, dataclasses.replace(mesh, rollout=rollout))
-        # A row for two prompts: the samples of the second replace those of the first.
-        shape = Shape(P, T, rows=layout.batch_shards, prefill_rows=layout.batch_shards)
-        engine = Engine(layout, placed, config, shape, SamplingParams(1.0, (1,)))
-        requests = [Request(i, prompts[i], keys[i], collections.deque(range(G))) for i in range(8)]
-        tokens, logprobs = [[[]] * G for _ in prompts], np.zeros((8, G, T), np.float32)
-        for done in engine.run(requests):
-            at, length = (done.request.tag, done.sample), len(done.tokens)
-            tokens[at[0]][at[1]], logprobs[at][:length] = done.tokens, done.logprobs
-        groups = batches.pack(prompts, tokens, max_prompt=P, max_completion=T, group_size=G)
-        inside = np.arange(T) < groups.lengths[..., None]
-        report[f"drawn, {rollout}"] = float(np.abs(score(params, groups, alone) - logprobs)[inside].max())
-    return report
+    # A row for two prompts: the samples of the second replace those of the first.
+    shape = Shape(P, T, rows=layout.batch_shards, prefill_rows=layout.batch_shards)
+    engine = Engine(layout, placed, config_of("rl"), shape, SamplingParams(1.0, (1,)))
+    requests = [Request(i, prompts[i], keys[i], collections.deque(range(G))) for i in range(8)]
+    tokens, logprobs = [[[]] * G for _ in prompts], np.zeros((8, G, T), np.float32)
+    for done in engine.run(requests):
+        at, length = (done.request.tag, done.sample), len(done.tokens)
+        tokens[at[0]][at[1]], logprobs[at][:length] = done.tokens, done.logprobs
+    groups = batches.pack(prompts, tokens, max_prompt=P, max_completion=T, group_size=G)
+    inside = np.arange(T) < groups.lengths[..., None]
+    return {f"drawn, {rollout}": float(np.abs(score(params, groups, alone) - logprobs)[inside].max())}
 
 
 def interrupted() -> dict:
     """What becomes of an update of four micro-batches in which one process is told to stop, after it began the first."""
-    layout, begun = sharding.make_layout(MESHES["fsdp_tensor"]), []
+    layout, begun = sharding.make_layout(MESHES["multislice"]), []
     params = distributed.put(params_of("rl"), layout.params(params_of("rl")))
-    state, part = train_state.make_state(layout, params, watched()), in_buckets(*rows_of("rl"))
-    step, in_turn = make_step("rl", layout), micro_batches.in_turn
+    state, (part,) = train_state.make_state(layout, params, watched()), batches_of("rl", 4)
+    step, in_turn = step_of("rl", layout), micro_batches.in_turn
 
     def told(compute, parts, stoppable):
         for found in in_turn(compute, parts, stoppable):
@@ -312,10 +316,10 @@ def main() -> None:
     distributed.initialize(flags.coordinator, flags.num_processes, flags.process_id)
     if flags.num_processes == 1:
         report = {"restored": round_trips(flags.directory), "updates": compare(UPDATES)}
-        report["scores"] = compare_scores(["data", "fsdp_tensor", "multislice"])
+        report["scores"] = compare_scores(["data", "fsdp_tensor"]) | compare_draws("same")
     else:
-        report = {"updates": compare(UPDATES_OF_A_POD), "scores": compare_scores(["multislice"])}
-        report["interrupted"] = interrupted()
+        report = {"updates": compare(UPDATES_OF_A_POD), "interrupted": interrupted()}
+        report["scores"] = compare_scores(["multislice"]) | compare_draws("tensor")
     files.write_json(flags.directory / "report.json", report)
 
 

@@ -9,6 +9,7 @@ import pytest
 import study_modules
 
 MICRO = [
+    "--config.model.num_layers=1",
     "--config.data.toy.train=48",
     "--config.data.toy.test=24",
     "--config.data.toy.development=16",

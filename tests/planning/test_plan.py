@@ -123,8 +123,9 @@ def test_a_wrong_topology_ends_with_one_line():
 
 @pytest.mark.tpu_compiler
 def test_a_small_experiment_is_planned(tmp_path):
-    small = ["--config.model.num_layers=12", "--config.mesh.strategy=fsdp"]
-    done = run_plan("--topology=v5e:2x2", *small, f"--json={tmp_path / 'plan.json'}", f"--cache={tmp_path}")
+    small = ["--config.model.num_layers=4", "--config.mesh.strategy=fsdp"]
+    programs = "--programs=reshard,prefill,decode,reference,grpo"
+    done = run_plan("--topology=v5e:2x2", programs, *small, f"--json={tmp_path / 'plan.json'}", f"--cache={tmp_path}")
     assert done.returncode == 0, done.stderr
     plan = json.loads((tmp_path / "plan.json").read_text())
     assert plan["fits"] and plan["step"]["seconds"] > 0
