@@ -318,8 +318,8 @@ def main() -> None:
         report = {"restored": round_trips(flags.directory), "updates": compare(UPDATES)}
         report["scores"] = compare_scores(["data", "fsdp_tensor"]) | compare_draws("same")
     else:
-        report = {"updates": compare(UPDATES_OF_A_POD), "interrupted": interrupted()}
-        report["scores"] = compare_scores(["multislice"]) | compare_draws("tensor")
+        report = {"updates": compare(UPDATES_OF_A_POD), "scores": compare_scores(["multislice"]) | compare_draws("tensor")}
+        report["interrupted"] = interrupted()  # last, since the processes have then been told to stop
     files.write_json(flags.directory / "report.json", report)
 
 
