@@ -36,8 +36,8 @@ HYPERPARAMETERS = grpo.GRPOHyperparameters(beta=0.08, clip=0.2, temperature=0.7)
 MICRO_BATCHES = {"multislice": 4}
 """How many a mesh's updates and scores are computed in, where not in one; one device always takes the batch at once."""
 WHOLE = (P, T)
-BUCKETS = ((12, 20), (20, 26), WHOLE)
-"""Those of updates "in buckets", computed in four micro-batches; two processes, which compile apart, leave out the first."""
+BUCKETS = ((20, 26), WHOLE)
+"""Those of updates "in buckets", which are computed in four micro-batches."""
 PREAMBLE = (7, 3, 50, 21, 9, 33, 40, 12)
 """What every second prompt begins with; "in buckets" it is computed once."""
 MESHES = {
@@ -135,13 +135,12 @@ step_of = functools.cache(make_step)
 
 def in_buckets(rows, preamble: Preamble = ()) -> Batch:
     """Rows in an order for four micro-batches, and the bucket of each, with or without the preamble apart."""
-    shapes = BUCKETS[jax.process_count() > 1 :]
     if preamble:
         rows = jax.tree.map(lambda x: _with_preamble(x) if _is_groups(x) else x, rows, is_leaf=_is_groups)
     groups = next(x for x in jax.tree.leaves(rows, is_leaf=_is_groups) if _is_groups(x))
     own = groups.trunk_lengths + 1 - (groups.shared if preamble else 0)
-    order, chosen = buckets.arrange(own, groups.lengths.sum(1), shapes, groups.lengths.shape[1], 4)
-    return Batch(jax.tree.map(lambda x: x[order], rows), chosen, shapes)
+    order, chosen = buckets.arrange(own, groups.lengths.sum(1), BUCKETS, groups.lengths.shape[1], 4)
+    return Batch(jax.tree.map(lambda x: x[order], rows), chosen, BUCKETS)
 
 
 def _with_preamble(groups: batches.Groups) -> batches.Groups:

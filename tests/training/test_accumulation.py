@@ -100,7 +100,7 @@ def test_a_bucket_that_comes_up_later_is_compiled_for_at_first():
     for count, updates in ((4, [part.rows]), (1, [part.rows.replace(old_logprobs=None), part.rows])):
         step, watch = sharded.make_step("rl", ALONE), performance.Stopwatch()
         for rows in updates:
-            first = dataclasses.replace(part, rows=rows, buckets=[sharded.BUCKETS[1]] * count, table=sharded.BUCKETS[1:])
+            first = dataclasses.replace(part, rows=rows, buckets=[sharded.BUCKETS[0]] * count, table=sharded.BUCKETS)
             step(state_of("rl"), [first], *given)
         state, before = jax.block_until_ready(state_of("rl")), watch.read()["compile_seconds"]
         jax.block_until_ready(step(state, [dataclasses.replace(first, buckets=[sharded.WHOLE] * count)], *given))
