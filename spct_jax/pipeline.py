@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import sys
-from collections import Counter
 from collections.abc import Callable
 
 from spct_jax import checkpoints, distributed, files, locks, memory, paths
@@ -131,11 +130,10 @@ def check(run: Run) -> None:
     stages, data = run.config.stages, run.config.data
     toy = "" if data.train else "toy."
     if "sft" in stages:
-        found = [demonstrations(run, name) for name in ("demonstrations", "general")]
-        if not any(pool.count for pool, _ in found):
-            skipped = dict(sum((Counter(left_out) for _, left_out in found), Counter()))
-            reason = f"none fits: {skipped}" if skipped else "there are none"
-            raise InputError(f"config.data.{toy}demonstrations: sft needs demonstrations ({reason})")
+        if not any([demonstrations(run, name)[0].count for name in ("demonstrations", "general")]):
+            raise InputError(f"config.data.{toy}demonstrations: sft needs demonstrations, and there are none")
+    elif "rft" in stages:
+        demonstrations(run, "general")
     for stage in ("rejection", "rft", "rl", "meta_rm", *BASELINES):
         if stage in stages and not len(run.dataset.train):
             raise InputError(f"config.data.{toy}train: {stage} needs comparisons, and there are none")

@@ -1,5 +1,6 @@
 """What a training run says before its first step: wrong input in one line, and what has changed since it began."""
 
+import contextlib
 import dataclasses
 import functools
 import json
@@ -33,14 +34,37 @@ def demonstrations(length):
     return [{"turns": [{"role": "user", "content": f"Please say {i}."}], "completions": [text]} for i, text in enumerate(said)]
 
 
-@pytest.mark.parametrize(("stage", "lacks"), [("sft", "demonstrations"), ("evaluate", "test")])
-def test_what_a_later_stage_would_lack_is_said_before_the_first_step(stage, lacks, micro_config, tmp_path):
+@pytest.mark.parametrize(
+    ("lacks", "said"), [("demonstrations", "a tokenizer is trained on them, and there are none"), ("test", "evaluate needs")]
+)
+def test_what_a_later_stage_would_lack_is_said_before_the_first_step(lacks, said, micro_config, tmp_path):
     micro_config.stages, data = ("sft", "rl", "evaluate"), micro_config.data
     data.train, data.vocab_size, data.max_prompt = write_lines(tmp_path / "train.jsonl", PAIRS), 320, 400
-    data.demonstrations = write_lines(tmp_path / "shown.jsonl", demonstrations(1 if lacks == "test" else 200))
-    with pytest.raises(InputError, match=rf"config\.data\.{lacks}: {stage} needs"):
+    if lacks == "test":
+        data.demonstrations = write_lines(tmp_path / "shown.jsonl", demonstrations(1))
+    with pytest.raises(InputError, match=rf"config\.data\.{lacks}: {said}"):
         pipeline.train(micro_config, tmp_path / "run")
     assert not (tmp_path / "run" / "sft").exists()
+
+
+@pytest.mark.parametrize(
+    ("on_bad", "lengths", "said"),
+    [
+        ("fatal", (1, 200), r"shown\.jsonl:301: completion is longer than data\.max_completion \(84 tokens\)"),
+        ("skip", (200,), r"config\.data\.demonstrations: none of its demonstrations fits \{'completion too long': 300\}"),
+        ("skip", (1, 200), None),
+    ],
+)
+def test_demonstrations_that_do_not_fit_are_not_passed_over_in_silence(micro_config, tmp_path, on_bad, lengths, said):
+    """Else a cold start might learn from general instructions alone, and from none of the verdicts that it was given."""
+    micro_config.stages, data = ("sft",), micro_config.data
+    data.train, data.vocab_size, data.max_prompt = write_lines(tmp_path / "train.jsonl", PAIRS), 320, 400
+    data.general, data.on_bad = write_lines(tmp_path / "general.jsonl", demonstrations(1)), on_bad
+    shown = [record for length in lengths for record in demonstrations(length)]
+    data.demonstrations = write_lines(tmp_path / "shown.jsonl", shown)
+    run = pipeline.prepare(micro_config, tmp_path / "run")
+    with pytest.raises(InputError, match=said) if said else contextlib.nullcontext():
+        pipeline.check(run)
 
 
 @pytest.mark.parametrize("name", ["development", "test", "demonstrations", "general"])

@@ -13,7 +13,7 @@ from spct_jax.config import BASELINES, Config
 from spct_jax.data import fields, index
 from spct_jax.data.batches import Example
 from spct_jax.data.comparison import Comparison
-from spct_jax.data.config import SPLITS
+from spct_jax.data.config import SPLITS, DataConfig
 from spct_jax.data.index import Records
 from spct_jax.data.jsonl import OnBad, ReadReport
 from spct_jax.data.kinds import Kind
@@ -93,11 +93,17 @@ def load_tokenizer(config: Config, dataset: Dataset, path: Path) -> Tokenizer:
     """The tokenizer the config names, that of the initial checkpoint, or one trained on the demonstrations.
 
     A trained one is kept at `path`, so that it is trained only once.
+
+    Raises:
+      InputError: one cannot be read, or there is nothing to train one on.
     """
     if config.init_checkpoint:
         return checkpoints.read_tokenizer(config.init_checkpoint, config.data.tokenizer)
     if config.data.tokenizer:
         return Tokenizer.load(config.data.tokenizer)
+    if not len(dataset.demonstrations) + len(dataset.general):
+        missing = "a tokenizer is trained on them, and there are none; name one by config.data.tokenizer"
+        raise InputError(f"config.data.demonstrations: {missing}, or a model by config.init_checkpoint")
     if not path.exists() and distributed.is_first():
         shown = [*dataset.demonstrations, *dataset.general]
         texts = [turn.content for d in shown for turn in d.turns] + [c for d in shown for c in d.completions]
@@ -168,17 +174,20 @@ def drop_misfits(run: Run) -> Run:
             continue
         if data.on_bad == "fatal" or not fitting.any():
             first = int(np.argmin(fitting))
-            what = TOO_LONG[int(responses[first])]
-            limit = f"data.max_prompt ({data.max_prompt}" if what == "prompt" else f"data.max_completion ({data.max_completion}"
-            raise InputError(
-                f"{comparisons.where(first) or name}: {what} of {comparisons[first].id!r} is longer than {limit} tokens)"
-            )
+            what = f"{TOO_LONG[int(responses[first])]} of {comparisons[first].id!r}"
+            raise InputError(f"{comparisons.where(first) or name}: {_too_long(what, data)}")
         reports[name] = dataclasses.replace(reports[name], used=len(kept[split]), skipped=dict(reports[name].skipped))
         for code, what in TOO_LONG.items():
             if count := int((responses == code).sum()):
                 reports[name].skipped[f"{what} too long"] = count
     _drop_other_sizes(run, kept, reports)
     return dataclasses.replace(run, dataset=dataclasses.replace(run.dataset, **kept, reports=reports))
+
+
+def _too_long(what: str, data: DataConfig) -> str:
+    """That a prompt, or else a response or completion, is longer than its limit."""
+    limit = "max_prompt" if what.startswith("prompt") else "max_completion"
+    return f"{what} is longer than data.{limit} ({getattr(data, limit)} tokens)"
 
 
 def _drop_other_sizes(run: Run, kept: dict[str, Any], reports: dict[str, ReadReport]) -> None:
@@ -199,7 +208,11 @@ def _drop_other_sizes(run: Run, kept: dict[str, Any], reports: dict[str, ReadRep
 
 
 def demonstrations(run: Run, name: str) -> tuple[Pool, dict[str, int]]:
-    """The demonstrations of `dataset.<name>` that fit, and how many do not fit, by reason."""
+    """The demonstrations of `dataset.<name>` that fit, and how many do not fit, by reason.
+
+    Raises:
+      InputError: a row of a file does not fit and `data.on_bad` is `fatal`, or none of them does.
+    """
     data, tokenizer, shown = run.config.data, run.prompter.tokenizer, getattr(run.dataset, name)
     reasons = {"prompt too long": 0, "completion too long": -1}
 
@@ -218,6 +231,12 @@ def demonstrations(run: Run, name: str) -> tuple[Pool, dict[str, int]]:
         return len(demonstration.completions) if fits else reasons["completion too long"]
 
     sizes = survey(run, name, measure)
+    misfits = np.flatnonzero(sizes <= 0)
+    if data.on_bad == "fatal" and len(misfits) and (where := shown.where(first := int(misfits[0]))):
+        what = next(reason for reason, code in reasons.items() if code == sizes[first]).removesuffix(" too long")
+        raise InputError(f"{where}: {_too_long(what, data)}")
     examples = Records(lambda i: Example(f"{name} {i}", int(sizes[i]), lambda: tokens(shown[i])), np.flatnonzero(sizes > 0))
     skipped = {reason: int((sizes == code).sum()) for reason, code in reasons.items() if (sizes == code).any()}
+    if len(sizes) and len(misfits) == len(sizes):
+        raise InputError(f"config.data.{name}: none of its demonstrations fits {skipped}")
     return Pool(examples, sizes[sizes > 0], shown[np.flatnonzero(sizes > 0)].shares), skipped
