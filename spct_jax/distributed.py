@@ -233,12 +233,12 @@ class Preemption:
         for number, default in self._defaults.items():
             signal.signal(number, default)
 
-    def look(self) -> Callable[[], bool]:
+    def look(self, *, alone: bool = False) -> Callable[[], bool]:
         """`begin_any` of whether this process was told to stop; a single one says what it knows when the function is called.
 
-        All processes must look at the same point of the program.
+        All processes must look at the same point of the program, but for those that work `alone`: such a one asks no other.
         """
-        return begin_any(self._asked) if several() else lambda: self._asked
+        return begin_any(self._asked) if several() and not alone else lambda: self._asked
 
     def asked(self) -> bool:
         """Whether any process was told to stop; all processes must ask at the same point of the program."""

@@ -163,7 +163,7 @@ class Engine:
         finished: list[Finished] = []
         while self.pending:
             # Asked before the chunk is begun: devices answer in the order in which they are asked.
-            told = distributed.PREEMPTION.look()
+            told = distributed.PREEMPTION.look(alone=self._layout.is_local)
             self.launch()
             yield from finished
             # If no sample waits for a slot, it does not matter when one becomes free: the devices need not wait for the host.

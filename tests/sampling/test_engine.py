@@ -23,7 +23,7 @@ from small_engine import (
     requests,
 )
 
-from spct_jax import compiling, distributed, sampling
+from spct_jax import compiling, distributed, sampling, sharding
 from spct_jax.errors import InputError
 from spct_jax.sampling import Engine, Request, SamplingParams, Shape, kernel
 from spct_jax.sampling import engine as engine_lib
@@ -257,6 +257,18 @@ def test_a_signal_is_seen_when_the_next_chunk_is_done(monkeypatch, filled):
     with pytest.raises(distributed.StoppedError):
         list(engine(shape).run(wanted))
     assert len(begun) == 5
+
+
+@pytest.mark.parametrize("local", [True, False])
+def test_on_devices_of_its_own_a_process_draws_without_asking_others(monkeypatch, local):
+    """The others may draw more chunks, or fewer; who waited for their answer would wait for ever."""
+    asked = []
+    monkeypatch.setattr(distributed, "several", lambda: True)
+    monkeypatch.setattr(distributed, "begin_any", lambda value: asked.append(value) or (lambda: value))
+    monkeypatch.setattr(sharding.Layout, "is_local", local)
+    monkeypatch.setattr(engine_lib, "engine_programs", lambda *_: DryPrograms(SHAPE, np.full((len(PROMPTS), SAMPLES), 9)))
+    wanted = [dataclasses.replace(r, key=np.array([r.tag, 0], np.uint32)) for r in requests(range(2))]
+    assert len([*engine().run(wanted)]) == 2 * SAMPLES and bool(asked) is not local
 
 
 @pytest.mark.parametrize("devices", [1, 2])
