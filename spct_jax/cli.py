@@ -1,5 +1,6 @@
 """Command lines: typed config flags; errors in them, or from the system, become one line and an exit status."""
 
+import _thread
 import difflib
 import importlib.machinery
 import importlib.util
@@ -8,6 +9,7 @@ import os
 import pathlib
 import re
 import sys
+import threading
 import traceback
 from collections.abc import Callable
 from typing import Any, TextIO
@@ -96,8 +98,13 @@ class _StandardOutput:
 
 
 def _of_interest(unraisable) -> None:
-    """Prints an error that nobody can catch, except those of TensorStore's threads after a first failure ended their loop."""
-    if str(unraisable.exc_value) != "Event loop is closed":
+    """Prints an error that nobody can catch, except those of TensorStore's threads after a first failure ended their loop.
+
+    Ctrl-C that fell into a callback of the garbage collector, such as JAX's, is repeated in a moment, when it can be caught.
+    """
+    if isinstance(unraisable.exc_value, KeyboardInterrupt):
+        threading.Timer(0.05, _thread.interrupt_main).start()
+    elif str(unraisable.exc_value) != "Event loop is closed":
         sys.__unraisablehook__(unraisable)
 
 

@@ -1,10 +1,14 @@
 """What a command says, and ends with, when it is called wrongly or the system refuses something: one line, no traceback."""
 
 import dataclasses
+import gc
 import importlib
 import json
 import pathlib
 import re
+import signal
+import sys
+import time
 
 import commands
 import pytest
@@ -169,6 +173,25 @@ def test_of_a_field_that_is_given_twice_the_last_value_counts():
     given = ["--config.evaluation.k=(1,2)", "--config.rl.steps=3", "--config.evaluation.k=(4,8)", "--config.rl.steps=5"]
     config = cli.read_config([*given, "--config.stages=('sft',)", "--config.stages=('sft','rl')"])
     assert (config.evaluation.k, config.rl.steps, config.stages) == ((4, 8), 5, ("sft", "rl"))
+
+
+def test_an_interrupt_that_falls_into_the_garbage_collector_is_not_lost(monkeypatch):
+    def collected(phase, info):
+        gc.callbacks.remove(collected)
+        raise KeyboardInterrupt
+
+    def main(_):
+        gc.callbacks.append(collected)
+        gc.collect()
+        time.sleep(2)
+
+    monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            cli._run(main, ["command"])
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_modules_of_several_commands_are_imported_together_and_each_keeps_its_flags():
