@@ -1,8 +1,11 @@
 """The flags that every launcher has, and the run that they describe."""
 
+import copy
+import importlib
+
 from absl import flags
 
-from spct_jax import slices
+from spct_jax import errors, slices
 from spct_jax.config import Config, validate
 from spct_jax.errors import InputError
 from spct_jax.launching import run as run_lib
@@ -15,6 +18,17 @@ def split(argv: list[str]) -> tuple[list[str], tuple[str, ...]]:
     """The launcher's own command line, and what stands behind `--`, which is for the program."""
     at = argv.index("--") if "--" in argv else len(argv)
     return argv[:at], tuple(argv[at + 1 :])
+
+
+def check_arguments(program: str, arguments: tuple[str, ...]) -> None:
+    """InputError where a program has no such flag, or a flag no such value; files that flags name are not looked at."""
+    own = copy.deepcopy(importlib.import_module(f"spct_jax.{program}").FLAGS)
+    try:
+        _, *positional = own([program, *arguments])
+    except flags.Error as error:
+        raise InputError(f"--program={program}: {errors.one_line(error)}") from None
+    if positional:
+        raise InputError(f"--program={program}: unexpected argument {positional[0]!r}")
 
 
 class RunFlags:
@@ -82,6 +96,7 @@ class RunFlags:
                 raise InputError(f"--config: {program} has no experiment; its own flags stand behind --")
             if not behind:
                 raise InputError(f"--program={program}: its flags stand behind --, such as -- --checkpoint=gs://BUCKET/MODEL")
+            check_arguments(program, behind)
             arguments = behind
         found = {"JAX_COMPILATION_CACHE_DIR": f"{bucket}/compiled"} if bucket else {}
         found |= {"XLA_FLAGS": self._xla.value} if self._xla.value else {}

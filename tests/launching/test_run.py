@@ -1,3 +1,4 @@
+import contextlib
 import os
 import pathlib
 import subprocess
@@ -9,6 +10,7 @@ from spct_jax import config as config_lib
 from spct_jax import slices
 from spct_jax.errors import InputError
 from spct_jax.launching import run as run_lib
+from spct_jax.launching.flags import check_arguments
 
 
 @pytest.mark.parametrize(
@@ -45,6 +47,21 @@ def test_variables_are_names_and_values():
     for wrong in ("A", "=b", "1A=b", "A B=c"):
         with pytest.raises(InputError, match=f"--env={wrong}: expected NAME=VALUE"):
             run_lib.variables([wrong])
+
+
+@pytest.mark.parametrize(
+    ("program", "arguments", "said"),
+    [
+        ("judge", ("--input=gs://b/x.jsonl", "--kk=3"), "--program=judge: Unknown command line flag 'kk'"),
+        ("judge", ("--input=gs://b/x.jsonl", "--k=a"), "--program=judge: flag --k=a: invalid literal"),
+        ("judge", ("--input=gs://b/x.jsonl", "--k", "3", "8"), "--program=judge: unexpected argument '8'"),
+        ("evaluate", ("--output=gs://b/out",), "--program=evaluate: flag --benchmark=None: Flag --benchmark must have a value"),
+        ("evaluate", ("--output=gs://b/out", "--benchmark=rmb", "--nogreedy"), None),
+    ],
+)
+def test_a_programs_flags_are_checked_before_anything_waits_for_chips(program, arguments, said):
+    with pytest.raises(InputError, match=f"^{said}") if said else contextlib.nullcontext():
+        check_arguments(program, arguments)
 
 
 def test_the_experiments_flags_are_passed_on_and_the_mesh_is_told_of_slices():
