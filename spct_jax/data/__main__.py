@@ -132,7 +132,7 @@ def write_dataset(_) -> None:
     """Entry of `python -m spct_jax.data build`."""
     build.check_format(FORMAT.value)
     to, data = paths.parse(TO.value, "--to"), selected()
-    files.check_new(to)
+    build.check_target(to)  # before the source is read, which may take long
     weighted = mixtures.parse(BUILD.source)
     kind = KINDS[BUILD.kind] if BUILD.kind else sources.kind_of(weighted[0][1])
     with tempfile.TemporaryDirectory(prefix="spct_jax_build_") as scratch:

@@ -42,6 +42,13 @@ def check_format(format: str) -> None:
         raise InputError(f"--format={format}: {_LOSSES.get(format, 'not known here')}; use {FORMAT}")
 
 
+def check_target(to: Path) -> None:
+    """InputError where the directory exists already, or its name is no name of a dataset."""
+    if not re.fullmatch(r"[a-z][a-z0-9_]*", to.name):
+        raise InputError(f"{to}: {to.name!r} is no name of a dataset (small letters, digits and _ after a letter)")
+    files.check_new(to)
+
+
 def part(number: int) -> str:
     """Name of the split that holds what is for training of a mixture's source; the first has the number 0."""
     return f"train_{number + 1}"
@@ -79,8 +86,7 @@ def build(
     Raises:
         InputError: the directory exists already or its name is no name of a dataset, a split is empty, or a record is bad.
     """
-    if not re.fullmatch(r"[a-z][a-z0-9_]*", to.name):
-        raise InputError(f"{to}: {to.name!r} is no name of a dataset (small letters, digits and _ after a letter)")
+    check_target(to)
     if empty := [name for name, records in splits.items() if not len(records)]:
         raise InputError(f"{to}: the split {empty[0]!r} would be empty")
     with files.new_directory(to) as scratch:
