@@ -49,7 +49,7 @@ def test_killed_and_restarted_by_a_relative_path_it_ends_bitwise_the_same(kill_t
 
 
 def test_where_one_process_cannot_read_its_part_of_a_checkpoint_the_run_goes_on_from_an_earlier_one(kill_test, tmp_path):
-    mesh = ("strategy=fsdp", "cpu_devices=1", "heartbeat_seconds=10")
+    mesh = ("strategy=fsdp", "cpu_devices=1", "heartbeat_seconds=60")
     pair = kill_test.kills.Mesh(2, tuple(f"--config.mesh.{flag}" for flag in mesh))
     flags = ["--config.stages=('sft',)" if "stages" in flag else flag for flag in MICRO] + ["--config.sft.steps=3"]
     workdir = kill_test.kills.workdir_in(tmp_path)

@@ -11,7 +11,7 @@ import os
 from typing import Any
 
 from spct_jax import digests, distributed, files, local_copies, paths
-from spct_jax.checkpoints import hugging_face
+from spct_jax.checkpoints import chat_files, hugging_face
 from spct_jax.config import STAGES, Config
 from spct_jax.data import mixtures
 from spct_jax.data.config import DATA_FILES, SOURCES, SPLITS
@@ -222,7 +222,10 @@ def _source_digest(source: Source, data_dir: str, kept: Path) -> str:
 
 
 def _model_digest(directory: Path) -> str:
-    """Digest of a model's description and tokenizer; that of its parameters is compared when they are loaded."""
-    name = "config.json" if hugging_face.is_hf_directory(directory) else "model.json"
-    content = [(directory / file) for file in (name, "tokenizer.model", "generation_config.json")]
-    return digests.of_json([digests.of_bytes(files.read_bytes(path)) if path.exists() else "" for path in content])
+    """Digest of a model's description, tokenizer and chat format; that of its parameters is compared when they are loaded."""
+    theirs = hugging_face.is_hf_directory(directory)
+    described = "config.json" if theirs else "model.json"
+    content = [directory / file for file in (described, "tokenizer.model", "generation_config.json")]
+    found: list[Any] = [digests.of_bytes(files.read_bytes(path)) if path.exists() else "" for path in content]
+    chat = chat_files.read_hf(directory) if theirs else chat_files.Chat()
+    return digests.of_json([*found, chat] if chat.chat else found)

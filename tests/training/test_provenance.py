@@ -4,6 +4,7 @@ import pathlib
 
 from spct_jax import config as config_lib
 from spct_jax.config import STAGES
+from spct_jax.data import chat
 from spct_jax.data.config import DataConfig
 from spct_jax.training import provenance
 
@@ -38,3 +39,15 @@ def test_every_field_is_read_by_a_stage_or_free(micro_config, tmp_path):
     assert left == {"data.development", "data.toy.development"}
     micro_config.stages, micro_config.meta_rm.policy_data = ("sft", "meta_rm"), "draws"
     assert "rejection.samples" in provenance.read_by("meta_rm", micro_config, found)
+
+
+def test_a_model_of_another_chat_format_is_another_model(tmp_path):
+    """Also where nothing but the template of its chats was changed."""
+    config, found = config_lib.tiny(), []
+    config.init_checkpoint = str(tmp_path)
+    for name in ("config.json", "model.safetensors"):
+        (tmp_path / name).write_text("{}")
+    for template in ("", *(one.jinja for one in chat.FORMATS.values())):
+        (tmp_path / "chat_template.jinja").write_text(template)
+        found.append(provenance.values(config, tmp_path)["init_checkpoint"])
+    assert len({*found}) == len(found) > 2
