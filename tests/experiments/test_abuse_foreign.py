@@ -31,7 +31,8 @@ def sound(abuse, tmp_path_factory):
 
 
 def load(directory: pathlib.Path, tokenizer: pathlib.Path):
-    return checkpoints.load_any(directory, size="toy", tokenizer=str(tokenizer) if directory.name == "google" else "")
+    told = {"size": "toy", "tokenizer": str(tokenizer)} if directory.name == "google" else {}
+    return checkpoints.load_any(directory, **told)
 
 
 @pytest.mark.parametrize("layout", ["hf", "ours", "google"])
