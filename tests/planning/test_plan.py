@@ -128,7 +128,7 @@ def test_a_small_experiment_is_planned(tmp_path):
     done = run_plan("--topology=v5e:2x2", programs, *small, f"--json={tmp_path / 'plan.json'}", f"--cache={tmp_path}")
     assert done.returncode == 0, done.stderr
     plan = json.loads((tmp_path / "plan.json").read_text())
-    assert plan["fits"] and plan["step"]["seconds"] > 0
+    assert plan["fits"] and plan["step"] == {}, "without the programs of other stages"
     for name, result in plan["programs"].items():
         if result["flops_by_hand"]:
             assert result["flops"] == pytest.approx(result["flops_by_hand"], rel=0.05), name
