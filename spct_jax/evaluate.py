@@ -74,7 +74,7 @@ ON_BAD = flags.DEFINE_enum(
     flag_values=FLAGS,
 )
 LARGEST_K = 65536
-LINES_WRITTEN = (GREEDY, SAMPLED, "comparisons", "scores", "judgebench")
+LINES_WRITTEN = (f"{GREEDY}.jsonl", f"{SAMPLED}.jsonl", drawing.COMPARISONS, score_files.SCORES, result_formats.JUDGEBENCH)
 """JSON Lines that may be in the output."""
 DEFAULT_K = [1, 8, 32]
 
@@ -125,7 +125,7 @@ def check_judge(benchmark: Benchmark) -> None:
         raise InputError(f"--principles: template {template.name!r} has no part for principles")
     if JUDGE.export_principles.value:
         output = paths.parse(OUTPUT.value, "--output")
-        JUDGE.check_export(DATA.value, *(output / f"{name}.jsonl" for name in LINES_WRITTEN))
+        JUDGE.check_export(DATA.value, *(output / name for name in LINES_WRITTEN))
 
 
 def shows_pairs(benchmark: Benchmark) -> bool:
@@ -169,7 +169,7 @@ def draw(output: Path, items: Sequence[Item], most: int) -> tuple[dict[str, list
     for name, options in passes.items():
         found[name], unjudged = drawing.draw(output, name, items, load, options, JUDGE.settings(options))
     if distributed.is_first():
-        score_files.write(output / "scores.jsonl", found, items)
+        score_files.write(output / score_files.SCORES, found, items)
         if target := JUDGE.export_principles.value:
             without = principles.export(output / f"{SAMPLED}.jsonl", target, JUDGE.read_template().parts)
             print(f"{target}: principles of all verdicts; {count(without, 'verdict')} without any")

@@ -116,7 +116,7 @@ def load(directory: Path, kind: ModelKind, dtype: str | None, shardings: Shardin
 
 
 def read_tokenizer(directory: Path, file: str = "") -> Tokenizer:
-    """The tokenizer of a directory, with all ids that the model stops at; `file` is its SentencePiece model if it has none."""
+    """The tokenizer of a directory, with all ids that the model stops at; `file` stands in for its own."""
     config_json.read_config(directory / "config.json")  # other decoders have no SentencePiece model either
     chat = chat_files.read_hf(directory)
     return tokenizer_and_templates.read_tokenizer(directory, GENERATION_CONFIG, "eos_token_id", chat, file)

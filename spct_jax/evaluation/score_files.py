@@ -15,6 +15,8 @@ from spct_jax.evaluation.benchmarks.base import Item
 from spct_jax.evaluation.measures import GREEDY, SAMPLED
 from spct_jax.evaluation.recorded import Recorded
 
+SCORES = "scores.jsonl"
+
 
 def write(path: str | os.PathLike, votes: Mapping[str, Sequence[Recorded]], items: Sequence[Item]) -> None:
     """Writes the votes on items, `SAMPLED` and perhaps `GREEDY` ones, in the order of the items."""

@@ -19,6 +19,7 @@ from spct_jax.evaluation.benchmarks.base import Answer
 from spct_jax.paths import Path
 
 MODEL_TYPE = "Generative RM"
+JUDGEBENCH = "judgebench.jsonl"
 
 
 def write(
@@ -41,8 +42,8 @@ def write(
     _write_json(directory / "rewardbench_scores.json", rewardbench_scores(answers, model))
     texts = {id: _critiques(verdict) for id, verdict in verdicts({answer.item.id for answer in answers})}
     lines = [judgebench(answer, model, texts.get(answer.item.id, ("", ""))) for answer in answers]
-    write_jsonl(directory / "judgebench.jsonl", lines)
-    return ["rewardbench.json", "rewardbench_scores.json", "judgebench.jsonl"]
+    write_jsonl(directory / JUDGEBENCH, lines)
+    return ["rewardbench.json", "rewardbench_scores.json", JUDGEBENCH]
 
 
 def rewardbench(answers: Sequence[Answer], model: str) -> dict[str, Any]:
