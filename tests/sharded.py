@@ -47,10 +47,10 @@ MESHES = {
     "fsdp_tensor": MeshConfig(strategy="fsdp_tensor", tensor=2),
     "multislice": MeshConfig(strategy="multislice", slices=2, tensor=2),
 }
-UPDATES = ["rl tensor", "sft fsdp_tensor", "sft multislice", "meta_rm fsdp_tensor"]
+UPDATES = ["rl tensor", "sft fsdp", "sft multislice", "meta_rm fsdp_tensor"]
 """What one process compares. SFT and the meta RM run through the model as RL does, so fewer meshes are enough for them."""
-UPDATES_OF_A_POD = ["rl data", "rl fsdp", "rl multislice", "rl fsdp_tensor in buckets"]
-"""What two processes compare: every mesh by which something crosses from one to the other, as tensor parallelism does not."""
+UPDATES_OF_A_POD = ["rl data", "rl multislice", "rl fsdp_tensor in buckets"]
+"""What two processes compare: everything that crosses from one to the other: gradients, and weights by the last of them."""
 
 
 def config_of(stage: str) -> ModelConfig:

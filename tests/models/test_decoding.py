@@ -15,7 +15,7 @@ from spct_jax.sharding.config import MeshConfig
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-@pytest.mark.parametrize(("held", "chunks"), [({}, (1, 4, 16)), ({"time_last": False, "first_segment": 8}, (4,))])
+@pytest.mark.parametrize(("held", "chunks"), [({}, (1, 16)), ({"time_last": False, "first_segment": 8}, (4,))])
 def test_decoding_one_token_at_a_time_equals_extending_in_one_go(name, held, chunks, monkeypatch):
     """With the past held as on a CPU, and as on a TPU in two segments."""
     monkeypatch.setitem(tiles.PLATFORMS, "cpu", dataclasses.replace(tiles.here(), **held))

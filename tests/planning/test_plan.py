@@ -123,7 +123,7 @@ def test_a_wrong_topology_ends_with_one_line():
 
 @pytest.mark.tpu_compiler
 def test_a_small_experiment_is_planned(tmp_path):
-    small = ["--config.model.num_layers=4", "--config.mesh.strategy=fsdp"]
+    small = ["--config.model.num_layers=2", "--config.mesh.strategy=fsdp"]
     programs = "--programs=reshard,prefill,decode,reference,grpo"
     done = run_plan("--topology=v5e:2x2", programs, *small, f"--json={tmp_path / 'plan.json'}", f"--cache={tmp_path}")
     assert done.returncode == 0, done.stderr
