@@ -82,27 +82,27 @@ def _of_part(array: jax.Array, starts: Sequence[jax.Array | int] = ()) -> dict[s
     shape = bits.shape or (1,)
     starts = (*starts, *(0,) * (len(shape) - len(starts)))
     outer = [_indices(seed, shape[:-1], starts).reshape(-1) for seed in SEEDS]
-    table, rows = bits.reshape(len(outer[0]), shape[-1]), max(BLOCK // max(shape[-1], 1), 1)
+    table = bits.reshape(len(outer[0]), shape[-1])
+    rows = min(max(BLOCK // max(shape[-1], 1), 1), len(table))
 
-    def of_rows(start, number):
-        """UInt32[row] by seed and dtype: sums over so many rows."""
-        words = _words(lax.dynamic_slice_in_dim(table, start, number), dtype)
-        sums = []
-        for seed, indices in zip(SEEDS, outer, strict=True):
-            index = lax.dynamic_slice_in_dim(indices, start, number)[:, None]
+    def add_block(number, sums):
+        """Adds, to UInt32[column] by seed and dtype, a block's rows; the last block may begin before its own rows do."""
+        start = jnp.minimum(number * rows, len(table) - rows)
+        own = (start + jnp.arange(rows) >= number * rows)[:, None]
+        words = _words(lax.dynamic_slice_in_dim(table, start, rows), dtype)
+        added = []
+        for seed, indices, so_far in zip(SEEDS, outer, sums, strict=True):
+            index = lax.dynamic_slice_in_dim(indices, start, rows)[:, None]
             if array.ndim:
                 index = _mix(index + _along(seed, len(shape) - 1, shape[-1], starts[-1]))
             # Along columns, many of which XLA's CPU backend adds up at a time; along a row it adds number by number.
-            sums.append({name: jnp.sum(_mix(x ^ index), axis=0, dtype=jnp.uint32) for name, x in words.items()})
-        return sums
+            mixed = {name: jnp.where(own, _mix(x ^ index), 0) for name, x in words.items()}
+            added.append({name: so_far[name] + jnp.sum(x, axis=0, dtype=jnp.uint32) for name, x in mixed.items()})
+        return added
 
-    blocks, rest = divmod(len(table), rows)
-    add = functools.partial(jax.tree.map, jnp.add)
     found = [dict.fromkeys(_words(table[:0], dtype), jnp.zeros(shape[-1], jnp.uint32)) for _ in SEEDS]
-    if blocks:
-        found = lax.fori_loop(0, blocks, lambda i, sums: add(sums, of_rows(i * rows, rows)), found)
-    if rest:
-        found = add(found, of_rows(blocks * rows, rest))
+    if rows:
+        found = lax.fori_loop(0, -(-len(table) // rows), add_block, found)
     return {name: jnp.stack([jnp.sum(sums[name], dtype=jnp.uint32) for sums in found]) for name in found[0]}
 
 
