@@ -81,6 +81,8 @@ def is_unreachable(error: BaseException | None) -> bool:
 
 
 def one_line(error: BaseException) -> str:
-    """A library's message, on one line and not too long."""
+    """A library's message, on one line and not too long; absl's on flags that are missing in fewer words."""
     text = " ".join(str(error).split()) or type(error).__name__
+    if missing := re.findall(r"flag (--\w+)=None: Flag \1 must have a value", text):
+        return f"{' and '.join(missing)} must be given"
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."

@@ -8,6 +8,7 @@ The first prints a data card, the second writes ArrayRecord files that `tfds:NAM
 docs/data.md.
 """
 
+import functools
 import pathlib
 import sys
 import tempfile
@@ -177,10 +178,17 @@ def selected() -> DataConfig:
     return data
 
 
+def refuse_command(name: str, _) -> None:
+    """What becomes of a command that is not known, whatever flags stand behind it."""
+    raise InputError(f"unknown command {name!r}; use 'build', or none for a data card")
+
+
 def run(argv: list[str]) -> None:
     """Runs the command that the first argument names, the card if it names none."""
     if argv[1:2] == ["build"]:
         cli.run(write_dataset, BUILD, argv=[argv[0], *argv[2:]])
+    elif argv[1:] and not argv[1].startswith("-"):
+        cli.run(functools.partial(refuse_command, argv[1]), flags.FlagValues(), argv=argv[:1])
     else:
         cli.run(show_card, CARD, argv=argv)
 

@@ -50,7 +50,8 @@ def done(tmp_path_factory):
         "field": ["build", source, f"--to={tmp}/p", "--fields=x"],
         "card field": [source, "--fields=x"],
         "mixed build": ["build", f"--source=3*{tmp}/x.jsonl + 1*{tmp}/y.jsonl", f"--to={tmp}/mixed", skip, *cleaned],
-        "no source": ["build", f"--to={tmp}/p"],
+        "no source": ["build"],
+        "misspelt": ["biuld", source, f"--to={tmp}/p"],
     }
     outcomes = commands.run([{"argv": ["spct_jax.data.__main__", *argv]} for argv in wanted.values()])
     return tmp, dict(zip(wanted, outcomes, strict=True))
@@ -124,7 +125,8 @@ def test_a_mixture_is_built_without_copies_and_benchmarks_and_draws_what_its_sou
         ("no numbers", "--split=a,b: not numbers"),
         ("field", "--fields: 'x' does not say OURS=THEIRS"),
         ("card field", "--fields: 'x' does not say OURS=THEIRS"),
-        ("no source", "--source"),
+        ("no source", "error: --source and --to must be given\n"),
+        ("misspelt", "unknown command 'biuld'; use 'build', or none"),
     ],
 )
 def test_what_is_wrong_is_said_in_one_line(done, name, message):

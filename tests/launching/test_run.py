@@ -55,7 +55,7 @@ def test_variables_are_names_and_values():
         ("judge", ("--input=gs://b/x.jsonl", "--kk=3"), "--program=judge: Unknown command line flag 'kk'"),
         ("judge", ("--input=gs://b/x.jsonl", "--k=a"), "--program=judge: flag --k=a: invalid literal"),
         ("judge", ("--input=gs://b/x.jsonl", "--k", "3", "8"), "--program=judge: unexpected argument '8'"),
-        ("evaluate", ("--output=gs://b/out",), "--program=evaluate: flag --benchmark=None: Flag --benchmark must have a value"),
+        ("evaluate", ("--output=gs://b/out",), "--program=evaluate: --benchmark must be given"),
         ("evaluate", ("--output=gs://b/out", "--benchmark=rmb", "--nogreedy"), None),
     ],
 )
