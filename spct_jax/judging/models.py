@@ -68,7 +68,7 @@ def load(
     models = Models(
         layout,
         Model(*engine_programs.adopt(policy.params, drawn, layout), prompter_of(policy)),
-        Model(meta.params, meta.config, prompter_of(meta)) if meta else None,
+        Model(engine_programs.hold(meta.params, layout, delete=True), meta.config, prompter_of(meta)) if meta else None,
         knows_templates=policy.prompt is not None or bool(prompt and prompt.template),
     )
     found = {"checkpoint": policy.digest, "template": models.policy.prompter.texts_digest}

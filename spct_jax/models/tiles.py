@@ -38,6 +38,9 @@ class Tiles:
     trunk_slots: int = 1
     """Trunks have a multiple of so many slots. A TPU reads keys in tiles of as many rows, and would lay trunks that end within
     one out anew for every chunk."""
+    width_last: bool = False
+    """Whether the weights that give queries, keys and values are held with the model's width as the last axis by what draws. Of
+    a few heads, a TPU would lay them out so for every token."""
     decode_kernels: bool = False
     """Whether branches attend by `models.decode_kernels` while they are decoded, where these can do it. Their past is then held
     in one segment."""
@@ -72,6 +75,7 @@ PLATFORMS = {
         read_tokens=32768,
         time_last=False,
         trunk_slots=16,
+        width_last=True,
     ),
 }
 """Platforms that are not named take the sizes of a CPU."""

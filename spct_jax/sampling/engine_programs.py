@@ -14,6 +14,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental.layout import Format
+from jax.experimental.layout import Layout as AxisOrder
 from jaxtyping import Array, Bool, Int, UInt32
 
 from spct_jax import compiling, memory, models, sharding
@@ -125,7 +127,7 @@ def _engine_programs(layout: Layout, config: ModelConfig, shape: Shape, sampling
     chunk = jax.jit(
         chunk,
         donate_argnums=1,
-        in_shardings=(layout.params(params), in_slots, layout.replicated),
+        in_shardings=(formats(layout, params), in_slots, layout.replicated),
         out_shardings=(in_slots, layout.sharding("batch"), layout.sharding("batch")),
     )
     insert = jax.jit(
@@ -164,7 +166,8 @@ def trunk_program(layout: Layout, config: ModelConfig, level: Level) -> EnginePr
         with layout.constraints():
             return models.prefill(params, config, tokens, lengths, *(prefix or (None,)), slots=level.trunk_slots)
 
-    prefill = jax.jit(prefill, in_shardings=(layout.params(params), *layout.batch(prompts)), out_shardings=layout.batch(trunks))
+    given = (formats(layout, params), *layout.batch(prompts))
+    prefill = jax.jit(prefill, in_shardings=given, out_shardings=layout.batch(trunks))
     return EngineProgram(prefill, params, *prompts)
 
 
@@ -180,7 +183,47 @@ def decode_params(params: Any, config: ModelConfig, layout: Layout) -> Any:
         return conversion(layout, config)(params)
     params = sharding.cast_params(params, config.dtype, layout)
     # Scales, too, get the dtype that the programs were compiled for, even if a checkpoint stores them in half precision.
-    return jax.tree.map(lambda x, like: x.astype(like.dtype), params, form)
+    return hold(jax.tree.map(lambda x, like: x.astype(like.dtype), params, form), layout)
+
+
+def formats(layout: Layout, params: Any) -> Any:
+    """Where the programs read parameters, abstract or concrete, and in which order of axes if the platform wants another."""
+    shardings = layout.params(params)
+    if not tiles.of(layout.platform).width_last:
+        return shardings
+
+    def one(path, where, x):
+        if logical.param_name(path) not in ("q", "k", "v"):
+            return where
+        *leading, width, heads, dim = range(x.ndim)
+        return Format(AxisOrder((*leading, heads, dim, width)), where)
+
+    return jax.tree_util.tree_map_with_path(one, shardings, params)
+
+
+def hold(params: Any, layout: Layout, *, delete: bool = False) -> Any:
+    """Parameters in `layout` as `formats` says; those that are so already are the same arrays.
+
+    Args:
+      params: in this layout.
+      layout: of the programs.
+      delete: whether an array is deleted as soon as there is another of it.
+    """
+
+    def one(x, where):
+        if not isinstance(where, Format) or x.format.layout.major_to_minor == where.layout.major_to_minor:
+            return x
+        made = _laid_out(where)(x)
+        if delete:
+            x.delete()
+        return made
+
+    return jax.tree.map(one, params, formats(layout, params))
+
+
+@functools.cache
+def _laid_out(where: Format) -> Callable[[jax.Array], jax.Array]:
+    return jax.jit(jnp.copy, out_shardings=where)
 
 
 def adopt(params: Any, config: ModelConfig, layout: Layout) -> tuple[Any, ModelConfig]:
@@ -194,7 +237,7 @@ def adopt(params: Any, config: ModelConfig, layout: Layout) -> tuple[Any, ModelC
         params, _ = models.unroll(params, config, _take_apart)
     if jax.tree.structure(params) != jax.tree.structure(form):
         params = jax.tree_util.tree_map_with_path(functools.partial(_quantize, layout), params)
-    return decode_params(params, drawn, layout), drawn
+    return decode_params(hold(params, layout, delete=True), drawn, layout), drawn
 
 
 def _take_apart(stacked: jax.Array) -> list[jax.Array]:
@@ -235,7 +278,7 @@ def conversion(layout: Layout, config: ModelConfig) -> Callable[[Any], Any]:
             params = quantized.quantize_params(params)
         return jax.tree.map(lambda x, like: x.astype(like.dtype), params, form)
 
-    return jax.jit(convert, out_shardings=layout.params(form))
+    return jax.jit(convert, out_shardings=formats(layout, form))
 
 
 @functools.cache

@@ -1,5 +1,6 @@
 """The model that engines draw with: its layers by the platform of the layout, and its parameters."""
 
+import collections
 import dataclasses
 import operator
 
@@ -7,9 +8,9 @@ import jax
 import numpy as np
 import pytest
 
-from spct_jax import models, sharding
+from spct_jax import compiling, models, sharding
 from spct_jax.models import sizes, tiles
-from spct_jax.sampling import Shape, engine_programs
+from spct_jax.sampling import Engine, Request, SamplingParams, Shape, engine_programs
 from spct_jax.sampling.engine_programs import adopt, decode_model, decode_params
 from spct_jax.sampling.engine_shape import Split
 
@@ -38,6 +39,38 @@ def test_a_model_is_converted_once_and_one_that_is_adopted_leaves_no_second_copy
     jax.tree.map(np.testing.assert_array_equal, adopted, converted)
     assert jax.tree.all(jax.tree.map(lambda a, b: a.sharding.is_equivalent_to(b.sharding, a.ndim), adopted, converted))
     assert all(a.is_deleted() for a in jax.tree.leaves(stacked["blocks"]))
+
+
+def test_where_the_width_is_last_a_model_draws_the_same(monkeypatch):
+    """As on a TPU; with programs compiled ahead, which take arrays in no other order."""
+    layout, drawn, held = sharding.make_layout(devices=jax.devices()[:2]), [], []
+    key = np.asarray(jax.random.key_data(jax.random.key(5)))
+    for last, remat in ((False, "none"), (True, "dots")):  # another architecture to what keeps programs
+        monkeypatch.setitem(tiles.PLATFORMS, "cpu", dataclasses.replace(tiles.of("cpu"), width_last=last))
+        config = dataclasses.replace(sizes.toy(44), num_layers=1, remat=remat)
+        params = jax.device_put(models.init(config, jax.random.key(0)), layout.replicated)
+        params, config = adopt(params, config, layout)
+        engine = Engine(layout, params, config, Shape(16, 8, rows=2, branches=2, prefill_rows=2), SamplingParams(1.0, (1,)))
+        with compiling.threads(2) as pool:
+            programs = engine_programs.engine_programs(layout, config, engine.shape, SamplingParams(1.0, (1,)))
+            programs.compile_ahead(pool, engine.shape.levels(engine.shape.split(16)))
+            drawn.append(
+                {
+                    (f.request.tag, f.sample): (f.tokens, f.logprobs)
+                    for f in engine.run([Request(i, [7, 8, 9 + i], key, collections.deque(range(2))) for i in range(3)])
+                }
+            )
+        held.append(params)
+    assert drawn[0].keys() == drawn[1].keys() and len(drawn[0]) == 6
+    for at, (tokens, logprobs) in drawn[0].items():
+        assert tokens == drawn[1][at][0]
+        np.testing.assert_allclose(logprobs, drawn[1][at][1], atol=1e-5)
+    for name, order in {"q": (0, 2, 3, 1), "v": (0, 2, 3, 1), "out": (0, 1, 2, 3)}.items():
+        array = held[1]["blocks"]["0"]["attn"][name]
+        assert array.format.layout.major_to_minor == order
+        np.testing.assert_array_equal(array, held[0]["blocks"]["0"]["attn"][name])
+    again = engine_programs.hold(held[1], layout)
+    assert all(map(operator.is_, jax.tree.leaves(again), jax.tree.leaves(held[1])))
 
 
 def shapes_and_dtypes(tree):
