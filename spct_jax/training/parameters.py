@@ -116,7 +116,8 @@ def sampling_model(run: Run) -> ModelConfig:
 
 def for_scoring(run: Run, params: Any) -> Any:
     """Parameters of a model with a head to score completions with, converted from those of updates."""
-    return sharding.cast_params(params, run.model.dtype, run.rollout_layout)
+    params = sharding.cast_params(params, run.model.dtype, run.rollout_layout)
+    return engine_programs.hold(params, run.rollout_layout)
 
 
 def describe(run: Run, stage: str) -> None:
