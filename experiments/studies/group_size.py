@@ -19,7 +19,7 @@ import dataclasses
 import pathlib
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from absl import flags
@@ -160,7 +160,7 @@ def read(target: pathlib.Path, seed: int, setting: Setting) -> Outcome:
 
 
 def page(outcomes: Sequence[Outcome], plot: str) -> str:
-    """Every run, then the difference of every other setting from the paper's, paired by seed and problem."""
+    """Every run, then how far every setting is from plain groups of four, and from groups of four drawn in its own way."""
     rows = [
         [
             *o.setting.cells,
@@ -174,24 +174,33 @@ def page(outcomes: Sequence[Outcome], plot: str) -> str:
         ]
         for o in outcomes
     ]
-    found, differences = {(o.setting, o.seed): o for o in outcomes}, []
+    found = {(o.setting, o.seed): o.greedy for o in outcomes}
+    differences = []
     for setting in dict.fromkeys(o.setting for o in outcomes):
-        paper = Setting(setting.steps, "plain", PAPER)
-        pairs = [(o, found[paper, o.seed]) for o in outcomes if o.setting == setting != paper and (paper, o.seed) in found]
-        if pairs:
-            over = bootstrap.two_level([o.greedy - other.greedy for o, other in pairs], shared_problems=True)
-            mean, low, high = (100 * x for x in (over.mean, over.low, over.high))
-            differences.append([*setting.cells, len(pairs), f"{mean:+.1f} ({low:+.1f} to {high:+.1f})"])
+        seeds = [o.seed for o in outcomes if o.setting == setting]
+        others = (Setting(setting.steps, way, PAPER) for way in ("plain", setting.way))
+        differences.append([*setting.cells, len(seeds), *(difference(found, setting, other, seeds) for other in others)])
     header = ["groups", "G", "steps"]
     columns = ["seed", "rl greedy, %", "mixed of those drawn, %", "of those learned from, %", "drawn for one learned from"]
     return "\n\n".join(
         (
             "# How many completions of a prompt, and of which prompts",
             markdown.table([*header, *columns, "time, plain steps", "processor seconds"], rows),
-            markdown.table([*header, "seeds", "greedy minus that of plain G = 4, points, with 95 % interval"], differences),
+            "Greedy, points, with 95 % interval over seeds and problems, minus that of groups of four:",
+            markdown.table([*header, "seeds", "plain", "drawn in the same way"], differences),
             f"![greedy accuracy by group size]({plot})",
         )
     )
+
+
+def difference(found: Mapping[tuple[Setting, int], np.ndarray], setting: Setting, other: Setting, seeds: Sequence[int]) -> str:
+    """Of two settings' accuracy, paired by seed and problem; empty where they are the same or have no seed in common."""
+    pairs = [found[setting, s] - found[other, s] for s in seeds if setting != other and (other, s) in found]
+    if not pairs:
+        return ""
+    over = bootstrap.two_level(pairs, shared_problems=True)
+    mean, low, high = (100 * x for x in (over.mean, over.low, over.high))
+    return f"{mean:+.1f} ({low:+.1f} to {high:+.1f})"
 
 
 def parse(steps: int, text: str) -> Setting:
