@@ -199,8 +199,7 @@ def difference(found: Mapping[tuple[Setting, int], np.ndarray], setting: Setting
     if not pairs:
         return ""
     over = bootstrap.two_level(pairs, shared_problems=True)
-    mean, low, high = (100 * x for x in (over.mean, over.low, over.high))
-    return f"{mean:+.1f} ({low:+.1f} to {high:+.1f})"
+    return markdown.percent(over.mean, (over.low, over.high), signed=True)
 
 
 def parse(steps: int, text: str) -> Setting:
