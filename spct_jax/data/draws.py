@@ -72,6 +72,15 @@ def sample(seed: int, stream: str, count: int, size: int, shares: Shares | None 
     return np.unique(np.array(order(seed, stream, count, 0, size, shares)))
 
 
+def earlier(sources: np.ndarray) -> np.ndarray:
+    """Int64[N]: how many elements of the same source come before each."""
+    found = np.zeros(len(sources), np.int64)
+    for source in np.unique(sources):
+        of_it = np.flatnonzero(sources == source)
+        found[of_it] = np.arange(len(of_it))
+    return found
+
+
 def _in_passes(seed: int, stream: str, count: int, position: int) -> int:
     return int(_permutation(seed, stream, count, position // count)[position % count])
 
@@ -86,7 +95,4 @@ def _block(seed: int, stream: str, quotas: Sequence[int], block: int) -> tuple[n
     """(source of every draw of a block, how many draws of the same source come before it in the block)."""
     sources = np.repeat(np.arange(len(quotas)), quotas)
     sources = sources[_permutation(seed, f"{stream}/sources", len(sources), block)]
-    before = np.empty_like(sources)
-    for source, quota in enumerate(quotas):
-        before[sources == source] = np.arange(quota)
-    return sources, before
+    return sources, earlier(sources)

@@ -11,7 +11,8 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Int
+from jax.typing import ArrayLike
+from jaxtyping import Float, Int, UInt8
 
 from spct_jax.data import draws
 from spct_jax.data.batches import Example
@@ -35,6 +36,22 @@ class Pool:
     def count(self) -> int:
         """Number of examples."""
         return len(self.examples)
+
+    @property
+    def sources(self) -> UInt8[np.ndarray, " N"]:
+        """The source of each example, 0 where there is one source."""
+        return np.zeros(self.count, np.uint8) if self.shares is None else self.shares.sources
+
+    @property
+    def weights(self) -> Float[np.ndarray, " S"]:
+        """How often each source is drawn from; only their ratios count."""
+        return np.array([1] if self.shares is None else self.shares.weights, float)
+
+    def shares_of(self, pieces: Int[np.ndarray, "M 2"], factors: Float[ArrayLike, " S"] = 1.0) -> Shares | None:
+        """The sources of pieces of the examples, their weights times `factors`; None where there is one source."""
+        if self.shares is None:
+            return None
+        return Shares(self.sources[pieces[:, 0]], tuple((self.weights * factors).tolist()))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,6 +85,29 @@ def rows_of(batch_size: int, general_fraction: float, in_pairs: float) -> Rows:
     return Rows(general, batch_size - general - 2 * pairs, pairs)
 
 
+def _in_pairs(
+    batch_size: int, general_fraction: float, judging: Pool
+) -> tuple[Rows, Float[np.ndarray, " S"], Int[np.ndarray, " S"]]:
+    """(rows of a step, by source the share of its draws that is in pairs, how many of its pairs there then are).
+
+    A step has as many draws in pairs as can be. A source keeps only as many pairs as its share of them needs, rounded down; the
+    completions of its other pairs are drawn alone. So all of its completions come up equally often, those of one pair apart.
+    """
+    sources, weights = judging.sources, judging.weights
+    completions, pairs = (np.bincount(sources, x, len(weights)) for x in (judging.sizes, judging.sizes // 2))
+    drawn = weights * (completions > 0)
+    drawn /= max(drawn.sum(), np.finfo(float).tiny)
+    can = 2 * pairs / np.maximum(completions, 1)
+    while True:
+        rows = rows_of(batch_size, general_fraction, float(drawn @ can))
+        made = 2 * rows.pairs / max(rows.single + 2 * rows.pairs, 1)
+        shares = can * made / (drawn @ can) if made else np.zeros(len(can))
+        kept = np.minimum(completions * shares / 2 + 1e-9, pairs).astype(int)
+        if not (few := (can > 0) & (kept == 0)).any():
+            return rows, shares, kept
+        can = np.where(few, 0, can)  # less than one pair: such a source has none
+
+
 def split(rows: int, most: int, shards: int) -> tuple[int, int]:
     """(rows with padding, micro-batches): equal micro-batches of at most `most` rows, rounded up to a multiple of `shards`.
 
@@ -92,7 +132,9 @@ def shapes(rows: Rows, batch_size: int, accumulate: int, shards: int) -> dict[in
 
 
 class Mixture:
-    """The batches of a stage, each a function of (seed, step); of one source, all completions that judge come up equally often.
+    """The batches of a stage, each a function of (seed, step), in which every source has its share.
+
+    All completions that judge come up equally often, or if they are of several sources, all of the same source.
 
     Attributes:
       rows: the rows of every step.
@@ -120,24 +162,21 @@ class Mixture:
         self._seed, self._stream = seed, stream
         self._judging, self._general = judging.examples, general.examples
         fraction = general_fraction if judging.count and general.count else float(judging.count == 0)
-        sizes, total = judging.sizes, int(judging.sizes.sum())
-        pairs = _pieces(sizes // 2, 2)
-        rows = rows_of(batch_size, fraction, 2 * len(pairs) / max(total, 1))
-        # Only as many pairs are kept as a step's share of pairs needs; the completions of the other pairs become single rows.
-        kept = total * rows.pairs // max(rows.single + 2 * rows.pairs, 1)
-        self.rows = rows if kept else Rows(rows.general, rows.single + 2 * rows.pairs, 0)
+        self.rows, shares, kept = _in_pairs(batch_size, fraction, judging)
+        pairs = _pieces(judging.sizes // 2, 2)
         pairs = pairs[draws.order(seed, f"{stream}-kept", len(pairs), 0, len(pairs))]
-        odd = np.flatnonzero(sizes % 2)
-        last = np.stack([odd, sizes[odd] - 1], 1)
-        self._pairs = pairs[:kept]
-        self._singles = np.concatenate([last, pairs[kept:], pairs[kept:] + [0, 1]])
+        own = judging.sources[pairs[:, 0]]
+        is_kept = draws.earlier(own) < kept[own]
+        odd = np.flatnonzero(judging.sizes % 2)
+        last = np.stack([odd, judging.sizes[odd] - 1], 1)
+        self._pairs, left = pairs[is_kept], pairs[~is_kept]
+        self._singles = np.concatenate([last, left, left + [0, 1]])
         self._alone = _pieces(general.sizes, 1)
-
-        def shares(pool, pieces):
-            return None if pool.shares is None else pool.shares[pieces[:, 0]]
-
-        self._shares = {"general": shares(general, self._alone)}
-        self._shares |= {"single": shares(judging, self._singles), "pairs": shares(judging, self._pairs)}
+        self._shares = {"general": general.shares_of(self._alone)}
+        self._shares |= {
+            "single": judging.shares_of(self._singles, 1 - shares),
+            "pairs": judging.shares_of(self._pairs, shares),
+        }
 
     def batch(self, step: int) -> dict[int, list[Example]]:
         """Branches per row -> the rows of a step, each with at most that many completions of one example, and at least one."""

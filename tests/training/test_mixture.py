@@ -149,3 +149,25 @@ def test_completions_of_several_sources_come_up_in_the_shares_of_the_sources(kin
 
     drawn = [sources[i] for step in range(200) for (i, _) in completions(made().batch(step), kind)]
     assert np.bincount(drawn) / len(drawn) == pytest.approx([0.25, 0.75], abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("counts", "weights"),
+    [
+        (([2] * 100, [1] * 2000), (1, 1)),
+        (([2] * 500, [1] * 500), (1, 9)),
+        (([3] * 40, [2] * 60, [1] * 50), (3, 1, 1)),
+        (([2] * 200, [2, 1, 1]), (9, 1)),
+    ],
+)
+def test_sources_whose_prompts_have_more_or_fewer_completions_keep_their_shares(counts, weights):
+    """And all completions of a source come up equally often, those of one pair apart, whether they can be in pairs or not."""
+    sources, sizes = np.repeat(np.arange(len(counts), dtype=np.uint8), [*map(len, counts)]), np.concatenate(counts)
+    pool = mixture.Pool(examples("judging", sizes).examples, sizes, Shares(sources, weights))
+    made = mixture.Mixture(0, "sft", 256, 0.0, pool, examples("general", ()))
+    seen = collections.Counter(c for step in range(100) for c in completions(made.batch(step), "judging"))
+    assert len(seen) == sizes.sum() and made.rows.pairs
+    for source, weight in enumerate(weights):
+        times = np.array([count for (i, _), count in seen.items() if sources[i] == source])
+        assert times.sum() / 25_600 == pytest.approx(weight / sum(weights), abs=0.002)
+        assert sum(abs(times - times.mean()) > max(0.1 * times.mean(), 2)) <= 2
