@@ -4,6 +4,7 @@ import dataclasses
 import json
 import sys
 from collections.abc import Callable
+from typing import Any
 
 from spct_jax import checkpoints, distributed, files, locks, memory, paths
 from spct_jax.config import BASELINES, Config, check_positions, validate
@@ -47,7 +48,7 @@ def prepare(config: Config, workdir: Path) -> Run:
     layout, rollout_layout = make_layouts(config)
     config = name_templates(config)
     files.make_directory(workdir / "data")
-    _claim(workdir, config)
+    values = _claim(workdir, config)
     dataset = load_dataset(config, workdir / "data")
     tokenizer = load_tokenizer(config, dataset, workdir / "tokenizer.model")
     run = Run(
@@ -63,6 +64,7 @@ def prepare(config: Config, workdir: Path) -> Run:
     if layout.platform == "cpu" and bytes_per_device(params, layout.params(params)) <= SMALL_MODEL:
         memory.keep_large()
     run = drop_misfits(run)
+    provenance.check(config, workdir, values | provenance.fitting(run.dataset.train))
     files.write_json(workdir / "data.json", {name: dataclasses.asdict(r) for name, r in run.dataset.reports.items()})
     return run
 
@@ -78,7 +80,7 @@ def train(config: Config, workdir: Path) -> dict:
     with locks.locked_directory(workdir):
         run = prepare(config, workdir)
         check(run)
-        values = provenance.values(run.config, workdir)
+        values = provenance.values(run.config, workdir) | provenance.fitting(run.dataset.train)
         for stage in run.config.stages:
             if not distributed.agree((workdir / stage / "summary.json").exists()):
                 provenance.begin(stage, run.config, workdir, values)
@@ -106,13 +108,14 @@ def _finish(run: Run, stage: str) -> None:
     distributed.barrier(f"end of {stage}")
 
 
-def _claim(workdir: Path, config: Config) -> None:
-    """Keeps the configuration, once no stage that has begun has read another.
+def _claim(workdir: Path, config: Config) -> dict[str, Any]:
+    """Keeps the configuration, once no stage that has begun has read another; returns its `provenance.values`.
 
     Raises:
       InputError: one has; it names the field.
     """
-    provenance.check(config, workdir, provenance.values(config, workdir))
+    values = provenance.values(config, workdir)
+    provenance.check(config, workdir, values)
     path = workdir / "config.json"
     wanted = json.loads(json.dumps(dataclasses.asdict(config)))
     found = files.read_json(path) if distributed.agree(path.exists()) else {}
@@ -123,6 +126,7 @@ def _claim(workdir: Path, config: Config) -> None:
         (workdir / "data" / "init_checkpoint.json").unlink(missing_ok=True)
         if changed:  # it may be of other demonstrations
             (workdir / "tokenizer.model").unlink(missing_ok=True)
+    return values
 
 
 def check(run: Run) -> None:

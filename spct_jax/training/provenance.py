@@ -15,6 +15,7 @@ from spct_jax.checkpoints import chat_files, hugging_face
 from spct_jax.config import STAGES, Config
 from spct_jax.data import mixtures
 from spct_jax.data.config import DATA_FILES, SOURCES, SPLITS
+from spct_jax.data.index import Records
 from spct_jax.data.sources import Source, parse_source
 from spct_jax.errors import InputError
 from spct_jax.grm.template import load_template, template_names
@@ -25,6 +26,10 @@ FREE = ("mesh", "checkpoint", "profile_steps")
 _READ_BY_ALL = ("seed", "stages", "init_checkpoint", "model", "prompt", "data", "tokenizer.model")
 _SECTION = {stage: "evaluation" if stage == "evaluate" else stage for stage in STAGES}
 """The section that a stage reads in addition. Fields of splits that a stage does not use are left out."""
+FITTING = "data.train.fitting"
+"""In place of a field: which training comparisons fit. That depends on what all stages read, those behind it included."""
+_READ_BY_NUMBER = {"rejection": ("rft", "rl", "meta_rm"), "rl": ("meta_rm",)}
+"""Stages whose completions are matched to comparisons by the comparisons' numbers, and the stages that do so."""
 
 
 def absolute(config: Config) -> Config:
@@ -104,6 +109,11 @@ def _values(config: Config, workdir: Path) -> dict[str, Any] | InputError:
     return found
 
 
+def fitting(train: Records) -> dict[str, Any]:
+    """What tells whether other training comparisons fit: `FITTING` -> [how many, digest of their numbers]."""
+    return {FITTING: [len(train), digests.of_bytes(train.numbers.tobytes())]}
+
+
 def read_by(stage: str, config: Config, values: dict[str, Any]) -> dict[str, Any]:
     """Those of `values` that a stage depends on, with those of the stages that it builds on."""
     before = [s for s in config.stages if STAGES.index(s) <= STAGES.index(stage)]
@@ -115,6 +125,7 @@ def read_by(stage: str, config: Config, values: dict[str, Any]) -> dict[str, Any
         prefixes.add("rejection")  # says how many are drawn, and for which comparisons
     other = {f"data.{split}" for split in SPLITS if split not in splits}
     other |= set() if splits else {"data.split"}
+    other |= set() if "train" in splits else {FITTING}
     other |= {f"data.toy.{split}" for split in ("development", "test") if split not in splits}
     chosen = {
         field: value for field, value in values.items() if field not in other and not prefixes.isdisjoint(_sections(field))
@@ -139,7 +150,7 @@ def begun(workdir: Path) -> list[str]:
 
 
 def check(config: Config, workdir: Path, values: dict[str, Any]) -> None:
-    """Compares what every stage began with to what it would read now.
+    """Compares what every stage began with to what it would read now; `FITTING` only where both say it.
 
     Raises:
       InputError: they differ; names the field, or the file that it names, and the stage that has read it.
@@ -153,14 +164,27 @@ def check(config: Config, workdir: Path, values: dict[str, Any]) -> None:
         if stage not in config.stages:
             raise InputError(f"config.stages: {stage} has begun in {workdir}; choose another --workdir")
         old, new = files.read_json(path), read_by(stage, config, values)
+        if not (FITTING in old and FITTING in new and _reads_on(stage, config, workdir)):
+            old, new = ({field: value for field, value in one.items() if field != FITTING} for one in (old, new))
         for field in sorted(old.keys() | new.keys(), key=lambda field: (field != "data", field)):
             if old.get(field) != new.get(field) and not (field == "tokenizer.model" and field not in new):
                 raise InputError(_difference(config, workdir, stage, field, old.get(field), new.get(field)))
 
 
+def _reads_on(stage: str, config: Config, workdir: Path) -> bool:
+    """Whether a stage has not ended, or one has not that matches the completions of it to comparisons by number."""
+    readers = (stage, *_READ_BY_NUMBER.get(stage, ()))
+    return any(s in config.stages and not (workdir / s / "summary.json").exists() for s in readers)
+
+
 def _difference(config: Config, workdir: Path, stage: str, field: str, old: Any, new: Any) -> str:
     if field == "tokenizer.model":
         return f"{workdir / field}: was altered since {stage} began; choose another --workdir"
+    if field == FITTING:
+        return (
+            f"config.stages: the training comparisons that fit all that these stages read ({new[0]:,}) are not those that "
+            f"{stage} began with ({old[0]:,}); keep the stages as they were then, or choose another --workdir"
+        )
     name = field if field == "data" else f"config.{field}"
     section, _, last = field.rpartition(".")
     named = (

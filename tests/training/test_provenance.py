@@ -1,11 +1,17 @@
 """What a stage depends on, also of data that is mixed, divided and cleaned."""
 
+import dataclasses
+import json
 import pathlib
 
+import pytest
+
 from spct_jax import config as config_lib
+from spct_jax import pipeline
 from spct_jax.config import STAGES
 from spct_jax.data import chat
 from spct_jax.data.config import DataConfig
+from spct_jax.errors import InputError
 from spct_jax.training import provenance
 
 
@@ -51,3 +57,30 @@ def test_a_model_of_another_chat_format_is_another_model(tmp_path):
         (tmp_path / "chat_template.jinja").write_text(template)
         found.append(provenance.values(config, tmp_path)["init_checkpoint"])
     assert len({*found}) == len(found) > 2
+
+
+def test_a_stage_behind_it_does_not_change_what_an_unfinished_stage_learns_from(micro_config, tmp_path):
+    """A scalar baseline reads responses by themselves, so that fewer comparisons fit: all have other numbers then."""
+    lines = [{"query": "q", "responses": ["a " * (60 if i % 5 == 4 else 2), "b"], "scores": [1, 0]} for i in range(40)]
+    shown = [{"turns": [{"role": "user", "content": f"say {i} a b q"}], "completions": [f"a b {i}"]} for i in range(50)]
+    for name, records in (("train", lines), ("demonstrations", shown)):
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+        setattr(micro_config.data, name, str(tmp_path / f"{name}.jsonl"))
+    data, workdir = micro_config.data, tmp_path / "run"
+    data.on_bad, data.vocab_size, data.max_prompt, data.max_completion = "skip", 330, 400, 40
+
+    def prepare(*stages):
+        return pipeline.prepare(dataclasses.replace(micro_config, stages=stages), workdir)
+
+    run = prepare("sft", "rejection", "rl")
+    values = provenance.values(run.config, workdir) | provenance.fitting(run.dataset.train)
+    for stage in run.config.stages:
+        provenance.begin(stage, run.config, workdir, values)
+    assert len(prepare("sft", "rejection", "rl", "meta_rm").dataset.train) == 40
+    with pytest.raises(InputError, match=r"config\.stages: .*\(32\) are not those that rejection began with \(40\)"):
+        prepare("sft", "rejection", "rl", "btrm")
+    for stage in run.config.stages:
+        (workdir / stage / "summary.json").write_text("{}")
+    with pytest.raises(InputError, match="those that rejection began with"):
+        prepare("sft", "rejection", "rl", "meta_rm", "btrm")  # the meta RM reads completions of all 40
+    assert len(prepare("sft", "rejection", "rl", "btrm").dataset.train) == 32
