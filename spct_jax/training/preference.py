@@ -207,8 +207,9 @@ def train(
     parameters.describe(run, stage)
     first, update = lambda: parameters.with_score_head(run, stage), loop.learn_with(train_step)
     summary = loop.fit(run, stage, first, optimizer, prepare, update, config.steps)
-    read, used = len(run.dataset.train), len(numbers)
-    skipped = {"a single response": read - used} if used < read else {}
+    read, several, used = len(run.dataset.train), len(compared(run, stage)), len(numbers)
+    left_out = {"a single response": read - several, f"beyond {stage}.problems": several - used}
+    skipped = {reason: count for reason, count in left_out.items() if count}
     counted = {"flops": config.steps * summary["flops"], "data": {"read": read, "used": used, "skipped": skipped}}
     return summary | counted
 
