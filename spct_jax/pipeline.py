@@ -124,8 +124,7 @@ def _claim(workdir: Path, config: Config) -> dict[str, Any]:
         files.write_json(path, wanted)
     if not provenance.begun(workdir) and distributed.is_first():
         (workdir / "data" / "init_checkpoint.json").unlink(missing_ok=True)
-        if changed:  # it may be of other demonstrations
-            (workdir / "tokenizer.model").unlink(missing_ok=True)
+        (workdir / "tokenizer.model").unlink(missing_ok=True)  # it may be of other demonstrations
     return values
 
 

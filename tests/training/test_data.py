@@ -136,6 +136,19 @@ def test_the_toy_world_named_as_a_source_gives_the_same_records_in_the_same_orde
         assert provenance.values(named.config, named.workdir) == provenance.values(plain.config, plain.workdir)
 
 
+def test_the_tokenizer_is_of_the_demonstrations_that_the_first_stage_finds(micro_config, tmp_path):
+    """And not of what their file held at an earlier start, which ended before there was a stage."""
+
+    def model(workdir, word):
+        lines = [{"turns": [{"role": "user", "content": f"{word} {i}"}], "completions": [word * 3]} for i in range(50)]
+        (tmp_path / "shown.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        shown = {"train": "toy:", "demonstrations": str(tmp_path / "shown.jsonl"), "vocab_size": 320}
+        prepared(micro_config, tmp_path / workdir, **shown, max_prompt=900)
+        return (tmp_path / workdir / "tokenizer.model").read_bytes()
+
+    assert model("again", "kettle") != model("again", "blossom") == model("anew", "blossom")
+
+
 def test_the_toy_world_stands_in_for_what_no_source_is_named_for(micro_config, tmp_path):
     shown = {"turns": [{"role": "user", "content": "say a"}], "completions": ["a"]}
     (tmp_path / "general.jsonl").write_text(json.dumps(shown) + "\n")
