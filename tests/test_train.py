@@ -58,6 +58,8 @@ def test_every_stage_runs_and_a_second_start_does_nothing_again(micro_config, tm
     assert made["stages"]["rl"]["zero_spread"] == pytest.approx(np.mean([step["zero_spread"] for step in steps]))
     assert made["peak_memory_gib"] == made["stages"]["evaluate"]["peak_memory_gib"] > 0
     assert made["stages"]["rl"]["data"] == {"read": 48, "used": 48, "skipped": {}}
+    none = {"general_fraction=0.04 of batch_size=8 is no example": 16}
+    assert made["stages"]["sft"]["data"] == {"read": 80, "used": 64, "skipped": none}
     assert all(0 < made["stages"][stage]["useful_slots"] <= 1 for stage in ("rejection", "rl"))
     before = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*") if p.is_file() and p.parent != tmp_path}
     again = pipeline.train(micro_config, tmp_path)

@@ -1,12 +1,14 @@
 """Supervised fine-tuning on completions that share prompts: the cold start, and RFT on what rejection sampling kept."""
 
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import optax
 from jaxtyping import Array, Float
 
+from spct_jax import distributed
 from spct_jax.checkpoints import train_state
 from spct_jax.data.batches import Groups
 from spct_jax.errors import InputError
@@ -31,7 +33,7 @@ from spct_jax.training.config import RFTConfig, SFTConfig
 from spct_jax.training.context import Run
 from spct_jax.training.group_logprobs import completion_mask, group_logprobs
 from spct_jax.training.metrics import Mean, Metrics
-from spct_jax.training.mixture import Pool
+from spct_jax.training.mixture import Pool, Rows
 from spct_jax.training.preambles import Preamble
 
 
@@ -78,12 +80,20 @@ def make_step(
     return accumulation.Step(layout, state, optimizer, loss, lambda groups: completion_mask(groups).sum(), share)
 
 
-def train(run: Run, stage: str, config: SFTConfig | RFTConfig, judging: Pool, general: Pool) -> dict[str, float]:
-    """Runs a stage on examples that judge and general ones, as `mixture.Mixture` mixes them; returns its summary."""
+def train(
+    run: Run, stage: str, config: SFTConfig | RFTConfig, judging: Pool, general: Pool, skipped: Mapping[str, int]
+) -> dict[str, Any]:
+    """Runs a stage on examples that judge and general ones, as `mixture.Mixture` mixes them; returns its summary.
+
+    `skipped` says how many others there are that do not fit, by reason.
+    """
     optimizer = optimizers.make(config.optimizer, config.steps)
     mixed = mixture.Mixture(run.config.seed, stage, config.batch_size, config.general_fraction, judging, general)
     shapes = mixture.shapes(mixed.rows, config.batch_size, config.accumulate, run.layout.batch_shards)
     state = loop.abstract_state(run, stage, optimizer)
+    unused = _unused(mixed.rows, config, judging, general)
+    for reason, count in unused.items():
+        distributed.say(f"{stage}: {count:,} examples are not learned from, since {reason}")
 
     preamble = preambles.of(run, run.prompter.template)
 
@@ -108,29 +118,33 @@ def train(run: Run, stage: str, config: SFTConfig | RFTConfig, judging: Pool, ge
 
     parameters.describe(run, stage)
     first, update = lambda: parameters.policy_before(run, stage), loop.learn_with(train_step)
-    return loop.fit(run, stage, first, optimizer, prepare, update, config.steps)
+    summary = loop.fit(run, stage, first, optimizer, prepare, update, config.steps)
+    read, left_out = judging.count + general.count + sum(skipped.values()), {**skipped, **unused}
+    return summary | {"data": {"read": read, "used": read - sum(left_out.values()), "skipped": left_out}}
 
 
-def run_sft(run: Run) -> dict[str, float]:
+def run_sft(run: Run) -> dict[str, Any]:
     """Cold start: demonstrations of judging, general instructions mixed in."""
     judging, skipped = data.demonstrations(run, "demonstrations")
     general, others = data.demonstrations(run, "general")
-    summary = train(run, "sft", run.config.sft, judging, general)
-    return summary | {"data": _used(judging, general, Counter(skipped) + Counter(others))}
+    return train(run, "sft", run.config.sft, judging, general, Counter(skipped) + Counter(others))
 
 
-def run_rft(run: Run) -> dict[str, float]:
+def run_rft(run: Run) -> dict[str, Any]:
     """Rejective fine-tuning: retained draws, general instructions mixed in."""
     retained = rejection.retained_examples(run)
     if not retained:
         raise InputError("rft: rejection sampling kept no draw; train the cold start (config.sft) longer")
     judging = Pool(retained, np.array([e.size for e in retained]))
     general, skipped = data.demonstrations(run, "general")
-    summary = train(run, "rft", run.config.rft, judging, general)
-    return summary | {"data": _used(judging, general, skipped)}
+    return train(run, "rft", run.config.rft, judging, general, skipped)
 
 
-def _used(judging: Pool, general: Pool, skipped: dict[str, int]) -> dict[str, Any]:
-    """What a summary says about a stage's data."""
-    used = judging.count + general.count
-    return {"read": used + sum(skipped.values()), "used": used, "skipped": dict(skipped)}
+def _unused(rows: Rows, config: SFTConfig | RFTConfig, judging: Pool, general: Pool) -> dict[str, int]:
+    """How many examples of a kind there are of which a step has none, by reason."""
+    share = f"general_fraction={config.general_fraction:g} of batch_size={config.batch_size}"
+    found = {
+        f"{share} is no example": 0 if rows.general else general.count,
+        f"{share} is every example": 0 if rows.single + rows.pairs else judging.count,
+    }
+    return {reason: count for reason, count in found.items() if count}
