@@ -27,6 +27,7 @@ HELP = (
     "--config.evaluation.k='(1, 8)'; spct_jax/config/schema.py lists them with their meaning and range."
 )
 INTERRUPTED = 130
+_HOME = re.compile(r"(?<=[=:*,])~(?=/|$)")
 
 flags.disclaim_key_flags()  # those defined here belong to the command, so that its --help shows them
 
@@ -48,9 +49,9 @@ def run(
         be imported in one process; the process gets those of the command that it runs.
       with_config: whether the command takes `--config=FILE.py[:ARGUMENT]` and `--config.FIELD=VALUE`; `own.config` is then a
         Config.
-      argv: the command line; None for that of this process.
+      argv: the command line; None for that of this process, with the home directory in it, see `at_home`.
     """
-    argv = list(sys.argv if argv is None else argv)
+    argv = at_home(sys.argv) if argv is None else list(argv)
     try:
         _settle_streams()
         if with_config:
@@ -66,6 +67,15 @@ def run(
         if described is None:
             raise
         _end(*described, at_once=errors.is_unreachable(error))
+
+
+def at_home(argv: list[str]) -> list[str]:
+    """The command line with the home directory for `~` in `--FLAG=~/PATH` and `--FLAG=LAYOUT:~/PATH`.
+
+    Shells expand `~` only where a word or an assignment begins, so a directory of the name `~` would be made.
+    """
+    home = os.path.expanduser("~")
+    return [_HOME.sub(lambda _: home, text) if re.match(r"--?[\w.]+=", text) else text for text in argv]
 
 
 def _run(main: Callable[[list[str]], object], positional: list[str]) -> None:

@@ -16,7 +16,7 @@ from spct_jax.models import sizes
 
 FLAGS = flags.FlagValues()
 FROM = flags.DEFINE_string("from", None, "Directory to read.", required=True, flag_values=FLAGS)
-TO = flags.DEFINE_string("to", None, "Directory to write; must not exist.", required=True, flag_values=FLAGS)
+TO = flags.DEFINE_string("to", None, "Directory to write; must not exist, or be empty.", required=True, flag_values=FLAGS)
 FORMAT = flags.DEFINE_enum("format", None, FORMATS, "Layout to write.", required=True, flag_values=FLAGS)
 KIND = flags.DEFINE_enum(
     "kind",

@@ -203,6 +203,15 @@ def test_modules_of_several_commands_are_imported_together_and_each_keeps_its_fl
     assert modules["judge"].K.value == 3 and "k" not in modules["train"].FLAGS
 
 
+def test_a_home_directory_stands_for_its_sign_as_behind_a_blank(monkeypatch):
+    """No shell expands it within a word, and `--to=~/x` would make a directory of that name here."""
+    monkeypatch.setenv("HOME", "/home/me")
+    same = ["~/x", "--explain=a~/b", "--explain=~x", "-", "--k=8", "--input=./~", "--config.rl.steps=3"]
+    typed = ["--to=~/x", "--to=~", "--config.data.train=0.5*pairs:~/a/*.jsonl + 0.5*~/b.jsonl", "-beside=a,~/b"]
+    read = ["--to=/home/me/x", "--to=/home/me", "--config.data.train=0.5*pairs:/home/me/a/*.jsonl + 0.5*/home/me/b.jsonl"]
+    assert cli.at_home([*same, *typed]) == [*same, *read, "-beside=a,/home/me/b"]
+
+
 def test_a_command_whose_bucket_is_out_of_reach_does_not_wait_for_threads_that_try_again(monkeypatch, capsys):
     def leave(status):
         raise SystemError(status)

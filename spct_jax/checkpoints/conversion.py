@@ -84,7 +84,8 @@ def load_any(
         if found.vocab_size > config.vocab_size:
             raise InputError(f"{source}: the tokenizer has {found.vocab_size} pieces, the model {config.vocab_size} rows")
         return Model(params, config, found)
-    raise InputError(f"{source}: neither a model of this library nor Hugging Face's nor an Orbax checkpoint")
+    near = our_directory.nearby(source)
+    raise InputError(f"{source}: neither a model of this library nor Hugging Face's nor an Orbax checkpoint{near}")
 
 
 def write_hf(target: Path, model: Model, source: Path) -> None:

@@ -74,7 +74,8 @@ def read_card(directory: str | os.PathLike) -> Card:
     """What a model directory says that it holds; InputError if it is none of ours."""
     path = paths.of(directory) / CARD
     if not path.is_file():
-        raise InputError(f"{directory}: not a checkpoint (it has no model.json, nor Hugging Face's config.json and weights)")
+        missing = "it has no model.json, nor Hugging Face's config.json and weights"
+        raise InputError(f"{directory}: not a checkpoint ({missing}){nearby(directory)}")
     card = files.read_json(path)
     digest = card.pop("digest", None)
     if digest is not None and digest != digests.of_json(card):
@@ -91,6 +92,16 @@ def read_card(directory: str | os.PathLike) -> Card:
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise InputError(f"{path}: not a model description ({error})") from None
     return Card(config, kinds[word], chat)
+
+
+def nearby(directory: str | os.PathLike) -> str:
+    """The end of a message that a directory is no model: the models of ours in it or that it lies in; '' without any."""
+    path = paths.absolute(paths.of(directory))
+    around = next((above for above in path.parents[:2] if (above / CARD).is_file()), None)
+    if around is not None:
+        return f"; it is a part of {around}"
+    inside = sorted(card.parent.name for card in path.glob(f"*/{CARD}"))
+    return f"; in it there are {', '.join(inside)}" if inside else ""
 
 
 def read_tokenizer(directory: Path, file: str = "") -> Tokenizer:

@@ -194,4 +194,4 @@ def run(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    run(sys.argv)
+    run(cli.at_home(sys.argv))

@@ -1,6 +1,8 @@
 """JSON Lines, plain or gzipped: one streaming reader whose errors name file and line, and one writer."""
 
+import codecs
 import gzip
+import itertools
 import json
 import os
 import re
@@ -17,6 +19,16 @@ OnBad = Literal["fatal", "skip"]
 EXAMPLES = 3
 LONGEST_LINE = 1 << 24
 """Bytes of a line; a longer one is an error of its own and never held in memory."""
+_OTHER_FILES = {
+    b"\x1f\x8b": "gzip data (its name does not end in .gz)",
+    b"PAR1": "a parquet file",
+    b"PK\x03\x04": "a zip archive",
+    codecs.BOM_UTF16_LE: "UTF-16 text",
+    codecs.BOM_UTF16_BE: "UTF-16 text",
+}
+"""First bytes of files that are no JSON Lines, and what they are."""
+_SPREAD = {b"[": "a JSON array", b"{": "JSON objects over several lines"}
+"""First lines of JSON that is spread over several lines, and what it is."""
 
 
 @dataclass
@@ -116,6 +128,26 @@ def read_lines(path: str | os.PathLike, longest: int | None = None) -> Iterator[
         raise InputError(f"{path}:{line + 1}: damaged or truncated gzip data ({error})") from None
     except OSError as error:
         raise InputError(f"{path}: cannot read the file ({error.strerror})") from None
+
+
+def check_lines(lines: Iterable[tuple[int, bytes]], name: str | os.PathLike) -> Iterator[tuple[int, bytes]]:
+    """The same lines, as of `read_lines`, if `name` may be JSON Lines: no single line is wrong with another kind of file.
+
+    Raises:
+        InputError: the first line is one of another kind of file: compressed, parquet, UTF-16, or JSON over several lines.
+    """
+    lines = iter(lines)
+    first, rest = next(lines, None), ()
+    if first is not None:
+        text = first[1].removeprefix(codecs.BOM_UTF8).strip()
+        what = next((what for start, what in _OTHER_FILES.items() if text.startswith(start)), _SPREAD.get(text))
+        if what is None and text.startswith(b"["):  # of several lines this may be a bad one
+            rest = tuple(itertools.islice(lines, 1))
+            what = None if rest else _SPREAD[b"["]
+        if what is not None:
+            raise InputError(f"{name}: not JSON Lines but {what}")
+        yield first
+    yield from itertools.chain(rest, lines)
 
 
 def parse_line(text: bytes, where: str) -> dict[str, Any]:

@@ -20,7 +20,7 @@ import tqdm
 
 from spct_jax import append_only, distributed, errors, locks, paths
 from spct_jax.data.comparison import Comparison
-from spct_jax.data.jsonl import OnBad, read_lines
+from spct_jax.data.jsonl import OnBad, check_lines, read_lines
 from spct_jax.errors import InputError
 from spct_jax.judging import resume, verdicts
 from spct_jax.judging.input_lines import BLANK, STREAM, Line, read_input
@@ -66,6 +66,7 @@ def judge_file(
         done = _go_on(file, source, target, lines, settings, summary)
         if (following := next(lines, None)) is None:
             return summary
+        _check(following, on_bad)  # before a model is loaded for nothing
         judge = load()
         if resume.is_resumable(target):
             if done:
@@ -195,8 +196,7 @@ def _outcomes(
     def errors() -> Iterator[tuple[Line, dict[str, Any]]]:
         while waiting and waiting[0].comparison is None:
             line = waiting.popleft()
-            if line.bad and on_bad == "fatal":
-                raise InputError(f"{line.where}: {line.error}")
+            _check(line, on_bad)
             yield line, line.failed(line.error)
 
     # Where no more lines may be read until those that wait are written, the stream ends, and another one begins.
@@ -216,6 +216,12 @@ def _outcomes(
         yield from errors()
         if waiting:
             raise RuntimeError(f"the judge left {waiting[0].id!r} unanswered")
+
+
+def _check(line: Line, on_bad: OnBad) -> None:
+    """InputError where a line is bad and nothing may be."""
+    if line.bad and on_bad == "fatal":
+        raise InputError(f"{line.where}: {line.error}")
 
 
 def _write(file: append_only.Lines, record: Mapping[str, Any]) -> None:
@@ -260,4 +266,4 @@ def _count_lines(source: str) -> int | None:
     """How many lines there are; None where they can be read only once."""
     if source == STREAM or (paths.of(source).exists() and not paths.of(source).is_file()):
         return None
-    return sum(1 for _ in read_lines(source))
+    return sum(1 for _ in check_lines(read_lines(source), source))

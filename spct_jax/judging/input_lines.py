@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from spct_jax.data.comparison import CONDITIONS, Comparison, from_json, given_id
-from spct_jax.data.jsonl import is_blank, next_line, parse_line, read_lines
+from spct_jax.data.jsonl import check_lines, is_blank, next_line, parse_line, read_lines
 from spct_jax.errors import InputError
 
 STREAM = "-"
@@ -53,10 +53,11 @@ def read_input(source: str) -> Iterator[Line]:
     """The lines of a .jsonl or .jsonl.gz file or of standard input; bad ones carry their error.
 
     Raises:
-      InputError: the file cannot be read.
+      InputError: the file cannot be read, or holds something else than JSON Lines.
     """
     name = "<stdin>" if source == STREAM else source
     lines = enumerate(iter(lambda: next_line(sys.stdin.buffer), b""), 1) if source == STREAM else read_lines(source)
+    lines = check_lines(lines, name)
     first_lines: dict[bytes, int] = {}  # by a hash: a million long ids are as small as a million short ones
     for number, text in lines:
         line = _read_line(text, f"{name}:{number}", number)

@@ -47,6 +47,20 @@ def test_an_altered_description_or_tokenizer_is_an_error(tmp_path):
     assert jax.tree.all(jax.tree.map(lambda x, y: np.array_equal(x.astype(jnp.bfloat16), y), intact.params, half.params))
 
 
+def test_who_names_a_workdir_or_a_part_of_a_model_is_told_of_the_models(tmp_path, tokenizer):
+    for name in ("rl", "meta_rm"):
+        checkpoints.describe(tmp_path / "run" / name, sizes.toy(), tokenizer)
+    (tmp_path / "run" / "rl" / "checkpoints" / "24").mkdir(parents=True)
+    cases = {"run": "in it there are meta_rm, rl", "run/rl/checkpoints": f"it is a part of {tmp_path}/run/rl"}
+    cases |= {"run/rl/checkpoints/24": f"it is a part of {tmp_path}/run/rl"}
+    for name, message in cases.items():
+        for read in (checkpoints.read_card, checkpoints.load_any):
+            with pytest.raises(InputError, match=f"{tmp_path / name}: .*; {message}$"):
+                read(tmp_path / name)
+    with pytest.raises(InputError, match=r"and weights\)$"):
+        checkpoints.read_card(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("fields", "message"),
     [

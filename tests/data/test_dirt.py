@@ -115,6 +115,12 @@ def test_what_is_wrong_with_a_whole_file_is_always_fatal(tmp_path, on_bad):
         "text.parquet": (b"prompt,chosen\n", "text.parquet: not a parquet file that can be read"),
         "cut.jsonl.gz": (gzip.compress(json.dumps(GOOD).encode() * 99)[:-9], r"cut.jsonl.gz:\d+: damaged or truncated gzip"),
         "plain.json.gz": (b"[]", "plain.json.gz: damaged or truncated gzip"),
+        "gzip.jsonl": (gzip.compress(json.dumps(GOOD).encode()), "gzip.jsonl: not JSON Lines but gzip data"),
+        "parquet.jsonl": (whole, "parquet.jsonl: not JSON Lines but a parquet file"),
+        "wide.jsonl": (json.dumps(GOOD).encode("utf-16"), "wide.jsonl: not JSON Lines but UTF-16 text"),
+        "array.jsonl": (json.dumps([GOOD]).encode(), "array.jsonl: not JSON Lines but a JSON array"),
+        "array.jsonl.gz": (gzip.compress(json.dumps([GOOD], indent=1).encode()), "array.jsonl.gz: not JSON Lines but a "),
+        "pretty.jsonl": (json.dumps(GOOD, indent=1).encode(), "pretty.jsonl: not JSON Lines but JSON objects over several"),
         "cut.json": (json.dumps([GOOD, GOOD]).encode()[:-3], "cut.json:1: not JSON"),
     }
     for name, (content, message) in cases.items():

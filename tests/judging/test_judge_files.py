@@ -5,7 +5,7 @@ import json
 import sys
 
 import pytest
-from judge_stand_in import ERRORS, GOOD, MIXED, Judge, comparison, read, run, write
+from judge_stand_in import ERRORS, GOOD, MIXED, SETTINGS, Judge, comparison, read, run, unscored, write
 
 from spct_jax import errors
 from spct_jax.data import jsonl
@@ -150,6 +150,31 @@ def test_damaged_and_missing_input(tmp_path, target):
     with pytest.raises(InputError, match="cannot read the file"):
         run(tmp_path / "none.jsonl", target)
     assert not target.exists()
+
+
+@pytest.mark.parametrize("on_bad", ["fatal", "skip"])
+def test_a_file_of_another_kind_is_refused_as_a_whole(tmp_path, target, on_bad):
+    """Else a table or an array becomes as many errors as it has lines, for none of which its writer would look."""
+    source = tmp_path / "in.jsonl"
+    records = [json.loads(line) for line in GOOD]
+    for indent in (None, 1):
+        source.write_text(json.dumps(records, indent=indent))
+        with pytest.raises(InputError, match="in.jsonl: not JSON Lines but a JSON array"):
+            run(source, target, on_bad=on_bad)
+    assert not target.exists()
+    write(source, [b"[1]", *GOOD])  # a bad line of a file of lines
+    if on_bad == "skip":
+        assert run(source, target, on_bad=on_bad).lines.skipped == {"not a JSON object": 1}
+    else:
+        with pytest.raises(InputError, match=r"in.jsonl:1: not a JSON object \(list\)"):
+            run(source, target, on_bad=on_bad)
+
+
+def test_a_model_is_not_loaded_for_a_line_that_ends_the_run(tmp_path, target):
+    source = write(tmp_path / "in.jsonl", [b"not JSON", *GOOD])
+
+    with pytest.raises(InputError, match="in.jsonl:1: not JSON"):
+        files.judge_file(source, str(target), unscored, options={"k": 4}, settings=SETTINGS)
 
 
 def test_standard_input_and_output(tmp_path, target, monkeypatch, capfdbinary):

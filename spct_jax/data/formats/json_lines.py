@@ -14,7 +14,7 @@ import numpy as np
 
 from spct_jax import distributed, files, local_copies
 from spct_jax.data import kept
-from spct_jax.data.jsonl import is_blank, is_too_long, next_line, parse_line, read_lines
+from spct_jax.data.jsonl import check_lines, is_blank, is_too_long, next_line, parse_line, read_lines
 from spct_jax.data.rows import Rows, short_names
 from spct_jax.paths import Path, is_remote
 
@@ -23,7 +23,7 @@ def open_files(paths: Sequence[str], directory: Path, name: str, *, shared: bool
     """The rows of the files; `directory/name.lines` keeps where they begin, see `formats.open_rows`.
 
     Raises:
-        InputError: a file is missing, or its compressed data damaged or cut short.
+        InputError: a file is missing, holds something else than JSON Lines, or its compressed data is damaged or cut short.
     """
     stamp = kept.stamp_of(paths)
     place = local_copies.beside(directory)
@@ -76,6 +76,8 @@ def _find(paths: Sequence[str], plain: Sequence[pathlib.Path], shared: bool, alo
 
     together = kept.together if shared else lambda work: [work()]
     together(unpack)
+    for path, target in zip(paths, plain, strict=True):
+        next(check_lines(read_lines(target), path), None)
     sizes = np.array([path.stat().st_size for path in plain], np.int64)
     total = int(sizes.sum())
     parts = together(lambda: scan(plain, sizes, total * index // count, total * (index + 1) // count))
