@@ -40,7 +40,8 @@ def parse(text: str) -> list[tuple[float, str]]:
 
 
 def replaced(text: str, change: Callable[[str], str]) -> str:
-    """The text with another in place of every source, and the weights as they were written."""
+    """The text with another in place of every source, and the weights as they were written; errors as of `parse`."""
+    parse(text)
     if not re.match(_WEIGHT, text):
         return change(text)
     return " + ".join(f"{weight}*{change(source)}" for weight, source in _terms(text))

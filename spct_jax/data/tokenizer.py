@@ -336,7 +336,7 @@ def train_tokenizer(texts: Iterable[str], *, vocab_size: int) -> Tokenizer:
             split_digits=False,
             byte_fallback=True,
             character_coverage=0.99995,
-            max_sentence_length=max(len(line.encode()) for line in lines) + 1,
+            max_sentence_length=max(max(len(line.encode()) for line in lines) + 1, 10),
             user_defined_symbols=["\n"],
             control_symbols=["<start_of_turn>", "<end_of_turn>"],
             pad_id=0,

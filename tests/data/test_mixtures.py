@@ -37,6 +37,8 @@ def test_a_mixture_is_split_where_a_number_and_a_star_follow(text, parts):
 def test_what_is_no_mixture_is_named(text, message):
     with pytest.raises(InputError, match=message):
         mixtures.parse(text)
+    with pytest.raises(InputError, match=message):
+        mixtures.replaced(text, str)
 
 
 def test_the_records_of_a_mixture_are_those_of_its_sources():

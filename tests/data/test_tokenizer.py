@@ -226,6 +226,7 @@ def test_training_gives_words_and_fixed_ids(trained):
 def test_training_reads_long_and_odd_texts():
     tokenizer = train_tokenizer(iter(["word " * 5000 + "\0\ud800 \u2581 <start_of_turn> <unk>\r\n\n"]), vocab_size=400)
     assert len(tokenizer.encode(" word word")) == 2
+    assert train_tokenizer(["x"], vocab_size=400).encode("xx")
 
 
 def test_training_errors():

@@ -28,6 +28,7 @@ COMPARED = [
     ("pairs", {"prompt": "q", "chosen": "a", "rejected": "b"}, "q", [{"a": 1, "b": 0}]),
     ("pairs", {"prompt": TURNS, "chosen": "a", "rejected": "b"}, "r", [{"a": 1, "b": 0}]),
     ("pairs", ANSWERS, "r", [{"chosen": 1, "rejected": 0}]),
+    ("pairs", {"prompt": TURNS} | {f: turns[-1:] for f, turns in ANSWERS.items()}, "r", [{"chosen": 1, "rejected": 0}]),
     (
         "hh_rlhf",
         {"chosen": "\n\nHuman: q\n\nAssistant: a", "rejected": "\n\nHuman: q\n\nAssistant: b"},
