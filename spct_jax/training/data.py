@@ -119,6 +119,11 @@ def _prompted(run: Run) -> dict[str, bool]:
     return {"hinted": hinted, "meta": "meta_rm" in run.config.stages}
 
 
+def _is_judged(run: Run) -> bool:
+    """Whether a policy judges comparisons; scalar models of responses do without its prompts."""
+    return not {"btrm", "pairrm", "evaluate"}.issuperset(run.config.stages)
+
+
 TOO_LONG = {-1: "prompt", -2: "response"}
 """What of a comparison does not fit, by the code that a survey keeps in place of its number of responses."""
 
@@ -128,16 +133,15 @@ def measure_comparison(run: Run, comparison: Comparison) -> int:
 
     A prompt must fit in whatever order it shows the responses. Only scalar reward models read responses on their own.
     """
-    data, prompted, stages = run.config.data, _prompted(run), set(run.config.stages)
+    data, prompted, stages = run.config.data, _prompted(run), run.config.stages
     prompted["hinted"] &= comparison.n > 1
-    judged = stages - {"btrm", "pairrm", "evaluate"}
-    if judged and not run.prompter.fits(comparison, **prompted, limit=data.max_prompt):
+    if _is_judged(run) and not run.prompter.fits(comparison, **prompted, limit=data.max_prompt):
         return -1
     if "cloud" in stages:
         prompts = [run.prompter.encode(single, (0,)) for single in responses_apart(comparison)]
         if max(map(len, prompts)) > data.max_prompt:
             return -1
-    if stages & {"btrm", "pairrm"}:
+    if "btrm" in stages or "pairrm" in stages:
         prompt, responses = bradley_terry.encode(run.prompter.tokenizer, comparison)
         if len(prompt) > data.max_prompt:
             return -1
@@ -151,6 +155,7 @@ def survey(run: Run, name: str, measure: Callable[[Any], int]) -> Int[np.ndarray
     data = run.config.data
     baselines = [stage for stage in run.config.stages if stage in BASELINES]
     asked = f"{_prompted(run)} {baselines}" if baselines else _prompted(run)
+    asked = asked if _is_judged(run) else f"{asked} without a policy"
     stamp = f"{run.prompter.digest} {data.max_prompt} {data.max_completion} {asked} over all orders"
     return index.survey(getattr(run.dataset, name), measure, run.workdir / "data" / f"{name}.survey", stamp)
 
