@@ -14,7 +14,7 @@ from spct_jax.grm.prompts import Prompter
 from spct_jax.paths import Path
 from spct_jax.reporting import report
 from spct_jax.sharding import bytes_per_device
-from spct_jax.training import btrm, cloud, meta, pairrm, provenance, rejection, rl, sft
+from spct_jax.training import btrm, cloud, meta, pairrm, preference, provenance, rejection, rl, sft
 from spct_jax.training.context import Run, make_layouts
 from spct_jax.training.data import demonstrations, drop_misfits, load_dataset, load_tokenizer, name_templates
 from spct_jax.training.parameters import LostStepsError, architecture
@@ -140,5 +140,7 @@ def check(run: Run) -> None:
     for stage in ("rejection", "rft", "rl", "meta_rm", *BASELINES):
         if stage in stages and not len(run.dataset.train):
             raise InputError(f"config.data.{toy}train: {stage} needs comparisons, and there are none")
+        if stage in stages and stage in BASELINES:
+            preference.compared(run, stage)
     if "evaluate" in stages:
         evaluate.check(run)

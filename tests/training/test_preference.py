@@ -162,12 +162,14 @@ def test_the_lengths_of_a_comparison_are_measured_at_once(tmp_path):
 
 
 def test_without_comparisons_of_several_responses_there_is_nothing_to_learn(micro_config, tmp_path):
+    """Which is said before the first stage."""
     path = tmp_path / "one.jsonl"
     path.write_text('{"query": "q", "responses": ["a"], "scores": [1]}\n')
     shown = tmp_path / "shown.jsonl"
     said = [{"turns": [{"role": "user", "content": f"Say {i}"}], "completions": [f"{i * i} {i}"]} for i in range(400)]
     shown.write_text("".join(json.dumps(record) + "\n" for record in said))
-    micro_config.stages, micro_config.data.train, micro_config.data.demonstrations = ("btrm",), str(path), str(shown)
+    micro_config.stages, micro_config.data.train, micro_config.data.demonstrations = ("sft", "btrm"), str(path), str(shown)
     micro_config.data.vocab_size = 320
     with pytest.raises(InputError, match="btrm: all training comparisons have a single response"):
         pipeline.train(micro_config, tmp_path / "run")
+    assert not (tmp_path / "run" / "sft").exists()
