@@ -12,12 +12,13 @@ from __future__ import annotations
 import functools
 import itertools
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import flax
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float, Int, PyTree
+from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from spct_jax.models import attention, decode_kernels, decoder, quantized, rotary, stack, tiles
 from spct_jax.models.config import ModelConfig
@@ -41,6 +42,16 @@ class Cache:
 
     past: PyTree[Float[Array, "..."]]
     recent: PyTree[Float[Array, "..."]]
+
+
+class Visible(NamedTuple):
+    """Which keys the query of each branch sees in layers of one window."""
+
+    trunks: list[Bool[Array, "B G _"]]
+    """For each of U trunks; a branch sees nothing of those that are not its own."""
+    past: list[Bool[Array, "B G _"]]
+    """For each of `segments`."""
+    recent: Bool[Array, "B G C"]
 
 
 def init_cache(config: ModelConfig, num_trunks: int, num_branches: int, max_len: int, chunk: int) -> Cache:
@@ -100,10 +111,17 @@ def decode(
     ropes = rotary.tables_by_kind(config, (before + positions)[..., None])
     by_kernels = decode_kernels.is_used(config)
 
+    def masks(entry):
+        held = [entry.of(trunk.layers)[0] for trunk in trunks], entry.of(cache.past), entry.of(cache.recent)[0]
+        return visible(*held, column, past_lengths, trunk_slot, lengths, config.window_of(entry.kind))
+
+    # Once for all layers of a kind.
+    seen = {} if by_kernels else {entry.kind: masks(entry) for entry in reversed(stack.entries(config))}
+
     def body(entry, carry, row, layer):
         x, recent = carry
         block, *trunk_layers = layer
-        window, cap = config.window_of(entry.kind), config.attn_softcap
+        cap = config.attn_softcap
 
         def attend(q, k, v):
             at = (row, 0, 0, 0, column, 0)
@@ -111,11 +129,12 @@ def decode(
             q, past = q[..., 0, :], entry.of(cache.past)
             if by_kernels:
                 held = [stack.stacked(entry, trunk.layers) for trunk in trunks], past[0], written, row
+                window = config.window_of(entry.kind)
                 out = decode_kernels.attend(q, *held, column, past_lengths, trunk_slot, lengths, window, cap)
             else:
                 # Before any condition: XLA for TPU copies what a branch of one takes, which would be the whole stack.
                 own = jax.tree.map(lambda a: lax.dynamic_index_in_dim(a, row, keepdims=False), (past, written))
-                out = attend_layer(q, trunk_layers, *own, column, past_lengths, longest, trunk_slot, lengths, window, cap)
+                out = attend_layer(q, trunk_layers, *own, seen[entry.kind], longest, cap)
             return out[..., None, :], written
 
         x, written = decoder.apply_block(config, block, x, ropes[entry.kind], attend)
@@ -128,58 +147,59 @@ def decode(
     return decoder.final_norm(params, config, x)[:, :, 0], cache.replace(recent=recent)
 
 
+def visible(
+    trunk_keys: Sequence[Float[Array, "... _ H"] | Quantized],
+    past: Sequence[tuple[Array | Quantized, Float[Array, "... _ H"] | Quantized]],
+    recent_keys: Float[Array, "... C H"],
+    column: Int[Array, ""] | int,
+    past_lengths: Int[Array, "B G"],
+    trunk_slot: Int[Array, "B G"],
+    trunk_lengths: Sequence[Int[Array, " B"]],
+    window: int | None,
+) -> Visible:
+    """Which keys one query of each branch sees, in layers whose keys and values have these shapes; `window` as in `trunk_mask`.
+
+    The other arguments are those of `decode_kernels.attend`.
+    """
+    positions, on_trunks = past_lengths + column, []
+    for u, (keys, lengths) in enumerate(zip(trunk_keys, trunk_lengths, strict=True)):
+        slots = attention.trunk_mask(lengths, keys.shape[-2], positions, window)
+        on_trunks.append(slots & (trunk_slot == u)[..., None])
+    on_past, start = [], 0
+    for _, values in past:
+        columns = jnp.arange(start, start + values.shape[-2])
+        on_past.append((columns < past_lengths[..., None]) & attention.causal_mask(positions, columns, window))
+        start += values.shape[-2]
+    columns = jnp.arange(recent_keys.shape[-2])
+    return Visible(on_trunks, on_past, attention.causal_mask(column + jnp.zeros_like(past_lengths), columns, window))
+
+
 def attend_layer(
     q: Float[Array, "B G K M H"],
     trunks: Sequence[tuple[Float[Array, "B K _ H"] | Quantized, Float[Array, "B K _ H"] | Quantized]],
     past: Sequence[tuple[Float[Array, "B G K _ _"] | Quantized, Float[Array, "B G K _ H"] | Quantized]],
     recent: tuple[Float[Array, "B G K C H"], Float[Array, "B G K C H"]],
-    column: Int[Array, ""] | int,
-    past_lengths: Int[Array, "B G"],
+    seen: Visible,
     longest: Int[Array, ""] | int,
-    trunk_slot: Int[Array, "B G"],
-    trunk_lengths: Sequence[Int[Array, " B"]],
-    window: int | None,
     cap: float,
 ) -> Float[Array, "B G K M H"]:
     """Attention of one query of each branch to its trunk, its past and its recent columns, by XLA; float32.
 
-    The arguments are those of `decode_kernels.attend` for one layer, and `longest`, see `attend_past`.
+    Of the partials of U trunks, all but that of a branch's own one see no key: one sum over all trunks would depend in its last
+    bits on the slot in which a branch's own one is. `longest` is as in `attend_past`, `cap` the soft cap on the scores.
     """
-    positions, (new_k, new_v) = past_lengths + column, recent
-    on_trunks = attend_trunks(q, trunks, trunk_slot, trunk_lengths, positions, window, cap)
-    on_past = attend_past(q, past, past_lengths, longest, positions, window, cap)
-    visible = attention.causal_mask(column + jnp.zeros_like(past_lengths), jnp.arange(new_k.shape[-2]), window)
-    on_recent = attention.one_query_on_branch(q, jnp.swapaxes(new_k, -1, -2), new_v, visible, cap)
+    on_trunks = [attention.one_query_on_trunk(q, k, v, mask, cap) for (k, v), mask in zip(trunks, seen.trunks, strict=True)]
+    on_past = attend_past(q, past, seen.past, longest, cap)
+    recent_k, recent_v = recent
+    on_recent = attention.one_query_on_branch(q, jnp.swapaxes(recent_k, -1, -2), recent_v, seen.recent, cap)
     return attention.merge(*on_trunks, on_past, on_recent)
-
-
-def attend_trunks(
-    q: Float[Array, "B G K M H"],
-    trunks: Sequence[tuple[Float[Array, "B K _ H"] | Quantized, Float[Array, "B K _ H"] | Quantized]],
-    trunk_slot: Int[Array, "B G"],
-    trunk_lengths: Sequence[Int[Array, " B"]],
-    positions: Int[Array, "B G"],
-    window: int | None,
-    cap: float,
-) -> list[attention.Partial]:
-    """Attention of one query of each branch to its own trunk: of the partials of U trunks, all others see no key.
-
-    One sum over all trunks would depend in its last bits on the slot in which a branch's own one is.
-    """
-    partials = []
-    for u, ((k, v), lengths) in enumerate(zip(trunks, trunk_lengths, strict=True)):
-        visible = attention.trunk_mask(lengths, k.shape[-2], positions, window) & (trunk_slot == u)[..., None]
-        partials.append(attention.one_query_on_trunk(q, k, v, visible, cap))
-    return partials
 
 
 def attend_past(
     q: Float[Array, "B G K M H"],
     past: Sequence[tuple[Float[Array, "B G K _ _"] | Quantized, Float[Array, "B G K _ H"] | Quantized]],
-    past_lengths: Int[Array, "B G"],
+    seen: Sequence[Bool[Array, "B G _"]],
     longest: Int[Array, ""] | int,
-    positions: Int[Array, "B G"],
-    window: int | None,
     cap: float,
 ) -> attention.Partial:
     """Attention of one query of each branch to the past of one layer, segment by segment as far as `longest` columns reach.
@@ -189,17 +209,15 @@ def attend_past(
     read would add nothing, so no bit of a branch depends on how long the others are.
     """
 
-    def attend(part, k, v, columns):
-        visible = (columns < past_lengths[..., None]) & attention.causal_mask(positions, columns, window)
+    def attend(part, k, v, mask):
         k = k if tiles.here().time_last else k.swapaxes(-1, -2)
-        return attention.combine(part, attention.one_query_on_branch(q, k, v, visible, cap))
+        return attention.combine(part, attention.one_query_on_branch(q, k, v, mask, cap))
 
     part, start = attention.empty_partial(q.shape, cap, q.dtype), 0
-    for k, v in past:
-        stop = start + v.shape[-2]
-        read = functools.partial(attend, k=k, v=v, columns=jnp.arange(start, stop))
+    for (k, v), mask in zip(past, seen, strict=True):
+        read = functools.partial(attend, k=k, v=v, mask=mask)
         part = lax.cond(longest > start, read, lambda part: part, part)
-        start = stop
+        start += v.shape[-2]
     return part
 
 

@@ -1,6 +1,7 @@
 """Decoding one token at a time: the same as all positions at once, whatever other branches are at."""
 
 import dataclasses
+import functools
 import itertools
 
 import jax
@@ -41,11 +42,15 @@ def test_how_much_of_the_past_is_read_changes_no_bit(cap):
     q, k, v = map(jnp.asarray, (q, k, v))
     base = jnp.asarray(rng.integers(1, 21, (2, 3)), jnp.int32)
     assert decoding.segments(S) == [(0, 32), (32, 64), (64, 128), (128, 160)] and decoding.segments(24) == [(0, 24)]
-    past = [(k[..., start:stop], v[..., start:stop, :]) for start, stop in decoding.segments(S)]
 
-    @jax.jit
-    def attend(longest):
-        return decoding.attend_past(q, past, base, longest, base, None, cap)
+    def segments(first):
+        return [(k[..., start:stop], v[..., start:stop, :]) for start, stop in decoding.segments(S, first)]
+
+    @functools.partial(jax.jit, static_argnames="first")
+    def attend(longest, first=32):
+        past, slot = segments(first), jnp.zeros_like(base)
+        seen = decoding.visible([], past, jnp.zeros((2, 3, 2, 8, 16)), 0, base, slot, [], None)
+        return decoding.attend_past(q, past, seen.past, longest, cap)
 
     first, *others = (attend(longest) for longest in (20, 33, 65, 129))
     for other in others:
@@ -56,11 +61,8 @@ def test_how_much_of_the_past_is_read_changes_no_bit(cap):
     want = np.einsum("BGKMS,BGKSH->BGKMH", weights, v) / weights.sum(-1, keepdims=True)
     np.testing.assert_allclose(attention.merge(first), want, rtol=2e-5, atol=2e-6)
     assert not float(np.abs(attend(0).sum).max())
-    together = [(k[..., start:stop], v[..., start:stop, :]) for start, stop in decoding.segments(S, first=128)]
-    assert len(together) == 2
-    np.testing.assert_allclose(
-        attention.merge(decoding.attend_past(q, together, base, 20, base, None, cap)), want, rtol=2e-5, atol=2e-6
-    )
+    assert len(segments(128)) == 2
+    np.testing.assert_allclose(attention.merge(attend(20, 128)), want, rtol=2e-5, atol=2e-6)
 
 
 @pytest.mark.parametrize("alike", [False, True])
