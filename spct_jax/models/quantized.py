@@ -99,10 +99,27 @@ def logits(hidden: Float[Array, "... D"], table: Float[Array, "V D"] | Quantized
 
 
 def rows(table: Float[Array, "V D"] | Quantized, index: Int[Array, "..."]) -> Float[Array, "... D"]:
-    """Rows of a table, in float32."""
+    """Rows of a table, in float32, in which their gradients are added up as well: a token can be in thousands of places."""
     if is_quantized(table):
         return table.qvalue[index].astype(jnp.float32) * table.scale[index]
+    return _rows(jax.ShapeDtypeStruct(table.shape, table.dtype), table, index)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _rows(shape, table, index):
     return table[index].astype(jnp.float32)
+
+
+def _rows_forward(shape, table, index):
+    return _rows(shape, table, index), index
+
+
+def _rows_backward(shape, index, gradient):
+    take = jax.linear_transpose(lambda table: table[index], jax.ShapeDtypeStruct(shape.shape, jnp.float32))
+    return take(gradient)[0].astype(shape.dtype), None
+
+
+_rows.defvjp(_rows_forward, _rows_backward)
 
 
 def scores(equation: str, q: Float[Array, "..."], k: Float[Array, "..."] | Quantized, axis: int) -> Float[Array, "... S"]:

@@ -25,6 +25,8 @@ _SLICES = ("dynamic-slice", "slice", "gather")
 _UPDATES = {"dynamic-update-slice": 1, "scatter": 2}
 """Opcode that changes a part of its first operand in place -> index of the operand that is the new part."""
 _HANDED_ON = ("tuple", 0)
+UNKNOWN = (1 << 63) - 1
+"""What stands for the cycles of a kernel that the compiler cannot tell, of those that run on a sparse core for instance."""
 _COPIES = {f"{opcode}-start" for opcode in ("copy", *_SLICES, *_UPDATES)}
 _CONTROL = re.compile(r"jit\(.*\)|while|body|cond|closed_call|checkpoint|rematted_computation|branch_\d+_fun|")
 """Names of functions, loops and conditions in a stack of names."""
@@ -45,6 +47,9 @@ class Cost:
     kernels: dict[str, tuple[float, float]] = dataclasses.field(default_factory=dict)
     """`kernel_name` -> (how many, the cycles that the compiler expects of all of them together)."""
 
+    unknown: float = 0.0
+    """How many of the kernels the compiler expects nothing of; they count no cycles."""
+
     @property
     def cycles(self) -> float:
         """Cycles that the compiler expects of all kernels, one after the other; of asynchronous copies it says nothing."""
@@ -60,6 +65,7 @@ class Cost:
         self.flops += times * other.flops
         self.bytes += times * other.bytes
         self.copied += times * other.copied
+        self.unknown += times * other.unknown
         for mine, others in ((self.collectives, other.collectives), (self.kernels, other.kernels)):
             for name, (count, size) in others.items():
                 seen = mine.get(name, (0.0, 0.0))
@@ -96,9 +102,11 @@ class Module:
     def _add(self, total: Cost, computation: str, instruction: Instruction, fused: bool) -> None:
         opcode = instruction.opcode
         begun = opcode.removesuffix("-start")
-        cycles = None if fused else re.search(r'"estimated_cycles":"(\d+)"', instruction.text)
-        if cycles:
-            total.add(Cost(kernels={kernel_name(instruction): (1.0, float(cycles[1]))}))
+        written = None if fused else re.search(r'"estimated_cycles":"(\d+)"', instruction.text)
+        if written:
+            known = int(written[1]) != UNKNOWN
+            kernels = {kernel_name(instruction): (1.0, float(written[1]) if known else 0.0)}
+            total.add(Cost(kernels=kernels, unknown=0.0 if known else 1.0))
         if opcode == "while":
             total.add(self._cost(instruction.called("body")), self.trips(computation, instruction) or self._steps)
         elif opcode == "conditional":

@@ -70,7 +70,8 @@ def _estimate(cost: hlo.Cost, pallas: float, chip: Chip) -> dict[str, Any]:
     Returns:
       `seconds` of all kernels one after the other; of it, `pallas`, by formula, since the compiler knows nothing of these
       kernels; `copies`, seconds of the asynchronous copies at the memory's peak, which the kernels may hide or not; the number
-      of `kernels`; and the `largest` of them by name, with their count and seconds.
+      of `kernels`, and of those `unknown` to the compiler, which count no time; and the `largest` of them by name, with their
+      count and seconds.
     """
     named = {name: (count, cycles / chip.clock) for name, (count, cycles) in cost.kernels.items()}
     if pallas:
@@ -81,6 +82,7 @@ def _estimate(cost: hlo.Cost, pallas: float, chip: Chip) -> dict[str, Any]:
         "pallas": pallas / chip.flops,
         "copies": cost.copied / chip.hbm_bandwidth,
         "kernels": sum(count for count, _ in named.values()),
+        "unknown": cost.unknown,
         "largest": [{"name": name, "count": count, "seconds": seconds} for name, (count, seconds) in largest],
     }
 
@@ -181,7 +183,8 @@ def tables(config: Config, topology: str, chips: int, chip: Chip, results: dict[
     for name, r in results.items():
         if "estimate" in r:
             shown = (f"{k['name']} {1e3 * k['seconds']:.1f} ({k['count']:,.0f})" for k in r["estimate"]["largest"][:SHOWN])
-            lines.append(f"- {name}: {', '.join(shown)}; {r['estimate']['kernels']:,.0f} kernels in all")
+            unknown = f", {r['estimate']['unknown']:,.0f} of them without an estimate" if r["estimate"]["unknown"] else ""
+            lines.append(f"- {name}: {', '.join(shown)}; {r['estimate']['kernels']:,.0f} kernels in all{unknown}")
     return "\n".join([*lines, *_schedule(config, chips, step(config, results))]) + "\n"
 
 

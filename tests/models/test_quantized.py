@@ -163,3 +163,19 @@ def test_it_is_said_what_has_to_be_installed(monkeypatch):
     with pytest.raises(InputError, match=r"^model.quantize='int8' needs qwix: pip install 'spct_jax\[quantize\]'$"):
         dataclasses.replace(sizes.toy(), quantize="int8")
     assert dataclasses.replace(sizes.toy(), quantize="none") == sizes.toy()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_gradients_of_a_tables_rows_are_added_up_in_float32(dtype):
+    """In bfloat16 a sum of ones would end at 256."""
+    rng = np.random.default_rng(0)
+    index = jnp.asarray([[2] * 4096, [0, *[1] * 4095]])
+    weights = 1 + rng.standard_normal((*index.shape, 3), np.float32) / 4
+    table = jnp.asarray(rng.standard_normal((4, 3)), dtype)
+    rows, pull = jax.vjp(lambda table: quantized.rows(table, index), table)
+    (got,) = pull(jnp.asarray(weights))
+    np.testing.assert_array_equal(rows, np.asarray(table, np.float32)[index])
+    want = np.zeros((4, 3))
+    np.add.at(want, np.asarray(index), weights)
+    assert rows.dtype == jnp.float32 and got.dtype == table.dtype
+    np.testing.assert_allclose(np.asarray(got, np.float64), want, rtol={"float32": 1e-5, "bfloat16": 2**-8}[dtype])
