@@ -66,7 +66,7 @@ class Percentile:
 
     def compute(self) -> float:
         """The edge, at most 1 % above the percentile; 0 if nothing was counted."""
-        below = np.cumsum(self.histogram, dtype=np.float64)
+        below = np.cumsum(np.asarray(self.histogram), dtype=np.float64)
         return float(EDGES[np.searchsorted(below, self.percent / 100 * below[-1])]) if below[-1] else 0.0
 
 
