@@ -16,6 +16,7 @@ from jaxtyping import Int
 
 from spct_jax.data import draws
 from spct_jax.data.batches import Example
+from spct_jax.errors import InputError
 from spct_jax.grm import rewards
 from spct_jax.grm.prompts import Rollout
 from spct_jax.paths import Path
@@ -90,16 +91,27 @@ def run_rejection(run: Run) -> dict[str, float]:
 
 
 def retained_examples(run: Run) -> list[Example]:
-    """RFT examples, one for each comparison with completions that are kept; prompts have no hint."""
-    examples = []
+    """RFT examples, one for each comparison with completions that are kept; prompts have no hint.
+
+    Raises:
+      InputError: none is kept; says why.
+    """
+    examples, drop_too_easy, too_easy = [], run.config.rejection.drop_too_easy, 0
     for number, plain, told in rollouts_by_comparison(run):
-        kept, kept_hinted = retain(
-            correct(plain), correct(told) if told else [], drop_too_easy=run.config.rejection.drop_too_easy
-        )
+        unhinted = correct(plain)
+        kept, kept_hinted = retain(unhinted, correct(told) if told else [], drop_too_easy=drop_too_easy)
+        too_easy += drop_too_easy and all(unhinted)
         completions = [plain.completions[i] for i in kept] + [told.completions[i] for i in kept_hinted]
         if completions:
             examples.append(packing.example_of(run, number, plain, completions))
-    return examples
+    if examples:
+        return examples
+    if not too_easy:
+        raise InputError("rft: rejection sampling kept no draw; train the cold start (config.sft) longer")
+    raise InputError(
+        f"rft: rejection sampling kept no draw: {too_easy:,} comparisons have right ones only, which are too easy "
+        "(config.rejection.drop_too_easy), and all others have wrong ones only"
+    )
 
 
 def read(run: Run, samples: SampleSet) -> Iterator[tuple[int, Rollout]]:

@@ -11,7 +11,6 @@ from jaxtyping import Array, Float
 from spct_jax import distributed
 from spct_jax.checkpoints import train_state
 from spct_jax.data.batches import Groups
-from spct_jax.errors import InputError
 from spct_jax.models import Trunk
 from spct_jax.models.config import ModelConfig
 from spct_jax.sharding import Layout
@@ -133,8 +132,6 @@ def run_sft(run: Run) -> dict[str, Any]:
 def run_rft(run: Run) -> dict[str, Any]:
     """Rejective fine-tuning: retained draws, general instructions mixed in."""
     retained = rejection.retained_examples(run)
-    if not retained:
-        raise InputError("rft: rejection sampling kept no draw; train the cold start (config.sft) longer")
     judging = Pool(retained, np.array([e.size for e in retained]))
     general, skipped = data.demonstrations(run, "general")
     return train(run, "rft", run.config.rft, judging, general, skipped)

@@ -59,6 +59,16 @@ def test_rl_leaves_out_what_the_cold_start_solved(drawn_on):
     assert rl.problems_of(drawn_on).tolist() == [*range(6)]
 
 
+@pytest.mark.parametrize(("right", "said"), [(1, "1 comparisons have right ones only, which are too easy"), (0, "cold start")])
+def test_rft_says_why_nothing_is_kept(drawn_on, monkeypatch, right, said):
+    found = [(2, rollout("c", right, right)), (0, rollout("a", 0, 0))]
+    monkeypatch.setattr(rejection, "read", lambda run, samples: found)
+    drawn_on.config.rejection.hinted = False
+    vars(drawn_on.dataset).update(responses=np.full(6, 2))
+    with pytest.raises(InputError, match=said):
+        rejection.retained_examples(drawn_on)
+
+
 def test_rl_says_when_everything_is_solved(drawn_on):
     vars(drawn_on.dataset).update(train=())
     with pytest.raises(InputError, match="config.rl.drop_solved=False"):
