@@ -76,8 +76,9 @@ def make_layouts(config: Config, devices: Sequence[jax.Device] | None = None) ->
         field.
     """
     layout = sharding.make_layout(config.mesh, devices)
-    for stage in ("sft", "rejection", "rft", "rl", "meta_rm", *BASELINES):
+    for stage in ("sft", "rft", "rl", "meta_rm", *BASELINES):
         if stage in config.stages:
             chosen = getattr(config, stage)
-            layout.check_rows(chosen.batch_size // getattr(chosen, "accumulate", 1), f"config.{stage}.batch_size: a batch")
+            what = "accumulate: a micro-batch" if chosen.accumulate > 1 else "batch_size: a batch"
+            layout.check_rows(chosen.batch_size // chosen.accumulate, f"config.{stage}.{what}")
     return layout, sharding.rollout_layout(layout, config.mesh)

@@ -176,9 +176,11 @@ def test_wrong_fields_are_named(change, says):
 
 def test_a_batch_that_the_devices_do_not_divide_is_named():
     config = config_lib.tiny()
-    config.rl.batch_size, config.rl.accumulate = 6, 2
-    with pytest.raises(InputError, match=r"config.rl.batch_size: a batch of 3 cannot be split over 2 devices"):
-        context.make_layouts(config)
+    config.rejection.batch_size = 5  # its engine takes any number
+    for batch_size, accumulate, said in ((3, 1, "batch_size: a batch"), (6, 2, "accumulate: a micro-batch")):
+        config.rl.batch_size, config.rl.accumulate = batch_size, accumulate
+        with pytest.raises(InputError, match=rf"config\.rl\.{said} of 3 cannot be split over 2 devices"):
+            context.make_layouts(config)
     with pytest.raises(InputError, match="2 devices cannot be arranged in slices=1 and tensor=3"):
         sharding.make_layout(MeshConfig(strategy="fsdp_tensor", tensor=3))
 
