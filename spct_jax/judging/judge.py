@@ -1,7 +1,7 @@
 """The judge: a generative reward model, perhaps with a meta reward model, that gives verdicts on comparisons."""
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 
 from spct_jax import sharding
 from spct_jax.data.comparison import Comparison
@@ -68,14 +68,15 @@ class Judge:
         """
         return cls(models.load(checkpoint, meta_checkpoint, mesh or sharding.make_layout(), prompt, quantize))
 
-    def score(self, comparisons: Sequence[Comparison], **options) -> list[Verdict]:
+    def score(self, comparisons: Iterable[Comparison], **options) -> list[Verdict]:
         """Verdicts on comparisons, in their order; `options` are those of `stream`.
 
         Raises:
-          InputError: an option out of range, or a comparison whose prompt is too long.
+          InputError: as of `stream`, or a comparison cannot be judged.
         """
-        outcomes = list(self.stream(comparisons, **options))
-        for comparison, outcome in zip(comparisons, outcomes, strict=True):
+        asked = list(comparisons)
+        outcomes = list(self.stream(asked, **options))
+        for comparison, outcome in zip(asked, outcomes, strict=True):
             if isinstance(outcome, InputError):
                 raise InputError(f"{comparison.id!r}: {outcome}")
         return outcomes
@@ -94,18 +95,24 @@ class Judge:
           options: the fields of `Options`.
 
         Raises:
-          InputError: an option out of range, or principles for a template that has none.
+          InputError: an option out of range, principles for a template that has none, or something that is no `Comparison`.
         """
         options = Options(**options)
         if options.k_meta and self.models.meta is None:
             raise InputError("k_meta needs a meta RM")
         # The judge must not see the scores that people gave, not even that there are some.
-        unscored = (dataclasses.replace(comparison, scores=None) for comparison in comparisons)
+        unscored = (dataclasses.replace(_checked(comparison), scores=None) for comparison in comparisons)
         if principles:
             unscored = (_with_principles(comparison, principles) for comparison in unscored)
         scheduler = Scheduler(self.models, options)
         self.usage = scheduler.usage
         return scheduler.run(unscored)
+
+
+def _checked(comparison: Comparison) -> Comparison:
+    if not isinstance(comparison, Comparison):
+        raise InputError(f"to be judged is a {type(comparison).__name__}, not a spct_jax.Comparison")
+    return comparison
 
 
 def _with_principles(comparison: Comparison, principles: str | Mapping[str, str]) -> Comparison:

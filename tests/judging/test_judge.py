@@ -37,7 +37,7 @@ def test_a_verdict_is_the_same_alone_in_company_and_in_any_order():
     mixed = [comparisons()[i] for i in np.random.default_rng(1).permutation(24)]
     assert judge().score(mixed, **OPTIONS) == [want[c.id] for c in mixed]
     assert judge().score(mixed[:1], **OPTIONS) == [want[mixed[0].id]]
-    assert judge().score(mixed[:7], **OPTIONS) == [want[c.id] for c in mixed[:7]]
+    assert judge().score(iter(mixed[:7]), **OPTIONS) == [want[c.id] for c in mixed[:7]]
 
 
 def test_fewer_samples_are_a_prefix():
@@ -78,6 +78,12 @@ def test_a_judge_of_nan_gives_no_verdicts():
     guided = changed(meta={"params": spoiled})
     with pytest.raises(InputError, match="a score of the meta RM is NaN or infinite"):
         guided.score(comparisons()[:1], **options, k_meta=2)
+
+
+def test_a_row_of_a_file_is_not_taken_for_a_comparison():
+    row = {"id": "a", "query": "q", "responses": ["x", "y"]}
+    with pytest.raises(InputError, match="to be judged is a dict, not a spct_jax.Comparison"):
+        judge().score([row], **OPTIONS)
 
 
 def test_k_meta_needs_a_meta_rm():
