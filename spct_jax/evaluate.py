@@ -79,6 +79,11 @@ LINES_WRITTEN = (f"{GREEDY}.jsonl", f"{SAMPLED}.jsonl", drawing.COMPARISONS, sco
 DEFAULT_K = [1, 8, 32]
 
 
+def check(values: flags.FlagValues) -> None:
+    """As of the judge command."""
+    JUDGE.check(values)
+
+
 def read_numbers(flag: flags.FlagHolder) -> list[int]:
     """The positive integers of a flag, ascending; none where it is not given."""
     try:

@@ -37,6 +37,14 @@ EXPLAIN = flags.DEFINE_string(
 )
 
 
+def check(values: flags.FlagValues) -> None:
+    """InputError where values of the flags are wrong whatever the files are; a launcher asks before it waits for chips."""
+    JUDGE.check(values)
+    for flag in (JUDGE.checkpoint, OUTPUT):
+        if values[EXPLAIN.name].value is None and not values[flag.name].value:
+            raise InputError(f"--{flag.name} is needed")
+
+
 def read_options() -> dict[str, Any]:
     """Keyword arguments of `Judge.stream`."""
     if bool(K_META.value) != bool(JUDGE.meta_checkpoint.value):
@@ -86,9 +94,7 @@ def score_one(comparison: Comparison) -> Verdict | InputError:
 
 def score() -> None:
     """Scores the input and reports on standard output, or on standard error where the verdicts go to the former."""
-    for flag in (JUDGE.checkpoint, OUTPUT):
-        if not flag.value:
-            raise InputError(f"--{flag.name} is needed")
+    check(FLAGS)
     options = read_options()
     check_principles(options)
     if EXPORT_PRINCIPLES.value:

@@ -1,5 +1,6 @@
 """The flags that every command with a judge has, and the judge that they describe."""
 
+import dataclasses
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -48,6 +49,14 @@ class _Rows(flags.ArgumentParser, flags.ArgumentSerializer):
     def serialize(self, value: int) -> str:
         """What `parse` reads."""
         return str(value) if value else AUTO
+
+
+def _checked(options: Mapping[str, Any]) -> Options:
+    """The options; InputError naming the flag that is wrong."""
+    try:
+        return Options(**options)
+    except InputError as error:
+        raise InputError(f"--{error}") from None
 
 
 class JudgeFlags:
@@ -126,10 +135,7 @@ class JudgeFlags:
         """
         named = self._directories()
         options = {flag.name: flag.value for flag in self._sampling if flag.value is not None} | more
-        try:
-            checked = Options(**options)
-        except InputError as error:
-            raise InputError(f"--{error}") from None
+        checked = _checked(options)
         if self.template.value in CHOICE_TEMPLATES and checked.mode == "scores":
             raise InputError(f"--template={self.template.value} names the best response, which --mode=choice reads")
         if self.meta_template.value and not self.meta_checkpoint.value:
@@ -140,6 +146,12 @@ class JudgeFlags:
         if message := missing(self._quantize.value):
             raise InputError(f"--{self._quantize.name}={self._quantize.value} {message}")
         return options
+
+    def check(self, values: flags.FlagValues) -> None:
+        """InputError as of `options` where values of a command's flags are wrong whatever the files are; it looks at none."""
+        names = {field.name for field in dataclasses.fields(Options)} & set(values)
+        found = {name: values[name].value for name in names}  # lists are of more than one pass
+        _checked({name: value for name, value in found.items() if value is not None and not isinstance(value, list)})
 
     def settings(self, options: Mapping[str, Any]) -> dict[str, Any]:
         """What a verdict depends on; batch size and devices change the speed and no more than the last bits."""

@@ -22,13 +22,16 @@ def split(argv: list[str]) -> tuple[list[str], tuple[str, ...]]:
 
 def check_arguments(program: str, arguments: tuple[str, ...]) -> None:
     """InputError where a program has no such flag, or a flag no such value; files that flags name are not looked at."""
-    own = copy.deepcopy(importlib.import_module(f"spct_jax.{program}").FLAGS)
+    module = importlib.import_module(f"spct_jax.{program}")
+    own = copy.deepcopy(module.FLAGS)
     try:
         _, *positional = own([program, *arguments])
-    except flags.Error as error:
+        if positional:
+            raise InputError(f"unexpected argument {positional[0]!r}")
+        if program != "train":  # of its experiment, nothing stands behind --
+            module.check(own)
+    except (flags.Error, InputError) as error:
         raise InputError(f"--program={program}: {errors.one_line(error)}") from None
-    if positional:
-        raise InputError(f"--program={program}: unexpected argument {positional[0]!r}")
 
 
 class RunFlags:
@@ -90,6 +93,9 @@ class RunFlags:
                 missing = "training needs --bucket=gs://BUCKET, or --workdir=DIR that all hosts see"
                 bucket = self.needed(bucket, "gs://BUCKET", missing)
                 workdir = f"{bucket}/{name}"
+            if field := next((a for a in behind if a.lstrip("-").startswith(("config", "noconfig"))), None):
+                raise InputError(f"{field}: fields of the experiment stand before --, where they are checked")
+            check_arguments(program, (f"--workdir={workdir}", *behind))
             arguments = (*run_lib.train_arguments(argv, config, workdir, count), *behind)
         else:
             if any(a.startswith("--config") for a in argv):

@@ -59,17 +59,20 @@ def test_a_cluster_that_refuses_is_one_line_and_exit_2(tmp_path):
 
 def test_the_judge_gets_what_stands_behind_the_dashes():
     flags = ("--program=judge", "--topology=v5e:2x4", "--image=i", "--name=votes")
-    done = launch("gke", *flags, "--", "--checkpoint=gs://ours/m", "--input=gs://ours/a b.jsonl", "--k=8")
+    given = ["--checkpoint=gs://ours/m", "--input=gs://ours/a b.jsonl", "--output=gs://ours/v.jsonl", "--k=8"]
+    done = launch("gke", *flags, "--", *given)
     assert done.returncode == 0, done.stderr
     manifest = yaml.safe_load(done.stdout)
     pod = manifest["spec"]["replicatedJobs"][0]["template"]["spec"]["template"]["spec"]
-    assert pod["containers"][0]["command"][2:] == ["judge", "--checkpoint=gs://ours/m", "--input=gs://ours/a b.jsonl", "--k=8"]
+    assert pod["containers"][0]["command"][2:] == ["judge", *given]
 
 
 @pytest.mark.parametrize(
     ("flags", "says"),
     [
         (["--config.rl.stepz=5"], "did you mean --config.rl.steps?"),
+        (["--", "--config.rl.steps=5"], "--config.rl.steps=5: fields of the experiment stand before --"),
+        (["--", "--num_process=5"], "--program=train: Unknown command line flag 'num_process'"),
         (["--topology=v5p-128"], "did you mean v5p:4x4x4?"),
         (["--config=/etc/hostname"], "/etc/hostname"),
         (["--slices=2", "--config.mesh.slices=4", "--config.mesh.strategy=multislice"], "laid out for config.mesh.slices=4"),

@@ -12,6 +12,9 @@ from spct_jax.errors import InputError
 from spct_jax.launching import run as run_lib
 from spct_jax.launching.flags import check_arguments
 
+JUDGE = ("--checkpoint=gs://b/m", "--input=gs://b/x.jsonl", "--output=gs://b/y.jsonl")
+EVALUATE = ("--output=gs://b/out", "--benchmark=rmb")
+
 
 @pytest.mark.parametrize(
     ("config", "name"),
@@ -55,8 +58,16 @@ def test_variables_are_names_and_values():
         ("judge", ("--input=gs://b/x.jsonl", "--kk=3"), "--program=judge: Unknown command line flag 'kk'"),
         ("judge", ("--input=gs://b/x.jsonl", "--k=a"), "--program=judge: flag --k=a: invalid literal"),
         ("judge", ("--input=gs://b/x.jsonl", "--k", "3", "8"), "--program=judge: unexpected argument '8'"),
+        ("judge", ("--input=gs://b/x.jsonl", "--output=gs://b/y.jsonl"), "--program=judge: --checkpoint is needed"),
+        ("judge", (*JUDGE, "--k=0"), r"--program=judge: --k: 0 is not in \[1, "),
+        ("judge", (*JUDGE, "--k=8", "--k_meta=16"), "--program=judge: --k_meta: 16 is more than the 8 samples of k"),
+        ("judge", (*JUDGE, "--max_prompt=512"), None),
+        ("judge", (*JUDGE[:2], "--explain=7"), None),
+        ("evaluate", (*EVALUATE, "--temperature=-1"), "--program=evaluate: --temperature: -1.0 is not in"),
+        ("evaluate", (*EVALUATE, "--k=1,8", "--k_meta=4"), None),
+        ("train", ("--workdir=gs://b/w", "--profile_prt=1"), "--program=train: Unknown command line flag 'profile_prt'"),
         ("evaluate", ("--output=gs://b/out",), "--program=evaluate: --benchmark must be given"),
-        ("evaluate", ("--output=gs://b/out", "--benchmark=rmb", "--nogreedy"), None),
+        ("evaluate", (*EVALUATE, "--nogreedy"), None),
     ],
 )
 def test_a_programs_flags_are_checked_before_anything_waits_for_chips(program, arguments, said):
