@@ -42,7 +42,7 @@ PREAMBLE = (7, 3, 50, 21, 9, 33, 40, 12)
 """What every second prompt begins with; "in buckets" it is computed once."""
 MESHES = {
     "data": MeshConfig(),
-    "fsdp": MeshConfig(strategy="fsdp"),
+    "fsdp": MeshConfig(strategy="fsdp", tensor=2, rollout="tensor"),
     "tensor": MeshConfig(strategy="tensor", tensor=2),
     "fsdp_tensor": MeshConfig(strategy="fsdp_tensor", tensor=2),
     "multislice": MeshConfig(strategy="multislice", slices=2, tensor=2),
@@ -252,10 +252,10 @@ def compare_scores(meshes: Sequence[str]) -> dict:
     return report
 
 
-def compare_draws(rollout: str) -> dict:
-    """Log-probabilities of what all devices draw in this layout of a rollout: how far they are from one device's."""
+def compare_draws(name: str) -> dict:
+    """Log-probabilities of what all devices draw in rollouts on this mesh: how far they are from one device's."""
     alone, params = sharding.make_layout(devices=jax.local_devices()[:1]), params_of("rl")
-    mesh = dataclasses.replace(MESHES["fsdp_tensor"], rollout=rollout)
+    mesh = MESHES[name]
     update = sharding.make_layout(mesh)
     layout, placed = sharding.rollout_layout(update, mesh), distributed.put(params, update.params(params))
     rng = np.random.default_rng(2)
@@ -271,7 +271,7 @@ def compare_draws(rollout: str) -> dict:
         tokens[at[0]][at[1]], logprobs[at][:length] = done.tokens, done.logprobs
     groups = batches.pack(prompts, tokens, max_prompt=P, max_completion=T, group_size=G)
     inside = np.arange(T) < groups.lengths[..., None]
-    return {f"drawn, {rollout}": float(np.abs(score(params, groups, alone) - logprobs)[inside].max())}
+    return {f"drawn, {name}": float(np.abs(score(params, groups, alone) - logprobs)[inside].max())}
 
 
 def interrupted() -> dict:
@@ -315,9 +315,9 @@ def main() -> None:
     distributed.initialize(flags.coordinator, flags.num_processes, flags.process_id)
     if flags.num_processes == 1:
         report = {"restored": round_trips(flags.directory), "updates": compare(UPDATES)}
-        report["scores"] = compare_scores(["data", "fsdp_tensor"]) | compare_draws("same")
+        report["scores"] = compare_scores(["data", "fsdp_tensor"]) | compare_draws("fsdp_tensor")
     else:
-        report = {"updates": compare(UPDATES_OF_A_POD), "scores": compare_scores(["multislice"]) | compare_draws("tensor")}
+        report = {"updates": compare(UPDATES_OF_A_POD), "scores": compare_scores(["multislice"]) | compare_draws("fsdp")}
         report["interrupted"] = interrupted()  # last, since the processes have then been told to stop
     files.write_json(flags.directory / "report.json", report)
 

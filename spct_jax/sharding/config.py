@@ -18,7 +18,8 @@ class MeshConfig:
     """How parameters, optimiser state and rows are split over the devices. `data`: rows only. `fsdp`: parameters too, along
     their width. `tensor`: heads, feed-forward and vocabulary. `fsdp_tensor`: both. `multislice`: both in each slice."""
     tensor: int = bounded(1, 1, 1 << 20)
-    """Devices that share the heads of a layer; more than 1 for `tensor`, `fsdp_tensor` and `multislice` only."""
+    """Devices that share the heads of a layer; more than 1 for `tensor`, `fsdp_tensor` and `multislice`, and for `fsdp` where
+    `rollout` is `tensor`: then they share them while completions are drawn, and updates split their rows over all devices."""
     slices: int = bounded(1, 1, 1 << 20)
     """Slices of the pod, each with a copy of the parameters; more than 1 for `multislice` only."""
     rollout: str = one_of("same", ("same", "tensor"))
@@ -29,7 +30,9 @@ class MeshConfig:
 
     def conflicts(self, prefix: str) -> Iterator[str]:
         """What is wrong between the fields, a line each; see `field_bounds`."""
-        for field, strategies in (("tensor", ("tensor", "fsdp_tensor", "multislice")), ("slices", ("multislice",))):
+        for field, strategies in (("tensor", ("tensor", "fsdp_tensor", "multislice", "fsdp")), ("slices", ("multislice",))):
             value = getattr(self, field)
             if value > 1 and self.strategy not in strategies:
                 yield f"{prefix}{field}: {value} does not go with strategy={self.strategy!r}"
+        if self.tensor > 1 and self.strategy == "fsdp" and self.rollout != "tensor":
+            yield f"{prefix}tensor: {self.tensor} goes with strategy='fsdp' only where rollout is 'tensor'"

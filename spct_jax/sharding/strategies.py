@@ -6,7 +6,8 @@ _FSDP = {"embed": ("fsdp",)}
 
 TABLES: dict[str, dict[str, tuple[str, ...]]] = {
     "data": _BATCH,
-    "fsdp": _BATCH | _FSDP,
+    # Over all devices, those along `tensor` included, which only rollouts use as such.
+    "fsdp": {"batch": ("data", "fsdp", "tensor"), "embed": ("fsdp", "tensor")},
     "tensor": _BATCH | _TENSOR,
     "fsdp_tensor": _BATCH | _FSDP | _TENSOR,
     "multislice": _BATCH | _FSDP | _TENSOR,

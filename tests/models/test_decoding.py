@@ -83,7 +83,7 @@ def test_a_chunk_goes_where_it_belongs_in_the_past_and_nowhere_else(alike):
             np.testing.assert_array_equal(got, want)
 
 
-@pytest.mark.parametrize("config", [MeshConfig(strategy="fsdp"), MeshConfig(strategy="fsdp", tensor=2)])
+@pytest.mark.parametrize("config", [MeshConfig(strategy="fsdp"), MeshConfig(strategy="tensor", tensor=2)])
 def test_every_device_moves_its_own_chunks_and_is_sent_none(config):
     layout, rng = sharding.make_layout(config), np.random.default_rng(0)
     cache = models.init_cache(CONFIGS["gemma2"], 2, 3, 100, 8)
