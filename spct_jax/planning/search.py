@@ -33,9 +33,8 @@ def remedies(config: Config, program: str, devices: int) -> Iterator[tuple[str, 
     if program in STAGE_OF:
         stage = STAGE_OF[program]
         chosen = getattr(config, stage)
-        while chosen.batch_size % (2 * chosen.accumulate) == 0 and (
-            chosen.batch_size // (2 * chosen.accumulate) % (devices // config.mesh.tensor) == 0
-        ):
+        shards = devices if config.mesh.strategy == "fsdp" else devices // config.mesh.tensor
+        while chosen.batch_size % (2 * chosen.accumulate * shards) == 0:
             yield change(f"{stage}.accumulate", 2 * chosen.accumulate)
         if config.model.time_chunk > 32:
             yield change("model.time_chunk", 32)
@@ -52,7 +51,9 @@ def remedies(config: Config, program: str, devices: int) -> Iterator[tuple[str, 
             yield change("rl.slots", slots)
     if config.mesh.strategy in ("fsdp", "fsdp_tensor"):
         if config.mesh.strategy == "fsdp":
-            change("mesh.strategy", "fsdp_tensor")
+            in_updates = change("mesh.strategy", "fsdp_tensor")
+            if config.mesh.tensor > 1:
+                yield in_updates
         while devices % (2 * config.mesh.tensor) == 0 and config.model.num_kv_heads % (2 * config.mesh.tensor) == 0:
             yield change("mesh.tensor", 2 * config.mesh.tensor)
 
@@ -62,6 +63,7 @@ class Candidate:
     """A mesh and micro-batches for the GRPO update, with what the analytic model below expects of them."""
 
     tensor: int
+    """Devices that share the heads of a layer in updates."""
     accumulate: int
     memory: float
     """Bytes per device."""
@@ -107,10 +109,11 @@ def candidates(config: Config, chip: Chip, devices: int) -> list[Candidate]:
 
 
 def with_candidate(config: Config, candidate: Candidate) -> Config:
-    """The experiment with the candidate's mesh and micro-batches."""
+    """The experiment with the candidate's mesh and micro-batches; heads stay shared in rollouts where they are on one slice."""
     config = copy.deepcopy(config)
     if config.mesh.slices == 1:
         config.mesh.strategy = "fsdp_tensor" if candidate.tensor > 1 else "fsdp"
-    config.mesh.tensor = candidate.tensor
+    if config.mesh.strategy != "fsdp" or config.mesh.rollout != "tensor":
+        config.mesh.tensor = candidate.tensor
     config.rl.accumulate = candidate.accumulate
     return config

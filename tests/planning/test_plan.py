@@ -1,3 +1,4 @@
+import dataclasses
 import importlib.util
 import json
 import pathlib
@@ -36,7 +37,7 @@ def test_an_experiment_is_of_the_size_it_is_named_after_and_names_a_slice_that_i
     hardware.parse_topology(topology)
     chosen = slices.parse(topology)
     assert f"\nHardware: {slices.describe(chosen, config.mesh.slices)}.\n" in path.read_text()
-    shards = chosen.chips // config.mesh.tensor
+    shards = chosen.chips if config.mesh.strategy == "fsdp" else chosen.chips // config.mesh.tensor
     for stage in ("sft", "rft", "rl", "meta_rm"):
         chosen = getattr(config, stage)
         assert chosen.batch_size // chosen.accumulate % shards == 0, stage
@@ -76,6 +77,9 @@ def test_what_may_make_an_update_fit_is_tried_in_order_each_beside_the_ones_befo
     assert texts[3].endswith("--config.rl.ref_dtype=bfloat16") and texts[4].endswith("--config.rl.optimizer.name=adafactor")
     assert texts[5].endswith("--config.mesh.strategy=fsdp_tensor --config.mesh.tensor=2")
     assert config.rl.accumulate == 1
+    shared = dataclasses.replace(config, mesh=MeshConfig(strategy="fsdp", tensor=2, rollout="tensor"))
+    *_, before, last = [text for text, _ in search.remedies(shared, "grpo", 16)]
+    assert before.endswith(" --config.mesh.strategy=fsdp_tensor") and last == f"{before} --config.mesh.tensor=4"
     texts = [text for text, _ in search.remedies(config, "reference", 16)]
     assert texts[0] == "--config.rl.accumulate=2" and not any("remat" in text for text in texts)
 

@@ -153,6 +153,7 @@ def test_adafactor_moves_every_parameter_that_has_a_gradient():
         (lambda c: setattr(c.mesh, "strategy", "ring"), "config.mesh.strategy: 'ring' is none of"),
         (lambda c: setattr(c.mesh, "rollout", "ring"), "config.mesh.rollout"),
         (lambda c: setattr(c.mesh, "tensor", 2), "config.mesh.tensor: 2 does not go with strategy='data'"),
+        (lambda c: vars(c.mesh).update(strategy="fsdp", tensor=2), "config.mesh.tensor: 2 goes with strategy='fsdp' only"),
         (lambda c: setattr(c.mesh, "slices", 0), "config.mesh.slices"),
         (lambda c: setattr(c.rl, "accumulate", 5), "config.rl.accumulate=5 does not divide config.rl.batch_size=32"),
         (lambda c: setattr(c.rl, "ref_dtype", "int8"), "config.rl.ref_dtype"),
