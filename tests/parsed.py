@@ -19,7 +19,7 @@ from spct_jax import config as config_lib
 from spct_jax import distributed, pipeline, sharding
 from spct_jax.data import batches, draws, index
 from spct_jax.sampling import Finished, Shape
-from spct_jax.training import bucket_choice, buckets, packing, rollout
+from spct_jax.training import bucket_choice, buckets, packing, provenance, rollout
 from spct_jax.training.data import demonstrations
 
 B, G = 4, 2
@@ -85,6 +85,8 @@ def main() -> None:
         run, None, numbers, run.key("rl"), shape=Shape(300, 8, rows=2), samples=G, temperature=1.0
     )
 
+    # Until a stage has begun, the tokenizer is trained anew.
+    provenance.begin("sft", run.config, run.workdir, provenance.values(run.config, run.workdir))
     before, report = len(parsed), {"lines": copy.deepcopy(lines), "skipped": skipped}
     again = pipeline.prepare(config, flags.directory / "run")
     for name in shown:
