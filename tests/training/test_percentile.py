@@ -1,4 +1,4 @@
-"""Metrics that are merged over micro-batches and devices."""
+"""The percentile that is merged over micro-batches and devices."""
 
 import jax
 import jax.numpy as jnp
