@@ -116,7 +116,8 @@ def decode(
         return visible(*held, column, past_lengths, trunk_slot, lengths, config.window_of(entry.kind))
 
     # Once for all layers of a kind.
-    seen = {} if by_kernels else {entry.kind: masks(entry) for entry in reversed(stack.entries(config))}
+    kinds = {} if by_kernels else {entry.kind: entry for entry in stack.entries(config)}
+    seen = {kind: masks(entry) for kind, entry in kinds.items()}
 
     def body(entry, carry, row, layer):
         x, recent = carry

@@ -46,7 +46,6 @@ class Cost:
     """Kind -> (how many, bytes that a device sends in a ring algorithm)."""
     kernels: dict[str, tuple[float, float]] = dataclasses.field(default_factory=dict)
     """`kernel_name` -> (how many, the cycles that the compiler expects of all of them together)."""
-
     unknown: float = 0.0
     """How many of the kernels the compiler expects nothing of; they count no cycles."""
 

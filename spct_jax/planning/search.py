@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from spct_jax.config import Config
 from spct_jax.hardware import Chip
 from spct_jax.models import flops
+from spct_jax.sharding import TABLES
 
 STAGE_OF = {"reference": "rl", "grpo": "rl", "sft": "rft", "meta_rm": "meta_rm"}
 
@@ -33,7 +34,7 @@ def remedies(config: Config, program: str, devices: int) -> Iterator[tuple[str, 
     if program in STAGE_OF:
         stage = STAGE_OF[program]
         chosen = getattr(config, stage)
-        shards = devices if config.mesh.strategy == "fsdp" else devices // config.mesh.tensor
+        shards = devices if "tensor" in TABLES[config.mesh.strategy]["batch"] else devices // config.mesh.tensor
         while chosen.batch_size % (2 * chosen.accumulate * shards) == 0:
             yield change(f"{stage}.accumulate", 2 * chosen.accumulate)
         if config.model.time_chunk > 32:
