@@ -6,6 +6,8 @@ The public names are imported when they are first used, so that `import spct_jax
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from spct_jax import interrupts
+
 if TYPE_CHECKING:
     from spct_jax.data.comparison import Comparison, Turn
     from spct_jax.judging.judge import Judge
@@ -35,3 +37,6 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
+
+
+interrupts.begin()  # of all modules of a command this is the first to be imported

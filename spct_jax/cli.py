@@ -17,7 +17,7 @@ from typing import Any, TextIO
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from spct_jax import errors
+from spct_jax import errors, interrupts
 from spct_jax.config import Config, tiny
 from spct_jax.errors import InputError
 
@@ -26,7 +26,6 @@ HELP = (
     "without it the tiny experiment. Its fields are set by --config.FIELD=VALUE, such as --config.rl.steps=80 or "
     "--config.evaluation.k='(1, 8)'; spct_jax/config/schema.py lists them with their meaning and range."
 )
-INTERRUPTED = 130
 _HOME = re.compile(r"(?<=[=:*,])~(?=/|$)")
 
 flags.disclaim_key_flags()  # those defined here belong to the command, so that its --help shows them
@@ -53,6 +52,7 @@ def run(
     """
     argv = at_home(sys.argv) if argv is None else list(argv)
     try:
+        interrupts.raise_again()
         _settle_streams()
         if with_config:
             argv = _define_config(argv, own)
@@ -61,7 +61,7 @@ def run(
                 flags.DEFINE_flag(own[name], module_name=own.find_module_defining_flag(name))
         app.run(lambda positional: _run(main, positional), argv=argv, flags_parser=lambda argv: _parse(argv, own))
     except KeyboardInterrupt:
-        _end("interrupted", INTERRUPTED)
+        _end("interrupted", interrupts.STATUS)
     except Exception as error:
         described = errors.describe(error)
         if described is None:

@@ -4,9 +4,11 @@ import dataclasses
 import gc
 import importlib
 import json
+import os
 import pathlib
 import re
 import signal
+import subprocess
 import sys
 import time
 
@@ -14,7 +16,7 @@ import commands
 import pytest
 from absl import flags
 
-from spct_jax import cli, errors
+from spct_jax import cli, errors, interrupts
 from spct_jax.errors import InputError
 from spct_jax.models import sizes
 
@@ -192,6 +194,24 @@ def test_an_interrupt_that_falls_into_the_garbage_collector_is_not_lost(monkeypa
             cli._run(main, ["command"])
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def test_an_interrupt_while_a_command_is_imported_is_one_line(tmp_path):
+    (tmp_path / "absl.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\nraise SystemExit('went on')\n")
+    environment = os.environ | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{pathlib.Path(__file__).parents[1]}"}
+    for command, reset, outcome in (
+        ("data", signal.default_int_handler, (130, "error: interrupted\n")),
+        ("train", signal.default_int_handler, (130, "error: interrupted\n")),
+        ("data", signal.SIG_IGN, (1, "went on\n")),  # as of a command in the background
+    ):
+        before = signal.signal(signal.SIGINT, reset)
+        try:
+            line = [sys.executable, "-m", f"spct_jax.{command}"]
+            done = subprocess.run(line, capture_output=True, text=True, env=environment)
+        finally:
+            signal.signal(signal.SIGINT, before)
+        assert (done.returncode, done.stderr) == outcome, command
+    assert signal.getsignal(signal.SIGINT) is not interrupts.end  # where the package is only imported
 
 
 def test_modules_of_several_commands_are_imported_together_and_each_keeps_its_flags():

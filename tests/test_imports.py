@@ -12,6 +12,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 GROUND = {
     *(
         "errors",
+        "interrupts",
         "rounding",
         "field_bounds",
         "configs",
@@ -34,6 +35,7 @@ GROUND = {
 }
 MAY_IMPORT = {
     "errors": set(),
+    "interrupts": set(),
     "rounding": set(),
     "digests": set(),
     "memory": {"hardware"},

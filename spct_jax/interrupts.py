@@ -1,0 +1,33 @@
+"""What Ctrl-C does to a command that is still being imported."""
+
+import contextlib
+import os
+import signal
+import sys
+from typing import Any
+
+STATUS = 130
+"""Exit status of a command that was interrupted."""
+
+
+def end(*_: Any) -> None:
+    """Ends the process as `cli.run` does later.
+
+    An exception would pass through whatever is imported, with a traceback; some libraries crash of it or drop it.
+    """
+    with contextlib.suppress(OSError):
+        os.write(2, b"error: interrupted\n")
+    os._exit(STATUS)
+
+
+def begin() -> None:
+    """From now on Ctrl-C ends the process, if it runs `python -m spct_jax.COMMAND` and is only looking for the command."""
+    command = sys.argv[:1] == ["-m"] and any(text.removeprefix("-m").startswith("spct_jax.") for text in sys.orig_argv)
+    if command and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, end)
+
+
+def raise_again() -> None:
+    """From now on Ctrl-C raises KeyboardInterrupt again, where `begin` changed that."""
+    if signal.getsignal(signal.SIGINT) is end:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
