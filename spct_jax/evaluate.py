@@ -76,6 +76,8 @@ ON_BAD = flags.DEFINE_enum(
 LARGEST_K = 65536
 LINES_WRITTEN = (f"{GREEDY}.jsonl", f"{SAMPLED}.jsonl", drawing.COMPARISONS, score_files.SCORES, result_formats.JUDGEBENCH)
 """JSON Lines that may be in the output."""
+REPORTED = (*result_formats.NAMES, *benchmark_report.NAMES)
+"""What is written of any votes, recorded ones or not."""
 DEFAULT_K = [1, 8, 32]
 
 
@@ -131,6 +133,18 @@ def check_judge(benchmark: Benchmark) -> None:
     if JUDGE.export_principles.value:
         output = paths.parse(OUTPUT.value, "--output")
         JUDGE.check_export(DATA.value, *(output / name for name in LINES_WRITTEN))
+
+
+def check_output(benchmark: Benchmark, output: Path) -> None:
+    """InputError where the output would take the place of what is read, or be read as data when the command runs again."""
+    read = [path for path in (DATA.value, SCORES.value, JUDGE.principles.value, JUDGE.template.value) if path]
+    read = {files.real_name(path): path for path in read if paths.of(path).is_file()}
+    for name in REPORTED if SCORES.value else (*LINES_WRITTEN, *REPORTED):
+        if path := read.get(files.real_name(output / name)):
+            raise InputError(f"--output={OUTPUT.value}: {name} would be written over {path}, which this command reads")
+    data = f"{files.real_name(DATA.value or '')}/"
+    if benchmark.by_ending and DATA.value and f"{files.real_name(output)}/".startswith(data):
+        raise InputError(f"--output={OUTPUT.value}: lies in --data={DATA.value}, all files of which are the benchmark's")
 
 
 def shows_pairs(benchmark: Benchmark) -> bool:
@@ -258,6 +272,7 @@ def _evaluate() -> None:
         check_judge(benchmark)
         ks = (ks or DEFAULT_K) if JUDGE.draws else [1]
     output, report = paths.parse(OUTPUT.value, "--output"), DataReport()
+    check_output(benchmark, output)
     beside = read_beside(benchmark)
     items, total = read_items(benchmark, report) if DATA.value else (None, 0)
     if SCORES.value:

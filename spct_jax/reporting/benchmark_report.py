@@ -19,6 +19,8 @@ RULES = {
     "strict": "only a response that beats all others counts",
 }
 _VOTES = {GREEDY: "greedy (temperature 0)", SAMPLED: "sampled"}
+NAMES = ("figures.json", "report.md", "report.html")
+"""Files that `write` writes besides pictures."""
 MOST_BARS = 60
 """Subsets that one picture can hold."""
 

@@ -20,6 +20,7 @@ from spct_jax.paths import Path
 
 MODEL_TYPE = "Generative RM"
 JUDGEBENCH = "judgebench.jsonl"
+NAMES = ("rewardbench.json", "rewardbench_scores.json", JUDGEBENCH)
 
 
 def write(
@@ -43,7 +44,7 @@ def write(
     texts = {id: _critiques(verdict) for id, verdict in verdicts({answer.item.id for answer in answers})}
     lines = [judgebench(answer, model, texts.get(answer.item.id, ("", ""))) for answer in answers]
     write_jsonl(directory / JUDGEBENCH, lines)
-    return ["rewardbench.json", "rewardbench_scores.json", JUDGEBENCH]
+    return list(NAMES)
 
 
 def rewardbench(answers: Sequence[Answer], model: str) -> dict[str, Any]:

@@ -60,5 +60,6 @@ BENCHMARK = base.Benchmark(
     metric="win rate of the second response",
     read=_read,
     blocks=_blocks,
+    by_ending=True,
     complete=lambda item: item,
 )

@@ -205,6 +205,7 @@ class Benchmark:
         fixed: whether every item has exactly so many.
         pairs: which responses are compared where that is the same for every item; see `Item.pairs`.
         by_pairs: whether its usual protocol shows a judge two responses at a time, and not all of an item's.
+        by_ending: whether `read` takes the files in a directory by the endings of their names, as those of an output have, too.
         complete: gives an item that recorded votes were read with, without the data, what its label says of it; raises
             InputError where what the metric needs is missing.
     """
@@ -221,6 +222,7 @@ class Benchmark:
     fixed: bool = True
     pairs: tuple[tuple[int, int], ...] = ()
     by_pairs: bool = False
+    by_ending: bool = False
     complete: Callable[[Item], Item] = lambda item: need_best(item)
 
 

@@ -86,5 +86,6 @@ BENCHMARK = base.Benchmark(
     metric="share of pairs that win more of two games than they lose",
     read=_read,
     blocks=_blocks,
+    by_ending=True,
     complete=base.best_by("A>B", "B>A"),
 )

@@ -58,5 +58,6 @@ BENCHMARK = base.Benchmark(
     blocks=_blocks,
     fixed=False,
     by_pairs=True,
+    by_ending=True,
     complete=sampled.complete,
 )

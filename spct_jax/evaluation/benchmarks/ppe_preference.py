@@ -42,5 +42,6 @@ BENCHMARK = base.Benchmark(
     metric="accuracy on the pairs without a tie",
     read=_read,
     blocks=_blocks,
+    by_ending=True,
     complete=base.best_by("model_a", "model_b"),
 )

@@ -141,5 +141,6 @@ BENCHMARK = base.Benchmark(
     read=_read,
     blocks=_blocks,
     responses=1,
+    by_ending=True,
     complete=_complete,
 )

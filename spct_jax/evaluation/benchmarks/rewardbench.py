@@ -102,4 +102,5 @@ BENCHMARK = base.Benchmark(
     read=_read,
     blocks=_blocks,
     best_first=True,
+    by_ending=True,
 )

@@ -129,5 +129,6 @@ BENCHMARK = base.Benchmark(
     best_first=True,
     responses=4,
     fixed=False,
+    by_ending=True,
     complete=_complete,
 )

@@ -75,4 +75,5 @@ BENCHMARK = base.Benchmark(
     blocks=_blocks,
     best_first=True,
     fixed=False,
+    by_ending=True,
 )
