@@ -35,6 +35,8 @@ ERROR = {"no_error": 0, "error": 1}
 Decision = int | Literal["tie"]
 GAMES = ((0, 1), (1, 0))
 """The orders of two responses in the two games that some benchmarks play, in turn."""
+LARGEST = 1e300
+"""Of a number that is read; sums and means of such numbers are finite, too."""
 _PER_ROW = ("scores", "decision", "orders", "meta", "truncated")
 
 
@@ -239,6 +241,8 @@ def _vote(scores: Any, decision: Any, order: Any, meta: Any, truncated: Any) -> 
                 raise InputError(f"score is not a number ({score!r})")
             if not _is_finite(score):
                 raise InputError(f"score is not finite ({score!r:.40})")
+            if abs(score) > LARGEST:
+                raise InputError(f"score is larger than {LARGEST:g} ({score!r:.40})")
         scores = tuple(scores)
     if isinstance(decision, str):
         decision = ERROR.get(decision, decision)
@@ -250,6 +254,8 @@ def _vote(scores: Any, decision: Any, order: Any, meta: Any, truncated: Any) -> 
         raise InputError(f"order is not a permutation of 0 .. n - 1 ({order!r})")
     if meta is not None and not _is_number(meta):
         raise InputError(f"meta is not a number ({meta!r})")
+    if isinstance(meta, int) and abs(meta) > LARGEST:
+        raise InputError(f"meta is larger than {LARGEST:g} ({meta!r:.40})")
     if not isinstance(truncated, bool | None):
         raise InputError(f"truncated is not true, false or null ({truncated!r})")
     return Vote(scores, decision, None if order is None else tuple(order), meta, truncated)
