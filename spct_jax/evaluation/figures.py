@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -115,10 +115,10 @@ def apart(answers: Iterable[Answer]) -> list[Answer]:
     return made
 
 
-def most_votes(answers: Sequence[Answer]) -> int:
-    """The largest k for which there are votes on every item."""
+def most_votes(answers: Sequence[Answer], of: Callable[[Iterable[int]], int] = min) -> int:
+    """The largest k for which there are votes on every item, or pair where it is judged by pairs; `max`: on any."""
     counts = [answer.by_pair.values() if answer.by_pair is not None else (answer.votes,) for answer in answers]
-    return min(len(votes) for group in counts for votes in group)
+    return of(len(votes) for group in counts for votes in group)
 
 
 def _first(answer: Answer, k: int, k_meta: int | None) -> Answer:

@@ -60,8 +60,8 @@ def choose(votes: Mapping[str, Sequence[Answer]], ks: Sequence[int], k_metas: Se
     if k_metas and not rewarded:
         raise InputError("--k_meta: the votes have no meta rewards")
     if not ks:
-        every = all(len(answer.all_votes) == most for answer in sampled if answer.by_pair is None)
-        chosen.append(Measure(f"vote@{most}" if every else "all votes", SAMPLED, None))
+        same = most == figures.most_votes(sampled, max)
+        chosen.append(Measure(f"vote@{most}" if same else "all votes", SAMPLED, None))
     chosen += [Measure(f"vote@{k}", SAMPLED, k) for k in ks]
     for k in (ks or [most]) if rewarded else ():
         kept = [k_meta for k_meta in k_metas if k_meta < k] if k_metas else [metrics.guided_votes(k)] * (k > 1)

@@ -38,6 +38,8 @@ def test_every_k_and_k_meta():
     assert names == ["vote@1", "vote@4", "vote@8", "meta@4/1", "meta@8/1", "meta@8/4"]
     assert [m.name for m in measures.choose({SAMPLED: answers([WON], [WON, WON])}, [], [])] == ["all votes"]
     assert [m.name for m in measures.choose({SAMPLED: answers([WON, WON])}, [], [])] == ["vote@2"]
+    by_pair = {(0, 1): (Vote(WON), Vote(WON)), (0, 2): (Vote(WON),)}
+    assert [m.name for m in measures.choose({SAMPLED: [Answer(Item("a", 3, 0), by_pair=by_pair)]}, [], [])] == ["all votes"]
     for ks, k_metas, message in (([9], [], "--k: 9 is more than the 8 votes"), ([], [2], "--k_meta: the votes have no meta")):
         with pytest.raises(InputError, match=message):
             measures.choose({SAMPLED: sampled if ks else answers([WON])}, ks, k_metas)
