@@ -183,4 +183,8 @@ def _number(value: object) -> str:
 def escape(value: object) -> str:
     """Text on one line in which nothing is markup."""
     text = re.sub("[\ud800-\udfff]", "\ufffd", str(value))
-    return re.sub(r"([\\|`<\[*])", r"\\\1", " ".join(text.split()))
+    return _MARKUP.sub(r"\\\g<0>", " ".join(text.split()))
+
+
+_MARKUP = re.compile(r"[\\|`<\[*~$]|&(?=#?\w+;)|(?<![^\W_])_|_(?![^\W_])")
+"""Within a word an underscore is none, and neither is an ampersand that begins no character reference."""

@@ -14,3 +14,16 @@ def test_a_fence_cannot_be_closed_from_inside(text):
 
 def test_cells_stay_cells():
     assert markdown.table(["a"], [["x | y\n| z `"]]).splitlines()[2] == "| x \\| y \\| z \\` |"
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("_a_ __init__", r"\_a\_ \_\_init\_\_"),
+        ("truncated_rate", "truncated_rate"),
+        ("x_ $y$ ~~z~~", r"x\_ \$y\$ \~\~z\~\~"),
+        ("&lt;b> &#60; R&D; R&D, a & b", r"\&lt;b> \&#60; R\&D; R&D, a & b"),
+    ],
+)
+def test_nothing_in_a_text_is_markup(text, shown):
+    assert markdown.escape(text) == shown
