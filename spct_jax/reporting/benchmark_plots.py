@@ -4,6 +4,8 @@ Every function returns the bytes of an SVG, the same for the same figures.
 """
 
 import io
+import re
+import warnings
 from collections.abc import Mapping, Sequence
 
 import matplotlib
@@ -114,11 +116,15 @@ def positions(shares: Mapping[int, Sequence[float]]) -> bytes:
 
 
 def _shortened(name: str) -> str:
-    name = name.replace("$", r"\$")
-    return name if len(name) <= _LONGEST else f"{name[: _LONGEST - 1]}…"
+    """A name on one line, without what no picture can hold or what would be read as a formula."""
+    name = re.sub("[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]", "\ufffd", " ".join(name.split()))
+    name = name if len(name) <= _LONGEST else f"{name[: _LONGEST - 1]}…"
+    return name.replace("$", r"\$")
 
 
 def _svg(figure: Figure) -> bytes:
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r"Glyph .* missing from font")  # a box stands for it
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
     return buffer.getvalue()

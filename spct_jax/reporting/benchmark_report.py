@@ -136,11 +136,14 @@ def overall_column(figures: Mapping[str, Any], where: str) -> dict[str, float]:
     Raises:
       InputError: it is none, or of a benchmark that is not in the table.
     """
-    if figures.get("benchmark") not in OVERALL or not isinstance(figures.get("measures"), dict):
+    named = figures.get("benchmark")
+    if not isinstance(named, str) or named not in OVERALL or not isinstance(figures.get("measures"), dict):
         raise InputError(f"{where}: holds no figures of {', '.join(OVERALL)}")
-    place = PUBLISHED[figures["benchmark"]].places[-1]
-    cells = {name: _lookup(found, *place) for name, found in figures["measures"].items()}
-    return {name: cell["value"] for name, cell in cells.items() if cell is not None}
+    try:
+        cells = {name: _lookup(found, *PUBLISHED[named].places[-1]) for name, found in figures["measures"].items()}
+        return {name: float(cell["value"]) for name, cell in cells.items() if cell is not None}
+    except (AttributeError, KeyError, OverflowError, TypeError, ValueError):
+        raise InputError(f"{where}: not the figures of {named} as this command writes them") from None
 
 
 def _overall(figures: Mapping) -> list[Block]:

@@ -1,10 +1,13 @@
 """The report on a benchmark: what is in it, and that it says no more than its figures."""
 
 import copy
+import warnings
+from xml.etree import ElementTree
 
 import pytest
 
-from spct_jax.reporting import benchmark_report, document
+from spct_jax.errors import InputError
+from spct_jax.reporting import benchmark_plots, benchmark_report, document
 from spct_jax.reporting.document import Facts, Heading, Paragraph, Picture, Table
 
 FIGURE = {"value": 0.625, "low": 0.5, "high": 0.75}
@@ -131,3 +134,27 @@ def test_little_is_enough(tmp_path):
     files = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     benchmark_report.write(tmp_path, FIGURES, [EXAMPLE])
     assert files == {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+
+
+@pytest.mark.parametrize(
+    "name", ["a\ud83d", "\x01b", "two\nlines", "\u4e2d\u6587", "$x^$", "abcdefghijklmnopqrstuvwxyzabcd$xyz", ""]
+)
+def test_a_picture_of_a_subset_of_any_name(name):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        svg = benchmark_plots.subsets({"vote@1": {name: FIGURE, "Natural": FIGURE}})
+    assert "text" in {element.get("id", "")[:4] for element in ElementTree.fromstring(svg).iter()}
+
+
+@pytest.mark.parametrize(
+    ("figures", "message"),
+    [
+        ({"benchmark": ["rmb"], "measures": {}}, "x: holds no figures of rewardbench, "),
+        ({"benchmark": "rmb", "measures": []}, "x: holds no figures of rewardbench, "),
+        ({"benchmark": "rmb", "measures": {"vote@1": {}}}, "x: not the figures of rmb as this command writes them"),
+        ({"benchmark": "rmb", "measures": {"vote@1": {"table": {"Overall": {"paper": {"value": "1"}}}}}}, "x: not the figures"),
+    ],
+)
+def test_figures_of_another_form_are_not_put_into_the_papers_table(figures, message):
+    with pytest.raises(InputError, match=message):
+        benchmark_report.overall_column(figures, "x")
