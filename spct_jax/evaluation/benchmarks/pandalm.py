@@ -31,7 +31,7 @@ def _item(row: reading.Row, index: int) -> base.Item:
         raise InputError("the three annotators disagree")
     extra = row.get("input") or ""
     query = reading.text(row, "instruction") + (f"\n\n{extra}" if extra else "")
-    id, subset = str(reading.field_of(row, "idx")), row.get("cmp_key") or ""
+    id, subset = str(reading.field_of(row, "idx")), reading.text(row, "cmp_key") if row.get("cmp_key") else ""
     label = TIE if choice == 0 else choice - 1
     best = None if choice == 0 else label
     return reading.item(id, query, reading.fields(row, "response1", "response2"), best, subset, label)

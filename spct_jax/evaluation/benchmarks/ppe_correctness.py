@@ -9,6 +9,7 @@ judge that scores all responses of a prompt, the best-of-K curve is the expected
 import os
 import pathlib
 from collections.abc import Sequence
+from typing import Any
 
 from spct_jax.data.jsonl import OnBad, ReadReport
 from spct_jax.errors import InputError
@@ -35,13 +36,19 @@ def _domain(file: pathlib.Path) -> str:
 
 
 def _item(row: reading.Row, domain: str) -> base.Item:
-    right = [float(score) for score in reading.list_of(row, "scores", (bool, int, float))]
-    pairs = reading.list_of(row, "sampled_conflict_pairs", list)
+    right = reading.list_of(row, "scores", (bool, int, float))
+    pairs = [[_index(one) for one in pair] for pair in reading.list_of(row, "sampled_conflict_pairs", list)]
+    winners = sampled.winners_first(right, pairs)
     responses = [reading.field_of(row, f"response_{number}") for number in range(1, len(right) + 1)]
     id = f"{domain}/{reading.field_of(row, 'question_id')}"
-    label = {"scores": right, "pairs": [list(map(int, pair)) for pair in pairs]}
+    label = {"scores": [float(score) for score in right], "pairs": pairs}
     prompt, reference = reading.text(row, "prompt"), row.get("correct_choice")
-    return reading.item(id, prompt, responses, None, domain, label, sampled.winners_first(right, pairs), reference)
+    return reading.item(id, prompt, responses, None, domain, label, winners, reference)
+
+
+def _index(value: Any) -> Any:
+    """A whole number that stands in the data as 3.0; anything else as it is."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _blocks(answers: Sequence[base.Answer]) -> list[base.Block]:

@@ -155,7 +155,9 @@ def fields(row: Row, *names: str) -> list[Any]:
 
 
 def field_of(row: Row, field: str) -> Any:
-    """A field that must be there."""
+    """A field that must be there; so must the object that has it."""
+    if not isinstance(row, Mapping):
+        raise InputError(f"not an object with {field!r} ({row!r:.60})")
     if field not in row:
         raise InputError(f"missing field {field!r}")
     return row[field]

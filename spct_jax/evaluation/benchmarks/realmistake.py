@@ -39,6 +39,8 @@ def _read(path: str | os.PathLike, on_bad: OnBad, report: ReadReport) -> list[ba
 def _item(row: reading.Row, index: int, file: pathlib.Path) -> base.Item:
     label = reading.one_of(row, "error_label" if "error_label" in row else "label", LABELS)
     metadata = row.get("metadata") or {}
+    if not isinstance(metadata, dict):
+        raise InputError(f"metadata is not an object ({metadata!r:.60})")
     model = metadata.get("llm_response_model") or file.name.partition(".")[0]
     subset = f"{file.parent.name}/{model}"
     responses = [reading.field_of(row, "llm_response")]

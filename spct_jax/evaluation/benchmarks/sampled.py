@@ -12,12 +12,20 @@ import numpy as np
 
 from spct_jax.errors import InputError
 from spct_jax.evaluation.benchmarks import base
+from spct_jax.evaluation.recorded import LARGEST
 
 KS = (1, 2, 4, 8, 16, 32, 64)
 
 
 def winners_first(right: Sequence[Any], pairs: Sequence[Sequence[int]]) -> tuple[tuple[int, int], ...]:
-    """The pairs, the right response first; InputError for one of responses that are both right or both wrong, or not there."""
+    """The pairs, the right response first; InputError for one of responses that are both right or both wrong, or not there.
+
+    It is one, too, where there are no pairs, or where what says which responses are right is no usual number.
+    """
+    if not all(isinstance(score, int | float) and abs(score) <= LARGEST for score in right):
+        raise InputError(f"scores are not all numbers that can be compared ({right!r:.60})")
+    if not pairs:
+        raise InputError("no pairs of a right and a wrong response")
     made = []
     for pair in pairs:
         whole = isinstance(pair, Sequence) and all(isinstance(index, int) for index in pair)
