@@ -90,6 +90,7 @@ def build(
     if empty := [name for name, records in splits.items() if not len(records)]:
         raise InputError(f"{to}: the split {empty[0]!r} would be empty")
     with files.new_directory(to) as scratch:
+        description = description.encode(errors="backslashreplace").decode()  # the name of a file may not be text
         with (
             contextlib.redirect_stdout(io.StringIO()),
             tqdm.tqdm(total=sum(map(len, splits.values())), unit="record", delay=2) as bar,
@@ -123,7 +124,7 @@ def _shards(splits: Mapping[str, Records], shards: int, progress: Callable[[], A
                 if number in names:
                     row["id"] = names[number]
                 progress()
-                yield number, {"record": json.dumps(row, ensure_ascii=False)}
+                yield number, {"record": _text(row)}
 
         return rows
 
@@ -133,6 +134,12 @@ def _shards(splits: Mapping[str, Records], shards: int, progress: Callable[[], A
         ends, names = [len(records) * i // count for i in range(count + 1)], _new_names(records)
         made[name] = [shard(records, names, begin, end) for begin, end in zip(ends, ends[1:], strict=False)]
     return made
+
+
+def _text(row: Mapping[str, Any]) -> str:
+    """JSON that can be written as UTF-8: half a character, which `json` reads, stands in it as it stood in the source."""
+    text = json.dumps(row, ensure_ascii=False)
+    return json.dumps(row) if re.search("[\ud800-\udfff]", text) else text
 
 
 def _new_names(records: Records) -> dict[int, str]:

@@ -41,6 +41,12 @@ def test_demonstrations_are_written_too(tmp_path):
     assert read(tmp_path / "shown", "train", DEMONSTRATIONS) == shown
 
 
+def test_half_a_character_is_written_and_read_back(tmp_path):
+    half = Comparison(conversation=[{"role": "user", "content": "\ud83d?"}], responses=("\ude00", "\u00fc"), id="\udcff")
+    build.build({"train": records_of([half, comparison(1)])}, tmp_path / "mine", description="Written from \udcff.jsonl.")
+    assert read(tmp_path / "mine", "train") == [half, comparison(1)]
+
+
 def test_an_id_that_is_taken_is_changed(tmp_path):
     build.build({"train": records_of([comparison(0, "2"), comparison(1, "2"), comparison(2)])}, tmp_path / "mine")
     assert [c.id for c in read(tmp_path / "mine", "train")] == ["2", "2 (record 2)", "id 2"]
