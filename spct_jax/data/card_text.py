@@ -95,7 +95,7 @@ def _block(title: str, text: str) -> str:
 
 
 def _rows(lines: Sequence[tuple[str, str]]) -> str:
-    return "\n".join(f"  {name:{_WIDTH}}{value}" for name, value in lines)
+    return "\n".join(f"  {name:{_WIDTH - 1}} {value}" for name, value in lines)
 
 
 def _of_each(counts: Mapping[str, int], total: int) -> str:

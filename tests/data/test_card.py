@@ -63,6 +63,8 @@ def test_demonstrations_have_a_card_too():
     made = make(shown)
     assert made["kind"] == "demonstrations" and "ties" not in made and made["answers"] == {"2": 4}
     page = card_text.render(made)
+    copies = card_text.render(make([*shown, shown[0]]))
+    assert "  copies of earlier records 1 (20.0 %)\n" in copies
     assert "completions each" in page and "[completion 2]" in page and "no duplicates" in page and "left out" not in page
 
 
