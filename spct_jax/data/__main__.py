@@ -74,6 +74,8 @@ def opener(own: flags.FlagValues, directory: pathlib.Path) -> fields.Opener:
         source = sources.parse_source(text)
         if source.format == "toy":
             field = source.place or ("train" if kind is COMPARISONS else "demonstrations")
+            if field not in (known := (*SPLITS, "demonstrations", "general")):
+                raise InputError(f"{text}: the toy world has no {field!r} ({', '.join(known)})")
             records = toy_records(ToyConfig(), PromptConfig(), field, field)
             return records, ReadReport(len(records), len(records))
         given = {"on_bad": on_bad, "data_dir": own.data_dir, "fields": own.fields, "directory": directory, "name": name}

@@ -51,6 +51,7 @@ def done(tmp_path_factory):
         "card field": [source, "--fields=x"],
         "mixed build": ["build", f"--source=3*{tmp}/x.jsonl + 1*{tmp}/y.jsonl", f"--to={tmp}/mixed", skip, *cleaned],
         "no source": ["build"],
+        "no toy": ["--source=toy:tset"],
         "misspelt": ["biuld", source, f"--to={tmp}/p"],
     }
     outcomes = commands.run([{"argv": ["spct_jax.data.__main__", *argv]} for argv in wanted.values()])
@@ -126,6 +127,7 @@ def test_a_mixture_is_built_without_copies_and_benchmarks_and_draws_what_its_sou
         ("field", "--fields: 'x' does not say OURS=THEIRS"),
         ("card field", "--fields: 'x' does not say OURS=THEIRS"),
         ("no source", "error: --source and --to must be given\n"),
+        ("no toy", "toy:tset: the toy world has no 'tset' (train, development, test, demonstrations, general)"),
         ("misspelt", "unknown command 'biuld'; use 'build', or none"),
     ],
 )
