@@ -15,7 +15,8 @@ def _demonstrations(row: Row, _: str) -> Iterator[Demonstration]:
 def turns(row: Row) -> list[Turn]:
     """The conversation of a row: the system's text, earlier turns, and the instruction with its input."""
     history = row.get("history") or []
-    if isinstance(history, str) or not all(isinstance(h, Sequence) and len(h) == 2 for h in history):
+    whole = isinstance(history, Sequence) and not isinstance(history, str)
+    if not whole or not all(isinstance(h, Sequence) and len(h) == 2 for h in history):
         raise InputError("history is not a list of pairs of texts")
     system = [Turn("system", row["system"])] if row.get("system") else []
     earlier = [Turn(role, said) for h in history for role, said in zip(("user", "assistant"), h, strict=True)]

@@ -1,6 +1,7 @@
 """What a layout is, and what several of them share."""
 
 import hashlib
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -60,12 +61,14 @@ def text(row: Row, field: str) -> str:
 
 
 def number(row: Row, field: str) -> float:
-    """A field that must be a number."""
+    """A field that must be a number, and one that a float can hold."""
     if field not in row:
         raise InputError(f"missing field {field!r}")
     value = row[field]
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise InputError(f"{field} is not a number ({type(value).__name__})")
+    if not abs(value) <= sys.float_info.max:
+        raise InputError(f"{field} is not finite ({value!r:.40})")
     return value
 
 

@@ -13,7 +13,7 @@ _PAIRS = tuple(itertools.combinations(range(4), 2))
 
 def _comparisons(row: Row, id: str) -> Iterator[Comparison | LeftOut]:
     votes = row.get("preference")
-    if not isinstance(votes, Sequence) or len(votes) != len(_PAIRS) or not {*votes} <= {0, 1, 2}:
+    if not isinstance(votes, Sequence) or len(votes) != len(_PAIRS) or not all(vote in (0, 1, 2) for vote in votes):
         raise InputError(f"preference is not a list of six 0, 1 or 2 ({votes!r})")
     query, answers = _query(row), [text(row, f"prediction {i}") for i in (1, 2, 3, 4)]
     won = [0] * 4

@@ -4,6 +4,7 @@ import collections
 import gzip
 import itertools
 import json
+import math
 import pathlib
 
 import pytest
@@ -179,6 +180,23 @@ def test_dirty_fields_are_errors(name, dirt):
             with pytest.raises(InputError) as raised:
                 list(LAYOUTS[name].comparisons(changed, "7"))
             assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "row", "message"),
+    [
+        ("helpsteer2", {"prompt": "q", "response": "a", "helpfulness": math.nan}, r"helpfulness is not finite \(nan\)"),
+        ("prometheus", {"input": "q", "response": "a", "score": math.nan}, r"score is not finite \(nan\)"),
+        ("llmbar", {"input": "q", "output_1": "a", "output_2": "b", "label": 10**400}, r"label is not finite \(1000"),
+        ("offsetbias", {"instruction": "q", "output_1": "a", "output_2": "b", "label": -math.inf}, "label is not finite"),
+        ("finegrained_rlhf", {"preference": [[], 1, 1, 1, 1, 1]}, "preference is not a list of six 0, 1 or 2"),
+        ("alpaca", {"instruction": "q", "output": "a", "history": 3}, "history is not a list of pairs of texts"),
+    ],
+)
+def test_values_that_say_nothing_are_errors(name, row, message):
+    """A rating that is no number would count as a bad one."""
+    with pytest.raises(InputError, match=message):
+        list((LAYOUTS[name].comparisons or LAYOUTS[name].demonstrations)(row, "7"))
 
 
 @pytest.mark.parametrize(
