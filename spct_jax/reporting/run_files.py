@@ -45,7 +45,7 @@ def read_run_files(workdir: str | os.PathLike) -> RunFiles:
     curves = {stage: workdir / stage / "metrics.jsonl" for stage in STAGES}
     samples = {}
     for path in files.matching(workdir / "evaluate", "*.jsonl"):
-        if name := re.fullmatch(r"(.+)_(greedy|sampled)(?:_T([\d.]+))?", path.stem):
+        if name := re.fullmatch(r"(.+)_(greedy|sampled)(?:_T([\d.e-]+))?", path.stem):
             label = f"{name[1]}@T{name[3]}" if name[3] else name[1]
             samples.setdefault(label, {})[name[2]] = _read_rows(path)
     problems = workdir / "evaluate" / "problems.jsonl"

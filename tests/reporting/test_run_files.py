@@ -12,3 +12,11 @@ def test_not_a_workdir(tmp_path):
     (tmp_path / "config.json").write_text("{\n")
     with pytest.raises(InputError, match=r"config.json:2: not JSON"):
         run_files.read_run_files(tmp_path)
+
+
+def test_a_temperature_of_any_form_is_read(tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "evaluate").mkdir()
+    for name in ("rl_sampled", *(f"rl_sampled_T{temperature}" for temperature in (0.5, 2e-5, 100.0)), "rl_sampled.partial"):
+        (tmp_path / "evaluate" / f"{name}.jsonl").write_text("")
+    assert set(run_files.read_run_files(tmp_path).samples) == {"rl", "rl@T0.5", "rl@T2e-05", "rl@T100.0"}
