@@ -4,6 +4,7 @@ Every function returns the bytes of an SVG, the same for the same figures.
 """
 
 import io
+import itertools
 import re
 import warnings
 from collections.abc import Mapping, Sequence
@@ -32,7 +33,7 @@ def scaling(lines: Mapping[str, Mapping[int, Mapping]], greedy: float | None, ch
         figure = Figure(figsize=(6.4, 3.9), layout="constrained")
         axes = figure.subplots()
         ends = []
-        for (name, points), (colour, marker) in zip(lines.items(), _LINES, strict=False):
+        for (name, points), (colour, marker) in zip(lines.items(), itertools.cycle(_LINES), strict=False):
             ks = sorted(points)
             low, high = ([100 * points[k][bound] for k in ks] for bound in ("low", "high"))
             axes.fill_between(ks, low, high, color=colour, alpha=0.13, linewidth=0)

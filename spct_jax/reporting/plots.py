@@ -144,7 +144,9 @@ def learning_curves(curves: Mapping[str, Sequence[Mapping]]) -> bytes | None:
         grid = figure.subplots(rows, columns, squeeze=False).flat
         for axes, (title, steps, values) in zip(grid, panels, strict=False):
             window = max(1, len(values) // 20)
-            axes.plot(steps, values, color=BLUE, alpha=0.3 if window > 1 else 1.0, linewidth=1.0 if window > 1 else 1.6)
+            alpha, width = (0.3, 1.0) if window > 1 else (1.0, 1.6)
+            dot = "o" if len(values) == 1 else None  # no line goes through one step
+            axes.plot(steps, values, color=BLUE, alpha=alpha, linewidth=width, marker=dot, markersize=4.5)
             if window > 1:
                 centre = slice((window - 1) // 2, (window - 1) // 2 + len(values) - window + 1)
                 axes.plot(steps[centre], np.convolve(values, np.full(window, 1 / window), "valid"), color=BLUE)
