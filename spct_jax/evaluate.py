@@ -243,7 +243,7 @@ def summary(figures: Mapping[str, Any]) -> str:
             if (figure := measures.headline(found, rule)) is not None
         ]
         rates = f"ties {percent(found['tie_rate'])}, malformed {percent(found['malformed_rate'])}"
-        lines.append(f"{name}: {', '.join(cells)}; {rates}")
+        lines.append(f"{name}: {', '.join(cells) or 'no figure'}; {rates}")
     lost = [f"{count:,} items could not be judged: {reason}" for reason, count in figures["unjudged"].items()]
     lines += [*lost, *benchmark_report.nothing_read(figures)]
     return "\n".join([f"{figures['title']}, items: {figures['about']['items']}; in %", *lines])

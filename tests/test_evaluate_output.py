@@ -56,3 +56,11 @@ def test_an_output_does_not_lie_where_it_would_be_read_as_data(tmp_path, name):
             evaluate.check_output(benchmark, tmp_path / "a" / "b")
     else:
         evaluate.check_output(benchmark, tmp_path / "a" / "b")
+
+
+def test_figures_that_do_not_exist_are_said_to(tmp_path, capsys):
+    """Of one class there is no area under a curve."""
+    (tmp_path / "votes.jsonl").write_text(json.dumps({"id": "a", "scores": [[11]], "label": "error", "subset": "t/m"}) + "\n")
+    parse(output=tmp_path / "out", scores=tmp_path / "votes.jsonl", benchmark="realmistake")
+    evaluate.evaluate()
+    assert "vote@1: no figure; ties 0.0, malformed 0.0\n" in capsys.readouterr().out

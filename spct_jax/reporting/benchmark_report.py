@@ -78,12 +78,13 @@ def _headline(figures: Mapping) -> list[Block]:
         cells = [_shown(measures.headline(found, column), column != "strict") for column in RULES]
         rates = [percent(found[field]) for field in ("tie_rate", "malformed_rate", "truncated_rate")]
         rows.append([name, *cells, *rates, f"{found['unread']:,}"])
-    aggregate = next(iter(next(iter(figures["measures"].values()))["table"]), "")
+    aggregates = [name for found in figures["measures"].values() for name in found["table"]]
     header = ["judged by", *RULES, "ties", "malformed", "truncated", "items unread"]
-    says = (
-        f"In %, with 95 % bootstrap intervals over items; shown is “{aggregate}”, the first of the aggregates below, "
-        "or the first that has such a figure."
-    )
+    says = "In %, with 95 % bootstrap intervals over items; "
+    if aggregates:
+        says += f"shown is “{aggregates[0]}”, the first of the aggregates below, or the first that has such a figure."
+    else:
+        says += "of these items there are no such figures."
     chance = f"; a judge that guesses gets {percent(figures['chance'])}" if figures["chance"] else ""
     meanings = {
         **RULES,
@@ -186,7 +187,7 @@ def _aggregates(figures: Mapping) -> list[Block]:
 
 def _subsets(figures: Mapping) -> list[Block]:
     found = figures["measures"]
-    names = list(next(iter(found.values()))["subsets"])
+    names = sorted({name for one in found.values() for name in one["subsets"]})
     if len(names) < 2:
         return []
     blocks: list[Block] = [Heading("By subset")]

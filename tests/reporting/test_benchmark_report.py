@@ -107,6 +107,25 @@ def test_verdicts_are_told_and_escaped(blocks):
     ]
 
 
+def test_a_subset_that_only_some_ways_of_judging_have_is_told():
+    """AlpacaEval leaves out what could not be read, and a subset with it."""
+    figures = copy.deepcopy(FIGURES)
+    del figures["measures"]["greedy"]["subsets"]["Natural"]
+    tables = [block for block in section(benchmark_report.build(figures, []), "By subset") if isinstance(block, Table)]
+    assert tables[0].rows == [["Adversarial/Manual", "–", "87.5"], ["Natural", "–", "87.5"]]
+    assert tables[1].rows == [["Adversarial/Manual", "62.5", "62.5"], ["Natural", "–", "62.5"]]
+
+
+def test_the_aggregate_that_is_shown_is_named_where_there_is_one():
+    figures = copy.deepcopy(FIGURES) | {"by_k": {}}
+    for name, said in (("greedy", "shown is “all”, the first"), ("vote@8", "of these items there are no such figures.")):
+        figures["measures"][name]["table"] = {}
+        (paragraph,) = (
+            block for block in section(benchmark_report.build(figures, []), "Accuracy") if isinstance(block, Paragraph)
+        )
+        assert said in paragraph.text
+
+
 def test_the_papers_table_with_ours_first():
     overall = {
         "rewardbench": {"greedy": 0.5, "vote@8": 0.75},
