@@ -76,7 +76,8 @@ def test_only_a_sample_is_measured_of_many(monkeypatch):
     assert "(of a sample of 10 records)" in card_text.render(made)
 
 
-@pytest.mark.parametrize("text", ["", "\n", "a\u2028b\x1b[2J", "x" * 2000])
+@pytest.mark.parametrize("text", ["", "\n", "a\u2028b\x1b[2J", "\x9b2J\x00\ud83d", "x" * 2000])
 def test_any_text_can_be_shown(text):
     values = [comparison(f"q{text}", (f"a{text}", "b"), (1, 0))]
-    assert "[response 1, score 1]" in card_text.render(make(values))
+    page = card_text.render(make(values))
+    assert "[response 1, score 1]" in page and all(character.isprintable() for character in page.replace("\n", ""))
