@@ -9,7 +9,7 @@ import json
 
 from absl import flags
 
-from spct_jax import checkpoints, cli, distributed, paths
+from spct_jax import checkpoints, cli, distributed, interrupts, paths
 from spct_jax.checkpoints.conversion import FORMATS
 from spct_jax.checkpoints.safetensors_files import DTYPES
 from spct_jax.models import sizes
@@ -48,4 +48,5 @@ def main(_) -> None:
 
 
 if __name__ == "__main__":
+    interrupts.clean_up()
     cli.run(main, FLAGS)

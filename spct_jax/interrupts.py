@@ -1,4 +1,4 @@
-"""What Ctrl-C does to a command that is still being imported."""
+"""What Ctrl-C does to a command that is still being imported, and a SIGTERM to one that has temporary files."""
 
 import contextlib
 import os
@@ -31,3 +31,14 @@ def raise_again() -> None:
     """From now on Ctrl-C raises KeyboardInterrupt again, where `begin` changed that."""
     if signal.getsignal(signal.SIGINT) is end:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def clean_up() -> None:
+    """From now on a SIGTERM ends the process like an error, so that `with` removes what is temporary; a second one at once."""
+
+    def leave(*_: Any) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        sys.exit(128 + signal.SIGTERM)
+
+    if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, leave)

@@ -17,7 +17,7 @@ from typing import Any
 
 from absl import flags
 
-from spct_jax import checkpoints, cli, field_bounds, files, paths
+from spct_jax import checkpoints, cli, field_bounds, files, interrupts, paths
 from spct_jax.data import build, card, card_text, fields, mixtures, sources
 from spct_jax.data.comparison import Comparison
 from spct_jax.data.config import SPLITS, DataConfig
@@ -196,4 +196,5 @@ def run(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
+    interrupts.clean_up()
     run(cli.at_home(sys.argv))

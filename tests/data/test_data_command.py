@@ -1,6 +1,10 @@
 """`python -m spct_jax.data`: cards of any source, datasets, and one line where something is wrong."""
 
 import json
+import os
+import pathlib
+import subprocess
+import sys
 
 import commands
 import pytest
@@ -109,6 +113,20 @@ def test_a_mixture_is_built_without_copies_and_benchmarks_and_draws_what_its_sou
     benches = (f"{tmp}/bench.jsonl", f"{tmp}/other_bench.jsonl")
     of_sources = drawn(f"3*{tmp}/x.jsonl + 1*{tmp}/y.jsonl", "sources", deduplicate=True, decontaminate=benches)
     assert drawn(mixture, "built", data_dir=str(tmp)) == of_sources
+
+
+def test_a_build_that_is_told_to_end_leaves_nothing(tmp_path):
+    (tmp_path / "x.jsonl").write_text(json.dumps({"query": "q", "responses": ["a", "b"], "scores": [1, 0]}) + "\n")
+    for name in ("stub", "scratch", "out"):
+        (tmp_path / name).mkdir()
+    stub = "import os, signal, time\nos.kill(os.getpid(), signal.SIGTERM)\ntime.sleep(9)\n"
+    (tmp_path / "stub" / "tensorflow_datasets.py").write_text(stub)  # imported when there are scratch directories
+    path = f"{tmp_path}/stub{os.pathsep}{pathlib.Path(__file__).parents[2]}"
+    command = [sys.executable, "-m", "spct_jax.data", "build", "--source=x.jsonl", "--to=out/mine"]
+    environment = os.environ | {"PYTHONPATH": path, "TMPDIR": f"{tmp_path}/scratch"}
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment)
+    assert (done.returncode, done.stderr) == (143, "")
+    assert not any((tmp_path / "scratch").iterdir()) and not any((tmp_path / "out").iterdir())
 
 
 @pytest.mark.parametrize(
