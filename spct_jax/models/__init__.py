@@ -8,7 +8,7 @@ import importlib
 from typing import Any
 
 from spct_jax.models.config import ModelConfig
-from spct_jax.models.decoder import Params, Trunk, extend, init, logits, prefill, unembed
+from spct_jax.models.decoder import Params, Prompts, Trunk, extend, init, logits, prefill, unembed
 from spct_jax.models.decoding import Cache, decode, flush, init_cache
 from spct_jax.models.heads import init_score_head, score
 from spct_jax.models.logprobs import token_logprobs
@@ -20,6 +20,7 @@ __all__ = [
     "Cache",
     "ModelConfig",
     "Params",
+    "Prompts",
     "Trunk",
     "decode",
     "extend",

@@ -3,8 +3,8 @@
 A prompt is read once and several completions continue it. The prompt without its last token is the trunk; each completion is
 a branch, and its first input is the prompt's last token. So every prediction is made by a branch, and all that a trunk leaves
 behind is the keys and values that branches attend to. `prefill` computes trunks. `extend` runs branches at all their positions
-at once, to train or to score; `spct_jax.models.decoding` runs them one token at a time, to sample. `logits` is the plain
-forward pass, without trunk and branches.
+at once, to train or to score, on trunks that are there or beside their prompts; `spct_jax.models.decoding` runs them one token
+at a time, to sample. `logits` is the plain forward pass, without trunk and branches.
 
 How models differ (soft caps, windows, norms of queries and keys) is said by the fields of `ModelConfig`; with those there are,
 Gemma-2 and Gemma-3 can be computed.
@@ -60,6 +60,15 @@ class Trunk:
     lengths: Int[Array, " B"]
 
 
+@flax.struct.dataclass
+class Prompts:
+    """Trunks that are not computed yet; the fields are those arguments of `prefill`."""
+
+    tokens: Int[Array, "B P"]
+    lengths: Int[Array, " B"]
+    prefix: Trunk | None = None
+
+
 def init(config: ModelConfig, key: PRNGKeyArray) -> Params:
     """Fresh float32 parameters: normal with fan-in variance, norms at one; layer i depends on (key, i) only."""
     block = Block(config)
@@ -107,11 +116,21 @@ def prefill(
       The `Trunk`, prefix included, in as many slots as asked for and, where `Tiles.trunk_slots` says so, a few more; gradients
       flow through it and the prefix.
     """
-    P, aligned = tokens.shape[-1], tiles.here().aligned
-    tokens = jnp.pad(tokens, ((0, 0), (aligned(P) - P, 0)))
-    lengths_before = 0 if prefix is None else _for_rows(prefix.lengths, len(lengths))
-    _, layers = _causal_pass(params, config, tokens, lengths, prefix, slots and aligned(slots))
-    return Trunk(layers=layers, lengths=lengths_before + lengths)
+    prompts = _aligned(Prompts(tokens, lengths, prefix))
+    _, layers = _causal_pass(params, config, prompts, slots and tiles.here().aligned(slots))
+    return Trunk(layers=layers, lengths=_complete_lengths(prompts))
+
+
+def _aligned(prompts: Prompts) -> Prompts:
+    """The same in as many slots as a trunk has."""
+    P = prompts.tokens.shape[-1]
+    return prompts.replace(tokens=jnp.pad(prompts.tokens, ((0, 0), (tiles.here().aligned(P) - P, 0))))
+
+
+def _complete_lengths(prompts: Prompts) -> Int[Array, " B"]:
+    """Tokens of each trunk, prefix included."""
+    before = 0 if prompts.prefix is None else _for_rows(prompts.prefix.lengths, len(prompts.lengths))
+    return before + prompts.lengths
 
 
 def _for_rows(of_trunks: Array, rows: int) -> Array:
@@ -120,84 +139,132 @@ def _for_rows(of_trunks: Array, rows: int) -> Array:
 
 
 def extend(
-    params: Params, config: ModelConfig, trunk: Trunk, tokens: Int[Array, "B G T"], places: Places | None = None
+    params: Params, config: ModelConfig, trunk: Trunk | Prompts, tokens: Int[Array, "B G T"], places: Places | None = None
 ) -> Float[Array, "B G T D"]:
     """Continues every trunk by G branches, at all their positions at once.
 
     Args:
       params: parameters, see the module's docstring.
       config: the architecture.
-      trunk: B trunks, from `prefill` with the same parameters.
+      trunk: B trunks, from `prefill` with the same parameters; or what it makes them of, where only these branches want them.
+        Prompts and branches then go through each layer together: it has one product for both, so devices that split parameters
+        gather them once and add up their gradients once, and no keys and values are kept.
       tokens: inputs of the branches; the first one is the prompt's last token.
       places: where the one branch of a trunk holds several completions, one behind the other, where they are in it.
 
     Returns:
       Hidden states after the final norm, in the model's dtype.
     """
-    slots = jnp.arange(tokens.shape[-1])
-    positions = slots[None] if places is None else places.positions
-    ropes = rotary.tables_by_kind(config, trunk.lengths[:, None, None] + positions[:, None])
+    if isinstance(trunk, Prompts):
+        return _read_and_extend(params, config, _aligned(trunk), tokens, places)
+    positions, attend = _branch_attention(config, trunk.lengths, tokens.shape[-1], places)
+    ropes = rotary.tables_by_kind(config, positions[:, None])
 
     def body(entry, x, row, layer):
-        block, (trunk_k, trunk_v) = layer
-        window = config.window_of(entry.kind)
-
-        def attend(q, k, v):
-            trunk_kv, cap = (trunk_k, trunk_v), config.attn_softcap
-            if splash.is_used(config):
-                return splash_branches.attend_branch(q, trunk_kv, (k, v), trunk.lengths, places, window, cap), None
-            masks = (
-                attention.trunk_mask(trunk.lengths, trunk_k.shape[-2], positions, window),
-                places.visible(window) if places else attention.causal_mask(slots, slots, window)[None],
-            )
-            return attention.attend_branch(q, trunk_kv, (k, v), masks, cap), None
-
-        return apply_block(config, block, x, ropes[entry.kind], attend)
+        block, trunk_kv = layer
+        return apply_block(config, block, x, ropes[entry.kind], lambda *qkv: (attend(entry, *qkv, trunk_kv), None))
 
     x, _ = stack.scan(config, body, embed(params, config, tokens), stack.zip_stacks(params, trunk.layers))
     return final_norm(params, config, x)
 
 
+def _read_and_extend(
+    params: Params, config: ModelConfig, prompts: Prompts, tokens: Int[Array, "B G T"], places: Places | None
+) -> Float[Array, "B G T D"]:
+    """`extend` of prompts: in each row the P slots of its trunk, and behind them the G T tokens of its branches."""
+    (B, G, T), P = tokens.shape, prompts.tokens.shape[-1]
+    positions, read = _trunk_attention(config, prompts)
+    on_branches, follow = _branch_attention(config, _complete_lengths(prompts), T, places)
+    ropes = rotary.tables_by_kind(config, jnp.concatenate([positions, jnp.tile(on_branches, (1, G))], axis=1))
+
+    def branches(x):
+        return jnp.moveaxis(x[..., P:, :].reshape(*x.shape[:-2], G, T, x.shape[-1]), -3, 1)
+
+    def body(entry, x, row, layer):
+        block, *before = layer
+
+        def attend(*qkv):
+            on_trunk, trunk_kv = read(entry, *(x[..., :P, :] for x in qkv), *before)
+            own = jnp.moveaxis(follow(entry, *map(branches, qkv), trunk_kv), 1, -3)
+            own = own.reshape(*on_trunk.shape[:-2], G * T, -1)
+            # Nothing reads what the last layer would make of a trunk.
+            return own if stack.is_last(config, entry, row) else jnp.concatenate([on_trunk, own], axis=-2), None
+
+        return apply_block(config, block, x, ropes[entry.kind], attend)
+
+    x = embed(params, config, jnp.concatenate([prompts.tokens, tokens.reshape(B, G * T)], axis=1))
+    x, _ = stack.scan(config, body, x, _with_prefix(params, prompts))
+    return final_norm(params, config, x[:, -G * T :].reshape(B, G, T, -1))
+
+
 def logits(params: Params, config: ModelConfig, tokens: Int[Array, "B T"]) -> Float[Array, "B T V"]:
     """The plain forward pass, without trunk and branches; float32."""
-    x, _ = _causal_pass(params, config, tokens, jnp.full(tokens.shape[:1], tokens.shape[-1]))
+    x, _ = _causal_pass(params, config, Prompts(tokens, jnp.full(tokens.shape[:1], tokens.shape[-1])))
     return unembed(params, config, final_norm(params, config, x))
 
 
 def _causal_pass(
-    params: Params,
-    config: ModelConfig,
-    tokens: Int[Array, "B P"],
-    lengths: Int[Array, " B"],
-    prefix: Trunk | None = None,
-    trunk_slots: int | None = None,
+    params: Params, config: ModelConfig, prompts: Prompts, trunk_slots: int | None = None
 ) -> tuple[Float[Array, "B P D"], PyTree]:
-    """Right-aligned tokens through all layers: (the residual stream before the final norm, keys and values as in `Trunk`)."""
-    P = tokens.shape[-1]
-    positions, layers = jnp.maximum(jnp.arange(P) - (P - lengths[:, None]), 0), params
-    all_lengths = lengths
-    if prefix is not None:
-        before = _for_rows(prefix.lengths, len(lengths))
-        positions, all_lengths = before[:, None] + positions, before + lengths
-        layers = stack.zip_stacks(params, prefix.layers)
+    """Prompts through all layers: (the residual stream before the final norm, keys and values as in `Trunk`)."""
+    positions, attend = _trunk_attention(config, prompts, trunk_slots)
     ropes = rotary.tables_by_kind(config, positions)
-    attend_trunk = (splash if splash.is_used(config) else trunk_attention).attend_trunk
 
     def body(entry, x, row, layer):
-        block, before = (layer, None) if prefix is None else layer
+        block, *before = layer
+        return apply_block(config, block, x, ropes[entry.kind], lambda *qkv: attend(entry, *qkv, *before))
+
+    return stack.scan(config, body, embed(params, config, prompts.tokens), _with_prefix(params, prompts))
+
+
+def _with_prefix(params: Params, prompts: Prompts) -> PyTree:
+    """By layers: the parameters and, if prompts continue a prefix, its keys and values."""
+    return stack.zip_stacks(params, *([prompts.prefix.layers] if prompts.prefix else []))
+
+
+def _trunk_attention(
+    config: ModelConfig, prompts: Prompts, trunk_slots: int | None = None
+) -> tuple[Int[Array, "B P"], Callable]:
+    """How the tokens of prompts attend: their positions, and for an entry of the stack, its q, k and v and, if there is a
+    prefix, keys and values of that, (what is attended to, keys and values as in `Trunk`).
+    """
+    P, lengths = prompts.tokens.shape[-1], prompts.lengths
+    all_lengths = _complete_lengths(prompts)
+    positions = jnp.maximum(jnp.arange(P) - (P - lengths[:, None]), 0) + (all_lengths - lengths)[:, None]
+    attend_trunk = (splash if splash.is_used(config) else trunk_attention).attend_trunk
+
+    def attend(entry, q, k, v, before=None):
         window = config.window_of(entry.kind)
+        if before is not None:
+            k, v = (_put_before(earlier, own, lengths) for earlier, own in zip(before, (k, v), strict=True))
+        S = trunk_slots or k.shape[-2]
+        kept = min(S, window) if window else S
+        out = attend_trunk(q, k, v, all_lengths, window, config.attn_softcap)
+        return out, (_last(k, kept), _last(v, kept))
 
-        def attend(q, k, v):
-            if before is not None:
-                k, v = (_put_before(earlier, own, lengths) for earlier, own in zip(before, (k, v), strict=True))
-            S = trunk_slots or k.shape[-2]
-            kept = min(S, window) if window else S
-            out = attend_trunk(q, k, v, all_lengths, window, config.attn_softcap)
-            return out, (_last(k, kept), _last(v, kept))
+    return positions, attend
 
-        return apply_block(config, block, x, ropes[entry.kind], attend)
 
-    return stack.scan(config, body, embed(params, config, tokens), layers)
+def _branch_attention(
+    config: ModelConfig, trunk_lengths: Int[Array, " B"], length: int, places: Places | None
+) -> tuple[Int[Array, "B T"], Callable]:
+    """How branches of so many tokens attend: their positions, and for an entry of the stack, its q, k and v and the keys
+    and values of the trunks, what is attended to.
+    """
+    slots = jnp.arange(length)
+    positions = slots[None] if places is None else places.positions
+
+    def attend(entry, q, k, v, trunk_kv):
+        window, cap = config.window_of(entry.kind), config.attn_softcap
+        if splash.is_used(config):
+            return splash_branches.attend_branch(q, trunk_kv, (k, v), trunk_lengths, places, window, cap)
+        masks = (
+            attention.trunk_mask(trunk_lengths, trunk_kv[0].shape[-2], positions, window),
+            places.visible(window) if places else attention.causal_mask(slots, slots, window)[None],
+        )
+        return attention.attend_branch(q, trunk_kv, (k, v), masks, cap)
+
+    return trunk_lengths[:, None] + positions, attend
 
 
 def _last(x: Float[Array, "B K S H"], count: int) -> Float[Array, "B K _ H"]:
@@ -219,7 +286,7 @@ def _put_before(
 
 def apply_block(
     config: ModelConfig, layer: Params, x: Float[Array, "... T D"], rope: rotary.Tables, attend: Callable
-) -> tuple[Float[Array, "... T D"], Any]:
+) -> tuple[Float[Array, "... _ D"], Any]:
     """`Block` with the parameters of one layer, which are gathered here, where they are needed, and no earlier."""
     layer = logical.gather(layer, config.dtype)
     x, report = Block(config).apply({"params": layer}, x, rope, attend)

@@ -40,12 +40,13 @@ def forward(c: ModelConfig, rows: int, group: int, trunk: int, time: int, prefix
     """Trunks and their branches at all positions, with or without logits."""
     each = c.num_layers * _linear(c) + (_unembed(c) if logits else 0)
     on_branches = _on_branches(c, group, _slots(trunk) + _slots(prefix), time)
-    return prefill(c, rows, trunk, prefix) + rows * (group * time * each + on_branches)
+    of_trunks = prefill(c, rows, trunk, prefix) + rows * _last_queries(c, trunk)
+    return of_trunks + rows * (group * time * each + on_branches)
 
 
 def update(c: ModelConfig, rows: int, group: int, trunk: int, time: int, prefix: int = 0, *, logits: bool = True) -> float:
     """Gradients of trunks and branches."""
-    linear = group * time * c.num_layers * _linear(c)
+    linear = group * time * c.num_layers * _linear(c) + _last_queries(c, trunk)
     on_branches = _on_branches(c, group, _slots(trunk) + _slots(prefix), time, gradients=True)
     unembed = 4 * _unembed(c) * group * time if logits else 0
     of_trunks = prefill_update(c, rows, trunk, prefix)
@@ -85,6 +86,11 @@ def _trunk_linear(c: ModelConfig, trunk: int) -> float:
     return _slots(trunk) * each
 
 
+def _last_queries(c: ModelConfig, trunk: int) -> float:
+    """Of the last layer of one trunk: made by one product with those of its branches, though nothing wants them."""
+    return 2.0 * c.width * c.head_dim * c.num_heads * _slots(trunk) if _ends_apart(c) else 0.0
+
+
 def _ends_apart(c: ModelConfig) -> bool:
     """Whether the last layer is in no scan."""
     return bool(c.remainder) or c.repeats == 1
@@ -120,8 +126,8 @@ def _on_branches(c: ModelConfig, group: int, trunk: int, time: int, *, gradients
         if splash.is_used(c):
             scores, passes = splash_branches.scores(group, time, slots, window), _kernel_passes(c)
         else:
-            in_blocks = attention.branch_blocks(group, slots, time)[0] > 1
-            scores, passes = group * time * (slots + time), _ATTENTION_PASSES[c.remat] + in_blocks
+            blocks, block = attention.branch_blocks(group, slots, time)
+            scores, passes = group * blocks * block * (slots + time), _ATTENTION_PASSES[c.remat] + (blocks > 1)
         total += (passes if gradients else 1) * scores
     return 4.0 * c.num_heads * c.head_dim * total
 

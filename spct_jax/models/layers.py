@@ -45,8 +45,8 @@ class Attention(nn.Module):
     @nn.compact
     def __call__(
         self, x: Float[Array, "... T D"], rope: rotary.Tables, attend: Callable
-    ) -> tuple[Float[Array, "... T D"], Any]:
-        """Maps x to (float32 [.. T D], what `attend` reports); arguments as of `Block`."""
+    ) -> tuple[Float[Array, "... _ D"], Any]:
+        """Maps x to (float32 [.. T D], what `attend` reports); arguments and T as of `Block`."""
         c = self.config
         M = c.num_heads // c.num_kv_heads
         w = functools.partial(_weight, self, x.dtype)
@@ -61,9 +61,10 @@ class Attention(nn.Module):
         q = logical.constrain(q, *batch, "kv_heads", "heads_per_kv")
         k, v = (logical.constrain(y, *batch, "kv_heads") for y in (k, v))
         encoded, report = attend(q, k, v)
-        encoded = encoded.astype(x.dtype).reshape(*x.shape[:-2], c.num_heads, x.shape[-2], c.head_dim)
+        T = encoded.shape[-2]
+        encoded = encoded.astype(x.dtype).reshape(*x.shape[:-2], c.num_heads, T, c.head_dim)
         out = w("out", (c.num_heads, c.head_dim, c.width), c.num_heads * c.head_dim)
-        merged = jnp.swapaxes(encoded, -2, -3).reshape(*x.shape[:-1], c.num_heads * c.head_dim)
+        merged = jnp.swapaxes(encoded, -2, -3).reshape(*x.shape[:-2], T, c.num_heads * c.head_dim)
         return _project(merged, out.reshape(c.num_heads * c.head_dim, c.width)), report
 
 
@@ -89,22 +90,23 @@ class Block(nn.Module):
     @nn.compact
     def __call__(
         self, x: Float[Array, "... T D"], rope: rotary.Tables, attend: Callable
-    ) -> tuple[Float[Array, "... T D"], Any]:
+    ) -> tuple[Float[Array, "... _ D"], Any]:
         """Applies the layer.
 
         Args:
           x: the residual stream, float32.
           rope: the tables of the layer's kind, broadcast against [.. N T H/2].
           attend: called with q [.. K M T H] and k, v [.. K T H] after norms, RoPE and scaling; returns
-            (float32 [.. K M T H], a report of any kind).
+            (float32 [.. K M T H], a report of any kind). Of the last positions only, if what the layer gives for others is
+            not wanted.
 
         Returns:
-          (float32 [.. T D], the report of `attend`).
+          (float32 [.. T D] of as many positions as `attend` gave, its report).
         """
         norm = functools.partial(RMSNorm, self.config.norm_eps)
         into = functools.partial(norm, jnp.dtype(self.config.dtype))
         attended, report = Attention(self.config, name="attn")(into(name="pre_attention_norm")(x), rope, attend)
-        x = x + norm(name="post_attention_norm")(attended)
+        x = x[..., -attended.shape[-2] :, :] + norm(name="post_attention_norm")(attended)
         fed = FeedForward(self.config, name="mlp")(into(name="pre_ffw_norm")(x))
         return x + norm(name="post_ffw_norm")(fed), report
 

@@ -27,7 +27,7 @@ def divisor(temperature: Float[Array, ""] | float) -> Float[Array, ""]:
 def token_logprobs(
     params: decoder.Params,
     config: ModelConfig,
-    trunk: decoder.Trunk,
+    trunk: decoder.Trunk | decoder.Prompts,
     inputs: Int[Array, "B G T"],
     targets: Int[Array, "B G T"],
     *,
@@ -40,7 +40,7 @@ def token_logprobs(
     Args:
       params: parameters, see `spct_jax.models.decoder`.
       config: the architecture.
-      trunk: B trunks, from `prefill` with the same parameters.
+      trunk: as of `decoder.extend`.
       inputs: [prompt's last token, c_0, .., c_{T-2}].
       targets: [c_0, .., c_{T-1}].
       places: of completions that lie one behind the other, see `decoder.extend`.

@@ -122,9 +122,9 @@ def scan(config: ModelConfig, body: Callable, carry: PyTree, tree: PyTree) -> tu
         outs = {}
         for entry in groups[group]:
             name = entry.path[1]
-            step = functools.partial(body, entry)
+            step = functools.partial(_in_row, body, entry, row)
             step = jax.checkpoint(step, policy=_REMAT[config.remat]) if config.remat != "none" else step
-            carry, outs[name] = step(carry, row, layers[name])
+            carry, outs[name] = step(carry, layers[name])
         return carry, outs
 
     groups: dict[str, list[LayerStack]] = {}
@@ -144,6 +144,15 @@ def scan(config: ModelConfig, body: Callable, carry: PyTree, tree: PyTree) -> tu
     if config.remainder:
         carry, outs[_LEFT_OVER] = run(_LEFT_OVER, carry, 0, tree[_LEFT_OVER])
     return carry, outs
+
+
+def _in_row(body, entry, row, carry, layer):
+    return body(entry, carry, row, layer)
+
+
+def is_last(config: ModelConfig, entry: LayerStack, row: Any) -> bool:
+    """Whether `scan` calls its body for the last layer of all, and not in a loop, so that the carry may change its shape."""
+    return not isinstance(row, jax.core.Tracer) and entry.layers[row] == config.num_layers - 1
 
 
 def from_layers(config: ModelConfig, layers: Sequence[PyTree]) -> PyTree:

@@ -48,22 +48,21 @@ def scalar_rewards(params: Any, config: ModelConfig, groups: Groups, preamble: m
       preamble: the trunk of what `groups.shared` counts; at their full shape, groups do without.
     """
     if groups.shape is None:
-        trunk = models.prefill(params["model"], config, groups.trunk_tokens, groups.trunk_lengths)
-        return rewards_on(params, config, trunk, groups)
+        return rewards_on(params, config, models.Prompts(groups.trunk_tokens, groups.trunk_lengths), groups)
     # A score is read one slot behind the completion, which a prediction of its tokens does without.
     groups.check_preamble(preamble)
     trunk_slots, slots = groups.shape
     places = Places.of(groups.lengths + 1, groups.rest, slots + groups.lengths.shape[1])
     tokens = places.trunks(groups.trunk_tokens, trunk_slots)
-    trunk = models.prefill(params["model"], config, tokens, groups.own_lengths - groups.rest, preamble)
+    prompts = models.Prompts(tokens, groups.own_lengths - groups.rest, preamble)
     inputs = places.inputs(groups.trunk_tokens, groups.inputs)
-    hidden = models.extend(params["model"], config, trunk, inputs, places)
+    hidden = models.extend(params["model"], config, prompts, inputs, places)
     last = places.first + groups.lengths
     return heads.score(params["head"], jnp.take_along_axis(hidden[:, 0], last[..., None], axis=1))
 
 
-def rewards_on(params: Any, config: ModelConfig, trunk: models.Trunk, groups: Groups) -> jax.Array:
-    """`scalar_rewards` where the trunk of the prompts is there already; the groups' own prompts are not read."""
+def rewards_on(params: Any, config: ModelConfig, trunk: models.Trunk | models.Prompts, groups: Groups) -> jax.Array:
+    """`scalar_rewards` on trunks that are there already, or are made of other prompts; the groups' own are not read."""
     hidden = models.extend(params["model"], config, trunk, groups.inputs)
     return heads.score(params["head"], jnp.take_along_axis(hidden, groups.lengths[..., None, None], axis=2)[:, :, 0])
 

@@ -32,14 +32,14 @@ def group_logprobs(
     inputs, targets = groups.inputs[:, :, :-1], groups.targets
     options = {"temperature": temperature, "with_entropy": True}
     if groups.shape is None:
-        trunk = models.prefill(params, config, groups.trunk_tokens, groups.trunk_lengths)
-        return models.token_logprobs(params, config, trunk, inputs, targets, **options)
+        prompts = models.Prompts(groups.trunk_tokens, groups.trunk_lengths)
+        return models.token_logprobs(params, config, prompts, inputs, targets, **options)
     groups.check_preamble(preamble)
     trunk_slots, slots = groups.shape
     places = Places.of(groups.lengths, groups.rest, slots)
     tokens = places.trunks(groups.trunk_tokens, trunk_slots)
-    trunk = models.prefill(params, config, tokens, groups.own_lengths - groups.rest, preamble)
+    prompts = models.Prompts(tokens, groups.own_lengths - groups.rest, preamble)
     inputs = places.inputs(groups.trunk_tokens, inputs)
-    found = models.token_logprobs(params, config, trunk, inputs, places.join(targets), places=places, **options)
+    found = models.token_logprobs(params, config, prompts, inputs, places.join(targets), places=places, **options)
     logprobs, entropy = (places.divide(x, targets.shape[-1]) for x in found)
     return logprobs, entropy

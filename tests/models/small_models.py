@@ -28,10 +28,11 @@ def setup(name):
     return config, params, trunks, jnp.array(LENGTHS), sequences[..., :-1], sequences[..., 1:]
 
 
-@functools.partial(jax.jit, static_argnames=("config", "time_chunk"))
-def branched(params, config, trunks, lengths, inputs, targets, temperature=1.0, time_chunk=32):
+@functools.partial(jax.jit, static_argnames=("config", "time_chunk", "read"))
+def branched(params, config, trunks, lengths, inputs, targets, temperature=1.0, time_chunk=32, read=models.Prompts):
+    """Log-probabilities and entropies of branches on `read(tokens, lengths)`."""
     config = dataclasses.replace(config, time_chunk=time_chunk)
-    trunk = models.prefill(params, config, trunks, lengths)
+    trunk = read(trunks, lengths)
     return models.token_logprobs(params, config, trunk, inputs, targets, temperature=temperature, with_entropy=True)
 
 

@@ -95,6 +95,16 @@ def test_gradients_equal_the_plain_forwards(name):
     assert max(jax.tree.leaves(error)) <= 1e-5, error
 
 
+@pytest.mark.parametrize("name", CONFIGS)
+def test_branches_on_a_trunk_are_those_of_its_prompt(name):
+    """What is trained beside its prompts is what is drawn on trunks."""
+    config, params, trunks, lengths, *rest = setup(name)
+    prefill = functools.partial(models.prefill, params, config)
+    want = branched(params, config, trunks, lengths, *rest)
+    got = branched(params, config, trunks, lengths, *rest, read=prefill)
+    np.testing.assert_allclose(got, want, atol=1e-5)
+
+
 def test_neither_the_bucket_nor_its_padding_matters():
     config, params, trunks, lengths, inputs, targets = setup("gemma2")
     want = branched(params, config, trunks, lengths, inputs, targets)[0]

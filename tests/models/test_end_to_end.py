@@ -40,9 +40,9 @@ def joined(params, config, trunks, lengths, inputs, targets, *, trunk_slots, slo
     """As `small_models.branched`, with the completions one behind the other, and what a trunk cannot hold before them."""
     rest = jnp.maximum(lengths - trunk_slots, 0)
     places = Places.of(COMPLETIONS, rest, slots)
-    trunk = models.prefill(params, config, places.trunks(trunks, trunk_slots), lengths - rest)
+    prompts = models.Prompts(places.trunks(trunks, trunk_slots), lengths - rest)
     inputs, targets = places.inputs(trunks, inputs), places.join(targets)
-    found = models.token_logprobs(params, config, trunk, inputs, targets, places=places, with_entropy=True)
+    found = models.token_logprobs(params, config, prompts, inputs, targets, places=places, with_entropy=True)
     return [places.divide(x, T) for x in found]
 
 

@@ -83,8 +83,8 @@ def test_rows_with_and_without_the_preamble(length):
     @jax.jit
     def logprobs(params):
         first = models.prefill(params, config, preamble, jnp.array([length]))
-        trunk = models.prefill(params, config, own, lengths, first.replace(lengths=has))
-        return models.token_logprobs(params, config, trunk, inputs, targets)
+        prompts = models.Prompts(own, lengths, first.replace(lengths=has))
+        return models.token_logprobs(params, config, prompts, inputs, targets)
 
     rows = right_aligned([[(preamble[0], has[b]), (own[b], OWN[b])] for b in range(B)])
     want = plain(params, config, *rows, inputs, targets)[0]
