@@ -3,7 +3,8 @@
 python tests/sharded.py DIRECTORY                                                 one process of eight devices
 python launch/local.py -- python tests/sharded.py DIRECTORY         two of four
 
-Writes DIRECTORY/report.json.
+Writes DIRECTORY/report.json, or pod.json if there are two processes. These come after the one, which leaves in DIRECTORY what it
+computed on one device, and compare theirs with that.
 """
 
 import argparse
@@ -11,6 +12,7 @@ import collections
 import dataclasses
 import functools
 import pathlib
+import pickle
 import signal
 from collections.abc import Sequence
 
@@ -37,9 +39,11 @@ MICRO_BATCHES = {"multislice": 4}
 """How many a mesh's updates and scores are computed in, where not in one; one device always takes the batch at once."""
 WHOLE = (P, T)
 BUCKETS = ((20, 26), WHOLE)
-"""Those of updates "in buckets", which are computed in four micro-batches."""
+"""Those of batches in buckets, which are computed in four micro-batches."""
+SHORT = (12, T)
+"""That of all four micro-batches of updates "behind a preamble"; of a long prompt the rest comes before its completions."""
 PREAMBLE = (7, 3, 50, 21, 9, 33, 40, 12)
-"""What every second prompt begins with; "in buckets" it is computed once."""
+"""What every second prompt begins with; updates "behind a preamble" compute it once."""
 MESHES = {
     "data": MeshConfig(),
     "fsdp": MeshConfig(strategy="fsdp", tensor=2, rollout="tensor"),
@@ -47,9 +51,9 @@ MESHES = {
     "fsdp_tensor": MeshConfig(strategy="fsdp_tensor", tensor=2),
     "multislice": MeshConfig(strategy="multislice", slices=2, tensor=2),
 }
-UPDATES = ["rl tensor", "sft fsdp", "sft multislice", "meta_rm fsdp_tensor"]
+UPDATES = ["rl tensor", "sft fsdp", "meta_rm data", "meta_rm fsdp_tensor"]
 """What one process compares. SFT and the meta RM run through the model as RL does, so fewer meshes are enough for them."""
-UPDATES_OF_A_POD = ["rl data", "rl multislice", "rl fsdp_tensor in buckets"]
+UPDATES_OF_A_POD = ["rl multislice", "rl fsdp_tensor behind a preamble"]
 """What two processes compare: everything that crosses from one to the other: gradients, and weights by the last of them."""
 
 
@@ -129,18 +133,26 @@ def make_step(stage: str, layout: sharding.Layout, preamble: Preamble = ()) -> a
     return {"rl": grpo, "sft": sft, "meta_rm": meta}[stage].make_step(layout, state, config_of(stage), watched(), preamble)
 
 
-step_of = functools.cache(make_step)
-"""The same, made once and so compiled once."""
+_step_of = functools.cache(make_step)
+
+
+def step_of(stage: str, layout: sharding.Layout, preamble: Preamble = ()) -> accumulation.Step:
+    """The same, made once and so compiled once, however it is asked for."""
+    return _step_of(stage, layout, preamble)
 
 
 def in_buckets(rows, preamble: Preamble = ()) -> Batch:
     """Rows in an order for four micro-batches, and the bucket of each, with or without the preamble apart."""
-    if preamble:
-        rows = jax.tree.map(lambda x: _with_preamble(x) if _is_groups(x) else x, rows, is_leaf=_is_groups)
+    rows = behind_preamble(rows) if preamble else rows
     groups = next(x for x in jax.tree.leaves(rows, is_leaf=_is_groups) if _is_groups(x))
     own = groups.trunk_lengths + 1 - (groups.shared if preamble else 0)
     order, chosen = buckets.arrange(own, groups.lengths.sum(1), BUCKETS, groups.lengths.shape[1], 4)
     return Batch(jax.tree.map(lambda x: x[order], rows), chosen, BUCKETS)
+
+
+def behind_preamble(rows):
+    """Rows of which each prompt says how much of it is the preamble."""
+    return jax.tree.map(lambda x: _with_preamble(x) if _is_groups(x) else x, rows, is_leaf=_is_groups)
 
 
 def _with_preamble(groups: batches.Groups) -> batches.Groups:
@@ -197,8 +209,12 @@ def largest_share(tree) -> float:
 def score(params, groups, layout: sharding.Layout, count: int = 1) -> np.ndarray:
     """Log-probabilities of given completions."""
     params = distributed.put(params, layout.params(params))
-    logprobs = grpo.make_reference(layout, params, config_of("rl"))
-    return distributed.fetch(logprobs(params, Batch(layout.split(groups), [WHOLE] * count), 1.0))
+    return distributed.fetch(_reference_of(layout)(params, Batch(layout.split(groups), [WHOLE] * count), 1.0))
+
+
+@functools.cache
+def _reference_of(layout: sharding.Layout):
+    return grpo.make_reference(layout, params_of("rl"), config_of("rl"))
 
 
 def round_trips(directory: pathlib.Path) -> dict:
@@ -222,16 +238,24 @@ def round_trips(directory: pathlib.Path) -> dict:
     return report
 
 
-def compare(updates: Sequence[str]) -> dict:
-    """Updates, "STAGE MESH" or "STAGE MESH in buckets" each, against those of one device."""
-    alone = sharding.make_layout(devices=jax.local_devices()[:1])
-    report, wanted = {}, functools.cache(lambda stage: compute(stage, alone, batches_of(stage)))
+def on_one_device(stage: str, directory: pathlib.Path):
+    """(state, metrics) after one step on one device, on the host; computed only if they are not in the directory."""
+    file = directory / f"{stage}.pickle"
+    if not file.exists():
+        alone = sharding.make_layout(devices=jax.local_devices()[:1])
+        file.write_bytes(pickle.dumps(jax.device_get(compute(stage, alone, batches_of(stage)))))
+    return pickle.loads(file.read_bytes())
+
+
+def compare(updates: Sequence[str], directory: pathlib.Path) -> dict:
+    """Updates, "STAGE MESH" or "STAGE MESH behind a preamble" each, against those of one device."""
+    report = {}
     for update in updates:
         stage, mesh, *rest = update.split()
-        want, want_metrics = wanted(stage)
+        want, want_metrics = on_one_device(stage, directory)
         parts, preamble = batches_of(stage, MICRO_BATCHES.get(mesh, 1)), ()
-        if rest == ["in", "buckets"]:
-            parts, preamble = [in_buckets(rows, PREAMBLE) for rows in rows_of(stage)], PREAMBLE
+        if rest == ["behind", "a", "preamble"]:
+            parts, preamble = [Batch(behind_preamble(rows), [SHORT] * 4) for rows in rows_of(stage)], PREAMBLE
         state, found = compute(stage, sharding.make_layout(MESHES[mesh]), parts, preamble)
         report[update] = {
             "metrics": worst(totals(found), totals(want_metrics)),
@@ -314,12 +338,13 @@ def main() -> None:
     sharding.use_devices(MeshConfig(cpu_devices=8 // flags.num_processes))
     distributed.initialize(flags.coordinator, flags.num_processes, flags.process_id)
     if flags.num_processes == 1:
-        report = {"restored": round_trips(flags.directory), "updates": compare(UPDATES)}
+        report = {"restored": round_trips(flags.directory), "updates": compare(UPDATES, flags.directory)}
         report["scores"] = compare_scores(["data", "fsdp_tensor"]) | compare_draws("fsdp_tensor")
     else:
-        report = {"updates": compare(UPDATES_OF_A_POD), "scores": compare_scores(["multislice"]) | compare_draws("fsdp")}
+        report = {"updates": compare(UPDATES_OF_A_POD, flags.directory)}
+        report["scores"] = compare_scores(["multislice"]) | compare_draws("fsdp")
         report["interrupted"] = interrupted()  # last, since the processes have then been told to stop
-    files.write_json(flags.directory / "report.json", report)
+    files.write_json(flags.directory / ("report.json" if flags.num_processes == 1 else "pod.json"), report)
 
 
 if __name__ == "__main__":

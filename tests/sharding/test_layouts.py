@@ -30,21 +30,26 @@ from spct_jax.training.micro_batches import Batch
 
 
 @pytest.fixture(scope="module")
-def report(tmp_path_factory):
-    """What `sharded.py` reports of eight devices."""
+def directory(tmp_path_factory):
+    """With what `sharded.py` computes on one device, and what it reports of eight."""
     directory = tmp_path_factory.mktemp("sharded")
     subprocess.run([sys.executable, sharded.__file__, directory], check=True, timeout=limits.SECONDS)
+    return directory
+
+
+@pytest.fixture(scope="module")
+def report(directory):
+    """What `sharded.py` reports of eight devices."""
     return json.loads((directory / "report.json").read_text())
 
 
 @pytest.fixture(scope="module")
-def pod_report(tmp_path_factory):
+def pod_report(directory):
     """What `sharded.py` reports of two processes of four devices each."""
-    directory = tmp_path_factory.mktemp("pod")
     launcher = pathlib.Path(sharded.__file__).parents[1] / "launch" / "local.py"
     command = [sys.executable, launcher, "--restarts=0", "--", sys.executable, sharded.__file__, directory]
     subprocess.run(command, check=True, timeout=limits.SECONDS)
-    return json.loads((directory / "report.json").read_text())
+    return json.loads((directory / "pod.json").read_text())
 
 
 @pytest.mark.parametrize("update", sharded.UPDATES)
