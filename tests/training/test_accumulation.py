@@ -38,7 +38,7 @@ def in_buckets(stage, preamble=()):
     ids=["rl", "rl, preamble", "sft, preamble", "meta_rm, preamble"],
 )
 def test_a_step_in_micro_batches_is_the_step_at_once(stage, preamble):
-    """Gradients, parameters and Adam's moments, metrics, and what the loss gives for every row; in buckets, RL at one, too.
+    """Gradients, parameters and Adam's moments, metrics, and what the loss gives for every row; RL in buckets and at one.
 
     So it is where half of the prompts continue a preamble that is computed once, in the same micro-batches as the others, and
     with RL's in one program.
@@ -49,9 +49,10 @@ def test_a_step_in_micro_batches_is_the_step_at_once(stage, preamble):
     expected = sharded.totals(expected)
     assert all(len({*part.buckets}) > 1 for part in parts)
     step = step_of(stage, preamble=preamble)
-    at_one = [dataclasses.replace(part, buckets=[sharded.WHOLE] * 4) for part in parts]
-    in_one = [dataclasses.replace(part, buckets=[(12, 40)], table=()) for part in parts]
-    for chosen in (parts,) if stage != "rl" else (in_one,) if preamble else (at_one, parts):
+    at_one, in_one = ([Batch(part.rows, chosen) for part in parts] for chosen in ([sharded.WHOLE] * 4, [sharded.SHORT]))
+    # SFT's second batch has one completion a row, beside which there is less room for the rest of a prompt.
+    short = [Batch(part.rows, [bucket] * 4) for part, bucket in zip(parts, (sharded.SHORT, sharded.WHOLE), strict=False)]
+    for chosen in (short,) if stage != "rl" else (in_one,) if preamble else (at_one, parts):
         got, found, seen = step(state_of(stage), chosen, *given)
         assert sharded.worst(got, want) < 1e-5
         found = sharded.totals(found)
@@ -96,15 +97,22 @@ def test_told_to_stop_between_micro_batches_a_step_leaves_the_state_and_can_be_m
 
 def test_a_bucket_that_comes_up_later_is_compiled_for_at_first():
     """Of updates after the first of a rollout, too: they are other programs, whose rows have old log-probabilities."""
-    (part,), given = in_buckets("rl"), sharded.given_of("rl")
-    for count, updates in ((4, [part.rows]), (1, [part.rows.replace(old_logprobs=None), part.rows])):
-        step, watch = sharded.make_step("rl", ALONE), performance.Stopwatch()
+
+    def loss(params, shared, rows, total):
+        lost = (params * rows["new"]).sum() if rows["old"] is None else (params * (rows["new"] - rows["old"])).sum()
+        return lost / total, ({"loss": metrics.Mean(lost, 1.0)}, None)
+
+    x, table = ALONE.split(np.arange(8, dtype=np.float32).reshape(4, 2)), [(1, 1), (2, 1)]
+    first, second = {"new": x, "old": None}, {"new": x, "old": x}
+    for count, updates in ((4, [second]), (1, [first, second])):
+        states = [train_state.make_state(ALONE, jnp.ones(2), optax.sgd(1.0)) for _ in range(2 * len(updates))]
+        step = accumulation.Step(ALONE, states[0], optax.sgd(1.0), loss, lambda rows: jnp.float32(len(rows["new"])))
         for rows in updates:
-            first = dataclasses.replace(part, rows=rows, buckets=[sharded.BUCKETS[0]] * count, table=sharded.BUCKETS)
-            step(state_of("rl"), [first], *given)
-        state, before = jax.block_until_ready(state_of("rl")), watch.read()["compile_seconds"]
-        jax.block_until_ready(step(state, [dataclasses.replace(first, buckets=[sharded.WHOLE] * count)], *given))
-        assert watch.read()["compile_seconds"] == before, count
+            step(states.pop(), [Batch(rows, table[:1] * count, table)])
+        watch = performance.Stopwatch()
+        for rows in updates:
+            jax.block_until_ready(step(states.pop(), [Batch(rows, table[1:] * count, table)]))
+        assert watch.read()["compile_seconds"] == 0, count
 
 
 def test_on_cpus_layers_are_not_all_computed_again_before_the_backward_pass_of_the_last():
