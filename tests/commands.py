@@ -1,12 +1,14 @@
 """Runs commands as a user types them, each in a process of its own that need not import anything again.
 
-    python tests/commands.py < cases.json > outcomes.json
+    python tests/commands.py < cases.jsonl > outcomes.jsonl
 
-A case is {"argv": [module or file, flags..], "env": {..}, "shell": redirections as of `REDIRECTIONS`, "unbuffered": as
-`python -u` does, "limit": bytes that a
-file may grow to}. Processes are forked off one that has imported all of the package.
+A case is {"argv": [module or file, flags..], "env": all variables, "cwd": where, "shell": redirections as of `REDIRECTIONS`,
+"unbuffered": as `python -u` does, "limit": bytes that a file may grow to}. Processes are forked off one that has imported the
+package; all tests of one process share it.
 """
 
+import atexit
+import functools
 import importlib
 import json
 import os
@@ -23,25 +25,43 @@ import jax
 import limits
 
 _ENTRIES = ("train", "judge", "evaluate", "convert", "plan", "data.__main__")
+_ENTRIES += ("launching.jobset", "launching.kubectl", "launching.cluster", "launching.flags")
 MODULES = [f"spct_jax.{name}" for name in _ENTRIES]
 REDIRECTIONS = {"<&-": (0, None), ">&-": (1, None), "2>&-": (2, None), ">/dev/full": (1, "/dev/full")}
 
 
+@functools.cache
+def _server():
+    """Takes cases and answers outcomes, a line each, until this process ends."""
+    server = subprocess.Popen([sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    atexit.register(server.communicate)
+    return server
+
+
 def run(cases):
-    """Outcomes of cases, in their order: {"status", "out", "err"}."""
-    done = subprocess.run(
-        [sys.executable, __file__], input=json.dumps(cases), capture_output=True, text=True, timeout=limits.SECONDS
-    )
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+    """Outcomes of cases, in their order: {"status", "out", "err"}. "env" need only say what differs from this process's."""
+    outcomes = []
+    for case in cases:
+        case = case | {"env": os.environ | case.get("env", {}), "cwd": str(case.get("cwd", os.getcwd()))}
+        _server().stdin.write(json.dumps(case) + "\n")
+        _server().stdin.flush()
+        outcomes.append(json.loads(_server().stdout.readline()))
+    return outcomes
+
+
+def completed(*argv, **case):
+    """What `subprocess.run` returns, with its output captured as text, of one command."""
+    (outcome,) = run([case | {"argv": [str(one) for one in argv]}])
+    return subprocess.CompletedProcess(argv, outcome["status"], outcome["out"], outcome["err"])
 
 
 def _child(case, out, err):
     signal.alarm(limits.SECONDS)
-    environment = case.get("env", {})
-    os.environ.update(environment)
-    if "JAX_PLATFORMS" in environment:  # JAX read it when it was imported
-        jax.config.update("jax_platforms", environment["JAX_PLATFORMS"])
+    os.chdir(case["cwd"])
+    os.environ.clear()
+    os.environ.update(case["env"])
+    jax.config.update("jax_platforms", os.environ.get("JAX_PLATFORMS"))  # JAX read it when it was imported
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)  # the cases are not the command's
     for number, file in ((1, out), (2, err)):
         os.dup2(file.fileno(), number)
     for redirection in case.get("shell", ()):
@@ -81,11 +101,10 @@ def _child(case, out, err):
 
 def main():
     """Reads cases, writes outcomes."""
-    cases = json.load(sys.stdin)
     for module in MODULES:
         importlib.import_module(module)
-    outcomes = []
-    for case in cases:
+    for line in sys.stdin:
+        case = json.loads(line)
         with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
             pid = os.fork()
             if not pid:
@@ -95,8 +114,7 @@ def main():
             for file in (out, err):
                 file.seek(0)
                 texts.append(file.read().decode(errors="replace"))
-            outcomes.append({"status": status, "out": texts[0], "err": texts[1]})
-    json.dump(outcomes, sys.stdout)
+            print(json.dumps({"status": status, "out": texts[0], "err": texts[1]}), flush=True)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 python tests/sharded.py DIRECTORY                                                 one process of eight devices
 python launch/local.py -- python tests/sharded.py DIRECTORY         two of four
 
-Writes DIRECTORY/report.json, or pod.json if there are two processes. These come after the one, which leaves in DIRECTORY what it
+Writes DIRECTORY/report.json, or pod.json if there are two processes. These come after the one, which leaves there what it
 computed on one device, and compare theirs with that.
 """
 

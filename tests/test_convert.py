@@ -1,8 +1,6 @@
 """`python -m spct_jax.convert`."""
 
-import subprocess
-import sys
-
+import commands
 import pytest
 
 
@@ -19,8 +17,7 @@ import pytest
 )
 def test_wrong_flags_are_one_line(tmp_path, flags, said):
     (tmp_path / "file").touch()
-    command = [sys.executable, "-m", "spct_jax.convert", *(flag.format(tmp=tmp_path) for flag in flags)]
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = commands.completed("spct_jax.convert", *(flag.format(tmp=tmp_path) for flag in flags))
     assert done.returncode == 2
     assert said.format(tmp=tmp_path) in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1

@@ -6,6 +6,7 @@ import pathlib
 import subprocess
 import sys
 
+import commands
 import jax
 import numpy as np
 import pytest
@@ -38,8 +39,7 @@ LAUNCHER = pathlib.Path(__file__).parents[1] / "launch" / "local.py"
 def test_the_command(tmp_path, flags, code, message):
     source = write(tmp_path / "in.jsonl", MIXED)
     run(source, tmp_path / "out.jsonl")
-    command = [sys.executable, "-m", "spct_jax.judge", f"--input={source}", *flags.format(tmp=tmp_path).split()]
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = commands.completed("spct_jax.judge", f"--input={source}", *flags.format(tmp=tmp_path).split())
     assert done.returncode == code, done.stderr
     assert message.format(tmp=tmp_path) in (done.stderr if code else done.stdout)
     assert code == 0 or done.stderr.count("\n") == 1
@@ -109,11 +109,15 @@ def test_principles_are_among_the_settings_only_if_they_are_given(tmp_path, pars
     assert tea != wifi and plain == {name: value for name, value in tea.items() if name != "principles"}
 
 
-def run_command(directory, output, *flags, processes=1):
-    """`python -m spct_jax.judge` on eight virtual devices: its exit status, the texts it wrote, what it said went wrong."""
-    command = [sys.executable, "-m", "spct_jax.judge", f"--checkpoint={directory}/model", f"--input={directory}/in.jsonl"]
-    command += [f"--output={directory}/{output}", f"--cpu_devices={8 // processes}", "--k=2", "--temperature=0"]
-    command += ["--max_new_tokens=24", *flags]
+def flags_of(directory, output, devices, *flags):
+    """Of the command on virtual devices, with a checkpoint and comparisons in a directory."""
+    own = [f"--checkpoint={directory}/model", f"--input={directory}/in.jsonl", f"--output={directory}/{output}"]
+    return [*own, f"--cpu_devices={devices}", "--k=2", "--temperature=0", "--max_new_tokens=24", *flags]
+
+
+def run_command(directory, output, devices, *flags, processes=1):
+    """`python -m spct_jax.judge`, each process on so many devices: exit status, the texts it wrote, what it said went wrong."""
+    command = [sys.executable, "-m", "spct_jax.judge", *flags_of(directory, output, devices, *flags)]
     if processes > 1:
         command = [sys.executable, str(LAUNCHER), f"--processes={processes}", "--restarts=0", "--", *command]
     done = subprocess.run(command, capture_output=True, text=True)
@@ -122,8 +126,8 @@ def run_command(directory, output, *flags, processes=1):
 
 
 def test_the_command_gives_the_same_greedy_verdicts_on_any_mesh(tmp_path):
-    """Heads, feed-forward and vocabulary split in two, rows over the rest; two processes, each with a model of its own, or with
-    one that is also split along its width over all devices of both.
+    """Heads, feed-forward and vocabulary split in two; two processes, each with a model of its own and rows split over the rest
+    of its four devices, or with one that is also split along its width over the two devices of both.
     """
     # A fresh model repeats its last token, whatever it has read; this one does not.
     config, rng = (
@@ -135,14 +139,15 @@ def test_the_command_gives_the_same_greedy_verdicts_on_any_mesh(tmp_path):
     checkpoints.save(tmp_path / "model", checkpoints.Model(params, config, tokenizer()))
     shown = [{"id": c.id, "query": c.query, "responses": c.responses} for c in comparisons()[:6]]
     (tmp_path / "in.jsonl").write_text("".join(json.dumps(record) + "\n" for record in shown))
-    code, want, error = run_command(tmp_path, "whole.jsonl")
+    code, want, error = run_command(tmp_path, "whole.jsonl", 1)
     assert code == 0 and len(want) == 6 and len({text for texts in want for text in texts}) > 6, error
     apart, across = ["--strategy=tensor", "--tensor=2"], ["--strategy=fsdp_tensor", "--tensor=2", "--across_hosts"]
-    for flags in (apart, across):
-        code, got, error = run_command(tmp_path, f"{'_'.join(flags)}.jsonl", *flags, processes=2)
+    for devices, flags in ((4, apart), (2, across)):
+        code, got, error = run_command(tmp_path, f"{'_'.join(flags)}.jsonl", devices, *flags, processes=2)
         assert code == 0 and got == want, (flags, error)
     for flags, message in (
         (["--strategy=tensor", "--tensor=3"], "error: 8 devices cannot be arranged in slices=1 and tensor=3\n"),
         (["--tensor=2"], "error: --tensor: 2 does not go with strategy='data'\n"),
     ):
-        assert run_command(tmp_path, "none.jsonl", *flags) == (2, [], message)
+        done = commands.completed("spct_jax.judge", *flags_of(tmp_path, "none.jsonl", 8, *flags))
+        assert (done.returncode, done.stderr, (tmp_path / "none.jsonl").read_text()) == (2, message, "")

@@ -4,10 +4,8 @@ import contextlib
 import dataclasses
 import functools
 import json
-import subprocess
-import sys
 
-import limits
+import commands
 import pytest
 
 from spct_jax import locks, pipeline
@@ -16,12 +14,6 @@ from spct_jax.grm.template import load_template
 from spct_jax.training import provenance
 
 PAIRS = [{"id": str(i), "query": "Tea?", "responses": ["Yes.", "No."], "scores": [1, 0]} for i in range(4)]
-
-
-def command(*arguments):
-    return subprocess.run(
-        [sys.executable, "-m", "spct_jax.train", *arguments], capture_output=True, text=True, timeout=limits.SECONDS
-    )
 
 
 def write_lines(path, records):
@@ -77,7 +69,7 @@ def test_a_named_file_that_would_not_be_read_is_an_error(name, micro_config, tmp
 def test_two_processes_do_not_share_a_workdir(micro_config, tmp_path):
     micro_config.stages = ("sft",)
     with locks.locked_directory(tmp_path):
-        done = command(f"--workdir={tmp_path}")
+        done = commands.completed("spct_jax.train", f"--workdir={tmp_path}")
         assert done.returncode == 2 and done.stderr == f"error: {tmp_path}: another run is under way in it\n"
         assert [p.name for p in tmp_path.iterdir()] == [".lock"]
 
@@ -124,5 +116,5 @@ def test_a_slip_before_the_first_stage_claims_nothing(micro_config, tmp_path):
 def test_a_comparison_without_one_best_response_is_named(tmp_path):
     path = tmp_path / "train.jsonl"
     path.write_text('{"query": "q", "responses": ["a", "b"], "scores": [1, 1]}\n')
-    done = command(f"--workdir={tmp_path / 'run'}", f"--config.data.train={path}")
+    done = commands.completed("spct_jax.train", f"--workdir={tmp_path / 'run'}", f"--config.data.train={path}")
     assert done.returncode == 2 and f"{path}:1: no unique best response" in done.stderr

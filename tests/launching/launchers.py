@@ -5,16 +5,23 @@ import pathlib
 import subprocess
 import sys
 
+import commands
+
 ROOT = pathlib.Path(__file__).parents[2]
 
 
-def launch(script, *arguments, path=None, **environment):
-    """`python launch/SCRIPT.py ARGUMENTS`, from the repository; `path` is a directory of stand-ins for other commands."""
-    variables = os.environ | {"PYTHONPATH": str(ROOT)} | environment
+def launch(script, *arguments, path=None, anew=False, **environment):
+    """`python launch/SCRIPT.py ARGUMENTS`, from the repository, of an interpreter that has begun `anew` or of `commands`.
+
+    `path` is a directory of stand-ins for other commands.
+    """
+    variables = {"PYTHONPATH": str(ROOT)} | environment
     if path:
-        variables["PATH"] = f"{path}{os.pathsep}{variables['PATH']}"
-    command = [sys.executable, ROOT / "launch" / f"{script}.py", *arguments]
-    return subprocess.run(command, cwd=ROOT, env=variables, capture_output=True, text=True, timeout=120)
+        variables["PATH"] = f"{path}{os.pathsep}{os.environ['PATH']}"
+    if anew:
+        command = [sys.executable, ROOT / "launch" / f"{script}.py", *arguments]
+        return subprocess.run(command, cwd=ROOT, env=os.environ | variables, capture_output=True, text=True)
+    return commands.completed(ROOT / "launch" / f"{script}.py", *arguments, cwd=ROOT, env=variables)
 
 
 def stand_in(directory, name, script):

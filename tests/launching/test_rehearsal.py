@@ -1,4 +1,4 @@
-"""What launchers render is run here as GKE and TPU VMs would run it: two hosts of four devices, one of them killed."""
+"""What launchers render is run here as GKE and TPU VMs would run it: two hosts of two devices, one of them killed."""
 
 import json
 import os
@@ -22,7 +22,7 @@ from spct_jax.launching import rehearsal
 
 SMALL = (
     '--config.stages=("sft",)',
-    "--config.mesh.cpu_devices=4",
+    "--config.mesh.cpu_devices=2",
     "--config.mesh.strategy=fsdp",
     "--config.mesh.heartbeat_seconds=60",
     "--config.model.num_layers=1",
@@ -67,7 +67,7 @@ def last_digests(workdir):
 @pytest.mark.skipif(sys.platform != "linux", reason="finds the processes of a host in /proc")
 def test_what_is_rendered_runs_and_a_host_that_is_killed_changes_no_bit(tmp_path):
     killed, undisturbed = tmp_path / "killed", tmp_path / "undisturbed"
-    rendered = launch("gke", *FLAGS, "--image=i", f"--workdir={killed}", "--dry_run")
+    rendered = launch("gke", *FLAGS, "--image=i", f"--workdir={killed}", "--dry_run", anew=True)
     (tmp_path / "jobset.yaml").write_text(rendered.stdout)
     run = local(f"--jobset={tmp_path / 'jobset.yaml'}", "--grace=1")
     until(lambda: any((killed / "sft" / "checkpoints").glob("[1-9]")), run)
@@ -82,7 +82,7 @@ def test_what_is_rendered_runs_and_a_host_that_is_killed_changes_no_bit(tmp_path
     as_rendered = ["python", "-m", "spct_jax.train", *container["command"][3:]]
     assert len(ran(log)) >= 4 and all(command == as_rendered for command in ran(log))  # two hosts, two lives
 
-    printed = launch("tpu_vm", "run", "--zone=z", *FLAGS, f"--workdir={undisturbed}", "--dry_run").stdout
+    printed = launch("tpu_vm", "run", "--zone=z", *FLAGS, f"--workdir={undisturbed}", "--dry_run", anew=True).stdout
     (script,) = re.findall(r"^.*worker.sh start .*$", printed, re.MULTILINE)
     (remote,) = [part.removeprefix("--command=") for part in shlex.split(script) if part.startswith("--command=")]
     variables, _, command = remote.partition(" -- ")

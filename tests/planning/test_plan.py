@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 
+import commands
 import pytest
 
 from spct_jax import config as config_lib
@@ -148,5 +149,5 @@ def test_a_small_experiment_is_planned(tmp_path):
 
 def test_a_slice_and_a_number_of_chips_are_not_asked_for_at_once():
     for flags in ([], ["--topology=v5e:2x2", "--fit=v5e:4"]):
-        done = run_plan(*flags)
+        done = commands.completed("spct_jax.plan", *flags)
         assert done.returncode == 2 and "error: give one of --topology=SLICE and --fit=CHIP:N" in done.stderr
