@@ -1,5 +1,6 @@
 """Fixtures shared by all tests; JAX sees two CPU devices, as the tiny experiment does, whatever else is installed."""
 
+import dataclasses
 import gc
 import importlib.util
 import os
@@ -13,7 +14,7 @@ from shared_programs import shared_programs  # noqa: F401
 
 import micro_experiment
 from spct_jax import config as config_lib
-from spct_jax import sharding
+from spct_jax import hardware, sharding
 
 # What one process of the tests compiles the others find; a third of the time goes into it otherwise.
 # A directory of the developer's own keeps it from one run of the tests to the next.
@@ -65,3 +66,10 @@ def pytest_collection_modifyitems(items):
 def micro_config():
     """As of `micro_experiment.make_config`."""
     return micro_experiment.make_config()
+
+
+@pytest.fixture
+def known_chip(monkeypatch):
+    """The host's CPU passes for a chip of two operations and a byte a second."""
+    chip = dataclasses.replace(hardware.CHIPS["v5e"], kind=jax.devices()[0].device_kind, flops=2.0, hbm_bandwidth=1.0)
+    monkeypatch.setitem(hardware.CHIPS, "fake", chip)

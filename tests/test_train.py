@@ -16,8 +16,9 @@ from stand_ins import KeyedEngine
 from micro_experiment import make_config
 from spct_jax import checkpoints, distributed, pipeline
 from spct_jax.errors import InputError
+from spct_jax.models import flops
 from spct_jax.sharding.config import MeshConfig
-from spct_jax.training import packing, parameters
+from spct_jax.training import packing, parameters, rollout
 from spct_jax.training.metric_writer import read_metrics
 
 pytestmark = pytest.mark.usefixtures("shared_programs")
@@ -75,6 +76,25 @@ def test_every_stage_runs_and_a_second_start_does_nothing_again(micro_config, tm
     resumed = pipeline.train(micro_config, tmp_path)
     assert resumed["accuracy"] == made["accuracy"]
     assert resumed["stages"]["evaluate"]["tokens"] == made["stages"]["evaluate"]["tokens"] > 0
+
+
+def test_steps_say_how_near_the_roofline_they_are(known_chip, micro_config, tmp_path):
+    """A step's least time, by way of its tokens per second; RL's has a rollout, whose decoding reads the parameters."""
+    micro_config.stages = ("sft", "rl")
+    pipeline.train(micro_config, tmp_path)
+    model, trunk, time = checkpoints.read_architecture(tmp_path / "sft"), 103, 84
+    steps = {stage: read_metrics(tmp_path / stage / "metrics.jsonl") for stage in micro_config.stages}
+    ratio = {stage: [row["roofline_fraction"] / row["tokens_per_second"] for row in rows] for stage, rows in steps.items()}
+    tokens = sum(flops.update(model, 4, 2, trunk, time) / 4 / r for r in ratio["sft"])
+    assert tokens == pytest.approx(json.loads((tmp_path / "sft" / "summary.json").read_text())["tokens"])
+    read = 4 * sum(leaf.size for leaf in jax.tree.leaves(checkpoints.abstract_params(model)))
+    assert len(steps["rl"]) == 2
+    for step, found in enumerate(ratio["rl"]):
+        drawn = rollout.read(tmp_path / "rl" / "rollouts" / f"{step:06d}.jsonl")
+        lengths = [len(c) for r in drawn for c in r.completions]
+        work = [flops.prefill(model, 8, trunk), flops.forward(model, 8, 4, trunk, time), flops.update(model, 8, 4, trunk, time)]
+        decode = max(flops.decode(model, 8 * 4, trunk) / 4, read)
+        assert found * sum(lengths) == pytest.approx(sum(work) / 4 + max(lengths) * decode)
 
 
 def test_rft_says_when_nothing_was_retained(micro_config, cold_start, tmp_path):
@@ -162,7 +182,7 @@ def test_a_damaged_end_of_a_finished_stage_is_trained_again_before_a_later_one_b
 def test_rollouts_since_the_last_checkpoint_are_read_instead_of_drawn_and_it_ends_bitwise_the_same(
     micro_config, cold_start, digests, tmp_path, monkeypatch, capsys
 ):
-    from spct_jax.training import grpo, rollout
+    from spct_jax.training import grpo
 
     micro_config.stages = ("sft", "rl")
     # All verdicts of an untrained model are malformed, and without spread nothing would be learned.
@@ -192,7 +212,7 @@ def test_rollouts_since_the_last_checkpoint_are_read_instead_of_drawn_and_it_end
 def test_rollouts_that_lag_are_of_the_policy_before_last_and_a_run_that_was_killed_ends_bitwise_the_same(
     micro_config, cold_start, digests, tmp_path, monkeypatch
 ):
-    from spct_jax.training import grpo, rollout
+    from spct_jax.training import grpo
 
     micro_config.stages, micro_config.checkpoint.keep = ("sft", "rl"), 4
     micro_config.rl = dataclasses.replace(micro_config.rl, rollout_lag=1, steps=3)
@@ -247,7 +267,7 @@ def test_stopped_between_two_draws_of_a_step_that_looks_for_signal_it_ends_bitwi
     micro_config, cold_start, digests, tmp_path, monkeypatch
 ):
     """Completions and rewards are functions of the keys, so that about two groups in five have signal; the updates are real."""
-    from spct_jax.training import dynamic_sampling, rl, rollout
+    from spct_jax.training import dynamic_sampling, rl
 
     def by_tokens(rollouts):
         return np.array([[2.0 * (c.sum() % 8 == 0) - 1 for c in r.completions] for r in rollouts])
@@ -291,7 +311,7 @@ def test_stopped_between_two_draws_of_a_step_that_looks_for_signal_it_ends_bitwi
 def test_told_to_stop_in_a_rollout_and_in_an_update_it_saves_what_the_step_began_with_and_ends_bitwise_the_same(
     micro_config, cold_start, digests, tmp_path, monkeypatch
 ):
-    from spct_jax.training import grpo, micro_batches, rollout
+    from spct_jax.training import grpo, micro_batches
 
     micro_config.stages, micro_config.checkpoint.every_steps, micro_config.rl.slots = ("sft", "rl"), 100, 8
     micro_config.rl.steps, micro_config.rl.accumulate = 3, 4

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 
+import compiled
 import jax
 import numpy as np
 import pytest
@@ -58,7 +59,7 @@ def with_lama(monkeypatch):
 
 @pytest.mark.parametrize("kind", ModelKind)
 def test_a_family_is_added_by_one_object(with_lama, tmp_path, kind):
-    params = models.init(CONFIG, jax.random.key(0))
+    params = compiled.init(CONFIG, jax.random.key(0))
     if kind.has_head:
         params["embedder"].pop("output_embedding")
         params = {"model": params, "head": models.init_score_head(CONFIG, jax.random.key(1))}

@@ -4,6 +4,7 @@ import json
 import pathlib
 import shutil
 
+import compiled
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -47,8 +48,8 @@ def test_scores_of_a_classifier_are_those_of_transformers():
     params, config, kind = hugging_face.read_weights(FIXTURES / "gemma2_classifier")
     assert kind is ModelKind.META_RM
     ids = jnp.asarray(reference("gemma2_classifier")["ids"])
-    trunk = models.prefill(params["model"], config, ids[:, :-1], jnp.full(2, ids.shape[1] - 1))
-    hidden = models.extend(params["model"], config, trunk, ids[:, None, -1:])
+    trunk = compiled.prefill(params["model"], config, ids[:, :-1], jnp.full(2, ids.shape[1] - 1))
+    hidden = compiled.extend(params["model"], config, trunk, ids[:, None, -1:])
     np.testing.assert_allclose(
         models.score(params["head"], hidden[:, 0, 0]), reference("gemma2_classifier")["scores"], atol=2e-5
     )

@@ -2,7 +2,6 @@ import json
 import random
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 import small_judge
@@ -94,14 +93,19 @@ def test_likelihoods_are_those_of_a_plain_forward_pass(baselines):
     ]
     found = {(i, j): (total, size) for i, j, total, size in baselines.likelihoods(judge, shown, (32, 64), 256)}
     assert sorted(found) == [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1)]
+
+    @jax.jit
+    def logprobs_of(tokens):
+        return jax.nn.log_softmax(models.logits(policy.params, policy.config, tokens[None]), axis=-1)[0]
+
     for i, comparison in enumerate(shown):
         prompt, responses = baselines.encode(tokenizer, comparison)
         assert tokenizer.decode(prompt) == "Human: Where to?\n\nAssistant:"
         for j, response in enumerate(responses):
             total, size = found[i, j]
-            tokens = jnp.array([prompt + response])
-            logprobs = jax.nn.log_softmax(models.logits(policy.params, policy.config, tokens).astype(float), axis=-1)[0]
-            places = np.arange(len(prompt), len(prompt) + len(response))
+            tokens, places = prompt + response, np.arange(len(prompt), len(prompt) + len(response))
+            # What stands behind a token does not count; of one length they are one program.
+            logprobs = np.asarray(logprobs_of(np.pad(tokens, (0, 64 - len(tokens)))))
             assert size == len(response)
             assert total == pytest.approx(float(logprobs[places - 1, response].sum()), abs=1e-3)
 

@@ -4,13 +4,13 @@ import dataclasses
 import functools
 import math
 
+import compiled
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from small_judge import OPTIONS, changed, comparisons, judge, tokenizer
 
-from spct_jax import models
 from spct_jax.data import batches
 from spct_jax.data.tokenizer import train_tokenizer
 from spct_jax.errors import InputError
@@ -106,7 +106,7 @@ def test_against_all_completions_of_the_box(low, high):
     """Each score of \\boxed{1, 1}: full logits of each context, all pairs of tokens; each digit is a piece of the tokenizer."""
     mine = digits_apart()
     config = dataclasses.replace(judge().models.policy.config, vocab_size=mine.vocab_size)
-    params = jax.jit(models.init, static_argnums=0)(config, jax.random.key(5))
+    params = compiled.init(config, jax.random.key(5))
     prompt = mine.encode_completion("Which one?")
     text = "\\boxed{1, 1}"
     tokens, found = places(mine, text, 2, low, high)
@@ -116,19 +116,17 @@ def test_against_all_completions_of_the_box(low, high):
     for s, query in enumerate(queries):
         asked[0, s, : len(query.following)] = query.following
     where = ([[getattr(query, name) for query in queries]] for name in ("branch", "position"))
-    trunk = models.prefill(params, config, *map(jnp.asarray, (groups.trunk_tokens, groups.trunk_lengths)))
+    trunk = compiled.prefill(params, config, *map(jnp.asarray, (groups.trunk_tokens, groups.trunk_lengths)))
     program = readings.program(expected.context_logprobs, judge().models.layout, config)
     read = program(params, trunk, groups, *map(np.array, where), asked)
     known = [{}, {}]
     for query, row in zip(queries, np.asarray(read)[0], strict=True):
         known[query.place][query.context] = dict(zip(query.following, row.tolist(), strict=False))
 
-    padded = jax.jit(models.logits, static_argnums=1)
-
     def logprobs_after(before):
         row = np.zeros((1, 48), np.int32)
         row[0, : len(before)] = before
-        return np.asarray(jax.nn.log_softmax(padded(params, config, row)[0, len(before) - 1]))
+        return np.asarray(jax.nn.log_softmax(compiled.logits(params, config, row)[0, len(before) - 1]))
 
     for place, logprobs in zip(found, known, strict=True):
         slow = brute_force(logprobs_after, mine, [*prompt, *tokens[: place.start]], text, low, high)

@@ -21,7 +21,7 @@ SMALL = 1e-9
 """Size of the gradients that arrive, as they are where a loss is a mean over a large batch."""
 
 
-def softmax_attention(q, k, v, mask, cancel=True):
+def softmax_attention(q, k, v, mask, cancel):
     """Float64 [.. K M T H]; `mask` is broadcast against the scores [.. K M T S].
 
     Without `cancel`, the gradient is that of the weights before they are normalised.
@@ -41,6 +41,22 @@ def data(shape_q, shape_k, score, keys, dtype, seed=0):
     return [jnp.asarray(x, dtype) for x in (q, k, v)]
 
 
+def gradient_of(function):
+    """`(leaves, size)`: the gradient by each of the function's arguments, of a sum with random weights of this size."""
+
+    def loss(leaves, size):
+        out = function(*leaves)
+        return jnp.sum(out * np.random.default_rng(2).standard_normal(out.shape).astype(out.dtype) * size)
+
+    return jax.jit(jax.grad(loss), static_argnames="size")
+
+
+@functools.cache
+def exact_gradients(reference):
+    """Of a reference, which is the same for all dtypes: the gradient, and its first term."""
+    return [gradient_of(functools.partial(reference, cancel=cancel)) for cancel in (True, False)]
+
+
 def sweep(attend, reference, make, tolerance):
     """Gradients by every leaf of `make(score, keys)` over the sweep; `attend` and `reference` are functions of the leaves.
 
@@ -49,23 +65,36 @@ def sweep(attend, reference, make, tolerance):
     """
     # Float16 has no smaller numbers for them.
     size = 1.0 if make(0.0, 1)[0].dtype == jnp.float16 else SMALL
-
-    def gradient_of(function):
-        def loss(leaves):
-            out = function(*leaves)
-            return jnp.sum(out * np.random.default_rng(2).standard_normal(out.shape).astype(out.dtype) * size)
-
-        return jax.jit(jax.grad(loss))
-
-    ours, exact, first_term = map(gradient_of, (attend, reference, functools.partial(reference, cancel=False)))
+    ours, (exact, first_term) = gradient_of(attend), exact_gradients(reference)
     for keys, score in itertools.product((1, 2, None), SWEEP):
         leaves = make(score, keys)
         with jax.enable_x64(True):
             wide = [jnp.asarray(np.asarray(x.astype(jnp.float32)), jnp.float64) for x in leaves]
-            wanted, terms = exact(wide), first_term(wide)
-        for got, want, term in zip(ours(leaves), wanted, terms, strict=True):
+            wanted, terms = exact(wide, size), first_term(wide, size)
+        for got, want, term in zip(ours(leaves, size), wanted, terms, strict=True):
             error = np.linalg.norm(np.asarray(got, np.float64) - np.asarray(want)) / np.linalg.norm(term)
             assert error < tolerance, (keys, score, got.shape, error)
+
+
+def causal(q, k, v, cancel):
+    """Of a trunk that has no padding."""
+    return softmax_attention(q, k, v, np.tri(q.shape[-2], dtype=bool), cancel)
+
+
+def with_trunk(trunk, own):
+    """Keys or values of branches behind those of their trunk."""
+    return jnp.concatenate([jnp.broadcast_to(trunk[:, None], (*own.shape[:2], *trunk.shape[1:])), own], axis=-2)
+
+
+def behind_a_trunk(q, trunk_k, trunk_v, k, v, cancel):
+    """Of branches that see all of their trunk."""
+    mask = np.tri(q.shape[-2], trunk_k.shape[-2] + k.shape[-2], trunk_k.shape[-2], dtype=bool)
+    return softmax_attention(q, with_trunk(trunk_k, k), with_trunk(trunk_v, v), mask, cancel)
+
+
+def last_query(q, trunk_k, trunk_v, k, v, cancel):
+    """Of a query that sees all of the trunk and all of its branch."""
+    return softmax_attention(q[..., None, :], with_trunk(trunk_k, k), with_trunk(trunk_v, v), True, cancel)[..., 0, :]
 
 
 PRECISIONS = [("float32", 1e-4), ("bfloat16", 1e-2), ("float16", 2e-3)]
@@ -74,12 +103,12 @@ PRECISIONS = [("float32", 1e-4), ("bfloat16", 1e-2), ("float16", 2e-3)]
 @pytest.mark.parametrize(("dtype", "tolerance"), PRECISIONS)
 @pytest.mark.parametrize("length", [40, 300])
 def test_gradient_at_large_scores_within_trunks(length, dtype, tolerance):
-    """One block of queries, and more."""
-    shapes, lengths = ((1, 2, 2, length, 16), (1, 2, length, 16)), jnp.array([length])
-    mask = np.tri(length, dtype=bool)
+    """Of two heads with one block of queries, and of one with more."""
+    heads, lengths = 2 if length == 40 else 1, jnp.array([length])
+    shapes = (1, heads, 2, length, 16), (1, heads, length, 16)
     sweep(
         lambda q, k, v: trunk_attention.attend_trunk(q, k, v, lengths, None, CAP),
-        functools.partial(softmax_attention, mask=mask),
+        causal,
         lambda score, keys: data(*shapes, score, keys, dtype),
         tolerance,
     )
@@ -97,16 +126,9 @@ def test_gradient_at_large_scores_of_branches(pieces, dtype, tolerance, monkeypa
         q, k, v = data((1, G, 2, 2, T, 16), (1, G, 2, T, 16), score, keys, dtype)
         return [q, *data(q.shape, (1, 2, S, 16), score, keys, dtype, seed=1)[1:], k, v]
 
-    def reference(q, trunk_k, trunk_v, k, v, **options):
-        k, v = (
-            jnp.concatenate([jnp.broadcast_to(trunk[:, None], (1, G, *trunk.shape[1:])), own], axis=-2)
-            for trunk, own in ((trunk_k, k), (trunk_v, v))
-        )
-        return softmax_attention(q, k, v, jnp.concatenate([masks[0][0], masks[1][0]], axis=-1), **options)
-
     sweep(
         lambda q, trunk_k, trunk_v, k, v: attention.attend_branch(q, (trunk_k, trunk_v), (k, v), masks, CAP),
-        reference,
+        behind_a_trunk,
         make,
         tolerance,
     )
@@ -126,14 +148,7 @@ def test_gradient_at_large_scores_of_single_queries(dtype, tolerance):
         on_own = attention.one_query_on_branch(q, jnp.swapaxes(k, -1, -2), v, jnp.ones((1, G, T), bool), CAP)
         return attention.merge(attention.empty_partial(q.shape, CAP, q.dtype), on_trunk, on_own)
 
-    def reference(q, trunk_k, trunk_v, k, v, **options):
-        k, v = (
-            jnp.concatenate([jnp.broadcast_to(trunk[:, None], (1, G, *trunk.shape[1:])), own], axis=-2)
-            for trunk, own in ((trunk_k, k), (trunk_v, v))
-        )
-        return softmax_attention(q[..., None, :], k, v, True, **options)[..., 0, :]
-
-    sweep(attend, reference, make, tolerance)
+    sweep(attend, last_query, make, tolerance)
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), PRECISIONS[:2])
@@ -141,7 +156,7 @@ def test_gradient_at_large_scores_of_the_kernel(dtype, tolerance):
     shapes, lengths = ((1, 1, 2, 128, 128), (1, 1, 128, 128)), jnp.array([128])
     sweep(
         lambda q, k, v: splash.attend_trunk(q, k, v, lengths, None, CAP, interpret=True),
-        functools.partial(softmax_attention, mask=np.tri(128, dtype=bool)),
+        causal,
         lambda score, keys: data(*shapes, score, keys, dtype),
         tolerance,
     )

@@ -4,6 +4,7 @@ import dataclasses
 import importlib.util
 import pathlib
 
+import compiled
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -138,16 +139,17 @@ def test_decoding_equals_that_with_floats_of_the_same_values(name, held, monkeyp
 
 def test_a_layer_takes_weights_of_either_kind():
     config = dataclasses.replace(sizes.toy(40), num_kv_heads=1)
-    params = models.init(config, jax.random.key(0))["blocks"]["0"]
-    layer = jax.tree.map(lambda x: x[0], params)
-    made = jax.tree.map(lambda x: x[0], quantized.quantize_params(params))
+    params = compiled.init(config, jax.random.key(0))["blocks"]["0"]
+    layer, made = (jax.tree.map(lambda x: x[0], tree) for tree in (params, jax.jit(quantized.quantize_params)(params)))
     x, rope = jnp.ones((2, 3, config.width)), (jnp.ones((3, 16)), jnp.zeros((3, 16)))
-    want, got = (
-        layers.Block(config).apply({"params": weights}, x, rope, lambda q, k, v: (q, None))[0]
-        for weights in (dequantized(made), made)
-    )
+
+    @jax.jit
+    def applied(weights):
+        return layers.Block(config).apply({"params": weights}, x, rope, lambda q, k, v: (q, None))[0]
+
+    want, got, exact = map(applied, (dequantized(made), made, layer))
     np.testing.assert_allclose(got, want, atol=1e-5)
-    assert np.abs(got - layers.Block(config).apply({"params": layer}, x, rope, lambda q, k, v: (q, None))[0]).max() > 1e-4
+    assert np.abs(got - exact).max() > 1e-4
 
 
 def test_no_checkpoint_says_how_it_was_drawn_from(tmp_path):

@@ -4,6 +4,7 @@ import dataclasses
 import json
 from pathlib import Path
 
+import compiled
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -84,7 +85,7 @@ def test_logits_equal_an_independent_numpy_gemma2():
         attn_softcap=3.0,
         final_softcap=2.0,
     )
-    params = models.init(config, jax.random.key(0))
+    params = compiled.init(config, jax.random.key(0))
     noise = jax.random.key(1)
     params = jax.tree.map(lambda a: a + 0.2 * jax.random.normal(noise, a.shape) * (jnp.std(a) + 1), params)
     tokens = np.random.default_rng(0).integers(0, 61, (1, 19))
@@ -183,7 +184,7 @@ def test_logits_through_the_cache_one_token_at_a_time(checkpoint, split):
     for t in range(27 - split):
         base = jnp.full((2, 1), t // 4 * 4)
         hidden, cache = decode(params, config, (trunk,), ids[jnp.arange(2), lengths + t][:, None], cache, base, t % 4)
-        cache = models.flush(cache, base) if t % 4 == 3 else cache
+        cache = compiled.flush(cache, base) if t % 4 == 3 else cache
         got = models.unembed(params, config, hidden[:, 0])
         want = reference["logits"][np.arange(2), np.asarray(lengths) + t]
         assert np.abs(got - want).max() <= 2e-5

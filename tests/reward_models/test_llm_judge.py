@@ -1,11 +1,11 @@
 """The probabilities of the numbers that a choice could have been."""
 
+import compiled
 import jax
 import jax.numpy as jnp
 import numpy as np
 from small_judge import judge, tokenizer
 
-from spct_jax import models
 from spct_jax.data import batches
 from spct_jax.judging import readings
 from spct_jax.reward_models import llm_judge
@@ -22,10 +22,10 @@ def test_votes_of_an_llm_judge_and_their_weights():
     groups = batches.pack([prompt], [[tokens]], max_prompt=16, max_completion=64, group_size=1)
     params, config = one.models.policy.params, one.models.policy.config
     positions, among = np.array([[position]]), np.array([[[*candidates, llm_judge.ABSENT]]])
-    trunk = models.prefill(params, config, *map(jnp.asarray, (groups.trunk_tokens, groups.trunk_lengths)))
+    trunk = compiled.prefill(params, config, *map(jnp.asarray, (groups.trunk_tokens, groups.trunk_lengths)))
     weigh = readings.program(llm_judge.choice_probabilities, one.models.layout, config)
     got = weigh(params, trunk, groups, positions, among)[0, 0]
     row = jnp.array([[*prompt, *tokens]])
-    logits = models.logits(params, config, row)[0, len(prompt) + position - 1]
+    logits = compiled.logits(params, config, row)[0, len(prompt) + position - 1]
     np.testing.assert_allclose(got[:3], jax.nn.softmax(logits[np.array(candidates)]), atol=1e-5)
     assert got[3] == 0

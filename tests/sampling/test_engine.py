@@ -216,7 +216,7 @@ def test_of_a_request_with_nothing_to_draw_no_trunk_is_computed_and_it_may_come_
 def test_nine_slots_in_ten_are_busy_on_a_realistic_stream(monkeypatch, samples):
     """Completion lengths are log-normal, 60 to 1,200 tokens; each prompt has a few samples (k = 8, 16, 32 in two orders)."""
     rng = np.random.default_rng(0)
-    lengths = np.clip(np.exp(rng.normal(np.log(260), 0.6, (600, samples))), 60, 1200).astype(int)
+    lengths = np.clip(np.exp(rng.normal(np.log(260), 0.6, (300, samples))), 60, 1200).astype(int)
     shape = Shape(max_prompt=24, max_new_tokens=1200, rows=16)
     monkeypatch.setattr(engine_lib, "engine_programs", lambda *_: DryPrograms(shape, lengths))
     made = engine(shape)

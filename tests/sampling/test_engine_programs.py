@@ -4,6 +4,7 @@ import collections
 import dataclasses
 import operator
 
+import compiled
 import jax
 import numpy as np
 import pytest
@@ -30,7 +31,7 @@ def test_layers_are_unrolled_as_the_platform_wants_it(layers, on_tpu, on_cpu, mo
 
 def test_a_model_is_converted_once_and_one_that_is_adopted_leaves_no_second_copy():
     config, layout = dataclasses.replace(sizes.toy(40), num_layers=5), sharding.make_layout(devices=jax.devices()[:2])
-    stacked = jax.device_put(models.init(config, jax.random.key(0)), layout.replicated)
+    stacked = jax.device_put(compiled.init(config, jax.random.key(0)), layout.replicated)
     converted = decode_params(stacked, config, layout)
     again = decode_params(converted, config, layout)
     assert all(map(operator.is_, jax.tree.leaves(again), jax.tree.leaves(converted)))
@@ -48,7 +49,7 @@ def test_where_the_width_is_last_a_model_draws_the_same(monkeypatch):
     for last, remat in ((False, "none"), (True, "dots")):  # another architecture to what keeps programs
         monkeypatch.setitem(tiles.PLATFORMS, "cpu", dataclasses.replace(tiles.of("cpu"), width_last=last))
         config = dataclasses.replace(sizes.toy(44), num_layers=1, remat=remat)
-        params = jax.device_put(models.init(config, jax.random.key(0)), layout.replicated)
+        params = jax.device_put(compiled.init(config, jax.random.key(0)), layout.replicated)
         params, config = adopt(params, config, layout)
         engine = Engine(layout, params, config, Shape(16, 8, rows=2, branches=2, prefill_rows=2), SamplingParams(1.0, (1,)))
         with compiling.threads(2) as pool:

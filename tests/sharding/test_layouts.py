@@ -7,6 +7,7 @@ import pathlib
 import subprocess
 import sys
 
+import compiled
 import jax
 import limits
 import numpy as np
@@ -15,7 +16,7 @@ import pytest
 import sharded
 from jax.sharding import PartitionSpec
 
-from spct_jax import checkpoints, models, sharding
+from spct_jax import checkpoints, sharding
 from spct_jax import config as config_lib
 from spct_jax.checkpoints import train_state
 from spct_jax.config import validate
@@ -119,7 +120,7 @@ def test_no_logits_of_a_whole_sequence_ever_exist():
 def test_an_engine_decodes_with_the_weights_split_by_heads():
     """The same completions as with whole weights, to the last token."""
     config, tokens = sharded.config_of("sft"), []
-    params = models.init(config, jax.random.key(0))
+    params = compiled.init(config, jax.random.key(0))
     shape = Shape(max_prompt=16, max_new_tokens=8, rows=2, branches=2, prefill_rows=2)
     for mesh in (MeshConfig(), MeshConfig(strategy="fsdp_tensor", tensor=2, rollout="tensor")):
         layout = sharding.rollout_layout(sharding.make_layout(mesh), mesh)

@@ -28,6 +28,7 @@ ALONE = sharding.make_layout(devices=jax.devices()[:1])
 # Compiled: operations one by one, each compiled for itself, take several times as long.
 scored = jax.jit(group_logprobs, static_argnums=1)
 loss = jax.jit(grpo.grpo_loss, static_argnums=1)
+gradient = jax.jit(jax.grad(grpo.grpo_loss, has_aux=True), static_argnums=1)
 
 
 @pytest.fixture(scope="module")
@@ -44,9 +45,10 @@ def groups():
     return jax.tree.map(jnp.asarray, packed)
 
 
-def loss_of(params, groups, advantages, old, reference, **options):
+def given(groups, advantages, old, reference, **options):
+    """What loss and gradient are given besides the parameters."""
     hyperparameters = dataclasses.replace(HYPERPARAMETERS, **options)
-    return loss(params, CONFIG, grpo.GRPOBatch(groups, advantages, old, reference, reference), hyperparameters)
+    return CONFIG, grpo.GRPOBatch(groups, advantages, old, reference, reference), hyperparameters
 
 
 def test_advantages_of_the_papers_groups():
@@ -74,7 +76,7 @@ def test_loss_equals_a_slow_sum_over_tokens(params, groups):
                 tokens += min(ratio * gain, np.clip(ratio, 0.8, 1.2) * gain) - 0.05 * (np.exp(log_ref) - log_ref - 1)
             total += tokens / length
     as32 = [jnp.asarray(x, jnp.float32) for x in (advantages, old, reference)]
-    got, _ = loss_of(params, groups, *as32, beta=0.05, temperature=0.6)
+    got, _ = loss(params, *given(groups, *as32, beta=0.05, temperature=0.6))
     np.testing.assert_allclose(got, -total / (2 * G), rtol=2e-5)
 
 
@@ -83,14 +85,16 @@ def test_first_update_has_ratio_one_and_the_policy_gradient(params, groups):
     advantages = jnp.array([[1.0, -1.0, 0.5, 0.0], [2.0, 0.0, -1.0, -1.0]])
     reference = scored(params, CONFIG, groups)[0]
 
+    @jax.jit
+    @jax.grad
     def expected(params):
         mask = completion_mask(groups)
         per_sequence = (scored(params, CONFIG, groups)[0] * mask).sum(-1) / mask.sum(-1)
         return -(per_sequence * advantages).mean()
 
-    got, (found, _) = jax.grad(loss_of, has_aux=True)(params, groups, advantages, None, reference, beta=0.0)
+    got, (found, _) = gradient(params, *given(groups, advantages, None, reference, beta=0.0))
     assert metrics.compute(found)["ratio_mean"] == 1.0
-    for name, want in jax.tree_util.tree_leaves_with_path(jax.grad(expected)(params)):
+    for name, want in jax.tree_util.tree_leaves_with_path(expected(params)):
         have = got
         for key in name:
             have = have[key.key]
@@ -101,8 +105,7 @@ def test_k3_pulls_towards_the_reference_where_k1_would_not(params, groups):
     """The gradient of the KL term alone vanishes at the reference and not beside it."""
     reference = scored(params, CONFIG, groups)[0]
     none = jnp.zeros((2, G))
-    at = jax.grad(lambda p: loss_of(p, groups, none, None, reference, beta=1.0)[0])(params)
-    beside = jax.grad(lambda p: loss_of(p, groups, none, None, reference - 0.5, beta=1.0)[0])(params)
+    at, beside = (gradient(params, *given(groups, none, None, r, beta=1.0))[0] for r in (reference, reference - 0.5))
     norm_at, norm_beside = (float(jnp.sqrt(sum(jnp.sum(x**2) for x in jax.tree.leaves(t)))) for t in (at, beside))
     assert norm_at < 1e-5 < norm_beside
 
@@ -154,7 +157,7 @@ def test_clipped_tokens_get_no_gradient(params, groups):
     """Beyond the clip, on the side the advantage pushes to, a token's gradient is zero."""
     logprobs = scored(params, CONFIG, groups)[0]
     up = jnp.ones((2, G))
-    gradients = jax.grad(lambda p: loss_of(p, groups, up, logprobs - 0.5, logprobs, beta=0.0)[0])(params)
+    gradients, _ = gradient(params, *given(groups, up, logprobs - 0.5, logprobs, beta=0.0))
     assert max(float(jnp.abs(x).max()) for x in jax.tree.leaves(gradients)) == 0.0
 
 
@@ -195,9 +198,7 @@ def test_a_ratio_too_large_for_float32_leaves_no_nan(params, groups):
     behind = completion_mask(groups) == 0
     reference = jnp.where(behind, logprobs + 200, logprobs)
     advantages = jnp.array([[1.0, 0.0, 0.0, 1.0]] * 2)
-    gradients, (found, _) = jax.jit(
-        jax.grad(lambda p: loss_of(p, groups, advantages, logprobs - 100, reference, clip=0.2), has_aux=True)
-    )(params)
+    gradients, (found, _) = gradient(params, *given(groups, advantages, logprobs - 100, reference, clip=0.2))
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(gradients))
     assert float(found["loss"].total / found["loss"].count) == pytest.approx(-1.2 / 2, rel=1e-5)
 
@@ -217,5 +218,4 @@ def test_a_reference_in_bfloat16_is_the_policy_it_starts_from(params, groups, mi
 
     wanted = jax.jit(lambda p: group_logprobs(p, config, groups, 1.0)[0])(reference)
     batch = grpo.GRPOBatch(groups, jnp.ones((2, G)), None, wanted, wanted)
-    gradient = jax.jit(jax.grad(lambda p: grpo.grpo_loss(p, config, batch, HYPERPARAMETERS), has_aux=True))
-    assert float(gradient(params)[1][0]["kl"].total) == 0.0
+    assert float(gradient(params, config, batch, HYPERPARAMETERS)[1][0]["kl"].total) == 0.0

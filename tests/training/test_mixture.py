@@ -2,6 +2,7 @@
 
 import collections
 
+import compiled
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 import sharded
 
 from spct_jax import config as config_lib
-from spct_jax import models, sharding
+from spct_jax import sharding
 from spct_jax.checkpoints import train_state
 from spct_jax.data import batches
 from spct_jax.data.batches import Example
@@ -109,11 +110,14 @@ def test_parts_are_equal_and_no_larger_than_they_may_be(rows, most, shards):
     assert rows <= whole < rows + parts * shards and whole // parts <= most
 
 
+gradient = jax.jit(jax.grad(sft.sft_loss, has_aux=True), static_argnums=1)
+
+
 @pytest.mark.parametrize("counts", [(1, 1), (2, 4)])
 def test_rows_of_one_and_of_two_branches_give_the_gradient_of_all_their_tokens(counts):
     """That of the same completions in one batch with empty branches."""
     model, rng = sharded.config_of("sft"), np.random.default_rng(0)
-    params = models.init(model, jax.random.key(0))
+    params = compiled.init(model, jax.random.key(0))
     prompts = [rng.integers(6, 64, n).tolist() for n in (12, 5, 7, 9, 3, 8)]
     shown = [[rng.integers(6, 64, n).tolist() for n in lengths] for lengths in ((8, 3), (2, 6), (1,), (5,), (7,), ())]
 
@@ -121,7 +125,7 @@ def test_rows_of_one_and_of_two_branches_give_the_gradient_of_all_their_tokens(c
         packed = batches.pack(prompts[first:last], shown[first:last], max_prompt=12, max_completion=8, group_size=size)
         return jax.tree.map(jnp.asarray, packed)
 
-    want, expected = jax.jit(jax.grad(lambda p, g: sft.sft_loss(p, model, g), has_aux=True))(params, pack(0, 6, 2))
+    want, expected = gradient(params, model, pack(0, 6, 2))
     layout, optimizer = sharding.make_layout(devices=jax.devices()[:1]), sharded.watched()
     state = train_state.make_state(layout, params, optimizer)
     parts = [Batch(rows, [(12, 8)] * count) for rows, count in zip((pack(0, 2, 2), pack(2, 6, 1)), counts, strict=True)]

@@ -1,15 +1,12 @@
 """Speed, memory and traces of training steps."""
 
 import dataclasses
-import json
 
 import jax
 import pytest
 
-from spct_jax import checkpoints, hardware, memory, pipeline, sharding
-from spct_jax.models import flops
-from spct_jax.training import performance, rollout
-from spct_jax.training.metric_writer import read_metrics
+from spct_jax import hardware, memory, sharding
+from spct_jax.training import performance
 
 
 class Device:
@@ -36,13 +33,6 @@ def test_memory_is_of_the_fullest_device_and_absent_where_unknown():
     assert memory.of_devices([*known, Device(None)]) == {}
 
 
-@pytest.fixture
-def known_chip(monkeypatch):
-    """The host's CPU passes for a chip of two operations and a byte a second."""
-    chip = dataclasses.replace(hardware.CHIPS["v5e"], kind=jax.devices()[0].device_kind, flops=2.0, hbm_bandwidth=1.0)
-    monkeypatch.setitem(hardware.CHIPS, "fake", chip)
-
-
 def test_the_least_time_is_that_of_the_busier_resource(known_chip):
     layout = sharding.make_layout()
     assert layout.mesh.size == 2
@@ -59,25 +49,6 @@ def test_a_gpu_has_published_peaks_of_its_own(monkeypatch):
 
 def test_nothing_is_said_of_devices_without_published_peaks():
     assert performance.roofline_seconds(sharding.make_layout(), 1e9, 1e9) == 0
-
-
-def test_steps_say_how_near_the_roofline_they_are(known_chip, micro_config, tmp_path):
-    """A step's least time, by way of its tokens per second; RL's has a rollout, whose decoding reads the parameters."""
-    micro_config.stages = ("sft", "rl")
-    pipeline.train(micro_config, tmp_path)
-    model, trunk, time = checkpoints.read_architecture(tmp_path / "sft"), 103, 84
-    steps = {stage: read_metrics(tmp_path / stage / "metrics.jsonl") for stage in micro_config.stages}
-    ratio = {stage: [row["roofline_fraction"] / row["tokens_per_second"] for row in rows] for stage, rows in steps.items()}
-    tokens = sum(flops.update(model, 4, 2, trunk, time) / 4 / r for r in ratio["sft"])
-    assert tokens == pytest.approx(json.loads((tmp_path / "sft" / "summary.json").read_text())["tokens"])
-    read = 4 * sum(leaf.size for leaf in jax.tree.leaves(checkpoints.abstract_params(model)))
-    assert len(steps["rl"]) == 2
-    for step, found in enumerate(ratio["rl"]):
-        drawn = rollout.read(tmp_path / "rl" / "rollouts" / f"{step:06d}.jsonl")
-        lengths = [len(c) for r in drawn for c in r.completions]
-        work = [flops.prefill(model, 8, trunk), flops.forward(model, 8, 4, trunk, time), flops.update(model, 8, 4, trunk, time)]
-        decode = max(flops.decode(model, 8 * 4, trunk) / 4, read)
-        assert found * sum(lengths) == pytest.approx(sum(work) / 4 + max(lengths) * decode)
 
 
 @pytest.mark.parametrize(
