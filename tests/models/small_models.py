@@ -47,3 +47,14 @@ def plain(params, config, trunks, lengths, inputs, targets, temperature=1.0):
     at = jnp.broadcast_to((lengths[:, None] + jnp.arange(T))[:, None, :, None], (B, G, T, 1))
     logs = jax.nn.log_softmax(jnp.take_along_axis(logits, at, 2) / temperature, -1)
     return jnp.take_along_axis(logs, targets[..., None], -1)[..., 0], -(jnp.exp(logs) * logs).sum(-1)
+
+
+@functools.partial(jax.jit, static_argnames="config")
+def plain_gradient(params, config, weights, *data):
+    """(gradient by the parameters of a sum with these weights of the log-probabilities of `plain`, and these)."""
+
+    def loss(params):
+        found = plain(params, config, *data)[0]
+        return (found * weights).sum(), found
+
+    return jax.grad(loss, has_aux=True)(params)
