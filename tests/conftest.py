@@ -23,6 +23,8 @@ SETTINGS = {
     "jax_platforms": os.environ.get("JAX_PLATFORMS", "cpu"),
     "jax_compilation_cache_dir": os.environ.get("JAX_COMPILATION_CACHE_DIR", COMPILED.name),
     "jax_persistent_cache_min_compile_time_secs": 0.0,
+    # Where in Python an operation comes from, which is written down for each and carried through XLA; a tenth of the time.
+    "jax_traceback_in_locations_limit": 0,
 }
 # Most programs here take longer to compile than to run. Without LLVM's optimisation, and with XLA's older code for fusions,
 # which compiles faster, all stages in miniature take 75 s of CPU time instead of 137; and a program in one piece, which only
