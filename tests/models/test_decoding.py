@@ -101,7 +101,8 @@ def test_every_device_moves_its_own_chunks_and_is_sent_none(config):
     jax.tree.map(np.testing.assert_array_equal, program(cache, base), compiled.flush(cache, base))
 
 
-@pytest.mark.parametrize(("slots", "name"), [(67, "gemma2"), (79, "gemma3"), (103, "gemma2")])
+@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("slots", [67, 79, 103])
 def test_where_a_trunk_stands_in_its_row_changes_no_bit(slots, name):
     """Every row has the same three trunks, in another order each; every branch reads on from its own."""
     config, params, *_ = setup(name)
