@@ -1,7 +1,8 @@
 """The decoder: its architecture and sizes, trunks and branches, decoding, log-probabilities and heads.
 
 Parameters are plain trees of arrays and all functions are pure: `prefill` reads prompts into a `Trunk`, `extend` and `decode`
-continue it by branches. See `spct_jax.models.decoder` for what a trunk and a branch are, and for the letters of shapes.
+continue it by branches; to train, `extend` takes `Prompts` and computes their trunks beside the branches. What a trunk and a
+branch are, and the letters of shapes, are in `spct_jax.models.decoder`.
 """
 
 import importlib
