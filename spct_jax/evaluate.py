@@ -138,10 +138,9 @@ def check_judge(benchmark: Benchmark) -> None:
 def check_output(benchmark: Benchmark, output: Path) -> None:
     """InputError where the output would take the place of what is read, or be read as data when the command runs again."""
     read = [path for path in (DATA.value, SCORES.value, JUDGE.principles.value, JUDGE.template.value) if path]
-    read = {files.real_name(path): path for path in read if paths.of(path).is_file()}
+    read = [path for path in read if paths.of(path).is_file()]
     for name in REPORTED if SCORES.value else (*LINES_WRITTEN, *REPORTED):
-        if path := read.get(files.real_name(output / name)):
-            raise InputError(f"--output={OUTPUT.value}: {name} would be written over {path}, which this command reads")
+        files.check_unused(output / name, read, "--output")
     data = f"{files.real_name(DATA.value or '')}/"
     if benchmark.by_ending and DATA.value and f"{files.real_name(output)}/".startswith(data):
         raise InputError(f"--output={OUTPUT.value}: lies in --data={DATA.value}, all files of which are the benchmark's")

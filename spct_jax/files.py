@@ -200,8 +200,8 @@ def real_name(path: str | os.PathLike) -> str:
     return os.fspath(path) if paths.is_remote(path) else os.path.realpath(path)
 
 
-def check_unused(target: str, used: Iterable[str | os.PathLike], flag: str) -> None:
-    """InputError, naming the flag, where a file to be written is, or lies in, anything that the command uses."""
+def check_unused(target: str | os.PathLike, used: Iterable[str | os.PathLike], flag: str) -> None:
+    """InputError, naming the flag that says where, if a file to be written is, or lies in, anything that the command uses."""
     for path in used:
         if (real := real_name(target)) == real_name(path) or real.startswith(f"{real_name(path)}/"):
             raise InputError(f"{flag}={target}: would be written over {path}, which this command uses; choose another file")

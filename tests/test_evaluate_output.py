@@ -22,7 +22,7 @@ def test_nothing_that_is_read_is_written_over(tmp_path, monkeypatch, name, flag)
     (tmp_path / name).write_text("x")
     (tmp_path / "d").write_text("y")
     parse(**{"output": tmp_path, "data": "d", "checkpoint": "c", flag: name})
-    said = f"--output={tmp_path}: {name} would be written over {name}, which this command reads"
+    said = f"--output={tmp_path}/{name}: would be written over {name}, which this command uses"
     with pytest.raises(InputError, match=said):
         evaluate.check_output(catalogue.get("judgebench"), paths.parse(tmp_path, "--output"))
     parse(**{"output": tmp_path / "out", "data": "d", "checkpoint": "c", flag: name})
@@ -34,7 +34,7 @@ def test_recorded_votes_are_not_written_over_and_may_lie_in_the_output(tmp_path)
     for name in ("judgebench.jsonl", "scores.jsonl"):
         (tmp_path / name).write_text(text)
     parse(output=tmp_path, scores=tmp_path / "judgebench.jsonl")
-    with pytest.raises(InputError, match="judgebench.jsonl would be written over"):
+    with pytest.raises(InputError, match="judgebench.jsonl: would be written over"):
         evaluate.evaluate()
     assert {path.name for path in tmp_path.iterdir()} == {"judgebench.jsonl", "scores.jsonl"}
     parse(output=tmp_path, scores=tmp_path / "scores.jsonl")

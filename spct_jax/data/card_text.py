@@ -1,14 +1,13 @@
 """A data card as a page to read."""
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+from spct_jax import terminal
 
 LONGEST_SHOWN = 700
 """Characters of a text that are shown of it."""
 _WIDTH = 24
-_UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
-"""What a terminal obeys, or cannot show."""
 
 
 def render(card: Mapping[str, Any]) -> str:
@@ -17,7 +16,7 @@ def render(card: Mapping[str, Any]) -> str:
     if card["kind"] == "comparisons":
         parts.append(_choices(card))
     parts += [_lengths(card), *(_example(card, number) for number in range(len(card["examples"])))]
-    return _UNPRINTABLE.sub("\ufffd", "\n\n".join(part for part in parts if part))
+    return terminal.printable("\n\n".join(part for part in parts if part))
 
 
 def _head(card: Mapping[str, Any]) -> str:

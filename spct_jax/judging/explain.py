@@ -1,16 +1,14 @@
 """One verdict told to a person: the texts, every critique with what was read in it, the votes and who won."""
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from spct_jax import terminal
 from spct_jax.data.comparison import Comparison
 from spct_jax.errors import InputError
 from spct_jax.grm import voting
 from spct_jax.judging import input_lines, resume
 from spct_jax.judging.verdicts import Verdict, count, to_json
-
-_UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 def explain(
@@ -111,7 +109,7 @@ def _outcome(totals: Sequence[float] | None, valid: int, drawn: int) -> str:
 
 def _block(title: str, text: str) -> str:
     # What a user or a model wrote must not drive the reader's terminal.
-    text = _UNPRINTABLE.sub("\ufffd", text.replace("\r\n", "\n"))
+    text = terminal.printable(text.replace("\r\n", "\n"))
     return "\n".join([title, *(f"  {line}".rstrip() for line in text.split("\n"))])
 
 

@@ -17,7 +17,7 @@ which are counted as what is attended to: computing them is another `prefill` or
 Trunks and prefixes are counted in the slots that they are computed in, see `Tiles.trunk_slots`.
 """
 
-from spct_jax.models import attention, splash, splash_branches, tiles, trunk_attention
+from spct_jax.models import attention, splash, splash_branches, stack, tiles, trunk_attention
 from spct_jax.models.config import ModelConfig
 
 _LAYER_PASSES = {"none": 3, "dots": 3, "full": 4}
@@ -93,7 +93,7 @@ def _last_queries(c: ModelConfig, trunk: int) -> float:
 
 def _ends_apart(c: ModelConfig) -> bool:
     """Whether the last layer is in no scan."""
-    return bool(c.remainder) or c.repeats == 1
+    return bool(c.remainder) or c.repeats <= stack.UNROLLED_REPEATS
 
 
 def _trunk_attention(c: ModelConfig, trunk: int, prefix: int) -> float:

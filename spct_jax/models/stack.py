@@ -152,7 +152,7 @@ def _in_row(body, entry, row, carry, layer):
 
 def is_last(config: ModelConfig, entry: LayerStack, row: Any) -> bool:
     """Whether `scan` calls its body for the last layer of all, and not in a loop, so that the carry may change its shape."""
-    return not isinstance(row, jax.core.Tracer) and entry.layers[row] == config.num_layers - 1
+    return isinstance(row, int) and entry.layers[row] == config.num_layers - 1
 
 
 def from_layers(config: ModelConfig, layers: Sequence[PyTree]) -> PyTree:

@@ -62,7 +62,7 @@ def scalar_rewards(params: Any, config: ModelConfig, groups: Groups, preamble: m
 
 
 def rewards_on(params: Any, config: ModelConfig, trunk: models.Trunk | models.Prompts, groups: Groups) -> jax.Array:
-    """`scalar_rewards` on trunks that are there already, or are made of other prompts; the groups' own are not read."""
+    """`scalar_rewards` on these trunks or prompts; those that the groups have are not read."""
     hidden = models.extend(params["model"], config, trunk, groups.inputs)
     return heads.score(params["head"], jnp.take_along_axis(hidden, groups.lengths[..., None, None], axis=2)[:, :, 0])
 

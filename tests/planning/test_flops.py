@@ -20,7 +20,7 @@ MODEL = dataclasses.replace(sizes.toy(512), num_layers=6, width=128, ffw_width=2
 
 
 @pytest.mark.parametrize("program", ["sft", "reference"])
-@pytest.mark.parametrize(("layers", "scores", "count"), [(6, 2**18, 1), (7, 2**14, 2)])
+@pytest.mark.parametrize(("layers", "scores", "count"), [(4, 2**18, 1), (6, 2**18, 1), (7, 2**14, 2)])
 def test_the_count_by_hand_is_what_is_compiled(program, layers, scores, count, monkeypatch):
     """In one micro-batch, and in two of one row each."""
     monkeypatch.setitem(tiles.PLATFORMS, "cpu", dataclasses.replace(tiles.here(), branch_scores=scores))
