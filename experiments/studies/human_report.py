@@ -1,4 +1,5 @@
-r"""One page from the runs of the experiment with a pretrained model: what SPCT and every baseline reach, and what it costs.
+r"""Two pages from the runs of the experiment with a pretrained model: what SPCT and every baseline reach and what it costs, and
+verdicts to read.
 
     python experiments/studies/human_report.py --run=runs/gemma3_270m --output=docs/results/gemma3_270m.md \
         --sample=runs/gemma3_270m/verdicts.jsonl --notes=notes.md
@@ -6,7 +7,7 @@ r"""One page from the runs of the experiment with a pretrained model: what SPCT 
 Reads files and needs no weights; a minute on a CPU. `--run` is laid out as `human_credits` says, and may hold more:
 `after/export.json` of `export_check.py`, `data/counts.json`, and `readings.jsonl`, one {"when", "what"} a line for every time
 that the test was looked at. `--sample` is written where it is not there, and its judgements are counted where a person has
-filled them in. Pictures are saved beside the page.
+filled them in. The second page, `*_verdicts.md`, and the pictures are saved beside the first.
 """
 
 import collections
@@ -35,7 +36,7 @@ SAMPLE = flags.DEFINE_string("sample", None, "Verdicts for a person to read, .js
 NOTES = flags.DEFINE_string("notes", None, "What stands at the top of the page, Markdown, title included.", flag_values=FLAGS)
 
 TO_READ = 20
-"""Verdicts of the sample that the page shows."""
+"""Verdicts of the sample that are shown."""
 WORDS_ON = "hh"
 """The source on which every system is set beside length and words."""
 FIELDS = {"seconds": 1, "compile_seconds": 1, "steps": 0, "tokens": 0, "tokens_per_second": 0, "peak_memory_gib": 1}
@@ -125,8 +126,10 @@ def _difference_table(experiment: Experiment, pairs: Sequence[tuple[str, str]]) 
 
 
 def steps_section(experiment: Experiment) -> str:
-    """Each step against what is without it, and in how far the paper's order holds."""
+    """Each step against what is without it, and in how far the paper's order holds; "" where there are no two to compare."""
     pairs, said = steps(experiment), []
+    if not pairs:
+        return ""
     for more, less in pairs:
         a, b = experiment.ways[more], experiment.ways[less]
         both = ~np.isnan(a.credit) & ~np.isnan(b.credit)
@@ -327,8 +330,11 @@ def pictures(experiment: Experiment) -> dict[str, bytes]:
     return drawn
 
 
-def page(directory: pathlib.Path, sample: str, notes: str, stem: str) -> tuple[str, dict[str, bytes]]:
-    """The whole page, and the pictures it names."""
+VERDICTS = "# Verdicts to read\n\nThe questions and responses are other people's, and some are offensive."
+
+
+def pages(directory: pathlib.Path, sample: str, notes: str, stem: str) -> dict[str, bytes]:
+    """Files by name: the page, the page of verdicts where there are any, and the pictures."""
     experiment = human_credits.read(directory)
     drawn = {f"{stem}_{name}.png": png for name, png in pictures(experiment).items()}
     parts = [notes or "# SPCT on a pretrained model and people's preferences", accuracy_section(experiment)]
@@ -336,26 +342,27 @@ def page(directory: pathlib.Path, sample: str, notes: str, stem: str) -> tuple[s
     parts += [steps_section(experiment), baselines_section(experiment), verdicts_section(experiment)]
     parts += [time_section(experiment), data_section(experiment, directory), export_section(directory)]
     parts.append(readings_section(experiment, directory))
+    texts = {}
     entries = verdict_sample.draw(experiment.runs[GRM], last_policy(experiment)) if last_policy(experiment) else []
     if entries:
-        entries = verdict_sample.settle(sample, entries)
-        shown = verdict_sample.to_read(entries, TO_READ)
-        warning = "The questions and responses are other people's, and some are offensive."
-        parts += ["## What verdicts say", verdict_sample.counts(entries), warning, shown]
-    return "\n\n".join(part.strip() for part in parts) + "\n", drawn
+        entries, beside = verdict_sample.settle(sample, entries), f"{stem}_verdicts.md"
+        link = f"[{min(TO_READ, len(entries))} of them]({beside}) can be read."
+        parts += ["## What verdicts say", verdict_sample.counts(entries), link]
+        texts[beside] = [VERDICTS, verdict_sample.to_read(entries, TO_READ)]
+    texts[f"{stem}.md"] = parts
+    made = {name: "\n\n".join(part.strip() for part in text if part) + "\n" for name, text in texts.items()}
+    return {name: text.encode() for name, text in made.items()} | drawn
 
 
 def main(_) -> None:
-    """Writes the page."""
+    """Writes the pages."""
     directory, output = pathlib.Path(RUN.value), pathlib.Path(OUTPUT.value)
     if output.suffix != ".md":
         raise InputError(f"--output={output}: the page is Markdown, so its name must end in .md")
     notes = files.read_bytes(NOTES.value).decode().strip() if NOTES.value else ""
-    text, drawn = page(directory, SAMPLE.value, notes, output.stem)
     files.make_directory(output.parent)
-    for name, png in drawn.items():
-        files.write(output.parent / name, png)
-    files.write(output, text)
+    for name, content in pages(directory, SAMPLE.value, notes, output.stem).items():
+        files.write(output.parent / name, content)
     print(f"written to {output}; verdicts to read: {SAMPLE.value}")
 
 

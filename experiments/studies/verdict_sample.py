@@ -99,7 +99,7 @@ def to_read(entries: Sequence[Mapping], count: int) -> str:
         lines = [f"[question] {_short(entry['query'])}"]
         lines += [f"[response {i}] {_short(text)}" for i, text in enumerate(entry["responses_as_shown"], start=1)]
         said = "no scores could be read" if entry["scores_as_shown"] is None else f"credit {entry['credit']:g}"
-        parts.append(f"### {number}. `{entry['id']}`: the best is response {entry['best_as_shown']}; {said}")
+        parts.append(f"## {number}. `{entry['id']}`: the best is response {entry['best_as_shown']}; {said}")
         parts.append(markdown.fence("\n\n".join(lines)))
         parts.append(markdown.fence(entry["verdict"].strip()))
         if entry["judgement"]:

@@ -184,8 +184,10 @@ def test_page_of_runs_that_have_hardly_begun_to_judge(studies, tmp_path):
     for name in ("train", "development"):
         write_lines(tmp_path / "data" / f"{name}.jsonl", PROBLEMS)
     write_run(tmp_path / "grm", PROBLEMS)
-    text, drawn = studies["human_report"].page(tmp_path, str(tmp_path / "verdicts.jsonl"), "", "x")
-    assert "| chance | 44.4 |" in text and list(drawn) == ["x_accuracy.png"] and "What verdicts say" not in text
+    found = studies["human_report"].pages(tmp_path, str(tmp_path / "verdicts.jsonl"), "", "x")
+    text = found["x.md"].decode()
+    assert sorted(found) == ["x.md", "x_accuracy.png"] and "| chance | 44.4 |" in text
+    assert "What verdicts say" not in text and "What each step adds" not in text
 
 
 def test_page(studies, tmp_path):
@@ -198,14 +200,13 @@ def test_page(studies, tmp_path):
     for name, part in (("train", several[:50]), ("development", several[50:]), ("test", several)):
         write_lines(tmp_path / "data" / f"{name}.jsonl", part)
     (tmp_path / "data" / "counts.json").write_text(json.dumps({"sources": {"hh": {"rows": 80}}, "dropped": 3}))
-    text, drawn = studies["human_report"].page(tmp_path, str(tmp_path / "verdicts.jsonl"), "# Title\n\nSaid.", "real")
-    assert text.startswith("# Title\n\nSaid.\n\n## Accuracy") and sorted(drawn) == [
-        "real_accuracy.png",
-        "real_learning.png",
-        "real_votes.png",
-    ]
-    assert all(png.startswith(b"\x89PNG") for png in drawn.values())
-    for line in ("- GRM, RL greedy above GRM, Cold start greedy: **holds**.", "hh: bag of 5 words", "### 20. `hh/test-"):
+    found = studies["human_report"].pages(tmp_path, str(tmp_path / "verdicts.jsonl"), "# Title\n\nSaid.", "real")
+    text, verdicts = (found.pop(name).decode() for name in ("real.md", "real_verdicts.md"))
+    assert text.startswith("# Title\n\nSaid.\n\n## Accuracy") and "[20 of them](real_verdicts.md)" in text
+    assert sorted(found) == ["real_accuracy.png", "real_learning.png", "real_votes.png"]
+    assert all(png.startswith(b"\x89PNG") for png in found.values())
+    for line in ("- GRM, RL greedy above GRM, Cold start greedy: **holds**.", "hh: bag of 5 words"):
         assert line in text, line
+    assert "\n## 20. `hh/test-" in verdicts and "## 1. `" not in text
     assert "| train | 50 | 50 |" in text and '  "hh": {"rows": 80}' in text
     assert "### Every system beside length and words, on hh" in text
