@@ -19,8 +19,9 @@ from spct_jax.models import sizes
 def get_config(system: str = "") -> config_lib.Config:
     """The experiment, or a baseline of it: `config.SYSTEMS`."""
     config = config_lib.paper(sizes.get("gemma3_4b"))
-    config.mesh = config_lib.MeshConfig(strategy="fsdp_tensor", tensor=4, rollout="tensor")
-    config.rl.accumulate, config.meta_rm.accumulate = 32, 44
+    # Updates split rows and parameters over all chips; a copy for each chip would leave draws no room for caches.
+    config.mesh = config_lib.MeshConfig(strategy="fsdp", tensor=4, rollout="tensor")
+    config.rl.accumulate, config.meta_rm.accumulate = 8, 11
     config.rft.accumulate = 8 * config.rl.accumulate
     config.sft.accumulate = 2 * config.rl.accumulate
     return config_lib.as_system(config, system)
