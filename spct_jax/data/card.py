@@ -79,7 +79,7 @@ def _choice(record: Comparison | Demonstration) -> tuple[int, int, int, int]:
     """(position of the best response, whether it is longer, shorter than all others; whether all responses are the same)."""
     if isinstance(record, Demonstration):
         return UNSCORED, 0, 0, 0
-    same = record.n > 1 and len(set(record.responses)) < record.n
+    same = record.n > 1 and len({response.strip() for response in record.responses}) < record.n
     best = UNSCORED if record.scores is None else TIE if record.best is None else record.best
     if best < 0 or record.n == 1:
         return best, 0, 0, same

@@ -35,20 +35,20 @@ class Kind(Generic[T]):
         return make
 
 
-def _check_best(comparison: Comparison) -> None:
+def _check_decided(comparison: Comparison) -> None:
     if comparison.scores is None:
         raise InputError("no scores, so no best response")
     if comparison.best is None:
         raise InputError(f"no unique best response ({max(comparison.scores):g} is the top score of several)")
     if comparison.n == 1 and comparison.scores[0] not in (0, 1):
         raise InputError(f"score of a single response is not 0 or 1 ({comparison.scores[0]:g})")
-    best = comparison.responses[comparison.best]
-    if comparison.responses.count(best) > 1:
-        others = [i for i, response in enumerate(comparison.responses, 1) if response == best]
-        raise InputError(f"the best response is the same text as another (numbers {others[0]} and {others[1]})")
+    texts = [response.strip() for response in comparison.responses]  # as in the layouts; scalar models read no more of them
+    same = [i for i, text in enumerate(texts, 1) if text == texts[comparison.best]]
+    if len(same) > 1:
+        raise InputError(f"the best response is the same text as another (numbers {same[0]} and {same[1]})")
 
 
 COMPARISONS: Kind[Comparison] = Kind("comparisons", LAYOUTS["comparison"])
-DECIDED: Kind[Comparison] = Kind("comparisons", LAYOUTS["comparison"], _check_best)
+DECIDED: Kind[Comparison] = Kind("comparisons", LAYOUTS["comparison"], _check_decided)
 """With one best response each."""
 DEMONSTRATIONS = Kind("demonstrations", LAYOUTS["demonstration"])

@@ -21,7 +21,7 @@ VALUES = [
     comparison("One ", ("BBB", "a"), (1, 0)),
     comparison("two", ("aaa", "b", "cc"), (1, 3, 2)),
     comparison("two", ("a" * 1000, "b"), (2, 2)),
-    comparison("three", ("same", "same"), None),
+    comparison("three", ("same", "same\n"), None),
     comparison("four", ("right",), (1,), EARLIER),
 ]
 

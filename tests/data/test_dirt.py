@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spct_jax.data.kinds import DECIDED
-from spct_jax.data.sources import open_source
+from spct_jax.data.sources import open_source, read_comparisons
 from spct_jax.errors import InputError
 
 GOOD = {"prompt": "q", "chosen": "a", "rejected": "b"}
@@ -34,7 +34,7 @@ OWN_DIRT = {
     "response is not a string": {"responses": ["a", 3]},
     "scores of the wrong length": {"scores": [1]},
     "no scores, so no best response": {"scores": None},
-    "the best response is the same text as another": {"responses": ["a", "a"]},
+    "the best response is the same text as another": {"responses": ["a", "a\n"]},
     "query is not a string": {"query": ["q"]},
     "duplicate id": {"id": "same"},
 }
@@ -127,6 +127,21 @@ def test_what_is_wrong_with_a_whole_file_is_always_fatal(tmp_path, on_bad):
         (tmp_path / name).write_bytes(content)
         with pytest.raises(InputError, match=message):
             open_source(f"pairs:{tmp_path / name}", DECIDED, on_bad=on_bad)
+
+
+def test_equal_responses_are_bad_where_one_must_be_the_best_and_nowhere_else(tmp_path):
+    """As in the layouts, blanks around a text are no part of it. Equal texts that are all worse contradict nothing."""
+    rows = [OWN | {"responses": texts, "scores": scores} for texts, scores in (
+        (["a", "b", "b"], [3, 2, 1]), (["b", " a", "c", "a\n"], [0, 2, 1, 0]), (["a", "A"], [1, 0]),
+    )]  # fmt: skip
+    path = write(tmp_path / "x.jsonl", rows)
+    records, report = read_comparisons(path, on_bad="skip", need_best=True)
+    assert [record.id for record in records] == ["1", "3"]
+    assert report.skipped == {"the best response is the same text as another": 1}
+    with pytest.raises(InputError) as raised:
+        read_comparisons(path, need_best=True)
+    assert str(raised.value) == f"{path}:2: the best response is the same text as another (numbers 2 and 4)"
+    assert [record.responses for record in read_comparisons(path)[0]] == [tuple(row["responses"]) for row in rows]
 
 
 def test_a_plain_file_that_was_cut_loses_its_last_row_only(tmp_path):

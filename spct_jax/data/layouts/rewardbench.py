@@ -18,10 +18,12 @@ def _comparisons(row: Row, id: str) -> Iterator[Comparison | LeftOut]:
     if len(chosen) != 1:
         yield LeftOut("no unique best response")
         return
-    if chosen[0] in rejected:
+    scores = [1] + [0] * len(rejected)
+    made = Comparison(conversation=turns, responses=[*chosen, *rejected], scores=scores, id=id)
+    best, *others = (response.strip() for response in made.responses)
+    if best in others:
         raise InputError("chosen and rejected are the same text")
-    responses = [*chosen, *rejected]
-    yield Comparison(conversation=turns, responses=responses, scores=[1] + [0] * len(rejected), id=id)
+    yield made
 
 
 LAYOUT = Layout(

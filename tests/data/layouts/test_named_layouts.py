@@ -206,7 +206,7 @@ def test_values_that_say_nothing_are_errors(name, row, message):
         ("hh_rlhf", {"chosen": "\n\nHuman: q\n\nAssistant: a", "rejected": "\n\nHuman: q\n\nAssistant: a"}),
         ("offsetbias", {"instruction": "q", "output_1": "a", "output_2": "a", "label": 2}),
         ("helpsteer2", {"prompt": "q", "preference_strength": 1, "response_1": "a", "response_2": "a"}),
-        ("rewardbench", {"prompt": "q", "chosen": ["a"], "rejected": ["b", "a"]}),
+        ("rewardbench", {"prompt": "q", "chosen": ["a"], "rejected": ["b", "a\n"]}),
         ("math_pairs", {"prompt": "q", "chosen": "a", "rejected": "a"}),
     ],
 )
