@@ -143,11 +143,12 @@ def test_no_module_imports_itself_by_way_of_others():
         visit(name)
 
 
-def test_pallas_is_loaded_where_kernels_are_called_and_no_earlier():
-    """Loading it takes a twentieth of a command's start, and most programs do without."""
+@pytest.mark.parametrize("slow", ["pallas", "matplotlib"])
+def test_what_loads_slowly_is_loaded_where_it_is_used_and_no_earlier(slow):
+    """Pallas takes a twentieth of a command's start, and most programs do without; pictures are drawn at its end."""
     imports = ast.Import | ast.ImportFrom
     at_once = {name: [ast.unparse(node) for node in tree.body if isinstance(node, imports)] for name, tree in KNOWN.items()}
-    assert not [name for name, lines in at_once.items() if any("pallas" in line for line in lines)]
+    assert not [name for name, lines in at_once.items() if any(slow in line for line in lines)]
 
 
 def test_the_bare_import_is_quick_and_leaves_jax_alone():

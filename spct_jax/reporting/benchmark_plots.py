@@ -8,14 +8,16 @@ import itertools
 import re
 import warnings
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
-import matplotlib
 import numpy as np
-from matplotlib.figure import Figure
 
-from spct_jax.reporting.plots import BLUE, GREEN, GREY, PURPLE, STYLE, VERMILLION, label_ends
+from spct_jax.reporting.plots import BLUE, GREEN, GREY, PURPLE, STYLE, VERMILLION, drawing, label_ends
 
-_SVG = {"svg.hashsalt": "spct_jax", "svg.fonttype": "path"}
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_SVG = STYLE | {"svg.hashsalt": "spct_jax", "svg.fonttype": "path"}
 _LINES = ((BLUE, "o"), (VERMILLION, "s"), (GREEN, "D"), (PURPLE, "^"), ("#E69F00", "v"), ("#56B4E9", "P"))
 _LONGEST = 32
 """Characters of a subset's name that are drawn."""
@@ -29,8 +31,7 @@ def scaling(lines: Mapping[str, Mapping[int, Mapping]], greedy: float | None, ch
       greedy: accuracy of greedy verdicts, if there are any.
       chance: of a judge that guesses, if that is known.
     """
-    with matplotlib.rc_context(STYLE | _SVG):
-        figure = Figure(figsize=(6.4, 3.9), layout="constrained")
+    with drawing(6.4, 3.9, _SVG) as figure:
         axes = figure.subplots()
         ends = []
         for (name, points), (colour, marker) in zip(lines.items(), itertools.cycle(_LINES), strict=False):
@@ -62,8 +63,7 @@ def subsets(bars: Mapping[str, Mapping[str, Mapping]]) -> bytes:
       bars: for each way of judging, two at most, by subset: `value` with its interval `low` to `high`, in [0, 1].
     """
     names = list(next(iter(bars.values())))
-    with matplotlib.rc_context(STYLE | _SVG):
-        figure = Figure(figsize=(6.8, 1.1 + (0.16 + 0.2 * len(bars)) * len(names)), layout="constrained")
+    with drawing(6.8, 1.1 + (0.16 + 0.2 * len(bars)) * len(names), _SVG) as figure:
         axes = figure.subplots()
         width = 0.8 / len(bars)
         colours = ("#A3A3A3", BLUE) if len(bars) > 1 else (BLUE,)
@@ -92,9 +92,8 @@ def subsets(bars: Mapping[str, Mapping[str, Mapping]]) -> bytes:
 
 def positions(shares: Mapping[int, Sequence[float]]) -> bytes:
     """How often the response at each position is named, by the number of responses; the dashed line is a judge without bias."""
-    with matplotlib.rc_context(STYLE | _SVG):
-        widths = [len(values) for values in shares.values()]
-        figure = Figure(figsize=(1.4 + 0.62 * sum(widths) + 0.5 * len(widths), 3.0), layout="constrained")
+    widths = [len(values) for values in shares.values()]
+    with drawing(1.4 + 0.62 * sum(widths) + 0.5 * len(widths), 3.0, _SVG) as figure:
         panels = figure.subplots(1, len(shares), sharey=True, squeeze=False, width_ratios=widths)[0]
         for axes, (n, values) in zip(panels, shares.items(), strict=True):
             places = range(1, n + 1)
@@ -123,7 +122,7 @@ def _shortened(name: str) -> str:
     return name.replace("$", r"\$")
 
 
-def _svg(figure: Figure) -> bytes:
+def _svg(figure: "Figure") -> bytes:
     buffer = io.BytesIO()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", r"Glyph .* missing from font")  # a box stands for it

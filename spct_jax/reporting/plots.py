@@ -3,18 +3,20 @@
 Colours are Okabe and Ito's, told apart by people with any colour vision; lines are labelled where they end.
 """
 
+import contextlib
 import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
-import matplotlib
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
 from spct_jax.evaluation import metrics
 from spct_jax.reporting import results
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 BLUE, VERMILLION, GREEN, PURPLE, GREY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#6B6B6B"
 CURVES = {
@@ -52,6 +54,16 @@ STYLE = {
 }
 
 
+@contextlib.contextmanager
+def drawing(width: float, height: float, style: Mapping[str, Any] = STYLE) -> Iterator["Figure"]:
+    """A new figure of so many inches, in a style that holds as long as it is drawn."""
+    import matplotlib  # a third of a second, which a command pays when it draws and not when it begins
+    from matplotlib.figure import Figure
+
+    with matplotlib.rc_context(style):
+        yield Figure(figsize=(width, height), layout="constrained")
+
+
 def accuracy_by_stage(
     accuracy: Mapping[str, Mapping[str, float]], intervals: Mapping[str, Mapping[str, Sequence[float]]], chance: float
 ) -> bytes:
@@ -62,8 +74,7 @@ def accuracy_by_stage(
             votes = [measure for measure in accuracy[label] if measure.startswith(f"{kind}@")]
             if votes and "@T" not in label:
                 bars.append((label, max(votes, key=metrics.votes), colour))
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(1.6 + 1.05 * len(bars), 3.6), layout="constrained")
+    with drawing(1.6 + 1.05 * len(bars), 3.6) as figure:
         axes = figure.subplots()
         for position, (label, measure, colour) in enumerate(bars):
             value = 100 * accuracy[label][measure]
@@ -94,8 +105,7 @@ def accuracy_by_k(by_k: Mapping[str, Mapping], greedy: Mapping[str, float], temp
       greedy: the greedy accuracy of each model that has one.
       temperature: of the labels that name none.
     """
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(0.9 + 4.1 * len(by_k), 3.7), layout="constrained")
+    with drawing(0.9 + 4.1 * len(by_k), 3.7) as figure:
         panels = figure.subplots(1, len(by_k), sharey=True, squeeze=False)[0]
         names = []
         for axes, (label, curve) in zip(panels, by_k.items(), strict=True):
@@ -129,6 +139,8 @@ def learning_curves(curves: Mapping[str, Sequence[Mapping]]) -> bytes | None:
 
     Steps are drawn faintly and their moving average over a twentieth of the stage firmly.
     """
+    from matplotlib.ticker import MaxNLocator
+
     panels = []
     for (stage, measure), title in CURVES.items():
         points = [(row["step"], row[measure]) for row in curves.get(stage, ()) if row.get(measure) is not None]
@@ -139,8 +151,7 @@ def learning_curves(curves: Mapping[str, Sequence[Mapping]]) -> bytes | None:
         return None
     columns = min(4, math.ceil(len(panels) / math.ceil(len(panels) / 4)))
     rows = math.ceil(len(panels) / columns)
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(2.9 * columns, 2.35 * rows), layout="constrained")
+    with drawing(2.9 * columns, 2.35 * rows) as figure:
         grid = figure.subplots(rows, columns, squeeze=False).flat
         for axes, (title, steps, values) in zip(grid, panels, strict=False):
             window = max(1, len(values) // 20)
@@ -165,8 +176,7 @@ def runs_by_measure(measures: Mapping[str, Mapping[str, float]]) -> bytes:
     Args:
       measures: for each measure, in order, the accuracy of each run by the run's name.
     """
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(1.8 + 0.85 * len(measures), 3.7), layout="constrained")
+    with drawing(1.8 + 0.85 * len(measures), 3.7) as figure:
         axes = figure.subplots()
         names = list(dict.fromkeys(name for values in measures.values() for name in values))
         palette = [BLUE, VERMILLION, GREEN, PURPLE, "#E69F00", "#56B4E9"]
@@ -201,7 +211,7 @@ def _measure(name: str) -> str:
     return f"{'meta-guided' if kind == 'meta' else kind} @ {k}" if k else kind
 
 
-def label_ends(axes: Axes, ends: Sequence[tuple[float, str, str]]) -> None:
+def label_ends(axes: "Axes", ends: Sequence[tuple[float, str, str]]) -> None:
     """Names the lines at their right ends, pushed apart where they would overlap."""
     low, high = axes.get_ylim()
     apart = 0.055 * (high - low)
@@ -221,7 +231,7 @@ def label_ends(axes: Axes, ends: Sequence[tuple[float, str, str]]) -> None:
         )
 
 
-def _png(figure: Figure) -> bytes:
+def _png(figure: "Figure") -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=160, metadata={"Software": None})
     return buffer.getvalue()
