@@ -85,6 +85,11 @@ class Config:
                 yield f"{prefix}evaluation.buckets: {bucket} does not lie within data.max_prompt and data.max_completion"
         if list(self.stages) != [s for s in STAGES if s in self.stages]:
             yield f"{prefix}stages: {', '.join(self.stages)} is not in the order {', '.join(STAGES)}"
+        if "rft" in self.stages and self.rejection.drop_too_easy and self.rejection.samples == 1:
+            yield (
+                f"{prefix}rejection.samples=1: a comparison whose one draw is right counts as too easy, so rft learns from "
+                f"no unhinted draw; draw more, or set {prefix}rejection.drop_too_easy=False"
+            )
         yield from self._missing_stages(prefix)
 
     def _missing_stages(self, prefix: str) -> Iterator[str]:

@@ -68,7 +68,7 @@ class RejectionConfig:
     problems: int = bounded(1024, 0, MOST)
     """How many training comparisons completions are drawn for, chosen at random by the seed (0: all)."""
     samples: int = bounded(3, 1, 4096)
-    """N_RFT: draws per comparison without a hint."""
+    """N_RFT: draws per comparison without a hint; more than one where RFT drops what is too easy."""
     hinted: bool = True
     """Whether one more completion is drawn with a hint that names the best response; RFT trains on it without the hint."""
     drop_too_easy: bool = True

@@ -123,6 +123,20 @@ def test_a_bucket_for_longer_completions_than_a_stage_reads_is_refused(stage, lo
         validate(config)
 
 
+def test_one_draw_that_would_always_be_wrong_or_too_easy_is_refused():
+    """Nothing unhinted would be left for RFT. What else is drawn for may have one draw of each comparison."""
+    config = config_lib.tiny()
+    config.rejection.samples = 1
+    with pytest.raises(InputError, match="^config.rejection.samples=1: .* set config.rejection.drop_too_easy=False$"):
+        validate(config)
+    config.rejection.samples = 2
+    validate(config)
+    config.rejection.samples, config.rejection.drop_too_easy = 1, False
+    validate(config)
+    config.rejection.drop_too_easy, config.stages = True, ("sft", "rejection", "rl")
+    validate(config)
+
+
 def test_the_papers_settings_are_within_their_ranges():
     for name in sizes.SIZES:
         validate(config_lib.paper(sizes.get(name)))
