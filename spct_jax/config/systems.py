@@ -16,7 +16,8 @@ def _rft_only(config: Config) -> None:
 
 
 def _no_principles(config: Config) -> None:
-    config.prompt.template = _in_size_of(config, "no_principles")
+    names = ("no_principles", "single_no_principles")
+    config.prompt.template, config.prompt.single_template = [_in_size_of(config, name) for name in names]
 
 
 def _llm_judge(config: Config) -> None:

@@ -9,9 +9,12 @@ from spct_jax import paths, pipeline
 from spct_jax.config import SYSTEMS, as_system, tiny, validate
 from spct_jax.errors import InputError
 from spct_jax.field_bounds import MOST
+from spct_jax.grm.config import PromptConfig
 from spct_jax.grm.template import load_template
 
 EXPERIMENTS = sorted((pathlib.Path(__file__).parents[2] / "experiments").glob("*.py"))
+SHORT = PromptConfig()
+"""What empty names stand for."""
 
 
 def get_config(path, *arguments):
@@ -50,4 +53,15 @@ def test_an_llm_judge_is_trained_by_its_choice_template_on_comparisons_it_can_ch
     (paper,) = [path for path in EXPERIMENTS if path.stem == "gemma2_27b"]
     config = get_config(paper, "llm_judge")
     assert load_template(config.prompt.template).parts[-1] == "Best Response" and config.data.responses == (2, 2)
-    assert get_config(paper, "no_principles").prompt.template == "no_principles"
+
+
+@pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
+def test_without_principles_no_verdict_names_criteria(path):
+    """Those on single responses included; templates stay as long or as short as the experiment's own, and the rest as it is."""
+    usual, without = get_config(path).prompt, get_config(path, "no_principles").prompt
+    for role in ("template", "single_template"):
+        own, plain = (load_template(getattr(prompt, role) or getattr(SHORT, role)) for prompt in (usual, without))
+        assert own.principles and not plain.principles and plain.parts == own.parts[1:]
+        assert (plain.low, plain.high, plain.response, plain.hint) == (own.low, own.high, own.response, own.hint)
+        assert "pecific" in own.prompt and "pecific" not in plain.prompt and "weight" not in plain.prompt
+    assert (without.meta_template, without.choice_template) == (usual.meta_template, usual.choice_template)

@@ -15,7 +15,7 @@ from spct_jax.toy import world
 from spct_jax.toy.config import ToyConfig
 
 CLOSED = str(pathlib.Path(__file__).with_name("closed.txt"))  # responses have an end marker too
-OURS = ["default", "judge", "meta", "no_principles", "reference", "single"]
+OURS = ["default", "judge", "meta", "no_principles", "reference", "single", "single_no_principles"]
 RELEASED = ["deepseek_grm", "deepseek_grm_meta"]
 MINE = """low: 1
 high: 5

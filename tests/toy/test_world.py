@@ -46,9 +46,9 @@ def test_problems_depend_on_split_index_and_seed_alone():
     assert world.problem("test", 7, CONFIG) != world.problem("test", 7, ToyConfig(seed=1))
 
 
-@pytest.mark.parametrize("name", ["short", "short_no_principles"])
-def test_demonstrations_have_the_form_and_some_are_wrong(name):
-    template, single = load_template(name), load_template("short_single")
+@pytest.mark.parametrize("end", ["", "_no_principles"])
+def test_demonstrations_have_the_form_and_some_are_wrong(end):
+    template, single = load_template(f"short{end}"), load_template(f"short_single{end}")
     right = wrong = 0
     for shown in demonstrator.demonstrations(CONFIG, template, single):
         text = shown.turns[-1].content
@@ -57,7 +57,7 @@ def test_demonstrations_have_the_form_and_some_are_wrong(name):
         for completion in shown.completions:
             scores = parse.parse(completion, n, parts=template.parts, low=low, high=high)
             assert scores is not None, completion
-            assert ("Specific Criteria:" in completion) == (n == 1 or name == "short")
+            assert ("Specific Criteria:" in completion) == (not end)
             if n > 1:
                 responses = re.split(r"\[Response \d\]\n", text)[1:]
                 query = text.split("[Response 1]")[0]
