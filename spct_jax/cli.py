@@ -108,13 +108,16 @@ class _StandardOutput:
 
 
 def _of_interest(unraisable) -> None:
-    """Prints an error that nobody can catch, except those of TensorStore's threads after a first failure ended their loop.
+    """Prints an error that nobody can catch, except those of reads that Orbax gives up when a first one has failed.
 
+    It closes the loop that they run in: TensorStore's threads find it closed, and what waited for them is collected half-way,
+    which Orbax takes for a fault and describes on sixty lines for each array.
     Ctrl-C that fell into a callback of the garbage collector, such as JAX's, is repeated in a moment, when it can be caught.
     """
-    if isinstance(unraisable.exc_value, KeyboardInterrupt):
+    error = unraisable.exc_value
+    if isinstance(error, KeyboardInterrupt):
         threading.Timer(0.05, _thread.interrupt_main).start()
-    elif str(unraisable.exc_value) != "Event loop is closed":
+    elif str(error) != "Event loop is closed" and not isinstance(getattr(error, "__cause__", None), GeneratorExit):
         sys.__unraisablehook__(unraisable)
 
 

@@ -1,5 +1,6 @@
 """What a command says, and ends with, when it is called wrongly or the system refuses something: one line, no traceback."""
 
+import asyncio
 import dataclasses
 import gc
 import importlib
@@ -194,6 +195,38 @@ def test_an_interrupt_that_falls_into_the_garbage_collector_is_not_lost(monkeypa
             cli._run(main, ["command"])
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def test_of_errors_that_nobody_can_catch_those_of_reads_given_up_are_not_printed(monkeypatch, capsys):
+    """As by Orbax, which gives up the others when it cannot read an array of a damaged checkpoint."""
+
+    async def read():
+        try:
+            await asyncio.sleep(60)
+        except BaseException as error:
+            raise Exception("Encountered error while reading an array") from error
+
+    class Raising:
+        def __init__(self, error):
+            self.error = error
+
+        def __del__(self):
+            raise self.error
+
+    def main(_):
+        loop = asyncio.new_event_loop()
+        loop.create_task(read())
+        loop.run_until_complete(asyncio.sleep(0))
+        loop.close()
+        del loop
+        gc.collect()
+        for error in (RuntimeError("Event loop is closed"), ValueError("of interest")):
+            Raising(error)
+
+    monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
+    cli._run(main, ["command"])
+    printed = capsys.readouterr().err
+    assert "ValueError: of interest" in printed and "an array" not in printed and "closed" not in printed
 
 
 def test_an_interrupt_while_a_command_is_imported_is_one_line(tmp_path):
