@@ -42,6 +42,15 @@ def responses_apart(comparison: Comparison) -> list[Comparison]:
     ]
 
 
+def counted(cut: Sequence[Sequence[bool]]) -> list[bool]:
+    """Which draws of a comparison count, in judging as in training: those in which the critiques of all responses are whole.
+
+    Args:
+      cut: for each response, of each draw, whether its critique was cut, so that it has no end to be scored at.
+    """
+    return [not any(of_draw) for of_draw in zip(*cut, strict=True)]
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Critic:
     """The model that writes critiques, on the devices."""
@@ -131,13 +140,13 @@ class Cloud:
         for comparison in comparisons:
             found = [next(rewards) for _ in comparison.responses]
             samples = []
-            for draws in zip(*(zip(*one, strict=True) for one in found), strict=True):
-                cut = any(tokens[-1] not in tokenizer.stop_ids for tokens, _ in draws)
+            whole = counted([[tokens[-1] not in tokenizer.stop_ids for tokens in drawn] for drawn, _ in found])
+            for counts, draws in zip(whole, zip(*(zip(*one, strict=True) for one in found), strict=True), strict=True):
                 samples.append(
                     Critiqued(
-                        scores=None if cut else tuple(reward for _, reward in draws),
+                        scores=tuple(reward for _, reward in draws) if counts else None,
                         texts=tuple(tokenizer.decode(tokens) for tokens, _ in draws),
-                        truncated=cut,
+                        truncated=not counts,
                         tokens=sum(len(tokens) for tokens, _ in draws),
                     )
                 )

@@ -2,7 +2,8 @@
 
 The policy before this stage is the critic. It writes critiques of every response of some training comparisons, each by itself;
 then a model that starts from the same parameters learns from pairs, as Bradley-Terry does, with the critique in its context.
-Nothing filters critiques: of a single response there is no telling which are right.
+Nothing filters critiques by what they say: of a single response there is no telling which are right. One that was cut has no
+end to be scored at, and the draw that it is of does not count, as when the model judges.
 
 All that is read of a comparison is one group: the prompt is what the prompts of its responses have in common, conversation
 included, and each completion is the rest of one of them and a critique.
@@ -22,6 +23,7 @@ from spct_jax.data import draws
 from spct_jax.data.batches import Groups, TokenGroup
 from spct_jax.data.comparison import Comparison
 from spct_jax.data.index import Records
+from spct_jax.errors import InputError
 from spct_jax.grm.prompts import Rollout
 from spct_jax.models import Trunk, flops
 from spct_jax.models.config import ModelConfig
@@ -51,25 +53,37 @@ def stem_of(prompts: Sequence[Sequence[int]]) -> int:
     return len(os.path.commonprefix([list(prompt[:-1]) for prompt in prompts]))
 
 
-def group_of(prompts: Sequence[Sequence[int]], critiques: Sequence[Sequence[Iterable[Any]]]) -> TokenGroup:
-    """(what the prompts of some responses have in common, the rest of each with each of its critiques)."""
+def group_of(prompts: Sequence[Sequence[int]], critiques: Sequence[Sequence[Iterable[Any] | None]]) -> TokenGroup:
+    """(what the prompts of some responses have in common, the rest of each with each of its critiques; nothing for None)."""
     stem = stem_of(prompts)
-    pairs = zip(prompts, critiques, strict=True)
-    return prompts[0][:stem], [[*prompt[stem:], *map(int, critique)] for prompt, drawn in pairs for critique in drawn]
+    pairs = [(prompt[stem:], critique) for prompt, drawn in zip(prompts, critiques, strict=True) for critique in drawn]
+    return prompts[0][:stem], [[] if critique is None else [*rest, *map(int, critique)] for rest, critique in pairs]
+
+
+def whole(singles: Sequence[Rollout]) -> list[list[Any]] | None:
+    """Of each response of a comparison, the critiques that it is scored by, None in place of others; None if there are none."""
+    counts = cloud.counted([r.truncated for r in singles])
+    kept = [[critique if counts[i] else None for i, critique in enumerate(r.completions)] for r in singles]
+    return kept if any(counts) else None
 
 
 def run_cloud(run: Run) -> dict[str, Any]:
     """Draws critiques and trains the model that scores responses by them."""
     config = run.config.cloud
-    compared = preference.compared(run, "cloud")
-    chosen = draws.sample(run.config.seed, "cloud", len(compared), config.problems, run.dataset.train[compared].shares)
-    numbers = compared[chosen]
-    drawing = draw(run, numbers)
-    critiques = dict(zip(numbers.tolist(), read(run, numbers), strict=True))
-    every = [r for singles in critiques.values() for r in singles]
+    several = preference.compared(run, "cloud")
+    chosen = several[draws.sample(run.config.seed, "cloud", len(several), config.problems, run.dataset.train[several].shares)]
+    drawing = draw(run, chosen)
+    every = dict(zip(chosen.tolist(), read(run, chosen), strict=True))
+    critiques = {number: kept for number, singles in every.items() if (kept := whole(singles)) is not None}
+    if not critiques:
+        raise InputError(
+            f"cloud: of {len(every):,} comparisons, none has a draw whose critiques all end within config.data.max_completion="
+            f"{run.config.data.max_completion}; train the critic (config.sft) longer"
+        )
+    numbers = chosen[[number in critiques for number in chosen.tolist()]]
 
     def make(number: int, comparison: Comparison, step: int):
-        return group_of(prompts(comparison), [drawn.completions for drawn in critiques[number]]), btrm.labels(comparison)
+        return group_of(prompts(comparison), critiques[number]), btrm.labels(comparison)
 
     def prompts(comparison: Comparison) -> list[list[int]]:
         return [run.prompter.encode(single, (0,)) for single in cloud.responses_apart(comparison)]
@@ -80,7 +94,7 @@ def run_cloud(run: Run) -> dict[str, Any]:
         return stem, max(map(len, made)) - stem
 
     longest_stem, longest_rest = preference.longest(run, "cloud", lengths)
-    longest_critique = max(len(tokens) for r in every for tokens in r.completions)
+    longest_critique = max(len(c) for kept in critiques.values() for drawn in kept for c in drawn if c is not None)
     shape = preference.Shape(
         max_prompt=longest_stem,
         max_completion=longest_rest + preference.round_up(longest_critique),
@@ -89,10 +103,12 @@ def run_cloud(run: Run) -> dict[str, Any]:
         preamble=preambles.of(run, run.prompter.single),
     )
     objective = preference.Objective(btrm.margins, functools.partial(rewards, samples=config.samples))
-    summary = preference.train(run, "cloud", config, numbers, shape, objective, make)
-    counts = {"critiques": sum(len(r.completions) for r in every), "truncated": sum(sum(r.truncated) for r in every)}
-    tokens, trunk = sum(len(tokens) for r in every for tokens in r.completions), run.limits.max_prompt - 1
-    drawn = flops.prefill(run.model, len(every), trunk) + tokens * flops.decode(run.model, 1, trunk)
+    left_out = {"a critique cut in every draw": len(chosen) - len(numbers)}
+    summary = preference.train(run, "cloud", config, numbers, shape, objective, make, left_out)
+    rollouts = [r for singles in every.values() for r in singles]
+    counts = {"critiques": sum(len(r.completions) for r in rollouts), "truncated": sum(sum(r.truncated) for r in rollouts)}
+    tokens, trunk = sum(len(tokens) for r in rollouts for tokens in r.completions), run.limits.max_prompt - 1
+    drawn = flops.prefill(run.model, len(rollouts), trunk) + tokens * flops.decode(run.model, 1, trunk)
     spent = {"drawing_seconds": drawing["seconds"], "useful_slots": drawing["useful_slots"], "flops": summary["flops"] + drawn}
     return summary | counts | spent
 

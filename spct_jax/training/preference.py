@@ -6,7 +6,8 @@ which the model puts the better response of a pair above the other, averaged ove
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+import types
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -161,6 +162,7 @@ def train(
     shape: Shape,
     objective: Objective,
     make: Callable[[int, Comparison, int], tuple[TokenGroup, Sequence[float]]],
+    left_out: Mapping[str, int] = types.MappingProxyType({}),
 ) -> dict[str, Any]:
     """Runs a stage; returns its summary.
 
@@ -172,6 +174,7 @@ def train(
       shape: of its groups.
       objective: what the model learns to tell apart.
       make: from a training comparison's number, itself and the number of the step to its group's tokens and its labels.
+      left_out: how many comparisons the stage itself leaves out of `numbers`, by reason.
     """
     optimizer = optimizers.make(config.optimizer, config.steps)
     state, shares = loop.abstract_state(run, stage, optimizer), run.dataset.train[numbers].shares
@@ -208,8 +211,9 @@ def train(
     first, update = lambda: parameters.with_score_head(run, stage), loop.learn_with(train_step)
     summary = loop.fit(run, stage, first, optimizer, prepare, update, config.steps)
     read, several, used = len(run.dataset.train), len(compared(run, stage)), len(numbers)
-    left_out = {"a single response": read - several, f"beyond {stage}.problems": several - used}
-    skipped = {reason: count for reason, count in left_out.items() if count}
+    beyond = several - used - sum(left_out.values())
+    reasons = {"a single response": read - several, f"beyond {stage}.problems": beyond, **left_out}
+    skipped = {reason: count for reason, count in reasons.items() if count}
     counted = {"flops": config.steps * summary["flops"], "data": {"read": read, "used": used, "skipped": skipped}}
     return summary | counted
 

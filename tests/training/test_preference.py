@@ -1,5 +1,6 @@
 """Scalar reward models of responses: their loss on pairs by hand, and their stages from data to accuracy."""
 
+import contextlib
 import copy
 import json
 import shutil
@@ -18,11 +19,13 @@ from spct_jax.checkpoints import ModelKind, train_state
 from spct_jax.data.batches import Groups
 from spct_jax.data.comparison import Comparison, Turn
 from spct_jax.data.index import Records
+from spct_jax.data.tokenizer import Tokenizer
 from spct_jax.errors import InputError
+from spct_jax.grm.prompts import Rollout
 from spct_jax.models import sizes
 from spct_jax.reward_models.bradley_terry import BradleyTerry
 from spct_jax.reward_models.pairrm import PairRM
-from spct_jax.training import btrm, cloud, pairrm, preambles, preference
+from spct_jax.training import btrm, cloud, pairrm, preambles, preference, rollout
 from spct_jax.training.context import Run
 from spct_jax.training.metrics import compute
 from spct_jax.training.micro_batches import Batch
@@ -83,6 +86,16 @@ def test_pairs_are_shown_in_orders_that_change_from_step_to_step():
     assert (np.abs(first) < 0.5).all()
 
 
+@contextlib.contextmanager
+def many_ends():
+    """Random parameters hardly ever end a critique; here some tokens more do, and a third is cut."""
+    own = Tokenizer._with_own_stops
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Tokenizer, "_with_own_stops", lambda self, ids: tuple(dict.fromkeys((*own(self, ids), *range(300, 310)))))
+        patch.setattr(preambles, "LEAST", 4)  # so that CLoud's template has a preamble
+        yield
+
+
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     """(configuration, directory, report) of a run of all baselines from random parameters, on pairs: few programs."""
@@ -91,8 +104,7 @@ def finished(tmp_path_factory):
     config.btrm.optimizer.name = config.pairrm.optimizer.name = config.cloud.optimizer.name = "adam"
     config.stages, config.evaluation.k = ("btrm", "pairrm", "cloud", "evaluate"), (1, 2)
     config.btrm.accumulate, config.data.buckets = 2, ((28, 6), (36, 124))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(preambles, "LEAST", 4)  # so that CLoud's template has a preamble
+    with many_ends():
         yield config, workdir, pipeline.train(copy.deepcopy(config), workdir)
 
 
@@ -101,10 +113,13 @@ def test_a_run_of_baselines_alone_ends_in_their_accuracy(finished):
     assert set(report["accuracy"]) == {"btrm", "pairrm", "cloud"} and report["problems"] == 10
     assert set(report["accuracy"]["cloud"]) == {"greedy", "vote@1", "vote@2"}
     assert report["stages"]["cloud"]["critiques"] == 16 * 2
-    left_out = {"a single response": 4, "beyond cloud.problems": 28}
-    assert report["stages"]["cloud"]["data"] == {"read": 48, "used": 16, "skipped": left_out}
-    assert report["stages"]["btrm"]["data"] == {"read": 48, "used": 44, "skipped": {"a single response": 4}}
     run = pipeline.prepare(config, workdir)
+    drawn = rollout.read(workdir / "cloud" / "critiques-000000.jsonl")
+    cut = [any(first.truncated + second.truncated) for first, second in zip(drawn[::2], drawn[1::2], strict=True)]
+    left_out = {"a single response": 4, "beyond cloud.problems": 28, "a critique cut in every draw": sum(cut)}
+    assert report["stages"]["cloud"]["data"] == {"read": 48, "used": 16 - sum(cut), "skipped": left_out} and 0 < sum(cut) < 16
+    assert report["stages"]["cloud"]["truncated"] == sum(sum(one.truncated) for one in drawn)
+    assert report["stages"]["btrm"]["data"] == {"read": 48, "used": 44, "skipped": {"a single response": 4}}
     comparisons = [run.dataset.test[i] for i in range(24)]
     for kind, model in (("btrm", BradleyTerry), ("pairrm", PairRM)):
         rows = [json.loads(line) for line in (workdir / "evaluate" / f"{kind}_greedy.jsonl").read_text().splitlines()]
@@ -144,6 +159,52 @@ def test_a_group_is_what_prompts_have_in_common_and_the_rest_of_each_with_its_cr
     assert cloud.group_of(prompts, critiques) == ([1, 2], [[3, 4, 6], [3, 4, 7, 8], [5, 4, 9], [5, 4, 6]])
     # Nothing is left of two prompts that are the same but for their last token, which begins each completion.
     assert cloud.group_of([[1, 2], [1, 2]], [[[3]], [[4]]]) == ([1], [[2, 3], [2, 4]])
+    # A critique that does not count leaves its place empty, so that others are still those of their response.
+    assert cloud.group_of(prompts, [[[6], None], [[9], None]]) == ([1, 2], [[3, 4, 6], [], [5, 4, 9], []])
+
+
+@pytest.fixture
+def critiqued(monkeypatch):
+    """`critiqued(*cut)`: (what CLoud's stage learns from, its summary) where of each comparison these critiques are cut.
+
+    They are given by (response, draw), of two draws for each of two responses, and have a token for each place.
+    """
+
+    def rollouts(cut):
+        for response in (0, 1):
+            truncated, tokens = (((response, draw) in cut) for draw in (0, 1)), ([7 + 2 * response + draw] for draw in (0, 1))
+            yield Rollout("x", (0,), tuple(tokens), None, (None, None), tuple(truncated), None)
+
+    def run(*cut):
+        shown = Comparison(conversation=[Turn("user", "q")], responses=["a", "b"], scores=[1, 0], id="x")
+        config, given = make_config(), []
+        config.cloud.samples, config.cloud.problems = 2, 0
+        dataset = types.SimpleNamespace(train=Records.of([shown] * len(cut)), responses=np.full(len(cut), 2))
+        prompter = types.SimpleNamespace(encode=lambda single, _: [1, 2, int(single.id[-1]), 4], single=None)
+        prompter.tokenizer = types.SimpleNamespace(stop_ids=(1,))
+        for name, value in (("draw", lambda *_: {"seconds": 1, "useful_slots": 1}), ("read", lambda *_: map(list, found))):
+            monkeypatch.setattr(cloud, name, value)
+        monkeypatch.setattr(preference, "longest", lambda *_: (8, 8))
+        monkeypatch.setattr(preambles, "of", lambda *_: ())
+        monkeypatch.setattr(preference, "train", lambda *arguments: given.append(arguments) or {"flops": 0.0})
+        found = [rollouts(those) for those in cut]
+        summary = cloud.run_cloud(stand_in(Run, config=config, dataset=dataset, prompter=prompter, model=sizes.toy(64)))
+        numbers, shape, _, make, *left_out = given[0][3:]
+        groups = {number: make(number, shown, 0)[0][1] for number in numbers.tolist()}
+        return groups, left_out, shape, summary
+
+    return run
+
+
+def test_a_draw_with_a_critique_that_was_cut_is_not_learned_from_as_it_is_not_judged_by(critiqued):
+    groups, left_out, shape, summary = critiqued([], [(0, 1)], [(0, 0), (1, 1)])
+    assert groups == {0: [[0, 4, 7], [0, 4, 8], [1, 4, 9], [1, 4, 10]], 1: [[0, 4, 7], [], [1, 4, 9], []]}
+    assert left_out == [{"a critique cut in every draw": 1}] and shape.group_size == 4
+    assert (summary["critiques"], summary["truncated"]) == (12, 3)
+    with pytest.raises(
+        InputError, match="^cloud: of 2 comparisons, none has a draw whose critiques all end .*=84; train the cr"
+    ):
+        critiqued([(0, 0), (1, 1)], [(1, 0), (1, 1)])
 
 
 def test_the_lengths_of_a_comparison_are_measured_at_once(tmp_path):
