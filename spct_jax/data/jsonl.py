@@ -73,11 +73,12 @@ def read_jsonl(
         growing: whether a killed writer may have cut the last line short; where it is bad and has no end, it is left out.
 
     Raises:
-        InputError: naming file and line, or the file when it cannot be read.
+        InputError: naming file and line, or the file when it cannot be read or, unless it is `growing`, is of another kind.
     """
     check_on_bad(on_bad)
     report = ReadReport() if report is None else report
-    for line, text in read_lines(path):
+    lines = read_lines(path)
+    for line, text in lines if growing else check_lines(lines, path):
         if is_blank(text):
             continue
         report.read += 1

@@ -47,7 +47,7 @@ def read(path: str | os.PathLike) -> dict[str, list[Recorded]]:
                 raise InputError(f"not an object ({type(found).__name__})")
             votes = recorded.from_json({"id": one.id, **found}).votes
         except InputError as error:
-            raise InputError(f"{path}: item {one.id!r}: {GREEDY}: {error}") from None
+            raise InputError(f"{one.where}: item {one.id!r}: {GREEDY}: {error}") from None
         greedy.append(dataclasses.replace(one, votes=votes))
     if greedy and len(greedy) < len(sampled):
         raise InputError(f"{path}: {len(greedy):,} of {len(sampled):,} items have {GREEDY} votes; all must, or none")

@@ -87,6 +87,22 @@ def test_a_bad_line_is_named(tmp_path, line, message):
     assert str(error.value).startswith(f"{path}:2: ") and message in str(error.value)
 
 
+def test_a_file_of_another_kind_is_named_as_what_it_is(tmp_path):
+    line = json.dumps({"id": "a", "scores": [[1, 2]]})
+    cases = {
+        f"[{line}]\n": "a JSON array",
+        f"[\n{line}\n]\n": "a JSON array",
+        line.replace("{", "{\n"): "JSON objects over several lines",
+        f"PAR1{line}": "a parquet file",
+    }
+    for text, what in cases.items():
+        path = tmp_path / "scores.json"
+        path.write_text(text)
+        with pytest.raises(InputError) as error:
+            recorded.read(path)
+        assert str(error.value) == f"{path}: not JSON Lines but {what}"
+
+
 def test_no_lines_are_an_error(tmp_path):
     with pytest.raises(InputError, match="holds no recorded scores"):
         recorded.read(write(tmp_path / "scores.jsonl"))

@@ -166,6 +166,7 @@ def test_exported_principles_are_read_back(tmp_path):
         ("p.txt", b"\xff", r"p.txt: not UTF-8 \(byte 1\)$"),
         ("p.jsonl", '{"id": 1, "principles": 3}', r"p.jsonl:1: principles is not a string \(int\)$"),
         ("p.jsonl", '{"principles": "x"}', "p.jsonl:1: missing field 'id'$"),
+        ("p.jsonl", '[{"id": 1, "principles": "x"}]', "p.jsonl: not JSON Lines but a JSON array$"),
         ("p.jsonl", '{"id": 1, "principles": "x"}\n{"id": "1"}', r"p.jsonl:2: duplicate id \('1'\)$"),
         ("p.jsonl", '{"id": 1, "principle": "x"}', "p.jsonl:1: missing field 'principles'$"),
         ("p.json", '{"id": 1, "principles": "x"}\n{"id": 2}', "p.json: JSON, but principles by id are JSON Lines in"),
