@@ -269,6 +269,7 @@ def _evaluate() -> None:
     ks, k_metas = read_numbers(K), read_numbers(K_META)
     if not SCORES.value:
         check_judge(benchmark)
+        measures.check_kept(ks or DEFAULT_K, k_metas)
         ks = (ks or DEFAULT_K) if JUDGE.draws else [1]
     output, report = paths.parse(OUTPUT.value, "--output"), DataReport()
     check_output(benchmark, output)

@@ -348,6 +348,8 @@ def test_command_lines(tmp_path, model):
         f"--benchmark=llmbar --checkpoint={model}/model --k=0": "--k=0: not integers from 1 to 65536",
         f"--benchmark=llmbar --checkpoint={model}/model --k=99999": "--k=99999: not integers from 1 to 65536",
         f"--benchmark=llmbar --checkpoint={model}/model --k_meta=2": "--k_meta needs --meta_checkpoint",
+        f"--benchmark=llmbar --checkpoint={model}/model --meta_checkpoint={model}/model --k=1,4 --k_meta=2,4": "--k_meta: 4 is "
+        "not below any number of votes (1, 4)",
         f"--benchmark=llmbar --checkpoint={model}/model --temperature=-1": "--temperature: -1.0 is not in [0, 100]",
         f"--benchmark=llmbar --checkpoint={model}/model --max_prompt=1 more": "unexpected argument 'more'",
     }

@@ -43,7 +43,7 @@ def choose(votes: Mapping[str, Sequence[Answer]], ks: Sequence[int], k_metas: Se
         there are meta rewards.
 
     Raises:
-      InputError: there are not so many votes, or no meta rewards.
+      InputError: there are not so many votes, or no meta rewards; or as of `check_kept`.
     """
     chosen = []
     if GREEDY in votes:
@@ -59,6 +59,7 @@ def choose(votes: Mapping[str, Sequence[Answer]], ks: Sequence[int], k_metas: Se
     rewarded = any(vote.meta is not None for answer in sampled for vote in answer.all_votes)
     if k_metas and not rewarded:
         raise InputError("--k_meta: the votes have no meta rewards")
+    check_kept(ks or [most], k_metas)
     if not ks:
         same = most == figures.most_votes(sampled, max)
         chosen.append(Measure(f"vote@{most}" if same else "all votes", SAMPLED, None))
@@ -67,6 +68,12 @@ def choose(votes: Mapping[str, Sequence[Answer]], ks: Sequence[int], k_metas: Se
         kept = [k_meta for k_meta in k_metas if k_meta < k] if k_metas else [metrics.guided_votes(k)] * (k > 1)
         chosen += [Measure(f"meta@{k}/{k_meta}", SAMPLED, k, k_meta) for k_meta in kept]
     return chosen
+
+
+def check_kept(ks: Sequence[int], k_metas: Sequence[int]) -> None:
+    """InputError for a number of votes kept by the meta rewards that is below none of the numbers of votes."""
+    if k_metas and max(k_metas) >= max(ks):
+        raise InputError(f"--k_meta: {max(k_metas)} is not below any number of votes ({', '.join(map(str, ks))})")
 
 
 def compute(

@@ -43,6 +43,13 @@ def test_every_k_and_k_meta():
     for ks, k_metas, message in (([9], [], "--k: 9 is more than the 8 votes"), ([], [2], "--k_meta: the votes have no meta")):
         with pytest.raises(InputError, match=message):
             measures.choose({SAMPLED: sampled if ks else answers([WON])}, ks, k_metas)
+    assert [measure.name for measure in measures.choose({SAMPLED: sampled}, [], [7])] == ["vote@8", "meta@8/7"]
+    for ks, k_metas, message in (
+        ([1, 4], [1, 4], r"--k_meta: 4 is not below any number of votes \(1, 4\)"),
+        ([], [8], r"--k_meta: 8 is not below any number of votes \(8\)"),
+    ):
+        with pytest.raises(InputError, match=message):
+            measures.choose({SAMPLED: sampled}, ks, k_metas)
 
 
 def test_figures_of_votes_and_guided_votes_by_hand():
