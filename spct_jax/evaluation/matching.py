@@ -89,7 +89,12 @@ def stand_alone(benchmark: Benchmark, recorded: Sequence[Recorded], path: str | 
     has_pairs = not benchmark.fixed or benchmark.responses > 2
     for one in recorded:
         if has_pairs and (named := _PAIR.fullmatch(one.id)):
-            pairs.setdefault((one.subset, named[1]), {})[int(named[2]), int(named[3])] = one
+            pair = tuple(int(index[:9]) for index in named.group(2, 3))  # of thousands of digits, enough
+            if max(pair) >= MOST_RESPONSES:
+                raise InputError(f"{one.where or path}: item {one.id!r:.80}: a pair of more than {MOST_RESPONSES:,} responses")
+            if pair[0] == pair[1]:
+                raise InputError(f"{one.where or path}: item {one.id!r}: a pair of one response with itself")
+            pairs.setdefault((one.subset, named[1]), {})[pair] = one
         else:
             answers.append(_alone(benchmark, one, path))
     for (subset, id), group in pairs.items():
@@ -99,8 +104,10 @@ def stand_alone(benchmark: Benchmark, recorded: Sequence[Recorded], path: str | 
     return answers
 
 
-_PAIR = re.compile(r"(.+)/(\d+)-(\d+)")
+_PAIR = re.compile(r"(.+)/(0|[1-9][0-9]*)-(0|[1-9][0-9]*)")
 """The form of `base.pair_id`."""
+MOST_RESPONSES = 4096
+"""Of an item whose votes have no scores that show how many there are."""
 
 
 def _alone(benchmark: Benchmark, one: Recorded, path: str | os.PathLike) -> Answer:
@@ -136,8 +143,8 @@ def _alone_by_pairs(
 def _item(benchmark: Benchmark, one: Recorded) -> Item:
     widths = [len(vote.scores) for vote in one.votes if vote.scores is not None]
     n = one.line.get("n", widths[0] if widths else benchmark.responses)
-    if not isinstance(n, int) or n < 1:
-        raise InputError(f"n is not a number of responses ({n!r})")
+    if isinstance(n, bool) or not isinstance(n, int) or not 1 <= n <= max([MOST_RESPONSES, *widths]):
+        raise InputError(f"n is not a number of responses from 1 to {MOST_RESPONSES:,} ({n!r:.40})")
     best = one.line.get("best", 0 if benchmark.best_first else None)
     if best is not None and (isinstance(best, bool) or not isinstance(best, int) or not 0 <= best < n):
         raise InputError(f"best is not the index of one of {n} responses ({best!r})")

@@ -47,6 +47,19 @@ def test_recorded_votes_stand_alone_where_they_say_what_the_data_would():
             matching.stand_alone(BENCHMARK, [Recorded("a", (Vote(decision=0),), "", line)], "f")
 
 
+def test_a_line_that_says_of_many_responses_needs_no_memory_for_them():
+    for line in ({"n": 10**12}, {"n": 4097}, {"n": 10**30, "best": 10**29}, {"n": True}):
+        one = Recorded("a", (Vote(decision=0),), "", line, "f:7")
+        with pytest.raises(InputError, match=r"f:7: item 'a': n is not a number of responses from 1 to 4,096 \("):
+            matching.stand_alone(BENCHMARK, [one], "f")
+    for id in (f"a/0-{10**12}", "a/4096-0", f"a/0-1{'0' * 9999}"):
+        with pytest.raises(InputError, match="f:7: item 'a/.*: a pair of more than 4,096 responses"):
+            matching.stand_alone(BENCHMARK, [Recorded(id, votes((2, 1)), where="f:7")], "f")
+    wide = matching.stand_alone(BENCHMARK, [Recorded("a", votes((0,) * 5000), "", {"n": 5000})], "f")
+    most = matching.stand_alone(BENCHMARK, [Recorded("a", (Vote(decision=0),), "", {"n": 4096})], "f")
+    assert (wide[0].item.n, most[0].item.n) == (5000, 4096)
+
+
 def test_an_id_may_leave_out_its_subset_where_that_is_clear():
     items = [Item("x/1", 2, 0, "x"), Item("y/1", 2, 0, "y"), Item("y/2", 2, 0, "y")]
     one, two = Recorded("1", votes((1, 2)), "x"), Recorded("y/1", votes((1, 2)))
@@ -74,6 +87,7 @@ def test_recorded_pairs_are_put_together_and_none_may_be_missing():
         ([pair("a/0-1"), pair("a/0-3")], "f: item 'a': no scores of pair 'a/0-2'"),
         ([pair("a/0-1"), pair("a/0-2"), pair("a/1-2")], "f: item 'a': scores of pairs that it does not have"),
         ([pair("a/0-1", best=1), pair("a/0-2")], "the first of a pair must be the better one"),
+        ([pair("a/0-1"), pair("a/1-1")], "f: item 'a/1-1': a pair of one response with itself"),
     ]:
         with pytest.raises(InputError, match=message):
             matching.stand_alone(BENCHMARK, lines, "f")
