@@ -1,6 +1,7 @@
 """Recorded votes, put to the items that they are on: those of a benchmark's data, or what the votes themselves say of them."""
 
 import dataclasses
+import json
 import os
 import re
 from collections.abc import Collection, Mapping, Sequence
@@ -148,7 +149,12 @@ def _item(benchmark: Benchmark, one: Recorded) -> Item:
     best = one.line.get("best", 0 if benchmark.best_first else None)
     if best is not None and (isinstance(best, bool) or not isinstance(best, int) or not 0 <= best < n):
         raise InputError(f"best is not the index of one of {n} responses ({best!r})")
-    return Item(one.id, n, best, one.subset, one.line.get("label"))
+    label = one.line.get("label")
+    try:
+        json.dumps(label, allow_nan=False)
+    except ValueError:
+        raise InputError(f"label is, or holds, a number that is not finite ({label!r:.60})") from None
+    return Item(one.id, n, best, one.subset, label)
 
 
 def _check_width(one: Recorded, n: int, path: str | os.PathLike) -> None:

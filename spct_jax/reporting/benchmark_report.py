@@ -7,6 +7,7 @@ from spct_jax import files
 from spct_jax.errors import InputError
 from spct_jax.evaluation import measures
 from spct_jax.evaluation.measures import GREEDY, SAMPLED
+from spct_jax.evaluation.recorded import LARGEST
 from spct_jax.paths import Path
 from spct_jax.reporting import benchmark_plots, document
 from spct_jax.reporting.document import Block, Facts, Heading, Paragraph, Picture, Table, Text
@@ -142,9 +143,12 @@ def overall_column(figures: Mapping[str, Any], where: str) -> dict[str, float]:
         raise InputError(f"{where}: holds no figures of {', '.join(OVERALL)}")
     try:
         cells = {name: _lookup(found, *PUBLISHED[named].places[-1]) for name, found in figures["measures"].items()}
-        return {name: float(cell["value"]) for name, cell in cells.items() if cell is not None}
-    except (AttributeError, KeyError, OverflowError, TypeError, ValueError):
-        raise InputError(f"{where}: not the figures of {named} as this command writes them") from None
+        values = {name: cell["value"] for name, cell in cells.items() if cell is not None}
+    except (AttributeError, KeyError, TypeError):
+        values = {"": None}
+    if not all(type(value) in (int, float) and abs(value) <= LARGEST for value in values.values()):
+        raise InputError(f"{where}: not the figures of {named} as this command writes them")
+    return {name: float(value) for name, value in values.items()}
 
 
 def _overall(figures: Mapping) -> list[Block]:

@@ -42,7 +42,11 @@ def test_recorded_votes_stand_alone_where_they_say_what_the_data_would():
     alone = matching.stand_alone(BENCHMARK, [Recorded("a", votes((1, 2, 3)), "s", {"best": 2, "label": "x"})], "f")
     assert alone[0].item == Item("a", 3, 2, "s", "x") and alone[0].strict == 1
     assert matching.stand_alone(BENCHMARK, [Recorded("a", (Vote(decision=0),))], "f")[0].item == Item("a", 2, 0)
-    for line, message in [({"best": 2}, "f: item 'a': best is not the index of one of 2"), ({"n": 0}, "n is not a number")]:
+    for line, message in [
+        ({"best": 2}, "f: item 'a': best is not the index of one of 2"),
+        ({"n": 0}, "n is not a number"),
+        ({"label": {"original_id": [float("nan")]}}, "f: item 'a': label is, or holds, a number that is not finite"),
+    ]:
         with pytest.raises(InputError, match=message):
             matching.stand_alone(BENCHMARK, [Recorded("a", (Vote(decision=0),), "", line)], "f")
 

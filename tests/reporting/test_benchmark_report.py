@@ -177,3 +177,14 @@ def test_a_picture_of_a_subset_of_any_name(name):
 def test_figures_of_another_form_are_not_put_into_the_papers_table(figures, message):
     with pytest.raises(InputError, match=message):
         benchmark_report.overall_column(figures, "x")
+
+
+def test_only_numbers_are_put_into_the_papers_table():
+    def column(value):
+        found = {"table": {"Overall": {"paper": {"value": value}}}, "subsets": {}}
+        return benchmark_report.overall_column({"benchmark": "rmb", "measures": {"vote@1": found}}, "x")
+
+    assert column(0.5) == {"vote@1": 0.5} and column(1) == {"vote@1": 1.0}
+    for value in (float("nan"), float("inf"), 10**400, "0.5", True, None, [1]):
+        with pytest.raises(InputError, match="x: not the figures of rmb as this command writes them"):
+            column(value)

@@ -24,7 +24,7 @@ def _read(path: str | os.PathLike, on_bad: OnBad, report: ReadReport) -> list[ba
 
 def _item(row: reading.Row, index: int) -> base.Item:
     responses = reading.fields(row, "output_1", "output_2")
-    return reading.item(str(index), reading.text(row, "instruction"), responses, None, str(row.get("dataset", "")))
+    return reading.item(str(index), reading.text(row, "instruction"), responses, None, reading.name(row, "dataset", ""))
 
 
 def _share(answer: base.Answer) -> float:

@@ -42,7 +42,8 @@ def _item(row: reading.Row, index: int) -> base.Item:
     best = ("A>B", "B>A").index(reading.one_of(row, "label", ("A>B", "B>A")))
     responses = reading.fields(row, "response_A", "response_B")
     id, subset = reading.text(row, "pair_id"), _category(reading.text(row, "source"))
-    published = {name: row[name] for name in ("original_id", "source", "response_model") if name in row}
+    names = [name for name in ("original_id", "source", "response_model") if row.get(name) is not None]
+    published = {name: reading.text_or_number(row, name) for name in names}
     return reading.item(id, reading.text(row, "question"), responses, best, subset, published)
 
 

@@ -29,9 +29,9 @@ def _item(row: reading.Row, index: int) -> base.Item:
     choice, count = votes.most_common(1)[0]
     if count == 1:
         raise InputError("the three annotators disagree")
-    extra = row.get("input") or ""
+    extra = "" if row.get("input") is None else reading.text(row, "input")
     query = reading.text(row, "instruction") + (f"\n\n{extra}" if extra else "")
-    id, subset = str(reading.field_of(row, "idx")), reading.text(row, "cmp_key") if row.get("cmp_key") else ""
+    id, subset = reading.name(row, "idx"), reading.text(row, "cmp_key") if row.get("cmp_key") else ""
     label = TIE if choice == 0 else choice - 1
     best = None if choice == 0 else label
     return reading.item(id, query, reading.fields(row, "response1", "response2"), best, subset, label)

@@ -40,7 +40,7 @@ def _item(row: reading.Row, domain: str) -> base.Item:
     pairs = [[_index(one) for one in pair] for pair in reading.list_of(row, "sampled_conflict_pairs", list)]
     winners = sampled.winners_first(right, pairs)
     responses = [reading.field_of(row, f"response_{number}") for number in range(1, len(right) + 1)]
-    id = f"{domain}/{reading.field_of(row, 'question_id')}"
+    id = f"{domain}/{reading.name(row, 'question_id')}"
     label = {"scores": [float(score) for score in right], "pairs": pairs}
     prompt, reference = reading.text(row, "prompt"), row.get("correct_choice")
     return reading.item(id, prompt, responses, None, domain, label, winners, reference)

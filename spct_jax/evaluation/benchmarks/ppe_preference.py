@@ -15,7 +15,7 @@ _WINNERS = ("model_a", "model_b", "tie", "tie (bothbad)")
 
 def _read(path: str | os.PathLike, on_bad: OnBad, report: ReadReport) -> list[base.Item]:
     def make(row: reading.Row, index: int) -> list[base.Item]:
-        winner, id = reading.one_of(row, "winner", _WINNERS), str(reading.field_of(row, "question_id"))
+        winner, id = reading.one_of(row, "winner", _WINNERS), reading.name(row, "question_id")
         if winner.startswith("tie"):
             return reading.leave_out(report, id, "people voted for a tie")
         best, responses = _WINNERS.index(winner), reading.fields(row, "response_1", "response_2")

@@ -1,6 +1,7 @@
 """What the readers of benchmarks share: rows of files, checked fields, and items of them. Every message names file and row."""
 
 import dataclasses
+import math
 import os
 import pathlib
 from collections import Counter
@@ -131,6 +132,22 @@ def one_of(row: Row, field: str, choices: Sequence[Any]) -> Any:
     value = field_of(row, field)
     if not any(value == choice and type(value) is type(choice) for choice in choices):
         raise InputError(f"{field} is not one of {', '.join(map(str, choices))} ({value!r:.60})")
+    return value
+
+
+def name(row: Row, field: str, missing: Any = None) -> str:
+    """A field that is a text or a number, such as an id, as a text; one that is not there, or null, is `missing` if given."""
+    if missing is not None and row.get(field) is None:
+        return str(missing)
+    return str(text_or_number(row, field))
+
+
+def text_or_number(row: Row, field: str) -> str | int | float:
+    """A field that must be there and a text or a number, and of those no NaN, which stands for a gap, or infinity."""
+    value = field_of(row, field)
+    finite = isinstance(value, str | int) or (isinstance(value, float) and math.isfinite(value))
+    if isinstance(value, bool) or not finite:
+        raise InputError(f"{field} is neither a text nor a finite number ({value!r:.60})")
     return value
 
 

@@ -41,10 +41,10 @@ def _item(row: reading.Row, index: int, file: pathlib.Path) -> base.Item:
     metadata = row.get("metadata") or {}
     if not isinstance(metadata, dict):
         raise InputError(f"metadata is not an object ({metadata!r:.60})")
-    model = metadata.get("llm_response_model") or file.name.partition(".")[0]
+    model = reading.name(metadata, "llm_response_model", "") or file.name.partition(".")[0]
     subset = f"{file.parent.name}/{model}"
-    responses = [reading.field_of(row, "llm_response")]
-    return reading.item(f"{subset}/{metadata.get('id', index)}", reading.text(row, "input"), responses, None, subset, label)
+    id, responses = f"{subset}/{reading.name(metadata, 'id', index)}", [reading.field_of(row, "llm_response")]
+    return reading.item(id, reading.text(row, "input"), responses, None, subset, label)
 
 
 def _complete(item: base.Item) -> base.Item:

@@ -80,7 +80,7 @@ def _read(path: str | os.PathLike, on_bad: OnBad, report: ReadReport) -> list[ba
 
 def _item(row: reading.Row, index: int, file: pathlib.Path) -> base.Item:
     subset = reading.text(row, "subset") if "subset" in row else file.name.partition(".")[0].partition("-0")[0]
-    id = f"{subset}/{row.get('id', index)}"
+    id = f"{subset}/{reading.name(row, 'id', index)}"
     return reading.item(id, reading.field_of(row, "prompt"), reading.fields(row, "chosen", "rejected"), 0, subset)
 
 

@@ -26,7 +26,7 @@ from spct_jax.errors import InputError
 from spct_jax.evaluation.benchmarks import base, reading
 
 SUBSETS = ("Factuality", "Precise IF", "Math", "Safety", "Focus", "Ties")
-_ID = re.compile(r"(?:.*/)?(ref|tied):(\d+)")
+_ID = re.compile(r"(?:.*/)?(ref|tied):(\d{1,18})")
 
 
 def _is_ties(subset: str) -> bool:
@@ -43,7 +43,7 @@ def _read(path: str | os.PathLike, on_bad: OnBad, report: ReadReport) -> list[ba
 def _item(row: reading.Row, index: int) -> base.Item:
     subset = reading.text(row, "subset")
     chosen, rejected = reading.list_of(row, "chosen", str), reading.list_of(row, "rejected", str)
-    id = f"{subset}/{reading.field_of(row, 'id')}"
+    id = f"{subset}/{reading.name(row, 'id')}"
     best, label = (None, len(chosen)) if _is_ties(subset) else (0, None)
     return _complete(reading.item(id, reading.field_of(row, "prompt"), [*chosen, *rejected], best, subset, label))
 

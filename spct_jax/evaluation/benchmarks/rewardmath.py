@@ -31,8 +31,8 @@ def _read(path: str | os.PathLike, on_bad: OnBad, report: ReadReport) -> list[ba
 def _solution(row: reading.Row, index: int) -> tuple[str, ...]:
     steps = reading.list_of(row, "eval_solution", str)
     kind = reading.one_of(row, "solution_type", ("chosen", "rejected"))
-    id, subject = str(reading.field_of(row, "problem_id")), str(row.get("subject", ""))
-    return id, reading.text(row, "problem"), subject, str(row.get("answer", "")), kind, "\n".join(steps)
+    id, subject, answer = reading.name(row, "problem_id"), reading.name(row, "subject", ""), reading.name(row, "answer", "")
+    return id, reading.text(row, "problem"), subject, answer, kind, "\n".join(steps)
 
 
 def _item(id: str, solutions: Sequence[tuple[str, ...]]) -> base.Item:

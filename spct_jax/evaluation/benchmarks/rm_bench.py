@@ -37,7 +37,7 @@ def _read(path: str | os.PathLike, on_bad: OnBad, report: ReadReport) -> list[ba
 def _item(row: reading.Row, domain: str) -> base.Item:
     responses = [*reading.list_of(row, "chosen", object, STYLES), *reading.list_of(row, "rejected", object, STYLES)]
     domain = reading.text(row, "domain") if "domain" in row else domain
-    id = f"{domain}/{reading.field_of(row, 'id')}"
+    id = f"{domain}/{reading.name(row, 'id')}"
     return reading.item(id, reading.text(row, "prompt"), responses, None, domain, pairs=PAIRS)
 
 

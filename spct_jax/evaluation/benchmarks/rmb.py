@@ -45,7 +45,7 @@ def _item(row: reading.Row, file: pathlib.Path) -> base.Item:
     losers = reading.list_of(row, "loser_list", dict) if best == "bon_best" else [reading.field_of(row, "reject")]
     responses = [_answer(response) for response in (reading.field_of(row, best), *losers)]
     turns = reading.turns(row, "conversation_input")
-    id = reading.field_of(row, "bon_uid" if best == "bon_best" else "pair_uid")
+    id = reading.name(row, "bon_uid" if best == "bon_best" else "pair_uid")
     return reading.item(f"{subset}/{id}", turns, responses, 0, subset)
 
 
