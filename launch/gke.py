@@ -7,6 +7,9 @@ Prints the JobSet; with --apply, hands exactly that to `kubectl create`. --confi
 checked here, before anything waits for chips. What stands behind -- is for the command. See docs/launch.md.
 """
 
+import spct_jax  # noqa: F401 - the first, so that Ctrl-C while the others are imported ends with one line
+
+# isort: split
 import sys
 
 from absl import flags

@@ -11,6 +11,9 @@ here are passed on to all). A run that fails twice in the same way soon after it
 restart after a short life the launcher waits, twice as long every time. When the launcher dies, its processes do.
 """
 
+import spct_jax  # noqa: F401 - the first, so that Ctrl-C while the others are imported ends with one line
+
+# isort: split
 import argparse
 import contextlib
 import ctypes

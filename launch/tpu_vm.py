@@ -9,6 +9,9 @@ checkpoint. logs follows the log of the first host. stop tells the run to save a
 With --dry_run the commands are printed instead. See docs/launch.md.
 """
 
+import spct_jax  # noqa: F401 - the first, so that Ctrl-C while the others are imported ends with one line
+
+# isort: split
 import shlex
 import shutil
 import subprocess

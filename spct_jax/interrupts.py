@@ -8,6 +8,8 @@ from typing import Any
 
 STATUS = 130
 """Exit status of a command that was interrupted."""
+LAUNCHERS = os.path.join(os.path.dirname(os.path.dirname(os.path.realpath(__file__))), "launch")
+"""Directory of scripts that are commands, too."""
 
 
 def end(*_: Any) -> None:
@@ -21,9 +23,14 @@ def end(*_: Any) -> None:
 
 
 def begin() -> None:
-    """From now on Ctrl-C ends the process, if it runs `python -m spct_jax.COMMAND` and is only looking for the command."""
-    command = sys.argv[:1] == ["-m"] and any(text.removeprefix("-m").startswith("spct_jax.") for text in sys.orig_argv)
-    if command and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    """From now on Ctrl-C ends the process, if it runs `python -m spct_jax.COMMAND` and is only looking for the command.
+
+    So it does if it runs one of the `LAUNCHERS`, which import this before anything else.
+    """
+    program = sys.argv[0] if sys.argv else ""
+    command = program == "-m" and any(text.removeprefix("-m").startswith("spct_jax.") for text in sys.orig_argv)
+    launcher = program.endswith(".py") and os.path.dirname(os.path.realpath(program)) == LAUNCHERS
+    if (command or launcher) and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, end)
 
 

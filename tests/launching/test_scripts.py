@@ -1,13 +1,15 @@
 """Shell scripts and the Dockerfile, as their linters see them, and the Dockerfile as its rehearsal does."""
 
+import os
 import pathlib
 import re
 import shutil
+import signal
 import subprocess
 import sys
 
 import pytest
-from launchers import ROOT
+from launchers import ROOT, launch
 from rehearse_image import instructions
 
 LAUNCH = ROOT / "launch"
@@ -33,6 +35,18 @@ def test_the_image_runs_what_launchers_start():
     assert found["USER"] != "0" and re.fullmatch(r"python:3\.11\.\d+-slim-\w+", found["FROM"])
     copied = {rest.split()[0] for name, rest in instructions((LAUNCH / "Dockerfile").read_text()) if name == "COPY"}
     assert {"spct_jax", "experiments", "launch"} <= copied
+
+
+@pytest.mark.parametrize("script", ["gke", "local", "tpu_vm"])
+def test_an_interrupt_while_a_launcher_is_imported_is_one_line(tmp_path, script):
+    for library in ("absl", "argparse"):
+        (tmp_path / f"{library}.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\nraise SystemExit(3)\n")
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        done = launch(script, anew=True, PYTHONPATH=f"{tmp_path}{os.pathsep}{ROOT}")
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "error: interrupted\n")
 
 
 def test_every_library_of_the_package_is_pinned():
