@@ -10,6 +10,7 @@ import importlib.util
 import logging
 import os
 import pickle
+import re
 import signal
 import sys
 import traceback
@@ -28,6 +29,9 @@ from spct_jax.errors import InputError
 
 PREEMPTED = errors.STOPPED
 """Exit status of a run that was told to stop and can be continued."""
+
+_ADDRESS = re.compile(r"(?:[^\s:\[\]]+|\[[^\s\[\]]+\]):([0-9]{1,5})")
+"""HOST:PORT; the numbers of an IPv6 host stand in brackets."""
 
 REHEARSED = "SPCT_JAX_CLUSTER"
 """Environment variable that names JAX's way to find the other processes, `gketpu` or `gcetpu`; see `launching.rehearsal`."""
@@ -50,16 +54,22 @@ def initialize(coordinator: str = "", num_processes: int = 1, process_id: int = 
       heartbeat_seconds: after this long without a sign of a process, all others end with an error.
 
     Raises:
-      InputError: the first three arguments contradict each other.
+      InputError: the first three arguments contradict each other, or the first is no address.
+      ConnectionError: nobody can listen or answer at that address.
     """
     if not coordinator and (num_processes, process_id) != (1, 0):
         raise InputError("--num_processes and --process_id need --coordinator=HOST:PORT")
     if not 0 <= process_id < num_processes:
         raise InputError(f"--process_id={process_id}: not one of {num_processes} processes")
+    if coordinator and not ((found := _ADDRESS.fullmatch(coordinator)) and 1 <= int(found[1]) <= 65535):
+        raise InputError(f"--coordinator={coordinator}: expected HOST:PORT, such as localhost:8476")
     patience = {"heartbeat_timeout_seconds": heartbeat_seconds, "shutdown_timeout_seconds": 3 * heartbeat_seconds}
     if coordinator:
         jax.config.update("jax_cpu_collectives_implementation", "gloo")
-        jax.distributed.initialize(coordinator, num_processes, process_id, **patience)
+        try:
+            jax.distributed.initialize(coordinator, num_processes, process_id, **patience)
+        except jax.errors.JaxRuntimeError as error:  # the port is in use, or the first process is not there
+            raise ConnectionError(f"--coordinator={coordinator}: {errors.one_line(error)}") from error
     elif method := os.environ.get(REHEARSED):
         # JAX reports that this is no TPU, and then does as it is told.
         logging.getLogger("jax._src.clusters.cluster").setLevel(logging.CRITICAL)

@@ -3,6 +3,7 @@
 import glob
 import importlib.util
 import pathlib
+import re
 import signal
 import subprocess
 import sys
@@ -77,6 +78,29 @@ def test_a_metadata_server_that_does_not_answer_may_answer_the_next_time(monkeyp
     with pytest.raises(ConnectionError, match="cannot be found: metadata.google.internal") as caught:
         distributed.initialize()
     assert errors.describe(caught.value) == (str(caught.value), errors.FAILED)
+
+
+@pytest.mark.parametrize("address", ["x", "x:y", ":", ":80", "x:", "x:0", "x:65536", "a:b:1", "http://x:1", "[::1]", "x :1"])
+def test_a_coordinator_that_is_no_address_is_named(monkeypatch, address):
+    monkeypatch.setattr(jax.distributed, "initialize", None)
+    with pytest.raises(InputError, match=re.escape(f"--coordinator={address}: expected HOST:PORT")):
+        distributed.initialize(address)
+
+
+def test_a_port_in_use_is_one_line_and_may_be_free_the_next_time(monkeypatch):
+    def refuse(*_, **__):
+        raise jax.errors.JaxRuntimeError("UNKNOWN: Failed to start RPC server")
+
+    monkeypatch.setattr(jax.distributed, "initialize", refuse)
+    before = jax.config.jax_cpu_collectives_implementation
+    try:
+        for address in ("localhost:8476", "[::1]:8476", "10.0.0.1:8476"):
+            with pytest.raises(ConnectionError) as raised:
+                distributed.initialize(address)
+            line = f"--coordinator={address}: UNKNOWN: Failed to start RPC server"
+            assert errors.describe(raised.value) == (line, errors.FAILED)
+    finally:
+        jax.config.update("jax_cpu_collectives_implementation", before)
 
 
 @pytest.mark.parametrize("wrong", [{"num_processes": 2}, {"process_id": 1}, {"coordinator": "a:1", "process_id": 1}])
