@@ -32,13 +32,15 @@ def of(path: str | os.PathLike) -> Path:
     """The path that a string or path-like object names; a relative one stays relative.
 
     Raises:
-      InputError: it is in a bucket, and what is needed to read that is not installed.
+      InputError: it is in a bucket and names none, or what is needed to read that is not installed.
     """
     if isinstance(path, pathlib.PurePath):
         return path
     text = os.fspath(path)
     if not text.startswith(SCHEME):
         return pathlib.Path(text)
+    if not _OBJECT.fullmatch(text):
+        raise InputError(f"{text}: not the name of anything in a bucket (gs://BUCKET/NAME)")
     try:
         from spct_jax import gcs  # three seconds, which only those who need it pay
 

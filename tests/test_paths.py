@@ -16,6 +16,12 @@ def test_what_can_be_no_path_is_refused_by_name(text):
         paths.parse(text, "--to")
 
 
+@pytest.mark.parametrize("text", ["gs://", "gs:///x", "gs://Bucket!/x"])
+def test_what_names_no_bucket_is_not_asked_for(text):
+    with pytest.raises(InputError, match="not the name of anything in a bucket"):
+        paths.of(text)
+
+
 def test_a_relative_path_is_made_absolute_once(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert paths.parse("x/y", "--to") == tmp_path / "x" / "y"
