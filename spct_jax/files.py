@@ -201,7 +201,12 @@ def real_name(path: str | os.PathLike) -> str:
 
 
 def check_unused(target: str | os.PathLike, used: Iterable[str | os.PathLike], flag: str) -> None:
-    """InputError, naming the flag that says where, if a file to be written is, or lies in, anything that the command uses."""
+    """InputError, naming the flag that says where, if a file to be written is, or lies in, anything that the command uses.
+
+    It is one, too, if it is a directory on this machine: what it is for may take long, and would be lost.
+    """
+    if not paths.is_remote(target) and os.path.isdir(target):
+        raise InputError(f"{flag}={target}: is a directory")
     for path in used:
         if (real := real_name(target)) == real_name(path) or real.startswith(f"{real_name(path)}/"):
             raise InputError(f"{flag}={target}: would be written over {path}, which this command uses; choose another file")

@@ -40,6 +40,8 @@ EXPLAIN = flags.DEFINE_string(
 def check(values: flags.FlagValues) -> None:
     """InputError where values of the flags are wrong whatever the files are; a launcher asks before it waits for chips."""
     JUDGE.check(values)
+    if not values[INPUT.name].value:
+        raise InputError(f"--{INPUT.name} is needed")
     for flag in (JUDGE.checkpoint, OUTPUT):
         if values[EXPLAIN.name].value is None and not values[flag.name].value:
             raise InputError(f"--{flag.name} is needed")

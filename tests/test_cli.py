@@ -30,6 +30,7 @@ CONFIGS = {
     "leaves": "import sys\nsys.exit('bye')\n",
     "nothing": "def get_config():\n    pass\n",
     "bare": "x = 1\n",
+    "fine": "from spct_jax import config\ndef get_config():\n    return config.tiny()\n",
     "field": "from spct_jax import config\ndef get_config():\n    c = config.tiny()\n    c.rl.stepz = 3\n    return c\n",
 }
 JUDGE = "judge --checkpoint={tmp}/model --input={tmp}/in.jsonl"
@@ -87,6 +88,12 @@ CASES = {
     ),
     "unbuffered help to a full disk": ("judge --help", "standard output: No space left", TO_FULL_DISK | {"unbuffered": True}),
     "no such topology": ("plan --topology=x", "--topology=x: expected CHIP:AxB"),
+    "plan as a directory": ("plan --topology=v5e:2x2 --json={tmp}/model", "--json={tmp}/model: is a directory"),
+    "plan over its experiment": (
+        "plan --topology=v5e:2x2 --config={tmp}/fine.py --json={tmp}/fine.py",
+        "--json={tmp}/fine.py: would be written over {tmp}/fine.py, which this command uses",
+    ),
+    "no name of an input": ("judge --checkpoint={tmp}/model --input= --output={tmp}/o", "--input is needed"),
     "plan below a file": ("plan --topology=v5e:2x2 --json={tmp}/file/plan.json", "--json={tmp}/file/plan.json: "),
 }
 COMMANDS = ("train", "judge", "convert", "plan")

@@ -85,6 +85,9 @@ def test_principles_are_not_exported_over_what_the_command_uses(tmp_path, parsed
 def test_a_file_that_exported_principles_could_not_be_read_from_is_refused(tmp_path, parsed):
     with pytest.raises(InputError, match="p.json: the name must end in .jsonl or .jsonl.gz, as --principles reads it"):
         parsed(f"--output={tmp_path}/out.jsonl", f"--export_principles={tmp_path}/p.json").check_export()
+    (tmp_path / "p.jsonl").mkdir()
+    with pytest.raises(InputError, match="--export_principles=.*/p.jsonl: is a directory"):
+        parsed(f"--output={tmp_path}/out.jsonl", f"--export_principles={tmp_path}/p.jsonl").check_export()
     with pytest.raises(InputError, match="none/p.jsonl: not in a directory"):
         parsed(f"--output={tmp_path}/out.jsonl", f"--export_principles={tmp_path}/none/p.jsonl").check_export()
 

@@ -82,10 +82,13 @@ class DataConfig:
             source = getattr(self, name)
             if source and not source.startswith("toy:") and not self.train:
                 yield f"{prefix}{name}: names a source, but without {prefix}train the toy world is read"
+        named = [field.partition("=")[0] for field in self.fields]
         for field in self.fields:
             ours, equals, theirs = field.partition("=")
             if not (ours and equals and theirs):
                 yield f"{prefix}fields: {field!r} does not say OURS=THEIRS, such as prompt=question"
+            elif named.count(ours) > 1:
+                yield f"{prefix}fields: {field!r} is one of {named.count(ours)} names for {ours}"
         for name in ("split", "deduplicate", "decontaminate"):
             if getattr(self, name) and not self.train:
                 yield f"{prefix}{name}: is for files, but without {prefix}train the toy world is read"
