@@ -24,7 +24,7 @@ import subprocess
 import sys
 import time
 
-from spct_jax import errors
+from spct_jax import errors, terminal
 from spct_jax.errors import STOPPED, WRONG, InputError
 from spct_jax.launching import rehearsal
 from spct_jax.launching.rehearsal import Job, Process
@@ -231,7 +231,7 @@ def main() -> int:
             return launcher.run(servers)
     except (InputError, OSError) as error:
         line, status = errors.describe(error)
-        print(f"local.py: error: {line}", file=sys.stderr)
+        print(f"local.py: error: {terminal.on_one_line(line)}", file=sys.stderr)
         return status
 
 

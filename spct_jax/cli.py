@@ -17,7 +17,7 @@ from typing import Any, TextIO
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from spct_jax import errors, interrupts
+from spct_jax import errors, interrupts, terminal
 from spct_jax.config import Config, tiny
 from spct_jax.errors import InputError
 
@@ -155,7 +155,7 @@ def _end(line: str, status: int, at_once: bool = False) -> None:
     """Prints why the command ends, and ends it; `at_once` without TensorStore's threads, which try again for many minutes."""
     _flushed()
     try:
-        print(f"error: {line}", file=sys.stderr, flush=True)
+        print(f"error: {terminal.on_one_line(line)}", file=sys.stderr, flush=True)
     except OSError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     if at_once:
