@@ -17,6 +17,7 @@ import spct_jax  # noqa: F401 - the first, so that Ctrl-C while the others are i
 import argparse
 import contextlib
 import ctypes
+import functools
 import os
 import signal
 import socket
@@ -31,6 +32,8 @@ from spct_jax.launching.rehearsal import Job, Process
 
 FINAL = (WRONG, STOPPED)
 """Exit statuses that a restart would not change."""
+MOST = 1_000_000
+"""Of a flag that is a number."""
 KILLED = (-signal.SIGKILL, -signal.SIGTERM, 128 + signal.SIGKILL, 128 + signal.SIGTERM)
 """Exit statuses of who was killed, and of a script whose command was."""
 
@@ -116,7 +119,18 @@ class Patience:
             return 0.0
         same = status == self._last and status not in KILLED
         self._lives, self._last = self._lives + 1, status
-        return None if same else min(2.0 ** (self._lives - 1), self._longest)
+        return None if same else min(2.0 ** min(self._lives - 1, 32), self._longest)
+
+
+def number(kind: type, text: str) -> float:
+    """A number of a flag; argparse's error unless it is one of this kind from 0 to a million."""
+    try:
+        value = kind(text)
+    except ValueError:
+        value = -1
+    if not 0 <= value <= MOST:
+        raise argparse.ArgumentTypeError(f"{text!r} is no {'integer' if kind is int else 'number'} from 0 to {MOST:,}")
+    return value
 
 
 def parse() -> tuple[argparse.Namespace, Job]:
@@ -126,16 +140,17 @@ def parse() -> tuple[argparse.Namespace, Job]:
       InputError, OSError: --jobset names no JobSet of launch/gke.py, or no file.
     """
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--processes", type=int, default=2, help="Of each slice.")
-    parser.add_argument("--slices", type=int, default=1)
+    whole, seconds = functools.partial(number, int), functools.partial(number, float)
+    parser.add_argument("--processes", type=whole, default=2, help="Of each slice.")
+    parser.add_argument("--slices", type=whole, default=1)
     parser.add_argument(
         "--platform", choices=("flags", "gke", "tpu_vm"), default="flags", help="How they are told of each other."
     )
     parser.add_argument("--jobset", help="A file of launch/gke.py, which says all but the flags below.")
-    parser.add_argument("--restarts", type=int, default=100, help="How often all are started again.")
-    parser.add_argument("--grace", type=float, default=30, help="Seconds that the others have to end when one has died.")
-    parser.add_argument("--short", type=float, default=30, help="Seconds; shorter lives that fail alike are not repeated.")
-    parser.add_argument("--longest_wait", type=float, default=60, help="Seconds; waits before restarts grow to this.")
+    parser.add_argument("--restarts", type=whole, default=100, help="How often all are started again.")
+    parser.add_argument("--grace", type=seconds, default=30, help="Seconds that the others have to end when one has died.")
+    parser.add_argument("--short", type=seconds, default=30, help="Seconds; shorter lives that fail alike are not repeated.")
+    parser.add_argument("--longest_wait", type=seconds, default=60, help="Seconds; waits before restarts grow to this.")
     parser.add_argument("command", nargs=argparse.REMAINDER, help="-- and the command.")
     flags = parser.parse_args()
     command = flags.command[1:] if flags.command[:1] == ["--"] else flags.command

@@ -1,5 +1,6 @@
 """How processes come together and end: which machines join by themselves, and what the launcher makes of a signal."""
 
+import argparse
 import glob
 import importlib.util
 import pathlib
@@ -164,14 +165,30 @@ def test_a_run_that_cannot_get_better_is_not_started_for_ever(tmp_path, ending, 
     assert ("not started again" in done.stderr) == (ending in ("sys.exit(1)", "os.abort()"))
 
 
-def test_waits_before_restarts_double_up_to_a_limit_and_begin_anew_after_a_long_life(monkeypatch):
+def launcher():
+    """The launcher as a module."""
     spec = importlib.util.spec_from_file_location("local", LAUNCHER)
     local = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(local)
+    return local
+
+
+def test_waits_before_restarts_double_up_to_a_limit_and_begin_anew_after_a_long_life(monkeypatch):
+    local = launcher()
     patience = local.Patience(short=30, longest=10)
     assert [patience.pause(5, -9) for _ in range(6)] == [1, 2, 4, 8, 10, 10]
     assert patience.pause(31, 1) == 0 and patience.pause(5, 1) == 1 and patience.pause(5, 1) is None
     assert [local.Patience(0, 10).pause(0, 1) for _ in range(2)] == [0, 0]
+
+
+def test_waits_stay_numbers_however_often_all_are_killed():
+    local = launcher()
+    patience = local.Patience(short=30, longest=10)
+    assert {patience.pause(5, -9) for _ in range(1100)} == {1, 2, 4, 8, 10}
+    assert [local.number(*given) for given in ((int, "0"), (float, "0.5"), (int, "1000000"))] == [0, 0.5, 1000000]
+    for kind, text in ((int, "-1"), (int, "1.5"), (int, "9" * 5000), (float, "nan"), (float, "inf"), (float, "x")):
+        with pytest.raises(argparse.ArgumentTypeError, match="is no (integer|number) from 0 to 1,000,000"):
+            local.number(kind, text)
 
 
 def alive(pid):

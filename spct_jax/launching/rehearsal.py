@@ -65,15 +65,18 @@ def read_jobset(path: str) -> Job:
         (replicated,) = manifest["spec"]["replicatedJobs"]
         job = replicated["template"]["spec"]
         (container,) = job["template"]["spec"]["containers"]
+        numbers = (job["completions"], replicated["replicas"], manifest["spec"]["failurePolicy"]["maxRestarts"])
+        if any(type(number) is not int for number in numbers) or min(numbers[:2]) < 1 or numbers[2] < 0:
+            raise ValueError
+        action(manifest, WRONG)
         return Job(
             [_plain(part) for part in container["command"]],
             {one["name"]: _plain(one["value"]) for one in container["env"]},
-            job["completions"],
-            replicated["replicas"],
+            *numbers[:2],
             lambda status: action(manifest, status),
-            manifest["spec"]["failurePolicy"]["maxRestarts"],
+            numbers[2],
         )
-    except (yaml.YAMLError, KeyError, TypeError, ValueError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
         raise InputError(f"--jobset={path}: not a JobSet as launch/gke.py prints it ({type(error).__name__})") from None
 
 

@@ -144,6 +144,32 @@ def test_a_file_that_is_no_jobset_is_named(tmp_path, text):
         rehearsal.read_jobset(str(tmp_path / "x.yaml"))
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda spec: spec["failurePolicy"].update(maxRestarts="4"),
+        lambda spec: spec["failurePolicy"].update(maxRestarts=-1),
+        lambda spec: spec["failurePolicy"].update(rules=[{}]),
+        lambda spec: spec["replicatedJobs"][0].update(replicas=0),
+        lambda spec: spec["replicatedJobs"][0]["template"]["spec"].update(completions=2.5),
+        lambda spec: container(spec)["command"].append(7),
+        lambda spec: container(spec)["env"].append({"name": "A", "value": 7}),
+    ],
+)
+def test_a_jobset_with_a_value_of_another_kind_is_named(tmp_path, change):
+    manifest = yaml.safe_load(launch("gke", *FLAGS, "--dry_run").stdout)
+    (tmp_path / "x.yaml").write_text(yaml.safe_dump(manifest))
+    assert rehearsal.read_jobset(str(tmp_path / "x.yaml")).hosts == 2
+    change(manifest["spec"])
+    (tmp_path / "x.yaml").write_text(yaml.safe_dump(manifest))
+    with pytest.raises(InputError, match="x.yaml: not a JobSet"):
+        rehearsal.read_jobset(str(tmp_path / "x.yaml"))
+
+
+def container(spec):
+    return spec["replicatedJobs"][0]["template"]["spec"]["template"]["spec"]["containers"][0]
+
+
 def test_a_jobset_that_is_not_there_is_one_line_and_status_2(tmp_path):
     run = local(f"--jobset={tmp_path / 'none.yaml'}")
     assert run.communicate()[1] == f"local.py: error: {tmp_path / 'none.yaml'}: No such file or directory\n"
