@@ -84,9 +84,12 @@ DEFAULT_K = [1, 8, 32]
 def check(values: flags.FlagValues) -> None:
     """As of the judge command."""
     JUDGE.check(values)
+    ks, k_metas = (read_numbers(values[flag.name]) for flag in (K, K_META))
+    if not values[SCORES.name].value:
+        measures.check_kept(ks or DEFAULT_K, k_metas)
 
 
-def read_numbers(flag: flags.FlagHolder) -> list[int]:
+def read_numbers(flag: flags.FlagHolder | flags.Flag) -> list[int]:
     """The positive integers of a flag, ascending; none where it is not given."""
     try:
         numbers = sorted({int(text) for text in flag.value or ()})
