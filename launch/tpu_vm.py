@@ -26,6 +26,8 @@ from spct_jax.launching.flags import RunFlags, split
 from spct_jax.launching.queued_resources import GcloudError, Request
 from spct_jax.launching.watching import Watch, subprocess_call
 
+MOST_SECONDS = 86_400
+"""Between two looks at the state."""
 VERBS = ("create", "run", "logs", "stop", "watch")
 ARGV, BEHIND = split(sys.argv)
 FLAGS = flags.FlagValues()
@@ -88,6 +90,8 @@ def act(verb: str, request: Request) -> int:
 
 def main(verb: str) -> None:
     """Does what a verb says, or prints how."""
+    if not POLL_SECONDS.value <= MOST_SECONDS:  # absl's bounds let NaN pass
+        raise InputError(f"--poll_seconds={POLL_SECONDS.value}: not from 0 to {MOST_SECONDS:,}")
     zone = RUN.needed(ZONE.value, "ZONE", "--zone: say where, such as us-east5-a")
     request = Request(
         RUN.run(FLAGS.config, ARGV, BEHIND),

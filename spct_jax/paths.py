@@ -55,6 +55,17 @@ def absolute(path: Path) -> Path:
     return path if is_remote(path) else path.absolute()
 
 
+def check(text: str, flag: str) -> None:
+    """InputError as of `parse` where a text can be no path, wherever it is to be read."""
+    if not text or "\0" in text:
+        raise InputError(f"{flag}={text!r}: not a path")
+    if is_remote(text):
+        if not _OBJECT.fullmatch(text) or ".." in text.split("/"):
+            raise InputError(f"{flag}={text}: not the name of anything in a bucket (gs://BUCKET/NAME)")
+    elif _URL.match(text):
+        raise InputError(f"{flag}={text}: a URL, but only local paths and gs://BUCKET/NAME can be read and written")
+
+
 def parse(text: str | os.PathLike, flag: str) -> Path:
     """A path that a user gave, made absolute, so that it stays the same file whatever the current directory becomes.
 
@@ -66,14 +77,9 @@ def parse(text: str | os.PathLike, flag: str) -> Path:
       InputError: it is empty, names no object that a bucket can hold, or is another URL, which would become a local directory.
     """
     text = os.fspath(text)
-    if not text or "\0" in text:
-        raise InputError(f"{flag}={text!r}: not a path")
+    check(text, flag)
     if is_remote(text):
-        if not _OBJECT.fullmatch(text) or ".." in text.split("/"):
-            raise InputError(f"{flag}={text}: not the name of anything in a bucket (gs://BUCKET/NAME)")
         return of(text)
-    if _URL.match(text):
-        raise InputError(f"{flag}={text}: a URL, but only local paths and gs://BUCKET/NAME can be read and written")
     try:
         return pathlib.Path(text).absolute()
     except OSError as error:

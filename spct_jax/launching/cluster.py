@@ -1,6 +1,7 @@
 """Where and how a GKE cluster runs something, as fields and as flags."""
 
 import dataclasses
+import re
 
 from absl import flags
 
@@ -10,6 +11,8 @@ from spct_jax.launching.flags import RunFlags
 
 flags.disclaim_key_flags()  # those defined here belong to the command, so that its --help shows them
 
+MOST = (1 << 31) - 1
+"""Of the numbers in a JobSet."""
 SPOT_GRACE = 25
 """Seconds; GKE wants no more on Spot machines, and gives a pod about 15 of them."""
 
@@ -34,6 +37,8 @@ class Cluster:
         """Raises InputError if a name cannot be one, or if options contradict each other."""
         if not self.image:
             raise InputError("--image: give the image that launch/Dockerfile builds, as REGISTRY/NAME:TAG")
+        if not re.fullmatch(r"[a-zA-Z0-9][a-zA-Z0-9._/:@-]*", self.image):
+            raise InputError(f"--image={self.image}: not the name of an image, such as REGISTRY/NAME:TAG")
         for name in ("namespace", "queue", "priority", "service_account", "reservation", "placement_policy"):
             if value := getattr(self, name):
                 run_lib.check_name(value, flag=f"--{name}")
@@ -72,7 +77,7 @@ class ClusterFlags:
         for field in dataclasses.fields(Cluster):
             default = "" if field.name == "image" else field.default
             define = {bool: flags.DEFINE_bool, int: flags.DEFINE_integer, str: flags.DEFINE_string}[type(default)]
-            bounds = {"lower_bound": 0} if type(default) is int else {}
+            bounds = {"lower_bound": 0, "upper_bound": MOST} if type(default) is int else {}
             self._flags[field.name] = define(field.name, default, HELP[field.name], flag_values=values, **bounds)
 
     def cluster(self, run: RunFlags) -> Cluster:

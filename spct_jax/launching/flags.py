@@ -5,7 +5,7 @@ import importlib
 
 from absl import flags
 
-from spct_jax import errors, slices
+from spct_jax import errors, paths, slices
 from spct_jax.config import Config, validate
 from spct_jax.errors import InputError
 from spct_jax.launching import run as run_lib
@@ -83,6 +83,9 @@ class RunFlags:
         program, count, bucket = self._program.value, self._slices.value, self._bucket.value.rstrip("/")
         if bucket and not bucket.startswith("gs://"):
             raise InputError(f"--bucket={bucket}: expected gs://BUCKET or gs://BUCKET/PATH")
+        for flag in (self._bucket, self._workdir):
+            if flag.value and not self.dry_run:  # what is only printed may be gs://BUCKET
+                paths.check(flag.value, f"--{flag.name}")
         named = [a.partition("=")[2] for a in argv if a.startswith("--config=")]
         name = self._name.value or run_lib.default_name(program, named[-1] if named else "tiny")
         name += suffix

@@ -77,6 +77,11 @@ def test_the_judge_gets_what_stands_behind_the_dashes():
         (["--config=/etc/hostname"], "/etc/hostname"),
         (["--slices=2", "--config.mesh.slices=4", "--config.mesh.strategy=multislice"], "laid out for config.mesh.slices=4"),
         (["--bucket=ours"], "--bucket=ours: expected gs://BUCKET"),
+        (["--bucket=gs:///ours"], "--bucket=gs:///ours: not the name of anything in a bucket"),
+        (["--workdir=gs://ours/../theirs"], "--workdir=gs://ours/../theirs: not the name of anything in a bucket"),
+        (["--workdir=s3://ours/x"], "--workdir=s3://ours/x: a URL, but only local paths"),
+        (["--image=registry/spct 1"], "--image=registry/spct 1: not the name of an image"),
+        ([f"--max_restarts={1 << 31}"], "--max_restarts=2147483648"),
     ],
 )
 def test_a_mistake_is_found_before_anything_waits_for_chips(flags, says):

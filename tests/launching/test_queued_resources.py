@@ -114,8 +114,13 @@ def test_every_verb_prints_what_it_would_run():
 
 @pytest.mark.parametrize(
     ("arguments", "says"),
-    [((), "usage: tpu_vm.py"), (("start",), "unknown verb 'start'; usage"), (("run", "--topology=v5e:4x4"), "--zone")],
+    [
+        ((), "usage: tpu_vm.py"),
+        (("start",), "unknown verb 'start'; usage"),
+        (("run", "--topology=v5e:4x4"), "--zone"),
+        (("watch", "--topology=v5e:4x4", "--poll_seconds=nan", "--dry_run"), "--poll_seconds=nan: not from 0 to 86,400"),
+    ],
 )
-def test_a_verb_and_a_zone_are_needed(arguments, says):
+def test_a_verb_a_zone_and_numbers_are_needed(arguments, says):
     done = launch("tpu_vm", *arguments)
     assert done.returncode == 2 and says in done.stderr and "Traceback" not in done.stderr
