@@ -113,6 +113,7 @@ def score() -> None:
 
 def tell() -> None:
     """Prints one verdict in full."""
+    check(FLAGS)
     told = explain.explain(INPUT.value, EXPLAIN.value, OUTPUT.value, score_one, JUDGE.checkpoint.value)
     if distributed.is_first():
         print(told)

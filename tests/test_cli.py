@@ -94,6 +94,7 @@ CASES = {
         "--json={tmp}/fine.py: would be written over {tmp}/fine.py, which this command uses",
     ),
     "no name of an input": ("judge --checkpoint={tmp}/model --input= --output={tmp}/o", "--input is needed"),
+    "no name of an input to explain": ("judge --input= --explain=1", "--input is needed"),
     "name that a terminal obeys": ("train --workdir={tmp}/x --config=a\x1b[2J\x9bb.py", "--config=a\\x1b[2J\\x9bb.py: no such"),
     "plan below a file": ("plan --topology=v5e:2x2 --json={tmp}/file/plan.json", "--json={tmp}/file/plan.json: "),
 }
