@@ -169,7 +169,8 @@ def attend_branch(
         # M outside of G: where query heads are split over devices, the rows of the product are split alike.
         folded = jnp.moveaxis(q, 1, 3).reshape(B, K, -1, H)
         scores = products.einsum("BKRH,BKSH->BKRS", folded, trunk[0])
-        weights, peak = _weights(scores.reshape(B, K, M, G, -1, S), trunk_visible[:, None, None, None], cap, trunk[1].dtype)
+        each = scores.reshape(B, K, M, G, q.shape[-2], S)
+        weights, peak = _weights(each, trunk_visible[:, None, None, None], cap, trunk[1].dtype)
         out = weights.reshape(scores.shape).astype(trunk[1].dtype)
         out = products.einsum("BKRS,BKSH->BKRH", out, trunk[1])
         on_trunk = Partial(out.reshape(*peak.shape, H), peak, jnp.sum(weights, axis=-1))

@@ -114,6 +114,19 @@ def test_neither_the_bucket_nor_its_padding_matters():
     np.testing.assert_allclose(branched(params, config, wider, lengths, inputs, targets)[0], want, atol=1e-5)
 
 
+READS = {"prefill": models.prefill, "beside": lambda _, config, *prompts: models.Prompts(*prompts)}
+
+
+@pytest.mark.parametrize("read", READS.values(), ids=READS)
+def test_prompts_of_one_token_need_no_slots_of_a_trunk(read):
+    params = initial(CONFIG)
+    sequences = jax.random.randint(jax.random.key(1), (2, 1, 12), 0, V)
+    none = jnp.zeros((2, 0), jnp.int32), jnp.zeros(2, jnp.int32)
+    hidden = jax.jit(lambda params: models.extend(params, CONFIG, read(params, CONFIG, *none), sequences))(params)
+    wanted = models.logits(params, CONFIG, sequences[:, 0])
+    np.testing.assert_allclose(models.unembed(params, CONFIG, hidden)[:, 0], wanted, atol=1e-4)
+
+
 def test_trunk_keeps_one_window_of_keys_in_local_layers():
     config, params, trunks, lengths, *_ = setup("gemma2")
     layers = jax.eval_shape(lambda: models.prefill(params, config, trunks, lengths)).layers["blocks"]
