@@ -81,14 +81,15 @@ def init(config: ModelConfig, key: PRNGKeyArray) -> Params:
     def layers(entry: LayerStack):
         return jax.vmap(one_layer)(jnp.array(entry.layers)) if entry.leading else one_layer(entry.layers[0])
 
-    embedding = jax.random.normal(jax.random.fold_in(key, config.num_layers), (config.vocab_size, config.width))
+    def table(index):
+        return jax.random.normal(jax.random.fold_in(key, index), (config.vocab_size, config.width), jnp.float32)
+
     params = {
-        "embedder": {"input_embedding": embedding * config.width**-0.5},
-        "final_norm": {"scale": jnp.zeros(config.width)},
+        "embedder": {"input_embedding": table(config.num_layers) * config.width**-0.5},
+        "final_norm": {"scale": jnp.zeros(config.width, jnp.float32)},
     }
     if not config.tied:
-        output = jax.random.normal(jax.random.fold_in(key, config.num_layers + 1), embedding.shape)
-        params["embedder"]["output_embedding"] = output * config.width**-0.5
+        params["embedder"]["output_embedding"] = table(config.num_layers + 1) * config.width**-0.5
     return params | stack.build(config, layers)
 
 

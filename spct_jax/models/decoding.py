@@ -125,7 +125,8 @@ def decode(
         cap = config.attn_softcap
 
         def attend(q, k, v):
-            at = (row, 0, 0, 0, column, 0)
+            # JAX wants indices of one type, and the literals have 64 bits where that is its default.
+            at = (row, 0, 0, 0, jnp.asarray(column, int), 0)
             written = tuple(lax.dynamic_update_slice(a, new[None], at) for a, new in zip(entry.of(recent), (k, v), strict=True))
             q, past = q[..., 0, :], entry.of(cache.past)
             if by_kernels:

@@ -31,7 +31,7 @@ class RMSNorm(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "... D"]) -> Float[Array, "... D"]:
         """Normalises x; the result has `dtype`, by default that of x."""
-        scale = self.param("scale", nn.initializers.zeros, (x.shape[-1],))
+        scale = self.param("scale", nn.initializers.zeros, (x.shape[-1],), jnp.float32)
         y = x.astype(jnp.float32)
         y = y * lax.rsqrt(jnp.mean(jnp.square(y), axis=-1, keepdims=True) + self.eps)
         return (y * (1 + scale.astype(jnp.float32))).astype(self.dtype or x.dtype)
@@ -127,5 +127,5 @@ def _to_heads(x: Float[Array, "... T D"], w: Float[Array, "D N H"] | Quantized) 
 
 
 def _weight(module: nn.Module, dtype, name: str, shape: tuple[int, ...], fan_in: int) -> jax.Array | Quantized:
-    weight = module.param(name, nn.initializers.normal(fan_in**-0.5), shape)
+    weight = module.param(name, nn.initializers.normal(fan_in**-0.5), shape, jnp.float32)
     return weight if quantized.is_quantized(weight) else weight.astype(dtype)

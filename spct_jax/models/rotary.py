@@ -41,5 +41,5 @@ def rotate(x: Float[Array, "... T H"], tables: Tables) -> Float[Array, "... T H"
     """Turns x by `tables`, broadcast against it; the two halves of H are paired, the dtype is kept."""
     sin, cos = (table[..., None, :] for table in tables)
     halves = x.astype(jnp.float32).reshape(*x.shape[:-1], 2, x.shape[-1] // 2)
-    sign = jnp.array([[-1.0], [1.0]])
+    sign = jnp.array([[-1.0], [1.0]], jnp.float32)
     return (halves * cos + halves[..., ::-1, :] * (sign * sin)).reshape(x.shape).astype(x.dtype)

@@ -26,7 +26,7 @@ def sample_token(
     """
 
     def uniform(key, t):
-        return jax.random.uniform(jax.random.fold_in(key, t))
+        return jax.random.uniform(jax.random.fold_in(key, t), dtype=jnp.float32)
 
     scaled = truncate(logits / logprobs.divisor(sampling.temperature), sampling.top_k, sampling.top_p)
     peak = jnp.max(scaled, axis=-1, keepdims=True)

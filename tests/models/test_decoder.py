@@ -56,6 +56,21 @@ def test_init_gives_each_layer_its_own_numbers_of_the_right_size():
     assert not np.any(params["blocks"]["0"]["post_ffw_norm"]["scale"])
 
 
+def test_default_types_of_64_bits_change_nothing():
+    config = dataclasses.replace(GEMMA3, tied=False)
+    sequences = jax.random.randint(jax.random.key(1), (2, 12), 0, V)
+
+    def computed():
+        params = initial(config)
+        return params, jax.jit(models.logits, static_argnums=1)(params, config, sequences)
+
+    wanted = computed()
+    with jax.enable_x64(True):
+        found = computed()
+    assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(found))
+    jax.tree.map(np.testing.assert_array_equal, wanted, found)
+
+
 @pytest.mark.parametrize("config", [CONFIG, GEMMA3])
 def test_unrolled_stack_and_remat_change_nothing(config):
     params = initial(config)

@@ -118,6 +118,13 @@ def test_completions_end_in_a_terminator_that_counts():
         assert (logprobs[:length] < 0).all()
 
 
+def test_default_types_of_64_bits_change_nothing():
+    wanted = run(max_new_tokens=10)
+    with jax.enable_x64(True):
+        found = run(max_new_tokens=10)
+    jax.tree.map(np.testing.assert_array_equal, wanted, found)
+
+
 def test_stop_set_only_cuts_completions():
     free, cut = run(stop_ids=()), run(stop_ids=(1, 9))
     inside = np.arange(24) < cut.lengths[..., None]
