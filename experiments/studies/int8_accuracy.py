@@ -51,10 +51,10 @@ def drift(floats: Model, drawn_with: Model, problems: list[Comparison]) -> np.nd
         drawn_with.params, drawn_with.config, prompts, jax.random.key(SEED.value), stop_ids=stops, **options
     )
     tokens, lengths, last = batches.pack_prompts(prompts, options["bucket"])
-    trunk = models.prefill(floats.params, floats.config, jnp.asarray(tokens), jnp.asarray(lengths))
+    shown = models.Prompts(jnp.asarray(tokens), jnp.asarray(lengths))
     first = jnp.broadcast_to(jnp.asarray(last)[:, None, None], (*out.lengths.shape, 1))
     inputs = jnp.concatenate([first, out.tokens[..., :-1]], axis=-1)
-    scored = models.token_logprobs(floats.params, floats.config, trunk, inputs, out.tokens)
+    scored = models.token_logprobs(floats.params, floats.config, shown, inputs, out.tokens)
     drawn = np.arange(LIMIT) < np.asarray(out.lengths)[..., None]
     return np.abs(np.exp(np.asarray(scored) - np.asarray(out.logprobs)) - 1)[drawn]
 

@@ -20,7 +20,7 @@ import scipy.sparse
 import tqdm
 from absl import flags
 
-from spct_jax import cli, models
+from spct_jax import cli
 from spct_jax.data import batches
 from spct_jax.data.batches import Groups
 from spct_jax.data.comparison import Comparison
@@ -30,7 +30,7 @@ from spct_jax.data.tokenizer import Tokenizer
 from spct_jax.errors import InputError
 from spct_jax.grm import voting
 from spct_jax.judging.judge import Judge
-from spct_jax.training.group_logprobs import completion_mask
+from spct_jax.training.group_logprobs import completion_mask, group_logprobs
 
 L2_CHOICES = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 MIN_COMPARISONS_PER_WORD = 3
@@ -186,8 +186,7 @@ def likelihoods(
     @jax.jit
     def read(params, groups: Groups) -> jax.Array:
         with layout.constraints():
-            trunk = models.prefill(params, policy.config, groups.trunk_tokens, groups.trunk_lengths)
-            found = models.token_logprobs(params, policy.config, trunk, groups.inputs[:, :, :-1], groups.targets)
+            found, _ = group_logprobs(params, policy.config, groups)
             return (found * completion_mask(groups)).sum(-1)
 
     for (P, T), work in sorted(waiting.items()):
