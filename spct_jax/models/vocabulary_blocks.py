@@ -21,22 +21,28 @@ from spct_jax.sharding import logical
 
 LARGE = 1 << 16
 """Vocabularies of more tokens than this are taken in blocks."""
+DIVISOR = 64
+"""Vocabularies that this does not divide are not: of a prime number of tokens, each would be a block."""
 LANES = 128
 """Tokens that a TPU holds side by side."""
 
 
 def are_used(config: ModelConfig) -> bool:
-    """Whether the program being traced takes the vocabulary in blocks: if it is large and, except on CPUs, not split over
-    devices.
+    """Whether the program being traced takes the vocabulary in blocks: if it is large, has equal ones and, except on CPUs, is
+    not split over devices.
     """
-    return config.vocab_size > LARGE and (logical.platform() == "cpu" or not logical.is_split(config.vocab_size, "vocab"))
+    suited = config.vocab_size > LARGE and config.vocab_size % DIVISOR == 0
+    return suited and (logical.platform() == "cpu" or not logical.is_split(config.vocab_size, "vocab"))
 
 
 def count(vocab_size: int, positions: int, at_once: int) -> int:
-    """The least number of equal blocks with at most `at_once` logits at so many positions, of whole `LANES` if there is one."""
+    """The least number of equal blocks with at most `at_once` logits at so many positions; of whole `LANES`, if these are not
+    smaller than half of what is allowed.
+    """
     least = max(ceil_div(vocab_size * positions, at_once), 1)
     equal = [n for n in range(least, vocab_size) if vocab_size % n == 0]
-    return next((n for n in equal if vocab_size // n % LANES == 0), equal[0] if equal else vocab_size)
+    whole = (n for n in equal if n <= 2 * least and vocab_size // n % LANES == 0)
+    return next(whole, equal[0] if equal else vocab_size)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))

@@ -17,8 +17,8 @@ from spct_jax.sharding.config import MeshConfig
 
 
 def config(**fields):
-    known = dict(num_layers=1, num_heads=1, num_kv_heads=1, head_dim=4, ffw_width=4, query_scale=1.0)
-    return ModelConfig(vocab_size=30, width=8, **known, **fields)
+    known = dict(vocab_size=30, num_layers=1, num_heads=1, num_kv_heads=1, head_dim=4, ffw_width=4, query_scale=1.0)
+    return ModelConfig(width=8, **known | fields)
 
 
 def plain(config, table, temperature, hidden, targets):
@@ -69,7 +69,15 @@ def test_gradients_are_the_same_where_the_batch_is_split_over_devices():
 
 
 @pytest.mark.parametrize(
-    "size, positions, blocks", [(262_144, 2048, 16), (262_208, 2048, 17), (7, 1 << 25, 7), (100, 1, 1), (256_000, 4096, 40)]
+    "size, positions, blocks",
+    [
+        (262_144, 2048, 16),
+        (262_208, 2048, 17),
+        (7, 1 << 25, 7),
+        (100, 1, 1),
+        (256_000, 4096, 40),
+        (128 * 1187, 4096, 32),  # in whole lanes there are 1 or 1,187
+    ],
 )
 def test_blocks_are_equal_and_no_larger_than_allowed_and_of_whole_lanes_where_that_can_be(size, positions, blocks):
     found = vocabulary_blocks.count(size, positions, 1 << 25)
@@ -90,13 +98,14 @@ def test_a_gradient_takes_the_memory_of_one_table_and_a_few_blocks():
 @pytest.mark.parametrize("platform", ["tpu", "gpu"])
 @pytest.mark.parametrize(("spec", "used"), [([], True), (["tensor"], False)])
 def test_on_accelerators_blocks_are_used_where_the_vocabulary_is_not_split(platform, spec, used, monkeypatch):
-    monkeypatch.setattr(vocabulary_blocks, "LARGE", 29)
+    monkeypatch.setattr(vocabulary_blocks, "LARGE", 100)
     devices = np.array([types.SimpleNamespace(platform=platform)])
     with logical.constraints(lambda shape, axes: types.SimpleNamespace(mesh=types.SimpleNamespace(devices=devices), spec=spec)):
-        assert vocabulary_blocks.are_used(config()) == used
+        assert vocabulary_blocks.are_used(config(vocab_size=128)) == used
 
 
-def test_only_large_vocabularies_are_taken_in_blocks(monkeypatch):
-    assert not vocabulary_blocks.are_used(config())
-    monkeypatch.setattr(vocabulary_blocks, "LARGE", 29)
-    assert vocabulary_blocks.are_used(config())
+def test_only_large_vocabularies_that_have_equal_blocks_are_taken_in_blocks(monkeypatch):
+    assert not vocabulary_blocks.are_used(config(vocab_size=128))
+    monkeypatch.setattr(vocabulary_blocks, "LARGE", 100)
+    assert vocabulary_blocks.are_used(config(vocab_size=128))
+    assert not vocabulary_blocks.are_used(config(vocab_size=127))
