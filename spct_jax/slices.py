@@ -44,7 +44,9 @@ _NAMED = 6144
 """Largest slice, in chips, whose TPU VM name is documented to mean one topology."""
 
 GENERATIONS = {
-    "v4": Generation("tpu-v4-podslice", "ct4p-hightpu", 4096, _PARTS_OF_A_CUBE, any_order=True, runtime="tpu-ubuntu2204-base"),
+    "v4": Generation(
+        "tpu-v4-podslice", "ct4p-hightpu", 4096, _PARTS_OF_A_CUBE, any_order=True, runtime="tpu-ubuntu2204-base", vm_unit=2
+    ),
     "v5e": Generation(
         "tpu-v5-lite-podslice", "ct5lp-hightpu", 256, _PLANES, runtime="v2-alpha-tpuv5-lite", vm_prefix="v5litepod"
     ),

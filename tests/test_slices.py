@@ -72,6 +72,7 @@ def test_eight_chips_in_a_plane_are_one_host_as_a_tpu_vm(name, vm_hosts, hosts):
     [
         ("v5p-128", "did you mean v5p:4x4x4?"),
         ("v5litepod-16", "did you mean v5e:4x4?"),
+        ("v4-8", "did you mean v4:2x2x1?"),
         ("v5p:4x8x4", "near it are v5p:4x4x8"),
         ("v5e:4x4x4", "v5e has no such slice"),
         ("v5p:0x4x4", "v5p has no such slice"),
