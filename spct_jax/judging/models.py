@@ -18,7 +18,8 @@ class Model:
     """A model and how it is spoken to."""
 
     params: Any
-    """Its parameters; of a meta RM {"model": ..., "head": ...}. In the layout of `Models` and the dtype of its arithmetic."""
+    """Its parameters; of a meta RM {"model": ..., "head": ...}. In the layout of `Models` and the dtype of its arithmetic. On a
+    TPU every engine copies what `engine_programs.hold` would lay out otherwise, and those copies are not counted."""
     config: ModelConfig
     prompter: Prompter
 
