@@ -56,7 +56,7 @@ class Percentile:
     @classmethod
     def of_exp(cls, logs: Float[Array, "*shape"], mask: Float[Array, "*shape"], percent: int) -> "Percentile":
         """The percentile of exp(`logs`) where `mask` is 1."""
-        bins = jnp.clip(jnp.ceil(logs * 100).astype(jnp.int32) + 64, 0, len(EDGES) - 1)
+        bins = jnp.clip(jnp.ceil(logs * 100) + 64, 0, len(EDGES) - 1).astype(jnp.int32)  # infinite ones in the last
         return cls(jnp.zeros(len(EDGES)).at[bins.ravel()].add(mask.ravel()), percent)
 
     def merge(self, other: "Percentile") -> "Percentile":

@@ -21,3 +21,9 @@ def test_a_percentile_is_that_of_the_counted_values_to_one_per_cent():
     want = values[int(np.ceil(0.95 * len(values))) - 1]
     assert want * 0.999 <= whole.compute() <= want * 1.011
     assert made(logs, jnp.zeros((4, 50)), 95).compute() == 0
+
+
+def test_what_is_beyond_the_edges_counts_at_the_nearer_one_also_where_no_integer_holds_it():
+    logs = jnp.array([-np.inf, -1e9, -1.0, 3.0, 1e9, np.inf])
+    found = Percentile.of_exp(logs, jnp.ones(6), 95).histogram
+    assert found[0] == 3 and found[-1] == 3
