@@ -250,19 +250,21 @@ def _parse(argv: list[str], own: flags.FlagValues) -> list[str]:
 def _explain(error: Exception, argv: list[str]) -> str:
     for argument in argv[1:]:
         field = re.match(r"--?(?:no)?config\.([\w.]+)", argument)
-        if field and (close := _nearest_field(field[1])):
-            return f"--config.{field[1]}: no such field; {close}"
+        if field and (wrong := _wrong_field(field[1])):
+            return f"--config.{field[1]}: {wrong}"
     return errors.one_line(error)
 
 
-def _nearest_field(path: str) -> str | None:
-    """What to try instead of an unknown field, None if the field exists."""
+def _wrong_field(path: str) -> str | None:
+    """Why no value can be given to a field: it does not exist, or has fields itself; None if it is one that holds a value."""
     value = tiny()
     for depth, name in enumerate(parts := path.split(".")):
         known = list(vars(value)) if hasattr(value, "__dict__") else []
         if name not in known:
             prefix = "".join(p + "." for p in parts[:depth])
             near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)
-            return f"did you mean --config.{prefix}{near[0]}?" if near else f"{'.'.join(parts[:depth])} has no fields"
+            tried = f"did you mean --config.{prefix}{near[0]}?" if near else f"{'.'.join(parts[:depth])} has no fields"
+            return f"no such field; {tried}"
         value = getattr(value, name)
-    return None
+    first = next(iter(vars(value)), None) if hasattr(value, "__dict__") else None
+    return first and f"is a section; set its fields, such as --config.{path}.{first}"

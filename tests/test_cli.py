@@ -67,6 +67,10 @@ CASES = {
     "config takes no argument": ("train --workdir={tmp}/x --config={tmp}/raises.py:a", "TypeError: get_config() takes 0"),
     "config is a directory": ("train --workdir={tmp}/x --config={tmp}", "--config={tmp}: no such file"),
     "unknown field": ("train --workdir={tmp}/x --config.rl.stepz=3", "did you mean --config.rl.steps?"),
+    "section": (
+        "train --workdir={tmp}/x --config.rl.optimizer=adam",
+        "--config.rl.optimizer: is a section; set its fields, such as --config.rl.optimizer.name",
+    ),
     "no number": ("train --workdir={tmp}/x --config.rl.steps=many", "many"),
     "unknown stage": ("train --workdir={tmp}/x --config.stages=('sft','rlhf')", "unknown stage 'rlhf'"),
     "stages out of order": ("train --workdir={tmp}/x --config.stages=('rl','sft')", "not in the order"),
