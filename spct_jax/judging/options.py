@@ -99,6 +99,8 @@ class Options:
           InputError: prompts and critiques of these lengths have more tokens than the model has positions.
         """
         known, new = config.max_positions, self.max_new_tokens
+        if 0 < known <= new and not self.longest_prompt:
+            raise InputError(f"max_new_tokens: {new:,} leave no room for a prompt, since the model has {known:,} positions")
         most = min(LONGEST_PROMPT, max(known - new, 1)) if known else LONGEST_PROMPT
         options = dataclasses.replace(self, max_prompt=self.max_prompt or most)
         for prompt, completion in self.buckets or ((options.max_prompt, new),):

@@ -37,7 +37,7 @@ def test_prompts_and_critiques_beyond_the_models_positions_are_refused():
     short = changed({"config": few})
     with pytest.raises(InputError, match="8,192 [+] 1,024 = 9,216 tokens; the model has 9,000 positions"):
         short.stream([], max_prompt=8192)
-    with pytest.raises(InputError, match="1 [+] 9,000 = 9,001 tokens; the model has 9,000 positions"):
+    with pytest.raises(InputError, match="^max_new_tokens: 9,000 leave no room for a prompt, since the model has 9,000 pos"):
         short.stream([], max_new_tokens=9000)
     with pytest.raises(InputError, match="8,000 [+] 1,001 = 9,001 tokens"):
         short.stream([], buckets=((10, 20), (8000, 1001)))
