@@ -12,7 +12,7 @@ from spct_jax.judging.models import Models
 from spct_jax.judging.options import Options
 from spct_jax.judging.scheduler import Scheduler
 from spct_jax.judging.verdicts import Verdict
-from spct_jax.sampling import Usage, engine_size
+from spct_jax.sampling import Shape, Usage, engine_size
 from spct_jax.sharding import Layout
 
 
@@ -29,6 +29,8 @@ class Judge:
         self.models = models
         self.usage = Usage()
 
+        self._said: set[Shape] = set()
+        """Shapes that were said to be chosen: once, however often the judge is asked."""
     @property
     def is_local(self) -> bool:
         """Whether this process judges without the other ones, see `Layout.is_local`."""
@@ -104,7 +106,7 @@ class Judge:
         unscored = (dataclasses.replace(_checked(comparison), scores=None) for comparison in comparisons)
         if principles:
             unscored = (_with_principles(comparison, principles) for comparison in unscored)
-        scheduler = Scheduler(self.models, options)
+        scheduler = Scheduler(self.models, options, said=self._said)
         self.usage = scheduler.usage
         return scheduler.run(unscored)
 

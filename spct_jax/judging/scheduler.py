@@ -58,8 +58,12 @@ class Scheduler:
       usage: tokens, prefills and decode slots so far.
     """
 
-    def __init__(self, models: Models, options: Options, usage: Usage | None = None):
-        """Prepares a pass, which adds to `usage`; InputError if the models have too few positions for the options."""
+    def __init__(self, models: Models, options: Options, usage: Usage | None = None, said: set[Shape] | None = None):
+        """Prepares a pass, which adds to `usage` and to `said`, the shapes of which nothing more is said.
+
+        Raises:
+          InputError: the models have too few positions for the options, or no part that the options ask for.
+        """
         options = options.for_model(models.policy.config)
         if models.meta is not None:
             options.for_model(models.meta.config)
@@ -73,6 +77,7 @@ class Scheduler:
             )
         self._preamble = models.policy.prompter.preamble_of(template)
         self.usage = usage or Usage()
+        self._said = set() if said is None else said
         self._models, self._options, self._prompter = models, options, models.policy.prompter
         self._rescorer = Rescorer(models, options)
         self._warning = UnreadableWarning(options, models.knows_templates)
@@ -246,8 +251,9 @@ class Scheduler:
         """Has the programs of the prompts that are new compiled, in the order in which they will be drawn."""
         wanted, self._wanted = self._wanted, {}
         seen, new = [shape for shape in wanted if shape not in self._compiled], []
-        if self._sizes and seen:
-            distributed.say(f"batch_size=auto: {self._sizes.describe(seen)}")
+        if self._sizes and (chosen := [shape for shape in seen if shape not in self._said]):
+            self._said.update(chosen)
+            distributed.say(f"batch_size=auto: {self._sizes.describe(chosen)}")
         for shape, wanted_levels in wanted.items():
             compiled = self._compiled.setdefault(shape, set())
             if levels := [level for level in wanted_levels if level not in compiled]:

@@ -130,7 +130,9 @@ def of_two_responses():
 def test_a_shape_that_is_chosen_is_said_and_judges_as_one_that_is_given(capfd):
     options = OPTIONS | {"k": 8, "batch_size": 0}
     options["memory"] = memory_for(4, longest_prompt(of_two_responses()), options)
-    (chosen,) = judge().score([of_two_responses()], **options)
+    one = changed()
+    (chosen,) = one.score([of_two_responses()], **options)
+    assert [chosen] == one.score([of_two_responses()], **options)  # and nothing is said again
     assert len(re.findall(r"batch_size=auto: 4 x 4 x 2 for [\d,]+ \+ 24 tokens \(rows x", capfd.readouterr().err)) == 1
     assert [chosen] == judge().score([of_two_responses()], **options | {"batch_size": 4})
 
