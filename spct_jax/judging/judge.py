@@ -1,6 +1,7 @@
 """The judge: a generative reward model, perhaps with a meta reward model, that gives verdicts on comparisons."""
 
 import dataclasses
+import os
 from collections.abc import Iterable, Iterator, Mapping
 
 from spct_jax import sharding
@@ -28,9 +29,9 @@ class Judge:
         """Takes models that are on the devices already; see `load`."""
         self.models = models
         self.usage = Usage()
-
         self._said: set[Shape] = set()
         """Shapes that were said to be chosen: once, however often the judge is asked."""
+
     @property
     def is_local(self) -> bool:
         """Whether this process judges without the other ones, see `Layout.is_local`."""
@@ -49,8 +50,8 @@ class Judge:
     @classmethod
     def load(
         cls,
-        checkpoint: str,
-        meta_checkpoint: str | None = None,
+        checkpoint: str | os.PathLike,
+        meta_checkpoint: str | os.PathLike | None = None,
         mesh: Layout | None = None,
         prompt: PromptConfig | None = None,
         quantize: str = "none",
@@ -66,21 +67,25 @@ class Judge:
           quantize: `int8` to write critiques with 8-bit weights, keys and values, see `ModelConfig.quantize`.
 
         Raises:
-          InputError: a directory is not such a checkpoint, or qwix is missing.
+          InputError: a directory is not such a checkpoint, qwix is missing, or `mesh` or `prompt` is something else.
         """
+        if not isinstance(mesh, Layout | None):
+            raise InputError(f"mesh is a {type(mesh).__name__}, not a layout; spct_jax.sharding.make_layout makes one")
+        if not isinstance(prompt, PromptConfig | None):
+            raise InputError(f"prompt is a {type(prompt).__name__}, not a spct_jax.config.PromptConfig")
         return cls(models.load(checkpoint, meta_checkpoint, mesh or sharding.make_layout(), prompt, quantize))
 
     def score(self, comparisons: Iterable[Comparison], **options) -> list[Verdict]:
         """Verdicts on comparisons, in their order; `options` are those of `stream`.
 
         Raises:
-          InputError: as of `stream`, or a comparison cannot be judged.
+          InputError: as of `stream`, or a comparison cannot be judged; names its id, or its number from 1 if it has none.
         """
-        asked = list(comparisons)
+        asked = list(_several(comparisons))
         outcomes = list(self.stream(asked, **options))
-        for comparison, outcome in zip(asked, outcomes, strict=True):
+        for number, (comparison, outcome) in enumerate(zip(asked, outcomes, strict=True), start=1):
             if isinstance(outcome, InputError):
-                raise InputError(f"{comparison.id!r}: {outcome}")
+                raise InputError(f"{repr(comparison.id) if comparison.id else f'comparison {number}'}: {outcome}")
         return outcomes
 
     def stream(
@@ -99,16 +104,24 @@ class Judge:
         Raises:
           InputError: an option out of range, principles for a template that has none, or something that is no `Comparison`.
         """
+        if not isinstance(principles, str | Mapping | None):
+            raise InputError(f"principles is a {type(principles).__name__}, neither a text nor texts by the ids of comparisons")
         options = Options(**options)
         if options.k_meta and self.models.meta is None:
             raise InputError("k_meta needs a meta RM")
         # The judge must not see the scores that people gave, not even that there are some.
-        unscored = (dataclasses.replace(_checked(comparison), scores=None) for comparison in comparisons)
+        unscored = (dataclasses.replace(_checked(comparison), scores=None) for comparison in _several(comparisons))
         if principles:
             unscored = (_with_principles(comparison, principles) for comparison in unscored)
         scheduler = Scheduler(self.models, options, said=self._said)
         self.usage = scheduler.usage
         return scheduler.run(unscored)
+
+
+def _several(comparisons: Iterable[Comparison]) -> Iterable[Comparison]:
+    if isinstance(comparisons, Comparison):
+        raise InputError("to be judged is one Comparison; put it into a list")
+    return comparisons
 
 
 def _checked(comparison: Comparison) -> Comparison:

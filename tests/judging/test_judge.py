@@ -12,7 +12,9 @@ from spct_jax.grm import orders, voting
 from spct_jax.grm.config import PromptConfig
 from spct_jax.grm.prompts import Prompter as RealPrompter
 from spct_jax.judging import scheduler
+from spct_jax.judging.judge import Judge
 from spct_jax.reward_models.base import RewardModel, Scored
+from spct_jax.sharding.config import MeshConfig
 
 
 def test_verdicts_come_in_order_and_add_up():
@@ -66,6 +68,8 @@ def test_a_prompt_that_does_not_fit_is_an_error_in_its_place():
     assert isinstance(outcomes[1], InputError) and "longer than the context" in str(outcomes[1])
     with pytest.raises(InputError, match="'long': prompt longer"):
         judge().score([long], max_prompt=256, **OPTIONS)
+    with pytest.raises(InputError, match="^comparison 2: prompt longer"):
+        judge().score([comparisons()[0], dataclasses.replace(long, id="")], max_prompt=256, **OPTIONS)
 
 
 def test_a_judge_of_nan_gives_no_verdicts():
@@ -84,6 +88,17 @@ def test_a_row_of_a_file_is_not_taken_for_a_comparison():
     row = {"id": "a", "query": "q", "responses": ["x", "y"]}
     with pytest.raises(InputError, match="to be judged is a dict, not a spct_jax.Comparison"):
         judge().score([row], **OPTIONS)
+    with pytest.raises(InputError, match="to be judged is one Comparison; put it into a list"):
+        judge().score(comparisons()[0], **OPTIONS)
+
+
+def test_what_is_of_another_kind_is_refused_by_name():
+    with pytest.raises(InputError, match="^principles is a list, neither"):
+        judge().stream([], principles=["Wifi matters."])
+    with pytest.raises(InputError, match="^mesh is a MeshConfig, not a layout; spct_jax.sharding.make_layout makes one"):
+        Judge.load("nowhere", mesh=MeshConfig())
+    with pytest.raises(InputError, match="^prompt is a str, not a spct_jax.config.PromptConfig"):
+        Judge.load("nowhere", prompt="short")
 
 
 def test_k_meta_needs_a_meta_rm():
