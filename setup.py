@@ -13,7 +13,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11,<3.14",
     packages=find_packages(include=["spct_jax", "spct_jax.*"]),
-    package_data={"spct_jax.grm": ["templates/*.txt"]},
+    package_data={"spct_jax": ["py.typed"], "spct_jax.grm": ["templates/*.txt"]},
     install_requires=[
         JAX,
         "flax",
