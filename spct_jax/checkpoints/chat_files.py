@@ -52,10 +52,10 @@ def read_hf(directory: Path) -> Chat:
 
 
 def write_hf(tokenizer: Tokenizer) -> dict[str, Any]:
-    """Fields of `tokenizer_config.json` that say it; none where nothing was named."""
+    """Fields of `tokenizer_config.json` that say it; the chat template always, since transformers falls back on none."""
     plain = {name: False for name in ("lstrip", "normalized", "rstrip", "single_word")} | {"special": True}
     added = {str(id): {"content": piece} | plain for piece, id in tokenizer.added.items()}
-    return ({"chat_template": chat.FORMATS[tokenizer.chat].jinja} if tokenizer.chat else {}) | (
+    return {"chat_template": chat.FORMATS[tokenizer.chat or chat.GEMMA].jinja} | (
         {"added_tokens_decoder": added} if added else {}
     )
 

@@ -64,6 +64,16 @@ def test_a_directory_that_names_none_or_another_is_spoken_to_as_before(source, t
     assert json.loads((tmp_path / "ours" / "model.json").read_text())["chat"] == "gemma"
 
 
+def test_a_model_that_names_no_format_is_written_with_the_chat_template_of_the_turns_that_it_sees(source, tmp_path):
+    """Without one transformers refuses to lay out a conversation."""
+    checkpoints.convert(source, tmp_path / "ours", "orbax")
+    assert "chat" not in json.loads((tmp_path / "ours" / "model.json").read_text())
+    checkpoints.convert(tmp_path / "ours", tmp_path / "hf", "hf")
+    written = json.loads((tmp_path / "hf" / "tokenizer_config.json").read_text())
+    assert written["chat_template"] == chat.FORMATS["gemma"].jinja
+    assert checkpoints.read_tokenizer(tmp_path / "hf").description == checkpoints.read_tokenizer(source).description
+
+
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
