@@ -25,8 +25,9 @@ class UnreadableWarning:
 
     def _cause(self) -> str:
         if 2 * self._cut > self._seen:
-            limit = self._options.max_new_tokens
-            return f"{self._cut} of them were cut: max_new_tokens ({limit}) may be too small for this model's critiques"
+            buckets = self._options.buckets
+            limit = f"a limit of {buckets[-1][1]} tokens" if buckets else f"max_new_tokens ({self._options.max_new_tokens})"
+            return f"{self._cut} of them were cut: {limit} may be too small for this model's critiques"
         if not self._knows_templates:
             return "the checkpoint carries no templates: was it trained with others than the default, or not to judge at all?"
         return "was the model trained to judge with these templates, or is it a base model?"

@@ -85,6 +85,14 @@ def test_a_judge_that_cannot_be_read_says_so_at_once(carries, cut, capsys):
     assert ("the checkpoint carries no templates" in line) == (not carries and not cut)
 
 
+def test_a_limit_that_the_shapes_set_is_the_one_that_is_said_to_be_too_small(capsys):
+    """As in the evaluation of a run, where it is that of `data.max_completion`."""
+    watch = UnreadableWarning(Options(buckets=((30, 20), (60, 45))), knows_templates=True)
+    for _ in range(FIRST_SAMPLES):
+        watch.count(False, True)
+    assert "64 of them were cut: a limit of 45 tokens may be too small" in capsys.readouterr().err
+
+
 def test_a_stream_that_cannot_be_read_says_so(capsys):
     one = judge()
     plain = changed({"prompter": RealPrompter(PromptConfig(), tokenizer())})
