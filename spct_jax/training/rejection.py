@@ -97,7 +97,11 @@ def retained_examples(run: Run) -> list[Example]:
       InputError: none is kept; says why.
     """
     examples, drop_too_easy, too_easy = [], run.config.rejection.drop_too_easy, 0
+    drawn = cut = readable = 0
     for number, plain, told in rollouts_by_comparison(run):
+        for each in (plain, told) if told else (plain,):
+            drawn, cut = drawn + len(each.scores), cut + sum(each.truncated)
+            readable += sum(scores is not None for scores in each.scores)
         unhinted = correct(plain)
         kept, kept_hinted = retain(unhinted, correct(told) if told else [], drop_too_easy=drop_too_easy)
         too_easy += drop_too_easy and all(unhinted)
@@ -106,6 +110,12 @@ def retained_examples(run: Run) -> list[Example]:
             examples.append(packing.example_of(run, number, plain, completions))
     if examples:
         return examples
+    if not readable:
+        raise InputError(
+            f"rft: rejection sampling kept no draw, since none of {drawn:,} could be read as a verdict ({cut:,} were cut at "
+            "config.data.max_completion); train the cold start (config.sft) longer, on demonstrations "
+            "(config.data.demonstrations) that end as the templates (config.prompt) ask"
+        )
     if not too_easy:
         raise InputError("rft: rejection sampling kept no draw; train the cold start (config.sft) longer")
     raise InputError(

@@ -69,6 +69,17 @@ def test_rft_says_why_nothing_is_kept(drawn_on, monkeypatch, right, said):
         rejection.retained_examples(drawn_on)
 
 
+def test_rft_says_when_no_draw_is_a_verdict(drawn_on, monkeypatch):
+    """As where the demonstrations of the cold start end otherwise than the templates ask."""
+    right = rollout("c", 1, 1, 1)
+    found = [(2, dataclasses.replace(right, scores=(None,) * 3, truncated=(True, False, False)))]
+    monkeypatch.setattr(rejection, "read", lambda run, samples: found)
+    drawn_on.config.rejection.hinted = False
+    vars(drawn_on.dataset).update(responses=np.full(6, 2))
+    with pytest.raises(InputError, match=r"none of 3 could be read as a verdict \(1 were cut at .* that end as the templates"):
+        rejection.retained_examples(drawn_on)
+
+
 def test_rl_says_when_everything_is_solved(drawn_on):
     vars(drawn_on.dataset).update(train=())
     with pytest.raises(InputError, match="config.rl.drop_solved=False"):
