@@ -142,7 +142,9 @@ class JudgeFlags:
             raise InputError("--meta_template is for a meta reward model; give --meta_checkpoint")
         for flag in named:
             if flag.value:
-                checked.for_model(checkpoints.read_architecture(flag.value))
+                model = checkpoints.read_architecture(flag.value)
+                if not self.checkpoint.value or self.draws:  # what draws nothing reads texts of whatever length it has room for
+                    checked.for_model(model)
         if message := missing(self._quantize.value):
             raise InputError(f"--{self._quantize.name}={self._quantize.value} {message}")
         return options

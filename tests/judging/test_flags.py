@@ -1,12 +1,16 @@
 """What the flags of a judge become."""
 
+import contextlib
+import dataclasses
 import importlib.util
+import json
 
 import pytest
 from absl import flags
 
 from spct_jax.errors import InputError
 from spct_jax.judging.flags import CHOICE_TEMPLATES, JudgeFlags
+from spct_jax.models import sizes
 
 
 def parsed(*arguments):
@@ -43,6 +47,15 @@ def test_the_batch_size_is_a_number_or_left_to_the_memory_of_the_devices():
     for wrong in ("0", "-1", "many", "1.5"):
         with pytest.raises(flags.IllegalFlagValueError, match=f"--batch_size={wrong}: neither auto nor a number of rows"):
             parsed(f"--batch_size={wrong}")
+
+
+@pytest.mark.parametrize(("kind", "draws"), [("policy", True), ("cloud", True), ("btrm", False), ("pairrm", False)])
+def test_the_longest_critique_is_held_against_the_positions_of_a_model_that_writes_some(tmp_path, kind, draws):
+    card = dataclasses.asdict(dataclasses.replace(sizes.toy(), max_positions=512)) | {"kind": kind}
+    (tmp_path / "model.json").write_text(json.dumps(card))
+    judge = parsed(f"--checkpoint={tmp_path}")
+    with pytest.raises(InputError, match="leave no room for a prompt") if draws else contextlib.nullcontext():
+        judge.options()
 
 
 def test_a_wording_for_the_meta_rm_needs_one_and_is_among_the_settings_only_if_it_is_given():
