@@ -132,9 +132,11 @@ def make_layout(config: MeshConfig | None = None, devices: Sequence[jax.Device] 
       devices: None for all that JAX sees; those of a TPU topology description give the layout on a slice that is not there.
 
     Raises:
-      InputError: the devices cannot be arranged as `config` says.
+      InputError: the devices cannot be arranged as `config` says, or there is no such strategy.
     """
     config = config or MeshConfig()
+    if config.strategy not in TABLES:
+        raise InputError(f"mesh.strategy: {config.strategy!r} is none of {', '.join(TABLES)}")
     return Layout(make_mesh(config, devices), config.strategy)
 
 

@@ -192,6 +192,11 @@ def test_a_batch_that_the_devices_do_not_divide_is_named():
         sharding.make_layout(MeshConfig(strategy="fsdp_tensor", tensor=3))
 
 
+def test_a_strategy_that_there_is_not_is_refused():
+    with pytest.raises(InputError, match="^mesh.strategy: 'tenso' is none of data, fsdp, tensor"):
+        sharding.make_layout(MeshConfig(strategy="tenso"))
+
+
 @pytest.mark.parametrize("update", sharded.UPDATES_OF_A_POD)
 def test_an_update_of_two_processes_is_that_of_one_device(pod_report, update):
     found = pod_report["updates"][update]
