@@ -2,7 +2,7 @@
 
 import dataclasses
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from spct_jax import sharding
 from spct_jax.data.comparison import Comparison
@@ -81,12 +81,7 @@ class Judge:
         Raises:
           InputError: as of `stream`, or a comparison cannot be judged; names its id, or its number from 1 if it has none.
         """
-        asked = list(_several(comparisons))
-        outcomes = list(self.stream(asked, **options))
-        for number, (comparison, outcome) in enumerate(zip(asked, outcomes, strict=True), start=1):
-            if isinstance(outcome, InputError):
-                raise InputError(f"{repr(comparison.id) if comparison.id else f'comparison {number}'}: {outcome}")
-        return outcomes
+        return scored(self.stream, comparisons, **options)
 
     def stream(
         self, comparisons: Iterable[Comparison], *, principles: str | Mapping[str, str] | None = None, **options
@@ -110,7 +105,7 @@ class Judge:
         if options.k_meta and self.models.meta is None:
             raise InputError("k_meta needs a meta RM")
         # The judge must not see the scores that people gave, not even that there are some.
-        unscored = (dataclasses.replace(_checked(comparison), scores=None) for comparison in _several(comparisons))
+        unscored = (dataclasses.replace(comparison, scores=None) for comparison in checked(comparisons))
         if principles:
             unscored = (_with_principles(comparison, principles) for comparison in unscored)
         scheduler = Scheduler(self.models, options, said=self._said)
@@ -118,10 +113,23 @@ class Judge:
         return scheduler.run(unscored)
 
 
-def _several(comparisons: Iterable[Comparison]) -> Iterable[Comparison]:
+def scored(
+    stream: Callable[..., Iterator[Verdict | InputError]], comparisons: Iterable[Comparison], **options
+) -> list[Verdict]:
+    """All that a judge's `stream` gives; InputError where a comparison cannot be judged, see `Judge.score`."""
+    asked = list(checked(comparisons))
+    outcomes = list(stream(asked, **options))
+    for number, (comparison, outcome) in enumerate(zip(asked, outcomes, strict=True), start=1):
+        if isinstance(outcome, InputError):
+            raise InputError(f"{repr(comparison.id) if comparison.id else f'comparison {number}'}: {outcome}")
+    return outcomes
+
+
+def checked(comparisons: Iterable[Comparison]) -> Iterator[Comparison]:
+    """The same; InputError at once for one instead of several, and at its turn for what is no `Comparison`."""
     if isinstance(comparisons, Comparison):
         raise InputError("to be judged is one Comparison; put it into a list")
-    return comparisons
+    return map(_checked, comparisons)
 
 
 def _checked(comparison: Comparison) -> Comparison:

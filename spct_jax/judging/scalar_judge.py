@@ -10,7 +10,7 @@ from spct_jax.checkpoints import ModelKind
 from spct_jax.data.comparison import Comparison
 from spct_jax.errors import InputError
 from spct_jax.grm.config import PromptConfig
-from spct_jax.judging.judge import Judge
+from spct_jax.judging.judge import Judge, checked, scored
 from spct_jax.judging.options import Options
 from spct_jax.judging.verdicts import Verdict, of_scores
 from spct_jax.reward_models.base import RewardModel
@@ -98,13 +98,17 @@ class ScalarJudge:
         critic = {"critic_checkpoint": self._critic.digest} if self._critic else {}
         return {"checkpoint": self._model.digest} | critic
 
+    def score(self, comparisons: Iterable[Comparison], **options) -> list[Verdict]:
+        """As `Judge.score`."""
+        return scored(self.stream, comparisons, **options)
+
     def stream(
         self, comparisons: Iterable[Comparison], *, principles: str | Mapping[str, str] | None = None, **options
     ) -> Iterator[Verdict | InputError]:
         """As of `Judge.stream`; of `options`, CLoud reads how critiques are drawn, and the other models read none.
 
         Raises:
-          InputError: an option out of range, or one for a judge that writes verdicts.
+          InputError: an option out of range, or one for a judge that writes verdicts, or something that is no `Comparison`.
         """
         chosen = Options(**options)
         usual = Options()
@@ -113,7 +117,7 @@ class ScalarJudge:
                 raise InputError(f"{name} is for a judge that writes verdicts, not for a scalar reward model")
         if principles:
             raise InputError("principles are for a judge that writes verdicts, not for a scalar reward model")
-        return self._stream(iter(comparisons), chosen)
+        return self._stream(checked(comparisons), chosen)
 
     def _stream(self, comparisons: Iterator[Comparison], options: Options) -> Iterator[Verdict | InputError]:
         judge = self._reward_model(options)

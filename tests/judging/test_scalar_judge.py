@@ -55,6 +55,15 @@ def test_verdicts_of_a_file_are_the_models_scores_and_one_that_does_not_fit_is_a
     assert "Sample 1\n" in explanation(shown[0], got[0])
 
 
+def test_it_is_asked_from_python_as_a_judge_that_writes_is(saved):
+    judge, shown = scalar_judge.load(str(saved / "btrm"), mesh=scalar_model().layout), small_judge.comparisons()[:3]
+    assert judge.score(shown) == list(judge.stream(iter(shown))) and judge.score([]) == []
+    with pytest.raises(InputError, match="to be judged is one Comparison; put it into a list"):
+        judge.score(shown[0])
+    with pytest.raises(InputError, match="to be judged is a dict, not a spct_jax.Comparison"):
+        judge.score([{"query": "tea", "responses": ["a", "b"]}])
+
+
 def test_a_checkpoint_is_what_it_says_and_goes_with_the_flags_that_it_needs(saved):
     layout, path = scalar_model().layout, {kind.value: str(saved / kind.value) for kind in ModelKind}
     assert isinstance(scalar_judge.load(path["pairrm"], mesh=layout), ScalarJudge)
