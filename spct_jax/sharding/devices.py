@@ -39,7 +39,8 @@ def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -
     devices = list(distributed.devices() if devices is None else devices)
     count, tensor, slices = len(devices), config.tensor, config.slices
     if count % (tensor * slices):
-        raise InputError(f"{count} devices cannot be arranged in slices={slices} and tensor={tensor}")
+        split = " (cpu_devices says into how many a CPU is split)" if devices[0].platform == "cpu" else ""
+        raise InputError(f"{count} devices cannot be arranged in slices={slices} and tensor={tensor}{split}")
     inner = count // (slices * tensor)
     shape = (count, 1, 1) if config.strategy == "data" else (slices, inner, tensor)
     if slices > 1 and devices[0].platform == "tpu":
