@@ -95,7 +95,7 @@ def load_tokenizer(config: Config, dataset: Dataset, path: Path) -> Tokenizer:
     A trained one is kept at `path`, so that it is trained only once.
 
     Raises:
-      InputError: one cannot be read, or there is nothing to train one on.
+      InputError: one cannot be read, or there is nothing to train one on, or too little room for what there is.
     """
     if config.init_checkpoint:
         return checkpoints.read_tokenizer(config.init_checkpoint, config.data.tokenizer)
@@ -107,7 +107,10 @@ def load_tokenizer(config: Config, dataset: Dataset, path: Path) -> Tokenizer:
     if not path.exists() and distributed.is_first():
         shown = [*dataset.demonstrations, *dataset.general]
         texts = [turn.content for d in shown for turn in d.turns] + [c for d in shown for c in d.completions]
-        trained = train_tokenizer(texts, vocab_size=config.data.vocab_size)
+        try:
+            trained = train_tokenizer(texts, vocab_size=config.data.vocab_size)
+        except InputError as error:
+            raise InputError(f"config.data.vocab_size: {error}") from None
         trained.save(path)
     distributed.barrier("tokenizer")
     return Tokenizer.load(path)

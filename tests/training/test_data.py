@@ -12,6 +12,7 @@ from spct_jax import pipeline
 from spct_jax.config import tiny
 from spct_jax.data.comparison import Comparison, Turn
 from spct_jax.data.config import DataConfig
+from spct_jax.data.demonstration import Demonstration
 from spct_jax.data.index import Records
 from spct_jax.data.jsonl import ReadReport
 from spct_jax.data.tokenizer import train_tokenizer
@@ -20,7 +21,7 @@ from spct_jax.grm.config import PromptConfig
 from spct_jax.grm.prompts import Prompter
 from spct_jax.training import provenance, rl
 from spct_jax.training.context import Dataset, Run
-from spct_jax.training.data import demonstrations, drop_misfits, measure_comparison
+from spct_jax.training.data import demonstrations, drop_misfits, load_tokenizer, measure_comparison
 from spct_jax.training.mixture import Mixture
 
 
@@ -150,6 +151,14 @@ def test_the_tokenizer_is_of_the_demonstrations_that_the_first_stage_finds(micro
         return (tmp_path / workdir / "tokenizer.model").read_bytes()
 
     assert model("again", "kettle") != model("again", "blossom") == model("anew", "blossom")
+
+
+def test_a_tokenizer_that_cannot_be_of_that_size_is_refused_by_the_field(micro_config, tmp_path):
+    micro_config.data.vocab_size = 100
+    shown = Records.of([Demonstration(turns=(Turn("user", "tea"),), completions=("leaves",))])
+    dataset = stand_in(Dataset, demonstrations=shown, general=Records.of([]))
+    with pytest.raises(InputError, match="^config.data.vocab_size: cannot train a tokenizer of 100 pieces"):
+        load_tokenizer(micro_config, dataset, tmp_path / "tokenizer.model")
 
 
 def test_the_toy_world_stands_in_for_what_no_source_is_named_for(micro_config, tmp_path):
