@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import numbers
 
 from spct_jax import field_bounds
 from spct_jax.errors import InputError
@@ -56,6 +57,9 @@ class Options:
     preamble of its template where that is computed once, and `max_prompt` at most."""
 
     def __post_init__(self):
+        for name, value in vars(self).items():
+            if isinstance(value, numbers.Number) and hasattr(value, "item"):  # of NumPy's, as of `arange`
+                object.__setattr__(self, name, value.item())
         field_bounds.check(self)
         if self.k_meta > self.k:
             raise InputError(f"k_meta: {self.k_meta} is more than the {self.k} samples of k")

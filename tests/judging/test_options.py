@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import numpy as np
 import pytest
 from small_judge import OPTIONS, changed, comparisons, judge
 
@@ -28,6 +29,15 @@ from spct_jax.models import sizes
 def test_options_out_of_range_are_refused(change, message):
     with pytest.raises(InputError, match=message):
         judge().score(comparisons()[:1], **OPTIONS | change)
+
+
+def test_a_number_of_numpys_is_the_number():
+    options = Options(k=np.int64(4), temperature=np.float32(0.5), seed=np.uint32(3))
+    assert options == Options(k=4, temperature=0.5, seed=3) and {type(options.k), type(options.seed)} == {int}
+    with pytest.raises(InputError, match="^k: 0 is not in"):
+        Options(k=np.int64(0))
+    with pytest.raises(InputError, match="^k: 2.0 is not a whole number"):
+        Options(k=np.float32(2))
 
 
 def test_prompts_and_critiques_beyond_the_models_positions_are_refused():
