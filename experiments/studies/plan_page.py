@@ -63,6 +63,11 @@ def read(path: pathlib.Path) -> tuple[Config, dict[str, Any]]:
     return config, plan
 
 
+def title(path: pathlib.Path) -> str:
+    """The name of a plan's model, from that of its file."""
+    return f"Gemma-{path.stem.removeprefix('gemma').replace('_', ' ').upper()}"
+
+
 def _both(result: Mapping[str, Any], unit: float, digits: int) -> str:
     """Roofline time and estimate."""
     return f"{unit * result['lower_bound']:.{digits}f} / {unit * result['estimate']['seconds']:.{digits}f}"
@@ -90,12 +95,11 @@ def page(paths: list[pathlib.Path], code: str) -> str:
     rows, parts = [], []
     for path in paths:
         config, plan = read(path)
-        name = f"Gemma-{path.stem.removeprefix('gemma').replace('_', ' ').upper()}"
-        rows.append(_row(name, plan))
+        rows.append(_row(title(path), plan))
         chip = hardware.parse_topology(plan["topology"])
         command = f"`python -m spct_jax.plan --config=experiments/{path.stem}.py --topology={plan['topology']}`"
         said = report.tables(config, plan["topology"], plan["chips"], chip, plan["programs"]).strip()
-        parts += [f"## {name}", command, said]
+        parts += [f"## {title(path)}", command, said]
     return "\n\n".join([HEAD.format(code=code).strip(), markdown.table(HEADER, rows), *parts]) + "\n"
 
 

@@ -1,7 +1,9 @@
 """The page of plans, from plans' files."""
 
+import contextlib
 import json
 import pathlib
+import types
 
 import pytest
 import study_modules
@@ -28,6 +30,7 @@ def plan(monkeypatch, tmp_path) -> pathlib.Path:
         "note": "",
         "bytes": 1e9,
         "sent": 0.0,
+        "seconds": {"compute": 1.0},
     }
     program = sizes | {
         "flops": 1e12,
@@ -64,3 +67,23 @@ def test_a_plan_of_another_configuration_or_of_some_programs_is_refused(plan):
         plan.write_text(json.dumps(made))
         with pytest.raises(InputError, match="not a plan of experiments/gemma3_1b.py as it is now"):
             study.page([plan], "abcdef0")
+
+
+def test_at_real_lengths_what_is_computed_is_scaled_by_operations_and_what_is_sent_is_not(plan, monkeypatch):
+    made = json.loads(plan.read_text())
+    made["programs"]["grpo"]["seconds"] = {"compute": 1.0, "links": 0.1}
+    made["programs"]["meta_rm"]["seconds"] = {"compute": 0.1, "links": 0.5}
+    plan.write_text(json.dumps(made))
+    with study_modules.imported("plan_page", "real_lengths") as (page, study):
+        layout = types.SimpleNamespace(constraints=contextlib.nullcontext)
+        monkeypatch.setattr(study.hardware, "slice_devices", lambda *_: [])
+        monkeypatch.setattr(study.context, "make_layouts", lambda *_: (layout, layout))
+        config, _ = page.read(plan)
+        found, share = study.times(config, made), study.share(config, "grpo")
+        table = study.table([plan])
+    # 872 + 4 x 306 of 4,096 + 4 x 1,024 slots: a quarter of the tokens, and less than that of what attends.
+    assert 0.15 < share < (872 + 4 * 306) / (4096 + 4 * 1024)
+    assert found["update"] == (pytest.approx(share), pytest.approx(2 * share))
+    assert found["a step of the meta RM"][0] == 0.5
+    assert found["a step of RL"][1] == pytest.approx(sum(found[part][1] for part in ("rollout", "reference", "update")))
+    assert "| a step of RL |" in table and "Gemma-3 1B" in table
