@@ -48,10 +48,10 @@ def test_an_experiment_is_of_the_size_it_is_named_after_and_names_a_slice_that_i
 def test_the_header_of_a_planned_experiment_is_what_its_plan_says(path):
     most, limit, update, seconds, hours = re.search(
         r"Plan: at most (\S+) of (\S+) GiB per chip, (\S+) in the GRPO update; a step of RL takes at least (\S+) s,\n"
-        r"the paper's schedule at least (\S+) chip-hours.",
+        r"the paper's schedule at least (\S+) chip-hours\. ",
         path.read_text(),
     ).groups()
-    page = (path.parents[1] / "docs" / "plan.md").read_text()
+    page = (path.parents[1] / "docs" / "results" / "plans.md").read_text()
     plan = page[page.index(f"`python -m spct_jax.plan --config=experiments/{path.name}") :].partition("chip-hours.")[0]
     memory = re.findall(r"^\| [^|]+ \| ([\d.]+) \| ([\d.]+) \|", plan, re.MULTILINE)
     assert len(memory) == 8 and max(float(peak) + float(beside) for peak, beside in memory) == pytest.approx(
