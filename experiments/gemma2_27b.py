@@ -2,9 +2,9 @@
 
 What: all stages from a pretrained checkpoint; prompt 4,096, completion 1,024, groups of 4.
 Hardware: one slice v5p:4x4x4 (64 chips, 16 hosts; GKE ct5p-hightpu-4t; TPU VM v5p-128).
-Plan: at most 27.71 of 95.74 GiB per chip, 18.20 in the GRPO update; a step of RL takes at least 19.5 s,
-the paper's schedule at least 1,084 chip-hours.
-Draws not planned again since slots refill, docs/training.md.
+Plan: at most 26.07 of 95.74 GiB per chip, 15.35 in the GRPO update; a step of RL takes at least 18.7 s,
+the paper's schedule at least 1,073 chip-hours. At the lengths of real data, by the compiler's estimates, 20.4 s and 612
+chip-hours (docs/results/speed.md).
 
     python -m spct_jax.plan --config=experiments/gemma2_27b.py --topology=v5p:4x4x4
     python -m spct_jax.train --config=experiments/gemma2_27b.py --workdir=DIR --config.init_checkpoint=CHECKPOINT

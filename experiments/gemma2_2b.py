@@ -2,10 +2,9 @@
 
 What: all stages from a pretrained checkpoint; prompt 4,096, completion 1,024, groups of 4.
 Hardware: one slice v5e:4x4 (16 chips, 4 hosts; GKE ct5lp-hightpu-4t; TPU VM v5litepod-16).
-Plan: at most 10.77 of 15.75 GiB per chip, 8.42 in the GRPO update; a step of RL takes at least 49.5 s,
-the paper's schedule at least 363 chip-hours.
-Planned again since (docs/plan.md): draws in slots that refill, at most 13.57 GiB, in decoding; the GRPO update, 8.46 GiB,
-at least 7.5 s and 12.4 s by the compiler's estimate.
+Plan: at most 10.77 of 15.75 GiB per chip, 6.88 in the GRPO update; a step of RL takes at least 41.1 s,
+the paper's schedule at least 331 chip-hours. At the lengths of real data, by the compiler's estimates, 18.9 s and 134
+chip-hours (docs/results/speed.md).
 
     python -m spct_jax.plan --config=experiments/gemma2_2b.py --topology=v5e:4x4
     python -m spct_jax.train --config=experiments/gemma2_2b.py --workdir=DIR --config.init_checkpoint=CHECKPOINT

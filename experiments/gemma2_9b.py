@@ -2,8 +2,9 @@
 
 What: all stages from a pretrained checkpoint; prompt 4,096, completion 1,024, groups of 4.
 Hardware: one slice v6e:4x4 (16 chips, 4 hosts; GKE ct6e-standard-4t; TPU VM v6e-16).
-Plan: at most 23.95 of 31.25 GiB per chip, 18.56 in the GRPO update; a step of RL takes at least 43.5 s,
-the paper's schedule at least 353 chip-hours.
+Plan: at most 22.59 of 31.25 GiB per chip, 17.20 in the GRPO update; a step of RL takes at least 43.3 s,
+the paper's schedule at least 339 chip-hours. At the lengths of real data, by the compiler's estimates, 18.2 s and 143
+chip-hours (docs/results/speed.md).
 
     python -m spct_jax.plan --config=experiments/gemma2_9b.py --topology=v6e:4x4
     python -m spct_jax.train --config=experiments/gemma2_9b.py --workdir=DIR --config.init_checkpoint=CHECKPOINT

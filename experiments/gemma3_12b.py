@@ -2,11 +2,9 @@
 
 What: all stages from a pretrained checkpoint; prompt 4,096, completion 1,024, groups of 4.
 Hardware: one slice v6e:8x8 (64 chips, 16 hosts; GKE ct6e-standard-4t; TPU VM v6e-64).
-Plan: at most 13.71 of 31.25 GiB per chip, 11.75 in the GRPO update; a step of RL takes at least 19.2 s,
-the paper's schedule at least 1,633 chip-hours.
-Times counted before docs/plan.md's correction of bytes moved: memory binds here, so they are too high.
-RFT and meta RM not planned again since a batch counts examples.
-Draws not planned again since slots refill, docs/training.md.
+Plan: at most 13.03 of 31.25 GiB per chip, 11.30 in the GRPO update; a step of RL takes at least 15.7 s,
+the paper's schedule at least 602 chip-hours. At the lengths of real data, by the compiler's estimates, 9.5 s and 403
+chip-hours (docs/results/speed.md).
 
     python -m spct_jax.plan --config=experiments/gemma3_12b.py --topology=v6e:8x8
     python -m spct_jax.train --config=experiments/gemma3_12b.py --workdir=DIR --config.init_checkpoint=CHECKPOINT

@@ -2,11 +2,9 @@
 
 What: all stages from a pretrained checkpoint; prompt 4,096, completion 1,024, groups of 4.
 Hardware: one slice v5e:2x2 (4 chips, 1 host; GKE ct5lp-hightpu-4t; TPU VM v5litepod-4).
-Plan: at most 12.74 of 15.75 GiB per chip, 8.44 in the GRPO update; a step of RL takes at least 27.2 s,
-the paper's schedule at least 126 chip-hours.
-Times counted before docs/plan.md's correction of bytes moved: memory binds here, so they are too high.
-RFT and meta RM not planned again since a batch counts examples.
-Draws not planned again since slots refill, docs/training.md.
+Plan: at most 8.88 of 15.75 GiB per chip, 6.55 in the GRPO update; a step of RL takes at least 27.7 s,
+the paper's schedule at least 81 chip-hours. At the lengths of real data, by the compiler's estimates, 15.0 s and 39
+chip-hours (docs/results/speed.md).
 
     python -m spct_jax.plan --config=experiments/gemma3_1b.py --topology=v5e:2x2
     python -m spct_jax.train --config=experiments/gemma3_1b.py --workdir=DIR --config.init_checkpoint=CHECKPOINT

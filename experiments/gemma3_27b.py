@@ -2,10 +2,9 @@
 
 What: all stages from a pretrained checkpoint; prompt 4,096, completion 1,024, groups of 4.
 Hardware: one slice v5p:4x4x4 (64 chips, 16 hosts; GKE ct5p-hightpu-4t; TPU VM v5p-128).
-Plan: at most 26.61 of 95.74 GiB per chip, 22.89 in the GRPO update; a step of RL takes at least 19.0 s,
-the paper's schedule at least 1,433 chip-hours.
-RFT and meta RM not planned again since a batch counts examples.
-Draws not planned again since slots refill, docs/training.md.
+Plan: at most 25.22 of 95.74 GiB per chip, 20.80 in the GRPO update; a step of RL takes at least 21.9 s,
+the paper's schedule at least 1,096 chip-hours. At the lengths of real data, by the compiler's estimates, 24.8 s and 734
+chip-hours (docs/results/speed.md).
 
     python -m spct_jax.plan --config=experiments/gemma3_27b.py --topology=v5p:4x4x4
     python -m spct_jax.train --config=experiments/gemma3_27b.py --workdir=DIR --config.init_checkpoint=CHECKPOINT

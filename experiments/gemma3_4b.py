@@ -2,11 +2,9 @@
 
 What: all stages from a pretrained checkpoint; prompt 4,096, completion 1,024, groups of 4.
 Hardware: one slice v5e:4x4 (16 chips, 4 hosts; GKE ct5lp-hightpu-4t; TPU VM v5litepod-16).
-Plan: at most 9.88 of 15.75 GiB per chip, 9.43 in the GRPO update; a step of RL takes at least 34.4 s,
-the paper's schedule at least 566 chip-hours.
-Times counted before docs/plan.md's correction of bytes moved: memory binds here, so they are too high.
-RFT and meta RM not planned again since a batch counts examples.
-Draws not planned again since slots refill, docs/training.md.
+Plan: at most 12.05 of 15.75 GiB per chip, 9.79 in the GRPO update; a step of RL takes at least 32.6 s,
+the paper's schedule at least 363 chip-hours. At the lengths of real data, by the compiler's estimates, 16.2 s and 152
+chip-hours (docs/results/speed.md).
 
     python -m spct_jax.plan --config=experiments/gemma3_4b.py --topology=v5e:4x4
     python -m spct_jax.train --config=experiments/gemma3_4b.py --workdir=DIR --config.init_checkpoint=CHECKPOINT

@@ -34,8 +34,7 @@ HEAD = """\
 Every program of every experiment, [compiled for its slice](../plan.md) without one, at {code}. What the columns mean, and how
 far these times can be trusted, is said [there](../plan.md#what-the-figures-mean): the first of two times is what the busiest
 resource needs at its published peak, the second what the compiler expects, which leaves out collectives. All prompts have
-4,096 tokens and all completions 1,024; real ones are shorter, and [take a quarter of
-it](speed.md#the-papers-schedule-at-real-lengths).
+4,096 tokens and all completions 1,024; real ones are shorter, and [take less](speed.md#the-papers-schedule-at-real-lengths).
 """
 HEADER = (
     "experiment",
