@@ -22,7 +22,7 @@ from spct_jax.sharding import logical
 LARGE = 1 << 16
 """Vocabularies of more tokens than this are taken in blocks."""
 DIVISOR = 64
-"""Vocabularies that this does not divide are not: of a prime number of tokens, each would be a block."""
+"""A vocabulary is taken in blocks only if this divides it: of a prime number of tokens, each would be a block."""
 LANES = 128
 """Tokens that a TPU holds side by side."""
 
