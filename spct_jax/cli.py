@@ -163,14 +163,22 @@ def _end(line: str, status: int, at_once: bool = False) -> None:
     sys.exit(status)
 
 
+_EXPERIMENT = re.compile(r"--?config($|=)")
+
+
+def experiments(argv: list[str]) -> list[str]:
+    """What each `--config=FILE.py[:ARGUMENT]` of a command line names; the last one counts."""
+    return [argument.partition("=")[2] for argument in argv if _EXPERIMENT.match(argument)]
+
+
 def _define_config(argv: list[str], own: flags.FlagValues) -> list[str]:
     """Defines the flag `--config` and those of its fields that are set; returns the command line without `--config=FILE`, and
     without a field's values before the last.
     """
-    named = [a for a in argv[1:] if re.match(r"--?config($|=)", a)]
-    argv = _last_of_each([a for a in argv if a not in named])
+    named = experiments(argv)
+    argv = _last_of_each([a for a in argv if not _EXPERIMENT.match(a)])
     asked = any(re.fullmatch(r"--?(help\w*|\?)", a) for a in argv[1:])
-    config = load_config(named[-1].partition("=")[2]) if named and not asked else tiny()
+    config = load_config(named[-1]) if named and not asked else tiny()
     try:
         config_flags.DEFINE_config_dataclass("config", config, HELP, own, sys_argv=argv)
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:

@@ -9,7 +9,6 @@ peak), not predictions. `--config.mesh.slices=N` plans N slices of the topology.
 """
 
 import pathlib
-import re
 import sys
 
 import jax
@@ -125,8 +124,7 @@ def main(_) -> None:
     if JSON.value and not pathlib.Path(JSON.value).absolute().parent.is_dir():
         raise InputError(f"--json={JSON.value}: not in a directory")
     if JSON.value:
-        named = [text.partition("=")[2] for text in sys.argv if re.match(r"--?config=", text)]
-        files.check_unused(JSON.value, [text.partition(":")[0] for text in named], "--json")
+        files.check_unused(JSON.value, [named.partition(":")[0] for named in cli.experiments(sys.argv)], "--json")
     if bool(topology) == bool(FIT.value):
         raise InputError("give one of --topology=SLICE and --fit=CHIP:N")
     chosen = slices.at_most(FIT.value) if FIT.value else [slices.parse(topology)]
