@@ -9,8 +9,9 @@ from matplotlib import pyplot as plt
 from matplotlib.patches import FancyBboxPatch
 
 LAYERS = [
-    [("errors, field_bounds, rounding, digests, files, locks",
-      "append_only, distributed, slices, hardware, memory, config.py", 4)],
+    [("errors, config.py", "what is said of a wrong\ninput; fields, ranges", 1.2),
+     ("runtime", "processes, slices,\nmemory, compiling", 1.4),
+     ("storage", "files and locks,\nhere and in buckets", 1.4)],
     [("data", "comparisons; layouts of public data sets,\nformats of files; tokens, batches", 2),
      ("sharding", "which device holds what", 2)],
     [("grm", "prompts, parsing, rewards, votes, orders", 2), ("models", "the decoder, as one trunk and many branches", 2)],

@@ -9,10 +9,12 @@ import json
 
 from absl import flags
 
-from spct_jax import checkpoints, cli, distributed, interrupts, paths
+from spct_jax import checkpoints, cli, interrupts
 from spct_jax.checkpoints.conversion import FORMATS
 from spct_jax.checkpoints.safetensors_files import DTYPES
 from spct_jax.models import sizes
+from spct_jax.runtime import distributed
+from spct_jax.storage import paths
 
 FLAGS = flags.FlagValues()
 FROM = flags.DEFINE_string("from", None, "Directory to read.", required=True, flag_values=FLAGS)

@@ -11,7 +11,7 @@ from typing import Any
 
 from absl import flags
 
-from spct_jax import cli, distributed, files, local_copies, paths
+from spct_jax import cli
 from spct_jax.checkpoints import ModelKind
 from spct_jax.data import draws
 from spct_jax.errors import InputError
@@ -25,10 +25,12 @@ from spct_jax.evaluation.recorded import Recorded
 from spct_jax.judging import principles
 from spct_jax.judging.flags import JudgeFlags
 from spct_jax.judging.verdicts import count
-from spct_jax.paths import Path
 from spct_jax.reporting import benchmark_report, result_formats
 from spct_jax.reporting.markdown import percent
 from spct_jax.reporting.published import OVERALL
+from spct_jax.runtime import distributed
+from spct_jax.storage import files, local_copies, paths
+from spct_jax.storage.paths import Path
 
 FLAGS = flags.FlagValues()
 JUDGE = JudgeFlags(FLAGS)

@@ -9,13 +9,15 @@ from typing import Any
 
 from absl import flags
 
-from spct_jax import cli, digests, distributed, paths
+from spct_jax import cli
 from spct_jax.data.comparison import Comparison
 from spct_jax.errors import InputError
-from spct_jax.files import real_name
 from spct_jax.judging import explain, files, input_lines, principles, resume
 from spct_jax.judging.flags import JudgeFlags
 from spct_jax.judging.verdicts import Verdict, count
+from spct_jax.runtime import distributed
+from spct_jax.storage import digests, paths
+from spct_jax.storage.files import real_name
 
 FLAGS = flags.FlagValues()
 JUDGE = JudgeFlags(FLAGS)

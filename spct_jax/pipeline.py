@@ -6,14 +6,16 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from spct_jax import checkpoints, distributed, files, locks, memory, paths
+from spct_jax import checkpoints
 from spct_jax.config import BASELINES, Config, check_positions, validate
 from spct_jax.errors import InputError
 from spct_jax.evaluation import evaluate
 from spct_jax.grm.prompts import Prompter
-from spct_jax.paths import Path
 from spct_jax.reporting import report
+from spct_jax.runtime import distributed, memory
 from spct_jax.sharding import bytes_per_device
+from spct_jax.storage import files, locks, paths
+from spct_jax.storage.paths import Path
 from spct_jax.training import btrm, cloud, meta, pairrm, preference, provenance, rejection, rl, sft
 from spct_jax.training.context import Run, make_layouts
 from spct_jax.training.data import demonstrations, drop_misfits, load_dataset, load_tokenizer, name_templates

@@ -15,12 +15,14 @@ import jax
 import tqdm
 from absl import flags
 
-from spct_jax import cli, files, hardware, slices
+from spct_jax import cli
 from spct_jax.config import Config, check_positions, validate
 from spct_jax.errors import InputError
-from spct_jax.hardware import GIB, Chip
 from spct_jax.planning import programs, report, search
-from spct_jax.slices import Slice
+from spct_jax.runtime import hardware, slices
+from spct_jax.runtime.hardware import GIB, Chip
+from spct_jax.runtime.slices import Slice
+from spct_jax.storage import files
 
 COMPILED_CANDIDATES = 3
 

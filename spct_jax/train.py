@@ -3,11 +3,13 @@
 import jax
 from absl import flags
 
-from spct_jax import cli, distributed, paths, sharding
+from spct_jax import cli, sharding
 from spct_jax.config import Config, validate
-from spct_jax.paths import Path
 from spct_jax.pipeline import train
-from spct_jax.process_flags import ProcessFlags
+from spct_jax.runtime import distributed
+from spct_jax.runtime.process_flags import ProcessFlags
+from spct_jax.storage import paths
+from spct_jax.storage.paths import Path
 
 FLAGS = flags.FlagValues()
 WORKDIR = flags.DEFINE_string(

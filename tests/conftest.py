@@ -14,7 +14,10 @@ from shared_programs import shared_programs  # noqa: F401
 
 import micro_experiment
 from spct_jax import config as config_lib
-from spct_jax import hardware, sharding
+from spct_jax import sharding
+
+# What one process of the tests compiles the others find; a third of the time goes into it otherwise.
+from spct_jax.runtime import hardware
 
 # What one process of the tests compiles the others find; a third of the time goes into it otherwise.
 # A directory of the developer's own keeps it from one run of the tests to the next.

@@ -16,8 +16,9 @@ import numpy as np
 import sharded
 
 from spct_jax import config as config_lib
-from spct_jax import distributed, pipeline, sharding
+from spct_jax import pipeline, sharding
 from spct_jax.data import batches, draws, index
+from spct_jax.runtime import distributed
 from spct_jax.sampling import Finished, Shape
 from spct_jax.training import bucket_choice, buckets, packing, provenance, rollout
 from spct_jax.training.data import demonstrations

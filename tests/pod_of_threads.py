@@ -3,7 +3,7 @@
 import collections
 import threading
 
-from spct_jax import distributed
+from spct_jax.runtime import distributed
 
 SECONDS = 30
 """How long a process waits for the others."""

@@ -20,13 +20,15 @@ import jax
 import numpy as np
 import optax
 
-from spct_jax import distributed, files, models, sharding
+from spct_jax import models, sharding
 from spct_jax.checkpoints import steps, train_state
 from spct_jax.data import batches
 from spct_jax.models import heads, sizes
 from spct_jax.models.config import ModelConfig
+from spct_jax.runtime import distributed
 from spct_jax.sampling import Engine, Request, SamplingParams, Shape
 from spct_jax.sharding.config import MeshConfig
+from spct_jax.storage import files
 from spct_jax.training import accumulation, buckets, grpo, meta, metrics, micro_batches, optimizers, sft
 from spct_jax.training.config import OptimizerConfig
 from spct_jax.training.micro_batches import Batch

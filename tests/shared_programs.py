@@ -8,7 +8,7 @@ import functools
 import jax
 import pytest
 
-from spct_jax import memory
+from spct_jax.runtime import memory
 from spct_jax.training import grpo, meta, optimizers, preference, sft
 
 MAKERS = ((sft, "make_step"), (grpo, "make_step"), (grpo, "make_reference"), (meta, "make_step"), (preference, "make_step"))

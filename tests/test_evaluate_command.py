@@ -15,10 +15,11 @@ import random_judge
 from judge_stand_in import RandomJudge, write_llmbar
 from shared_data import shared
 
-from spct_jax import distributed, evaluate
+from spct_jax import evaluate
 from spct_jax.errors import InputError
 from spct_jax.evaluation import score_files
 from spct_jax.judging.flags import JudgeFlags
+from spct_jax.runtime import distributed
 
 LAUNCHER = pathlib.Path(__file__).parents[1] / "launch" / "local.py"
 PUBLIC = {"figures.json", "judgebench.jsonl", "report.html", "report.md", "rewardbench.json", "rewardbench_scores.json"}

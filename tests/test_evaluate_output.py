@@ -4,10 +4,11 @@ import json
 
 import pytest
 
-from spct_jax import evaluate, paths
+from spct_jax import evaluate
 from spct_jax.errors import InputError
 from spct_jax.evaluation.benchmarks import catalogue
 from spct_jax.evaluation.benchmarks.reading import DataReport
+from spct_jax.storage import paths
 
 
 def parse(**values):

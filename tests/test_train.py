@@ -14,9 +14,10 @@ import study_modules
 from stand_ins import KeyedEngine
 
 from micro_experiment import make_config
-from spct_jax import checkpoints, distributed, pipeline
+from spct_jax import checkpoints, pipeline
 from spct_jax.errors import InputError
 from spct_jax.models import flops
+from spct_jax.runtime import distributed
 from spct_jax.sharding.config import MeshConfig
 from spct_jax.training import packing, parameters, rollout
 from spct_jax.training.metric_writer import read_metrics

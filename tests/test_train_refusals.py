@@ -8,9 +8,10 @@ import json
 import commands
 import pytest
 
-from spct_jax import locks, pipeline
+from spct_jax import pipeline
 from spct_jax.errors import InputError
 from spct_jax.grm.template import load_template
+from spct_jax.storage import locks
 from spct_jax.training import provenance
 
 PAIRS = [{"id": str(i), "query": "Tea?", "responses": ["Yes.", "No."], "scores": [1, 0]} for i in range(4)]

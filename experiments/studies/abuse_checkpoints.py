@@ -22,10 +22,11 @@ import numpy as np
 import tqdm
 from absl import flags, logging
 
-from spct_jax import checkpoints, cli, config, files, pipeline, sharding
+from spct_jax import checkpoints, cli, config, pipeline, sharding
 from spct_jax.checkpoints import restore, train_state
 from spct_jax.errors import InputError
 from spct_jax.grm.template import load_template
+from spct_jax.storage import files
 from spct_jax.training import optimizers
 
 OUTCOMES = ("refused", "passed over", "equal", "SILENT", "TRACEBACK")

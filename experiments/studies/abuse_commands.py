@@ -23,11 +23,12 @@ import jax
 import tqdm
 from absl import flags
 
-from spct_jax import checkpoints, cli, files, models
+from spct_jax import checkpoints, cli, models
 from spct_jax.data.tokenizer import train_tokenizer
 from spct_jax.errors import InputError
 from spct_jax.grm.config import PromptConfig
 from spct_jax.models import sizes
+from spct_jax.storage import files
 
 ROOT = pathlib.Path(__file__).parents[2]
 LONGEST = 300

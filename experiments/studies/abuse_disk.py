@@ -21,8 +21,9 @@ import time
 from absl import flags
 from kill_test import digests
 
-from spct_jax import cli, config, files, sharding
+from spct_jax import cli, config, sharding
 from spct_jax.errors import InputError
+from spct_jax.storage import files
 
 PATIENCE = 300
 """Seconds after which a command is said to hang."""

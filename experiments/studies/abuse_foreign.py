@@ -23,11 +23,12 @@ import numpy as np
 import orbax.checkpoint as ocp
 from hostile_checkpoints import CASES, Spoil
 
-from spct_jax import checkpoints, files, models
+from spct_jax import checkpoints, models
 from spct_jax.checkpoints import Model, hugging_face
 from spct_jax.data.tokenizer import train_tokenizer
 from spct_jax.grm.config import PromptConfig
 from spct_jax.models import stack
+from spct_jax.storage import files
 
 MEMORY = 2 << 30
 SECONDS = 20

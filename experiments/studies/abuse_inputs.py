@@ -23,10 +23,11 @@ import time
 import jax
 from absl import flags, logging
 
-from spct_jax import checkpoints, cli, files, models
+from spct_jax import checkpoints, cli, models
 from spct_jax.data.tokenizer import train_tokenizer
 from spct_jax.grm.config import PromptConfig
 from spct_jax.models import sizes
+from spct_jax.storage import files
 
 MEASURED = """import resource, runpy, sys
 try:

@@ -16,10 +16,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from spct_jax import config as configs
-from spct_jax import files
 from spct_jax.errors import InputError
 from spct_jax.models import flops, sizes
 from spct_jax.reporting import markdown, results, run_files
+from spct_jax.storage import files
 from spct_jax.training import mixture
 
 MEASURES = ("greedy", "vote@1", "vote@8", "vote@32", "meta@8", "meta@32")

@@ -67,9 +67,10 @@ def config_of(directory: pathlib.Path, train: str):
 
 def first_batch(directory: pathlib.Path, train: str, workdir: pathlib.Path):
     """What a run does before its first step: index, survey, and the prompts of a batch of 64 comparisons."""
-    from spct_jax import distributed, sharding
+    from spct_jax import sharding
     from spct_jax.data import batches
     from spct_jax.grm.prompts import Prompter
+    from spct_jax.runtime import distributed
     from spct_jax.training import data, rl
     from spct_jax.training.context import Run
 
@@ -104,8 +105,8 @@ def random_reads(directory: pathlib.Path, source: str, kept: pathlib.Path, name:
 
 def drawn(directory: pathlib.Path, first: int) -> str:
     """Digest of the records of steps 20 to 40 of the mixture, in a run that begins with step `first`."""
-    from spct_jax import digests
     from spct_jax.data.comparison import to_json
+    from spct_jax.storage import digests
     from spct_jax.training import rl
 
     run = first_batch(directory, mixture(directory), directory / "mixture")

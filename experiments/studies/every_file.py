@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 from absl import flags
 
-from spct_jax import cli, files, pipeline, sharding
+from spct_jax import cli, pipeline, sharding
 from spct_jax import config as configs
 from spct_jax.config import Config
 from spct_jax.data import fingerprints, sources
@@ -32,6 +32,7 @@ from spct_jax.grm.config import PromptConfig
 from spct_jax.grm.prompts import Prompter
 from spct_jax.grm.render import render
 from spct_jax.reporting import markdown
+from spct_jax.storage import files
 from spct_jax.training.metric_writer import read_metrics
 
 FLAGS = flags.FlagValues()

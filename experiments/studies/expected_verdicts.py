@@ -14,7 +14,7 @@ import pathlib
 
 from absl import flags
 
-from spct_jax import cli, files, sharding
+from spct_jax import cli, sharding
 from spct_jax.config import POLICIES
 from spct_jax.data.jsonl import write_jsonl
 from spct_jax.data.sources import read_comparisons
@@ -23,6 +23,7 @@ from spct_jax.judging.judge import Judge
 from spct_jax.judging.options import Options
 from spct_jax.judging.verdicts import to_json
 from spct_jax.sharding.config import MeshConfig
+from spct_jax.storage import files
 
 FLAGS = flags.FlagValues()
 RUN = flags.DEFINE_string("run", None, "Workdir of the run.", required=True, flag_values=FLAGS)

@@ -21,7 +21,7 @@ import jax
 import numpy as np
 from absl import flags
 
-from spct_jax import checkpoints, cli, files, sampling
+from spct_jax import checkpoints, cli, sampling
 from spct_jax.data import draws
 from spct_jax.data.batches import padded_length
 from spct_jax.data.comparison import Comparison
@@ -29,6 +29,7 @@ from spct_jax.data.sources import read_comparisons
 from spct_jax.errors import InputError
 from spct_jax.grm.prompts import Prompter
 from spct_jax.judging import models
+from spct_jax.storage import files
 
 THEIRS = pathlib.Path(__file__).with_name("transformers_greedy.py")
 

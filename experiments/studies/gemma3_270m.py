@@ -24,10 +24,11 @@ from collections.abc import Sequence
 import human_data
 from absl import flags
 
-from spct_jax import append_only, checkpoints, cli, digests, files
+from spct_jax import checkpoints, cli
 from spct_jax.config import SYSTEMS, Config
 from spct_jax.data.config import SOURCES
 from spct_jax.errors import InputError
+from spct_jax.storage import append_only, digests, files
 
 HERE = pathlib.Path(__file__).parent
 EXPERIMENT = HERE.parent / "gemma3_270m.py"

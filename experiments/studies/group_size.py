@@ -24,10 +24,12 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from absl import flags
 
-from spct_jax import cli, config, files, memory, paths, pipeline, sharding
+from spct_jax import cli, config, pipeline, sharding
 from spct_jax.errors import InputError
 from spct_jax.evaluation import bootstrap
 from spct_jax.reporting import markdown, plots, results, run_files
+from spct_jax.runtime import memory
+from spct_jax.storage import files, paths
 
 COMPLETIONS, PAPER = 128, 4
 """That a step learns from; the paper's G."""

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import safetensors.numpy
 
-from spct_jax import digests
+from spct_jax.storage import digests
 
 Spoil = Callable[[pathlib.Path], Any]
 

@@ -22,7 +22,6 @@ import human_demonstrator
 import numpy as np
 from human_weights import Weights
 
-from spct_jax import files
 from spct_jax.data import duplicates, fingerprints, splits
 from spct_jax.data.comparison import Comparison, to_json
 from spct_jax.data.config import SPLITS
@@ -35,6 +34,7 @@ from spct_jax.errors import InputError
 from spct_jax.grm.config import PromptConfig
 from spct_jax.grm.prompts import Prompter
 from spct_jax.grm.template import load_template
+from spct_jax.storage import files
 
 
 @dataclasses.dataclass(frozen=True)

@@ -22,12 +22,13 @@ import verdict_sample
 from absl import flags
 from human_credits import GRM, SYSTEMS, Experiment
 
-from spct_jax import cli, digests, files
+from spct_jax import cli
 from spct_jax.config import POLICIES
 from spct_jax.data.jsonl import read_jsonl
 from spct_jax.errors import InputError
 from spct_jax.evaluation import bootstrap, metrics, recorded
 from spct_jax.reporting import markdown, plots, results
+from spct_jax.storage import digests, files
 
 FLAGS = flags.FlagValues()
 RUN = flags.DEFINE_string("run", None, "Directory of the experiment.", required=True, flag_values=FLAGS)

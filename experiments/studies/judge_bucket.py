@@ -25,9 +25,10 @@ from collections.abc import Callable
 import kills
 from absl import flags
 
-from spct_jax import cli, files, gcs, paths
+from spct_jax import cli
 from spct_jax.errors import InputError
-from spct_jax.paths import Path
+from spct_jax.storage import files, gcs, paths
+from spct_jax.storage.paths import Path
 
 FLAGS = flags.FlagValues()
 WORKDIR = flags.DEFINE_string("workdir", None, "Directory to make.", required=True, flag_values=FLAGS)

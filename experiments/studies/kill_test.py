@@ -39,11 +39,12 @@ import kills
 import numpy as np
 from absl import flags
 
-from spct_jax import checkpoints, cli, files
+from spct_jax import checkpoints, cli
 from spct_jax.config import Config
 from spct_jax.data import build
 from spct_jax.errors import InputError
-from spct_jax.paths import Path
+from spct_jax.storage import files
+from spct_jax.storage.paths import Path
 from spct_jax.training.data import name_templates, toy_records
 
 NAME = "gs://spct-kill-test"

@@ -13,10 +13,10 @@ import sys
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 
-from spct_jax import gcs, paths
 from spct_jax.checkpoints import steps
 from spct_jax.errors import InputError
-from spct_jax.paths import Path
+from spct_jax.storage import gcs, paths
+from spct_jax.storage.paths import Path
 
 ROOT = pathlib.Path(__file__).absolute().parents[2]
 LAUNCHER, README = ROOT / "launch" / "local.py", ROOT / "README.md"

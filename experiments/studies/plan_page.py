@@ -16,12 +16,14 @@ from typing import Any
 
 from absl import flags
 
-from spct_jax import cli, files, hardware
+from spct_jax import cli
 from spct_jax.config import Config
 from spct_jax.errors import InputError
-from spct_jax.hardware import GIB
 from spct_jax.planning import report
 from spct_jax.reporting import markdown
+from spct_jax.runtime import hardware
+from spct_jax.runtime.hardware import GIB
+from spct_jax.storage import files
 
 FLAGS = flags.FlagValues()
 PLANS = flags.DEFINE_list("plans", None, "Files that `plan --json` wrote.", required=True, flag_values=FLAGS)

@@ -17,10 +17,11 @@ import jax
 import plan_page
 from absl import flags
 
-from spct_jax import cli, hardware
+from spct_jax import cli
 from spct_jax.config import Config
 from spct_jax.models import flops
 from spct_jax.reporting import markdown
+from spct_jax.runtime import hardware
 from spct_jax.sampling import engine_size
 from spct_jax.training import context
 

@@ -17,11 +17,11 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from spct_jax import files
 from spct_jax.config import STAGES
 from spct_jax.errors import InputError
 from spct_jax.evaluation import bootstrap
 from spct_jax.reporting import markdown, plots, results, run_files
+from spct_jax.storage import files
 
 ORDERS = (
     ("sft greedy", "rft greedy"),

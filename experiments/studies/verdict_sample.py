@@ -11,11 +11,11 @@ from typing import Any
 
 import human_credits
 
-from spct_jax import digests, paths
 from spct_jax.data.jsonl import read_jsonl, write_jsonl
 from spct_jax.errors import InputError
 from spct_jax.grm import voting
 from spct_jax.reporting import markdown, run_files
+from spct_jax.storage import digests, paths
 
 JUDGEMENTS = {
     "sensible": "the principles fit the question, and the critique says something true that bears on it",

@@ -15,8 +15,8 @@ import numpy as np
 from jax import lax
 from jax.sharding import NamedSharding, PartitionSpec
 
-from spct_jax import compiling
 from spct_jax.checkpoints.leaves import named_leaves
+from spct_jax.runtime import compiling
 
 SEEDS = (0x9E3779B9, 0x85EBCA6B)
 """Of the two 32-bit halves of an array's digest."""

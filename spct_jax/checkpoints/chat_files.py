@@ -8,11 +8,11 @@ markers in it tell which format it makes.
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from spct_jax import files
 from spct_jax.data import chat
 from spct_jax.data.tokenizer import Tokenizer
 from spct_jax.errors import InputError
-from spct_jax.paths import Path
+from spct_jax.storage import files
+from spct_jax.storage.paths import Path
 
 TOKENIZER_CONFIG = "tokenizer_config.json"
 CHAT_TEMPLATE = "chat_template.jinja"

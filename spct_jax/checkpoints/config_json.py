@@ -8,12 +8,12 @@ import os
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from spct_jax import files
 from spct_jax.checkpoints import families
 from spct_jax.checkpoints.families import Family
 from spct_jax.checkpoints.model_kind import ModelKind
 from spct_jax.errors import InputError
 from spct_jax.models.config import MOST_LAYERS, ModelConfig
+from spct_jax.storage import files
 
 _SAME = {
     "vocab_size": "vocab_size",

@@ -4,7 +4,6 @@ import os
 import pathlib
 from typing import Any
 
-from spct_jax import files, paths
 from spct_jax.checkpoints import chat_files, families, google, hugging_face, leaves, loading, tokenizer_and_templates
 from spct_jax.checkpoints import directory as our_directory
 from spct_jax.checkpoints.model import Model
@@ -12,7 +11,8 @@ from spct_jax.checkpoints.model_kind import ModelKind
 from spct_jax.data.tokenizer import Tokenizer
 from spct_jax.errors import InputError
 from spct_jax.models import sizes
-from spct_jax.paths import Path
+from spct_jax.storage import files, paths
+from spct_jax.storage.paths import Path
 
 FORMATS = ("orbax", "hf")
 """Layouts that are written: ours, Hugging Face's."""

@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 
 import jax
 
-from spct_jax import digests, files, paths
 from spct_jax.checkpoints import chat_files, restore, steps, tokenizer_and_templates
 from spct_jax.checkpoints.chat_files import Chat
 from spct_jax.checkpoints.model import COMPUTE, Model, Shardings, digest_of
@@ -22,8 +21,9 @@ from spct_jax.errors import InputError
 from spct_jax.grm.config import PromptConfig
 from spct_jax.grm.template import load_template
 from spct_jax.models.config import ModelConfig
-from spct_jax.paths import Path
 from spct_jax.sharding import logical
+from spct_jax.storage import digests, files, paths
+from spct_jax.storage.paths import Path
 
 CARD = "model.json"
 

@@ -15,11 +15,11 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
-from spct_jax import files, paths
 from spct_jax.checkpoints import families, leaves, orbax_arrays
 from spct_jax.errors import InputError
 from spct_jax.models import stack
 from spct_jax.models.config import ModelConfig
+from spct_jax.storage import files, paths
 
 _DTYPES = (np.dtype("float32"), jnp.dtype("bfloat16"), np.dtype("float16"))
 

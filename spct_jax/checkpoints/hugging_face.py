@@ -16,7 +16,6 @@ import jax.numpy as jnp
 import numpy as np
 import tqdm
 
-from spct_jax import files, paths
 from spct_jax.checkpoints import (
     array_digests,
     chat_files,
@@ -35,7 +34,8 @@ from spct_jax.data.tokenizer import Tokenizer
 from spct_jax.errors import InputError
 from spct_jax.models import stack
 from spct_jax.models.config import ModelConfig
-from spct_jax.paths import Path
+from spct_jax.storage import files, paths
+from spct_jax.storage.paths import Path
 
 SHARD_BYTES = 5 * 10**9
 GENERATION_CONFIG = "generation_config.json"

@@ -2,7 +2,6 @@
 
 import os
 
-from spct_jax import paths
 from spct_jax.checkpoints import config_json, hugging_face, leaves
 from spct_jax.checkpoints import directory as our_directory
 from spct_jax.checkpoints.model import Model, Shardings
@@ -10,6 +9,7 @@ from spct_jax.checkpoints.model_kind import ModelKind
 from spct_jax.data.tokenizer import Tokenizer
 from spct_jax.errors import InputError
 from spct_jax.models.config import ModelConfig
+from spct_jax.storage import paths
 
 
 def load(

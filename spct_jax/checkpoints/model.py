@@ -4,12 +4,12 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from spct_jax import digests
 from spct_jax.checkpoints.model_kind import ModelKind
 from spct_jax.data.tokenizer import Tokenizer
 from spct_jax.grm.config import PromptConfig
 from spct_jax.grm.template import load_template
 from spct_jax.models.config import ModelConfig
+from spct_jax.storage import digests
 
 COMPUTE = "compute"
 """As a dtype to load: what the model's arithmetic needs and no more, even where training keeps float32."""

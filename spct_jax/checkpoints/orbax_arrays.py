@@ -9,7 +9,7 @@ import orbax.checkpoint as ocp
 
 from spct_jax import errors
 from spct_jax.checkpoints import leaves
-from spct_jax.paths import Path
+from spct_jax.storage.paths import Path
 
 _STATUS = re.compile(r"\b(DATA_LOSS|NOT_FOUND|OUT_OF_RANGE|INVALID_ARGUMENT|FAILED_PRECONDITION|INTERNAL|UNKNOWN)\b")
 """How TensorStore, which reads the arrays, begins what it says of their bytes."""

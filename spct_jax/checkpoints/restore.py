@@ -9,11 +9,13 @@ from typing import Any, NamedTuple
 import jax
 import orbax.checkpoint as ocp
 
-from spct_jax import digests, distributed, errors, files
+from spct_jax import errors
 from spct_jax.checkpoints import array_digests, leaves, orbax_arrays, steps
 from spct_jax.checkpoints.orbax_arrays import DamagedError
 from spct_jax.errors import InputError
-from spct_jax.paths import Path
+from spct_jax.runtime import distributed
+from spct_jax.storage import digests, files
+from spct_jax.storage.paths import Path
 
 Cast = Callable[[Any], Any]
 """From a tree of arrays to the same in other dtypes."""

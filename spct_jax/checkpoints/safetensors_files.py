@@ -11,10 +11,10 @@ import safetensors
 import safetensors.numpy
 import tqdm
 
-from spct_jax import files, local_copies, paths
 from spct_jax.checkpoints.families import Family
 from spct_jax.errors import InputError
-from spct_jax.paths import Path
+from spct_jax.storage import files, local_copies, paths
+from spct_jax.storage.paths import Path
 
 _DTYPES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
 DTYPES = tuple(_DTYPES.values())

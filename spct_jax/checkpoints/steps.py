@@ -14,10 +14,12 @@ from typing import Any
 
 import orbax.checkpoint as ocp
 
-from spct_jax import digests, distributed, errors, paths
+from spct_jax import errors
 from spct_jax.checkpoints import array_digests
 from spct_jax.errors import InputError
-from spct_jax.paths import Path
+from spct_jax.runtime import distributed
+from spct_jax.storage import digests, paths
+from spct_jax.storage.paths import Path
 
 ARRAYS = ("params", "opt_state")
 
@@ -97,7 +99,7 @@ def listed(directory: str | os.PathLike) -> list[int]:
     folder = root(directory)
     found = [int(path.name) for path in folder.iterdir() if path.name.isdigit()] if folder.is_dir() else []
     if paths.is_remote(folder):
-        from spct_jax import gcs  # three seconds, which only those who need it pay
+        from spct_jax.storage import gcs  # three seconds, which only those who need it pay
 
         found = [step for step in found if (folder / str(step) / gcs.COMMITTED).exists()]
     return distributed.gather(sorted(found, reverse=True))[0]

@@ -7,13 +7,13 @@ DIR/templates/{template,single_template,meta_template,choice_template}.txt
 import dataclasses
 import os
 
-from spct_jax import files, paths
 from spct_jax.checkpoints.chat_files import Chat
 from spct_jax.data.tokenizer import Tokenizer
 from spct_jax.errors import InputError
 from spct_jax.grm.config import PromptConfig
 from spct_jax.grm.template import load_template
-from spct_jax.paths import Path
+from spct_jax.storage import files, paths
+from spct_jax.storage.paths import Path
 
 TOKENIZER = "tokenizer.model"
 TEMPLATES = "templates"

@@ -9,10 +9,11 @@ import jax
 import optax
 import orbax.checkpoint as ocp
 
-from spct_jax import distributed, files
 from spct_jax.checkpoints import restore, steps
-from spct_jax.paths import Path
+from spct_jax.runtime import distributed
 from spct_jax.sharding import Layout
+from spct_jax.storage import files
+from spct_jax.storage.paths import Path
 
 
 @flax.struct.dataclass

@@ -17,7 +17,7 @@ from typing import Any
 
 from absl import flags
 
-from spct_jax import checkpoints, cli, field_bounds, files, interrupts, paths
+from spct_jax import checkpoints, cli, field_bounds, interrupts
 from spct_jax.data import build, card, card_text, fields, mixtures, sources
 from spct_jax.data.comparison import Comparison
 from spct_jax.data.config import SPLITS, DataConfig
@@ -29,6 +29,7 @@ from spct_jax.data.tokenizer import Tokenizer
 from spct_jax.errors import InputError
 from spct_jax.grm.config import PromptConfig
 from spct_jax.grm.prompts import Prompter
+from spct_jax.storage import files, paths
 from spct_jax.toy.config import ToyConfig
 from spct_jax.training.data import toy_records
 

@@ -15,14 +15,14 @@ from typing import Any
 import numpy as np
 import tqdm
 
-from spct_jax import files
 from spct_jax.data import duplicates, fingerprints
 from spct_jax.data.comparison import Comparison, to_json
 from spct_jax.data.demonstration import Demonstration
 from spct_jax.data.index import Records
 from spct_jax.errors import InputError
-from spct_jax.paths import Path
 from spct_jax.rounding import ceil_div
+from spct_jax.storage import files
+from spct_jax.storage.paths import Path
 
 FORMAT = "array_record"
 VERSION = "1.0.0"

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Mapping
 import numpy as np
 import tqdm
 
-from spct_jax import digests, distributed, files
 from spct_jax.data import mixtures, selection, sources
 from spct_jax.data.config import SPLITS, DataConfig
 from spct_jax.data.contamination import Benchmarks
@@ -15,7 +14,9 @@ from spct_jax.data.jsonl import OnBad, ReadReport
 from spct_jax.data.kinds import DECIDED, DEMONSTRATIONS, Kind
 from spct_jax.data.selection import Dropped
 from spct_jax.errors import InputError
-from spct_jax.paths import Path
+from spct_jax.runtime import distributed
+from spct_jax.storage import digests, files
+from spct_jax.storage.paths import Path
 
 KINDS = {**dict.fromkeys(SPLITS, DECIDED), "demonstrations": DEMONSTRATIONS, "general": DEMONSTRATIONS}
 """What the records of a field are."""

@@ -15,7 +15,6 @@ import numpy as np
 import tqdm
 from numpy.typing import DTypeLike
 
-from spct_jax import digests, distributed
 from spct_jax.data import kept
 from spct_jax.data.comparison import given_id
 from spct_jax.data.draws import Shares
@@ -24,7 +23,9 @@ from spct_jax.data.kinds import Kind
 from spct_jax.data.layouts import Layout, LeftOut
 from spct_jax.data.rows import Rows
 from spct_jax.errors import InputError
-from spct_jax.paths import Path
+from spct_jax.runtime import distributed
+from spct_jax.storage import digests
+from spct_jax.storage.paths import Path
 
 T = TypeVar("T")
 

@@ -11,8 +11,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO, Literal
 
-from spct_jax import append_only, files
 from spct_jax.errors import InputError
+from spct_jax.storage import append_only, files
 
 OnBad = Literal["fatal", "skip"]
 """What a bad line does: 'fatal' raises, 'skip' leaves it out and counts it."""

@@ -9,9 +9,10 @@ from typing import BinaryIO, TypeVar
 
 import numpy as np
 
-from spct_jax import distributed, files, local_copies
 from spct_jax.errors import InputError
-from spct_jax.paths import Path, is_remote
+from spct_jax.runtime import distributed
+from spct_jax.storage import files, local_copies
+from spct_jax.storage.paths import Path, is_remote
 
 T = TypeVar("T")
 

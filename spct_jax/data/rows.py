@@ -13,8 +13,8 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from spct_jax import files, paths
 from spct_jax.errors import InputError
+from spct_jax.storage import files, paths
 
 
 class Rows(Sequence[Mapping[str, Any]]):

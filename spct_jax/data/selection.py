@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from spct_jax import digests
 from spct_jax.data import duplicates, fingerprints, index, splits
 from spct_jax.data.contamination import Benchmarks
 from spct_jax.data.index import Records
-from spct_jax.paths import Path
+from spct_jax.storage import digests
+from spct_jax.storage.paths import Path
 
 DUPLICATE, CONTAMINATED = "duplicate", "stands in a benchmark"
 

@@ -9,7 +9,6 @@ import tempfile
 from collections.abc import Sequence
 from typing import TypeVar
 
-from spct_jax import paths
 from spct_jax.data import formats, index, rows
 from spct_jax.data.comparison import Comparison
 from spct_jax.data.demonstration import Demonstration
@@ -18,7 +17,8 @@ from spct_jax.data.jsonl import OnBad, ReadReport, check_on_bad
 from spct_jax.data.kinds import COMPARISONS, DECIDED, DEMONSTRATIONS, Kind
 from spct_jax.data.layouts import LAYOUTS
 from spct_jax.errors import InputError
-from spct_jax.paths import Path
+from spct_jax.storage import paths
+from spct_jax.storage.paths import Path
 
 T = TypeVar("T")
 

@@ -13,11 +13,11 @@ from typing import Any
 import sentencepiece
 from sentencepiece.sentencepiece_model_pb2 import ModelProto, TrainerSpec
 
-from spct_jax import files
 from spct_jax.data.chat import FORMATS, GEMMA, Marker
 from spct_jax.data.comparison import Turn
 from spct_jax.errors import InputError
 from spct_jax.rounding import ceil_div
+from spct_jax.storage import files
 
 _BPE = TrainerSpec.BPE
 _SURROGATE = re.compile("[\ud800-\udfff]")

@@ -9,7 +9,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from spct_jax import distributed, files
 from spct_jax.data import comparison as comparisons
 from spct_jax.data.comparison import CONDITIONS, Comparison
 from spct_jax.data.jsonl import read_jsonl
@@ -18,7 +17,9 @@ from spct_jax.evaluation import recorded
 from spct_jax.evaluation.benchmarks.base import Item
 from spct_jax.evaluation.recorded import Recorded, Vote
 from spct_jax.judging import files as judging_files
-from spct_jax.paths import Path
+from spct_jax.runtime import distributed
+from spct_jax.storage import files
+from spct_jax.storage.paths import Path
 
 COMPARISONS = "comparisons.jsonl"
 

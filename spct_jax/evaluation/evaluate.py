@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import tqdm
 
-from spct_jax import append_only, checkpoints, distributed, files, memory
+from spct_jax import checkpoints
 from spct_jax.config import BASELINES, POLICIES
 from spct_jax.data.comparison import Comparison
 from spct_jax.data.jsonl import read_jsonl
@@ -19,12 +19,14 @@ from spct_jax.judging.models import Model, Models
 from spct_jax.judging.options import Options
 from spct_jax.judging.scheduler import Scheduler
 from spct_jax.judging.verdicts import Verdict, of_scores, sample_to_json
-from spct_jax.paths import Path
 from spct_jax.reward_models.bradley_terry import BradleyTerry
 from spct_jax.reward_models.cloud import Cloud, CloudOptions, Critic
 from spct_jax.reward_models.pairrm import PairRM
 from spct_jax.reward_models.scalar import ScalarModel
+from spct_jax.runtime import distributed, memory
 from spct_jax.sampling import Usage, engine_size
+from spct_jax.storage import append_only, files
+from spct_jax.storage.paths import Path
 from spct_jax.training import parameters, performance
 from spct_jax.training.context import Run
 

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
-from spct_jax import digests
 from spct_jax.data.comparison import Comparison, Turn
 from spct_jax.data.tokenizer import Tokenizer
 from spct_jax.errors import InputError
@@ -16,6 +15,7 @@ from spct_jax.grm import lengths, parse
 from spct_jax.grm.config import PromptConfig
 from spct_jax.grm.render import disarm, render
 from spct_jax.grm.template import Template, load_template
+from spct_jax.storage import digests
 
 NO_RESPONSE = "\N{INTERROBANG}"
 """What hardly any response begins with."""

@@ -40,9 +40,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path as LocalPath
 
-from spct_jax import files, paths
 from spct_jax.errors import InputError
-from spct_jax.paths import Path
+from spct_jax.storage import files, paths
+from spct_jax.storage.paths import Path
 
 LARGEST = 1 << 20
 """Bytes of a template."""

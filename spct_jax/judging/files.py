@@ -18,7 +18,7 @@ from typing import Any
 
 import tqdm
 
-from spct_jax import append_only, distributed, errors, locks, paths
+from spct_jax import errors
 from spct_jax.data.comparison import Comparison
 from spct_jax.data.jsonl import OnBad, check_lines, read_lines
 from spct_jax.errors import InputError
@@ -27,6 +27,8 @@ from spct_jax.judging.input_lines import BLANK, STREAM, Line, read_input
 from spct_jax.judging.shares import Shares, Spans, deal
 from spct_jax.judging.verdicts import Summary
 from spct_jax.rounding import ceil_div
+from spct_jax.runtime import distributed
+from spct_jax.storage import append_only, locks, paths
 
 MOST_WAITING = 100_000
 """Lines read ahead of what is written, so that a run of bad lines behind a slow comparison stays out of memory."""

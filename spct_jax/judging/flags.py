@@ -7,7 +7,7 @@ from typing import Any
 
 from absl import flags
 
-from spct_jax import checkpoints, distributed, field_bounds, files, paths, sharding
+from spct_jax import checkpoints, field_bounds, sharding
 from spct_jax.checkpoints import ModelKind
 from spct_jax.errors import InputError
 from spct_jax.grm.config import PromptConfig
@@ -17,8 +17,10 @@ from spct_jax.judging.judge import Judge
 from spct_jax.judging.options import MODES, READS, Options
 from spct_jax.judging.scalar_judge import ScalarJudge
 from spct_jax.models.config import QUANTIZATIONS, missing
-from spct_jax.process_flags import ProcessFlags
+from spct_jax.runtime import distributed
+from spct_jax.runtime.process_flags import ProcessFlags
 from spct_jax.sharding.config import STRATEGIES, MeshConfig
+from spct_jax.storage import files, paths
 
 flags.disclaim_key_flags()  # those defined here belong to the command, so that its --help shows them
 

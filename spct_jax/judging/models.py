@@ -5,12 +5,13 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from spct_jax import checkpoints, digests
+from spct_jax import checkpoints
 from spct_jax.grm.config import DEFAULT_PROMPT, PromptConfig
 from spct_jax.grm.prompts import Prompter
 from spct_jax.models.config import ModelConfig
 from spct_jax.sampling import engine_programs
 from spct_jax.sharding import Layout
+from spct_jax.storage import digests
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -8,11 +8,11 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from spct_jax import files
 from spct_jax.data.comparison import given_id
 from spct_jax.data.jsonl import read_jsonl, write_jsonl
 from spct_jax.errors import InputError
 from spct_jax.grm import parse
+from spct_jax.storage import files
 
 BY_ID = (".jsonl", ".jsonl.gz")
 """Ends of the names of files with principles by id."""

@@ -11,7 +11,6 @@ from typing import Any, NamedTuple, Protocol
 import jax
 import numpy as np
 
-from spct_jax import distributed
 from spct_jax.data import batches
 from spct_jax.data.batches import Groups
 from spct_jax.errors import InputError
@@ -25,6 +24,7 @@ from spct_jax.models import Trunk
 from spct_jax.models.config import ModelConfig
 from spct_jax.reward_models import llm_judge, scalar
 from spct_jax.rounding import next_power_of_four
+from spct_jax.runtime import distributed
 from spct_jax.sampling.engine_programs import hold
 from spct_jax.sharding import Layout
 

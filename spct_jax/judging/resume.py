@@ -8,12 +8,12 @@ import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from spct_jax import append_only, files, paths
 from spct_jax.data.jsonl import parse_line, read_lines
 from spct_jax.errors import InputError
 from spct_jax.judging.input_lines import STREAM, Line
-from spct_jax.paths import Path
 from spct_jax.sampling import engine_size
+from spct_jax.storage import append_only, files, paths
+from spct_jax.storage.paths import Path
 
 
 def is_resumable(target: str) -> bool:

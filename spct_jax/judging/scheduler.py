@@ -12,7 +12,7 @@ from concurrent import futures
 import jax
 import numpy as np
 
-from spct_jax import compiling, distributed, memory, sharding
+from spct_jax import sharding
 from spct_jax.data.comparison import Comparison
 from spct_jax.errors import InputError
 from spct_jax.grm import orders, parse
@@ -24,6 +24,7 @@ from spct_jax.judging.tasks import NO_PROMPTS, Prompts, Task
 from spct_jax.judging.unreadable import UnreadableWarning
 from spct_jax.judging.verdicts import Sample, Verdict
 from spct_jax.models import tiles
+from spct_jax.runtime import compiling, distributed, memory
 from spct_jax.sampling import Engine, Finished, Request, SamplingParams, Shape, Usage
 from spct_jax.sampling.engine_programs import engine_programs, held
 from spct_jax.sampling.engine_shape import Level

@@ -13,12 +13,12 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-from spct_jax import append_only, files, paths
 from spct_jax.data.jsonl import parse_line
 from spct_jax.errors import InputError
 from spct_jax.judging import resume
 from spct_jax.judging.input_lines import Line
-from spct_jax.paths import Path
+from spct_jax.storage import append_only, files, paths
+from spct_jax.storage.paths import Path
 
 KEPT = "kept.jsonl"
 END = sys.maxsize

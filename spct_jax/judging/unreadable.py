@@ -1,7 +1,7 @@
 """Says early that nothing of what a judge draws can be read."""
 
-from spct_jax import distributed
 from spct_jax.judging.options import Options
+from spct_jax.runtime import distributed
 
 FIRST_SAMPLES = 64
 """Samples after which a judge says so if none of them could be read."""

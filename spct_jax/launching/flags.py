@@ -5,11 +5,13 @@ import importlib
 
 from absl import flags
 
-from spct_jax import errors, paths, slices
+from spct_jax import errors
 from spct_jax.config import Config, validate
 from spct_jax.errors import InputError
 from spct_jax.launching import run as run_lib
 from spct_jax.launching.run import Run
+from spct_jax.runtime import slices
+from spct_jax.storage import paths
 
 flags.disclaim_key_flags()  # those defined here belong to the command, so that its --help shows them
 

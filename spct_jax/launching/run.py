@@ -9,7 +9,7 @@ import re
 
 from spct_jax.config import Config
 from spct_jax.errors import InputError
-from spct_jax.slices import Slice
+from spct_jax.runtime.slices import Slice
 
 PROGRAMS = ("train", "judge", "evaluate")
 """Commands that can be launched."""

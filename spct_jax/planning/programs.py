@@ -10,12 +10,13 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from spct_jax import checkpoints, memory, sharding
+from spct_jax import checkpoints, sharding
 from spct_jax.checkpoints import train_state
 from spct_jax.config import Config
 from spct_jax.data.batches import Groups
 from spct_jax.grm.template import load_template
 from spct_jax.models import flops
+from spct_jax.runtime import memory
 from spct_jax.sampling import SamplingParams
 from spct_jax.sampling.engine_programs import conversion, decode_model, engine_programs, held
 from spct_jax.sampling.engine_shape import Level

@@ -11,11 +11,11 @@ from typing import Any
 
 import jax
 
-from spct_jax import files
 from spct_jax.config import Config
-from spct_jax.hardware import GIB, Chip
 from spct_jax.planning import hlo
 from spct_jax.planning.programs import Planned
+from spct_jax.runtime.hardware import GIB, Chip
+from spct_jax.storage import files
 
 LARGEST = 10
 """Kernels that are named for each program; the tables show the first `SHOWN`."""

@@ -5,8 +5,8 @@ import dataclasses
 from collections.abc import Iterator
 
 from spct_jax.config import Config
-from spct_jax.hardware import Chip
 from spct_jax.models import flops
+from spct_jax.runtime.hardware import Chip
 from spct_jax.sharding import TABLES
 
 STAGE_OF = {"reference": "rl", "grpo": "rl", "sft": "rft", "meta_rm": "meta_rm"}

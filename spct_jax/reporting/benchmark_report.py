@@ -3,16 +3,16 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from spct_jax import files
 from spct_jax.errors import InputError
 from spct_jax.evaluation import measures
 from spct_jax.evaluation.measures import GREEDY, SAMPLED
 from spct_jax.evaluation.recorded import LARGEST
-from spct_jax.paths import Path
 from spct_jax.reporting import benchmark_plots, document
 from spct_jax.reporting.document import Block, Facts, Heading, Paragraph, Picture, Table, Text
 from spct_jax.reporting.markdown import percent
 from spct_jax.reporting.published import OVERALL, OVERALL_TABLE, PUBLISHED, Published
+from spct_jax.storage import files
+from spct_jax.storage.paths import Path
 
 RULES = {
     "official": "what the benchmark's own code gives",

@@ -2,10 +2,10 @@
 
 import os
 
-from spct_jax import files, paths
 from spct_jax.reporting import markdown, plots
 from spct_jax.reporting.results import figures
 from spct_jax.reporting.run_files import read_run_files
+from spct_jax.storage import files, paths
 
 
 def write_report(workdir: str | os.PathLike) -> dict:

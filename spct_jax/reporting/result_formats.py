@@ -13,10 +13,10 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from spct_jax import files
 from spct_jax.data.jsonl import write_jsonl
 from spct_jax.evaluation.benchmarks.base import Answer
-from spct_jax.paths import Path
+from spct_jax.storage import files
+from spct_jax.storage.paths import Path
 
 MODEL_TYPE = "Generative RM"
 JUDGEBENCH = "judgebench.jsonl"

@@ -7,11 +7,11 @@ import dataclasses
 import os
 import re
 
-from spct_jax import append_only, files, paths
 from spct_jax.config import STAGES
 from spct_jax.data.jsonl import read_jsonl
 from spct_jax.errors import InputError
-from spct_jax.paths import Path
+from spct_jax.storage import append_only, files, paths
+from spct_jax.storage.paths import Path
 
 
 @dataclasses.dataclass(frozen=True)

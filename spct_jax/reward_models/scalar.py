@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from spct_jax import checkpoints, distributed, models, sharding
+from spct_jax import checkpoints, models, sharding
 from spct_jax.checkpoints import ModelKind
 from spct_jax.data import batches
 from spct_jax.data.batches import Groups, TokenGroup
@@ -27,6 +27,7 @@ from spct_jax.models import heads
 from spct_jax.models.config import ModelConfig
 from spct_jax.models.end_to_end import Places
 from spct_jax.rounding import next_power_of_four, next_power_of_two
+from spct_jax.runtime import distributed
 from spct_jax.sharding import Layout
 
 BATCH_TOKENS = 4096

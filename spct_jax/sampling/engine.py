@@ -26,9 +26,10 @@ import jax
 import numpy as np
 from jaxtyping import Float32
 
-from spct_jax import distributed, idle, models
+from spct_jax import models
 from spct_jax.errors import InputError
 from spct_jax.models.config import ModelConfig
+from spct_jax.runtime import distributed, idle
 from spct_jax.sampling.engine_programs import decode_params, engine_programs, held
 from spct_jax.sampling.engine_shape import Shape
 from spct_jax.sampling.kernel import Completions

@@ -18,9 +18,10 @@ from jax.experimental.layout import Format
 from jax.experimental.layout import Layout as AxisOrder
 from jaxtyping import Array, Bool, Int, UInt32
 
-from spct_jax import compiling, memory, models, sharding
+from spct_jax import models, sharding
 from spct_jax.models import quantized, stack, tiles
 from spct_jax.models.config import ModelConfig
+from spct_jax.runtime import compiling, memory
 from spct_jax.sampling.engine_shape import Level, Shape
 from spct_jax.sampling.kernel import Slots, draw_chunk
 from spct_jax.sampling.params import SamplingParams

@@ -8,11 +8,11 @@ import bisect
 import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
 
-from spct_jax import memory
 from spct_jax.errors import InputError
-from spct_jax.hardware import GIB
 from spct_jax.models.config import ModelConfig
 from spct_jax.rounding import ceil_div, next_power_of_four
+from spct_jax.runtime import memory
+from spct_jax.runtime.hardware import GIB
 from spct_jax.sampling import engine_programs
 from spct_jax.sampling.engine_shape import Shape
 from spct_jax.sampling.model_bytes import ModelBytes

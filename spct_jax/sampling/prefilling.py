@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from spct_jax import distributed, idle, models
+from spct_jax import models
 from spct_jax.data import batches
 from spct_jax.errors import InputError
+from spct_jax.runtime import distributed, idle
 from spct_jax.sampling.engine_shape import Level, Shape, Split
 from spct_jax.sampling.requests import Request, Usage
 from spct_jax.sharding import Layout

@@ -13,8 +13,8 @@ import numpy as np
 from jax.experimental import mesh_utils
 from jax.sharding import Mesh
 
-from spct_jax import distributed, memory
 from spct_jax.errors import InputError
+from spct_jax.runtime import distributed, memory
 from spct_jax.sharding.config import MeshConfig
 
 AXES = ("data", "fsdp", "tensor")

@@ -12,8 +12,8 @@ from typing import Any
 import jax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from spct_jax import distributed
 from spct_jax.errors import InputError
+from spct_jax.runtime import distributed
 from spct_jax.sharding import logical
 from spct_jax.sharding.config import MeshConfig
 from spct_jax.sharding.devices import AXES, make_mesh

@@ -18,9 +18,9 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
 
-from spct_jax import compiling, idle
 from spct_jax.checkpoints import train_state
 from spct_jax.checkpoints.train_state import TrainState
+from spct_jax.runtime import compiling, idle
 from spct_jax.sharding import Layout, bytes_per_device, logical
 from spct_jax.training import metrics, micro_batches
 from spct_jax.training.metrics import Mean, Metrics

@@ -9,9 +9,10 @@ from collections.abc import Callable, Iterable
 import numpy as np
 from jaxtyping import Float, Int
 
-from spct_jax import distributed, files
 from spct_jax.data.config import DataConfig
 from spct_jax.rounding import ceil_div
+from spct_jax.runtime import distributed
+from spct_jax.storage import files
 from spct_jax.training.buckets import Bucket, slots
 from spct_jax.training.context import Run
 

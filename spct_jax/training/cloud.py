@@ -27,10 +27,10 @@ from spct_jax.errors import InputError
 from spct_jax.grm.prompts import Rollout
 from spct_jax.models import Trunk, flops
 from spct_jax.models.config import ModelConfig
-from spct_jax.paths import Path
 from spct_jax.reward_models import cloud
 from spct_jax.reward_models.scalar import scalar_rewards
 from spct_jax.sampling import Usage
+from spct_jax.storage.paths import Path
 from spct_jax.training import btrm, preambles, preference, rollout
 from spct_jax.training.context import Run
 

@@ -15,8 +15,8 @@ from spct_jax.data.index import Records
 from spct_jax.data.jsonl import ReadReport
 from spct_jax.grm.prompts import Prompter
 from spct_jax.models.config import ModelConfig
-from spct_jax.paths import Path
 from spct_jax.sharding import Layout
+from spct_jax.storage.paths import Path
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 
-from spct_jax import checkpoints, distributed
+from spct_jax import checkpoints
 from spct_jax.config import BASELINES, Config
 from spct_jax.data import fields, index
 from spct_jax.data.batches import Example
@@ -22,9 +22,10 @@ from spct_jax.data.tokenizer import Tokenizer, train_tokenizer
 from spct_jax.errors import InputError
 from spct_jax.grm.config import PromptConfig
 from spct_jax.grm.template import load_template
-from spct_jax.paths import Path
 from spct_jax.reward_models import bradley_terry
 from spct_jax.reward_models.cloud import responses_apart
+from spct_jax.runtime import distributed
+from spct_jax.storage.paths import Path
 from spct_jax.toy import demonstrator, world
 from spct_jax.toy.config import ToyConfig
 from spct_jax.training.context import Dataset, Run

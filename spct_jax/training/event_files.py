@@ -9,8 +9,8 @@ from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.record_writer import RecordWriter
 from tensorboardX.summary import scalar
 
-from spct_jax import files, paths
-from spct_jax.paths import Path
+from spct_jax.storage import files, paths
+from spct_jax.storage.paths import Path
 
 
 class TensorBoard:

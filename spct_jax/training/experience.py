@@ -6,11 +6,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Array, Float, Int, Num
 
-from spct_jax import distributed
 from spct_jax.checkpoints import train_state
 from spct_jax.data.batches import Example
 from spct_jax.errors import InputError
 from spct_jax.grm.prompts import Rollout
+from spct_jax.runtime import distributed
 from spct_jax.sampling import Usage, engine_programs
 from spct_jax.sharding import bytes_per_device
 from spct_jax.training import bucket_choice, dynamic_sampling, grpo, packing, parameters, preambles, rollout

@@ -17,11 +17,12 @@ import optax
 import orbax.checkpoint as ocp
 import tqdm
 
-from spct_jax import checkpoints, distributed, idle
+from spct_jax import checkpoints
 from spct_jax.checkpoints import steps as saved_steps
 from spct_jax.checkpoints import train_state
 from spct_jax.checkpoints.train_state import TrainState
 from spct_jax.errors import InputError
+from spct_jax.runtime import distributed, idle
 from spct_jax.training import performance
 from spct_jax.training.accumulation import Step
 from spct_jax.training.context import Run

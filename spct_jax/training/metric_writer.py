@@ -8,10 +8,10 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from spct_jax import append_only, files, paths
 from spct_jax.data.jsonl import read_jsonl
 from spct_jax.errors import InputError
-from spct_jax.paths import Path
+from spct_jax.storage import append_only, files, paths
+from spct_jax.storage.paths import Path
 
 
 def read_metrics(path: str | os.PathLike) -> list[dict]:

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Int
 
-from spct_jax import compiling, distributed, idle, memory
+from spct_jax.runtime import compiling, distributed, idle, memory
 from spct_jax.sharding import Layout, logical
 from spct_jax.training import buckets
 from spct_jax.training.buckets import Bucket

@@ -10,12 +10,12 @@ import jax
 import numpy as np
 from jaxtyping import Int, Int32
 
-from spct_jax import distributed
 from spct_jax.data import batches
 from spct_jax.data.batches import Example, Groups, TokenGroup
 from spct_jax.errors import InputError
 from spct_jax.grm.prompts import Rollout
 from spct_jax.models import flops
+from spct_jax.runtime import distributed
 from spct_jax.sharding import Layout
 from spct_jax.training import buckets, preambles
 from spct_jax.training.buckets import Bucket

@@ -6,14 +6,16 @@ from typing import Any
 import jax
 import numpy as np
 
-from spct_jax import checkpoints, distributed, files, models, sharding
+from spct_jax import checkpoints, models, sharding
 from spct_jax.checkpoints import ModelKind
 from spct_jax.config import BASELINES, POLICIES, Config
 from spct_jax.data.tokenizer import Tokenizer
 from spct_jax.errors import InputError
 from spct_jax.models import heads
 from spct_jax.models.config import ModelConfig
+from spct_jax.runtime import distributed
 from spct_jax.sampling import engine_programs
+from spct_jax.storage import files
 from spct_jax.training.context import Run
 
 

@@ -7,9 +7,10 @@ from collections.abc import Callable
 
 import jax
 
-from spct_jax import compiling, files, hardware, memory
-from spct_jax.paths import Path, is_remote
+from spct_jax.runtime import compiling, hardware, memory
 from spct_jax.sharding import Layout
+from spct_jax.storage import files
+from spct_jax.storage.paths import Path, is_remote
 
 
 class CompileClock:

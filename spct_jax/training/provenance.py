@@ -10,7 +10,6 @@ import json
 import os
 from typing import Any
 
-from spct_jax import digests, distributed, files, local_copies, paths
 from spct_jax.checkpoints import chat_files, hugging_face
 from spct_jax.config import STAGES, Config
 from spct_jax.data import mixtures
@@ -19,7 +18,9 @@ from spct_jax.data.index import Records
 from spct_jax.data.sources import Source, parse_source
 from spct_jax.errors import InputError
 from spct_jax.grm.template import load_template, template_names
-from spct_jax.paths import Path
+from spct_jax.runtime import distributed
+from spct_jax.storage import digests, files, local_copies, paths
+from spct_jax.storage.paths import Path
 
 FREE = ("mesh", "checkpoint", "profile_steps")
 """Fields that change no result."""

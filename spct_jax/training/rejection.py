@@ -19,8 +19,8 @@ from spct_jax.data.batches import Example
 from spct_jax.errors import InputError
 from spct_jax.grm import rewards
 from spct_jax.grm.prompts import Rollout
-from spct_jax.paths import Path
 from spct_jax.sampling import Shape, Usage
+from spct_jax.storage.paths import Path
 from spct_jax.training import packing, rollout
 from spct_jax.training.context import Run
 

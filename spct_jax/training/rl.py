@@ -7,11 +7,11 @@ import jax
 import numpy as np
 from jaxtyping import Int, Num
 
-from spct_jax import distributed
 from spct_jax.data import draws
 from spct_jax.errors import InputError
 from spct_jax.grm.prompts import Rollout
 from spct_jax.models import flops
+from spct_jax.runtime import distributed
 from spct_jax.sampling import Usage
 from spct_jax.training import (
     dynamic_sampling,

@@ -16,14 +16,15 @@ import numpy as np
 import tqdm
 from jaxtyping import Float, UInt32
 
-from spct_jax import distributed, files, paths
 from spct_jax.data.comparison import Comparison
 from spct_jax.data.jsonl import read_jsonl, write_jsonl
 from spct_jax.errors import InputError
 from spct_jax.grm import orders
 from spct_jax.grm.prompts import Rollout
-from spct_jax.paths import Path
+from spct_jax.runtime import distributed
 from spct_jax.sampling import Engine, Request, SamplingParams, Shape, Usage, engine_size
+from spct_jax.storage import files, paths
+from spct_jax.storage.paths import Path
 from spct_jax.training import dynamic_sampling, parameters, performance
 from spct_jax.training.context import Run
 

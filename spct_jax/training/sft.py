@@ -8,11 +8,11 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float
 
-from spct_jax import distributed
 from spct_jax.checkpoints import train_state
 from spct_jax.data.batches import Groups
 from spct_jax.models import Trunk
 from spct_jax.models.config import ModelConfig
+from spct_jax.runtime import distributed
 from spct_jax.sharding import Layout
 from spct_jax.training import (
     accumulation,

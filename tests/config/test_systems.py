@@ -5,12 +5,13 @@ import pathlib
 
 import pytest
 
-from spct_jax import paths, pipeline
+from spct_jax import pipeline
 from spct_jax.config import SYSTEMS, as_system, tiny, validate
 from spct_jax.errors import InputError
 from spct_jax.field_bounds import MOST
 from spct_jax.grm.config import PromptConfig
 from spct_jax.grm.template import load_template
+from spct_jax.storage import paths
 
 EXPERIMENTS = sorted((pathlib.Path(__file__).parents[2] / "experiments").glob("*.py"))
 SHORT = PromptConfig()

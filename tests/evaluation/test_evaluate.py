@@ -5,9 +5,10 @@ import types
 import jax
 import pytest
 
-from spct_jax import memory, sharding
+from spct_jax import sharding
 from spct_jax.errors import InputError
 from spct_jax.evaluation import evaluate
+from spct_jax.runtime import memory
 
 
 def test_a_kill_in_the_midst_of_a_move_leaves_nothing_behind(tmp_path):

@@ -7,7 +7,7 @@ from judge_stand_in import GOOD, MIXED, SETTINGS, Judge, comparison, read, run, 
 
 from spct_jax.errors import InputError
 from spct_jax.judging import files
-from spct_jax.locks import lock
+from spct_jax.storage.locks import lock
 
 
 @pytest.mark.parametrize("lines", [GOOD[:2], [*MIXED[:2], b"", *MIXED[4:5]]])

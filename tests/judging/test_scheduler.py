@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from small_judge import OPTIONS, changed, comparisons, judge, tokenizer, verdicts
 
-from spct_jax import memory, sharding
+from spct_jax import sharding
 from spct_jax.data import batches
 from spct_jax.data.comparison import Turn
 from spct_jax.errors import InputError
@@ -20,6 +20,7 @@ from spct_jax.judging import adaptive, scheduler
 from spct_jax.judging.options import Options
 from spct_jax.judging.scheduler import Scheduler
 from spct_jax.judging.unreadable import FIRST_SAMPLES, UnreadableWarning
+from spct_jax.runtime import memory
 from spct_jax.sampling import Shape, engine_shape
 from spct_jax.sampling.engine_size import USABLE, Sizes
 from spct_jax.sampling.prefilling import Prefiller

@@ -9,9 +9,9 @@ import pod_of_threads
 import pytest
 from judge_stand_in import ERRORS, MIXED, SETTINGS, Judge, comparison, read, run, unscored, write
 
-from spct_jax import append_only
 from spct_jax.errors import InputError
 from spct_jax.judging import files, shares
+from spct_jax.storage import append_only
 
 LINES = [comparison(str(n), ["a" * (n % 9 + 1), "b" * 5]) for n in range(1, 24)]
 

@@ -7,11 +7,11 @@ import pytest
 import strict_crd
 import yaml
 
-from spct_jax import slices
 from spct_jax.errors import InputError
 from spct_jax.launching import jobset, rehearsal
 from spct_jax.launching.cluster import Cluster
 from spct_jax.launching.run import Run
+from spct_jax.runtime import slices
 
 TABLE = pathlib.Path(__file__).parents[1] / "fixtures" / "launch" / "tpu_topologies.csv"
 OURS = {"v5litepod": "v5e", "tpu7": "tpu7x"}

@@ -3,11 +3,11 @@ import shlex
 import pytest
 from launchers import launch
 
-from spct_jax import slices
 from spct_jax.errors import InputError
 from spct_jax.launching import queued_resources
 from spct_jax.launching.queued_resources import Answer, Request, State
 from spct_jax.launching.run import Run
+from spct_jax.runtime import slices
 
 
 def a_request(topology="v5p:2x2x4", count=1, **more):

@@ -7,10 +7,10 @@ import sys
 import pytest
 
 from spct_jax import config as config_lib
-from spct_jax import slices
 from spct_jax.errors import InputError
 from spct_jax.launching import run as run_lib
 from spct_jax.launching.flags import check_arguments
+from spct_jax.runtime import slices
 
 JUDGE = ("--checkpoint=gs://b/m", "--input=gs://b/x.jsonl", "--output=gs://b/y.jsonl")
 EVALUATE = ("--output=gs://b/out", "--benchmark=rmb")

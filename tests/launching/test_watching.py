@@ -5,11 +5,11 @@ import time
 import pytest
 from fake_cloud import FakeCloud
 
-from spct_jax import slices
 from spct_jax.launching import watching
 from spct_jax.launching.queued_resources import GcloudError, Request
 from spct_jax.launching.run import Run
 from spct_jax.launching.watching import Watch
+from spct_jax.runtime import slices
 
 COUNTED = 'echo life >> "$HOME/../lives"; lives=$(grep -c life "$HOME/../lives");'
 """Bash that counts how often the command was started, over all hosts."""

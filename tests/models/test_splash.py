@@ -57,7 +57,7 @@ def test_head_dims_the_kernel_cannot_take_are_named():
 
 COMPILE = """
 import dataclasses
-from spct_jax import hardware
+from spct_jax.runtime import hardware
 hardware.prepare(hardware.CHIPS["v5e"])
 import jax, numpy as np
 from spct_jax import models, sharding

@@ -10,11 +10,12 @@ import commands
 import pytest
 
 from spct_jax import config as config_lib
-from spct_jax import hardware, plan, slices
+from spct_jax import plan
 from spct_jax.config import validate
 from spct_jax.errors import InputError
 from spct_jax.models import sizes
 from spct_jax.planning import search
+from spct_jax.runtime import hardware, slices
 from spct_jax.sharding.config import MeshConfig
 
 EXPERIMENTS = sorted((pathlib.Path(__file__).parents[2] / "experiments").glob("gemma*.py"))

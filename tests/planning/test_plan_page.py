@@ -8,9 +8,10 @@ import types
 import pytest
 import study_modules
 
-from spct_jax import cli, hardware
+from spct_jax import cli
 from spct_jax.errors import InputError
 from spct_jax.planning import report
+from spct_jax.runtime import hardware
 
 NAMES = ("reshard", "preamble", "prefill", "decode", "reference", "grpo", "sft", "meta_rm")
 

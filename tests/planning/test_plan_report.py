@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import pytest
 
 from spct_jax import config as config_lib
-from spct_jax import hardware
 from spct_jax.planning import hlo, report
 from spct_jax.planning.programs import Planned
+from spct_jax.runtime import hardware
 from spct_jax.training.micro_batches import Part
 
 

@@ -5,13 +5,14 @@ import pytest
 import small_judge
 from small_reward_models import scalar_model, score_alone
 
-from spct_jax import checkpoints, files
+from spct_jax import checkpoints
 from spct_jax.checkpoints import ModelKind
 from spct_jax.data.comparison import Comparison, Turn
 from spct_jax.errors import InputError
 from spct_jax.grm.config import PromptConfig
 from spct_jax.reward_models.base import RewardModel, Scored
 from spct_jax.reward_models.bradley_terry import BradleyTerry
+from spct_jax.storage import files
 
 TURNS = [Turn("system", "Be brief."), Turn("user", "Hi."), Turn("assistant", "Hello."), Turn("user", "I need wifi.")]
 

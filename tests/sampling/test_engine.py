@@ -23,8 +23,9 @@ from small_engine import (
     requests,
 )
 
-from spct_jax import compiling, distributed, sampling, sharding
+from spct_jax import sampling, sharding
 from spct_jax.errors import InputError
+from spct_jax.runtime import compiling, distributed
 from spct_jax.sampling import Engine, Request, SamplingParams, Shape, kernel
 from spct_jax.sampling import engine as engine_lib
 from spct_jax.sampling.engine_programs import EngineProgram, engine_programs

@@ -9,8 +9,9 @@ import jax
 import numpy as np
 import pytest
 
-from spct_jax import compiling, models, sharding
+from spct_jax import models, sharding
 from spct_jax.models import sizes, tiles
+from spct_jax.runtime import compiling
 from spct_jax.sampling import Engine, Request, SamplingParams, Shape, engine_programs
 from spct_jax.sampling.engine_programs import adopt, decode_model, decode_params
 from spct_jax.sampling.engine_shape import Split

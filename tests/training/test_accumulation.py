@@ -10,8 +10,9 @@ import optax
 import pytest
 import sharded
 
-from spct_jax import distributed, sharding
+from spct_jax import sharding
 from spct_jax.checkpoints import train_state
+from spct_jax.runtime import distributed
 from spct_jax.training import accumulation, buckets, metrics, micro_batches, performance
 from spct_jax.training.micro_batches import Batch
 

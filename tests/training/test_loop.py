@@ -10,11 +10,12 @@ import optax
 import pytest
 from stand_ins import stand_in
 
-from spct_jax import distributed, models, sharding
+from spct_jax import models, sharding
 from spct_jax.checkpoints import steps, train_state
 from spct_jax.config import Config
 from spct_jax.errors import InputError
 from spct_jax.models import sizes
+from spct_jax.runtime import distributed
 from spct_jax.training import loop, performance
 from spct_jax.training.config import CheckpointConfig
 from spct_jax.training.context import Run

@@ -5,7 +5,8 @@ import dataclasses
 import jax
 import pytest
 
-from spct_jax import hardware, memory, sharding
+from spct_jax import sharding
+from spct_jax.runtime import hardware, memory
 from spct_jax.training import performance
 
 

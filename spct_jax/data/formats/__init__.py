@@ -8,7 +8,7 @@ from spct_jax.data import rows
 from spct_jax.data.formats import json_array, json_lines, parquet, tfds
 from spct_jax.data.rows import Rows
 from spct_jax.errors import InputError
-from spct_jax.paths import of as to_path
+from spct_jax.storage.paths import of as to_path
 
 _SUFFIXES = {
     (".jsonl", ".jsonl.gz", ".ndjson", ".ndjson.gz"): "jsonl",

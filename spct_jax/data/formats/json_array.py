@@ -9,11 +9,11 @@ import zlib
 from collections.abc import Mapping
 from typing import Any
 
-from spct_jax import local_copies
 from spct_jax.data import kept
 from spct_jax.data.jsonl import not_json, without_repeats
 from spct_jax.data.rows import Rows
 from spct_jax.errors import InputError
+from spct_jax.storage import local_copies
 
 
 def open_file(path: str) -> Rows:

@@ -12,11 +12,12 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from spct_jax import distributed, files, local_copies
 from spct_jax.data import kept
 from spct_jax.data.jsonl import check_lines, is_blank, is_too_long, next_line, parse_line, read_lines
 from spct_jax.data.rows import Rows, short_names
-from spct_jax.paths import Path, is_remote
+from spct_jax.runtime import distributed
+from spct_jax.storage import files, local_copies
+from spct_jax.storage.paths import Path, is_remote
 
 
 def open_files(paths: Sequence[str], directory: Path, name: str, *, shared: bool) -> Rows:

@@ -8,12 +8,12 @@ import pathlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from spct_jax import local_copies
 from spct_jax.data import kept
 from spct_jax.data.jsonl import parse_line
 from spct_jax.data.rows import Rows
 from spct_jax.errors import InputError, one_line
-from spct_jax.paths import is_remote
+from spct_jax.storage import local_copies
+from spct_jax.storage.paths import is_remote
 
 AHEAD = 256
 """Rows that are read at once where they are asked for one after the other."""

@@ -3,12 +3,13 @@
 import itertools
 from collections.abc import Sequence
 
-from spct_jax import distributed, files
 from spct_jax.data import draws
 from spct_jax.data.comparison import Comparison
 from spct_jax.data.jsonl import read_jsonl, write_jsonl
 from spct_jax.errors import InputError
-from spct_jax.paths import Path
+from spct_jax.runtime import distributed
+from spct_jax.storage import files
+from spct_jax.storage.paths import Path
 from spct_jax.training.context import Run
 
 

@@ -6,8 +6,8 @@ import stat
 
 import pytest
 
-from spct_jax import files
-from spct_jax.append_only import Appended
+from spct_jax.storage import files
+from spct_jax.storage.append_only import Appended
 
 
 def test_appended_lines_go_on_after_the_last_whole_one(tmp_path):

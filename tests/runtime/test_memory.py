@@ -6,11 +6,11 @@ import sys
 import jax
 import pytest
 
-from spct_jax import hardware, memory
+from spct_jax.runtime import hardware, memory
 
 HOLES = """
 import platform
-from spct_jax import memory
+from spct_jax.runtime import memory
 if platform.libc_ver()[0] != "glibc":
     raise SystemExit(3)
 memory.keep()
@@ -35,7 +35,7 @@ def test_large_buffers_leave_no_holes():
 
 FAULTS = """
 import platform, resource
-from spct_jax import memory
+from spct_jax.runtime import memory
 if platform.libc_ver()[0] != "glibc":
     raise SystemExit(3)
 memory.keep()

@@ -16,11 +16,12 @@ import pod_of_threads
 import pytest
 import requests
 
-from spct_jax import distributed, errors
+from spct_jax import errors
 from spct_jax.errors import InputError
 from spct_jax.launching import rehearsal
+from spct_jax.runtime import distributed
 
-LAUNCHER = pathlib.Path(__file__).parents[1] / "launch" / "local.py"
+LAUNCHER = pathlib.Path(__file__).parents[2] / "launch" / "local.py"
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,10 @@ import os
 from collections.abc import Iterator
 from typing import BinaryIO
 
-from spct_jax import distributed, files, paths
 from spct_jax.errors import InputError
-from spct_jax.paths import Path
+from spct_jax.runtime import distributed
+from spct_jax.storage import files, paths
+from spct_jax.storage.paths import Path
 
 
 def lock(file: BinaryIO, message: str) -> None:
@@ -51,7 +52,7 @@ def locked_directory(directory: str | os.PathLike) -> Iterator[None]:
 @contextlib.contextmanager
 def leased(path: Path, message: str) -> Iterator[None]:
     """Keeps an object of a bucket as a lock; InputError with this message where another run has it. See `lease`."""
-    from spct_jax import lease
+    from spct_jax.storage import lease
 
     try:
         taken = lease.Lease(path, message)

@@ -2,7 +2,7 @@
 
 from absl import flags
 
-from spct_jax import distributed
+from spct_jax.runtime import distributed
 
 flags.disclaim_key_flags()  # those defined here belong to the command, so that its --help shows them
 

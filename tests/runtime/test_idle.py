@@ -5,7 +5,7 @@ from concurrent import futures
 import jax.numpy as jnp
 import pytest
 
-from spct_jax import idle
+from spct_jax.runtime import idle
 
 
 def test_devices_are_idle_from_the_end_of_what_they_were_given_last_to_what_they_are_given_next(monkeypatch):

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 import jax
 
-from spct_jax import hardware
+from spct_jax.runtime import hardware
 
 LARGE = 2**25
 """Buffers of at least this many bytes are memory mappings of their own; it is the largest threshold that glibc accepts."""

@@ -42,7 +42,7 @@ def of(path: str | os.PathLike) -> Path:
     if not _OBJECT.fullmatch(text):
         raise InputError(f"{text}: not the name of anything in a bucket (gs://BUCKET/NAME)")
     try:
-        from spct_jax import gcs  # three seconds, which only those who need it pay
+        from spct_jax.storage import gcs  # three seconds, which only those who need it pay
 
         gcs.register()
     except ImportError as error:

@@ -4,8 +4,8 @@ import pathlib
 
 import pytest
 
-from spct_jax import paths
 from spct_jax.errors import InputError
+from spct_jax.storage import paths
 
 
 @pytest.mark.parametrize(

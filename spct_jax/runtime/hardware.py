@@ -4,8 +4,8 @@ import dataclasses
 import importlib.util
 import os
 
-from spct_jax import slices
 from spct_jax.errors import InputError
+from spct_jax.runtime import slices
 
 
 @dataclasses.dataclass(frozen=True)

@@ -16,9 +16,11 @@ import threading
 import time
 from typing import Self
 
-from spct_jax import distributed, errors, gcs
+from spct_jax import errors
 from spct_jax.errors import InputError
-from spct_jax.paths import Path
+from spct_jax.runtime import distributed
+from spct_jax.storage import gcs
+from spct_jax.storage.paths import Path
 
 BEAT = 10.0
 """Seconds from one writing to the next."""

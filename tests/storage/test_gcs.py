@@ -13,14 +13,15 @@ import judge_stand_in
 import numpy as np
 import pytest
 
-from spct_jax import append_only, errors, files, gcs, lease, local_copies, locks, paths
-from spct_jax.append_only import Appended
+from spct_jax import errors
 from spct_jax.checkpoints import restore, steps, train_state
 from spct_jax.data import sources
 from spct_jax.data.formats import open_rows
 from spct_jax.data.kinds import COMPARISONS
 from spct_jax.errors import InputError
 from spct_jax.reporting.run_files import read_run_files
+from spct_jax.storage import append_only, files, gcs, lease, local_copies, locks, paths
+from spct_jax.storage.append_only import Appended
 from spct_jax.training import provenance
 from spct_jax.training.metric_writer import MetricWriter, read_metrics
 

@@ -19,9 +19,11 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from spct_jax import distributed, errors, paths
+from spct_jax import errors
 from spct_jax.errors import InputError
-from spct_jax.paths import Path
+from spct_jax.runtime import distributed
+from spct_jax.storage import paths
+from spct_jax.storage.paths import Path
 
 LARGEST = 16 << 20
 """Largest size of a description and the like, in bytes; parsed, no file of this size takes more than a gigabyte of memory."""
@@ -318,7 +320,7 @@ def _put(source: str | os.PathLike, target: str | os.PathLike) -> None:
 
 
 def _remote():
-    from spct_jax import gcs
+    from spct_jax.storage import gcs
 
     return gcs.register()
 

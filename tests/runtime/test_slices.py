@@ -4,10 +4,10 @@ import re
 
 import pytest
 
-from spct_jax import slices
 from spct_jax.errors import InputError
+from spct_jax.runtime import slices
 
-ROWS = list(csv.DictReader((pathlib.Path(__file__).parent / "fixtures" / "launch" / "tpu_topologies.csv").open()))
+ROWS = list(csv.DictReader((pathlib.Path(__file__).parents[1] / "fixtures" / "launch" / "tpu_topologies.csv").open()))
 OURS = {"v5litepod": "v5e", "tpu7": "tpu7x"}
 """Chips that the table calls otherwise than we do; `tpu7` is an early name of tpu7x, with labels of its own."""
 ONE_HOST_V5E = {"1x1", "2x2"}

@@ -12,8 +12,9 @@ import shutil
 
 import tqdm
 
-from spct_jax import distributed, paths
 from spct_jax.errors import InputError
+from spct_jax.runtime import distributed
+from spct_jax.storage import paths
 
 
 def cache() -> pathlib.Path:
@@ -29,7 +30,7 @@ def of_file(path: str | os.PathLike) -> pathlib.Path:
     """
     if not paths.is_remote(path):
         return pathlib.Path(path)
-    from spct_jax import gcs
+    from spct_jax.storage import gcs
 
     system, name, target = gcs.register(), os.fspath(path), _place(path)
     try:
@@ -67,7 +68,7 @@ def of_directory(path: str | os.PathLike) -> pathlib.Path:
     """
     if not paths.is_remote(path):
         return pathlib.Path(path)
-    from spct_jax import gcs
+    from spct_jax.storage import gcs
 
     found = gcs.register().find(os.fspath(path))
     if not found:

@@ -17,9 +17,11 @@ import time
 from collections.abc import Iterator
 from typing import Any, BinaryIO, Protocol, Self
 
-from spct_jax import distributed, errors, files, paths
+from spct_jax import errors
 from spct_jax.errors import InputError
-from spct_jax.paths import Path
+from spct_jax.runtime import distributed
+from spct_jax.storage import files, paths
+from spct_jax.storage.paths import Path
 
 PART_SECONDS = 30.0
 """Age of the oldest line, at which a part is written; looked at when there is another line."""
