@@ -6,6 +6,7 @@ from jaxtyping import install_import_hook
 CHECKED = (
     "spct_jax.models",
     "spct_jax.sampling.engine",
+    "spct_jax.sampling.engine_params",
     "spct_jax.sampling.engine_programs",
     "spct_jax.sampling.generate",
     "spct_jax.sampling.kernel",

@@ -34,7 +34,8 @@ from spct_jax.grm.prompts import Prompter
 from spct_jax.models import ModelConfig, flops, sizes
 from spct_jax.reporting import markdown
 from spct_jax.sampling import Request, SamplingParams, Shape, Usage
-from spct_jax.sampling.engine_programs import decode_params, engine_programs
+from spct_jax.sampling.engine_params import decode_params
+from spct_jax.sampling.engine_programs import engine_programs
 from spct_jax.sampling.engine_shape import padded_prompt
 from spct_jax.sampling.prefilling import Prefiller, families_of
 

@@ -9,7 +9,7 @@ from spct_jax import checkpoints
 from spct_jax.grm.config import DEFAULT_PROMPT, PromptConfig
 from spct_jax.grm.prompts import Prompter
 from spct_jax.models.config import ModelConfig
-from spct_jax.sampling import engine_programs
+from spct_jax.sampling import engine_params
 from spct_jax.sharding import Layout
 from spct_jax.storage import digests
 
@@ -20,7 +20,7 @@ class Model:
 
     params: Any
     """Its parameters; of a meta RM {"model": ..., "head": ...}. In the layout of `Models` and the dtype of its arithmetic. On a
-    TPU every engine copies what `engine_programs.hold` would lay out otherwise, and those copies are not counted."""
+    TPU every engine copies what `engine_params.reformat` would lay out otherwise, and those copies are not counted."""
     config: ModelConfig
     prompter: Prompter
 
@@ -69,8 +69,8 @@ def load(
     drawn = dataclasses.replace(policy.config, quantize=quantize)
     models = Models(
         layout,
-        Model(*engine_programs.adopt(policy.params, drawn, layout), prompter_of(policy)),
-        Model(engine_programs.hold(meta.params, layout, delete=True), meta.config, prompter_of(meta)) if meta else None,
+        Model(*engine_params.adopt(policy.params, drawn, layout), prompter_of(policy)),
+        Model(engine_params.reformat(meta.params, layout, delete=True), meta.config, prompter_of(meta)) if meta else None,
         knows_templates=policy.prompt is not None or bool(prompt and prompt.template),
     )
     found = {"checkpoint": policy.digest, "template": models.policy.prompter.texts_digest}

@@ -25,7 +25,7 @@ from spct_jax.models.config import ModelConfig
 from spct_jax.reward_models import llm_judge, scalar
 from spct_jax.rounding import next_power_of_four
 from spct_jax.runtime import distributed
-from spct_jax.sampling.engine_programs import hold
+from spct_jax.sampling.engine_params import reformat
 from spct_jax.sharding import Layout
 
 
@@ -127,7 +127,7 @@ class MetaRewards:
     def __init__(self, models: Models):
         """Needs a meta RM among the models."""
         self._layout, prompter = models.layout, models.meta.prompter
-        self._params = hold(models.meta.params, models.layout)
+        self._params = reformat(models.meta.params, models.layout)
         self.config, self.decoder = models.meta.config, self._params["model"]
         self.preamble = prompter.preamble_of(prompter.meta)
 
@@ -157,7 +157,7 @@ class _ByPolicy:
     def __init__(self, models: Models, template: Template):
         """Critiques were drawn with this template."""
         self._layout, self._prompter = models.layout, models.policy.prompter
-        self.config, self.decoder = models.policy.config, hold(models.policy.params, models.layout)
+        self.config, self.decoder = models.policy.config, reformat(models.policy.params, models.layout)
         self.preamble = self._prompter.preamble_of(template)
 
     def prompt(self, critiques: Critiques) -> tuple[np.ndarray, int]:

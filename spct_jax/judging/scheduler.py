@@ -26,7 +26,7 @@ from spct_jax.judging.verdicts import Sample, Verdict
 from spct_jax.models import tiles
 from spct_jax.runtime import compiling, distributed, memory
 from spct_jax.sampling import Engine, Finished, Request, SamplingParams, Shape, Usage
-from spct_jax.sampling.engine_programs import engine_programs, held
+from spct_jax.sampling.engine_programs import engine_programs
 from spct_jax.sampling.engine_shape import Level
 from spct_jax.sampling.engine_size import Sizes
 from spct_jax.sampling.prefilling import split_of
@@ -218,7 +218,7 @@ class Scheduler:
         for sample in range(task.planned, until):
             task.requests[tasks.order_of(task.comparison, self._options, sample)].waiting.append(sample)
         task.planned = until
-        asked, shape = [r for r in task.requests.values() if r.waiting], held(self._models.layout, task.shape)
+        asked, shape = [r for r in task.requests.values() if r.waiting], task.shape.aligned(self._models.layout.platform)
         self._backlog.setdefault(task.shape, []).extend(asked)
         levels = (level for request in asked for level in shape.levels(split_of(request, shape, self._preamble)))
         self._wanted.setdefault(task.shape, {}).update(dict.fromkeys(levels))

@@ -18,7 +18,8 @@ from spct_jax.grm.template import load_template
 from spct_jax.models import flops
 from spct_jax.runtime import memory
 from spct_jax.sampling import SamplingParams
-from spct_jax.sampling.engine_programs import conversion, decode_model, engine_programs, held
+from spct_jax.sampling.engine_params import conversion, decode_model
+from spct_jax.sampling.engine_programs import engine_programs
 from spct_jax.sampling.engine_shape import Level
 from spct_jax.sampling.engine_size import Sizes
 from spct_jax.sharding import logical
@@ -132,7 +133,7 @@ def _drawing(setting: _Setting) -> dict[str, Planned]:
     unrolled = decode_model(rollout, model)[1]
     preamble = len(_stand_in(config.prompt.template))
     sizes = Sizes(rollout, unrolled, memory.limit(rollout.mesh.devices.flat[0]), beside, preamble=preamble)
-    shape = held(rollout, sizes.of_slots(rl.slots, config.data.max_prompt, time, rl.group_size, rl.batch_size))
+    shape = sizes.of_slots(rl.slots, config.data.max_prompt, time, rl.group_size, rl.batch_size).aligned(rollout.platform)
     slots = shape.rows * shape.branches
     engine = engine_programs(rollout, model, shape, SamplingParams(rl.temperature, stop_ids=(1, 107)))
 

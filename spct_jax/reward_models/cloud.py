@@ -25,7 +25,7 @@ from spct_jax.grm.prompts import Prompter
 from spct_jax.models.config import ModelConfig
 from spct_jax.reward_models.base import Critiqued, Scores
 from spct_jax.reward_models.scalar import ScalarModel
-from spct_jax.sampling import Engine, Request, SamplingParams, Shape, engine_programs
+from spct_jax.sampling import Engine, Request, SamplingParams, Shape, engine_params
 from spct_jax.sampling.engine_shape import branches_of, padded_prompt
 from spct_jax.sampling.engine_size import Sizes
 from spct_jax.sharding import Layout
@@ -72,7 +72,7 @@ class Critic:
         found = checkpoints.load(checkpoint, kind=ModelKind.POLICY, dtype=checkpoints.COMPUTE, shardings=layout.params)
         prompt = found.prompt or DEFAULT_PROMPT
         drawn = dataclasses.replace(found.config, quantize=quantize)
-        params, config = engine_programs.adopt(found.params, drawn, layout)
+        params, config = engine_params.adopt(found.params, drawn, layout)
         return cls(layout, params, config, Prompter(prompt, found.tokenizer), found.digest)
 
 

@@ -30,7 +30,8 @@ from spct_jax import models
 from spct_jax.errors import InputError
 from spct_jax.models.config import ModelConfig
 from spct_jax.runtime import distributed, idle
-from spct_jax.sampling.engine_programs import decode_params, engine_programs, held
+from spct_jax.sampling.engine_params import decode_params
+from spct_jax.sampling.engine_programs import engine_programs
 from spct_jax.sampling.engine_shape import Shape
 from spct_jax.sampling.kernel import Completions
 from spct_jax.sampling.params import SamplingParams
@@ -77,7 +78,7 @@ class Engine:
             shape's.
         """
         layout.check_rows(shape.rows, "a number of rows")
-        self.shape, self._layout = held(layout, shape), layout
+        self.shape, self._layout = shape.aligned(layout.platform), layout
         self._sampling = dataclasses.replace(sampling, temperature=np.float32(sampling.temperature))
         self._programs = engine_programs(layout, config, shape, sampling)
         self._params = decode_params(params, config, layout)

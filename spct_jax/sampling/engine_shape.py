@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from spct_jax.data import batches
 from spct_jax.errors import InputError
-from spct_jax.models import decoding
+from spct_jax.models import decoding, tiles
 from spct_jax.rounding import ceil_div
 from spct_jax.sampling.kernel import CHUNK
 
@@ -120,11 +120,13 @@ class Shape:
         preamble = shared(preamble, max_prompt)
         return cls(max_prompt, max_new_tokens, rows, branches, trunks=1, prefill_rows=rows, preamble=preamble)
 
-    def aligned(self, multiple: int) -> "Shape":
-        """The same, but what follows a preamble has a multiple of so many slots: prompts may be longer by a few tokens."""
+    def aligned(self, platform: str) -> "Shape":
+        """The shape that an engine has on a platform: there, a trunk behind a preamble can need a few more slots, and as trunks
+        are equally large with and without a preamble, prompts may then be longer by as many tokens.
+        """
         if not self.preamble:
             return self
-        own = ceil_div(self.max_prompt - 1 - self.preamble, multiple) * multiple
+        own = tiles.of(platform).aligned(self.max_prompt - 1 - self.preamble)
         return dataclasses.replace(self, max_prompt=self.preamble + own + 1)
 
     def split(self, length: int, shared: int = 0, stem: int = 0) -> Split:
@@ -180,5 +182,5 @@ def shared(preamble: int, max_prompt: int) -> int:
 
 def padded_prompt(length: int, preamble: int) -> int:
     """`Shape.max_prompt` for prompts of up to `length` tokens, padded to one of few lengths, but for a preamble worth it."""
-    before = preamble if LEAST_SHARED <= preamble < length else 0
+    before = shared(preamble, length + 1)
     return before + batches.padded_length(length - before)

@@ -13,7 +13,6 @@ from spct_jax.models.config import ModelConfig
 from spct_jax.rounding import ceil_div, next_power_of_four
 from spct_jax.runtime import memory
 from spct_jax.runtime.hardware import GIB
-from spct_jax.sampling import engine_programs
 from spct_jax.sampling.engine_shape import Shape
 from spct_jax.sampling.model_bytes import ModelBytes
 from spct_jax.sharding import Layout
@@ -206,7 +205,7 @@ class Sizes:
         prompts without the preamble, so a prefill is counted as one of whole prompts; trunks of the preamble and of stems are
         held beside.
         """
-        model, shape = self._model, engine_programs.held(self._layout, shape)
+        model, shape = self._model, shape.aligned(self._layout.platform)
         slots, trunk = model.row(shape)
         rows, prefilled = (ceil_div(n, self._layout.batch_shards) for n in (shape.rows, shape.prefill_rows))
         prefill = prefilled * model.activations(shape.max_prompt - 1)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from spct_jax import sharding
 from spct_jax.models.config import ModelConfig
-from spct_jax.sampling import engine_programs
+from spct_jax.sampling import engine_params, engine_programs
 from spct_jax.sampling.engine_shape import Shape
 from spct_jax.sharding import Layout
 
@@ -25,8 +25,8 @@ class ModelBytes:
 
     @functools.cached_property
     def parameters(self) -> int:
-        """Of the parameters; twice, if engines have a copy of their own (`engine_programs.decode_params`)."""
-        forms = (engine_programs.stored_model(self.config), engine_programs.decode_model(self.layout, self.config)[0])
+        """Of the parameters; twice, if engines have a copy of their own (`engine_params.decode_params`)."""
+        forms = (engine_params.stored_model(self.config), engine_params.decode_model(self.layout, self.config)[0])
         different = {jax.tree.structure(form): form for form in forms}
         return sum(sharding.bytes_per_device(form, self.layout.params(form)) for form in different.values())
 
@@ -71,7 +71,7 @@ class ModelBytes:
 @functools.cache
 def _bytes_of_row(layout: Layout, config: ModelConfig, shape: Shape) -> tuple[int, int]:
     """`ModelBytes.row`, for a shape of one row on each device."""
-    drawn = engine_programs.decode_model(layout, config)[1]
+    drawn = engine_params.decode_model(layout, config)[1]
     held = engine_programs.abstract_slots(layout, drawn, shape)
     trunks = engine_programs.abstract_trunks(layout, drawn, shape.rows, shape.max_prompt - 1)
     return tuple(sharding.bytes_per_device(arrays, layout.batch(arrays)) for arrays in (held, trunks))

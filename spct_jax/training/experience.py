@@ -11,7 +11,7 @@ from spct_jax.data.batches import Example
 from spct_jax.errors import InputError
 from spct_jax.grm.prompts import Rollout
 from spct_jax.runtime import distributed
-from spct_jax.sampling import Usage, engine_programs
+from spct_jax.sampling import Usage, engine_params
 from spct_jax.sharding import bytes_per_device
 from spct_jax.training import bucket_choice, dynamic_sampling, grpo, packing, parameters, preambles, rollout
 from spct_jax.training.buckets import Bucket
@@ -49,7 +49,7 @@ class Collector:
         config = run.config.rl
         self._run, self._config, self._ahead = run, config, dict[int, Experience]()
         self._reference = parameters.policy_before(run, "rl", config.ref_dtype)
-        drawn_with, _ = engine_programs.decode_model(run.rollout_layout, run.model)
+        drawn_with, _ = engine_params.decode_model(run.rollout_layout, run.model)
         self.policy_bytes = bytes_per_device(drawn_with, run.rollout_layout.params(drawn_with))
         """Of the parameters that a device draws with."""
         held = [(state, run.layout.state(state)), (self._reference, run.layout.params(self._reference))]

@@ -14,7 +14,7 @@ from spct_jax.errors import InputError
 from spct_jax.models import heads
 from spct_jax.models.config import ModelConfig
 from spct_jax.runtime import distributed
-from spct_jax.sampling import engine_programs
+from spct_jax.sampling import engine_params
 from spct_jax.storage import files
 from spct_jax.training.context import Run
 
@@ -108,18 +108,18 @@ def with_score_head(run: Run, stage: str) -> dict[str, Any]:
 
 def for_sampling(run: Run, params: Any) -> Any:
     """A policy's parameters as engines read them, converted from those of updates; `sampling_model` is their architecture."""
-    return engine_programs.decode_params(params, run.model, run.rollout_layout)
+    return engine_params.decode_params(params, run.model, run.rollout_layout)
 
 
 def sampling_model(run: Run) -> ModelConfig:
     """The architecture that parameters from `for_sampling` belong to."""
-    return engine_programs.decode_model(run.rollout_layout, run.model)[1]
+    return engine_params.decode_model(run.rollout_layout, run.model)[1]
 
 
 def for_scoring(run: Run, params: Any) -> Any:
     """Parameters of a model with a head to score completions with, converted from those of updates."""
     params = sharding.cast_params(params, run.model.dtype, run.rollout_layout)
-    return engine_programs.hold(params, run.rollout_layout)
+    return engine_params.reformat(params, run.rollout_layout)
 
 
 def describe(run: Run, stage: str) -> None:

@@ -45,7 +45,7 @@ def test_the_count_by_hand_is_what_is_compiled(program, layers, scores, count, m
 def test_the_count_of_a_token_is_what_is_compiled():
     """Of branches in rows with two trunks, of which layers with a window read as much each."""
     layout, sampling = sharding.make_layout(devices=jax.devices()[:1]), SamplingParams(1.0, (1,))
-    shape = engine_programs.held(layout, Shape(max_prompt=321, max_new_tokens=64, rows=2, branches=4, trunks=2))
+    shape = Shape(max_prompt=321, max_new_tokens=64, rows=2, branches=4, trunks=2)
     lowered = engine_programs.engine_programs(layout, MODEL, shape, sampling).chunk.lower()
     found = hlo.Module(lowered.compile().as_text()).cost(steps=shape.chunk).flops
     assert found == pytest.approx(flops.decode(MODEL, 8, 320, 64 + shape.chunk, trunks=2), rel=0.01)

@@ -7,7 +7,7 @@ from spct_jax import checkpoints, sharding
 from spct_jax import config as config_lib
 from spct_jax.models import flops
 from spct_jax.planning import programs
-from spct_jax.sampling.engine_programs import decode_model
+from spct_jax.sampling.engine_params import decode_model
 
 
 def test_an_update_in_micro_batches_is_planned_as_the_programs_that_a_step_calls():

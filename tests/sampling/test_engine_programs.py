@@ -12,8 +12,8 @@ import pytest
 from spct_jax import models, sharding
 from spct_jax.models import sizes, tiles
 from spct_jax.runtime import compiling
-from spct_jax.sampling import Engine, Request, SamplingParams, Shape, engine_programs
-from spct_jax.sampling.engine_programs import adopt, decode_model, decode_params
+from spct_jax.sampling import Engine, Request, SamplingParams, Shape, engine_params, engine_programs
+from spct_jax.sampling.engine_params import adopt, decode_model, decode_params
 from spct_jax.sampling.engine_shape import Split
 
 
@@ -71,7 +71,7 @@ def test_where_the_width_is_last_a_model_draws_the_same(monkeypatch):
         array = held[1]["blocks"]["0"]["attn"][name]
         assert array.format.layout.major_to_minor == order
         np.testing.assert_array_equal(array, held[0]["blocks"]["0"]["attn"][name])
-    again = engine_programs.hold(held[1], layout)
+    again = engine_params.reformat(held[1], layout)
     assert all(map(operator.is_, jax.tree.leaves(again), jax.tree.leaves(held[1])))
 
 
@@ -84,7 +84,7 @@ def test_a_trunk_fills_its_place_in_a_row_with_the_preamble_and_without(max_prom
     """In multiples of 16 slots, as on a TPU; also behind a stem. What is said of its arrays is what computes them makes."""
     monkeypatch.setitem(tiles.PLATFORMS, "cpu", dataclasses.replace(tiles.of("cpu"), trunk_slots=16))
     config, layout = dataclasses.replace(sizes.toy(41), window=20), sharding.make_layout(devices=jax.devices()[:1])
-    shape = engine_programs.held(layout, Shape(max_prompt, 8, rows=2, branches=2, prefill_rows=2, preamble=preamble))
+    shape = Shape(max_prompt, 8, rows=2, branches=2, prefill_rows=2, preamble=preamble).aligned(layout.platform)
     assert max_prompt <= shape.max_prompt < max_prompt + 16
     drawn = decode_model(layout, config)[1]
     row = engine_programs.abstract_slots(layout, drawn, shape).trunks[0]

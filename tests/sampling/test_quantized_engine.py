@@ -13,7 +13,7 @@ from spct_jax import models, sharding
 from spct_jax.data import batches
 from spct_jax.models import quantized
 from spct_jax.sampling import Engine, SamplingParams
-from spct_jax.sampling.engine_programs import adopt, decode_params
+from spct_jax.sampling.engine_params import adopt, decode_params
 from spct_jax.sampling.engine_size import Sizes
 from spct_jax.sharding.config import MeshConfig
 
