@@ -232,8 +232,7 @@ class Scheduler:
         for shape in list(self._backlog):
             if shape in self._engines or self._has_place(shape):
                 engine = self._engines.get(shape) or self._make_engine(shape)
-                for request in self._backlog.pop(shape):
-                    engine.submit(request)
+                engine.submit(*self._backlog.pop(shape))
         busy = [engine for engine in self._engines.values() if engine.pending]
         return max(busy, key=lambda engine: min(engine.pending, engine.capacity), default=None)
 

@@ -84,8 +84,6 @@ class Engine:
         self._params = decode_params(params, config, layout)
         self._slots = self._programs.init()
         self._queue: collections.deque[Request] = collections.deque()
-        self._live: dict[int, Request] = {}
-        """By `id()`, every request that is queued or has a trunk in a row."""
         self._read: models.Trunk | None = None
         """The trunks computed last."""
         self._unplaced: list[collections.deque[tuple[int, Request]]] = [collections.deque() for _ in range(layout.batch_shards)]
@@ -110,18 +108,29 @@ class Engine:
 
     @property
     def _waiting(self) -> int:
-        return sum(len(request.waiting) for request in self._live.values())
+        return sum(len(request.waiting) for request in self._known())
 
-    def submit(self, request: Request) -> None:
-        """Puts a request at the end of the queue, unless it is queued already or its trunk is still in a row.
+    def _known(self) -> set[Request]:
+        """The requests that are queued or have a trunk, in a row or in none yet."""
+        unplaced = (request for of_shard in self._unplaced for _, request in of_shard)
+        return {*self._queue, *unplaced, *self._placed()}
+
+    def _placed(self) -> Iterator[Request]:
+        """Of each trunk in a row, its request."""
+        return (request for row in self._in_rows for request in row if request is not None)
+
+    def submit(self, *requests: Request) -> None:
+        """Puts requests at the end of the queue, but for those that are queued already or have a trunk.
 
         Raises:
-          InputError: the prompt is too long for the shape.
+          InputError: a prompt is too long for the shape.
         """
-        self._prefiller.admit(request)
-        if id(request) not in self._live:
-            self._live[id(request)] = request
-            self._queue.append(request)
+        known = self._known()
+        for request in requests:
+            self._prefiller.admit(request)
+            if request not in known:
+                known.add(request)
+                self._queue.append(request)
 
     def launch(self) -> None:
         """Fills idle slots and starts a chunk; the devices work on it while the caller does something else."""
@@ -160,8 +169,7 @@ class Engine:
           InputError: a prompt is too long for the shape, or logits are not finite.
           distributed.StoppedError: SIGTERM or SIGINT came; looked for before each chunk. The engine has to be given up.
         """
-        for request in requests:
-            self.submit(request)
+        self.submit(*requests)
         finished: list[Finished] = []
         while self.pending:
             # Asked before the chunk is begun: devices answer in the order in which they are asked.
@@ -177,17 +185,15 @@ class Engine:
             yield from self.collect()
 
     def _refill(self) -> None:
-        begun: list[tuple[int, int, _Branch]] = []
-        while True:
-            wanting = self._fill(begun)
-            if not (wanting and self._prefill(wanting)):
-                break
+        before = set(self._running)
+        while (wanting := self._fill()) and self._prefill(wanting):
+            pass
         if not any(self._unplaced):
             self._read = None
-        if begun:
+        if begun := self._running.keys() - before:
             self._begin(begun)
 
-    def _fill(self, begun: list) -> set[int]:
+    def _fill(self) -> set[int]:
         """Gives idle slots samples of trunks that there are; returns the shards that have room for more trunks."""
         admitted: list[tuple[int, int, int]] = []
         wanting: set[int] = set()
@@ -199,8 +205,7 @@ class Engine:
                 if trunk_slot is None and (trunk_slot := self._admit(b, admitted, wanting)) is None:
                     break
                 request = self._in_rows[b][trunk_slot]
-                branch = self._running[b, g] = _Branch(request, request.waiting.popleft(), trunk_slot)
-                begun.append((b, g, branch))
+                self._running[b, g] = _Branch(request, request.waiting.popleft(), trunk_slot)
         self._insert(admitted)
         return wanting
 
@@ -217,15 +222,11 @@ class Engine:
             return None
         unplaced = self._unplaced[self._shard_of(b)]
         while unplaced and not unplaced[0][1].waiting:
-            self._forget(unplaced.popleft()[1])
+            unplaced.popleft()
         if not unplaced:
             wanting.add(self._shard_of(b))
             return None
-        source, request = unplaced.popleft()
-        before, self._in_rows[b][u] = self._in_rows[b][u], request
-        if before is not None:
-            self._forget(before)
-        self._live[id(request)] = request
+        source, self._in_rows[b][u] = unplaced.popleft()
         admitted.append((b, u, source))
         return u
 
@@ -236,11 +237,6 @@ class Engine:
         idle = (u for u, request in enumerate(row) if u not in read and not (request and request.waiting))
         return min(idle, key=lambda u: row[u] is not None, default=None)
 
-    def _forget(self, request: Request) -> None:
-        """Counts a request that is not queued no longer as live, unless its trunk is in a row."""
-        if not any(request is other for row in self._in_rows for other in row):
-            self._live.pop(id(request), None)
-
     def _prefill(self, wanting: set[int]) -> bool:
         """Computes the next trunks of the queue, in all shards; returns whether there are any.
 
@@ -248,13 +244,13 @@ class Engine:
         samples are recomputed.
         """
         self._requeue()
-        again = {id(r): r for row in self._in_rows for r in row if r is not None and r.waiting}
+        again = [*dict.fromkeys(request for request in self._placed() if request.waiting)]
         if not (self._queue or again):
             return False
         if self._read is not None:
             # XLA's CPU backend takes at most 32 programs at a time; if they exchange data, more of them can deadlock.
             jax.block_until_ready(self._read)
-        chosen = self._choose(wanting, list(again.values()))
+        chosen = self._choose(wanting, again)
         self._read, self._unplaced = self._prefiller.compute(chosen)
         return True
 
@@ -262,12 +258,7 @@ class Engine:
         """Puts requests whose trunks found no row before those that wait, and drops those of which no sample waits any more."""
         unplaced = [request for of_shard in reversed(self._unplaced) for _, request in of_shard]
         self._unplaced = [collections.deque() for _ in self._unplaced]
-        everyone, self._queue = [*unplaced, *self._queue], collections.deque()
-        for request in everyone:
-            if request.waiting:
-                self._queue.append(request)
-            else:
-                self._forget(request)
+        self._queue = collections.deque(request for request in (*unplaced, *self._queue) if request.waiting)
 
     def _choose(self, wanting: set[int], again: list[Request]) -> list[Families]:
         """For each shard, the families of the queue, or of what is computed `again`, whose trunks are computed next.
@@ -281,8 +272,8 @@ class Engine:
         families = families_of(self._queue, split, siblings)
         for s, family in zip(itertools.cycle(shards), families[: each * len(shards)], strict=False):
             chosen[s].append(family)
-        taken = {id(request) for families in chosen for family in families for request in family}
-        self._queue = collections.deque(request for request in self._queue if id(request) not in taken)
+        taken = {request for families in chosen for family in families for request in family}
+        self._queue = collections.deque(request for request in self._queue if request not in taken)
         for s in wanting:
             chosen[s] = chosen[s] or families_of(again, split, siblings)[:each]
         return chosen
@@ -299,13 +290,14 @@ class Engine:
                 positions[:, s, i] = b % rows, u, source
         self._slots = self._programs.insert(self._slots, self._read, *self._layout.split(tuple(positions.reshape(3, -1))))
 
-    def _begin(self, begun: list[tuple[int, int, _Branch]]) -> None:
-        shape = (self.shape.rows, self.shape.branches)
+    def _begin(self, begun: set[tuple[int, int]]) -> None:
+        """Begins the branches that have been given these slots."""
+        shape, branches = (self.shape.rows, self.shape.branches), {at: self._running[at] for at in begun}
         fresh, trunk_slot, sample, last = np.zeros(shape, bool), *np.zeros((3, *shape), np.int32)
-        keys = np.zeros((*shape, *begun[0][2].request.key.shape), np.uint32)
-        for b, g, branch in begun:
-            fresh[b, g], trunk_slot[b, g], sample[b, g] = True, branch.trunk_slot, branch.sample
-            last[b, g], keys[b, g] = branch.request.prompt[-1], branch.request.key
+        keys = np.zeros((*shape, *next(iter(branches.values())).request.key.shape), np.uint32)
+        for at, branch in branches.items():
+            fresh[at], trunk_slot[at], sample[at] = True, branch.trunk_slot, branch.sample
+            last[at], keys[at] = branch.request.prompt[-1], branch.request.key
         rows = self._layout.split((fresh, trunk_slot, keys, sample, last))
         self._slots = self._programs.begin(self._slots, *rows)
 
