@@ -69,26 +69,23 @@ class Prefiller:
         each, computed = 1, self._usage.trunk_tokens
         if split.stem:
             # What is given ends in a token that is not computed.
-            stems = [[family[0].prompt[split.shared : family[0].stem + 1] for family in families] for families in chosen]
+            stems = [{i: f[0].prompt[split.shared : f[0].stem + 1] for i, f in enumerate(families)} for families in chosen]
             trunks, each = (self._compute(before.pop(0), stems, trunks),), self._shape.siblings
         placed = [
-            [(each * i + j, request) for i, family in enumerate(families) for j, request in enumerate(family)]
+            {each * i + j: request for i, family in enumerate(families) for j, request in enumerate(family)}
             for families in chosen
         ]
-        own = [[[0]] * (last.rows // len(chosen)) for _ in chosen]
-        for of_shard, requests in zip(own, placed, strict=True):
-            for row, request in requests:
-                of_shard[row] = request.prompt[request.stem if split.stem else split.shared :]
+        own = [{row: r.prompt[r.stem if split.stem else split.shared :] for row, r in rows.items()} for rows in placed]
         trunks = self._compute(last, own, trunks)
-        lengths = [len(request.prompt) - 1 for requests in placed for _, request in requests]
+        lengths = [len(request.prompt) - 1 for rows in placed for request in rows.values()]
         self._usage.prefills += len(lengths)
         self._usage.shared_tokens += sum(lengths) - (self._usage.trunk_tokens - computed)
-        return trunks, [collections.deque(requests) for requests in placed]
+        return trunks, [collections.deque(rows.items()) for rows in placed]
 
-    def _compute(self, level: Level, prompts: list[list[Sequence[int]]], before: tuple[models.Trunk, ...]) -> models.Trunk:
-        """The trunks of a level: of the prompts of each shard, and of nothing in the rows that are left."""
+    def _compute(self, level: Level, prompts: list[dict[int, Sequence[int]]], before: tuple[models.Trunk, ...]) -> models.Trunk:
+        """The trunks of a level: in each shard, of the prompts given by their rows, and of nothing in the other rows."""
         each = level.rows // len(prompts)
-        rows = [part for of_shard in prompts for part in (*of_shard, *[[0]] * (each - len(of_shard)))]
+        rows = [of_shard.get(row, [0]) for of_shard in prompts for row in range(each)]
         tokens, lengths, _ = batches.pack_prompts(rows, level.slots + 1)
         given = self._layout.split((tokens, lengths))
         idle.CLOCK.giving()
