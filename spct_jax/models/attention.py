@@ -35,6 +35,17 @@ class Partial(NamedTuple):
     """Sum of the weights."""
 
 
+class Standing(NamedTuple):
+    """How far branches that are being decoded have come, and which trunks they are on."""
+
+    past_lengths: Int[Array, "B G"]
+    """Tokens of each branch in earlier chunks."""
+    trunk_slot: Int[Array, "B G"]
+    """Which of the U trunks of its row a branch belongs to."""
+    trunk_lengths: tuple[Int[Array, " B"], ...]
+    """Tokens in each of the U trunks."""
+
+
 def softcap(x: Float[Array, "..."], cap: float) -> Float[Array, "..."]:
     """Soft cap: cap * tanh(x / cap), or x itself if cap is 0."""
     return cap * jnp.tanh(x / cap) if cap else x

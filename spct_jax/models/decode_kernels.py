@@ -19,7 +19,7 @@ from jax import lax
 from jaxtyping import Array, Float, Int
 
 from spct_jax.models import attention, tiles
-from spct_jax.models.attention import Partial
+from spct_jax.models.attention import Partial, Standing
 from spct_jax.models.config import ModelConfig
 from spct_jax.rounding import ceil_div
 from spct_jax.sharding import logical
@@ -58,9 +58,7 @@ def attend(
     recent: tuple[Float[Array, "L B G K C H"], Float[Array, "L B G K C H"]],
     row: Int[Array, ""] | int,
     column: Int[Array, ""] | int,
-    past_lengths: Int[Array, "B G"],
-    trunk_slot: Int[Array, "B G"],
-    trunk_lengths: Sequence[Int[Array, " B"]],
+    standing: Standing,
     window: int | None,
     cap: float,
 ) -> Float[Array, "B G K M H"]:
@@ -75,9 +73,7 @@ def attend(
       recent: those of this chunk.
       row: which of the L layers attends.
       column: of the C recent ones, the last that there is: the query's own.
-      past_lengths: columns of the past that there are.
-      trunk_slot: which of the U trunks of its row a branch belongs to.
-      trunk_lengths: tokens in each of the U trunks.
+      standing: how far the branches are, and on which trunks.
       window: keys a query sees, itself included; None for all.
       cap: soft cap on the scores, 0 for none.
 
@@ -86,22 +82,23 @@ def attend(
     """
     local = functools.partial(_attend, window=window, cap=cap, interpret=logical.platform() != "gpu")
     rows, own = ("batch", None, "kv_heads", "heads_per_kv"), (None, "batch", None, "kv_heads")
-    axes = (rows, (None, "batch", "kv_heads"), own, own, (), ("batch",), ("batch",), ("batch",))
+    axes = (rows, (None, "batch", "kv_heads"), own, own, (), ("batch",))
     at = (jnp.asarray(row, jnp.int32), jnp.asarray(column, jnp.int32))
-    return logical.shard_map(local, axes, q, tuple(trunks), past, recent, at, past_lengths, trunk_slot, tuple(trunk_lengths))
+    return logical.shard_map(local, axes, q, tuple(trunks), past, recent, at, standing)
 
 
-def _attend(q, trunks, past, recent, at, past_lengths, trunk_slot, trunk_lengths, *, window, cap, interpret):
+def _attend(q, trunks, past, recent, at, standing, *, window, cap, interpret):
     """`attend` on one device."""
     B, G, K, M, H = q.shape
     folded = jnp.moveaxis(q, 1, 2).reshape(B, K, G * M, H)
-    on_trunks = _trunks(folded, trunks, at, past_lengths, trunk_slot, trunk_lengths, window, cap, interpret)
-    out = _branches(folded, on_trunks, past, recent, at, past_lengths, window, cap, interpret)
+    on_trunks = _trunks(folded, trunks, at, standing, window, cap, interpret)
+    out = _branches(folded, on_trunks, past, recent, at, standing.past_lengths, window, cap, interpret)
     return jnp.moveaxis(out.reshape(B, K, G, M, H), 2, 1)
 
 
-def _trunks(q, trunks, at, past_lengths, trunk_slot, lengths, window, cap, interpret) -> Partial:
+def _trunks(q, trunks, at, standing, window, cap, interpret) -> Partial:
     """Attention of folded queries [B K R H] to their own trunks, as partials of several parts of each, [parts B K R ..]."""
+    past_lengths, trunk_slot, lengths = standing
     (B, K, R, H), G = q.shape, trunk_slot.shape[1]
     queries = min(_tile(R), TRUNK_QUERIES)
     blocks = ceil_div(R, queries)

@@ -21,6 +21,7 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from spct_jax.models import attention, decode_kernels, decoder, quantized, rotary, stack, tiles
+from spct_jax.models.attention import Standing
 from spct_jax.models.config import ModelConfig
 from spct_jax.models.quantized import Quantized
 from spct_jax.rounding import ceil_div
@@ -105,15 +106,16 @@ def decode(
     """
     trunk_slot = jnp.zeros_like(past_lengths) if trunk_slot is None else trunk_slot
     positions = past_lengths + column
-    lengths = [trunk.lengths for trunk in trunks]
-    before = jnp.take_along_axis(jnp.stack(lengths, axis=1), trunk_slot, axis=1)
+    standing = Standing(past_lengths, trunk_slot, tuple(trunk.lengths for trunk in trunks))
+    before = jnp.take_along_axis(jnp.stack(standing.trunk_lengths, axis=1), trunk_slot, axis=1)
     longest = jnp.max(past_lengths)  # once for all layers: where the batch is split, every device has to hear of it
     ropes = rotary.tables_by_kind(config, (before + positions)[..., None])
     by_kernels = decode_kernels.is_used(config)
 
     def masks(entry):
-        held = [entry.of(trunk.layers)[0] for trunk in trunks], entry.of(cache.past), entry.of(cache.recent)[0]
-        return visible(*held, column, past_lengths, trunk_slot, lengths, config.window_of(entry.kind))
+        slots, past = [entry.of(trunk.layers)[0].shape[-2] for trunk in trunks], [v.shape[-2] for _, v in entry.of(cache.past)]
+        chunk = entry.of(cache.recent)[0].shape[-2]
+        return visible(slots, past, chunk, column, standing, config.window_of(entry.kind))
 
     # Once for all layers of a kind.
     kinds = {} if by_kernels else {entry.kind: entry for entry in stack.entries(config)}
@@ -131,8 +133,7 @@ def decode(
             q, past = q[..., 0, :], entry.of(cache.past)
             if by_kernels:
                 held = [stack.stacked(entry, trunk.layers) for trunk in trunks], past[0], written, row
-                window = config.window_of(entry.kind)
-                out = decode_kernels.attend(q, *held, column, past_lengths, trunk_slot, lengths, window, cap)
+                out = decode_kernels.attend(q, *held, column, standing, config.window_of(entry.kind), cap)
             else:
                 # Before any condition: XLA for TPU copies what a branch of one takes, which would be the whole stack.
                 own = jax.tree.map(lambda a: lax.dynamic_index_in_dim(a, row, keepdims=False), (past, written))
@@ -150,29 +151,33 @@ def decode(
 
 
 def visible(
-    trunk_keys: Sequence[Float[Array, "... _ H"] | Quantized],
-    past: Sequence[tuple[Array | Quantized, Float[Array, "... _ H"] | Quantized]],
-    recent_keys: Float[Array, "... C H"],
+    trunk_slots: Sequence[int],
+    past: Sequence[int],
+    chunk: int,
     column: Int[Array, ""] | int,
-    past_lengths: Int[Array, "B G"],
-    trunk_slot: Int[Array, "B G"],
-    trunk_lengths: Sequence[Int[Array, " B"]],
+    standing: Standing,
     window: int | None,
 ) -> Visible:
-    """Which keys one query of each branch sees, in layers whose keys and values have these shapes; `window` as in `trunk_mask`.
+    """Which keys one query of each branch sees.
 
-    The other arguments are those of `decode_kernels.attend`.
+    Args:
+      trunk_slots: how many each of U trunks has.
+      past: columns of each segment of the past.
+      chunk: C.
+      column: how many tokens of the current chunk came before the query's.
+      standing: how far the branches are, and on which trunks.
+      window: keys a query sees, itself included; None for all.
     """
+    past_lengths, trunk_slot, trunk_lengths = standing
     positions, on_trunks = past_lengths + column, []
-    for u, (keys, lengths) in enumerate(zip(trunk_keys, trunk_lengths, strict=True)):
-        slots = attention.trunk_mask(lengths, keys.shape[-2], positions, window)
-        on_trunks.append(slots & (trunk_slot == u)[..., None])
+    for u, (slots, lengths) in enumerate(zip(trunk_slots, trunk_lengths, strict=True)):
+        on_trunks.append(attention.trunk_mask(lengths, slots, positions, window) & (trunk_slot == u)[..., None])
     on_past, start = [], 0
-    for _, values in past:
-        columns = jnp.arange(start, start + values.shape[-2])
+    for count in past:
+        columns = jnp.arange(start, start + count)
         on_past.append((columns < past_lengths[..., None]) & attention.causal_mask(positions, columns, window))
-        start += values.shape[-2]
-    columns = jnp.arange(recent_keys.shape[-2])
+        start += count
+    columns = jnp.arange(chunk)
     return Visible(on_trunks, on_past, attention.causal_mask(column + jnp.zeros_like(past_lengths), columns, window))
 
 

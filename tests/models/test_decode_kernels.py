@@ -13,6 +13,7 @@ from small_models import CONFIGS, setup
 
 from spct_jax import models, sharding
 from spct_jax.models import decode_kernels, tiles
+from spct_jax.models.attention import Standing
 from spct_jax.sharding import logical
 from spct_jax.sharding.config import MeshConfig
 
@@ -43,7 +44,7 @@ def arrays(heads):
 
 @functools.partial(jax.jit, static_argnames=("window", "cap"))
 def attend(q, trunks, past, recent, past_lengths, slot, lengths, window, cap):
-    return decode_kernels.attend(q, trunks, past, recent, ROW, COLUMN, past_lengths, slot, lengths, window, cap)
+    return decode_kernels.attend(q, trunks, past, recent, ROW, COLUMN, Standing(past_lengths, slot, lengths), window, cap)
 
 
 def softmax(q, trunks, past, recent, window, cap):

@@ -49,8 +49,8 @@ def test_how_much_of_the_past_is_read_changes_no_bit(cap):
 
     @functools.partial(jax.jit, static_argnames="first")
     def attend(longest, first=32):
-        past, slot = segments(first), jnp.zeros_like(base)
-        seen = decoding.visible([], past, jnp.zeros((2, 3, 2, 8, 16)), 0, base, slot, [], None)
+        past, standing = segments(first), attention.Standing(base, jnp.zeros_like(base), ())
+        seen = decoding.visible([], [v.shape[-2] for _, v in past], 8, 0, standing, None)
         return decoding.attend_past(q, past, seen.past, longest, cap)
 
     first, *others = (attend(longest) for longest in (20, 33, 65, 129))
