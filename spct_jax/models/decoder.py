@@ -161,7 +161,7 @@ def extend(
     positions, attend = _branch_attention(config, trunk.lengths, tokens.shape[-1], places)
     ropes = rotary.tables_by_kind(config, positions[:, None])
 
-    def body(entry, x, row, layer):
+    def body(entry, row, x, layer):
         block, trunk_kv = layer
         return apply_block(config, block, x, ropes[entry.kind], lambda *qkv: (attend(entry, *qkv, trunk_kv), None))
 
@@ -181,7 +181,7 @@ def _read_and_extend(
     def branches(x):
         return jnp.moveaxis(x[..., P:, :].reshape(*x.shape[:-2], G, T, x.shape[-1]), -3, 1)
 
-    def body(entry, x, row, layer):
+    def body(entry, row, x, layer):
         block, *before = layer
 
         def attend(*qkv):
@@ -211,7 +211,7 @@ def _causal_pass(
     positions, attend = _trunk_attention(config, prompts, trunk_slots)
     ropes = rotary.tables_by_kind(config, positions)
 
-    def body(entry, x, row, layer):
+    def body(entry, row, x, layer):
         block, *before = layer
         return apply_block(config, block, x, ropes[entry.kind], lambda *qkv: attend(entry, *qkv, *before))
 

@@ -121,7 +121,7 @@ def decode(
     kinds = {} if by_kernels else {entry.kind: entry for entry in stack.entries(config)}
     seen = {kind: masks(entry) for kind, entry in kinds.items()}
 
-    def body(entry, carry, row, layer):
+    def body(entry, row, carry, layer):
         x, recent = carry
         block, *trunk_layers = layer
         cap = config.attn_softcap

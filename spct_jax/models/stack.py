@@ -110,26 +110,26 @@ def scan(config: ModelConfig, body: Callable, carry: PyTree, tree: PyTree) -> tu
 
     Args:
       config: the architecture; its `remat` says what of each layer is computed again in the backward pass.
-      body: called as `body(entry, carry, row, layer) -> (carry, out)`, where `layer` is row `row` of `entry` in the tree.
+      body: called as `body(entry, row, carry, layer) -> (carry, out)`, where `layer` is row `row` of `entry` in the tree.
       carry: what the first layer gets.
       tree: anything by layers, the parameters for instance.
 
     Returns:
       (what the last layer gives, the tree of what all gave).
     """
+    groups: dict[str, list[LayerStack]] = {}
+    for entry in entries(config):
+        groups.setdefault(entry.path[0], []).append(entry)
 
     def run(group, carry, row, layers):
         outs = {}
         for entry in groups[group]:
             name = entry.path[1]
-            step = functools.partial(_in_row, body, entry, row)
+            step = functools.partial(body, entry, row)
             step = jax.checkpoint(step, policy=_REMAT[config.remat]) if config.remat != "none" else step
             carry, outs[name] = step(carry, layers[name])
         return carry, outs
 
-    groups: dict[str, list[LayerStack]] = {}
-    for entry in entries(config):
-        groups.setdefault(entry.path[0], []).append(entry)
     outs = {}
     if 0 < config.repeats <= UNROLLED_REPEATS:
         rows = []
@@ -144,10 +144,6 @@ def scan(config: ModelConfig, body: Callable, carry: PyTree, tree: PyTree) -> tu
     if config.remainder:
         carry, outs[_LEFT_OVER] = run(_LEFT_OVER, carry, 0, tree[_LEFT_OVER])
     return carry, outs
-
-
-def _in_row(body, entry, row, carry, layer):
-    return body(entry, carry, row, layer)
 
 
 def is_last(config: ModelConfig, entry: LayerStack, row: Any) -> bool:

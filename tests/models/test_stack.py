@@ -32,7 +32,7 @@ def test_layers_go_into_the_tree_and_come_back_in_order(config):
 def test_a_scan_meets_every_layer_in_order_and_gives_back_a_tree(config):
     tree = stack.from_layers(config, [np.float32(i) for i in range(config.num_layers)])
 
-    def body(entry, carry, row, layer):
+    def body(entry, row, carry, layer):
         one, two = layer
         return carry * 2 + one, (two, jnp.int32(row), entry.kind == "local")
 
