@@ -4,6 +4,7 @@ It starts from the policy before it, and learns from all training comparisons of
 branches of its conversation, so each is computed once for all its pairs.
 """
 
+import functools
 from typing import Any
 
 import jax
@@ -35,7 +36,7 @@ def run_btrm(run: Run) -> dict[str, Any]:
     tokenizer = run.prompter.tokenizer
 
     def make(number: int, comparison: Comparison, step: int):
-        return bradley_terry.encode(tokenizer, comparison), labels(comparison)
+        return functools.partial(bradley_terry.encode, tokenizer, comparison), labels(comparison)
 
     def lengths(comparison: Comparison) -> tuple[int, int]:
         conversation, responses = bradley_terry.encode(tokenizer, comparison)

@@ -83,7 +83,7 @@ def run_cloud(run: Run) -> dict[str, Any]:
     numbers = chosen[[number in critiques for number in chosen.tolist()]]
 
     def make(number: int, comparison: Comparison, step: int):
-        return group_of(prompts(comparison), critiques[number]), btrm.labels(comparison)
+        return lambda: group_of(prompts(comparison), critiques[number]), btrm.labels(comparison)
 
     def prompts(comparison: Comparison) -> list[list[int]]:
         return [run.prompter.encode(single, (0,)) for single in cloud.responses_apart(comparison)]

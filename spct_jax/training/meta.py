@@ -111,13 +111,9 @@ def run_meta_rm(run: Run) -> dict[str, float]:
 
     def prepare(step):
         rows, right = chosen_at(step)
-        labels = np.zeros((len(rows), group_size), np.float32)
-        for row, values in zip(labels, right, strict=True):
-            row[: len(values)] = values
         packed = packing.pack(run, rows, group_size, micro_batches=config.accumulate, table=table, preamble=preamble)
-        labelled = packed.groups, run.layout.split(labels[packed.order])
         return loop.Prepared(
-            batches=[packed.batch(labelled)],
+            batches=[packed.batch((packed.groups, packed.labels(run.layout, right, group_size)))],
             ids=[row.id for row in rows],
             tokens=packed.tokens,
             roofline_seconds=performance.roofline_seconds(

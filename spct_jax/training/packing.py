@@ -2,16 +2,15 @@
 
 import dataclasses
 import functools
-import typing
 from collections.abc import Callable, Iterable, Sequence, Sized
-from typing import Any, Protocol
+from typing import Any
 
 import jax
 import numpy as np
 from jaxtyping import Int, Int32
 
 from spct_jax.data import batches
-from spct_jax.data.batches import Example, Groups, TokenGroup
+from spct_jax.data.batches import Example, Groups
 from spct_jax.errors import InputError
 from spct_jax.grm.prompts import Rollout
 from spct_jax.models import flops
@@ -42,14 +41,6 @@ def example_of(
     return Example(rollout.id, len(completions), tokens)
 
 
-@typing.runtime_checkable
-class HasTokens(Protocol):
-    """What has the tokens of a group, such as an `Example`."""
-
-    def tokens(self) -> TokenGroup:
-        """The prompt's tokens and those of each completion."""
-
-
 @dataclasses.dataclass(frozen=True)
 class Packed:
     """A batch on the devices."""
@@ -70,6 +61,13 @@ class Packed:
         """Rows of which these groups are a part, for what computes them in micro-batches."""
         return Batch(rows, self.buckets, self.table)
 
+    def labels(self, layout: Layout, of_examples: Sequence[Sequence[float]], width: int) -> jax.Array:
+        """Float32[B width] on the devices: the labels of each example in its row, and behind them zeros."""
+        labels = np.zeros((len(self.order), width), np.float32)
+        for row, given in zip(labels, of_examples, strict=False):
+            row[: len(given)] = given
+        return layout.split(labels[self.order])
+
     def arithmetic(self, cost: Callable[..., float], behind: int = 0) -> float:
         """Sum of `cost(rows, G, P, T)`, a formula of `models.flops`, over the micro-batches; of those whose trunks continue a
         preamble with `prefix`, the number of its tokens. Each completion has so many more slots `behind` it.
@@ -86,7 +84,7 @@ class Packed:
 
 def pack(
     run: Run,
-    examples: Sequence[HasTokens],
+    examples: Sequence[Example],
     group_size: int,
     rows: int = 0,
     micro_batches: int = 1,

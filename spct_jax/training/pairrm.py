@@ -4,6 +4,7 @@ It starts from the policy before it. Every pair is shown in an order that follow
 comparison are branches of its conversation.
 """
 
+import functools
 from typing import Any
 
 import jax
@@ -42,7 +43,7 @@ def run_pairrm(run: Run) -> dict[str, Any]:
 
     def make(number: int, comparison: Comparison, step: int):
         pairs, labels = shuffled_pairs(comparison, run.config.seed, step)
-        return pairrm.encode(tokenizer, comparison, pairs), labels
+        return functools.partial(pairrm.encode, tokenizer, comparison, pairs), labels
 
     def lengths(comparison: Comparison) -> tuple[int, int]:
         conversation, responses = bradley_terry.encode(tokenizer, comparison)

@@ -5,7 +5,6 @@ which the model puts the better response of a pair above the other, averaged ove
 """
 
 import dataclasses
-import functools
 import types
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -18,7 +17,7 @@ from jaxtyping import Array, Float, Int
 
 from spct_jax.checkpoints import train_state
 from spct_jax.data import draws, index
-from spct_jax.data.batches import Groups, TokenGroup
+from spct_jax.data.batches import Example, Groups, TokenGroup
 from spct_jax.data.comparison import Comparison
 from spct_jax.errors import InputError
 from spct_jax.models import Trunk
@@ -41,7 +40,6 @@ from spct_jax.training.buckets import Bucket
 from spct_jax.training.config import PreferenceConfig
 from spct_jax.training.context import Run
 from spct_jax.training.metrics import Mean, Metrics
-from spct_jax.training.packing import Packed
 from spct_jax.training.preambles import Preamble
 
 Margins = Callable[[Float[Array, "B G"], Float[Array, "B G"]], tuple[Float[Array, "B G"], Float[Array, "B G"]]]
@@ -136,24 +134,6 @@ class Shape:
         return self.max_prompt, self.max_completion
 
 
-@dataclasses.dataclass(frozen=True)
-class Made:
-    """A training comparison of a step, whose tokens are made where they are wanted."""
-
-    number: int
-    comparison: Comparison
-    make: Callable[[int, Comparison], tuple[TokenGroup, Sequence[float]]]
-
-    @functools.cached_property
-    def made(self) -> tuple[TokenGroup, Sequence[float]]:
-        """The tokens of its group, and its labels."""
-        return self.make(self.number, self.comparison)
-
-    def tokens(self) -> TokenGroup:
-        """Those of its group."""
-        return self.made[0]
-
-
 def train(
     run: Run,
     stage: str,
@@ -161,7 +141,7 @@ def train(
     numbers: Int[np.ndarray, " N"],
     shape: Shape,
     objective: Objective,
-    make: Callable[[int, Comparison, int], tuple[TokenGroup, Sequence[float]]],
+    make: Callable[[int, Comparison, int], tuple[Callable[[], TokenGroup], Sequence[float]]],
     left_out: Mapping[str, int] = types.MappingProxyType({}),
 ) -> dict[str, Any]:
     """Runs a stage; returns its summary.
@@ -173,35 +153,40 @@ def train(
       numbers: the training comparisons that it learns from.
       shape: of its groups.
       objective: what the model learns to tell apart.
-      make: from a training comparison's number, itself and the number of the step to its group's tokens and its labels.
+      make: from a training comparison's number, itself and the number of the step to what makes its group's tokens, and its
+        labels.
       left_out: how many comparisons the stage itself leaves out of `numbers`, by reason.
     """
     optimizer = optimizers.make(config.optimizer, config.steps)
     state, shares = loop.abstract_state(run, stage, optimizer), run.dataset.train[numbers].shares
 
-    def made_at(step):
-        chosen = numbers[draws.order(run.config.seed, stage, len(numbers), step, config.batch_size, shares)].tolist()
-        made = functools.partial(make, step=step)
-        return [Made(number, run.dataset.train[number], made) for number in chosen]
+    def chosen_at(step):
+        examples, labels = [], []
+        chosen = draws.order(run.config.seed, stage, len(numbers), step, config.batch_size, shares)
+        for number in numbers[chosen].tolist():
+            comparison = run.dataset.train[number]
+            tokens, given = make(number, comparison, step)
+            examples.append(Example(comparison.id, len(given) * shape.samples, tokens))
+            labels.append(given)
+        return examples, labels
+
+    def lengths_at(step):
+        examples, _ = chosen_at(step)
+        return (packing.lengths(*example.tokens(), shape.preamble) for example in examples)
 
     batch = config.batch_size, config.accumulate
-    table = bucket_choice.buckets_of(
-        run,
-        stage,
-        shape.group_size,
-        batch,
-        lambda step: (packing.lengths(*row.tokens(), shape.preamble) for row in made_at(step)),
-        limits=shape.limits,
-    )
+    table = bucket_choice.buckets_of(run, stage, shape.group_size, batch, lengths_at, limits=shape.limits)
+    shapes = {"micro_batches": config.accumulate, "table": table, "preamble": shape.preamble, "limits": shape.limits}
     train_step = make_step(run.layout, state, run.model, optimizer, objective, shape.preamble)
 
     def prepare(step):
-        rows = made_at(step)
-        packed, labels = pack(run, shape, rows, config.accumulate, table)
+        examples, labels = chosen_at(step)
+        packed = packing.pack(run, examples, shape.group_size, **shapes)
+        labelled = packed.groups, packed.labels(run.layout, labels, shape.group_size // shape.samples)
         arithmetic = packing.update_arithmetic(run, [packed], shape.preamble, scalar=True)
         return loop.Prepared(
-            batches=[packed.batch((packed.groups, labels))],
-            ids=[row.comparison.id for row in rows],
+            batches=[packed.batch(labelled)],
+            ids=[example.id for example in examples],
             tokens=packed.tokens,
             roofline_seconds=performance.roofline_seconds(run.layout, arithmetic),
             metrics={"flops": Mean(arithmetic, 1.0, in_summary=True)},
@@ -216,19 +201,6 @@ def train(
     skipped = {reason: count for reason, count in reasons.items() if count}
     counted = {"flops": config.steps * summary["flops"], "data": {"read": read, "used": used, "skipped": skipped}}
     return summary | counted
-
-
-def pack(
-    run: Run, shape: Shape, rows: Sequence[Made], micro_batches: int = 1, table: Sequence[Bucket] = ()
-) -> tuple[Packed, jax.Array]:
-    """The groups and labels of a step on the devices; each process makes the tokens of its own rows only."""
-    shapes = {"micro_batches": micro_batches, "table": table, "preamble": shape.preamble, "limits": shape.limits}
-    packed = packing.pack(run, rows, shape.group_size, **shapes)
-    labels = np.zeros((len(rows), shape.group_size // shape.samples), np.float32)
-    for row in run.layout.local_rows(len(rows)):
-        _, given = rows[packed.order[row]].made
-        labels[row, : len(given)] = given
-    return packed, run.layout.split(labels)
 
 
 def compared(run: Run, stage: str) -> Int[np.ndarray, " N"]:

@@ -190,7 +190,7 @@ def critiqued(monkeypatch):
         found = [rollouts(those) for those in cut]
         summary = cloud.run_cloud(stand_in(Run, config=config, dataset=dataset, prompter=prompter, model=sizes.toy(64)))
         numbers, shape, _, make, *left_out = given[0][3:]
-        groups = {number: make(number, shown, 0)[0][1] for number in numbers.tolist()}
+        groups = {number: make(number, shown, 0)[0]()[1] for number in numbers.tolist()}
         return groups, left_out, shape, summary
 
     return run
