@@ -10,26 +10,15 @@ from spct_jax import field_bounds
 from spct_jax.errors import InputError
 from spct_jax.field_bounds import MOST, bounded, one_of
 
-_KINDS = ("local", "global")
-
-
-_DTYPES = ("float32", "bfloat16", "float16")
-
-
 MOST_LAYERS = 1024
-
-
 LONGEST_PATTERN = 64
 """Layers in a pattern: each of them is compiled for itself."""
 
-
-_REMATS = ("none", "full", "dots")
-
-
-_ATTENTIONS = ("auto", "xla", "splash")
-
-
 QUANTIZATIONS = ("none", "int8")
+_KINDS = ("local", "global")
+_DTYPES = ("float32", "bfloat16", "float16")
+_REMATS = ("none", "full", "dots")
+_ATTENTIONS = ("auto", "xla", "splash")
 
 
 def missing(quantize: str) -> str:

@@ -6,17 +6,17 @@ from collections.abc import Iterator
 from spct_jax.field_bounds import MOST, bounded, one_of
 
 OPTIMIZERS = ("adam", "muon", "adafactor")
-
-
 STORED_DTYPES = ("float32", "bfloat16")
-
-
 POLICY_DATA = ("draws", "rollouts")
 
 
-def _divides(prefix: str, field: str, parts: int, batch_size: int) -> Iterator[str]:
-    if batch_size % parts:
-        yield f"{prefix}{field}={parts} does not divide {prefix}batch_size={batch_size}"
+class Accumulating:
+    """A stage whose steps are computed in `accumulate` micro-batches."""
+
+    def conflicts(self, prefix: str) -> Iterator[str]:
+        """What is wrong between the fields, a line each; see `field_bounds`."""
+        if self.batch_size % self.accumulate:
+            yield f"{prefix}accumulate={self.accumulate} does not divide {prefix}batch_size={self.batch_size}"
 
 
 @dataclasses.dataclass
@@ -42,7 +42,7 @@ class OptimizerConfig:
 
 
 @dataclasses.dataclass
-class SFTConfig:
+class SFTConfig(Accumulating):
     """Cold start on demonstrations."""
 
     steps: int = bounded(520, 1, MOST)
@@ -55,10 +55,6 @@ class SFTConfig:
     optimizer: OptimizerConfig = dataclasses.field(
         default_factory=lambda: OptimizerConfig(name="muon", learning_rate=4e-3, muon_learning_rate=0.012, decay_fraction=0.5)
     )
-
-    def conflicts(self, prefix: str) -> Iterator[str]:
-        """What is wrong between the fields, a line each; see `field_bounds`."""
-        yield from _divides(prefix, "accumulate", self.accumulate, self.batch_size)
 
 
 @dataclasses.dataclass
@@ -81,7 +77,7 @@ class RejectionConfig:
 
 
 @dataclasses.dataclass
-class RFTConfig:
+class RFTConfig(Accumulating):
     """Rejective fine-tuning on the retained draws, mixed with demonstrations of general instructions."""
 
     steps: int = bounded(22, 1, MOST)
@@ -93,13 +89,9 @@ class RFTConfig:
     """As in `SFTConfig`."""
     optimizer: OptimizerConfig = dataclasses.field(default_factory=lambda: OptimizerConfig(learning_rate=1e-3))
 
-    def conflicts(self, prefix: str) -> Iterator[str]:
-        """What is wrong between the fields, a line each; see `field_bounds`."""
-        yield from _divides(prefix, "accumulate", self.accumulate, self.batch_size)
-
 
 @dataclasses.dataclass
-class RLConfig:
+class RLConfig(Accumulating):
     """Rule-based GRPO (paper Eq. 11 and 15)."""
 
     steps: int = bounded(24, 1, MOST)
@@ -136,13 +128,9 @@ class RLConfig:
     """Dtype of the frozen reference policy's matrices: `float32`, or `bfloat16` for half the memory."""
     optimizer: OptimizerConfig = dataclasses.field(default_factory=lambda: OptimizerConfig(learning_rate=1.5e-4))
 
-    def conflicts(self, prefix: str) -> Iterator[str]:
-        """What is wrong between the fields, a line each; see `field_bounds`."""
-        yield from _divides(prefix, "accumulate", self.accumulate, self.batch_size)
-
 
 @dataclasses.dataclass
-class MetaRMConfig:
+class MetaRMConfig(Accumulating):
     """Scalar RM that tells correct critiques from wrong ones, trained on rejection draws and on the policy's own verdicts."""
 
     steps: int = bounded(120, 1, MOST)
@@ -158,13 +146,9 @@ class MetaRMConfig:
         default_factory=lambda: OptimizerConfig(name="muon", learning_rate=3e-3, muon_learning_rate=0.01)
     )
 
-    def conflicts(self, prefix: str) -> Iterator[str]:
-        """What is wrong between the fields, a line each; see `field_bounds`."""
-        yield from _divides(prefix, "accumulate", self.accumulate, self.batch_size)
-
 
 @dataclasses.dataclass
-class PreferenceConfig:
+class PreferenceConfig(Accumulating):
     """A scalar reward model that learns which response is best (the paper's BTRM and PairRM).
 
     Comparisons of a single response are left out. Of the others each gives the pairs of its best response with every other.
@@ -178,10 +162,6 @@ class PreferenceConfig:
     optimizer: OptimizerConfig = dataclasses.field(
         default_factory=lambda: OptimizerConfig(name="muon", learning_rate=3e-3, muon_learning_rate=0.01)
     )
-
-    def conflicts(self, prefix: str) -> Iterator[str]:
-        """What is wrong between the fields, a line each; see `field_bounds`."""
-        yield from _divides(prefix, "accumulate", self.accumulate, self.batch_size)
 
 
 @dataclasses.dataclass
