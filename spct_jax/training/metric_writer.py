@@ -76,15 +76,15 @@ class _Sink:
 
     def __init__(self, path: Path, make: Callable[[Path, int], Any], resume_step: int):
         self._path, self._made = path, None
-        self._guard(lambda: setattr(self, "_made", make(path, resume_step)))
+        self._made = self._guarded(make, path, resume_step)
 
     def call(self, method: str, *arguments: Any) -> None:
         if self._made is not None:
-            self._guard(lambda: getattr(self._made, method)(*arguments))
+            self._guarded(getattr(self._made, method), *arguments)
 
-    def _guard(self, work: Callable[[], None]) -> None:
+    def _guarded(self, work: Callable, *arguments: Any) -> Any:
         try:
-            work()
+            return work(*arguments)
         except (OSError, InputError, ImportError) as error:
             broken, self._made = self._made, None
             reason = getattr(error, "strerror", None) or error
@@ -92,6 +92,7 @@ class _Sink:
             if broken is not None:
                 with contextlib.suppress(OSError):  # what is left in a buffer
                     broken.close()
+            return None
 
 
 class JsonLines:
