@@ -45,8 +45,9 @@ from spct_jax.models import flops, sizes
 from spct_jax.reporting import markdown
 from spct_jax.reward_models import bradley_terry, cloud
 from spct_jax.rounding import ceil_div
+from spct_jax.sampling import engine_shape
 from spct_jax.sharding.config import MeshConfig
-from spct_jax.training import bucket_choice, buckets, experience, optimizers, preambles, preference, sft
+from spct_jax.training import bucket_choice, buckets, experience, optimizers, preference, sft
 from spct_jax.training import cloud as cloud_stage
 from spct_jax.training.buckets import Bucket
 from spct_jax.training.config import OptimizerConfig
@@ -152,7 +153,7 @@ def read(source: str, rng: np.random.Generator) -> Read:
 
     def split(prompt: list[int], template: Template | None) -> tuple[int, int]:
         preamble = preamble_of(template) if template else []
-        shared = batches.shared_tokens(prompt, preamble) if len(preamble) >= preambles.LEAST else 0
+        shared = batches.shared_tokens(prompt, preamble) if len(preamble) >= engine_shape.LEAST_SHARED else 0
         return len(prompt) - shared, shared
 
     rows = []

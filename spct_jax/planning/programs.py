@@ -17,13 +17,13 @@ from spct_jax.data.batches import Groups
 from spct_jax.grm.template import load_template
 from spct_jax.models import flops
 from spct_jax.runtime import memory
-from spct_jax.sampling import SamplingParams
+from spct_jax.sampling import SamplingParams, engine_shape
 from spct_jax.sampling.engine_params import conversion, decode_model
 from spct_jax.sampling.engine_programs import engine_programs
 from spct_jax.sampling.engine_shape import Level
 from spct_jax.sampling.engine_size import Sizes
 from spct_jax.sharding import logical
-from spct_jax.training import bucket_choice, context, grpo, meta, mixture, optimizers, parameters, preambles, sft
+from spct_jax.training import bucket_choice, context, grpo, meta, mixture, optimizers, parameters, sft
 from spct_jax.training.micro_batches import Batch, Part
 from spct_jax.training.preambles import Preamble
 
@@ -66,7 +66,7 @@ def _stand_in(template: str) -> Preamble:
     """As many tokens as the preamble of a template has, or nearly; () where it is too short to be computed once."""
     text = load_template(template).prompt.partition("{")[0] if template else ""
     count = round(len(text) / CHARACTERS_PER_TOKEN)
-    return (0,) * count if count >= preambles.LEAST else ()
+    return (0,) * count if count >= engine_shape.LEAST_SHARED else ()
 
 
 def _alone(lower: Callable[..., jax.stages.Lowered], *arguments: Any) -> Callable[[], Iterable[Part]]:

@@ -15,13 +15,10 @@ from spct_jax.data.batches import Groups
 from spct_jax.grm.template import Template
 from spct_jax.models import Trunk, flops
 from spct_jax.models.config import ModelConfig
-from spct_jax.sampling.engine_shape import LEAST_SHARED
+from spct_jax.sampling import engine_shape
 from spct_jax.training import bucket_choice
 from spct_jax.training.context import Run
 from spct_jax.training.micro_batches import Share, share_nothing
-
-LEAST = LEAST_SHARED
-"""Tokens of a preamble that is worth it, as in engines."""
 
 Preamble = tuple[int, ...]
 """Its tokens; () for none."""
@@ -30,11 +27,11 @@ Keys = dict[str, PyTree[Float[Array, "..."]]]
 
 
 def of(run: Run, template: Template) -> Preamble:
-    """What all prompts of a template begin with, if it is worth it; () where updates have one shape, with complete prompts."""
+    """What prompts of a template begin with, if it is long enough; () where updates have one shape, with complete prompts."""
     if bucket_choice.is_one_shape(run.config.data):
         return ()
     preamble = tuple(run.prompter.preamble_of(template))
-    return preamble if len(preamble) >= LEAST else ()
+    return preamble if len(preamble) >= engine_shape.LEAST_SHARED else ()
 
 
 def share(config: ModelConfig, preamble: Preamble, decoder: Callable[[Any], Any] = lambda params: params) -> Share:

@@ -25,6 +25,7 @@ from spct_jax.grm.prompts import Rollout
 from spct_jax.models import sizes
 from spct_jax.reward_models.bradley_terry import BradleyTerry
 from spct_jax.reward_models.pairrm import PairRM
+from spct_jax.sampling import engine_shape
 from spct_jax.training import btrm, cloud, pairrm, preambles, preference, rollout
 from spct_jax.training.context import Run
 from spct_jax.training.metrics import compute
@@ -92,7 +93,7 @@ def many_ends():
     own = Tokenizer._with_own_stops
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Tokenizer, "_with_own_stops", lambda self, ids: tuple(dict.fromkeys((*own(self, ids), *range(300, 310)))))
-        patch.setattr(preambles, "LEAST", 4)  # so that CLoud's template has a preamble
+        patch.setattr(engine_shape, "LEAST_SHARED", 4)  # so that CLoud's template has a preamble
         yield
 
 
