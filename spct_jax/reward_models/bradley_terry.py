@@ -10,10 +10,12 @@ from collections.abc import Sequence
 
 from spct_jax.checkpoints import ModelKind
 from spct_jax.data.batches import TokenGroup
-from spct_jax.data.comparison import Comparison
+from spct_jax.data.comparison import Comparison, Turn, check_alternation
 from spct_jax.data.tokenizer import Tokenizer
+from spct_jax.errors import InputError
+from spct_jax.grm.template import ROLE_LABELS
 from spct_jax.reward_models.base import Scores
-from spct_jax.reward_models.scalar import ScalarModel, chat_turns
+from spct_jax.reward_models.scalar import ScalarModel
 from spct_jax.sharding import Layout
 
 
@@ -25,6 +27,16 @@ def encode(tokenizer: Tokenizer, comparison: Comparison) -> TokenGroup:
 def encode_conversation(tokenizer: Tokenizer, comparison: Comparison) -> list[int]:
     """The tokens of the conversation, ready for an answer."""
     return tokenizer.encode_turns(chat_turns(comparison))
+
+
+def chat_turns(comparison: Comparison) -> tuple[Turn, ...]:
+    """The conversation as turns of a chat format; one that no chat format has becomes a single turn that names the speakers."""
+    try:
+        check_alternation(comparison.conversation)
+    except InputError:
+        lines = (f"{ROLE_LABELS[turn.role]}: {turn.content}" for turn in comparison.conversation)
+        return (Turn("user", "\n".join(lines)),)
+    return comparison.conversation
 
 
 def encode_responses(tokenizer: Tokenizer, comparison: Comparison) -> list[list[int]]:

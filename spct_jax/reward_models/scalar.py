@@ -18,11 +18,9 @@ from spct_jax import checkpoints, models, sharding
 from spct_jax.checkpoints import ModelKind
 from spct_jax.data import batches
 from spct_jax.data.batches import Groups, TokenGroup
-from spct_jax.data.comparison import Comparison, Turn, check_alternation
 from spct_jax.data.tokenizer import Tokenizer
 from spct_jax.errors import InputError
 from spct_jax.grm.config import PromptConfig
-from spct_jax.grm.template import ROLE_LABELS
 from spct_jax.models import heads
 from spct_jax.models.config import ModelConfig
 from spct_jax.models.end_to_end import Places
@@ -80,10 +78,10 @@ def make_scorer(layout: Layout, config: ModelConfig) -> Callable[[Any, Groups], 
     return jax.jit(score, in_shardings=(params, rows), out_shardings=rows)
 
 
-def padded_length(length: int) -> int:
-    """The length that prompts or completions of `length` tokens are padded to: few, but for long ones not too long.
+def coarse_length(length: int) -> int:
+    """The length that prompts or completions of `length` tokens are padded to.
 
-    Programs are compiled for pairs of lengths, so a small benchmark would have one for every few of its items.
+    There are few, since a program is compiled for every pair of them; long ones are closer together, where padding is dear.
     """
     return next_power_of_four(max(length, FEW)) if length <= MANY else next_power_of_two(length)
 
@@ -129,7 +127,7 @@ class ScalarModel:
             self.config.check_length(len(prompt), most, "a prompt and a response")
             # Of all completions of the prompt, so that the parts they are read in have the same shape.
             size = next_power_of_two(min(len(completions), MOST_BRANCHES))
-            shape = padded_length(len(prompt)), size, padded_length(most)
+            shape = coarse_length(len(prompt)), size, coarse_length(most)
             waiting.setdefault(shape, []).extend((number, first) for first in range(0, len(completions), size))
         for (max_prompt, size, max_completion), parts in waiting.items():
             shards = self.layout.batch_shards
@@ -151,13 +149,3 @@ class ScalarModel:
                         raise InputError("a reward is NaN or infinite")
                     found[number][first : first + count] = map(float, row[:count])
         return found
-
-
-def chat_turns(comparison: Comparison) -> tuple[Turn, ...]:
-    """The conversation as turns of a chat format; one that no chat format has becomes a single turn that names the speakers."""
-    try:
-        check_alternation(comparison.conversation)
-    except InputError:
-        lines = (f"{ROLE_LABELS[turn.role]}: {turn.content}" for turn in comparison.conversation)
-        return (Turn("user", "\n".join(lines)),)
-    return comparison.conversation

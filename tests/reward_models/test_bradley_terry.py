@@ -10,6 +10,7 @@ from spct_jax.checkpoints import ModelKind
 from spct_jax.data.comparison import Comparison, Turn
 from spct_jax.errors import InputError
 from spct_jax.grm.config import PromptConfig
+from spct_jax.reward_models import bradley_terry
 from spct_jax.reward_models.base import RewardModel, Scored
 from spct_jax.reward_models.bradley_terry import BradleyTerry
 from spct_jax.storage import files
@@ -71,3 +72,10 @@ def test_a_classifier_that_does_not_say_what_it_scores_is_what_it_is_asked_for(t
     files.write_json(path, config | {"reward_model": "banana"})
     with pytest.raises(InputError, match="reward_model is 'banana', none of meta_rm, btrm"):
         checkpoints.load(tmp_path / "hf", kind=ModelKind.BTRM)
+
+
+def test_a_conversation_that_no_chat_has_is_one_turn_that_names_the_speakers():
+    turns = [Turn("assistant", "Hello."), Turn("user", "Hi."), Turn("user", "Tea?")]
+    (turn,) = bradley_terry.chat_turns(Comparison(conversation=turns, responses=["Yes."]))
+    assert turn == Turn("user", "Assistant: Hello.\nUser: Hi.\nUser: Tea?")
+    assert bradley_terry.chat_turns(Comparison(conversation=turns[2:], responses=["Yes."])) == tuple(turns[2:])

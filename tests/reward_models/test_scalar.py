@@ -7,7 +7,7 @@ import pytest
 import small_judge
 from small_reward_models import scalar_model, score_alone
 
-from spct_jax.data.comparison import Comparison, Turn
+from spct_jax.data.comparison import Turn
 from spct_jax.errors import InputError
 from spct_jax.reward_models import scalar
 
@@ -31,7 +31,7 @@ def test_a_reward_depends_on_its_own_prompt_and_completion_only():
 
 
 def test_lengths_have_few_shapes_and_little_padding():
-    padded = [scalar.padded_length(length) for length in range(1, 5000)]
+    padded = [scalar.coarse_length(length) for length in range(1, 5000)]
     assert sorted(set(padded)) == [64, 256, 1024, 2048, 4096, 8192]
     assert all(length <= most < max(4 * length, 65) for length, most in enumerate(padded, 1))
     # A batch of a shape is no longer than what a device is given at once, whatever the shape.
@@ -54,10 +54,3 @@ def test_what_does_not_fit_or_is_not_finite_is_an_error():
     broken = dataclasses.replace(model, params=model.params | {"head": {"score": model.params["head"]["score"] * np.inf}})
     with pytest.raises(InputError, match="NaN or infinite"):
         broken.rewards([example("I need wifi.", 1)])
-
-
-def test_a_conversation_that_no_chat_has_is_one_turn_that_names_the_speakers():
-    turns = [Turn("assistant", "Hello."), Turn("user", "Hi."), Turn("user", "Tea?")]
-    (turn,) = scalar.chat_turns(Comparison(conversation=turns, responses=["Yes."]))
-    assert turn == Turn("user", "Assistant: Hello.\nUser: Hi.\nUser: Tea?")
-    assert scalar.chat_turns(Comparison(conversation=turns[2:], responses=["Yes."])) == tuple(turns[2:])
