@@ -37,8 +37,8 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
 from spct_jax.models import attention, quantized, rotary, splash, splash_branches, stack, tiles, trunk_attention
 from spct_jax.models.config import ModelConfig
-from spct_jax.models.end_to_end import Places
 from spct_jax.models.layers import Block, RMSNorm
+from spct_jax.models.places import Places
 from spct_jax.models.quantized import Quantized
 from spct_jax.models.stack import LayerStack, Params
 from spct_jax.sharding import logical

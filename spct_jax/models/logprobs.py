@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Int
 
 from spct_jax.models import decoder, quantized, tiles, vocabulary_blocks
 from spct_jax.models.config import ModelConfig
-from spct_jax.models.end_to_end import Places
+from spct_jax.models.places import Places
 from spct_jax.rounding import ceil_div
 from spct_jax.sharding import logical
 

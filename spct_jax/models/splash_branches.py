@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from spct_jax.models import attention
-from spct_jax.models.end_to_end import Places
+from spct_jax.models.places import Places
 from spct_jax.models.splash import block_size, block_sizes, kernels, padded
 from spct_jax.sharding import logical
 

@@ -23,7 +23,7 @@ from spct_jax.errors import InputError
 from spct_jax.grm.config import PromptConfig
 from spct_jax.models import heads
 from spct_jax.models.config import ModelConfig
-from spct_jax.models.end_to_end import Places
+from spct_jax.models.places import Places
 from spct_jax.rounding import next_power_of_four, next_power_of_two
 from spct_jax.runtime import distributed
 from spct_jax.sharding import Layout

@@ -2,7 +2,7 @@
 
 A step's batch is packed at the run's largest shape, as without buckets. On the host its rows are ordered so that rows of like
 lengths are in one micro-batch, which the program of a bucket then computes in slots in which the completions of a prompt lie
-one behind the other (`spct_jax.models.end_to_end`). The preamble that prompts begin with takes none of these slots: it is
+one behind the other (`spct_jax.models.places`). The preamble that prompts begin with takes none of these slots: it is
 computed once for the step. At the largest shape each completion is a branch and each prompt complete, as without buckets.
 
 What a step learns from stays the same, and so do its gradients but for the order of sums: no example is drawn more or less

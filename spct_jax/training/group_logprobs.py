@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 from spct_jax import models
 from spct_jax.data.batches import Groups
 from spct_jax.models.config import ModelConfig
-from spct_jax.models.end_to_end import Places
+from spct_jax.models.places import Places
 
 
 def completion_mask(groups: Groups) -> Float[Array, "B G T"]:

@@ -9,7 +9,7 @@ import pytest
 
 from spct_jax import sharding
 from spct_jax.models import attention, splash, splash_branches
-from spct_jax.models.end_to_end import Places
+from spct_jax.models.places import Places
 from spct_jax.sharding.config import MeshConfig
 
 B, K, M, S, H = 2, 2, 2, 150, 128
@@ -24,17 +24,17 @@ def masks(places, T, window):
 
 
 @pytest.mark.parametrize(
-    ("end_to_end", "window", "cap", "strategy"),
+    ("packed", "window", "cap", "strategy"),
     [(False, None, 50.0, "fsdp_tensor"), (False, 60, 0.0, None), (True, None, 0.0, None), (True, 60, 5.0, "fsdp_tensor")],
 )
-def test_the_kernel_is_the_reference_with_gradients(end_to_end, window, cap, strategy):
+def test_the_kernel_is_the_reference_with_gradients(packed, window, cap, strategy):
     """To 1e-5 of the norm. Three branches, or three completions in one, of which one is empty, behind a part of their prompt.
 
     One trunk is short, the window ends among its slots, and no block divides a number of slots. Sharded: rows over two devices,
     heads over two.
     """
-    G, T = (1, 130) if end_to_end else (3, 70)
-    places = Places.of(jnp.array([[40, 0, 70], [20, 30, 50]]), jnp.array([20, 0]), T) if end_to_end else None
+    G, T = (1, 130) if packed else (3, 70)
+    places = Places.of(jnp.array([[40, 0, 70], [20, 30, 50]]), jnp.array([20, 0]), T) if packed else None
     shapes = [(B, G, K, M, T, H), (B, K, S, H), (B, K, S, H), (B, G, K, T, H), (B, G, K, T, H)]
     data = [jax.random.normal(jax.random.key(i), shape) * H**-0.25 for i, shape in enumerate(shapes)]
     layout = strategy and sharding.make_layout(MeshConfig(strategy=strategy, tensor=2), jax.devices()[:4])

@@ -11,7 +11,7 @@ from small_models import LENGTHS, WINDOW, G, P, T, branched, setup
 
 from spct_jax import models
 from spct_jax.models import tiles
-from spct_jax.models.end_to_end import Places
+from spct_jax.models.places import Places
 
 RNG = np.random.default_rng(0)
 COMPLETIONS = jnp.array(RNG.integers(0, T + 1, (len(LENGTHS), G)).tolist()[:-1] + [[0, T, 1]])
