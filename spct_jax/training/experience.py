@@ -13,11 +13,11 @@ from spct_jax.grm.prompts import Rollout
 from spct_jax.runtime import distributed
 from spct_jax.sampling import Usage, engine_params
 from spct_jax.sharding import bytes_per_device
-from spct_jax.training import bucket_choice, dynamic_sampling, grpo, packing, parameters, preambles, rollout
+from spct_jax.training import bucket_choice, dynamic_sampling, grpo, packing, parameters, preambles, rl_rollouts, rollout
 from spct_jax.training.buckets import Bucket
 from spct_jax.training.context import Run
 from spct_jax.training.packing import Packed
-from spct_jax.training.rollout import Drawn
+from spct_jax.training.rl_rollouts import Drawn
 
 GROWTH = 1.5
 """Buckets are chosen with room for completions that become so many times longer than those of the first step."""
@@ -104,14 +104,14 @@ class Collector:
         run, usage = self._run, Usage()
         drawn_by_now = now == max(step - self._config.rollout_lag, 0)
         reads = run.config.checkpoint.reuse_rollouts or not drawn_by_now
-        if logged := rollout.read_log(run, step) if reads else None:
+        if logged := rl_rollouts.read_log(run, step) if reads else None:
             return logged, None
         if not drawn_by_now:
             raise InputError(
-                f"{rollout.path_of(run, step)}: is not there with its arrays, and the policy that drew it is no more; "
+                f"{rl_rollouts.path_of(run, step)}: is not there with its arrays, and the policy that drew it is no more; "
                 f"remove {run.workdir / 'rl' / 'checkpoints' / str(now)} to go on from an earlier step"
             )
-        return rollout.roll_out(run, params, numbers, step, self.shape, usage), usage
+        return rl_rollouts.roll_out(run, params, numbers, step, self.shape, usage), usage
 
     def _buckets(self, examples: Sequence[Example]) -> tuple[Bucket, ...]:
         """The buckets of all steps, from the examples of the first: before it, nothing says how long completions are."""
@@ -129,5 +129,5 @@ class Collector:
         rows = distributed.fetch(found)
         in_order = np.empty_like(rows)
         in_order[packed.order] = rows
-        rollout.log_old(self._run, step, in_order)
+        rl_rollouts.log_old(self._run, step, in_order)
         return found

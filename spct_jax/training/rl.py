@@ -23,6 +23,7 @@ from spct_jax.training import (
     performance,
     preambles,
     rejection,
+    rl_rollouts,
     rollout,
 )
 from spct_jax.training.context import Run
@@ -135,5 +136,5 @@ def read_rollouts(run: Run) -> Iterator[tuple[int, Rollout]]:
     """(number of the comparison, its rollout) of all that was drawn in all steps, once they are done."""
     problems = problems_of(run)
     for step in range(run.config.rl.steps):
-        drawn = rollout.read(rollout.path_of(run, step))
+        drawn = rollout.read(rl_rollouts.path_of(run, step))
         yield from zip(prompts_of(run, problems, step)[: len(drawn)], drawn, strict=True)

@@ -9,7 +9,7 @@ from stand_ins import KeyedEngine
 
 from spct_jax import pipeline
 from spct_jax.sampling import Shape, Usage
-from spct_jax.training import dynamic_sampling, parameters, rl, rollout
+from spct_jax.training import dynamic_sampling, parameters, rl, rl_rollouts, rollout
 
 RNG = np.random.default_rng(0)
 
@@ -75,7 +75,7 @@ def test_one_process_and_two_draw_the_same_prompts_in_order_and_none_twice_alike
     shape = Shape.of_groups(run.limits.max_prompt, run.limits.max_completion, 24, 2)
 
     def process(_):
-        return rollout.roll_out(run, None, numbers, 3, shape, Usage())
+        return rl_rollouts.roll_out(run, None, numbers, 3, shape, Usage())
 
     alone = process(0)
     drawn = len(alone.rollouts)
@@ -89,5 +89,5 @@ def test_one_process_and_two_draw_the_same_prompts_in_order_and_none_twice_alike
         assert [(r.id, r.order) for r in other.rollouts] == [(r.id, r.order) for r in alone.rollouts]
         assert [[c.tolist() for c in r.completions] for r in other.rollouts] == tokens
         assert np.array_equal(other.sampler_logprobs, alone.sampler_logprobs)
-    logged = rollout.read(rollout.path_of(run, 3))
+    logged = rollout.read(rl_rollouts.path_of(run, 3))
     assert [r.id for r in logged] == [r.id for r in alone.rollouts]
