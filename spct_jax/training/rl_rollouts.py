@@ -42,25 +42,24 @@ def roll_out(run: Run, params: Any, numbers: list[int], step: int, shape: Shape,
       usage: a counter to add to.
     """
     config, sampled = run.config.rl, parameters.for_sampling(run, params)
-    drawn, given, logprobs, count = list[Rollout](), [], [], config.batch_size
+    drawn, logprobs, count = list[Rollout](), [], config.batch_size
     while count:
-        before, next_ones = numbers[: len(drawn)], numbers[len(drawn) : len(drawn) + count]
         rollouts, found = rollout.draw(
             run,
             sampled,
-            next_ones,
+            numbers[len(drawn) : len(drawn) + count],
             run.key("rl", step),
             shape=shape,
             samples=config.group_size,
             temperature=config.temperature,
             index=step,
             usage=usage,
-            before=before,
+            before=numbers[: len(drawn)],
         )
-        drawn, given, logprobs = drawn + rollouts, [*given, dynamic_sampling.rewards_of(rollouts)], [*logprobs, found]
-        signal = dynamic_sampling.with_signal(np.concatenate(given))
-        count = dynamic_sampling.next_draw(signal, config.batch_size, len(numbers))
-    made, path = Drawn(drawn, np.concatenate(given), np.concatenate(logprobs)), path_of(run, step)
+        drawn, logprobs = drawn + rollouts, [*logprobs, found]
+        rewards = dynamic_sampling.rewards_of(drawn)
+        count = dynamic_sampling.next_draw(dynamic_sampling.with_signal(rewards), config.batch_size, len(numbers))
+    made, path = Drawn(drawn, rewards, np.concatenate(logprobs)), path_of(run, step)
     files.make_directory(path.parent)
     if run.config.checkpoint.reuse_rollouts or config.rollout_lag:
         files.write_array(_sampler_path(path), made.sampler_logprobs)
