@@ -122,8 +122,8 @@ def run_meta_rm(run: Run) -> dict[str, float]:
         )
 
     parameters.describe(run, "meta_rm")
-    first, update = lambda: parameters.with_score_head(run, "meta_rm"), loop.learn_with(train_step)
-    summary = loop.fit(run, "meta_rm", first, optimizer, prepare, update, config.steps)
+    first = functools.partial(parameters.with_score_head, run, "meta_rm")
+    summary = loop.fit(run, "meta_rm", first, optimizer, prepare, loop.learn_with(train_step), config.steps)
     counts = {"critiques": sum(e.size for e, _ in examples), "correct": sum(sum(right) for _, right in examples)}
     drawn = {"drawing_seconds": drawing["seconds"], "useful_slots": drawing["useful_slots"]} if drawing else {}
     return summary | counts | drawn

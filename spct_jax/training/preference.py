@@ -5,6 +5,7 @@ which the model puts the better response of a pair above the other, averaged ove
 """
 
 import dataclasses
+import functools
 import types
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -193,8 +194,8 @@ def train(
         )
 
     parameters.describe(run, stage)
-    first, update = lambda: parameters.with_score_head(run, stage), loop.learn_with(train_step)
-    summary = loop.fit(run, stage, first, optimizer, prepare, update, config.steps)
+    first = functools.partial(parameters.with_score_head, run, stage)
+    summary = loop.fit(run, stage, first, optimizer, prepare, loop.learn_with(train_step), config.steps)
     read, several, used = len(run.dataset.train), len(compared(run, stage)), len(numbers)
     beyond = several - used - sum(left_out.values())
     reasons = {"a single response": read - several, f"beyond {stage}.problems": beyond, **left_out}

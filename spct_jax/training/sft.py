@@ -1,5 +1,6 @@
 """Supervised fine-tuning on completions that share prompts: the cold start, and RFT on what rejection sampling kept."""
 
+import functools
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any
@@ -116,8 +117,8 @@ def train(
         )
 
     parameters.describe(run, stage)
-    first, update = lambda: parameters.policy_before(run, stage), loop.learn_with(train_step)
-    summary = loop.fit(run, stage, first, optimizer, prepare, update, config.steps)
+    first = functools.partial(parameters.policy_before, run, stage)
+    summary = loop.fit(run, stage, first, optimizer, prepare, loop.learn_with(train_step), config.steps)
     read, left_out = judging.count + general.count + sum(skipped.values()), {**skipped, **unused}
     return summary | {"data": {"read": read, "used": read - sum(left_out.values()), "skipped": left_out}}
 
