@@ -62,7 +62,7 @@ def grpo_loss(
     config: ModelConfig,
     batch: GRPOBatch,
     hyperparameters: GRPOHyperparameters,
-    total: Float[Array, ""] | None = None,
+    total: Float[Array, ""],
     preamble: Trunk | None = None,
 ) -> tuple[Float[Array, ""], tuple[Metrics, Float[Array, "B G T"]]]:
     """Negative Eq. 15: clipped surrogate minus beta times the k3 estimate of KL, averaged per sequence, then over sequences.
@@ -70,9 +70,9 @@ def grpo_loss(
     Args:
       params: parameters of the policy.
       config: its architecture.
-      batch: groups, or a micro-batch of them, whose losses add up to that of the complete batch.
+      batch: groups, or a micro-batch of them; the losses of micro-batches add up to that of the batch.
       hyperparameters: `beta`, `clip` and `temperature`.
-      total: number of sequences of the complete batch, if `batch` is a micro-batch of it.
+      total: number of sequences of the complete batch.
       preamble: as of `group_logprobs`.
 
     Returns:
@@ -92,7 +92,6 @@ def grpo_loss(
     kl = jnp.exp(log_ref_ratio) - log_ref_ratio - 1
     per_sequence = ((surrogate - hyperparameters.beta * kl) * mask).sum(-1) / jnp.maximum(mask.sum(-1), 1)
     tokens, sequences = mask.sum(), float(per_sequence.size)
-    total = sequences if total is None else total
     loss = -per_sequence.sum() / total
 
     clipped = (jnp.abs(ratio - 1) > clip) & (jnp.sign(ratio - 1) == jnp.sign(gain))

@@ -43,18 +43,17 @@ def meta_loss(
     config: ModelConfig,
     groups: Groups,
     labels: Float[Array | np.ndarray, "B G"],
-    total: Float[Array, ""] | None = None,
+    total: Float[Array, ""],
     preamble: Trunk | None = None,
 ) -> tuple[Float[Array, ""], Metrics]:
     """Binary cross-entropy of correctness labels, 0 or 1, averaged over critiques; empty ones do not count.
 
-    `total` is the number of critiques of the complete batch, if `groups` are a micro-batch of it; `preamble` is as of
+    `total` is the number of critiques of the batch that `groups` are, or are a micro-batch of; `preamble` is as of
     `scalar_rewards`.
     """
     logits = scalar_rewards(params, config, groups, preamble)
     present = _present(groups)
     count = present.sum()
-    total = count if total is None else total
     loss = (optax.sigmoid_binary_cross_entropy(logits, labels) * present).sum() / total
     right = ((logits > 0) == (labels > 0.5)) * present
     metrics = {

@@ -65,7 +65,7 @@ def preference_loss(
     config: ModelConfig,
     groups: Groups,
     labels: Float[Array | np.ndarray, "B G"],
-    total: Float[Array, ""] | None = None,
+    total: Float[Array, ""],
     preamble: Trunk | None = None,
     *,
     objective: Objective,
@@ -77,13 +77,12 @@ def preference_loss(
       config: the architecture.
       groups: prompts and what is rewarded.
       labels: what rewards are made pairs by; 0 where there is nothing to reward.
-      total: number of pairs of the complete batch, if `groups` are a micro-batch of it.
+      total: number of pairs of the batch that `groups` are, or are a micro-batch of.
       preamble: as of `scalar_rewards`.
       objective: how the model rewards, and how rewards make pairs.
     """
     margin, present = objective.margins(objective.rewards(params, config, groups, preamble), labels)
     count = present.sum()
-    total = count if total is None else total
     loss = -(jax.nn.log_sigmoid(margin) * present).sum() / total
     metrics = {
         "loss": Mean(loss * total, count),

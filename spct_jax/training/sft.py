@@ -41,18 +41,17 @@ def sft_loss(
     params: Any,
     config: ModelConfig,
     groups: Groups,
-    total: Float[Array, ""] | None = None,
+    total: Float[Array, ""],
     preamble: Trunk | None = None,
 ) -> tuple[Float[Array, ""], Metrics]:
     """Mean negative log-likelihood of the completion tokens; the terminator counts, prompts and padding do not.
 
-    `total` is the number of completion tokens of the complete batch, if `groups` are a micro-batch of it; `preamble` is as of
+    `total` is the number of completion tokens of the batch that `groups` are, or are a micro-batch of; `preamble` is as of
     `group_logprobs`.
     """
     logprobs, entropy = group_logprobs(params, config, groups, preamble=preamble)
     mask = completion_mask(groups)
     tokens = mask.sum()
-    total = tokens if total is None else total
     loss = -(logprobs * mask).sum() / total
     metrics = {
         "loss": Mean(loss * total, tokens),

@@ -72,7 +72,7 @@ groups = Groups(trunk_tokens=ints(4, 255), trunk_lengths=ints(4), inputs=ints(4,
 params = jax.eval_shape(lambda: models.init(config, jax.random.key(0)))
 def gradients(params, groups):
     with layout.constraints():
-        return jax.grad(lambda params: sft.sft_loss(params, config, groups)[0])(params)
+        return jax.grad(lambda params: sft.sft_loss(params, config, groups, groups.lengths.sum(dtype="float32"))[0])(params)
 split = layout.params(params)
 step = jax.jit(gradients, in_shardings=(split, layout.sharding("batch")), out_shardings=split)
 for shape in None, (128, 64):  # completions side by side, and one behind the other

@@ -125,7 +125,8 @@ def test_rows_of_one_and_of_two_branches_give_the_gradient_of_all_their_tokens(c
         packed = batches.pack(prompts[first:last], shown[first:last], max_prompt=12, max_completion=8, group_size=size)
         return jax.tree.map(jnp.asarray, packed)
 
-    want, expected = gradient(params, model, pack(0, 6, 2))
+    whole = pack(0, 6, 2)
+    want, expected = gradient(params, model, whole, jnp.float32(whole.lengths.sum()))
     layout, optimizer = sharding.make_layout(devices=jax.devices()[:1]), sharded.watched()
     state = train_state.make_state(layout, params, optimizer)
     parts = [Batch(rows, [(12, 8)] * count) for rows, count in zip((pack(0, 2, 2), pack(2, 6, 1)), counts, strict=True)]
