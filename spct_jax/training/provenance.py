@@ -187,14 +187,11 @@ def _difference(config: Config, workdir: Path, stage: str, field: str, old: Any,
             f"{stage} began with ({old[0]:,}); keep the stages as they were then, or choose another --workdir"
         )
     name = field if field == "data" else f"config.{field}"
-    section, _, last = field.rpartition(".")
-    named = (
-        getattr(getattr(config, section), last) if section == "prompt" or (section == "data" and last in DATA_FILES) else
-        " and ".join(config.data.decontaminate) if field == "data.decontaminate" else
-        config.init_checkpoint if field == "init_checkpoint" else ""
-    )  # fmt: skip
-    if named and old:
-        return f"{name}: the content of {named} is not that which {stage} began with; choose another --workdir"
+    contents = {"data.decontaminate": " and ".join(config.data.decontaminate), "init_checkpoint": config.init_checkpoint}
+    contents |= {f"data.{name}": getattr(config.data, name) for name in DATA_FILES}
+    contents |= {f"prompt.{role}": template for role, template in vars(config.prompt).items()}
+    if old and contents.get(field):
+        return f"{name}: the content of {contents[field]} is not that which {stage} began with; choose another --workdir"
     return f"{name}: was {old!r} when {stage} began in {workdir}, and is {new!r} now; choose another --workdir"
 
 
