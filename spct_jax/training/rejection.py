@@ -137,11 +137,30 @@ def solved(run: Run) -> Int[np.ndarray, " N"]:
 
 def draw(run: Run, *sets: SampleSet) -> dict[str, float]:
     """Draws sets of one stage, one batch of comparisons at a time; returns what `rollout.draw_files` does."""
-    shape_of = functools.cache(functools.partial(_shape_of, run))
+    config = run.config.rejection
+
+    @functools.cache
+    def shape_of(samples: SampleSet) -> Shape:
+        traffic = {"slots": config.slots, "prompts": config.batch_size, "samples": _samples_of(run, samples)}
+        return rollout.shape_of(run, samples.stage, **traffic)
 
     def draw_one(samples: SampleSet, numbers: list[int], params: Any, usage: Usage) -> list[Rollout]:
         chosen = _comparisons_of(run, samples, numbers)
-        return _draw(run, params, samples, chosen, shape_of(samples), usage) if chosen else []
+        if not chosen:
+            return []
+        drawn, _ = rollout.draw(
+            run,
+            params,
+            chosen,
+            run.key(samples.key, int(samples.hinted)),
+            shape=shape_of(samples),
+            samples=_samples_of(run, samples),
+            temperature=config.temperature,
+            index=samples.index,
+            hinted=samples.hinted,
+            usage=usage,
+        )
+        return drawn
 
     batches = [
         {_path(run, samples, start): functools.partial(draw_one, samples, numbers) for samples in sets}
@@ -169,27 +188,6 @@ def rollouts_by_comparison(run: Run) -> Iterator[tuple[int, Rollout, Rollout | N
 def _samples_of(run: Run, samples: SampleSet) -> int:
     """Completions that a comparison has in a set."""
     return 1 if samples.hinted else run.config.rejection.samples
-
-
-def _shape_of(run: Run, samples: SampleSet) -> Shape:
-    config = run.config.rejection
-    traffic = {"slots": config.slots, "prompts": config.batch_size, "samples": _samples_of(run, samples)}
-    return rollout.shape_of(run, samples.stage, **traffic)
-
-
-def _draw(run: Run, params: Any, samples: SampleSet, numbers: list[int], shape: Shape, usage: Usage) -> list[Rollout]:
-    return rollout.draw(
-        run,
-        params,
-        numbers,
-        run.key(samples.key, int(samples.hinted)),
-        shape=shape,
-        samples=_samples_of(run, samples),
-        temperature=run.config.rejection.temperature,
-        index=samples.index,
-        hinted=samples.hinted,
-        usage=usage,
-    )[0]
 
 
 def _comparisons_of(run: Run, samples: SampleSet, numbers: list[int]) -> list[int]:
