@@ -58,10 +58,10 @@ class Prompter:
         self.meta = load_template(config.meta_template)
         self.choice = load_template(config.choice_template)
         self.chooses = self.template.text == self.choice.text != self.single.text
-        texts = [template.text for template in (self.template, self.single, self.meta, self.choice)]
-        self.texts_digest = digests.of_json(texts)
-        templates = repr((self.template, self.single, self.meta, self.choice)).encode("utf-8", "surrogatepass")
-        self.digest = hashlib.blake2b(templates + tokenizer.description, digest_size=8).hexdigest()
+        templates = self.template, self.single, self.meta, self.choice
+        self.texts_digest = digests.of_json([template.text for template in templates])
+        described = repr(templates).encode("utf-8", "surrogatepass") + tokenizer.description
+        self.digest = hashlib.blake2b(described, digest_size=8).hexdigest()
 
     @functools.cached_property
     def preamble(self) -> list[int]:
