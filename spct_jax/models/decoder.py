@@ -123,7 +123,7 @@ def prefill(
 
 
 def _aligned(prompts: Prompts) -> Prompts:
-    """The same in as many slots as a trunk has."""
+    """Prompts with empty slots before them, so that there are as many as trunks have, see `Tiles.trunk_slots`."""
     P = prompts.tokens.shape[-1]
     return prompts.replace(tokens=jnp.pad(prompts.tokens, ((0, 0), (tiles.here().aligned(P) - P, 0))))
 
@@ -135,7 +135,7 @@ def _complete_lengths(prompts: Prompts) -> Int[Array, " B"]:
 
 
 def _for_rows(of_trunks: Array, rows: int) -> Array:
-    """[B ..] of what m rows each have in common, [B / m ..]."""
+    """What every m rows that follow each other have in common, [B / m ..], for each of the B rows."""
     return jnp.repeat(of_trunks, rows // len(of_trunks), axis=0)
 
 
@@ -147,11 +147,12 @@ def extend(
     Args:
       params: parameters, see the module's docstring.
       config: the architecture.
-      trunk: B trunks, from `prefill` with the same parameters; or what it makes them of, where only these branches want them.
-        Prompts and branches then go through each layer together: it has one product for both, so devices that split parameters
-        gather them once and add up their gradients once, and no keys and values are kept.
+      trunk: B trunks, from `prefill` with the same parameters; or, where nothing but these branches needs the trunks, the
+        `Prompts` themselves. These go through each layer together with their branches, by one product for both: devices that
+        split parameters gather them once and add up their gradients once, and no keys and values are kept.
       tokens: inputs of the branches; the first one is the prompt's last token.
-      places: where the one branch of a trunk holds several completions, one behind the other, where they are in it.
+      places: where completions lie in a branch that holds all those of its trunk, one behind the other; None: each
+        completion is a branch.
 
     Returns:
       Hidden states after the final norm, in the model's dtype.
@@ -226,8 +227,11 @@ def _with_prefix(params: Params, prompts: Prompts) -> PyTree:
 def _trunk_attention(
     config: ModelConfig, prompts: Prompts, trunk_slots: int | None = None
 ) -> tuple[Int[Array, "B P"], Callable]:
-    """How the tokens of prompts attend: their positions, and for an entry of the stack, its q, k and v and, if there is a
-    prefix, keys and values of that, (what is attended to, keys and values as in `Trunk`).
+    """How the tokens of prompts attend.
+
+    Returns:
+      (their positions, a function of an entry of the stack, its q, k and v and, if there is a prefix, keys and values of that,
+      which returns (the attention's result, keys and values as in `Trunk`)).
     """
     P, lengths = prompts.tokens.shape[-1], prompts.lengths
     all_lengths = _complete_lengths(prompts)
@@ -249,8 +253,11 @@ def _trunk_attention(
 def _branch_attention(
     config: ModelConfig, trunk_lengths: Int[Array, " B"], length: int, places: Places | None
 ) -> tuple[Int[Array, "B T"], Callable]:
-    """How branches of so many tokens attend: their positions, and for an entry of the stack, its q, k and v and the keys
-    and values of the trunks, what is attended to.
+    """How branches of `length` tokens attend.
+
+    Returns:
+      (their positions, a function of an entry of the stack, its q, k and v, and keys and values of the trunks, which returns
+      the attention's result).
     """
     slots = jnp.arange(length)
     positions = slots[None] if places is None else places.positions
@@ -269,7 +276,7 @@ def _branch_attention(
 
 
 def _last(x: Float[Array, "B K S H"], count: int) -> Float[Array, "B K _ H"]:
-    """The last so many slots; where there are not so many, zeros before them."""
+    """The last `count` slots, with zeros before them where there are fewer."""
     S = x.shape[-2]
     return x[:, :, S - count :] if count <= S else jnp.pad(x, ((0, 0), (0, 0), (count - S, 0), (0, 0)))
 

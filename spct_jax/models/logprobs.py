@@ -52,6 +52,7 @@ def token_logprobs(
     """
     hidden = decoder.extend(params, config, trunk, inputs, places)
     shared = (decoder.output_table(params, config), jnp.asarray(divisor(temperature), jnp.float32))
+    # What depends on the platform is chosen here: inside of `shard_map_batch`, it cannot be told any more.
     if vocabulary_blocks.are_used(config) and not quantized.is_quantized(shared[0]):
         compute = functools.partial(_by_vocabulary, config, tiles.here().logits, with_entropy)
     elif inputs.shape[-1] <= config.time_chunk:
