@@ -77,14 +77,11 @@ def quantize_params(params: Any) -> Any:
     """Parameters with the large ones quantised; those that are so already are left as they are."""
 
     def one(path, x):
-        return x if logical.is_part(path) or not logical.is_large(path, x.ndim) else quantize(x, summed_of(path))
+        if logical.is_part(path) or not logical.is_large(path, x.ndim):
+            return x
+        return quantize(x, SUMMED[logical.param_name(path)])
 
     return jax.tree_util.tree_map_with_path(one, params)
-
-
-def summed_of(path: tuple) -> tuple[int, ...]:
-    """The axes that a product with the parameter at this path adds up."""
-    return SUMMED[logical.param_name(path)]
 
 
 def matmul(x: Float[Array, "R D"], w: Float[Array, "D F"] | Quantized) -> Float[Array, "R F"]:
