@@ -164,7 +164,7 @@ def _drawn_and_scored(params: Any, model: models.ModelConfig, prompts: list[list
 
     @jax.jit
     def score(params, trunk_tokens, lengths, inputs, tokens):
-        return models.token_logprobs(params, model, models.Prompts(trunk_tokens, lengths), inputs, tokens)
+        return models.token_logprobs(params, model, models.Prompts(trunk_tokens, lengths), inputs, tokens)[0]
 
     given = params, trunk_tokens, lengths, inputs, tokens
     here, there = np.asarray(score(*given)), np.asarray(score(*jax.device_put(given, jax.devices("cpu")[0])))

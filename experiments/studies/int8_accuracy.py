@@ -54,7 +54,7 @@ def drift(floats: Model, drawn_with: Model, problems: list[Comparison]) -> np.nd
     shown = models.Prompts(jnp.asarray(tokens), jnp.asarray(lengths))
     first = jnp.broadcast_to(jnp.asarray(last)[:, None, None], (*out.lengths.shape, 1))
     inputs = jnp.concatenate([first, out.tokens[..., :-1]], axis=-1)
-    scored = models.token_logprobs(floats.params, floats.config, shown, inputs, out.tokens)
+    scored, _ = models.token_logprobs(floats.params, floats.config, shown, inputs, out.tokens)
     drawn = np.arange(LIMIT) < np.asarray(out.lengths)[..., None]
     return np.abs(np.exp(np.asarray(scored) - np.asarray(out.logprobs)) - 1)[drawn]
 

@@ -33,9 +33,8 @@ def token_logprobs(
     *,
     places: Places | None = None,
     temperature: Float[Array, ""] | float = 1.0,
-    with_entropy: bool = False,
-) -> Float[Array, "B G T"] | tuple[Float[Array, "B G T"], Float[Array, "B G T"]]:
-    """Log-probabilities of the branches' targets under softmax(logits / temperature), as the sampler gives them.
+) -> tuple[Float[Array, "B G T"], Float[Array, "B G T"]]:
+    """Log-probabilities of the branches' targets under softmax(logits / temperature), as the sampler gives them, and entropies.
 
     Args:
       params: parameters, see `spct_jax.models.decoder`.
@@ -45,20 +44,19 @@ def token_logprobs(
       targets: [c_0, .., c_{T-1}].
       places: of completions that lie one behind the other, see `decoder.extend`.
       temperature: divides the capped logits; below `GREEDY_BELOW` they are divided by 1.
-      with_entropy: also return the entropy of every distribution.
 
     Returns:
-      Float32, or a pair with the entropies second.
+      (log-probabilities, the entropy of the distribution at each of them), float32.
     """
     hidden = decoder.extend(params, config, trunk, inputs, places)
     shared = (decoder.output_table(params, config), jnp.asarray(divisor(temperature), jnp.float32))
     # What depends on the platform is chosen here: inside of `shard_map_batch`, it cannot be told any more.
     if vocabulary_blocks.are_used(config) and not quantized.is_quantized(shared[0]):
-        compute = functools.partial(_by_vocabulary, config, tiles.here().logits, with_entropy)
+        compute = functools.partial(_by_vocabulary, config, tiles.here().logits)
     elif inputs.shape[-1] <= config.time_chunk:
-        return _at_once(config, with_entropy, _chosen(), shared, hidden, targets)
+        return _at_once(config, _chosen(), shared, hidden, targets)
     else:
-        compute = functools.partial(_by_time, config, with_entropy, _chosen())
+        compute = functools.partial(_by_time, config, _chosen())
     return logical.shard_map_batch(compute, shared, hidden, targets)
 
 
@@ -70,17 +68,15 @@ def _chosen():
     return lambda logits, targets: jnp.where(jnp.arange(logits.shape[-1]) == targets[..., None], logits, 0).sum(-1)
 
 
-def _at_once(config, with_entropy, chosen, shared, hidden, targets):
+def _at_once(config, chosen, shared, hidden, targets):
     table, temperature = shared
     scaled = decoder.unembed_with(table, config, logical.constrain(hidden, "batch")) / temperature
     norm = jax.nn.logsumexp(scaled, axis=-1)
     logprobs = chosen(scaled, targets) - norm
-    if not with_entropy:
-        return logprobs
     return logprobs, norm - jnp.sum(jnp.exp(scaled - norm[..., None]) * scaled, axis=-1)
 
 
-def _by_time(config, with_entropy, chosen, shared, hidden, targets):
+def _by_time(config, chosen, shared, hidden, targets):
     """`time_chunk` positions of all branches after the other."""
     T, size = targets.shape[-1], config.time_chunk
     chunks = ceil_div(T, size)
@@ -92,11 +88,11 @@ def _by_time(config, with_entropy, chosen, shared, hidden, targets):
     def join(x):
         return jnp.moveaxis(x, 0, 2).reshape(*x.shape[1:3], chunks * size)[:, :, :T]
 
-    one_chunk = jax.checkpoint(functools.partial(_at_once, config, with_entropy, chosen))
+    one_chunk = jax.checkpoint(functools.partial(_at_once, config, chosen))
     return jax.tree.map(join, lax.map(lambda chunk: one_chunk(shared, *chunk), (split(hidden), split(targets))))
 
 
-def _by_vocabulary(config, at_once, with_entropy, shared, hidden, targets):
+def _by_vocabulary(config, at_once, shared, hidden, targets):
     rows = hidden.reshape(-1, hidden.shape[-1]), targets.reshape(-1)
-    found = (x.reshape(targets.shape) for x in vocabulary_blocks.logprobs_and_entropies(config, at_once, *shared, *rows))
-    return tuple(found) if with_entropy else next(found)
+    found = vocabulary_blocks.logprobs_and_entropies(config, at_once, *shared, *rows)
+    return tuple(x.reshape(targets.shape) for x in found)

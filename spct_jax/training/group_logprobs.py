@@ -30,16 +30,15 @@ def group_logprobs(
     `preamble` is the trunk of what `groups.shared` counts; at their full shape, groups do without.
     """
     inputs, targets = groups.inputs[:, :, :-1], groups.targets
-    options = {"temperature": temperature, "with_entropy": True}
     if groups.shape is None:
         prompts = models.Prompts(groups.trunk_tokens, groups.trunk_lengths)
-        return models.token_logprobs(params, config, prompts, inputs, targets, **options)
+        return models.token_logprobs(params, config, prompts, inputs, targets, temperature=temperature)
     groups.check_preamble(preamble)
     trunk_slots, slots = groups.shape
     places = Places.of(groups.lengths, groups.rest, slots)
     tokens = places.trunks(groups.trunk_tokens, trunk_slots)
     prompts = models.Prompts(tokens, groups.own_lengths - groups.rest, preamble)
     inputs = places.inputs(groups.trunk_tokens, inputs)
-    found = models.token_logprobs(params, config, prompts, inputs, places.join(targets), places=places, **options)
-    logprobs, entropy = (places.divide(x, targets.shape[-1]) for x in found)
-    return logprobs, entropy
+    own = places.join(targets)
+    found = models.token_logprobs(params, config, prompts, inputs, own, places=places, temperature=temperature)
+    return tuple(places.divide(x, targets.shape[-1]) for x in found)

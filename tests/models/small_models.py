@@ -33,7 +33,7 @@ def branched(params, config, trunks, lengths, inputs, targets, temperature=1.0, 
     """Log-probabilities and entropies of branches on `read(tokens, lengths)`."""
     config = dataclasses.replace(config, time_chunk=time_chunk)
     trunk = read(trunks, lengths)
-    return models.token_logprobs(params, config, trunk, inputs, targets, temperature=temperature, with_entropy=True)
+    return models.token_logprobs(params, config, trunk, inputs, targets, temperature=temperature)
 
 
 @functools.partial(jax.jit, static_argnames="config")

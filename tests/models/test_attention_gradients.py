@@ -188,7 +188,7 @@ def test_gradient_of_a_model_with_large_scores(config, monkeypatch):
     def gradient(params, config):
         def loss(params):
             trunk = decoder.prefill(params, config, trunks, jnp.array([24, 17]))
-            scored = logprobs.token_logprobs(params, config, trunk, branches[..., :-1], branches[..., 1:])
+            scored, _ = logprobs.token_logprobs(params, config, trunk, branches[..., :-1], branches[..., 1:])
             return scored.mean()
 
         return jax.tree.map(np.asarray, jax.jit(jax.grad(loss))(params))

@@ -42,7 +42,7 @@ def joined(params, config, trunks, lengths, inputs, targets, *, trunk_slots, slo
     places = Places.of(COMPLETIONS, rest, slots)
     prompts = models.Prompts(places.trunks(trunks, trunk_slots), lengths - rest)
     inputs, targets = places.inputs(trunks, inputs), places.join(targets)
-    found = models.token_logprobs(params, config, prompts, inputs, targets, places=places, with_entropy=True)
+    found = models.token_logprobs(params, config, prompts, inputs, targets, places=places)
     return [places.divide(x, T) for x in found]
 
 

@@ -41,7 +41,7 @@ def compare(name, trunks, lengths, tree):
     def gradient(params):
         trunk = tree(params, config)
         np.testing.assert_array_equal(trunk.layers["blocks"]["1"][0].shape[-2], P)
-        found = models.token_logprobs(params, config, trunk, inputs, targets)
+        found, _ = models.token_logprobs(params, config, trunk, inputs, targets)
         return (found * weights).sum(), found
 
     want, expected = plain_gradient(params, config, weights, trunks, lengths, inputs, targets)
@@ -82,7 +82,7 @@ def test_rows_with_and_without_the_preamble(length):
     def logprobs(params):
         first = models.prefill(params, config, preamble, jnp.array([length]))
         prompts = models.Prompts(own, lengths, first.replace(lengths=has))
-        return models.token_logprobs(params, config, prompts, inputs, targets)
+        return models.token_logprobs(params, config, prompts, inputs, targets)[0]
 
     rows = right_aligned([[(preamble[0], has[b]), (own[b], OWN[b])] for b in range(B)])
     want = plain(params, config, *rows, inputs, targets)[0]
@@ -97,7 +97,7 @@ def test_padding_before_own_tokens_does_not_matter_and_a_row_depends_on_itself_a
     def logprobs(own, lengths, has):
         first = models.prefill(params, config, preamble, jnp.array([6])).replace(lengths=has)
         trunk = models.prefill(params, config, own, lengths, first)
-        return models.token_logprobs(params, config, trunk, inputs, targets)
+        return models.token_logprobs(params, config, trunk, inputs, targets)[0]
 
     want = logprobs(own, lengths, jnp.full(B, 6))
     garbage = jnp.where(jnp.arange(P - 6) < P - 6 - lengths[:, None], (own * 7 + 3) % V, own)

@@ -31,7 +31,7 @@ def test_what_an_update_multiplies_has_the_dtype_of_the_model(dtype):
     config = dataclasses.replace(config, dtype=dtype, remat="full")
 
     def loss(params, trunks, lengths, inputs, targets):
-        return models.token_logprobs(params, config, models.prefill(params, config, trunks, lengths), inputs, targets).sum()
+        return models.token_logprobs(params, config, models.prefill(params, config, trunks, lengths), inputs, targets)[0].sum()
 
     found = dtypes(jax.make_jaxpr(jax.grad(loss))(params, *batch).jaxpr, set())
     assert (dtype, dtype, "float32") in found

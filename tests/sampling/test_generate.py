@@ -37,7 +37,7 @@ def run(prompts=PROMPTS, key=KEY, **changes):
 @jax.jit
 def trainer(trunks, lengths, inputs, targets, temperature):
     trunk = models.prefill(params(), CONFIG, trunks, lengths)
-    return models.token_logprobs(params(), CONFIG, trunk, inputs, targets, temperature=temperature)
+    return models.token_logprobs(params(), CONFIG, trunk, inputs, targets, temperature=temperature)[0]
 
 
 def scored(prompts, completions, temperature):

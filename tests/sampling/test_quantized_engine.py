@@ -57,7 +57,7 @@ def test_a_completion_is_the_same_alone_and_among_others_and_close_to_that_of_fl
 @jax.jit
 def score(params, tokens, lengths, inputs, targets):
     trunk = models.prefill(params, CONFIG, tokens, lengths)
-    return models.token_logprobs(params, CONFIG, trunk, inputs, targets)
+    return models.token_logprobs(params, CONFIG, trunk, inputs, targets)[0]
 
 
 def test_layouts_hold_the_same_numbers_and_split_them_as_they_do_floats():
