@@ -140,14 +140,14 @@ class Cloud:
         for comparison in comparisons:
             found = [next(rewards) for _ in comparison.responses]
             samples = []
-            whole = counted([[tokens[-1] not in tokenizer.stop_ids for tokens in drawn] for drawn, _ in found])
-            for counts, draws in zip(whole, zip(*(zip(*one, strict=True) for one in found), strict=True), strict=True):
+            for i, counts in enumerate(counted([[t[-1] not in tokenizer.stop_ids for t in drawn] for drawn, _ in found])):
+                drawn, scores = zip(*((tokens[i], each[i]) for tokens, each in found), strict=True)
                 samples.append(
                     Critiqued(
-                        scores=tuple(reward for _, reward in draws) if counts else None,
-                        texts=tuple(tokenizer.decode(tokens) for tokens, _ in draws),
+                        scores=scores if counts else None,
+                        texts=tuple(map(tokenizer.decode, drawn)),
                         truncated=not counts,
-                        tokens=sum(len(tokens) for tokens, _ in draws),
+                        tokens=sum(map(len, drawn)),
                     )
                 )
             mean = voting.mean_vote([sample.scores for sample in samples], comparison.n)
