@@ -120,8 +120,8 @@ def make_step(
 ) -> accumulation.Step:
     """The update; rows are a `GRPOBatch`, `GRPOHyperparameters` are given, the rest are the policy's log-probabilities."""
 
-    def loss(params, keys, batch, total, hyperparameters):
-        return grpo_loss(params, model, batch, hyperparameters, total, preambles.trunk(keys, batch.groups))
+    def loss(params, shared, batch, total, hyperparameters):
+        return grpo_loss(params, model, batch, hyperparameters, total, preambles.trunk(shared, batch.groups))
 
     share = preambles.share(model, preamble)
     return accumulation.Step(layout, state, optimizer, loss, lambda batch: jnp.float32(batch.groups.lengths.size), share)
@@ -133,7 +133,7 @@ def make_reference(layout: Layout, params: Any, model: ModelConfig, preamble: Pr
     They are computed in as many micro-batches as the update, so that memory that is enough for the update is enough for them.
     """
 
-    def score(params, keys, groups, temperature):
-        return group_logprobs(params, model, groups, temperature, preambles.trunk(keys, groups))[0]
+    def score(params, shared, groups, temperature):
+        return group_logprobs(params, model, groups, temperature, preambles.trunk(shared, groups))[0]
 
     return MicroBatched(layout, params, score, preambles.share(model, preamble))

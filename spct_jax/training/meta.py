@@ -74,8 +74,8 @@ def make_step(
 ) -> accumulation.Step:
     """The update; rows are (groups, labels Float32[B G])."""
 
-    def loss(params, keys, rows, total):
-        value, metrics = meta_loss(params, model, *rows, total, preambles.trunk(keys, rows[0]))
+    def loss(params, shared, rows, total):
+        value, metrics = meta_loss(params, model, *rows, total, preambles.trunk(shared, rows[0]))
         return value, (metrics, None)
 
     share = preambles.share(model, preamble, lambda params: params["model"])

@@ -22,8 +22,8 @@ from spct_jax.training.micro_batches import Share, share_nothing
 
 Preamble = tuple[int, ...]
 """Its tokens; () for none."""
-Keys = dict[str, PyTree[Float[Array, "..."]]]
-"""{"layers": ...} of the preamble's `Trunk` of one row, for which gradients are taken."""
+Layers = dict[str, PyTree[Float[Array, "..."]]]
+"""{"layers": ...} of the preamble's `Trunk` of one row: what of it gradients are taken for."""
 
 
 def of(run: Run, template: Template) -> Preamble:
@@ -35,11 +35,11 @@ def of(run: Run, template: Template) -> Preamble:
 
 
 def share(config: ModelConfig, preamble: Preamble, decoder: Callable[[Any], Any] = lambda params: params) -> Share:
-    """What computes the preamble's `Keys` from parameters, of which `decoder` gives those of the decoder."""
+    """What computes the preamble's `Layers` from parameters, of which `decoder` gives those of the decoder."""
     if not preamble:
         return share_nothing
 
-    def compute(params: Any) -> Keys:
+    def compute(params: Any) -> Layers:
         tokens = jnp.array([preamble], jnp.int32)
         return {"layers": models.prefill(decoder(params), config, tokens, jnp.array([len(preamble)])).layers}
 
@@ -58,6 +58,6 @@ def arithmetic(run: Run, preamble: Preamble, *, gradients: bool = True) -> float
     return run.layout.batch_shards * cost
 
 
-def trunk(keys: Keys | None, rows: Groups) -> Trunk | None:
+def trunk(shared: Layers | None, rows: Groups) -> Trunk | None:
     """The preamble's trunk as these rows continue it, by as many of its tokens as they share; None where there is none."""
-    return None if keys is None else Trunk(layers=keys["layers"], lengths=rows.shared.reshape(-1))
+    return None if shared is None else Trunk(layers=shared["layers"], lengths=rows.shared.reshape(-1))

@@ -104,8 +104,8 @@ def make_step(
 ) -> accumulation.Step:
     """The update; rows are (groups, labels Float32[B G])."""
 
-    def loss(params, keys, rows, total):
-        value, metrics = preference_loss(params, model, *rows, total, preambles.trunk(keys, rows[0]), objective=objective)
+    def loss(params, shared, rows, total):
+        value, metrics = preference_loss(params, model, *rows, total, preambles.trunk(shared, rows[0]), objective=objective)
         return value, (metrics, None)
 
     def pairs(rows):

@@ -71,8 +71,8 @@ def make_step(
 ) -> accumulation.Step:
     """The update; its batches are `Groups`, each with its own G, and the loss is the mean over the tokens of all of them."""
 
-    def loss(params, keys, groups, total):
-        value, metrics = sft_loss(params, model, groups, total, preambles.trunk(keys, groups))
+    def loss(params, shared, groups, total):
+        value, metrics = sft_loss(params, model, groups, total, preambles.trunk(shared, groups))
         return value, (metrics, None)
 
     share = preambles.share(model, preamble)
