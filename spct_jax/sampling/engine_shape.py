@@ -32,16 +32,16 @@ class Split(NamedTuple):
 
 
 class Level(NamedTuple):
-    """What a program computes that prefills: the trunks of a tree that are equally far from its root."""
+    """What one program prefills: trunks that continue equally many others."""
 
     rows: int
     """B."""
     slots: int
-    """P, of the tokens that are computed."""
+    """P, for the tokens that are computed."""
     trunk_slots: int
-    """Of the trunks that they make."""
+    """Slots of the trunks that these tokens complete."""
     before: "Level | None" = None
-    """Whose trunks they continue, each as many rows as there are for one of them; None: they begin prompts."""
+    """The level whose trunks they continue, equally many rows each of them; None: they begin prompts."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,8 +72,8 @@ class Shape:
     """Tokens that most prompts begin with and that are computed once for all of these, see `shared`; 0: there are none. Trunks
     have `max_prompt` - 1 slots either way."""
     siblings: int = 1
-    """Prompts that come together and have more in common than the preamble, such as those of a comparison in several orders;
-    it divides `prefill_rows` on each device. Of a prompt that has more siblings, so many are prefilled at once."""
+    """How many prompts come together that have more in common than the preamble, such as those of a comparison in several
+    orders; it divides `prefill_rows` on each device. Where more come together, this many are prefilled at once."""
 
     def __post_init__(self):
         if self.siblings < 1 or self.prefill_rows % self.siblings:
@@ -159,7 +159,7 @@ def _padded_part(length: int) -> int:
 
 
 def branches_of(samples: int) -> int:
-    """G of rows that are given in number, where so many samples are drawn of a prompt.
+    """G where the number of rows is given and this many samples are drawn of a prompt.
 
     The same for every number above 1, so that a smaller one draws the first samples of a larger one.
     """
@@ -176,11 +176,11 @@ def _prefill_rows(max_prompt: int, rows: int, devices: int, siblings: int = 1) -
 
 
 def shared(preamble: int, max_prompt: int) -> int:
-    """`Shape.preamble` where prompts of up to `max_prompt` tokens begin with so many: these, or 0 if it is not worth it."""
+    """`Shape.preamble` for prompts of up to `max_prompt` tokens and this preamble: its length, or 0 if it is not worth it."""
     return preamble if LEAST_SHARED <= preamble < max_prompt - 1 else 0
 
 
 def padded_prompt(length: int, preamble: int) -> int:
-    """`Shape.max_prompt` for prompts of up to `length` tokens, padded to one of few lengths, but for a preamble worth it."""
+    """`Shape.max_prompt` for prompts of up to `length` tokens: one of few lengths, behind a preamble if that is worth it."""
     before = shared(preamble, length + 1)
     return before + batches.padded_length(length - before)

@@ -52,11 +52,11 @@ class Request:
     waiting: collections.deque[int]
     """Numbers of the samples that have not begun yet."""
     stem: int = 0
-    """How many of its first tokens those prompts begin with, too, that are asked for together with it; see `Shape.siblings`."""
+    """How many of its first tokens it has in common with its siblings, prompts that come with it; see `Shape.siblings`."""
     split: Split = dataclasses.field(default=None, init=False)
-    """How its trunk is computed; see `prefilling.Prefiller.admit`, as of the next one."""
+    """How its trunk is computed; set, like `family`, when an engine is given the request (`prefilling.Prefiller.admit`)."""
     family: Any = dataclasses.field(default=None, init=False)
-    """The same for siblings, which are computed behind one stem."""
+    """The same for all siblings that are computed behind one stem."""
 
 
 @dataclasses.dataclass(frozen=True)

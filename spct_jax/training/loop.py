@@ -133,7 +133,7 @@ class _Saves:
         return distributed.begin_any(distributed.is_first() and time.monotonic() - self._when > 60 * minutes)
 
     def due(self, done: int, steps: int) -> bool:
-        """Whether there is always a checkpoint after `done` of all `steps`."""
+        """Whether a checkpoint is due after `done` of all `steps`, whatever the clock says."""
         return done % self._settings.every_steps == 0 or done == steps
 
     def save(self, done: int, state: TrainState, ids: Sequence[str]) -> None:
