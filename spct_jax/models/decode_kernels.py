@@ -219,7 +219,7 @@ def _add(carry, q, k, v, visible, cap):
 
 
 def _tile(count: int) -> int:
-    """The rows or columns of the tile that holds so many: a power of two."""
+    """The rows or columns of the tile that holds `count` of them: a power of two."""
     return max(MIN_TILE, 1 << (count - 1).bit_length())
 
 

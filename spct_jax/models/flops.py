@@ -31,7 +31,7 @@ def prefill(c: ModelConfig, rows: int, trunk: int, prefix: int = 0) -> float:
 
 
 def decode(c: ModelConfig, branches: int, trunk_slots: int, columns: int = 0, trunks: int = 1) -> float:
-    """One token of every branch, which attends to so many trunks of its row and to the columns of its own cache."""
+    """One token of every branch, which attends to the trunks of its row and to the columns of its own cache."""
     on_branch = _branch_attention(c, _slots(trunk_slots), columns, trunks)
     return branches * (c.num_layers * _linear(c) + on_branch + _unembed(c))
 
@@ -97,7 +97,7 @@ def _ends_apart(c: ModelConfig) -> bool:
 
 
 def _trunk_attention(c: ModelConfig, trunk: int, prefix: int) -> float:
-    """All layers, the last one only where it is in a scan, one trunk of so many slots."""
+    """All layers, the last one only where it is in a scan, one trunk."""
     pairs, query_blocks = 0, (splash if splash.is_used(c) else trunk_attention).query_blocks
     trunk, prefix = map(_slots, (trunk, prefix))
     for kind in c.layer_kinds[:-1] if _ends_apart(c) else c.layer_kinds:

@@ -29,7 +29,7 @@ class Places:
 
     @classmethod
     def of(cls, lengths: Int[Array, "B G"], rest: Int[Array, " B"], slots: int) -> Places:
-        """Completions of these lengths in their order, behind so many tokens of their prompts; `slots` hold both."""
+        """Completions of these lengths in their order, behind the last `rest` tokens of their prompts; `slots` hold both."""
         ends = rest[:, None] + jnp.cumsum(lengths, axis=-1)
         branch = (jnp.arange(slots) >= ends[:, :-1, None]).sum(1)
         return cls(lengths=lengths, rest=rest, first=ends - lengths, branch=branch)
@@ -66,7 +66,7 @@ class Places:
         return jnp.where(slots < self.rest[:, None, None], rest[:, None], self.join(inputs))
 
     def trunks(self, prompts: Int[Array, "B P"], slots: int) -> Int[Array, "B slots"]:
-        """The prompts without their rest, right-aligned in so many slots."""
+        """The prompts without their rest, right-aligned in `slots` slots."""
         return _shifted(prompts, self.rest + slots, slots)
 
     def divide(self, x: Shaped[Array, "B 1 S"], length: int) -> Shaped[Array, "B G T"]:
@@ -78,6 +78,6 @@ class Places:
 
 
 def _shifted(tokens: Int[Array, "B P"], before_end: Int[Array, " B"], count: int) -> Int[Array, "B count"]:
-    """`count` tokens of each row, from so many before its end; beyond the row's ends is something without meaning."""
+    """`count` tokens of each row, the first of them `before_end` from its end; what lies beyond its ends has no meaning."""
     places = tokens.shape[1] - before_end[:, None] + jnp.arange(count)
     return jnp.take_along_axis(tokens, jnp.clip(places, 0, tokens.shape[1] - 1), axis=1)

@@ -91,7 +91,7 @@ def padded(length: int) -> int:
 
 
 def block_size(slots: int) -> int:
-    """Queries, or keys, of a block, for so many with padding."""
+    """Queries, or keys, of a block, where there are `slots` of them with padding."""
     return next(block for block in BLOCKS if slots % block == 0)
 
 

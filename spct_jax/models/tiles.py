@@ -36,8 +36,8 @@ class Tiles:
     """Whether keys of the past are held with the columns as the last axis. A TPU would lay them out anew for every chunk, and a
     kernel on a GPU reads the numbers of a column together."""
     trunk_slots: int = 1
-    """Trunks have a multiple of so many slots. A TPU reads keys in tiles of as many rows, and would lay trunks that end within
-    one out anew for every chunk."""
+    """Trunks have a multiple of this many slots. A TPU reads keys in tiles of as many rows, and would lay out trunks that end
+    within one anew for every chunk."""
     width_last: bool = False
     """Whether the weights that give queries, keys and values are held with the model's width as the last axis by what draws. Of
     a few heads, a TPU would lay them out so for every token."""
@@ -46,7 +46,7 @@ class Tiles:
     in one segment."""
 
     def aligned(self, slots: int) -> int:
-        """The slots of a trunk that needs so many."""
+        """Slots of a trunk that needs `slots` at least."""
         return ceil_div(slots, self.trunk_slots) * self.trunk_slots
 
 

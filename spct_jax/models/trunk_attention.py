@@ -78,12 +78,12 @@ def attend_trunk(
 
 
 def is_one_block(length: int, prefix: int = 0) -> bool:
-    """Whether so many slots behind a prefix attend all at once, and their scores are kept for the backward pass."""
+    """Whether `length` slots behind a prefix attend all at once, and their scores are kept for the backward pass."""
     return length * (prefix + length) <= QUERY_BLOCK**2
 
 
 def query_blocks(length: int, window: int | None, prefix: int = 0) -> list[Block]:
-    """The blocks of queries of so many slots behind a prefix; slots are counted from the prefix's first."""
+    """The blocks of queries of `length` slots behind a prefix; slots are counted from the prefix's first."""
     slots = prefix + length
     if is_one_block(length, prefix):
         return [Block(range(prefix, slots), range(slots))]

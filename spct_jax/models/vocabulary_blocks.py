@@ -36,7 +36,7 @@ def are_used(config: ModelConfig) -> bool:
 
 
 def count(vocab_size: int, positions: int, at_once: int) -> int:
-    """The least number of equal blocks with at most `at_once` logits at so many positions; of whole `LANES`, if these are not
+    """The least number of equal blocks with at most `at_once` logits at all positions; of whole `LANES`, if these are not
     smaller than half of what is allowed.
     """
     least = max(ceil_div(vocab_size * positions, at_once), 1)

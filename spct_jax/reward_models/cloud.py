@@ -94,7 +94,7 @@ class CloudOptions:
     max_prompt: int = 0
     """Tokens of the longest prompt; 0: what the critic's positions leave."""
     top_k: int = 0
-    """Draw from so many likeliest tokens only; 0 for all."""
+    """Draw from this many likeliest tokens only; 0 for all."""
     top_p: float = 1.0
     """Draw from the likeliest tokens of this total probability only."""
 

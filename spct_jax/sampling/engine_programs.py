@@ -174,7 +174,7 @@ def abstract_slots(layout: Layout, config: ModelConfig, shape: Shape) -> Slots:
 
 
 def abstract_trunks(layout: Layout, config: ModelConfig, rows: int, slots: int) -> models.Trunk:
-    """Shapes and dtypes of trunks of so many slots as `models.prefill` gives them, without tracing that."""
+    """Shapes and dtypes of trunks of `slots` slots as `models.prefill` gives them, without tracing that."""
     with layout.constraints():
         return jax.eval_shape(functools.partial(_empty_trunks, dataclasses.replace(config, quantize="none"), rows, slots))
 

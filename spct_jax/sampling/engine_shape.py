@@ -115,7 +115,7 @@ class Shape:
     def of_groups(
         cls, max_prompt: int, max_new_tokens: int, prompts: int, branches: int, *, devices: int = 1, preamble: int = 0
     ) -> "Shape":
-        """For so many prompts or fewer with `branches` samples each, all begun together: prompt i is in row i."""
+        """For up to `prompts` prompts with `branches` samples each, all begun together: prompt i is in row i."""
         rows = ceil_div(prompts, devices) * devices
         preamble = shared(preamble, max_prompt)
         return cls(max_prompt, max_new_tokens, rows, branches, trunks=1, prefill_rows=rows, preamble=preamble)
@@ -130,7 +130,7 @@ class Shape:
         return dataclasses.replace(self, max_prompt=self.preamble + own + 1)
 
     def split(self, length: int, shared: int = 0, stem: int = 0) -> Split:
-        """How a prompt of `length` tokens is computed that begins with so many of the preamble.
+        """How a prompt of `length` tokens is computed whose first `shared` tokens are the preamble.
 
         `stem` is how many of its first tokens its siblings begin with, too, the preamble included. It is computed once for them
         where that saves slots enough (`MOST_OF_WHOLE`). All this depends on the prompt and the shape alone.
@@ -169,7 +169,7 @@ def branches_of(samples: int) -> int:
 def _prefill_rows(max_prompt: int, rows: int, devices: int, siblings: int = 1) -> int:
     """How many prompts an engine of `rows` rows prefills at once: about `PREFILL_TOKENS` tokens, a multiple of `devices`.
 
-    Of `siblings` or a multiple of so many on each device, even if an engine has fewer rows.
+    On each device it is a multiple of `siblings`, even if an engine has fewer rows.
     """
     rows = min(devices * max(1, PREFILL_TOKENS // (max_prompt * devices)), rows)
     return ceil_div(rows, devices * siblings) * devices * siblings if siblings > 1 else rows

@@ -128,14 +128,14 @@ class Sizes:
         return (MOST_SLOTS_ON_GPU if self._layout.platform == "gpu" else MOST_SLOTS) * shards
 
     def choose(self, max_prompt: int, max_new_tokens: int, samples: int, prompts: int = 0, siblings: int = 1) -> Shape:
-        """The shape for prompts and completions of up to so many tokens, where `samples` are drawn of a prompt at a time.
+        """The shape for prompts and completions of up to these lengths, where `samples` are drawn of a prompt at a time.
 
-        So many `siblings` among the prompts come together, see `Shape.siblings`.
+        `siblings` of the prompts come together, see `Shape.siblings`.
 
         A row has two trunks and no more branches than a prompt has samples. So when the last sample of a prompt has begun, all
         of the prompt before it have ended, and its trunk can make way for the next: no slot is idle while prompts wait. The
         numbers of branches that are powers of two are compared. For a stream of prompts, the one that reads the fewest bytes
-        per token is taken, and as many rows as fit. A draw of so many `prompts` (0: a stream) ends with idle slots, and the
+        per token is taken, and as many rows as fit. A draw of `prompts` prompts (0: a stream) ends with idle slots, and the
         more slots there are, the more of them. So its rows, too, are those that read the fewest bytes until it has ended; and
         it may have a branch for every sample.
 
@@ -171,7 +171,7 @@ class Sizes:
         return self._chosen[key]
 
     def of_slots(self, slots: int, max_prompt: int, max_new_tokens: int, samples: int, prompts: int) -> Shape:
-        """The shape of draws of so many `prompts` that has no more than `slots` branches, but for one row of each device.
+        """The shape of draws of `prompts` prompts that has at most `slots` branches, but one row on each device in any case.
 
         If there is a slot for every sample, prompt i is in row i, and all begin together. For 0 slots it is that of `choose`.
         """
@@ -234,7 +234,7 @@ class Sizes:
         return Shape.of_stream(*lengths, rows, branches, devices=shards, preamble=self._preamble, siblings=siblings)
 
     def _widest(self, one_row: Shape, limit: float) -> Shape | None:
-        """With as many rows as fit so many bytes; None where not one does."""
+        """With as many rows as fit into `limit` bytes; None where not one does."""
 
         def with_rows(rows: int) -> Shape:
             s = one_row
@@ -245,7 +245,7 @@ class Sizes:
         return with_rows(rows) if rows else None
 
     def _up_to(self, widest: Shape, samples: int, prompts: int) -> Iterator[Shape]:
-        """A shape with so many branches and all those with fewer rows; with a single trunk where every prompt has its row."""
+        """The widest shape and all those with fewer rows, with a single trunk where every prompt has a row of its own."""
         shards = self._layout.batch_shards
         for rows in range(1, widest.rows // shards + 1):
             shape = self._shape(widest.max_prompt, widest.max_new_tokens, widest.branches, rows, widest.siblings)
@@ -254,7 +254,7 @@ class Sizes:
 
 
 def steps_of_a_draw(slots: int, max_new_tokens: int, completions: int) -> float:
-    """Decoding steps that a draw of so many completions is expected to take.
+    """Decoding steps that a draw is expected to take.
 
     All of them at once take as long as the longest, w waves of them w times the mean length and a tail of half the limit or
     more. With lengths that are log-normal between 60 and 1,024, simulations gave 0.98, 1.14, 1.62, 2.50 and 4.50 times the

@@ -49,7 +49,7 @@ class ModelBytes:
         return self.config.num_layers * self.config.width * self._heads * jnp.dtype(self.config.dtype).itemsize
 
     def logits(self, tokens: int) -> int:
-        """Of logits and what is made of them while so many tokens are drawn."""
+        """Of logits and what is made of them while `tokens` tokens are drawn."""
         return tokens * LOGITS_HELD * 4 * self._split("vocab", self.config.vocab_size)
 
     def row(self, shape: Shape) -> tuple[int, int]:

@@ -29,7 +29,7 @@ TRUNKS = (0.0, 0.05, 0.1, 0.25, 0.5, 1.0)
 MULTIPLE = 8
 """Slots are multiples of this many."""
 SPARE = 1.25
-"""The second largest bucket has so many times the slots of the longest row seen: longer ones will come."""
+"""The second largest bucket has this many times the slots of the longest row seen: longer ones will come."""
 
 
 def is_one_shape(data: DataConfig) -> bool:
@@ -102,7 +102,7 @@ def choose(
       count: how many; at least 2.
       limits: the bucket that holds everything.
       batch: rows of a step and its micro-batches.
-      growth: completions may become so many times longer; room is made for all factors from 1 to this.
+      growth: completions may become this many times longer; room is made for all factors from 1 to this.
     """
     drawn = np.random.default_rng(0).integers(0, len(prompts), (BATCHES, batch[0]))
     prompts, completions = prompts[drawn], completions[drawn]
@@ -150,7 +150,7 @@ def partition(numbers: Int[np.ndarray, " N"], count: int) -> tuple[list[int], in
     raised[np.tri(len(values), k=-1, dtype=bool)] = np.inf
     least, begins = np.full(len(before), np.inf), []
     for _ in range(count):
-        least[0] = 0  # of the first so many values; none costs nothing
+        least[0] = 0  # least[i] is of the first i values; none costs nothing
         sums = least[:-1, None] + raised
         begins.append(sums.argmin(0))
         least = np.concatenate([[0], sums.min(0)])

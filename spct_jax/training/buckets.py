@@ -30,7 +30,7 @@ def slots(bucket: Bucket, group_size: int) -> int:
 
 
 def holds(bucket: Bucket, group_size: int, prompts: Int[Any, "*B"], completions: Int[Any, "*B"]) -> Bool[Any, "*B"]:
-    """Whether it holds rows with prompts of so many tokens, and completions of so many together."""
+    """Whether it holds rows whose prompts, and whose completions together, have these numbers of tokens."""
     return (prompts - bucket[0]).clip(0) + completions <= group_size * bucket[1]
 
 

@@ -40,7 +40,7 @@ def rewards(
 ) -> Float[Array, "B n"]:
     """The mean reward over the critiques of each of n responses, 0 of one that has none.
 
-    Of the G = n `samples` completions, those from i `samples` on, so many, are critiques of response i.
+    Of the G = n * `samples` completions, each run of `samples` are the critiques of one response.
     """
     present = groups.lengths > 0
     each = jnp.where(present, scalar_rewards(params, config, groups, preamble), 0)

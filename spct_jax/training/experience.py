@@ -20,7 +20,7 @@ from spct_jax.training.packing import Packed
 from spct_jax.training.rl_rollouts import Drawn
 
 GROWTH = 1.5
-"""Buckets are chosen with room for completions that become so many times longer than those of the first step."""
+"""Buckets are chosen with room for completions that become this many times longer than those of the first step."""
 
 
 class Experience(NamedTuple):

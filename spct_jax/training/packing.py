@@ -64,13 +64,13 @@ class Packed:
     def labels(self, layout: Layout, of_examples: Sequence[Sequence[float]], width: int) -> jax.Array:
         """Float32[B width] on the devices: the labels of each example in its row, and behind them zeros."""
         labels = np.zeros((len(self.order), width), np.float32)
-        for row, given in zip(labels, of_examples, strict=False):
+        for row, given in zip(labels, of_examples, strict=True):
             row[: len(given)] = given
         return layout.split(labels[self.order])
 
     def arithmetic(self, cost: Callable[..., float], behind: int = 0) -> float:
         """Sum of `cost(rows, G, P, T)`, a formula of `models.flops`, over the micro-batches; of those whose trunks continue a
-        preamble with `prefix`, the number of its tokens. Each completion has so many more slots `behind` it.
+        preamble with `prefix`, the number of its tokens. Each completion has `behind` slots more.
         """
         G, count = self.groups.lengths.shape[-1], len(self.buckets)
         rows, apart = self.groups.lengths.size // G // count, buckets.whole(self.groups)
@@ -133,7 +133,7 @@ def _arranged(
     table: Sequence[Bucket],
     limits: Bucket,
 ) -> tuple[Int[np.ndarray, " B"], list[Bucket]]:
-    """`buckets.arrange` of so many rows, each process finding lengths of its own only; without buckets they stay in order."""
+    """`buckets.arrange` of the rows, each process finding lengths of its own only; without buckets they stay in order."""
     if not table:
         return np.arange(rows), [limits] * micro_batches
     found: dict[int, tuple[int, int]] = {}

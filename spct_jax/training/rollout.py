@@ -106,7 +106,7 @@ def _requests(run: Run, shown: Shown, key: jax.Array, hinted: bool, repeats: Seq
 
 
 def shape_of(run: Run, stage: str, *, slots: int, prompts: int, samples: int, beside: int = 0) -> Shape:
-    """The engine's shape for a stage that draws so many samples of so many prompts together.
+    """The engine's shape for a stage that draws `samples` completions of each of `prompts` prompts together.
 
     Where `slots` is 0, it is chosen for the memory of a device of which others hold `beside` bytes.
     """
