@@ -144,31 +144,33 @@ class Sizes:
         """
         key = max_prompt, max_new_tokens, samples, prompts, siblings
         if key not in self._chosen:
-            most = min(samples, MOST_BRANCHES, self.most // self._layout.batch_shards)
-            branches = {1 << power for power in range(most.bit_length())} | ({most} if prompts else set())
-            for limit in (self._planned, USABLE * self.memory):
-                one_row = (self._shape(max_prompt, max_new_tokens, number, 1, siblings) for number in sorted(branches))
-                widest = (self._widest(shape, limit) for shape in one_row)
-                if fitting := [shape for shape in widest if shape is not None]:
-                    break
-            if prompts:
-                fitting = [shape for widest in fitting for shape in self._up_to(widest, samples, prompts)]
-            if not fitting:
-                least = self.account(self._shape(max_prompt, max_new_tokens, 1, 1, siblings))
-                raise InputError(
-                    f"a prompt of {max_prompt:,} and a completion of {max_new_tokens:,} tokens need {least.total / GIB:.2f} of "
-                    f"{self.memory / GIB:.2f} GiB of a device ({least}); see strategy and tensor"
-                )
-
-            def bytes_read(shape: Shape) -> float:
-                """Per step and slot, or in all of a draw."""
-                account = self.account(shape)
-                slots = shape.rows * shape.branches
-                steps = steps_of_a_draw(slots, shape.max_new_tokens, prompts * samples) if prompts else 1 / slots
-                return steps * (account.parameters + account.slots)
-
-            self._chosen[key] = min(fitting, key=lambda shape: (bytes_read(shape), -shape.branches))
+            self._chosen[key] = self._choose(*key)
         return self._chosen[key]
+
+    def _choose(self, max_prompt: int, max_new_tokens: int, samples: int, prompts: int, siblings: int) -> Shape:
+        most = min(samples, MOST_BRANCHES, self.most // self._layout.batch_shards)
+        branches = {1 << power for power in range(most.bit_length())} | ({most} if prompts else set())
+        one_row = [self._shape(max_prompt, max_new_tokens, number, 1, siblings) for number in sorted(branches)]
+        for limit in (self._planned, USABLE * self.memory):
+            if fitting := [shape for each in one_row if (shape := self._widest(each, limit))]:
+                break
+        else:
+            least = self.account(one_row[0])
+            raise InputError(
+                f"a prompt of {max_prompt:,} and a completion of {max_new_tokens:,} tokens need {least.total / GIB:.2f} of "
+                f"{self.memory / GIB:.2f} GiB of a device ({least}); see strategy and tensor"
+            )
+        if prompts:
+            fitting = [shape for widest in fitting for shape in self._up_to(widest, samples, prompts)]
+
+        def bytes_read(shape: Shape) -> float:
+            """Per step and slot, or in all of a draw."""
+            account = self.account(shape)
+            slots = shape.rows * shape.branches
+            steps = steps_of_a_draw(slots, shape.max_new_tokens, prompts * samples) if prompts else 1 / slots
+            return steps * (account.parameters + account.slots)
+
+        return min(fitting, key=lambda shape: (bytes_read(shape), -shape.branches))
 
     def of_slots(self, slots: int, max_prompt: int, max_new_tokens: int, samples: int, prompts: int) -> Shape:
         """The shape of draws of `prompts` prompts that has at most `slots` branches, but one row on each device in any case.
@@ -233,22 +235,22 @@ class Sizes:
         lengths, rows = (max_prompt, max_new_tokens), rows_of_device * shards
         return Shape.of_stream(*lengths, rows, branches, devices=shards, preamble=self._preamble, siblings=siblings)
 
+    def _with_rows(self, shape: Shape, rows_of_device: int) -> Shape:
+        return self._shape(shape.max_prompt, shape.max_new_tokens, shape.branches, rows_of_device, shape.siblings)
+
     def _widest(self, one_row: Shape, limit: float) -> Shape | None:
         """With as many rows as fit into `limit` bytes; None where not one does."""
-
-        def with_rows(rows: int) -> Shape:
-            s = one_row
-            return self._shape(s.max_prompt, s.max_new_tokens, s.branches, rows, s.siblings)
-
         most = self.most // self._layout.batch_shards // one_row.branches
-        rows = bisect.bisect_right(range(1, most + 1), limit, key=lambda rows: self.account(with_rows(rows)).total)
-        return with_rows(rows) if rows else None
+        rows = bisect.bisect_right(
+            range(1, most + 1), limit, key=lambda rows: self.account(self._with_rows(one_row, rows)).total
+        )
+        return self._with_rows(one_row, rows) if rows else None
 
     def _up_to(self, widest: Shape, samples: int, prompts: int) -> Iterator[Shape]:
         """The widest shape and all those with fewer rows, with a single trunk where every prompt has a row of its own."""
         shards = self._layout.batch_shards
         for rows in range(1, widest.rows // shards + 1):
-            shape = self._shape(widest.max_prompt, widest.max_new_tokens, widest.branches, rows, widest.siblings)
+            shape = self._with_rows(widest, rows)
             begun_together = shape.rows >= prompts and shape.branches == samples
             yield dataclasses.replace(shape, trunks=1) if begun_together else shape
 
