@@ -18,14 +18,14 @@ def parse(text: str, n: int, *, parts: Sequence[str] = (), low: int = 1, high: i
     one backslash or two.
 
     Args:
-        text: of the completion.
-        n: how many scores there must be.
-        parts: labels of the parts of an answer. Only what follows the last line that opens with the last label is read, so
-            that a box quoted in the analysis is no verdict; without labels all of the text is read.
-        low, high: the range of a score.
+      text: of the completion.
+      n: how many scores there must be.
+      parts: labels of the parts of an answer. Only what follows the last line that opens with the last label is read, so
+        that a box quoted in the analysis is no verdict; without labels all of the text is read.
+      low, high: the range of a score.
 
     Returns:
-        n scores in the order the responses were shown, or None.
+      n scores in the order the responses were shown, or None.
     """
     scores = tuple(int(text[start:end]) for start, end in spans(text, n, parts=parts) or ())
     return scores if scores and all(low <= score <= high for score in scores) else None
@@ -57,14 +57,14 @@ def parse_lenient(text: str, n: int, *, parts: Sequence[str] = (), low: int = 1,
     of an answer, if there is such a part.
 
     Args:
-        text: of the completion.
-        n: how many scores there must be.
-        parts: labels of the parts of an answer. What follows the last line that opens with the last label is read, all of the
-            text where there is no such line.
-        low, high: the range of a score.
+      text: of the completion.
+      n: how many scores there must be.
+      parts: labels of the parts of an answer. What follows the last line that opens with the last label is read, all of the
+        text where there is no such line.
+      low, high: the range of a score.
 
     Returns:
-        n scores in the order the responses were shown, whole ones as integers; or None.
+      n scores in the order the responses were shown, whole ones as integers; or None.
     """
     at = max((match.end() for match in _label(parts[-1]).finditer(text)), default=0) if parts else 0
     start, found = None, ""
@@ -88,8 +88,8 @@ def principles(text: str, parts: Sequence[str]) -> str | None:
     """The principles that a critique opens with: what is between the labels of its first two parts; None if nothing is.
 
     Args:
-        text: the critique.
-        parts: the labels of its three parts.
+      text: the critique.
+      parts: the labels of its three parts.
     """
     opening = _label(parts[0]).search(text)
     closing = opening and _label(parts[1]).search(text, opening.end())

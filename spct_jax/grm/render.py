@@ -14,14 +14,14 @@ def render(comparison: Comparison, order: Sequence[int], template: Template, *, 
     """The prompt for one comparison, as the turns that `Tokenizer.encode_turns` takes: one user turn.
 
     Args:
-        comparison: what is to be judged.
-        order: `order[j]` is the index of the response shown at position j; the text numbers positions from 1.
-        template: the wording.
-        hint: index, in input order, of a response to give away as the best, by the number of its position.
+      comparison: what is to be judged.
+      order: `order[j]` is the index of the response shown at position j; the text numbers positions from 1.
+      template: the wording.
+      hint: index, in input order, of a response to give away as the best, by the number of its position.
 
     Raises:
-        InputError: when a hint is asked of a template without one, or the comparison has a reference answer and the template
-            does not show one.
+      InputError: when a hint is asked of a template without one, or the comparison has a reference answer and the template
+        does not show one.
     """
     if sorted(order) != list(range(comparison.n)):
         raise ValueError(f"{tuple(order)} is not an order of {comparison.n} responses")

@@ -13,11 +13,11 @@ def is_correct(scores: Sequence[float] | None, truth: Sequence[float]) -> bool:
     A single response must get exactly its true score.
 
     Args:
-        scores: n scores in input order, or None for a completion that did not parse, which is wrong.
-        truth: n true scores in input order.
+      scores: n scores in input order, or None for a completion that did not parse, which is wrong.
+      truth: n true scores in input order.
 
     Raises:
-        InputError: when several responses share the best true score.
+      InputError: when several responses share the best true score.
     """
     best = unique_argmax(tuple(truth))
     if best is None:

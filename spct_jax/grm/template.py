@@ -72,17 +72,17 @@ class Template:
     """One wording of the task; see the module for the file it is read from.
 
     Attributes:
-        name: the name or path it was loaded by; no part of what it says, so not of its representation either.
-        text: the content of its file.
-        low, high: the range of the integer scores.
-        parts: labels of the parts of an answer, in order.
-        prompt: text with {conversation}, {responses}, and where it is used {hint} and {n}.
-        response: text with {number} and {response}.
-        hint: text with {number}, or None.
-        marker: matches the first character of whatever looks like one of this template's markers.
-        opening: matches, empty, before a line that begins like a turn or like one of the parts.
-        reference: text with {reference}, or None.
-        lenient: whether scores are read by `parse.parse_lenient`.
+      name: the name or path it was loaded by; no part of what it says, so not of its representation either.
+      text: the content of its file.
+      low, high: the range of the integer scores.
+      parts: labels of the parts of an answer, in order.
+      prompt: text with {conversation}, {responses}, and where it is used {hint} and {n}.
+      response: text with {number} and {response}.
+      hint: text with {number}, or None.
+      marker: matches the first character of whatever looks like one of this template's markers.
+      opening: matches, empty, before a line that begins like a turn or like one of the parts.
+      reference: text with {reference}, or None.
+      lenient: whether scores are read by `parse.parse_lenient`.
     """
 
     name: str = field(repr=False)
@@ -115,7 +115,7 @@ def load_template(name_or_path: str | os.PathLike) -> Template:
     """The template of that name in the package, or else in that file.
 
     Raises:
-        InputError: when there is neither, or the file is not a template; it names the file, and the line or section.
+      InputError: when there is neither, or the file is not a template; it names the file, and the line or section.
     """
     path = _TEMPLATES / f"{name_or_path}.txt" if str(name_or_path) in template_names() else paths.of(name_or_path)
     if not path.exists():

@@ -27,10 +27,10 @@ def guided_vote(
     """Eq. 14 over the k_meta samples that a meta reward model trusts most.
 
     Args:
-        samples: scores of each sample.
-        meta: meta reward of each sample; one that is None or NaN ranks last.
-        k_meta: how many of the samples that parsed are kept; all of them when fewer parsed. Ties keep the earlier one.
-        n: the number of responses.
+      samples: scores of each sample.
+      meta: meta reward of each sample; one that is None or NaN ranks last.
+      k_meta: how many of the samples that parsed are kept; all of them when fewer parsed. Ties keep the earlier one.
+      n: the number of responses.
     """
     return sum_vote([samples[index] for index in trusted(samples, meta, k_meta)], n)
 
