@@ -57,7 +57,7 @@ def longest(
         return max(count(order) for order in itertools.permutations(first))
     most = count(first)
     if depends == "last" and most <= limit and not _end_alike(comparison, template, tokenizer):
-        most = max(most, *(count(_with_last(first, i)) for i in first[:-1]), 0)
+        most = max([most, *(count(_with_last(first, i)) for i in first[:-1])])
     return most + (_hint_spread(tokenizer, template, comparison.n) if hinted else 0)
 
 

@@ -74,6 +74,7 @@ def make_scorer(layout: Layout, config: ModelConfig) -> Callable[[Any, Groups], 
         with layout.constraints():
             return scalar_rewards(params, config, groups)
 
+    # Parameters of all kinds with a head are the same tree.
     params, rows = layout.params(checkpoints.abstract_params(config, ModelKind.META_RM)), layout.sharding("batch")
     return jax.jit(score, in_shardings=(params, rows), out_shardings=rows)
 

@@ -89,15 +89,15 @@ def trained_by(run: Run, stage: str, dtype: str | None = None) -> Any:
     return model.params
 
 
-def policy_before(run: Run, stage: str, matrices: str = "float32") -> Any:
+def policy_before(run: Run, stage: str, dtype: str = "float32") -> Any:
     """The policy's parameters when a stage begins: those of the last stage before it that trains a policy, or initial ones.
 
-    The large ones have the dtype `matrices`, all others are float32. Norms keep the policy's values, so that the reference of
-    a policy that computes in `matrices` equals that policy bit for bit.
+    The large ones have this dtype, all others are float32: norms keep the policy's values, so that the reference of a policy
+    that computes in it equals that policy bit for bit.
     """
     earlier = [s for s in run.config.stages[: run.config.stages.index(stage)] if s in POLICIES]
     params = trained_by(run, earlier[-1], "float32") if earlier else initial(run)
-    return params if matrices == "float32" else sharding.cast_params(params, matrices, run.layout)
+    return params if dtype == "float32" else sharding.cast_params(params, dtype, run.layout)
 
 
 def with_score_head(run: Run, stage: str) -> dict[str, Any]:
