@@ -18,7 +18,8 @@ from spct_jax.storage import files, locks, paths
 from spct_jax.storage.paths import Path
 from spct_jax.training import btrm, cloud, meta, pairrm, preference, provenance, rejection, rl, sft
 from spct_jax.training.context import Run, make_layouts
-from spct_jax.training.data import demonstrations, drop_misfits, load_dataset, load_tokenizer, name_templates
+from spct_jax.training.data import load_dataset, load_tokenizer, name_templates
+from spct_jax.training.fitting import demonstrations, drop_misfits
 from spct_jax.training.parameters import LostStepsError, architecture
 
 STAGES: dict[str, Callable[[Run], dict]] = {

@@ -21,7 +21,7 @@ from spct_jax.data import batches, draws, index
 from spct_jax.runtime import distributed
 from spct_jax.sampling import Finished, Shape
 from spct_jax.training import bucket_choice, buckets, packing, provenance, rollout
-from spct_jax.training.data import demonstrations
+from spct_jax.training.fitting import demonstrations
 
 B, G = 4, 2
 FILES = ("train", "development", "test", "demonstrations", "general")

@@ -71,7 +71,7 @@ def first_batch(directory: pathlib.Path, train: str, workdir: pathlib.Path):
     from spct_jax.data import batches
     from spct_jax.grm.prompts import Prompter
     from spct_jax.runtime import distributed
-    from spct_jax.training import data, rl
+    from spct_jax.training import data, fitting, rl
     from spct_jax.training.context import Run
 
     config = data.name_templates(config_of(directory, train))
@@ -82,7 +82,7 @@ def first_batch(directory: pathlib.Path, train: str, workdir: pathlib.Path):
     dataset = data.load_dataset(config, workdir / "data")
     prompter = Prompter(config.prompt, data.load_tokenizer(config, dataset, workdir / "tokenizer.model"))
     run = Run(config, workdir, dataset, prompter, config.model, None, None)
-    run = data.drop_misfits(run)
+    run = fitting.drop_misfits(run)
     numbers = rl.prompts_of(run, np.arange(len(run.dataset.train)), 0)
     comparisons = [run.dataset.train[number] for number in numbers]
     prompts = [run.prompter.encode(c, range(c.n)) for c in comparisons]

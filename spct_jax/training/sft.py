@@ -19,7 +19,7 @@ from spct_jax.training import (
     accumulation,
     bucket_choice,
     buckets,
-    data,
+    fitting,
     loop,
     mixture,
     optimizers,
@@ -124,8 +124,8 @@ def train(
 
 def run_sft(run: Run) -> dict[str, Any]:
     """Cold start: demonstrations of judging, general instructions mixed in."""
-    judging, skipped = data.demonstrations(run, "demonstrations")
-    general, others = data.demonstrations(run, "general")
+    judging, skipped = fitting.demonstrations(run, "demonstrations")
+    general, others = fitting.demonstrations(run, "general")
     return train(run, "sft", run.config.sft, judging, general, Counter(skipped) + Counter(others))
 
 
@@ -133,7 +133,7 @@ def run_rft(run: Run) -> dict[str, Any]:
     """Rejective fine-tuning: retained draws, general instructions mixed in."""
     retained = rejection.retained_examples(run)
     judging = Pool(retained, np.array([e.size for e in retained]))
-    general, skipped = data.demonstrations(run, "general")
+    general, skipped = fitting.demonstrations(run, "general")
     return train(run, "rft", run.config.rft, judging, general, skipped)
 
 
