@@ -84,7 +84,7 @@ class Engine:
         self._params = decode_params(params, config, layout)
         self._slots = self._programs.init()
         self._queue: collections.deque[Request] = collections.deque()
-        self._read: models.Trunk | None = None
+        self._prefilled: models.Trunk | None = None
         """The trunks computed last."""
         self._unplaced: list[collections.deque[tuple[int, Request]]] = [collections.deque() for _ in range(layout.batch_shards)]
         """For each shard, (number within the shard, request) of those trunks that are in no row yet."""
@@ -189,7 +189,7 @@ class Engine:
         while (wanting := self._fill()) and self._prefill(wanting):
             pass
         if not any(self._unplaced):
-            self._read = None
+            self._prefilled = None
         if begun := self._running.keys() - before:
             self._begin(begun)
 
@@ -247,11 +247,11 @@ class Engine:
         again = [*dict.fromkeys(request for request in self._placed() if request.waiting)]
         if not (self._queue or again):
             return False
-        if self._read is not None:
+        if self._prefilled is not None:
             # XLA's CPU backend takes at most 32 programs at a time; if they exchange data, more of them can deadlock.
-            jax.block_until_ready(self._read)
+            jax.block_until_ready(self._prefilled)
         chosen = self._choose(wanting, again)
-        self._read, self._unplaced = self._prefiller.compute(chosen)
+        self._prefilled, self._unplaced = self._prefiller.compute(chosen)
         return True
 
     def _requeue(self) -> None:
@@ -288,7 +288,7 @@ class Engine:
         for s, of_shard in itertools.groupby(admitted, lambda one: self._shard_of(one[0])):
             for i, (b, u, source) in enumerate(of_shard):
                 positions[:, s, i] = b % rows, u, source
-        self._slots = self._programs.insert(self._slots, self._read, *self._layout.split(tuple(positions.reshape(3, -1))))
+        self._slots = self._programs.insert(self._slots, self._prefilled, *self._layout.split(tuple(positions.reshape(3, -1))))
 
     def _begin(self, begun: set[tuple[int, int]]) -> None:
         """Begins the branches that have been given these slots."""
