@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from spct_jax.evaluation import bootstrap, recorded
-from spct_jax.evaluation.benchmarks.base import Answer, Benchmark, Block, Statistic, Weights, as_pairs
+from spct_jax.evaluation.benchmarks.base import Answer, Benchmark, Block, Statistic, Weights, as_pairs, by_game
 from spct_jax.evaluation.recorded import GAMES, Recorded, Vote
 
 
@@ -128,7 +128,15 @@ def _first(answer: Answer, k: int, k_meta: int | None) -> Answer:
         return Recorded("", tuple(votes)).first(k, k_meta).votes
 
     by_pair = None if answer.by_pair is None else {pair: cut(votes) for pair, votes in answer.by_pair.items()}
-    return dataclasses.replace(answer, votes=cut(answer.votes), by_pair=by_pair)
+    games = None
+    if k_meta is not None and answer.item.n == 2:
+        games = tuple(_guided_game(votes, math.ceil(len(votes) * k_meta / k)) for votes in by_game(answer.votes[:k]))
+    return dataclasses.replace(answer, votes=cut(answer.votes), by_pair=by_pair, by_game=games)
+
+
+def _guided_game(votes: tuple[Vote, ...], k_meta: int) -> tuple[Vote, ...]:
+    """The votes of one game that are trusted most; all where none can be read, since it was played all the same."""
+    return (Recorded("", votes).first(len(votes), k_meta).votes if votes else ()) or votes
 
 
 def _add(block: Block, table: dict, subsets: dict, seed: int | None) -> None:

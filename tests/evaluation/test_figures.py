@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from spct_jax.evaluation import bootstrap, figures
-from spct_jax.evaluation.benchmarks import base
+from spct_jax.evaluation.benchmarks import base, catalogue
 from spct_jax.evaluation.benchmarks.base import Answer, Block, Item, Statistic
 from spct_jax.evaluation.recorded import Vote
 
@@ -46,6 +46,40 @@ def test_two_games_are_told_apart_by_order_or_by_turns():
     assert first is None and second.totals == (4, 6)
     first, second = Answer(item, rows[:1]).games()
     assert first.totals == second.totals == (1, 2)
+
+
+@pytest.mark.parametrize(
+    ("name", "label", "columns"),
+    [
+        ("llmbar", None, ("official", "agreement", "both")),
+        ("judgebench", None, ("official", "both")),
+        ("evalbiasbench", None, ("official", "both")),
+        ("auto_j", 0, ("official", "consistency")),
+    ],
+)
+def test_two_games_of_a_judge_without_fault(name, label, columns):
+    """Which votes are trusted, and what cannot be read elsewhere, makes no game lost."""
+    items, orders = [Item(str(i), 2, 0, "Natural", label) for i in range(8)], [(0, 1), (1, 0)] * 4
+    trusted = [[0.1 + ((order == (0, 1)) == bool(index % 2)) for order in orders] for index in range(8)]
+    answers = [
+        Answer(item, tuple(Vote((9, 1), order=order, meta=meta) for order, meta in zip(orders, metas, strict=True)))
+        for item, metas in zip(items, trusted, strict=True)
+    ]
+    benchmark = catalogue.get(name)
+    # The four that are trusted most saw one order.
+    assert {vote.order for vote in figures.cut(answers, 8, 4)[0].votes} == {(1, 0)}
+    for k, k_meta in ((8, 4), (8, 3), (2, 1), (8, None)):
+        found = figures.compute(benchmark, answers, k, k_meta, intervals=False)
+        assert {column: next(iter(found.table.values()))[column].value for column in columns} == dict.fromkeys(columns, 1)
+    # A game of which no vote could be read was played, and lost.
+    half = tuple(vote._replace(scores=None) if vote.order == (1, 0) else vote for vote in answers[0].votes)
+    first, second = figures.cut([Answer(items[0], half)], 8, 4)[0].games()
+    assert first.totals == (18, 2) and second.votes and second.totals is None
+    # One that was not played is no loss either: of an item in one order only, or of one vote, there is nothing to say.
+    alone = [Answer(item, (Vote((9, 1), order=(index % 2, 1 - index % 2)),)) for index, item in enumerate(items)]
+    for unplayed in (alone[:1], [Answer(Item("unread", 2, 0, "Natural", label), (Vote(),))]):
+        both = figures.compute(benchmark, [*alone, *unplayed], intervals=False).table
+        assert not {"consistency", "agreement", "both"} & next(iter(both.values())).keys()
 
 
 def test_figures_of_every_k_come_from_the_same_votes():

@@ -38,7 +38,7 @@ def _blocks(answers: Sequence[base.Answer]) -> list[base.Block]:
     scores = not any(answer.decides for answer in answers)
     for name, band in (("official", 0.0), *([("agreement_band_1", 1.0)] if scores else [])):
         pairs = [tuple(three_way.verdict(game, band) for game in pair) for pair in games]
-        if any(None not in pair for pair in games):
+        if all(None not in pair for pair in games):
             columns[name] = np.array([float(pair == (label, label)) for pair, label in zip(pairs, labels, strict=True)])
             if not band:
                 columns["consistency"] = np.array([float(first == second) for first, second in pairs])

@@ -72,11 +72,20 @@ class Item:
 
 @dataclasses.dataclass(frozen=True)
 class Answer:
-    """An item and the votes on it: votes on all its responses, or on each of its pairs (then `by_pair`)."""
+    """An item and the votes on it.
+
+    Attributes:
+        item: what was judged.
+        votes: on all its responses.
+        by_pair: on each of its pairs instead; then there are no others.
+        by_game: those of the game with the responses as given and of the one with them swapped, where these are not just the
+            votes in either order; see `games`.
+    """
 
     item: Item
     votes: tuple[Vote, ...] = ()
     by_pair: Mapping[tuple[int, int], tuple[Vote, ...]] | None = None
+    by_game: tuple[tuple[Vote, ...], tuple[Vote, ...]] | None = None
 
     @functools.cached_property
     def totals(self) -> tuple[float, ...] | None:
@@ -135,14 +144,19 @@ class Answer:
 
         Votes without an order are the two games in turn. A single one is both: a scalar reward model sees no order.
         """
-        if len(self.votes) == 1 and self.votes[0].order is None:
+        if self.by_game is None and len(self.votes) == 1 and self.votes[0].order is None:
             return self, self
-        given: tuple[list[Vote], list[Vote]] = ([], [])
-        for index, vote in enumerate(self.votes):
-            swapped = (vote.order or GAMES[index % 2]) != GAMES[0]
-            given[swapped].append(vote)
-        first, second = (dataclasses.replace(self, votes=tuple(votes)) if votes else None for votes in given)
+        played = self.by_game or by_game(self.votes)
+        first, second = (dataclasses.replace(self, votes=votes, by_game=None) if votes else None for votes in played)
         return first, second
+
+
+def by_game(votes: Sequence[Vote]) -> tuple[tuple[Vote, ...], tuple[Vote, ...]]:
+    """Votes that saw two responses as given, and those that saw them swapped; without an order they are either in turn."""
+    found: tuple[list[Vote], list[Vote]] = ([], [])
+    for index, vote in enumerate(votes):
+        found[(vote.order or GAMES[index % 2]) != GAMES[0]].append(vote)
+    return tuple(found[0]), tuple(found[1])
 
 
 def even_credit(outcome: int | None) -> float:

@@ -31,8 +31,8 @@ def _blocks(answers: Sequence[base.Answer]) -> list[base.Block]:
     columns = base.standard(answers)
     columns = {"official": columns["strict"]} | columns
     games = [answer.games() for answer in answers]
-    if any(None not in pair for pair in games):
-        columns["both"] = np.array([float(all(game is not None and game.strict == 1 for game in pair)) for pair in games])
+    if all(None not in pair for pair in games):
+        columns["both"] = np.array([float(all(game.strict == 1 for game in pair)) for pair in games])
     return [base.Block(subsets, columns, {"all items": base.micro(subsets), "mean of kinds": base.macro(subsets)})]
 
 

@@ -64,7 +64,7 @@ def _blocks(answers: Sequence[base.Answer]) -> list[base.Block]:
     subsets = [_category(answer.item.subset) for answer in answers]
     games, best = [answer.games() for answer in answers], [answer.item.best for answer in answers]
     columns = {}
-    if any(None not in pair for pair in games):
+    if all(None not in pair for pair in games):
         verdicts = [(_verdict(first, False), _verdict(second, True)) for first, second in games]
         plain = [(_verdict(first, False, True), _verdict(second, True, True)) for first, second in games]
         columns = {

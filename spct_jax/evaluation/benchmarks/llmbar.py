@@ -49,7 +49,7 @@ def _blocks(answers: Sequence[base.Answer]) -> list[base.Block]:
     games = [answer.games() for answer in answers]
     subsets = [answer.item.subset for answer in answers]
     columns = {}
-    if any(None not in pair for pair in games):
+    if all(None not in pair for pair in games):
         winners = [tuple(map(_winner, pair)) for pair in games]
         right = np.array(
             [[winner == answer.item.best for winner in pair] for pair, answer in zip(winners, answers, strict=True)], float
