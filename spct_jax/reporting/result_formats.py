@@ -5,7 +5,8 @@
   rule for generative judges, a tie and a verdict that cannot be read count 0.5.
 - JudgeBench (ScalerLab/JudgeBench, `run_judge.py`): `judgebench.jsonl`, the pairs as published with the judgment of each game.
   The first game shows A first, the second B; its decision is about the responses as shown, so its "A>B" prefers response B.
-  Votes of one game are summed, and as with its reward models equal scores are a "B>A".
+  Votes of one game are summed; equal scores are a "B>A", as with its reward models, and a decided tie is "A=B". A game that
+  was not played is null, as one that failed is there.
 """
 
 import json
@@ -76,7 +77,7 @@ def rewardbench_scores(answers: Sequence[Answer], model: str) -> dict[str, Any]:
 
 
 def judgebench(answer: Answer, model: str, critiques: tuple[str, str]) -> dict[str, Any]:
-    """One pair with its judgments: of two games, or of one where the votes were all in one order."""
+    """One pair with the judgments of its two games."""
     item = answer.item
     line: dict[str, Any] = {"pair_id": item.id, "source": item.subset}
     line |= item.label if isinstance(item.label, Mapping) else {}
@@ -87,11 +88,12 @@ def judgebench(answer: Answer, model: str, critiques: tuple[str, str]) -> dict[s
     judgments = []
     for swapped, (game, critique) in enumerate(zip(answer.games(), critiques, strict=True)):
         if game is None:
+            judgments.append(None)
             continue
         totals = game.totals
         shown = None if totals is None else list(reversed(totals)) if swapped else list(totals)
         judgment = {"judge_model": model, "prompt": "", "response": critique, "scores": shown}
-        judgments.append({"judgment": judgment, "decision": _decision(shown)})
+        judgments.append({"judgment": judgment, "decision": _decision(shown, game.decides)})
     return line | {"judgments": judgments}
 
 
@@ -102,9 +104,11 @@ def _critiques(verdict: Mapping[str, Any]) -> tuple[str, str]:
     return first, second
 
 
-def _decision(shown: Sequence[float] | None) -> str | None:
+def _decision(shown: Sequence[float] | None, decides: bool) -> str | None:
     if shown is None:
         return None
+    if decides and shown[0] == shown[1]:
+        return "A=B"
     return "A>B" if shown[0] > shown[1] else "B>A"
 
 

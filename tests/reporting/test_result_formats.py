@@ -51,6 +51,15 @@ def test_judgebench_counts_the_games(tmp_path):
     assert [judgment["scores"] for judgment in judgments] == [[7, 3], [2, 6]] and first["judgments"][1]["decision"] == "B>A"
 
 
+def test_judgebench_counts_what_was_decided_and_what_was_not_played():
+    item = Item("a", 2, 1, "s")
+    decided = Answer(item, (Vote(decision="tie", order=GIVEN), Vote(decision=1, order=SWAPPED)))
+    assert [game["decision"] for game in result_formats.judgebench(decided, "m", ("", ""))["judgments"]] == ["A=B", "A>B"]
+    swapped = Answer(item, (Vote((3, 7), order=SWAPPED),))
+    first, second = result_formats.judgebench(swapped, "m", ("", ""))["judgments"]
+    assert first is None and second["decision"] == "A>B" and second["judgment"]["scores"] == [7, 3]
+
+
 def test_rewardbench_averages_a_tie_as_a_half(tmp_path):
     names = result_formats.write(tmp_path, ANSWERS, "judge", lambda ids: ())
     assert names == ["rewardbench.json", "rewardbench_scores.json", "judgebench.jsonl"]
