@@ -100,6 +100,17 @@ def resampled_means(values: np.ndarray, rng: np.random.Generator, resamples: int
     return rng.multinomial(total, counts / total, size=resamples) @ distinct / total
 
 
+def resampled_means_of_groups(
+    values: np.ndarray, groups: np.ndarray, rng: np.random.Generator, resamples: int = 2000
+) -> np.ndarray:
+    """Float64[resamples]: the mean of values, Float[P], in as many groups, Int[P], as there are, drawn with replacement."""
+    _, member = np.unique(groups, return_inverse=True)
+    sums, sizes = np.bincount(member, np.asarray(values, float)), np.bincount(member)
+    distinct, counts = np.unique(np.stack([sums, sizes]), axis=1, return_counts=True)
+    drawn = rng.multinomial(len(sizes), counts / len(sizes), size=resamples)
+    return drawn @ distinct[0] / (drawn @ distinct[1])
+
+
 def percentiles(means: np.ndarray, level: float = 0.95) -> tuple[float, float]:
     """The interval that leaves out an equal share of the resampled means, Float[resamples], on either side."""
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])

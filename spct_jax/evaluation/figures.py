@@ -147,7 +147,10 @@ def _add(block: Block, table: dict, subsets: dict, seed: int | None) -> None:
     @functools.cache
     def draws(subset: str, column: str) -> np.ndarray:
         rng = np.random.default_rng([seed, present.index(subset)])
-        return bootstrap.resampled_means(block.columns[column][rows[subset]], rng)
+        credits = block.columns[column][rows[subset]]
+        if block.items is None:
+            return bootstrap.resampled_means(credits, rng)
+        return bootstrap.resampled_means_of_groups(credits, np.asarray(block.items)[rows[subset]], rng)
 
     for column, credits in block.columns.items():
         means = {subset: float(credits[rows[subset]].mean()) for subset in present}

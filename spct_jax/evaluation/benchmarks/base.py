@@ -194,12 +194,14 @@ class Block:
         columns: Float[R] for each rule.
         aggregates: the weights of the subsets in each aggregate; an aggregate of absent subsets is left out.
         statistics: figures that are not linear.
+        items: R numbers, where several credits may be of one item; a bootstrap draws items, each with all that it has.
     """
 
     subsets: Sequence[str]
     columns: Mapping[str, np.ndarray]
     aggregates: Mapping[str, Weights]
     statistics: Sequence[Statistic] = ()
+    items: Sequence[int] | None = None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -58,17 +58,17 @@ def blocks(answers: Sequence[base.Answer], domains: Sequence[str] = ()) -> list[
         domains: whose plain mean is the headline where all of them are there; else it is the mean over all pairs.
     """
     pairs = [
-        (answer.item.subset, answer.compare(*pair))
-        for answer in answers
+        (index, answer.item.subset, answer.compare(*pair))
+        for index, answer in enumerate(answers)
         for pair in (answer.item.pairs or ((answer.item.best, 1 - answer.item.best),))
     ]
-    subsets = [subset for subset, _ in pairs]
-    strict = np.array([float(outcome == 1) for _, outcome in pairs])
-    paper = np.array([base.even_credit(outcome) for _, outcome in pairs])
+    items, subsets, outcomes = zip(*pairs, strict=True)
+    strict = np.array([float(outcome == 1) for outcome in outcomes])
+    paper = np.array([base.even_credit(outcome) for outcome in outcomes])
     names = {subset: {subset: 1.0} for subset in sorted(set(subsets))}
     overall = {"Overall": base.macro(subsets)} if domains and set(domains) == set(subsets) else {}
     aggregates = overall | {"all pairs": base.micro(subsets)} | names
-    found = [base.Block(subsets, {"official": strict, "paper": paper, "strict": strict}, aggregates)]
+    found = [base.Block(subsets, {"official": strict, "paper": paper, "strict": strict}, aggregates, items=items)]
     whole = [answer for answer in answers if answer.by_pair is None and answer.item.n > 2]
     if len(whole) == len(answers) > 0:
         found.append(_best_of_k(whole, domains))

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from spct_jax.errors import InputError
-from spct_jax.evaluation.benchmarks import sampled
+from spct_jax.evaluation import bootstrap, figures
+from spct_jax.evaluation.benchmarks import catalogue, sampled
 from spct_jax.evaluation.benchmarks.base import Answer, Item
 
 
@@ -49,6 +50,25 @@ def test_accuracy_counts_pairs_and_best_of_k_prompts():
     best_of_two = [(1 + 1 / 2 + 0) / 3, 0, 1 / 3]  # of the first three prompts
     curve = [1 / 3, np.mean(best_of_two), np.mean([1 / 2, 0, 1 / 3])]
     assert highest == pytest.approx({"a": max(curve), "b": 1, "Overall": (max(curve) + 1) / 2})
+
+
+def test_intervals_are_over_prompts_and_not_over_their_pairs():
+    right = np.random.default_rng(0).random(200) < 0.6
+    label = {"scores": [1, 1, 0, 0], "pairs": [(i, j) for i in (0, 1) for j in (2, 3)]}
+    rows = [(9, 9, 1, 1) if won else (1, 1, 9, 9) for won in right]
+    answers = [by_hand.scored(None, row, n=4, subset="GSM8K", label=label, pairs=label["pairs"]) for row in rows]
+    figure = figures.compute(catalogue.get("gsm8k_pairs"), answers).table["all pairs"]["paper"]
+    # All pairs of a prompt are won or lost together, so four of them say no more than one.
+    assert figure.value == pytest.approx(right.mean())
+    assert (figure.low, figure.high) == pytest.approx(bootstrap.interval(right), abs=0.011)
+    # Of prompts with different numbers of pairs the mean is that of all pairs drawn.
+    values, groups = np.repeat([0.0, 1.0, 1.0], [1, 3, 2]), np.repeat([7, 5, 6], [1, 3, 2])
+    means = bootstrap.resampled_means_of_groups(values, groups, np.random.default_rng(0), 4000)
+    possible = {
+        sum(one[0] for one in drawn) / sum(one[1] for one in drawn)
+        for drawn in itertools.product([(0, 1), (3, 3), (2, 2)], repeat=3)
+    }
+    assert {round(mean, 9) for mean in means} == {round(mean, 9) for mean in possible}
 
 
 def test_what_a_label_must_say():
