@@ -295,6 +295,8 @@ def _evaluate() -> None:
     figures = {
         "benchmark": benchmark.name,
         "title": benchmark.title,
+        "quantity": benchmark.quantity,
+        "rules": benchmark.rules,
         "about": about(benchmark, [answer.item for answer in answers[SAMPLED]], total, max(ks, default=None)),
         "unjudged": unjudged,
         "skipped": report.skipped,

@@ -32,7 +32,8 @@ class Figures:
         table: aggregate -> column -> figure; the first aggregate is the headline, its column `official` the official metric.
         subsets: subset -> column -> figure.
         sizes: the number of rows in each subset.
-        tie_rate: the share of items of several responses (of pairs, where judged by pairs) that tie for best.
+        tie_rate: the share of items of several responses (of pairs, where judged by pairs) that tie for best; None where
+            all have one.
         malformed_rate: the share of votes that could not be read.
         truncated_rate: the share of votes cut at the limit of tokens; None where that was not recorded.
         unread: the number of items without any vote that could be read.
@@ -42,7 +43,7 @@ class Figures:
     table: dict[str, dict[str, Figure]]
     subsets: dict[str, dict[str, Figure]]
     sizes: dict[str, int]
-    tie_rate: float
+    tie_rate: float | None
     malformed_rate: float
     truncated_rate: float | None
     unread: int
@@ -92,7 +93,7 @@ def rates(answers: Sequence[Answer]) -> dict[str, float | None]:
     votes = [vote for answer in answers for vote in answer.all_votes]
     comparable = [answer.ties for answer in answers if answer.item.n > 1]
     return {
-        "tie_rate": float(np.mean(comparable)) if comparable else 0.0,
+        "tie_rate": float(np.mean(comparable)) if comparable else None,
         "malformed_rate": recorded.malformed_rate(votes),
         "truncated_rate": recorded.truncated_rate(votes),
     }

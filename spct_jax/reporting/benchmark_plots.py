@@ -23,13 +23,16 @@ _LONGEST = 32
 """Characters of a subset's name that are drawn."""
 
 
-def scaling(lines: Mapping[str, Mapping[int, Mapping]], greedy: float | None, chance: float | None) -> bytes:
-    """Accuracy against the number of votes, with 95 % intervals.
+def scaling(
+    lines: Mapping[str, Mapping[int, Mapping]], greedy: float | None, chance: float | None, quantity: str = "accuracy"
+) -> bytes:
+    """A quantity, such as accuracy, against the number of votes, with 95 % intervals.
 
     Args:
       lines: for each way of voting, by k: `value` with its interval `low` to `high`, in [0, 1].
-      greedy: accuracy of greedy verdicts, if there are any.
-      chance: of a judge that guesses, if that is known.
+      greedy: that of greedy verdicts, if there are any.
+      chance: that of a judge that guesses, if it is known.
+      quantity: its name.
     """
     with drawing(6.4, 3.9, _SVG) as figure:
         axes = figure.subplots()
@@ -50,8 +53,8 @@ def scaling(lines: Mapping[str, Mapping[int, Mapping]], greedy: float | None, ch
         axes.minorticks_off()
         axes.set_xlim(ks[0] / 1.12, ks[-1] * 1.12)
         axes.set_xlabel("votes k (log scale)")
-        axes.set_ylabel("accuracy, %")
-        axes.set_title("Accuracy by votes, a tie counting by its chance")
+        axes.set_ylabel(f"{quantity}, %")
+        axes.set_title(f"{capitalised(quantity)} by votes, a tie counting by its chance")
         label_ends(axes, ends)
         return _svg(figure)
 
@@ -113,6 +116,11 @@ def positions(shares: Mapping[int, Sequence[float]]) -> bytes:
         panels[0].set_ylabel("named best, % of samples")
         axes.set_ylim(0, 1.15 * 100 * max(max(values) for values in shares.values()))
         return _svg(figure)
+
+
+def capitalised(text: str) -> str:
+    """With a capital first letter; the others stay as they are."""
+    return text[:1].upper() + text[1:]
 
 
 def _shortened(name: str) -> str:

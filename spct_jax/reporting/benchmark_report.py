@@ -31,9 +31,9 @@ def write(directory: Path, figures: Mapping[str, Any], examples: Sequence[Mappin
 
     Args:
       directory: where.
-      figures: those of `measures.compute`, with what `evaluate` adds: `benchmark`, `title`, `about` (names and values of what
-        was measured and how), `unjudged` and `skipped` (reasons and counts), and `beside` (`overall_column` of each benchmark
-        whose figures go together).
+      figures: those of `measures.compute`, with what `evaluate` adds: `benchmark`, `title`, `quantity` and `rules` of the
+        benchmark, `about` (names and values of what was measured and how), `unjudged` and `skipped` (reasons and counts), and
+        `beside` (`overall_column` of each benchmark whose figures go together).
       examples: verdicts to read, see `examples.choose`.
     """
     blocks = build(figures, examples)
@@ -86,16 +86,18 @@ def _headline(figures: Mapping) -> list[Block]:
         says += f"shown is “{aggregates[0]}”, the first of the aggregates below, or the first that has such a figure."
     else:
         says += "of these items there are no such figures."
-    chance = f"; a judge that guesses gets {percent(figures['chance'])}" if figures["chance"] else ""
+    rules = RULES | figures["rules"]
+    if figures["chance"]:
+        rules["paper"] += f"; a judge that guesses gets {percent(figures['chance'])}"
     meanings = {
-        **RULES,
-        "paper": RULES["paper"] + chance,
+        **{column: meaning for column, meaning in rules.items() if column in _columns(figures["measures"], "table")},
         "vote@k": "the sum of the first k votes",
         "meta@k/m": "the sum of the m among them that the meta reward model trusts most",
         "ties": "of items",
         "malformed": "of votes, for whatever reason they could not be read; truncated ones were cut at the limit of tokens",
     }
-    return [Heading("Accuracy"), Paragraph(says), Table(header, rows), Facts(meanings)]
+    title = Heading(benchmark_plots.capitalised(figures["quantity"]))
+    return [title, Paragraph(says), Table(header, rows), Facts(meanings)]
 
 
 def _scaling(figures: Mapping) -> list[Block]:
@@ -104,12 +106,13 @@ def _scaling(figures: Mapping) -> list[Block]:
         return []
     greedy = figures["measures"].get("greedy")
     level = measures.headline(greedy) if greedy else None
-    picture = benchmark_plots.scaling(lines, level and level["value"], figures["chance"])
+    quantity = figures["quantity"]
+    picture = benchmark_plots.scaling(lines, level and level["value"], figures["chance"], quantity)
     ks = sorted({k for points in lines.values() for k in points})
     rows = [[str(k), *(_shown(points.get(k)) for points in lines.values())] for k in ks]
     return [
         Heading("By number of votes"),
-        Picture("scaling.svg", picture, "Accuracy by number of votes"),
+        Picture("scaling.svg", picture, f"{benchmark_plots.capitalised(quantity)} by number of votes"),
         Table(["k", *lines], rows),
     ]
 
@@ -211,7 +214,8 @@ def _subsets(figures: Mapping) -> list[Block]:
             [f"{name} ({group['items']:,} items)", *(percent(one["by_subset"][name][rate]) for one in found.values())]
             for name, group in groups.items()
         ]
-        blocks += [Heading(title, 3), Table(["", *found], rows)]
+        if any(cell != percent(None) for row in rows for cell in row[1:]):
+            blocks += [Heading(title, 3), Table(["", *found], rows)]
     return blocks
 
 
@@ -222,7 +226,7 @@ def _position(figures: Mapping) -> list[Block]:
         "How the order in which a prompt shows the responses moves the verdict. “changes with the order” is the chance that "
         "two votes on one item in different orders name different responses, “changes in one order” the same for two votes in "
         "the same order, where chance alone is at work; what the first has more is the order's doing. “consistent” is the "
-        "share of items where the summed votes of all orders name the same single response. The dashed lines below are a "
+        "share of items where the sums of the votes in each order name the same single response. The dashed lines below are a "
         "judge without bias."
     )
     header = ["votes", "items in several orders", "changes with the order, %", "changes in one order, %", "consistent, %"]

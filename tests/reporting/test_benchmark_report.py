@@ -31,6 +31,8 @@ def measured(name, official=True, k=1):
 FIGURES = {
     "benchmark": "llmbar",
     "title": "LLMBar",
+    "quantity": "accuracy",
+    "rules": {},
     "about": {"data": "a_<b>_c", "items": "8"},
     "unjudged": {"prompt longer than the context": 2},
     "skipped": {},
@@ -124,6 +126,31 @@ def test_the_aggregate_that_is_shown_is_named_where_there_is_one():
             block for block in section(benchmark_report.build(figures, []), "Accuracy") if isinstance(block, Paragraph)
         )
         assert said in paragraph.text
+
+
+def test_what_is_no_accuracy_is_named_as_what_it_is():
+    measure = measured("vote@8", k=8) | {"tie_rate": None}
+    measure["by_subset"] = {name: one | {"tie_rate": None} for name, one in measure["by_subset"].items()}
+    figures = copy.deepcopy(FIGURES) | {"measures": {"vote@8": measure}, "chance": None, "quantity": "ROC-AUC"}
+    blocks = benchmark_report.build(figures | {"rules": {"paper": "the area under the curve"}}, [])
+    (facts,) = (block for block in section(blocks, "ROC-AUC") if isinstance(block, Facts))
+    assert facts.rows["paper"] == "the area under the curve" and facts.rows["strict"] == benchmark_report.RULES["strict"]
+    assert next(block for block in section(blocks, "ROC-AUC") if isinstance(block, Table)).rows[0][4] == "–"
+    (picture,) = (block for block in section(blocks, "By number of votes") if isinstance(block, Picture))
+    assert picture.caption == "ROC-AUC by number of votes"
+    assert picture.svg != benchmark_plots.scaling({"vote": {1: FIGURE, 8: FIGURE}}, None, None)
+    # Where nothing ties and nothing says what was cut, there are no tables of it.
+    titles = [block.text for block in section(blocks, "By subset") if isinstance(block, Heading)]
+    assert titles == ["official", "paper", "strict", "malformed"]
+
+
+def test_columns_that_are_not_there_are_not_explained():
+    figures = copy.deepcopy(FIGURES)
+    for measure in figures["measures"].values():
+        for row in (*measure["table"].values(), *measure["subsets"].values()):
+            row.pop("strict", None)
+    (facts,) = (block for block in section(benchmark_report.build(figures, []), "Accuracy") if isinstance(block, Facts))
+    assert "strict" not in facts.rows and facts.rows["paper"].endswith("; a judge that guesses gets 50.0")
 
 
 def test_the_papers_table_with_ours_first():

@@ -61,5 +61,7 @@ BENCHMARK = base.Benchmark(
     read=_read,
     blocks=_blocks,
     by_ending=True,
+    quantity="win rate",
+    rules={"official": "the mean share of the second response, the model's; it measures the model, not the judge"},
     complete=lambda item: item,
 )

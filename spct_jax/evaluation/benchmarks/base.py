@@ -222,6 +222,8 @@ class Benchmark:
         pairs: which responses are compared where that is the same for every item; see `Item.pairs`.
         by_pairs: whether its usual protocol shows a judge two responses at a time, and not all of an item's.
         by_ending: whether `read` takes the files in a directory by the endings of their names, as those of an output have, too.
+        quantity: what its figures are, for titles.
+        rules: what the columns `official`, `paper` and `strict` mean where that is not what they mean everywhere.
         complete: gives an item that recorded votes were read with, without the data, what its label says of it; raises
             InputError where what the metric needs is missing.
     """
@@ -239,6 +241,8 @@ class Benchmark:
     pairs: tuple[tuple[int, int], ...] = ()
     by_pairs: bool = False
     by_ending: bool = False
+    quantity: str = "accuracy"
+    rules: Mapping[str, str] = dataclasses.field(default_factory=dict)
     complete: Callable[[Item], Item] = lambda item: need_best(item)
 
 

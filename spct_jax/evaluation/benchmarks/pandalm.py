@@ -60,5 +60,6 @@ BENCHMARK = base.Benchmark(
     metric="accuracy over three classes, against the majority of three people",
     read=_read,
     blocks=_blocks,
+    rules=three_way.RULES,
     complete=three_way.complete,
 )

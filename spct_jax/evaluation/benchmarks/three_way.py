@@ -16,6 +16,12 @@ from spct_jax.evaluation.recorded import TIE
 
 CLASSES = (0, 1, TIE)
 Class = int | str
+RULES = {
+    "paper": "over the items that people do not call a tie: a tie of the judge counts 1/2, and so does a verdict that cannot "
+    "be read",
+    "strict": "over the same items: only a response that beats the other counts",
+}
+"""What these columns mean here."""
 
 
 def complete(item: base.Item) -> base.Item:
