@@ -4,12 +4,12 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import tqdm
 
 from spct_jax.errors import InputError
 from spct_jax.evaluation import figures, metrics, position
 from spct_jax.evaluation.benchmarks.base import Answer, Benchmark
+from spct_jax.evaluation.recorded import Vote
 
 GREEDY, SAMPLED = "greedy", "sampled"
 PATIENCE = 3
@@ -97,7 +97,7 @@ def compute(
         ties and of votes that are malformed or truncated.
       `by_k`: for votes, and guided votes, the headline figure (the paper's credit) and its interval for each k.
       `position`: see `position.figures`, for each of the votes.
-      `chance`: the credit of a judge that guesses, the mean of 1/n.
+      `chance`: the headline figure, by the paper's credit, of a judge that guesses; None where that is not known.
     """
     made = {}
     for measure in tqdm.tqdm(choose(votes, ks, k_metas), "figures", unit="way", delay=PATIENCE):
@@ -110,14 +110,24 @@ def compute(
             **_rates(drawn, kept),
             "by_subset": _rates_by_subset(drawn, kept),
         }
-    items = [answer.item for answer in figures.apart(next(iter(votes.values())))]
-    known = [1 / item.n for item in items if item.n > 1 and item.best is not None]
     return {
-        "chance": float(np.mean(known)) if known else None,
+        "chance": _chance(benchmark, next(iter(votes.values()))),
         "measures": made,
         "by_k": _by_k(benchmark, votes[SAMPLED], made, seed) if SAMPLED in votes else {},
         "position": {name: found for name, answers in votes.items() if (found := position.figures(answers))},
     }
+
+
+def _chance(benchmark: Benchmark, answers: Sequence[Answer]) -> float | None:
+    """Nothing read earns what guessing does, but for items of several right responses, of which nobody says what it earns."""
+    if any(answer.item.n > 2 and answer.item.best is None and not answer.item.pairs for answer in answers):
+        return None
+    unread = [
+        Answer(answer.item, (Vote(),), None if answer.by_pair is None else dict.fromkeys(answer.by_pair, (Vote(),)))
+        for answer in answers
+    ]
+    found = headline(figures.compute(benchmark, unread, intervals=False).to_json())
+    return found and found["value"]
 
 
 def _rates(drawn: Sequence[Answer], kept: Sequence[Answer]) -> dict[str, float | None]:

@@ -4,7 +4,7 @@ import pytest
 
 from spct_jax.errors import InputError
 from spct_jax.evaluation import measures
-from spct_jax.evaluation.benchmarks import base
+from spct_jax.evaluation.benchmarks import base, catalogue
 from spct_jax.evaluation.benchmarks.base import Answer, Block, Item
 from spct_jax.evaluation.measures import GREEDY, SAMPLED
 from spct_jax.evaluation.recorded import Vote
@@ -76,3 +76,23 @@ def test_other_powers_of_two_are_in_the_curve_only():
     found = measures.compute(BENCHMARK, {SAMPLED: answers(*[[WON, LOST, WON, WON, WON]] * 3)}, [5])
     assert list(found["measures"]) == ["vote@5"] and list(found["by_k"]["vote"]) == ["1", "2", "4", "5"]
     assert measures.compute(BENCHMARK, {SAMPLED: answers([WON])}, [1])["by_k"] == {}
+
+
+def chance(name, *items, by_pair=False):
+    pairs = [{pair: (Vote(WON),) for pair in item.pairs} if by_pair else None for item in items]
+    rows = [() if by_pair else (Vote((1,) * item.n),) for item in items]
+    answers = [Answer(item, votes, pairs) for item, votes, pairs in zip(items, rows, pairs, strict=True)]
+    return measures.compute(catalogue.get(name), {SAMPLED: answers})["chance"]
+
+
+def test_chance_is_what_the_headline_of_a_judge_that_guesses_is():
+    cells = [f"{kind}/{goal}/a" for kind in ("BoN_set", "Pairwise_set") for goal in ("Helpfulness", "Harmlessness")]
+    items = [Item(f"{index}", 4 if "BoN" in cell else 2, 0, cell) for index, cell in enumerate([*cells, *cells[2:] * 4])]
+    assert chance("rmb", *items) == pytest.approx((1 / 4 + 1 / 2) / 2)  # of the cells, not of the ten pairs and two others
+    assert chance("rewardmath", Item("a", 10, 0)) == pytest.approx(1 / 10)
+    assert chance("rewardmath", Item("a", 10, 0), by_pair=True) == pytest.approx(1 / 2**9)
+    assert chance("realmistake", Item("a", 1, label="error"), Item("b", 1, label="no_error")) == 1 / 2
+    assert chance("pandalm", Item("a", 2, 0, label=0), Item("b", 2, None, label="tie")) == 1 / 2
+    assert chance("alpacaeval", Item("a", 2)) is None
+    right, several = Item("1", 4, 0, "Math"), Item("tied:1", 4, None, "Ties", 2)
+    assert chance("rewardbench2", right) == 1 / 4 and chance("rewardbench2", right, several) is None

@@ -148,7 +148,7 @@ BENCHMARK = base.Benchmark(
     rules={
         "official": "F1 with an error as the positive class",
         "paper": "the area under the ROC curve: how often a response without an error has more points than one with an error, "
-        "a tie of the two counting a half; a judge that guesses gets 50.0",
+        "a tie of the two counting a half",
         "strict": "the same area with ties counting nothing",
     },
     complete=_complete,

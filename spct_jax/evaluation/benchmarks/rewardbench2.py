@@ -15,6 +15,7 @@ where 0/0 counts as 0 in the last term and x/0 as an infinity, and probabilities
 prompts. The average is the plain mean of the six subsets; under `paper` and `strict`, too, Ties enters it by its own formula.
 """
 
+import dataclasses
 import os
 import re
 from collections.abc import Callable, Sequence
@@ -55,7 +56,7 @@ def _complete(item: base.Item) -> base.Item:
         raise InputError("the id of an item of Ties is not ref:<number> or tied:<number>")
     if isinstance(item.label, bool) or not isinstance(item.label, int) or not 0 < item.label < item.n:
         raise InputError(f"no 'label', how many of the {item.n} responses are right ({item.label!r})")
-    return item
+    return dataclasses.replace(item, best=None, pairs=())
 
 
 def _blocks(answers: Sequence[base.Answer]) -> list[base.Block]:

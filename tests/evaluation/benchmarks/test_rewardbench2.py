@@ -8,7 +8,9 @@ import pytest
 
 from spct_jax.data.jsonl import ReadReport
 from spct_jax.errors import InputError
+from spct_jax.evaluation import matching
 from spct_jax.evaluation.benchmarks import catalogue, rewardbench2
+from spct_jax.evaluation.recorded import Recorded, Vote
 
 
 def ties(id, scores, correct):
@@ -87,3 +89,9 @@ def test_files(tmp_path):
     path.write_text(json.dumps(rows[1] | {"id": "9"}) + "\n")
     with pytest.raises(InputError, match="test.jsonl:1: the id of an item of Ties is not ref"):
         catalogue.get("rewardbench2").read(path, "fatal", ReadReport())
+
+
+def test_recorded_votes_on_ties_know_no_single_right_response():
+    line = {"label": 2, "scores": [[9, 8, 1]]}
+    found = matching.stand_alone(catalogue.get("rewardbench2"), [Recorded("tied:1", (Vote((9, 8, 1)),), "Ties", line)], "f")
+    assert (found[0].item.best, found[0].item.pairs, found[0].item.label) == (None, (), 2)
