@@ -6,6 +6,7 @@ Every function returns the bytes of an SVG, the same for the same figures.
 import io
 import itertools
 import re
+import unicodedata
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -19,8 +20,10 @@ if TYPE_CHECKING:
 
 _SVG = STYLE | {"svg.hashsalt": "spct_jax", "svg.fonttype": "path"}
 _LINES = ((BLUE, "o"), (VERMILLION, "s"), (GREEN, "D"), (PURPLE, "^"), ("#E69F00", "v"), ("#56B4E9", "P"))
-_LONGEST = 32
-"""Characters of a subset's name that are drawn."""
+_LONGEST = 40
+"""Characters of a subset's name that are drawn; half as many where some are twice as wide."""
+_MOST_PLACES = 14
+"""Positions, and gaps between panels of them, beside each other in a picture."""
 
 
 def scaling(
@@ -95,11 +98,19 @@ def subsets(bars: Mapping[str, Mapping[str, Mapping]]) -> bytes:
 
 def positions(shares: Mapping[int, Sequence[float]]) -> bytes:
     """How often the response at each position is named, by the number of responses; the dashed line is a judge without bias."""
-    widths = [len(values) for values in shares.values()]
-    with drawing(1.4 + 0.62 * sum(widths) + 0.5 * len(widths), 3.0, _SVG) as figure:
-        panels = figure.subplots(1, len(shares), sharey=True, squeeze=False, width_ratios=widths)[0]
-        for axes, (n, values) in zip(panels, shares.items(), strict=True):
-            places = range(1, n + 1)
+    rows: list[list[int]] = []
+    for n in shares:
+        if rows and sum(rows[-1]) + len(rows[-1]) + n <= _MOST_PLACES:
+            rows[-1].append(n)
+        else:
+            rows.append([n])
+    widest = max(sum(row) + len(row) - 1 for row in rows)
+    highest = 1.15 * 100 * max(max(values) for values in shares.values())
+    with drawing(1.1 + 0.62 * widest, 0.2 + 2.6 * len(rows), _SVG) as figure:
+        grid = figure.add_gridspec(len(rows), widest)
+        for line, n in [(line, n) for line, row in enumerate(rows) for n in row]:
+            start = sum(other + 1 for other in rows[line] if other < n)
+            axes, values, places = figure.add_subplot(grid[line, start : start + n]), shares[n], range(1, n + 1)
             axes.bar(places, [100 * value for value in values], width=0.66, color=BLUE)
             for place, value in zip(places, values, strict=True):
                 # White behind it, since the line of a judge without bias is where most of the numbers stand.
@@ -112,9 +123,10 @@ def positions(shares: Mapping[int, Sequence[float]]) -> bytes:
             axes.tick_params(axis="x", length=0)
             axes.grid(axis="x", visible=False)
             axes.set_xlabel("position")
-            axes.set_title(f"n = {n}")
-        panels[0].set_ylabel("named best, % of samples")
-        axes.set_ylim(0, 1.15 * 100 * max(max(values) for values in shares.values()))
+            axes.set_title(f"{n} responses")
+            axes.set_ylim(0, highest)
+            axes.set_ylabel("" if start else "named best, % of samples")
+            axes.tick_params(axis="y", labelleft=not start)
         return _svg(figure)
 
 
@@ -126,7 +138,9 @@ def capitalised(text: str) -> str:
 def _shortened(name: str) -> str:
     """A name on one line, without what no picture can hold or what would be read as a formula."""
     name = re.sub("[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]", "\ufffd", " ".join(name.split()))
-    name = name if len(name) <= _LONGEST else f"{name[: _LONGEST - 1]}…"
+    longest = _LONGEST // 2 if any(unicodedata.east_asian_width(character) in "WF" for character in name) else _LONGEST
+    if len(name) > longest:  # names of files in a tree differ at their ends, and at their beginnings
+        name = f"{name[: longest // 3]}…{name[1 + longest // 3 - longest :]}"
     return name.replace("$", r"\$")
 
 

@@ -192,6 +192,22 @@ def test_a_picture_of_a_subset_of_any_name(name):
     assert "text" in {element.get("id", "")[:4] for element in ElementTree.fromstring(svg).iter()}
 
 
+def test_names_that_are_cut_are_told_apart_and_leave_room():
+    tasks = ("Ideas of all", "Idea Growth")
+    goals = [f"{kind}_set/Helpfulness/Brainstorming/{task}" for kind in ("BoN", "Pairwise") for task in tasks]
+    shown = [benchmark_plots._shortened(name) for name in (*goals, "\u4e2d" * 50)]
+    assert len(set(shown)) == 5 and [len(name) for name in shown] == [40] * 4 + [20]
+    assert shown[0].startswith("BoN_set/Helpf") and shown[0].endswith("storming/Ideas of all")
+
+
+def test_positions_of_many_numbers_of_responses_fit_a_page():
+    def width(*numbers):
+        svg = benchmark_plots.positions({n: [1 / n] * n for n in numbers})
+        return float(ElementTree.fromstring(svg).get("width").removesuffix("pt")) / 72
+
+    assert width(2) < 3 and width(2, 3, 4, 5, 6, 7) < 10 and width(10) < 10
+
+
 @pytest.mark.parametrize(
     ("figures", "message"),
     [
