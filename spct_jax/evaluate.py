@@ -185,7 +185,8 @@ def draw(output: Path, items: Sequence[Item], most: int) -> tuple[dict[str, list
     load, guided = functools.cache(JUDGE.load), bool(JUDGE.meta_checkpoint.value)
     passes = {SAMPLED: JUDGE.options(k=most, k_meta=most if guided else 0)}
     if GREEDY_TOO.value and JUDGE.draws:
-        passes = {GREEDY: JUDGE.options(k=2, temperature=0.0)} | passes
+        # Balanced whatever --order is: two random orders of two responses are the same every other time.
+        passes = {GREEDY: JUDGE.options(k=2, temperature=0.0, order="balanced")} | passes
     files.make_directory(output)
     distributed.from_first(lambda: drawing.keep_comparisons(output, items))
     found, unjudged = {}, {}
@@ -231,7 +232,10 @@ def read_beside(benchmark: Benchmark) -> dict[str, dict[str, float]]:
     for directory in BESIDE.value or ():
         path = paths.parse(directory, "--beside") / "figures.json"
         found = files.read_json(path)
-        columns[found.get("benchmark")] = benchmark_report.overall_column(found, str(path))
+        column = benchmark_report.overall_column(found, str(path))
+        if (named := found["benchmark"]) in columns:
+            raise InputError(f"--beside: {path} holds figures of {named}, and so does one before it")
+        columns[named] = column
     if columns and benchmark.name not in OVERALL:
         raise InputError(f"--beside: the paper's Table 2 has {', '.join(OVERALL)} and not {benchmark.name}")
     return columns

@@ -81,6 +81,14 @@ def test_a_judge_that_guesses_is_at_chance_and_one_that_knows_is_not(run, tmp_pa
     assert abs(fair["changes_with_order"] - fair["changes_in_order"]) < 0.05
 
 
+def test_greedy_verdicts_are_in_both_orders_whatever_the_order_of_votes_is(run, tmp_path):
+    figures = run(tmp_path, "--k=4", "--order=random", judge=RandomJudge(skill=99))
+    lines = [json.loads(line) for line in (tmp_path / "scores.jsonl").open()]
+    assert all(sorted(line["greedy"]["orders"]) == [[0, 1], [1, 0]] for line in lines)
+    assert len({tuple(map(tuple, line["orders"])) for line in lines}) > 6  # those of votes are random
+    assert "official" in figures["measures"]["greedy@2"]["table"]["all"]
+
+
 def test_an_interrupted_run_goes_on_and_ends_the_same(run, tmp_path):
     run(tmp_path / "whole", "--k=1,2")
     interrupted = RandomJudge(breaks_at=85)  # after all of the 60 greedy verdicts
@@ -255,6 +263,7 @@ def test_several_benchmarks_in_one_table(run, tmp_path):
     run(tmp_path / "l", "--k=1")
     for beside, message in (
         ("none", "none/figures.json: cannot be read"),
+        ("r", "--beside: .*/r/figures.json holds figures of rewardbench, and so does one before it"),
         ("l", "l/figures.json: holds no figures of rewardb"),
     ):
         with pytest.raises(InputError, match=message):
