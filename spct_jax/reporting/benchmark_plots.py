@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from spct_jax.reporting.plots import BLUE, GREEN, GREY, PURPLE, STYLE, VERMILLION, drawing, label_ends
+from spct_jax.reporting.plots import BLUE, GREEN, GREY, PURPLE, STYLE, VERMILLION, drawing, label_ends, tick_labels
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -52,7 +52,7 @@ def scaling(
                 ends.append((100 * level, name, GREY))
         ks = sorted({k for points in lines.values() for k in points})
         axes.set_xscale("log", base=2)
-        axes.set_xticks(ks, [str(k) for k in ks])
+        axes.set_xticks(ks, tick_labels(ks))
         axes.minorticks_off()
         axes.set_xlim(ks[0] / 1.12, ks[-1] * 1.12)
         axes.set_xlabel("votes k (log scale)")

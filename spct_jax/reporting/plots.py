@@ -121,7 +121,7 @@ def accuracy_by_k(by_k: Mapping[str, Mapping], greedy: Mapping[str, float], temp
                 axes.axhline(100 * greedy[model], color=GREY, linestyle=(0, (4, 3)), linewidth=1.3)
                 ends.append((100 * greedy[model], "greedy", GREY))
             axes.set_xscale("log", base=2)
-            axes.set_xticks(curve["k"], [str(k) for k in curve["k"]])
+            axes.set_xticks(curve["k"], tick_labels(curve["k"]))
             axes.minorticks_off()
             axes.set_xlim(0.9, curve["k"][-1] * 1.08)
             axes.set_xlabel("votes k (log scale)")
@@ -209,6 +209,16 @@ def runs_by_measure(measures: Mapping[str, Mapping[str, float]]) -> bytes:
 def _measure(name: str) -> str:
     kind, _, k = name.partition("@")
     return f"{'meta-guided' if kind == 'meta' else kind} @ {k}" if k else kind
+
+
+def tick_labels(ks: Sequence[int]) -> list[str]:
+    """The ascending numbers on a logarithmic axis, empty where the text would run into that of a larger one."""
+    labels, above = [], math.inf
+    for k in reversed(ks):
+        free = math.log(above / k) > 0.055 * math.log(ks[-1] / ks[0])
+        labels.append(str(k) if free else "")
+        above = k if free else above
+    return labels[::-1]
 
 
 def label_ends(axes: "Axes", ends: Sequence[tuple[float, str, str]]) -> None:

@@ -20,3 +20,9 @@ def test_every_way_of_voting_is_a_line():
     names = ["vote", *(f"meta, {k_meta} of k" for k_meta in range(1, 9))]
     svg = benchmark_plots.scaling({name: {1: point, 8: point} for name in names}, None, None).decode()
     assert all(f"<!-- {name} 50.0 -->" in svg for name in names)
+
+
+def test_numbers_of_votes_that_are_close_do_not_run_into_each_other():
+    assert plots.tick_labels([1, 2, 4, 8, 16, 32]) == ["1", "2", "4", "8", "16", "32"]
+    assert plots.tick_labels([1, 2, 4, 8, 16, 31, 32, 33]) == ["1", "2", "4", "8", "16", "", "", "33"]
+    assert plots.tick_labels([1, 3, 512, 1000]) == ["1", "3", "512", "1000"] and plots.tick_labels([8]) == ["8"]
