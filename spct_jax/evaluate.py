@@ -115,6 +115,8 @@ def check_flags() -> None:
     for flag in (JUDGE.principles, JUDGE.export_principles, REFERENCE):
         if flag.value and SCORES.value:
             raise InputError(f"--{flag.name} goes with --checkpoint")
+    if SCORES.value and BY_PAIRS.value is not None:
+        raise InputError("--by_pairs goes with --checkpoint; recorded votes are on items or on pairs as their ids say")
     if LIMIT.value < 0:
         raise InputError(f"--limit: {LIMIT.value} is not a number of items")
     if LIMIT.value and not DATA.value:
@@ -286,6 +288,8 @@ def _evaluate() -> None:
     items, total = read_items(benchmark, report) if DATA.value else (None, 0)
     if SCORES.value:
         votes, unjudged, origin = score_files.read(SCORES.value), {}, SCORES.value
+        if not GREEDY_TOO.value:
+            votes.pop(GREEDY, None)
     else:
         votes, unjudged = draw(output, as_shown(benchmark, items), max(ks))
         origin = str(output)

@@ -149,6 +149,7 @@ def test_recorded_votes_say_the_same_as_the_judge_did(run, tmp_path, capsys):
     judged = run(tmp_path / "e", f"--scores={tmp_path}/a/sampled.jsonl", "--k=1,2,6", checkpoint=None)["measures"]
     assert judged == {name: one for name, one in drawn["measures"].items() if name.startswith("vote@")}
     assert list(run(tmp_path / "d", f"--scores={data[0]}", checkpoint=None)["measures"]) == ["greedy", "greedy@2", "vote@6"]
+    assert list(run(tmp_path / "f", f"--scores={data[0]}", "--nogreedy", checkpoint=None)["measures"]) == ["vote@6"]
 
 
 def test_figures_of_a_file_made_by_hand(run, tmp_path):
@@ -352,6 +353,7 @@ def test_command_lines(tmp_path, model):
         f"--benchmark=llmbar --scores={tmp_path}/s.jsonl": f"{tmp_path}/s.jsonl: no scores of an item (",
         f"--benchmark=llmbar --scores={tmp_path}/s.jsonl --limit=-1": "--limit: -1 is not a number of items",
         f"--benchmark=llmbar --scores={tmp_path}/s.jsonl --principles=p.txt": "--principles goes with --checkpoint",
+        f"--benchmark=llmbar --scores={tmp_path}/s.jsonl --noby_pairs": "--by_pairs goes with --checkpoint; recorded votes",
         f"--benchmark=llmbar --scores={tmp_path}/none.jsonl": f"{tmp_path}/none.jsonl: cannot read the file",
         f"--benchmark=llmbar --checkpoint={tmp_path}/none": f"--checkpoint={tmp_path}/none: no such directory",
         f"--benchmark=llmbar --checkpoint={model}/model --k=1,x": "--k=1,x: not integers from 1 to 65536, as in 1,8,32",

@@ -74,10 +74,10 @@ def _vote_table(samples: Sequence[Mapping[str, Any]], totals: Sequence[float] | 
     for number, sample in enumerate(samples, 1):
         meta = "-" if sample["meta"] is None else f"{sample['meta']:.3f}"
         counted = _counted(sample)
-        scores = ["-"] * n if counted is None else [f"{score:g}" for score in counted]
+        scores = ["-"] * n if counted is None else [f"{score:.9g}" for score in counted]
         rows.append([f"sample {number}", *scores, *[meta] * guided])
     if totals is not None:
-        rows.append(["total", *(f"{total:g}" for total in totals), *[""] * guided])
+        rows.append(["total", *(f"{total:.9g}" for total in totals), *[""] * guided])
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = []
     for first, *cells in rows:
@@ -99,12 +99,12 @@ def _outcome(totals: Sequence[float] | None, valid: int, drawn: int) -> str:
     if totals is None:
         return f"No verdict: {counted}."
     if len(totals) == 1:
-        return f"The response gets {totals[0]:g}; {counted}."
+        return f"The response gets {totals[0]:.9g}; {counted}."
     top, second = sorted(totals, reverse=True)[:2]
     winners = [str(index + 1) for index in voting.winners(totals)]
     if len(winners) > 1:
-        return f"A tie: responses {', '.join(winners[:-1])} and {winners[-1]} share the highest total, {top:g}; {counted}."
-    return f"Response {winners[0]} wins by {top - second:g}, {top:g} to {second:g}; {counted}."
+        return f"A tie: responses {', '.join(winners[:-1])} and {winners[-1]} share the highest total, {top:.9g}; {counted}."
+    return f"Response {winners[0]} wins by {round(top - second, 9):.9g}, {top:.9g} to {second:.9g}; {counted}."
 
 
 def _block(title: str, text: str) -> str:
@@ -114,4 +114,4 @@ def _block(title: str, text: str) -> str:
 
 
 def _listed(scores: Sequence[float]) -> str:
-    return ", ".join(f"response {number}: {score:g}" for number, score in enumerate(scores, 1))
+    return ", ".join(f"response {number}: {score:.9g}" for number, score in enumerate(scores, 1))

@@ -262,7 +262,7 @@ def _summary(example: Mapping[str, Any]) -> str:
     said = f"Subset {example['subset']}. " if example["subset"] else ""
     said += f"{example['valid']} of {example['votes']} votes could be read."
     if example["totals"] is not None:
-        said += f" Totals: {', '.join(f'response {i}: {total:g}' for i, total in enumerate(example['totals'], 1))}."
+        said += f" Totals: {', '.join(f'response {i}: {total:.9g}' for i, total in enumerate(example['totals'], 1))}."
     return said if example["best"] is None else f"{said} The right one is response {example['best'] + 1}."
 
 

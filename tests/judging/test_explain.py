@@ -82,6 +82,8 @@ def test_expected_scores_are_told_and_counted():
         (None, "No verdict: 0 of 0 samples could be read."),
         ([4], "The response gets 4; 1 of 0 samples could be read."),
         ([4, 4, 1], "A tie: responses 1 and 2 share the highest total, 4; 3 of 0 samples could be read."),
+        # Expected scores are summed to the sixth decimal, and totals that differ are told apart.
+        ([160.123457, 160.123456], "Response 1 wins by 1e-06, 160.123457 to 160.123456; 2 of 0 samples could be read."),
         ([4, 4, 4], "A tie: responses 1, 2 and 3 share the highest total, 4; 3 of 0 samples could be read."),
     ],
 )

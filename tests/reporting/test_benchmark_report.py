@@ -109,6 +109,11 @@ def test_verdicts_are_told_and_escaped(blocks):
     ]
 
 
+def test_totals_that_differ_are_told_apart():
+    blocks = benchmark_report.build(FIGURES, [EXAMPLE | {"totals": (160.123457, 160.123456)}])
+    assert any("response 1: 160.123457, response 2: 160.123456." in getattr(block, "text", "") for block in blocks)
+
+
 def test_a_subset_that_only_some_ways_of_judging_have_is_told():
     """AlpacaEval leaves out what could not be read, and a subset with it."""
     figures = copy.deepcopy(FIGURES)
