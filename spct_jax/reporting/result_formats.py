@@ -2,7 +2,8 @@
 
 - RewardBench (allenai/reward-bench, `scripts/run_generative.py`): `rewardbench.json`, accuracy by subset, is what it keeps
   under `eval-set/`; `rewardbench_scores.json`, columns with one value per item, what it keeps under `eval-set-scores/`. By its
-  rule for generative judges, a tie and a verdict that cannot be read count 0.5.
+  rule for generative judges, a tie and a verdict that cannot be read count 0.5; of scalar reward models, which it calls
+  classifiers (`scripts/run_rm.py`), nothing.
 - JudgeBench (ScalerLab/JudgeBench, `run_judge.py`): `judgebench.jsonl`, the pairs as published with the judgment of each game.
   The first game shows A first, the second B; its decision is about the responses as shown, so its "A>B" prefers response B.
   Votes of one game are summed; equal scores are a "B>A", as with its reward models, and a decided tie is "A=B". A game that
@@ -14,12 +15,15 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from spct_jax.checkpoints import ModelKind
 from spct_jax.data.jsonl import write_jsonl
 from spct_jax.evaluation.benchmarks.base import Answer
 from spct_jax.storage import files
 from spct_jax.storage.paths import Path
 
-MODEL_TYPE = "Generative RM"
+GENERATIVE = "Generative RM"
+CLASSIFIERS = {ModelKind.BTRM: "Seq. Classifier", ModelKind.PAIRRM: "Custom Classifier", ModelKind.CLOUD: "Custom Classifier"}
+"""RewardBench's names of what judges, by the kind of a scalar reward model."""
 JUDGEBENCH = "judgebench.jsonl"
 NAMES = ("rewardbench.json", "rewardbench_scores.json", JUDGEBENCH)
 
@@ -29,6 +33,7 @@ def write(
     answers: Sequence[Answer],
     model: str,
     verdicts: Callable[[set[str]], Iterable[tuple[str, Mapping[str, Any]]]],
+    kind: ModelKind | None = None,
 ) -> list[str]:
     """Writes all three files where every item is a pair with a right response; returns their names.
 
@@ -37,34 +42,35 @@ def write(
       answers: on the items.
       model: its name.
       verdicts: gives ids and a judge's verdicts on the items with these ids, for the texts of critiques.
+      kind: of a scalar reward model; None for a judge that writes verdicts, or where it is not known.
     """
     if not all(answer.item.n == 2 and answer.item.best is not None and answer.by_pair is None for answer in answers):
         return []
-    _write_json(directory / "rewardbench.json", rewardbench(answers, model))
-    _write_json(directory / "rewardbench_scores.json", rewardbench_scores(answers, model))
+    _write_json(directory / "rewardbench.json", rewardbench(answers, model, kind))
+    _write_json(directory / "rewardbench_scores.json", rewardbench_scores(answers, model, kind))
     texts = {id: _critiques(verdict) for id, verdict in verdicts({answer.item.id for answer in answers})}
     lines = [judgebench(answer, model, texts.get(answer.item.id, ("", ""))) for answer in answers]
     write_jsonl(directory / JUDGEBENCH, lines)
     return list(NAMES)
 
 
-def rewardbench(answers: Sequence[Answer], model: str) -> dict[str, Any]:
+def rewardbench(answers: Sequence[Answer], model: str, kind: ModelKind | None = None) -> dict[str, Any]:
     """Accuracy by subset, in [0, 1], and what the model is."""
     credits = defaultdict(list)
     for answer in answers:
-        credits[answer.item.subset].append(answer.expected)
-    about = {"model": model, "model_type": MODEL_TYPE, "chat_template": None}
+        credits[answer.item.subset].append(_result(answer, kind))
+    about = {"model": model, "model_type": CLASSIFIERS.get(kind, GENERATIVE), "chat_template": None}
     return about | {subset: sum(values) / len(values) for subset, values in credits.items()}
 
 
-def rewardbench_scores(answers: Sequence[Answer], model: str) -> dict[str, Any]:
+def rewardbench_scores(answers: Sequence[Answer], model: str, kind: ModelKind | None = None) -> dict[str, Any]:
     """One list per column, in the order of the items; texts are absent where the data is not at hand."""
     columns: dict[str, Any] = defaultdict(list)
     for answer in answers:
         item, totals = answer.item, answer.totals
         columns["id"].append(item.id)
         columns["subset"].append(item.subset)
-        columns["results"].append(answer.expected)
+        columns["results"].append(_result(answer, kind))
         for side, index in (("chosen", item.best), ("rejected", 1 - item.best)):
             columns[f"scores_{side}"].append(None if totals is None else totals[index])
             if item.comparison is not None:
@@ -73,7 +79,11 @@ def rewardbench_scores(answers: Sequence[Answer], model: str) -> dict[str, Any]:
                 columns[f"text_{side}"].append([*turns, reply])
             else:
                 columns[f"text_{side}"].append(None)
-    return {**columns, "model": model, "model_type": MODEL_TYPE}
+    return {**columns, "model": model, "model_type": CLASSIFIERS.get(kind, GENERATIVE)}
+
+
+def _result(answer: Answer, kind: ModelKind | None) -> float:
+    return answer.strict if kind in CLASSIFIERS else answer.expected
 
 
 def judgebench(answer: Answer, model: str, critiques: tuple[str, str]) -> dict[str, Any]:

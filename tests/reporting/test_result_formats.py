@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from spct_jax.checkpoints import ModelKind
 from spct_jax.data.comparison import Comparison
 from spct_jax.evaluation.benchmarks.base import Answer, Item
 from spct_jax.evaluation.recorded import Vote
@@ -71,6 +72,15 @@ def test_rewardbench_averages_a_tie_as_a_half(tmp_path):
     assert columns["results"] == [1, 1, 0.5, 1, 0.5] and columns["scores_chosen"] == [13, 11, 11, 3, None]
     assert columns["text_rejected"][0][-1] == {"role": "assistant", "content": "second"}
     assert {len(column) for column in columns.values() if isinstance(column, list)} == {5}
+
+
+def test_a_scalar_reward_model_is_a_classifier_that_earns_nothing_for_a_tie(tmp_path):
+    tied = [answer("won", 0, (7, 3), (7, 3)), answer("tied", 1, (3, 3), (3, 3))]
+    for kind, named, results in ((None, "Generative RM", [1, 0.5]), (ModelKind.BTRM, "Seq. Classifier", [1, 0])):
+        result_formats.write(tmp_path, tied, "judge", lambda ids: (), kind)
+        summary, columns = (json.loads((tmp_path / name).read_text()) for name in result_formats.NAMES[:2])
+        assert (summary["model_type"], columns["model_type"], columns["results"]) == (named, named, results)
+        assert summary["s"] == sum(results) / 2
 
 
 def test_what_is_no_pair_has_no_such_files(tmp_path):
