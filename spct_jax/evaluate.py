@@ -254,7 +254,7 @@ def summary(figures: Mapping[str, Any]) -> str:
         ]
         rates = f"ties {percent(found['tie_rate'])}, malformed {percent(found['malformed_rate'])}"
         lines.append(f"{name}: {', '.join(cells) or 'no figure'}; {rates}")
-    lost = [f"{count:,} items could not be judged: {reason}" for reason, count in figures["unjudged"].items()]
+    lost = [f"{count(number, 'item')} could not be judged: {reason}" for reason, number in figures["unjudged"].items()]
     lines += [*lost, *benchmark_report.nothing_read(figures)]
     return "\n".join([f"{figures['title']}, items: {figures['about']['items']}; in %", *lines])
 
@@ -317,7 +317,7 @@ def _evaluate() -> None:
     texts = functools.partial(critiques, output)
     benchmark_report.write(output, figures, examples.choose(told, texts))
     model = pathlib.PurePath(JUDGE.checkpoint.value or SCORES.value).name
-    result_formats.write(output, told, model, texts)
+    result_formats.write(output, told, model, texts, JUDGE.kind if JUDGE.checkpoint.value else None)
     print(summary(figures))
     print(f"figures.json, report.md and report.html are in {OUTPUT.value}")
 

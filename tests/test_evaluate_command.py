@@ -203,7 +203,7 @@ def test_items_that_cannot_be_shown_count_and_are_said(run, tmp_path, capsys):
     assert headline(figures, "vote@2", "strict")["value"] == read / 4 and read <= 2
     said = "1 could not be shown to the judge and count as unread: prompt longer than the context."
     assert said in (tmp_path / "out" / "report.md").read_text() and said in (tmp_path / "out" / "report.html").read_text()
-    assert "1 items could not be judged: empty response\n" in capsys.readouterr().out
+    assert "1 item could not be judged: empty response\n" in capsys.readouterr().out
     # The recorded votes have these items, too.
     again = run(tmp_path / "again", f"--scores={tmp_path}/out/scores.jsonl", checkpoint=None, data=None)
     assert again["measures"]["vote@2"]["table"] == figures["measures"]["vote@2"]["table"]

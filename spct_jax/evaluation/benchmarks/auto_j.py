@@ -55,6 +55,6 @@ BENCHMARK = base.Benchmark(
     metric="share of items where both orders give the label",
     read=_read,
     blocks=_blocks,
-    rules=three_way.RULES,
+    rules=base.TWO_GAMES | three_way.RULES,
     complete=three_way.complete,
 )

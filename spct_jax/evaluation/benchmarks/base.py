@@ -266,6 +266,10 @@ def _pair(item: Item, pair: tuple[int, int]) -> Item:
     return Item(id, 2, 0, item.subset, comparison=shown, unjudgeable=item.unjudgeable)
 
 
+TWO_GAMES = {"official": "what the benchmark's own code gives for two games; none where some item was seen in one order only"}
+"""Rules of a benchmark whose metric is of both."""
+
+
 def need_best(item: Item) -> Item:
     """The same item; InputError unless it is known which response is the right one."""
     if item.best is None:

@@ -88,5 +88,6 @@ BENCHMARK = base.Benchmark(
     read=_read,
     blocks=_blocks,
     by_ending=True,
+    rules=base.TWO_GAMES,
     complete=base.best_by("A>B", "B>A"),
 )
