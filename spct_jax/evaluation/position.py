@@ -39,15 +39,16 @@ def figures(answers: Iterable[Answer]) -> dict[str, Any] | None:
         places = np.array([vote.order for vote in votes])
         wins[n].append(np.take_along_axis(named, places, axis=1))
         scores[n].append(np.take_along_axis(given, places, axis=1))
-        distinct, order = np.unique(places, axis=0, return_inverse=True)
+        distinct, order, sizes = np.unique(places, axis=0, return_inverse=True, return_counts=True)
         order = order.reshape(-1)
-        changes = 1 - named @ named.T
-        alike = order[:, None] == order
-        within = alike & ~np.eye(len(votes), dtype=bool)
-        if within.any():
-            same.append(changes[within].mean())
+        sums = np.zeros((len(distinct), n))
+        np.add.at(sums, order, named)
+        # Of the products of all pairs of votes, those of pairs in one order, each vote with itself left out.
+        if pairs := np.sum(sizes * (sizes - 1)):
+            same.append(1 - (np.square(sums).sum() - np.square(named).sum()) / pairs)
         if len(distinct) > 1:
-            other.append(changes[~alike].mean())
+            pairs = len(votes) ** 2 - np.square(sizes).sum()
+            other.append(1 - (np.square(sums.sum(axis=0)).sum() - np.square(sums).sum()) / pairs)
             alone = ([vote for vote, own in zip(votes, order, strict=True) if own == index] for index in range(len(distinct)))
             tops = {voting.winners(recorded.totals(one, n)) for one in alone}
             consistent.append(len(tops) == 1 and len(tops.pop()) == 1)

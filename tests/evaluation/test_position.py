@@ -1,5 +1,7 @@
 """Position bias, by hand and for a judge that always prefers what it sees first."""
 
+import tracemalloc
+
 import pytest
 
 from spct_jax.evaluation import position
@@ -44,3 +46,15 @@ def test_pairs_of_an_item_count_one_by_one_and_ties_are_not_consistent():
 
 def test_nothing_is_said_where_no_order_is_known():
     assert position.figures([Answer(Item("a", 2, 0), (Vote((1, 2)),)), Answer(Item("b", 2, 0), (Vote(order=(0, 1)),))]) is None
+
+
+def test_many_votes_on_an_item_take_no_more_memory_than_they_are():
+    votes = tuple(Vote((index % 3, 1), order=(index % 2, 1 - index % 2)) for index in range(3000))
+    tracemalloc.start()
+    try:
+        found = position.figures([Answer(Item("a", 2, 0), votes)])
+        assert tracemalloc.get_traced_memory()[1] < 10e6
+    finally:
+        tracemalloc.stop()
+    # In either order a third is for the first response, a third ties, and a third is for the second.
+    assert found["changes_with_order"] == pytest.approx(1 / 2) and found["changes_in_order"] == pytest.approx(1 / 2, abs=1e-3)
