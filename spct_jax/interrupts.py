@@ -4,10 +4,14 @@ import contextlib
 import os
 import signal
 import sys
+import time
 from typing import Any
 
 STATUS = 130
 """Exit status of a command that was interrupted."""
+ECHO = 5.0
+"""Seconds in which another SIGTERM is the same one once more: where all processes of a group get it (a machine that is shut
+down, `timeout`, a batch system), the script that started this process passes on its own."""
 LAUNCHERS = os.path.join(os.path.dirname(os.path.dirname(os.path.realpath(__file__))), "launch")
 """Directory of scripts that are commands, too."""
 
@@ -40,11 +44,23 @@ def raise_again() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def end_on_another() -> None:
+    """To be called when told to stop: from now on a SIGTERM ends the process at once, unless it is an `ECHO`."""
+    since = time.monotonic()
+
+    def another(number: int, _: Any) -> None:
+        if time.monotonic() - since >= ECHO:
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
+
+    signal.signal(signal.SIGTERM, another)
+
+
 def clean_up() -> None:
     """From now on a SIGTERM ends the process like an error, so that `with` removes what is temporary; a second one at once."""
 
     def leave(*_: Any) -> None:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        end_on_another()
         sys.exit(128 + signal.SIGTERM)
 
     if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:

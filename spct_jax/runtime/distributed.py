@@ -24,7 +24,7 @@ import tqdm
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from spct_jax import errors
+from spct_jax import errors, interrupts
 from spct_jax.errors import InputError
 
 PREEMPTED = errors.STOPPED
@@ -39,6 +39,12 @@ REHEARSED = "SPCT_JAX_CLUSTER"
 
 class StoppedError(Exception):
     """SIGTERM or SIGINT came; everything done so far is on disk."""
+
+
+class StoppedAnywhereError(BaseException):
+    """SIGTERM came to a command whose files are whole at any moment; no Exception, so that nothing it falls into takes it for
+    a fault of its own, such as damage to the checkpoint that is just read.
+    """
 
 
 def initialize(coordinator: str = "", num_processes: int = 1, process_id: int = 0, heartbeat_seconds: int = 100) -> None:
@@ -228,20 +234,18 @@ def put(tree: Any, shardings: Any) -> Any:
 class Preemption:
     """Notes a SIGTERM or SIGINT, so that a stage can stop at a point where nothing is lost."""
 
-    _defaults = {signal.SIGTERM: signal.SIG_DFL, signal.SIGINT: signal.default_int_handler}
-
     def __init__(self):
         self._asked = False
 
     def listen(self) -> None:
-        """From now on the first of these signals is only noted; a second one ends the process."""
-        for number in self._defaults:
+        """From now on the first of these signals is only noted; a second one ends the process, but for an echo of a SIGTERM."""
+        for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._note)
 
     def _note(self, *_) -> None:
         self._asked = True
-        for number, default in self._defaults.items():
-            signal.signal(number, default)
+        interrupts.end_on_another()
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def look(self, *, alone: bool = False) -> Callable[[], bool]:
         """`begin_any` of whether this process was told to stop; a single one says what it knows when the function is called.
@@ -264,11 +268,11 @@ PREEMPTION = Preemption()
 
 
 def stop_at_once() -> None:
-    """From now on a SIGTERM raises StoppedError wherever the program is: for commands whose files are whole at any moment."""
+    """From now on a SIGTERM raises StoppedAnywhereError: for commands whose files are whole at any moment."""
 
     def stop(*_):
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        raise StoppedError
+        interrupts.end_on_another()
+        raise StoppedAnywhereError
 
     signal.signal(signal.SIGTERM, stop)
 
@@ -280,7 +284,7 @@ def end_together(main: Callable[[], None]) -> None:
     """
     try:
         main()
-    except StoppedError:
+    except (StoppedError, StoppedAnywhereError):
         print("stopped by a signal; the same command goes on from here", file=sys.stderr, flush=True)
         _leave(PREEMPTED)
     except (Exception, SystemExit) as error:

@@ -12,11 +12,13 @@ import time
 
 import jax
 import limits
+import orbax.checkpoint as ocp
 import pod_of_threads
 import pytest
 import requests
 
 from spct_jax import errors
+from spct_jax.checkpoints import orbax_arrays
 from spct_jax.errors import InputError
 from spct_jax.launching import rehearsal
 from spct_jax.runtime import distributed
@@ -109,6 +111,49 @@ def test_a_port_in_use_is_one_line_and_may_be_free_the_next_time(monkeypatch):
 def test_flags_that_do_not_go_together_are_named(wrong):
     with pytest.raises(InputError, match="process"):
         distributed.initialize(**wrong)
+
+
+@pytest.mark.parametrize(
+    ("listen", "echo", "status"),
+    [
+        ("distributed.PREEMPTION.listen()", 5, 75),
+        ("distributed.PREEMPTION.listen()", 0, -signal.SIGTERM),
+        ("distributed.stop_at_once()", 5, 75),
+        ("interrupts.clean_up()", 5, 143),
+    ],
+)
+def test_a_signal_that_comes_twice_at_once_is_one_signal(listen, echo, status):
+    lines = f"""
+import os, signal, time
+from spct_jax import interrupts
+from spct_jax.runtime import distributed
+interrupts.ECHO = {echo}
+{listen}
+def work():
+    try:
+        signal.raise_signal(signal.SIGTERM)
+    finally:
+        signal.raise_signal(signal.SIGTERM)
+        print("saved", flush=True)
+    distributed.PREEMPTION.check()
+distributed.end_together(work)
+"""
+    done = subprocess.run([sys.executable, "-c", lines], capture_output=True, text=True, timeout=limits.SECONDS)
+    assert done.returncode == status and done.stdout == "saved\n" * (echo > 0)
+
+
+def test_a_signal_in_the_midst_of_reading_a_checkpoint_is_no_damage(monkeypatch, tmp_path):
+    def told(*_):
+        distributed.stop_at_once()
+        signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(ocp.StandardCheckpointHandler, "metadata", told)
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        with pytest.raises(SystemExit, match="75"):
+            distributed.end_together(lambda: orbax_arrays.read_tree(tmp_path, {}))
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def test_a_signal_before_the_run_listens_is_no_reason_to_start_again(tmp_path):
