@@ -1,4 +1,4 @@
-"""Links of the pages lead somewhere: to files that are there, and to headings that they have."""
+"""What the pages refer to is there: files that they link to or name, and headings of these."""
 
 import pathlib
 import re
@@ -28,3 +28,10 @@ def test_every_link_leads_to_a_file_and_a_heading_of_it(page):
         if not target.exists() or (anchor and anchor not in anchors(target)):
             lost.append(link)
     assert not lost
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_file_of_the_repository_that_a_page_names_is_there(page):
+    files = re.compile(r"\b(?:spct_jax|tests|launch|experiments)/[\w./-]+\.(?:py|sh|txt|json|gz)\b")
+    named = files.findall(CODE.sub("", page.read_text()))
+    assert not [path for path in named if not (ROOT / path).is_file()]
