@@ -20,7 +20,7 @@ from spct_jax.launching import jobset, kubectl
 from spct_jax.launching.cluster import ClusterFlags
 from spct_jax.launching.flags import RunFlags, split
 
-ARGV, BEHIND = split(sys.argv)
+ARGV, BEHIND = split(cli.spelled_out(sys.argv))
 FLAGS = flags.FlagValues()
 RUN = RunFlags(FLAGS)
 CLUSTER = ClusterFlags(FLAGS)

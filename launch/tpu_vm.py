@@ -29,7 +29,7 @@ from spct_jax.launching.watching import Watch, subprocess_call
 MOST_SECONDS = 86_400
 """Between two looks at the state."""
 VERBS = ("create", "run", "logs", "stop", "watch")
-ARGV, BEHIND = split(sys.argv)
+ARGV, BEHIND = split(cli.spelled_out(sys.argv))
 FLAGS = flags.FlagValues()
 RUN = RunFlags(FLAGS)
 ZONE = flags.DEFINE_string("zone", "", "Of the slices, such as us-east5-a.", flag_values=FLAGS)

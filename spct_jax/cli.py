@@ -2,6 +2,7 @@
 
 import _thread
 import difflib
+import functools
 import importlib.machinery
 import importlib.util
 import logging as stdlib_logging
@@ -175,7 +176,7 @@ def _define_config(argv: list[str], own: flags.FlagValues) -> list[str]:
     """Defines the flag `--config` and those of its fields that are set; returns the command line without `--config=FILE`, and
     without a field's values before the last.
     """
-    named = experiments(argv)
+    named, argv = experiments(argv), spelled_out(argv)
     argv = _last_of_each([a for a in argv if not _EXPERIMENT.match(a)])
     asked = any(re.fullmatch(r"--?(help\w*|\?)", a) for a in argv[1:])
     config = load_config(named[-1]) if named and not asked else tiny()
@@ -187,9 +188,27 @@ def _define_config(argv: list[str], own: flags.FlagValues) -> list[str]:
     return argv
 
 
+def spelled_out(argv: list[str]) -> list[str]:
+    """The command line with `--config.FIELD=VALUE` for each `-config.FIELD=VALUE` and `--config.FIELD VALUE` in it."""
+    found, rest = [], list(argv)
+    while rest:
+        argument = rest.pop(0)
+        if match := re.match(r"--?(no)?config(\.[\w.]+)?(?=$|=)", argument):
+            argument = f"--{argument.lstrip('-')}"
+            if match[2] and match.end() == len(match.string) and rest and _takes_value(match[2][1:]):
+                argument += f"={rest.pop(0)}"
+        found.append(argument)
+    return found
+
+
+def _takes_value(path: str) -> bool:
+    """Whether this is a field of the experiment that cannot be set by its name alone, as one that is true or false can."""
+    return not _wrong_field(path) and type(functools.reduce(getattr, path.split("."), tiny())) is not bool
+
+
 def _last_of_each(argv: list[str]) -> list[str]:
     """The command line without `--config.FIELD=VALUE` where a later argument sets the same field: absl joins tuples instead."""
-    fields = [match[1] if (match := re.match(r"--?(config\.[\w.]+)=", argument)) else None for argument in argv]
+    fields = [match[1] if (match := re.match(r"--(config\.[\w.]+)=", argument)) else None for argument in argv]
     last = {field: number for number, field in enumerate(fields)}
     return [a for number, (a, field) in enumerate(zip(argv, fields, strict=True)) if field is None or last[field] == number]
 

@@ -189,6 +189,9 @@ def test_of_a_field_that_is_given_twice_the_last_value_counts():
     given = ["--config.evaluation.k=(1,2)", "--config.rl.steps=3", "--config.evaluation.k=(4,8)", "--config.rl.steps=5"]
     config = cli.read_config([*given, "--config.stages=('sft',)", "--config.stages=('sft','rl')"])
     assert (config.evaluation.k, config.rl.steps, config.stages) == ((4, 8), 5, ("sft", "rl"))
+    given = ["--config.evaluation.k=(1,2)", "-config.evaluation.k", "(4,8)", "--config.data.deduplicate", "-config.rl.steps=5"]
+    config = cli.read_config(given)
+    assert (config.evaluation.k, config.rl.steps) == ((4, 8), 5)
 
 
 def test_an_interrupt_that_falls_into_the_garbage_collector_is_not_lost(monkeypatch):

@@ -51,6 +51,13 @@ def test_a_dry_run_needs_no_more_than_experiment_and_topology():
     assert applied.returncode == 2 and applied.stderr.startswith("error: --image: give the image")
 
 
+def test_a_field_reaches_the_hosts_however_its_flag_is_written():
+    usual = ["--topology=v5e:2x4", "--config=experiments/tiny.py", "--config.rl.steps=3", "--config.seed=7"]
+    unusual = ["--topology", "v5e:2x4", "-config=experiments/tiny.py", "--config.rl.steps", "3", "-config.seed", "7"]
+    one, other = (launch("gke", *flags, "--noconfig.rejection.hinted", "--dry_run") for flags in (usual, unusual))
+    assert one.returncode == 0 and one.stdout == other.stdout
+
+
 def test_a_cluster_that_refuses_is_one_line_and_exit_2(tmp_path):
     stand_in(tmp_path / "bin", "kubectl", KUBECTL.format(seen=str(tmp_path / "seen"), status=1))
     done = launch("gke", *FOUR, "--apply", path=tmp_path / "bin")
