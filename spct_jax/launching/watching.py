@@ -143,19 +143,24 @@ class Watch:
         raise AssertionError("lives do not end by themselves")
 
     def _lives(self) -> Iterator[list[str]]:
-        """What all hosts say, each time that all have ended; starts what is not there and outlives lost VMs."""
-        failed = 0
+        """What all hosts say, each time that all have ended; starts what is not there and outlives lost VMs.
+
+        How a run ended that was over before the first look says nothing of this one.
+        """
+        failed, begun = 0, False
         while True:
             try:
                 self.until_ready()
                 found = self.statuses()
                 failed = 0
-                if "none" in found:
+                if "none" in found or not (begun or "running" in found):
                     if "running" in found:  # on some hosts only: a start that failed half-way
                         self.stop(_STOP_SECONDS)
                     self.deploy()
                     self.start()
+                    begun = True
                 elif "running" in found:
+                    begun = True
                     time.sleep(self._seconds)
                 else:
                     yield found

@@ -96,7 +96,7 @@ def test_the_experiments_flags_are_passed_on_and_the_mesh_is_told_of_slices():
 @pytest.mark.tpu_compiler
 def test_the_tpu_compiler_knows_its_flags():
     two = run_lib.Run("r", "train", (), slices.parse("v5e:2x2"), 2)
-    code = "from spct_jax.runtime.hardware import CHIPS, prepare, slice_devices; prepare(CHIPS['v5e']); slice_devices('v5e:2x2', 2)"
+    code = "from spct_jax.runtime import hardware as h; h.prepare(h.CHIPS['v5e']); h.slice_devices('v5e:2x2', 2)"
     for wrong, status in (("", 0), (" --xla_no_such_flag=1", 1)):
         environment = os.environ | {"LIBTPU_INIT_ARGS": two.environment["LIBTPU_INIT_ARGS"] + wrong}
         done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)

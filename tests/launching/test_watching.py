@@ -89,6 +89,14 @@ def test_how_a_run_ends_says_whether_it_is_started_again(tmp_path, body, max_res
     assert (tmp_path / "cloud" / "lives").read_text().count("life") == lives
 
 
+def test_a_run_that_was_over_before_is_started_with_what_is_in_the_repository_now(tmp_path):
+    cloud = FakeCloud(tmp_path / "cloud", 1, f"{COUNTED} [[ $lives -gt 1 ]] || exit 2")
+    assert watch(cloud, a_request("v5e:2x4")).run(max_restarts=0) == 2
+    copied = sum("scp" in call for call in cloud.calls)
+    assert watch(cloud, a_request("v5e:2x4")).run(max_restarts=0) == 0
+    assert sum("scp" in call for call in cloud.calls) == 2 * copied
+
+
 def test_of_several_hosts_wrong_input_decides_then_being_told_to_stop():
     assert watching._worst(["ended 1", "ended 2", "ended 75"]) == 2
     assert watching._worst(["ended 1", "ended 75"]) == 75
