@@ -18,7 +18,8 @@ from spct_jax.storage.paths import Path
 
 _DTYPES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
 DTYPES = tuple(_DTYPES.values())
-INDEX = "model.safetensors.index.json"
+WHOLE = "model.safetensors"
+INDEX = f"{WHOLE}.index.json"
 
 
 class Shards:
@@ -86,8 +87,11 @@ class Shards:
 
 
 def _list_files(directory: Path) -> list[Path]:
+    """The files that transformers would read: one that holds all counts before an index, which may be left of an earlier save."""
     index = directory / INDEX
-    if files.is_there(index):
+    if files.is_there(directory / WHOLE):
+        found = [WHOLE]
+    elif files.is_there(index):
         names = files.read_json(index).get("weight_map")
         if not isinstance(names, dict):
             raise InputError(f"{index}: has no weight_map")
@@ -145,7 +149,7 @@ def write(directory: pathlib.Path, tensors: list[ToWrite], shard_bytes: int, des
     weight_map = {}
     with tqdm.tqdm(desc=description, total=len(tensors), unit="tensor", mininterval=1) as bar:
         for number, members in enumerate(plan, start=1):
-            name = "model.safetensors" if len(plan) == 1 else f"model-{number:05d}-of-{len(plan):05d}.safetensors"
+            name = WHOLE if len(plan) == 1 else f"model-{number:05d}-of-{len(plan):05d}.safetensors"
             arrays = {}
             for tensor in members:
                 arrays[tensor.name] = np.ascontiguousarray(tensor.make())

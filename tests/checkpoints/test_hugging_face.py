@@ -190,6 +190,20 @@ def test_a_tied_model_may_carry_an_equal_head_only(copy):
         models.load_hf(copy)
 
 
+def test_one_file_with_all_tensors_counts_before_what_else_is_there(copy):
+    """Transformers, which saves into a directory again, leaves an index of the shards that it removes."""
+    tensors = {}
+    for path in sorted(copy.glob("*.safetensors")):
+        tensors |= safetensors.numpy.load_file(path)
+    safetensors.numpy.save_file(tensors | {"model.norm.weight": tensors["model.norm.weight"] + 1}, copy / "model.safetensors")
+    before = np.asarray(tensors["model.norm.weight"])
+    np.testing.assert_array_equal(models.load_hf(copy)[0]["final_norm"]["scale"], before + 1)
+    for path in copy.glob("model-*"):
+        path.unlink()
+    shutil.copy(copy / "model.safetensors", copy / "consolidated.safetensors")
+    np.testing.assert_array_equal(models.load_hf(copy)[0]["final_norm"]["scale"], before + 1)
+
+
 def test_nothing_is_overwritten_and_nothing_half_written_stays(tmp_path):
     params, config = models.load_hf(FIXTURES / "gemma2_tiny")
     (tmp_path / "full").mkdir()
