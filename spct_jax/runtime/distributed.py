@@ -36,6 +36,10 @@ _ADDRESS = re.compile(r"(?:[^\s:\[\]]+|\[[^\s\[\]]+\]):([0-9]{1,5})")
 REHEARSED = "SPCT_JAX_CLUSTER"
 """Environment variable that names JAX's way to find the other processes, `gketpu` or `gcetpu`; see `launching.rehearsal`."""
 
+PODS_SECONDS = 3600
+"""How long a pod of GKE waits for the others. Nodes of a slice that was lost may be long in coming, and after the five minutes
+that JAX waits by itself each try would count as a failure, so that a run would be given up for want of nodes."""
+
 
 class StoppedError(Exception):
     """SIGTERM or SIGINT came; everything done so far is on disk."""
@@ -92,6 +96,8 @@ def initialize(coordinator: str = "", num_processes: int = 1, process_id: int = 
 
 def _meet(**options: Any) -> None:
     """Joins the processes that JAX finds; a metadata server that does not answer is no fault of the user's."""
+    if any(name in os.environ for name in ("TPU_PROCESS_ADDRESSES", "TPU_WORKER_HOSTNAMES")):  # by which JAX knows GKE, too
+        options["initialization_timeout"] = PODS_SECONDS
     try:
         jax.distributed.initialize(**options)
     except OSError as error:

@@ -46,6 +46,16 @@ def test_a_machine_with_chips_joins_its_slice(monkeypatch, files, platforms, ins
     assert calls == [((), {"heartbeat_timeout_seconds": 7, "shutdown_timeout_seconds": 21})] * joins
 
 
+@pytest.mark.parametrize("name", ["TPU_WORKER_HOSTNAMES", "TPU_PROCESS_ADDRESSES"])
+def test_a_pod_waits_until_the_nodes_of_the_others_are_there(monkeypatch, name):
+    calls = []
+    monkeypatch.setenv(name, "a,b")
+    monkeypatch.setattr(distributed, "_has_tpu", lambda: True)
+    monkeypatch.setattr(jax.distributed, "initialize", lambda **options: calls.append(options))
+    distributed.initialize()
+    assert calls[0]["initialization_timeout"] == 3600
+
+
 @pytest.mark.parametrize(("message", "alone"), [("coordinator_address should be defined.", True), ("no such worker", False)])
 def test_chips_of_no_cluster_are_alone(monkeypatch, message, alone):
     def refuse(**_):
