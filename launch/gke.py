@@ -34,6 +34,7 @@ def main(_) -> None:
     run = RUN.run(FLAGS.config, ARGV, BEHIND)
     manifest = jobset.render(run, CLUSTER.cluster(RUN))
     if APPLY.value:
+        jobset.check_kept(run)
         kubectl.create(manifest)
     else:
         print(kubectl.to_yaml(manifest), end="")

@@ -122,6 +122,8 @@ def launch() -> None:
     if RUN.dry_run and not LOCAL.value:
         print("---\n".join(kubectl.to_yaml(jobset.render(run, cluster)) for run in wanted), end="")
         return
+    for run in wanted if not LOCAL.value else ():
+        jobset.check_kept(run)
     with xm_local.create_experiment(experiment_title=run_lib.default_name("sweep", CONFIGS.value[0])) as experiment:
         add(experiment, wanted, cluster)
 

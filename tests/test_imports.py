@@ -17,7 +17,7 @@ MAY_IMPORT = {
     "terminal": set(),
     "field_bounds": {"errors"},
     "configs": {"errors", "field_bounds"},
-    "runtime": {"errors"},
+    "runtime": {"errors", "interrupts"},
     "storage": {"errors", "runtime"},
     "data": GROUND,
     "sharding": GROUND,

@@ -87,7 +87,7 @@ class Shards:
 
 
 def _list_files(directory: Path) -> list[Path]:
-    """The files that transformers would read: one that holds all counts before an index, which may be left of an earlier save."""
+    """The files that transformers would read: one that holds all counts before an index, which may be of an earlier save."""
     index = directory / INDEX
     if files.is_there(directory / WHOLE):
         found = [WHOLE]

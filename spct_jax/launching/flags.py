@@ -50,7 +50,10 @@ class RunFlags:
             "bucket", "", "gs://BUCKET[/PATH]: the workdir is there, under the run's name, and so are compiled programs.", **own
         )
         self._workdir = flags.DEFINE_string(
-            "workdir", "", "Of training, in place of one in the bucket; of several runs, the parent.", **own
+            "workdir",
+            "",
+            "Of training, in place of one in the bucket; all hosts must see it. Of several runs, the parent.",
+            **own,
         )
         self._libtpu = flags.DEFINE_string("libtpu_args", "", "More flags of the TPU compiler and runtime.", **own)
         self._xla = flags.DEFINE_string("xla_flags", "", "XLA_FLAGS of every host.", **own)

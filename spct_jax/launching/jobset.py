@@ -6,10 +6,11 @@ each job on a node pool of its own and starts all of them again when one fails.
 
 from typing import Any
 
-from spct_jax.errors import STOPPED, WRONG
+from spct_jax.errors import STOPPED, WRONG, InputError
 from spct_jax.launching import run as run_lib
 from spct_jax.launching.cluster import Cluster
 from spct_jax.launching.run import Run
+from spct_jax.storage import paths
 
 JOB = "slice"
 """Name of the replicated job."""
@@ -55,6 +56,14 @@ def render(run: Run, cluster: Cluster) -> dict[str, Any]:
             "replicatedJobs": [{"name": JOB, "replicas": run.slices, "template": {"spec": job}}],
         },
     }
+
+
+def check_kept(run: Run) -> None:
+    """Raises InputError where a run writes to a pod's own disk: a JobSet as rendered here gives pods no other directory."""
+    for argument in run.arguments:
+        flag, _, path = argument.lstrip("-").partition("=")
+        if flag in ("workdir", "output") and not paths.is_remote(path):
+            raise InputError(f"--{flag}={path}: would be on the disks of the pods, and gone with them; give gs://BUCKET/NAME")
 
 
 def _pod_rules() -> list[dict[str, Any]]:

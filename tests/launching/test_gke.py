@@ -86,6 +86,7 @@ def test_the_judge_gets_what_stands_behind_the_dashes():
         (["--bucket=ours"], "--bucket=ours: expected gs://BUCKET"),
         (["--bucket=gs:///ours"], "--bucket=gs:///ours: not the name of anything in a bucket"),
         (["--workdir=gs://ours/../theirs"], "--workdir=gs://ours/../theirs: not the name of anything in a bucket"),
+        (["--workdir=/ours/x", "--apply"], "--workdir=/ours/x: would be on the disks of the pods"),
         (["--workdir=s3://ours/x"], "--workdir=s3://ours/x: a URL, but only local paths"),
         (["--image=registry/spct 1"], "--image=registry/spct 1: not the name of an image"),
         ([f"--max_restarts={1 << 31}"], "--max_restarts=2147483648"),
