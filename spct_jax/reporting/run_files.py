@@ -6,12 +6,14 @@ A *label* names a model and, where they are not the run's own, a temperature or 
 import dataclasses
 import os
 import re
+import sys
 
 from spct_jax.config import STAGES
 from spct_jax.data.jsonl import read_jsonl
 from spct_jax.errors import InputError
 from spct_jax.storage import append_only, files, paths
 from spct_jax.storage.paths import Path
+from spct_jax.training.metric_writer import read_metrics
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,7 +54,7 @@ def read_run_files(workdir: str | os.PathLike) -> RunFiles:
     return RunFiles(
         config=files.read_json(workdir / "config.json"),
         stages={stage: files.read_json(path) for stage, path in summaries.items() if path.exists()},
-        curves={stage: _read_rows(path) for stage, path in curves.items() if append_only.exists(path)},
+        curves={stage: _read_curve(path) for stage, path in curves.items() if append_only.exists(path)},
         samples={label: samples[label] for label in sorted(samples, key=_label_order)},
         problems={row["id"]: row for row in _read_rows(problems)} if problems.exists() else {},
     )
@@ -60,6 +62,15 @@ def read_run_files(workdir: str | os.PathLike) -> RunFiles:
 
 def _read_rows(path: Path) -> list[dict]:
     return [row for _, row in read_jsonl(path, growing=True)]
+
+
+def _read_curve(path: Path) -> list[dict]:
+    """A stage's metrics; none where the file is damaged, which is no reason to do without the rest."""
+    try:
+        return read_metrics(path)
+    except InputError as error:
+        print(f"{error}; the report does without these metrics", file=sys.stderr)
+        return []
 
 
 def _label_order(label: str) -> tuple:

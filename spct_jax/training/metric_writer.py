@@ -15,14 +15,19 @@ from spct_jax.storage.paths import Path
 
 
 def read_metrics(path: str | os.PathLike) -> list[dict]:
-    """The objects of a file of JSON lines, in order.
+    """The steps in a file of metrics, in order: `step` and a number, or None, for each metric.
 
     A last line that a killed run cut short is left out.
 
     Raises:
-      InputError: naming file and line, if any other line is not a JSON object; or the file, if it cannot be read.
+      InputError: naming file and line, if any other line is no such object; or the file, if it cannot be read.
     """
-    return [record for _, record in read_jsonl(path, growing=True)]
+    found = []
+    for number, record in read_jsonl(path, growing=True):
+        if type(record.get("step")) is not int or not {type(value) for value in record.values()} <= {int, float, type(None)}:
+            raise InputError(f"{path}:{number}: not the metrics of a step")
+        found.append(record)
+    return found
 
 
 class MetricWriter:

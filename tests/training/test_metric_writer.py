@@ -58,7 +58,15 @@ def test_what_is_not_finite_becomes_null(tmp_path):
     assert json.loads(line, parse_constant=pytest.fail) == {"step": 0, "loss": None, "kl": None}
 
 
-@pytest.mark.parametrize(("line", "message"), [("{oops", "metrics.jsonl:2: not JSON"), ("[1]", "not a JSON object")])
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("{oops", "metrics.jsonl:2: not JSON"),
+        ("[1]", "not a JSON object"),
+        ('{"stgp": 1}', "metrics.jsonl:2: not the metrics of a step"),
+        ('{"step": 1, "loss": "1"}', "metrics.jsonl:2: not the metrics of a step"),
+    ],
+)
 def test_a_damaged_file_is_named(tmp_path, line, message):
     path = tmp_path / "metrics.jsonl"
     path.write_text('{"step": 0}\n' + line + '\n{"step": 2}\n')
@@ -90,12 +98,12 @@ def test_a_full_disk_neither_hangs_nor_stops_a_run_and_is_said_once(kind, name, 
         assert len(read_metrics(tmp_path / "metrics.jsonl")) == 200
 
 
-@pytest.mark.parametrize("dies", ["mkdir", "unreadable"])
+@pytest.mark.parametrize("dies", ["mkdir", "{oops\n{}\n", '{"stgp": 1}\n{}\n'])
 def test_a_writer_that_cannot_even_begin_is_said_once(dies, tmp_path, monkeypatch, capsys):
     if dies == "mkdir":
         monkeypatch.setattr(pathlib.Path, "mkdir", full_disk)
     else:
-        (tmp_path / "metrics.jsonl").write_text("{oops\n{}\n")
+        (tmp_path / "metrics.jsonl").write_text(dies)
     write(tmp_path, range(3))
     assert capsys.readouterr().err.count("the run goes on without it") == (2 if dies == "mkdir" else 1)
 
