@@ -41,6 +41,8 @@ def manager(directory: str | os.PathLike, keep: int = 1, keep_hours: float = 0.0
     """
     options = ocp.CheckpointManagerOptions(
         max_to_keep=keep,
+        # Where directories cannot be made in the background, what waits for them keeps the process from ending for 20 minutes.
+        async_options=ocp.AsyncOptions(create_directories_asynchronously=False),
         keep_time_interval=datetime.timedelta(hours=keep_hours) if keep_hours else None,
         enable_async_checkpointing=True,
         create=True,

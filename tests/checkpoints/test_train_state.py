@@ -1,6 +1,7 @@
 """States of training that are saved on a full disk, or restored from damaged checkpoints."""
 
 import contextlib
+import threading
 from unittest import mock
 
 import jax
@@ -38,6 +39,22 @@ def test_a_full_disk_at_a_checkpoint_is_one_error_and_the_last_state_stays(where
             train_state.save(manager, 3, state, {})
             manager.wait_until_finished()
     assert train_state.restore_newest(target, directory)[0] >= 2
+
+
+def test_where_not_even_a_directory_can_be_made_nothing_waits_for_it(saved):
+    directory, target, _ = saved
+    state = train_state.restore_newest(target, directory)[1]
+    before = set(threading.enumerate())
+    with pytest.raises(InputError, match=r"a checkpoint cannot be written \(.*: Not a directory\)"):
+        with steps.manager(directory, keep=3) as manager:
+            (directory / "checkpoints").rename(directory / "elsewhere")
+            (directory / "checkpoints").touch()
+            train_state.save(manager, 3, state, {})
+            steps.finish(manager)
+    waiting = [thread for thread in set(threading.enumerate()) - before if not thread.daemon]
+    assert all(thread.name.startswith("asyncio") for thread in waiting), waiting  # those of a pool end when they are told
+    (directory / "checkpoints").unlink()
+    (directory / "elsewhere").rename(directory / "checkpoints")
 
 
 def spoil(directory, step):
