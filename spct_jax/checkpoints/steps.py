@@ -9,6 +9,7 @@ import contextlib
 import copy
 import datetime
 import os
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -99,7 +100,8 @@ def finish(manager: ocp.CheckpointManager) -> None:
 def listed(directory: str | os.PathLike) -> list[int]:
     """The steps of a model directory, the newest first; one that is not finished has a longer name or, in a bucket, no mark."""
     folder = root(directory)
-    found = [int(path.name) for path in folder.iterdir() if path.name.isdigit()] if folder.is_dir() else []
+    names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+    found = [int(name) for name in names if re.fullmatch("0|[1-9][0-9]*", name)]
     if paths.is_remote(folder):
         from spct_jax.storage import gcs  # three seconds, which only those who need it pay
 

@@ -14,3 +14,9 @@ def test_checkpoints_are_kept_by_count_and_by_time(keep_hours, left, tmp_path):
             train_state.save(manager, step, state, {})
         manager.wait_until_finished()
         assert sorted(manager.all_steps()) == left
+
+
+def test_only_names_that_are_written_as_steps_are_steps(tmp_path):
+    for name in ("0", "12", "3", "0007", "7 (copy)", "\u00b2", "4.orbax-checkpoint-tmp", "digests"):
+        (tmp_path / "checkpoints" / name).mkdir(parents=True)
+    assert steps.listed(tmp_path) == [12, 3, 0]
