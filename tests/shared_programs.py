@@ -1,6 +1,7 @@
 """What whole runs of the tests have in common: each program of a stage is traced and compiled once a file, not once a run.
 
-Tracing is the largest part of a run in miniature. Runs that tests start as commands trace their programs anew.
+Tracing is the largest part of a run in miniature. Runs that tests start as commands trace their programs anew. A run's learning
+curves are drawn once for the same stages and steps, since 0.4 s go into each; tests/reporting is about pictures.
 """
 
 import functools
@@ -8,6 +9,7 @@ import functools
 import jax
 import pytest
 
+from spct_jax.reporting import plots
 from spct_jax.runtime import memory
 from spct_jax.training import grpo, meta, optimizers, preference, sft
 
@@ -21,6 +23,7 @@ def shared_programs():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(memory, "end_stage", memory.give_back)
         patch.setattr(optimizers, "make", _once(optimizers.make, repr))
+        patch.setattr(plots, "learning_curves", _once(plots.learning_curves, _steps))
         for module, name in MAKERS:
             patch.setattr(module, name, _once(getattr(module, name), _flattened))
         yield
@@ -39,6 +42,12 @@ def _once(make, key_of):
         return made[key]
 
     return remembered
+
+
+def _steps(arguments):
+    """How many each stage has curves of."""
+    (curves,) = arguments
+    return tuple((stage, len(rows)) for stage, rows in curves.items())
 
 
 def _flattened(arguments):
