@@ -7,6 +7,17 @@ from spct_jax.errors import InputError
 from spct_jax.field_bounds import MOST
 
 
+_WITHOUT_PRINCIPLES = {
+    "template": {"": "short_no_principles", "short": "short_no_principles", "default": "no_principles"},
+    "single_template": {
+        "": "short_single_no_principles",
+        "short_single": "short_single_no_principles",
+        "single": "single_no_principles",
+    },
+}
+"""By role, the package's templates that ask for principles, and their forms that do not; a name may be empty."""
+
+
 def _grm(config: Config) -> None:
     config.stages = ("sft", "rejection", "rft", "rl", "evaluate")
 
@@ -16,13 +27,18 @@ def _rft_only(config: Config) -> None:
 
 
 def _no_principles(config: Config) -> None:
-    names = ("no_principles", "single_no_principles")
-    config.prompt.template, config.prompt.single_template = [_in_size_of(config, name) for name in names]
+    for role, forms in _WITHOUT_PRINCIPLES.items():
+        if (own := getattr(config.prompt, role)) not in forms:
+            raise InputError(
+                f"config.prompt.{role}: no_principles knows no form of {own!r}; instead of choosing this system, name a template "
+                "without principles there"
+            )
+        setattr(config.prompt, role, forms[own])
 
 
 def _llm_judge(config: Config) -> None:
     _grm(config)
-    config.prompt.template = config.prompt.choice_template = _in_size_of(config, "judge")
+    config.prompt.template = config.prompt.choice_template = config.prompt.choice_template or "short_judge"
     # Pairs alone in the paper; the toy world's test has up to four responses in a prompt.
     config.data.responses = (2, MOST if config.data.is_toy else 2)
 
@@ -61,18 +77,13 @@ def as_system(config: Config, name: str) -> Config:
     """The experiment as one of `SYSTEMS`, which it becomes in place; as it is where `name` is empty.
 
     Raises:
-      InputError: there is no such system.
+      InputError: there is no such system, or the experiment has templates of its own and `no_principles` is asked for.
     """
     if name:
         if name not in SYSTEMS:
             raise InputError(f"unknown system {name!r}; known: {', '.join(SYSTEMS)}")
         SYSTEMS[name](config)
     return config
-
-
-def _in_size_of(config: Config, name: str) -> str:
-    """The package's template of that name, in its short form where the experiment's own is short."""
-    return name if config.prompt.template == "default" else f"short_{name}"
 
 
 def _accumulate_as_rl(config: Config) -> None:

@@ -66,3 +66,15 @@ def test_without_principles_no_verdict_names_criteria(path):
         assert (plain.low, plain.high, plain.response, plain.hint) == (own.low, own.high, own.response, own.hint)
         assert "pecific" in own.prompt and "pecific" not in plain.prompt and "weight" not in plain.prompt
     assert (without.meta_template, without.choice_template) == (usual.meta_template, usual.choice_template)
+
+
+def test_templates_of_ones_own_are_not_taken_for_the_packages():
+    config = tiny()
+    config.prompt = PromptConfig("mine.txt", "single.txt", "meta.txt", "choice.txt")
+    with pytest.raises(InputError, match=r"config.prompt.template: no_principles knows no form of 'mine.txt'"):
+        as_system(config, "no_principles")
+    config.prompt.template = "short"
+    with pytest.raises(InputError, match="config.prompt.single_template: .* 'single.txt'"):
+        as_system(config, "no_principles")
+    as_system(config, "llm_judge")
+    assert config.prompt == PromptConfig("choice.txt", "single.txt", "meta.txt", "choice.txt")
