@@ -112,8 +112,8 @@ def read_tokenizer(directory: Path, file: str = "") -> Tokenizer:
     return tokenizer
 
 
-def load(directory: Path, kind: ModelKind, dtype: str | None, shardings: Shardings | None) -> Model:
-    """The newest intact parameters of a model directory of ours; arguments and errors as of `checkpoints.load`."""
+def load(directory: Path, kind: ModelKind, dtype: str | None, shardings: Shardings | None, file: str = "") -> Model:
+    """The newest intact parameters of a model directory of ours; arguments and errors as of `hugging_face.load`."""
     config, found, _ = read_card(directory)
     if found is not kind:
         raise InputError(f"{directory}: holds a {found} checkpoint, not a {kind} one")
@@ -128,7 +128,7 @@ def load(directory: Path, kind: ModelKind, dtype: str | None, shardings: Shardin
     stored = restore.read_newest(directory, {"params": _target(config, kind, shardings)}, cast)
     if stored is None:
         raise InputError(f"{directory}: not a checkpoint ('checkpoints' holds no finished step)")
-    tokenizer, prompt = read_tokenizer(directory), tokenizer_and_templates.read_templates(directory)
+    tokenizer, prompt = read_tokenizer(directory, file), tokenizer_and_templates.read_templates(directory)
     for role, path in vars(prompt).items() if prompt else ():
         _check_digest(directory, role, f"{tokenizer_and_templates.TEMPLATES}/{role}.txt", load_template(path).text.encode())
     digest = digest_of(stored.digests["params"], config, tokenizer, prompt)

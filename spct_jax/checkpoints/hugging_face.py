@@ -99,12 +99,12 @@ def read_weights(
     return params, config, kind
 
 
-def load(directory: Path, kind: ModelKind, dtype: str | None, shardings: Shardings | None) -> Model:
-    """A model with its tokenizer and templates; arguments and errors as of `checkpoints.load`."""
+def load(directory: Path, kind: ModelKind, dtype: str | None, shardings: Shardings | None, file: str = "") -> Model:
+    """A model with its tokenizer, from `file` if given, and templates; arguments and errors as of `checkpoints.load`."""
     dtype = None if dtype == COMPUTE else dtype
     if dtype is None and jax.default_backend() == "cpu":
         dtype = "float32"
-    tokenizer = read_tokenizer(directory)
+    tokenizer = read_tokenizer(directory, file)
     where = None
     if shardings is not None:
         config = config_json.read_config(directory / "config.json").config

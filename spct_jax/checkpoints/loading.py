@@ -18,6 +18,7 @@ def load(
     kind: ModelKind = ModelKind.POLICY,
     dtype: str | None = None,
     shardings: Shardings | None = None,
+    tokenizer: str = "",
 ) -> Model:
     """Loads a model directory of our layout (its newest intact parameters) or of Hugging Face's.
 
@@ -27,6 +28,7 @@ def load(
       dtype: of parameters and activations. None: as stored, but float32 for Hugging Face's files where JAX runs on CPU.
         COMPUTE: as None, but the matrices of ours in the dtype that the model computes with; see `logical.cast`.
       shardings: gives where the parameters go; each device reads its own shards only. None: all on the first device.
+      tokenizer: SentencePiece model that is read in place of the directory's own.
 
     Raises:
       InputError: the directory is no checkpoint, is of another kind, a leaf differs from what its description says, its bytes
@@ -36,9 +38,9 @@ def load(
     if not path.is_dir():
         raise InputError(f"{path}: no such checkpoint directory")
     if hugging_face.is_hf_directory(path):
-        model = hugging_face.load(path, kind, dtype, shardings)
+        model = hugging_face.load(path, kind, dtype, shardings, tokenizer)
     else:
-        model = our_directory.load(path, kind, dtype, shardings)
+        model = our_directory.load(path, kind, dtype, shardings, tokenizer)
     leaves.check_finite(model.params, path)
     return model
 

@@ -6,7 +6,6 @@ from spct_jax.config.schema import Config
 from spct_jax.errors import InputError
 from spct_jax.field_bounds import MOST
 
-
 _WITHOUT_PRINCIPLES = {
     "template": {"": "short_no_principles", "short": "short_no_principles", "default": "no_principles"},
     "single_template": {
@@ -30,8 +29,8 @@ def _no_principles(config: Config) -> None:
     for role, forms in _WITHOUT_PRINCIPLES.items():
         if (own := getattr(config.prompt, role)) not in forms:
             raise InputError(
-                f"config.prompt.{role}: no_principles knows no form of {own!r}; instead of choosing this system, name a template "
-                "without principles there"
+                f"config.prompt.{role}: no_principles knows no form of {own!r}; instead of choosing this system, name a "
+                "template without principles there"
             )
         setattr(config.prompt, role, forms[own])
 

@@ -55,7 +55,8 @@ def architecture(config: Config, tokenizer: Tokenizer) -> ModelConfig:
 def initial(run: Run) -> Any:
     """Float32 parameters that the first training stage starts from."""
     if run.config.init_checkpoint:
-        model = checkpoints.load(run.config.init_checkpoint, dtype="float32", shardings=run.layout.params)
+        how = {"shardings": run.layout.params, "tokenizer": run.config.data.tokenizer}
+        model = checkpoints.load(run.config.init_checkpoint, dtype="float32", **how)
         _check_initial(run, model.digest)
         return model.params
 

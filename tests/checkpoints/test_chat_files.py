@@ -2,14 +2,16 @@
 
 import json
 
+import jax
+import numpy as np
 import pytest
 from stand_ins import stand_in
 
-from spct_jax import checkpoints
+from spct_jax import checkpoints, sharding
 from spct_jax.data import chat
 from spct_jax.data.comparison import Turn
 from spct_jax.errors import InputError
-from spct_jax.training import context, data
+from spct_jax.training import context, data, parameters
 
 DEEPSEEK = chat.FORMATS["deepseek_v3"]
 USER, ASSISTANT = DEEPSEEK.markers
@@ -51,6 +53,10 @@ def test_it_stays_with_a_tokenizer_from_elsewhere(source, micro_config, tmp_path
     for found in (checkpoints.read_tokenizer(tmp_path / "ours"), trained):
         assert (found.chat, found.added) == ("deepseek_v3", added)
         assert 7 in found.stop_ids
+    (tmp_path / "run" / "data").mkdir(parents=True)
+    run = stand_in(context.Run, config=micro_config, layout=sharding.make_layout(), workdir=tmp_path / "run")
+    ours = checkpoints.load(tmp_path / "ours", dtype="float32").params
+    jax.tree.map(np.testing.assert_array_equal, parameters.initial(run), ours)
 
 
 def test_a_directory_that_names_none_or_another_is_spoken_to_as_before(source, tmp_path):
