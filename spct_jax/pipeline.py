@@ -145,5 +145,11 @@ def check(run: Run) -> None:
             raise InputError(f"config.data.{toy}train: {stage} needs comparisons, and there are none")
         if stage in stages and stage in BASELINES:
             preference.compared(run, stage)
+    single = run.prompter.single
+    if {"rejection", "rl"} & set(stages) and (run.dataset.responses == 1).any() and not single.low <= 0 < 1 <= single.high:
+        raise InputError(
+            f"config.prompt.single_template: {single.name} has scores from {single.low} to {single.high}, but of a single "
+            "response the right ones are 0 and 1"
+        )
     if "evaluate" in stages:
         evaluate.check(run)

@@ -40,6 +40,52 @@ def test_what_a_later_stage_would_lack_is_said_before_the_first_step(lacks, said
     assert not (tmp_path / "run" / "sft").exists()
 
 
+OWN = """low: 1
+high: 5
+parts: Rubric, Verdict
+--- response
+<<Answer {number}>>
+{response}
+--- prompt
+Write a Rubric and a Verdict.
+{conversation}
+{responses}
+"""
+HINTED = OWN.replace("--- prompt", "--- hint\nAnswer {number} is best.\n--- prompt") + "{hint}\n"
+
+
+@pytest.mark.parametrize(
+    ("role", "text", "said"),
+    [
+        ("template", OWN, "config.prompt.template: .*own.txt has no hint section; .* config.rejection.hinted=False"),
+        ("template", HINTED, "config.prompt.template: demonstrations of the toy world have .* from 1 to 10, unlike"),
+        ("template", HINTED.replace("high: 5\nparts: Rubric, Verdict\n", ""), "toy world have labelled parts"),
+        ("single_template", OWN, "config.prompt.single_template: demonstrations of the toy world have .* from 0 to 1, unlike"),
+    ],
+)
+def test_a_template_that_a_run_cannot_use_is_named(role, text, said, micro_config, tmp_path):
+    (tmp_path / "own.txt").write_text(text)
+    setattr(micro_config.prompt, role, str(tmp_path / "own.txt"))
+    micro_config.data.max_prompt = 400
+    with pytest.raises(InputError, match=said):
+        pipeline.prepare(micro_config, tmp_path / "run")
+
+
+def test_no_single_response_is_judged_in_a_range_without_its_truth(micro_config, tmp_path):
+    """Every verdict on it would be wrong, and RL would be told so."""
+    (tmp_path / "own.txt").write_text(OWN)
+    micro_config.prompt.single_template, data = str(tmp_path / "own.txt"), micro_config.data
+    alone = {"id": "alone", "query": "Tea?", "responses": ["Yes."], "scores": [1]}
+    data.demonstrations, data.vocab_size, data.max_prompt = write_lines(tmp_path / "shown.jsonl", demonstrations(1)), 320, 400
+    micro_config.stages = ("sft", "rl")
+    for name, records in (("pairs", PAIRS), ("mixed", [*PAIRS, alone])):
+        data.train = write_lines(tmp_path / f"{name}.jsonl", records)
+        run = pipeline.prepare(micro_config, tmp_path / name)
+        refused = pytest.raises(InputError, match="config.prompt.single_template: .*own.txt has scores from 1 to 5, but")
+        with refused if name == "mixed" else contextlib.nullcontext():
+            pipeline.check(run)
+
+
 @pytest.mark.parametrize(
     ("on_bad", "lengths", "said"),
     [

@@ -15,7 +15,7 @@ class ToyConfig:
     train: int = bounded(6000, 1, MOST)
     development: int = bounded(500, 0, MOST)
     test: int = bounded(2000, 0, MOST)
-    response_counts: tuple[float, ...] = bounded((0.45, 0.35, 0.2), 0, 1e6)
+    response_counts: tuple[float, float, float] = bounded((0.45, 0.35, 0.2), 0, 1e6)
     """Relative frequency of 2, 3 and 4 responses."""
     margin: int = bounded(2, 1, 8)
     """Smallest difference between the best and the second-best true score."""
@@ -27,11 +27,11 @@ class ToyConfig:
     """Further share of problems, in which a response chosen at random does."""
     demonstrations: int = bounded(6000, 1, MOST)
     completions_per_demonstration: int = bounded(2, 1, 1024)
-    demonstration_mix: tuple[float, ...] = bounded((0.8, 0.08, 0.12), 0, 1e6)
+    demonstration_mix: tuple[float, float, float] = bounded((0.8, 0.08, 0.12), 0, 1e6)
     """Relative frequency of compared, single-response and hinted demonstrations."""
     general: int = bounded(500, 0, MOST)
     """General-instruction demonstrations."""
-    criterion_right: tuple[float, ...] = bounded((0.97, 0.94, 0.91), 0, 1)
+    criterion_right: tuple[float, float, float] = bounded((0.97, 0.94, 0.91), 0, 1)
     """How often the demonstrator's criterion is the requirement it stands for."""
     weights_wrong: float = bounded(0.04, 0, 1)
     """How often the demonstrator shuffles the weights."""

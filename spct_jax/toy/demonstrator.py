@@ -65,7 +65,7 @@ def _verdict(rng: random.Random, shown: world.Problem, order, config: ToyConfig,
     for position, i in enumerate(order, start=1):
         read = [rng.randrange(4) if rng.random() < config.misread else numbers.get(word, 0) for word in shown.offers[i]]
         total = sum(weights[j - 1] for j in set(read) if j)
-        scores[i] = int({1, 2} <= set(read)) if template.high == 1 else min(1 + total, 10)
+        scores[i] = int({1, 2} <= set(read)) if len(order) == 1 else min(1 + total, 10)
         readings = " ".join(f"{word} ({j or '-'})" for word, j in zip(shown.offers[i], read, strict=True))
         lines.append(f"Response {position}: {readings} = {scores[i]}")
     *principles, analysis, verdict = template.parts

@@ -13,7 +13,7 @@ from spct_jax.data.sources import open_source, parse_source
 from spct_jax.data.tokenizer import Tokenizer, train_tokenizer
 from spct_jax.errors import InputError
 from spct_jax.grm.config import PromptConfig
-from spct_jax.grm.template import load_template
+from spct_jax.grm.template import Template, load_template
 from spct_jax.runtime import distributed
 from spct_jax.storage.paths import Path
 from spct_jax.toy import demonstrator, world
@@ -64,19 +64,43 @@ def toy_records(toy: ToyConfig, prompt: PromptConfig, field: str, split: str) ->
         made = demonstrator.general_instructions(toy)
     else:
         template, single, choice = map(load_template, (prompt.template, prompt.single_template, prompt.choice_template))
-        made = demonstrator.demonstrations(toy, template, single, chooses=template.text == choice.text)
+        chooses = template.text == choice.text
+        _check_toy_templates(toy, template, single, chooses)
+        made = demonstrator.demonstrations(toy, template, single, chooses=chooses)
     return Records.of(made, repr(toy))
+
+
+def _check_toy_templates(toy: ToyConfig, template: Template, single: Template, chooses: bool) -> None:
+    """Raises InputError, naming the field, where demonstrations of the toy world do not end as a template asks."""
+    compared, alone, hinted = toy.demonstration_mix
+    if hinted and template.hint is None:
+        raise InputError(f"config.prompt.template: {template.name} has no hint section, as hinted demonstrations need")
+    for role, form, needed, low, high in (
+        ("template", template, compared or hinted, 1, 10),
+        ("single_template", single, alone, 0, 1),
+    ):
+        scored = chooses and form is template or form.low <= low < high <= form.high
+        if needed and not (form.parts and scored):
+            raise InputError(
+                f"config.prompt.{role}: demonstrations of the toy world have labelled parts and scores from {low} to {high}, "
+                f"unlike {form.name}; name others by config.data.demonstrations, with config.data.train=toy:"
+            )
 
 
 def name_templates(config: Config) -> Config:
     """The config with every template named: its own, else that of the initial checkpoint, else the short one.
 
     Raises:
-      InputError: the initial checkpoint carries only some of its templates.
+      InputError: the initial checkpoint carries only some of its templates, or a stage needs a hint that its template lacks.
     """
     carried = checkpoints.read_templates(config.init_checkpoint) if config.init_checkpoint else None
     named = {role: name for role, name in vars(config.prompt).items() if name}
-    return dataclasses.replace(config, prompt=dataclasses.replace(carried or PromptConfig(), **named))
+    prompt = dataclasses.replace(carried or PromptConfig(), **named)
+    if "rejection" in config.stages and config.rejection.hinted and load_template(prompt.template).hint is None:
+        raise InputError(
+            f"config.prompt.template: {prompt.template} has no hint section; add one, or set config.rejection.hinted=False"
+        )
+    return dataclasses.replace(config, prompt=prompt)
 
 
 def load_tokenizer(config: Config, dataset: Dataset, path: Path) -> Tokenizer:

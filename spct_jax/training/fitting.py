@@ -88,7 +88,8 @@ def drop_misfits(run: Run) -> Run:
         if data.on_bad == "fatal" or not fitting.any():
             first = int(np.argmin(fitting))
             what = f"{TOO_LONG[int(responses[first])]} of {comparisons[first].id!r}"
-            raise InputError(f"{comparisons.where(first) or name}: {_too_long(what, data)}")
+            none = "" if data.on_bad == "fatal" else f"config.data.{split}: none of {len(comparisons):,} comparisons fits; "
+            raise InputError(f"{none}{comparisons.where(first) or name}: {_too_long(what, data)}")
         reports[name] = dataclasses.replace(reports[name], used=len(kept[split]), skipped=dict(reports[name].skipped))
         for code, what in TOO_LONG.items():
             if count := int((responses == code).sum()):

@@ -100,6 +100,8 @@ def test_a_number_outside_its_range_is_refused_by_name(path):
         ("config.rl", None, "config.rl: None is no RLConfig"),
         ("config.model.num_kv_heads", 3, "model.num_kv_heads=3 does not divide num_heads=4"),
         ("config.data.toy.demonstration_mix", (0, 0, 0), "config.data.toy.demonstration_mix: one of the frequencies"),
+        ("config.data.toy.response_counts", (1, 1), "config.data.toy.response_counts: (1, 1) has 2 values, not 3"),
+        ("config.data.toy.criterion_right", (1, 1, 1, 1), "config.data.toy.criterion_right: (1, 1, 1, 1) has 4 values, not 3"),
     ],
 )
 def test_what_a_configuration_file_may_get_wrong_is_named(path, value, says):

@@ -53,8 +53,10 @@ def test_a_comparison_fits_where_its_longest_prompt_in_any_order_does(prompter, 
         run = run_of(prompter, tmp_path, shown, stages, max_prompt=limit)
         assert measure_comparison(run, shown) == (3 if fitting else -1)
         assert [c.id for c in drop_misfits(run).dataset.train] == ["short", "x"][: 1 + fitting]
-    with pytest.raises(InputError, match="prompt of 'x' is longer"):
+    with pytest.raises(InputError, match="^train: prompt of 'x' is longer"):
         drop_misfits(run_of(prompter, tmp_path, shown, stages, on_bad="fatal", max_prompt=max(each) - 1))
+    with pytest.raises(InputError, match="^config.data.train: none of 2 comparisons fits; train: prompt of 'short' is longer"):
+        drop_misfits(run_of(prompter, tmp_path, shown, stages, max_prompt=5))
 
 
 def test_a_reward_model_of_responses_reads_each_by_itself(prompter, tmp_path):
