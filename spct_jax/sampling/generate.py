@@ -58,7 +58,7 @@ def generate(
 
     Raises:
       InputError: no prompts, an empty prompt, a token outside the vocabulary, a prompt longer than `bucket`, a wrong
-        number of keys, a number out of range, or logits that are not finite.
+        number of keys, a number out of range, more tokens than the model has positions, or logits that are not finite.
     """
     _check(config, prompts, num_samples, max_new_tokens, temperature, bucket)
     sampling = SamplingParams(temperature, tuple(stop_ids), top_k, top_p)
@@ -112,3 +112,4 @@ def _check(config, prompts, num_samples, max_new_tokens, temperature, bucket):
             raise InputError(f"prompt {i} has a token outside the vocabulary of {config.vocab_size}")
         if bucket is not None and len(prompt) - 1 > bucket:
             raise InputError(f"prompt {i} has {len(prompt)} tokens, more than bucket={bucket} + 1")
+    config.check_length(max(map(len, prompts)), max_new_tokens, "the longest prompt and max_new_tokens")

@@ -194,6 +194,13 @@ def test_bad_requests_are_refused(change, message):
         run(**change)
 
 
+def test_completions_longer_than_the_model_is_made_for_are_refused():
+    """Else a slip in `max_new_tokens` would take all memory, and what is drawn behind the last position has no meaning."""
+    short = dataclasses.replace(CONFIG, max_positions=40)
+    with pytest.raises(InputError, match=r"longest prompt and max_new_tokens are 17 \+ 24 = 41 tokens; the model has 40 pos"):
+        sampling.generate(params(), short, PROMPTS, KEY, num_samples=1, max_new_tokens=24)
+
+
 def test_a_preamble_is_computed_once_for_the_prompts_that_begin_with_it(monkeypatch):
     monkeypatch.setattr(engine_shape, "LEAST_SHARED", 4)
     begin = [9, 8, 7, 6, 5]
