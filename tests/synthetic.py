@@ -27,6 +27,8 @@ def write_workdir(workdir: pathlib.Path, *, seed: int = 0, problems: int = 60, s
     _write_stage(workdir / "meta_rm", rng, steps=60)
     data = {"read": 6000, "used": 4200, "skipped": {"too easy": 1500, "tie | for best": 300}}
     _write_json(workdir / "rejection" / "summary.json", {"seconds": 31.5, "compile_seconds": 8.0, "data": data})
+    lines = {"read": 6007, "used": 6000, "skipped": {"not JSON": 7}, "examples": {}}
+    _write_json(workdir / "data.json", {"train.jsonl": lines})
     return workdir
 
 

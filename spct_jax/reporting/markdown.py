@@ -14,7 +14,8 @@ def markdown(report: Mapping, run: RunFiles, images: Sequence[str]) -> str:
     parts = [f"# Report of a run, seed {report['seed']}", _headline(report)]
     for name in images:
         parts.append(f"![{name.removesuffix('.png').replace('_', ' ')}]({name})")
-    parts += [_votes_section(report), _other_section(report), _stages_section(report), _verdicts_section(run)]
+    parts += [_votes_section(report), _other_section(report), _stages_section(report), _data_section(run)]
+    parts.append(_verdicts_section(run))
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -109,22 +110,26 @@ def _stages_section(report: Mapping) -> str:
     if not report["stages"]:
         return ""
     named = ("seconds", "compile_seconds", "steps", "tokens", "tokens_per_second", "peak_memory_gib")
-    timing, data = [], []
+    timing = []
     for stage, summary in report["stages"].items():
         others = [f"{key} = {_number(value)}" for key, value in summary.items() if key not in (*named, "data")]
         timing.append([label_name(stage), *(_number(summary.get(key)) for key in named), ", ".join(others)])
-        if counts := summary.get("data"):
-            skipped = ", ".join(f"{reason}: {count:,}" for reason, count in counts.get("skipped", {}).items())
-            data.append([label_name(stage), _number(counts["read"]), _number(counts["used"]), skipped or "none"])
     header = ["stage", "seconds", "of which compiling", "steps", "tokens", "tokens/s", "peak GiB", "other"]
     parts = ["## Stages", table(header, timing)]
     if (peak := report["peak_memory_gib"]) is not None:
         parts.append(
             f"Peak resident memory of the first process, up to the end of each stage; of the run: {_number(peak)} GiB."
         )
-    if data:
-        parts += ["## Data", table(["stage", "read", "used", "skipped"], data)]
     return "\n\n".join(parts)
+
+
+def _data_section(run: RunFiles) -> str:
+    counted = run.data | {label_name(stage): summary["data"] for stage, summary in run.stages.items() if "data" in summary}
+    rows = []
+    for name, counts in counted.items():
+        skipped = ", ".join(f"{reason}: {count:,}" for reason, count in counts.get("skipped", {}).items())
+        rows.append([name, _number(counts["read"]), _number(counts["used"]), skipped or "none"])
+    return f"## Data\n\n{table(['source or stage', 'read', 'used', 'skipped'], rows)}" if rows else ""
 
 
 def _verdicts_section(run: RunFiles) -> str:

@@ -28,6 +28,8 @@ class RunFiles:
     curves: dict[str, list[dict]]
     samples: dict[str, dict[str, list[dict]]]
     problems: dict[str, dict]
+    data: dict[str, dict]
+    """What was read, used and skipped of every source or split."""
 
     def rows(self, label: str, kind: str, single: bool = False) -> list[dict]:
         """The problems of one label and kind that have several responses, or those that have one."""
@@ -50,13 +52,14 @@ def read_run_files(workdir: str | os.PathLike) -> RunFiles:
         if name := re.fullmatch(r"(.+)_(greedy|sampled)(?:_T([\d.e-]+))?", path.stem):
             label = f"{name[1]}@T{name[3]}" if name[3] else name[1]
             samples.setdefault(label, {})[name[2]] = _read_rows(path)
-    problems = workdir / "evaluate" / "problems.jsonl"
+    problems, data = workdir / "evaluate" / "problems.jsonl", workdir / "data.json"
     return RunFiles(
         config=files.read_json(workdir / "config.json"),
         stages={stage: files.read_json(path) for stage, path in summaries.items() if path.exists()},
         curves={stage: _read_curve(path) for stage, path in curves.items() if append_only.exists(path)},
         samples={label: samples[label] for label in sorted(samples, key=_label_order)},
         problems={row["id"]: row for row in _read_rows(problems)} if problems.exists() else {},
+        data=files.read_json(data) if data.exists() else {},
     )
 
 

@@ -83,6 +83,7 @@ def test_markdown_shows_everything(workdir, written):
     assert "Accuracy in % on 72 development problems" in text
     assert "### Wrong" in text and text.count("One verdict, whole") == 3
     assert "tie \\| for best: 300" in text and "Cold start" in text
+    assert "| train.jsonl | 6,007 | 6,000 | not JSON: 7 |" in text
 
 
 def test_a_run_that_has_only_begun(tmp_path):
