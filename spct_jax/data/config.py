@@ -38,7 +38,8 @@ class DataConfig:
     fields: tuple[str, ...] = ()
     """OURS=THEIRS, such as `prompt=question`: rows have under the name THEIRS what their layout calls OURS."""
     tokenizer: str = ""
-    """SentencePiece model; empty: that of `init_checkpoint`, or one that is trained on all demonstrations."""
+    """SentencePiece model with byte fallback and the control pieces `tokenizer.CONTROL`, such as `train_tokenizer` makes.
+    Empty: that of `init_checkpoint`, or one that is trained on all demonstrations."""
     vocab_size: int = bounded(640, 1, 1 << 24)
     """Size of a tokenizer that the run trains itself."""
     on_bad: str = one_of("fatal", ("fatal", "skip"))

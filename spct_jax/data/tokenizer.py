@@ -30,6 +30,8 @@ _HTML_TAG = re.compile(
 # SentencePiece writes a space as the other of these two, so it cannot tell them apart.
 _WORD = re.compile("[ \u2581]*[^ \u2581]+|[ \u2581]+")
 
+CONTROL = ("<pad>", "<eos>", "<bos>", "<start_of_turn>", "<end_of_turn>")
+"""Control pieces that every model must have."""
 KEPT_WORDS = 1 << 16
 LONGEST_KEPT = 64
 """A tokenizer remembers the sizes of so many words of so many characters."""
@@ -89,9 +91,9 @@ class Tokenizer:
         self._ids = {piece: index for index, piece in enumerate(pieces)} | self.added
         self.vocab_size = max(len(pieces), *(index + 1 for index in self.added.values()), 0)
         self.control_ids = frozenset(control | {*self.added.values(), *range(len(pieces), self.vocab_size)})
-        self.pad_id, self.eos_id, self.bos_id, self.start_of_turn_id, self.end_of_turn_id = map(
-            self._control_id, ("<pad>", "<eos>", "<bos>", "<start_of_turn>", "<end_of_turn>")
-        )
+        if missing := [name for name in CONTROL if self._ids.get(name) not in self.control_ids]:
+            raise InputError(f"the SentencePiece model has no control piece {', '.join(missing)}")
+        self.pad_id, self.eos_id, self.bos_id, self.start_of_turn_id, self.end_of_turn_id = map(self._control_id, CONTROL)
         self._format = FORMATS[chat or GEMMA]
         self._begin_id, self.end_id = (self._first_id(names) for names in (self._format.begin, self._format.end))
         # Markers that are text, since the model has no such pieces.

@@ -251,7 +251,7 @@ def test_load_errors(tmp_path):
     for content, message in [
         (b"hello there", "not a SentencePiece model"),
         (b"", "not a SentencePiece model"),
-        (train(user_defined_symbols=["\n"]), "no control piece <start_of_turn>"),
+        (train(user_defined_symbols=["\n"]), "no control piece <start_of_turn>, <end_of_turn>$"),
         (train(byte_fallback=False, vocab_size=80), "no byte fallback"),
     ]:
         path.write_bytes(content)
