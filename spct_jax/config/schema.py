@@ -46,6 +46,7 @@ class Config:
     `data.tokenizer` names one, tokenizer. Empty: random parameters.
     """
     model: sizes.ModelConfig = dataclasses.field(default_factory=lambda: sizes.toy(640))
+    """Of random parameters; its `vocab_size` becomes the number of the tokenizer's pieces."""
     data: DataConfig = dataclasses.field(default_factory=DataConfig)
     mesh: MeshConfig = dataclasses.field(default_factory=MeshConfig)
     prompt: PromptConfig = dataclasses.field(default_factory=lambda: PromptConfig("", "", "", ""))
