@@ -15,8 +15,6 @@ from shared_programs import shared_programs  # noqa: F401
 import micro_experiment
 from spct_jax import config as config_lib
 from spct_jax import sharding
-
-# What one process of the tests compiles the others find; a third of the time goes into it otherwise.
 from spct_jax.runtime import hardware
 
 # What one process of the tests compiles the others find; a third of the time goes into it otherwise.
@@ -48,13 +46,17 @@ gc.set_threshold(50_000, 20, 50)
 
 SLOWEST = (
     "test_train.py",
-    "test_train_killed.py",
-    "judging/test_judge.py",
-    "test_judge_command.py",
     "sharding/test_layouts.py",
-    "models/test_sizes.py",
+    "test_train_killed.py",
+    "launching/test_rehearsal.py",
+    "test_judge_command.py",
+    "training/test_accumulation.py",
+    "sampling/test_engine.py",
 )
-"""Files of tests that are begun first, so that at the end no process waits for another one's long file."""
+"""Files of tests that are begun first, so that at the end no process waits for another one's long file.
+
+Runs that are killed come after those of test_train.py, whose compiled programs are theirs.
+"""
 
 
 def pytest_collection_modifyitems(items):
