@@ -22,6 +22,7 @@ from spct_jax.judging.flags import JudgeFlags
 from spct_jax.runtime import distributed
 
 LAUNCHER = pathlib.Path(__file__).parents[1] / "launch" / "local.py"
+MODELS = ("6b_finetuning", "6b_verification", "175b_finetuning", "175b_verification")
 PUBLIC = {"figures.json", "judgebench.jsonl", "report.html", "report.md", "rewardbench.json", "rewardbench_scores.json"}
 
 
@@ -82,11 +83,10 @@ def test_a_judge_that_guesses_is_at_chance_and_one_that_knows_is_not(run, tmp_pa
 
 
 def test_greedy_verdicts_are_in_both_orders_whatever_the_order_of_votes_is(run, tmp_path):
-    figures = run(tmp_path, "--k=4", "--order=random", judge=RandomJudge(skill=99))
+    run(tmp_path, "--k=4", "--order=random")
     lines = [json.loads(line) for line in (tmp_path / "scores.jsonl").open()]
     assert all(sorted(line["greedy"]["orders"]) == [[0, 1], [1, 0]] for line in lines)
     assert len({tuple(map(tuple, line["orders"])) for line in lines}) > 6  # those of votes are random
-    assert "official" in figures["measures"]["greedy@2"]["table"]["all"]
 
 
 def test_an_interrupted_run_goes_on_and_ends_the_same(run, tmp_path):
@@ -210,11 +210,10 @@ def test_items_that_cannot_be_shown_count_and_are_said(run, tmp_path, capsys):
 
 
 def test_items_of_several_responses_whole_and_in_pairs(run, tmp_path):
-    models = ("6b_finetuning", "6b_verification", "175b_finetuning", "175b_verification")
     right = [(1, 0, 0, 0), (1, 1, 0, 0), (0, 0, 0, 0), (0, 1, 1, 1)]
     rows = [
         {"question": f"q{i}"}
-        | {m: {"solution": "good" if r else f"bad {m}", "is_correct": bool(r)} for m, r in zip(models, row, strict=True)}
+        | {m: {"solution": "good" if r else f"bad {m}", "is_correct": bool(r)} for m, r in zip(MODELS, row, strict=True)}
         for i, row in enumerate(right)
     ]
     (tmp_path / "example_model_solutions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -295,9 +294,8 @@ def test_principles_are_given_and_exported(run, tmp_path, capsys):
 
 
 def test_reference_answers_are_shown_if_they_are_asked_for(run, tmp_path):
-    models = ("6b_finetuning", "6b_verification", "175b_finetuning", "175b_verification")
     row = {"question": "q", "ground_truth": "It is 4."}
-    row |= {model: {"solution": f"s {model}", "is_correct": model == models[0]} for model in models}
+    row |= {model: {"solution": f"s {model}", "is_correct": model == MODELS[0]} for model in MODELS}
     (tmp_path / "example_model_solutions.jsonl").write_text(json.dumps(row) + "\n")
     flags = ["--benchmark=gsm8k_pairs", "--k=1", "--nogreedy"]
     for more, shown in ([], None), (["--reference", "--template=reference"], "It is 4."):
@@ -384,17 +382,13 @@ def test_a_model_of_random_weights_from_a_relative_path(model, tmp_path):
     line = "--checkpoint=model --benchmark=llmbar --data=data --k=1,4 --output=out --template=template.txt --limit=40"
     line += " --max_new_tokens=24 --temperature=1 --max_prompt=64 --nogreedy"
     command = [sys.executable, "-m", "spct_jax.evaluate", *line.split()]
-    environment = os.environ | {"PYTHONPATH": _root()}
+    environment = os.environ | {"PYTHONPATH": str(LAUNCHER.parents[1])}
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path / "here", env=environment)
     assert done.returncode == 0, done.stderr
     figures = json.loads((tmp_path / "here" / "out" / "figures.json").read_text())
     assert headline(figures, "vote@4")["low"] < 0.5 < headline(figures, "vote@4")["high"]
     # Verdicts were read, so that this is no chance of silence.
     assert figures["measures"]["vote@4"]["malformed_rate"] < 0.6 and figures["measures"]["vote@4"]["tie_rate"] < 0.5
-
-
-def _root():
-    return str(pathlib.Path(__file__).parents[1])
 
 
 def test_all_of_llmbar_at_chance(run, tmp_path):

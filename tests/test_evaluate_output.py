@@ -64,4 +64,4 @@ def test_figures_that_do_not_exist_are_said_to(tmp_path, capsys):
     (tmp_path / "votes.jsonl").write_text(json.dumps({"id": "a", "scores": [[11]], "label": "error", "subset": "t/m"}) + "\n")
     parse(output=tmp_path / "out", scores=tmp_path / "votes.jsonl", benchmark="realmistake")
     evaluate.evaluate()
-    assert "vote@1: no figure; ties 0.0, malformed 0.0\n" in capsys.readouterr().out
+    assert "vote@1: no figure; ties –, malformed 0.0\n" in capsys.readouterr().out

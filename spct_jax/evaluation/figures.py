@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from spct_jax.evaluation import bootstrap, recorded
-from spct_jax.evaluation.benchmarks.base import Answer, Benchmark, Block, Statistic, Weights, as_pairs, by_game
+from spct_jax.evaluation.benchmarks.base import Answer, Benchmark, Block, Statistic, Weights, as_pairs, split_games
 from spct_jax.evaluation.recorded import GAMES, Recorded, Vote
 
 
@@ -131,7 +131,7 @@ def _first(answer: Answer, k: int, k_meta: int | None) -> Answer:
     by_pair = None if answer.by_pair is None else {pair: cut(votes) for pair, votes in answer.by_pair.items()}
     games = None
     if k_meta is not None and answer.item.n == 2:
-        games = tuple(_guided_game(votes, math.ceil(len(votes) * k_meta / k)) for votes in by_game(answer.votes[:k]))
+        games = tuple(_guided_game(votes, math.ceil(len(votes) * k_meta / k)) for votes in split_games(answer.votes[:k]))
     return dataclasses.replace(answer, votes=cut(answer.votes), by_pair=by_pair, by_game=games)
 
 

@@ -146,12 +146,12 @@ class Answer:
         """
         if self.by_game is None and len(self.votes) == 1 and self.votes[0].order is None:
             return self, self
-        played = self.by_game or by_game(self.votes)
+        played = self.by_game or split_games(self.votes)
         first, second = (dataclasses.replace(self, votes=votes, by_game=None) if votes else None for votes in played)
         return first, second
 
 
-def by_game(votes: Sequence[Vote]) -> tuple[tuple[Vote, ...], tuple[Vote, ...]]:
+def split_games(votes: Sequence[Vote]) -> tuple[tuple[Vote, ...], tuple[Vote, ...]]:
     """Votes that saw two responses as given, and those that saw them swapped; without an order they are either in turn."""
     found: tuple[list[Vote], list[Vote]] = ([], [])
     for index, vote in enumerate(votes):
