@@ -37,10 +37,11 @@ def requests(monkeypatch):
     """(id, prompt as text, sample number) of every sample that is asked for."""
     found, submit = [], scheduler.Engine.submit
 
-    def noted(self, request):
-        shown = tokenizer().decode([token for token in request.prompt if token not in tokenizer().stop_ids])
-        found.extend((request.tag[0].comparison.id, shown, sample) for sample in request.waiting)
-        submit(self, request)
+    def noted(self, *requests):
+        for request in requests:
+            shown = tokenizer().decode([token for token in request.prompt if token not in tokenizer().stop_ids])
+            found.extend((request.tag[0].comparison.id, shown, sample) for sample in request.waiting)
+        submit(self, *requests)
 
     monkeypatch.setattr(scheduler.Engine, "submit", noted)
     return found
