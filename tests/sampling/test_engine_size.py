@@ -7,7 +7,7 @@ import pytest
 
 from spct_jax import sharding
 from spct_jax.errors import InputError
-from spct_jax.models import sizes
+from spct_jax.models import sizes, tiles
 from spct_jax.sampling import SamplingParams, Shape, engine_size
 from spct_jax.sampling.engine_programs import engine_programs
 from spct_jax.sampling.engine_shape import padded_prompt
@@ -72,7 +72,7 @@ def test_what_is_read_is_counted_by_the_model_that_reads_it():
 @pytest.mark.parametrize(("platform", "most"), [("tpu", 256), ("gpu", 1536)])
 def test_a_device_of_its_own_has_as_many_branches_as_it_profits_from(monkeypatch, platform, most):
     monkeypatch.setattr(sharding.Layout, "platform", platform)
-    small, ample = (large(memory, devices=2).choose(640, 192, 16) for memory in (10 << 30, 1 << 40))
+    small, ample = (large(memory, devices=2).choose(640, 192, 16) for memory in (14 << 30, 1 << 40))
     assert ample.rows * ample.branches == 2 * most > small.rows * small.branches
 
 
@@ -150,8 +150,9 @@ def test_engines_are_together_only_where_their_slots_fit_at_once(on_an_accelerat
     ("config", "shape"),
     [(SMALL, Shape(64, 32, rows=6, branches=4, prefill_rows=3)), (SCANNED, Shape(96, 16, rows=2, branches=8, prefill_rows=2))],
 )
-def test_the_account_is_what_the_compiler_allots(config, shape):
+def test_the_account_is_what_the_compiler_allots(config, shape, monkeypatch):
     """Arrays to the last kilobyte; what programs take beside them at the most."""
+    monkeypatch.setitem(tiles.PLATFORMS, "cpu", dataclasses.replace(tiles.of("cpu"), unrolled_layers=SMALL.num_layers))
     sizes_, layout = made(config), sharding.make_layout(devices=jax.devices()[:1])
     account = sizes_.account(shape)
     programs = engine_programs(layout, config, shape, SamplingParams(1.0, (1,)))
