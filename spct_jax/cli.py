@@ -3,22 +3,19 @@
 import _thread
 import difflib
 import functools
-import importlib.machinery
-import importlib.util
 import logging as stdlib_logging
 import os
 import pathlib
 import re
 import sys
 import threading
-import traceback
 from collections.abc import Callable
 from typing import Any, TextIO
 
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from spct_jax import errors, interrupts, terminal
+from spct_jax import errors, interrupts, python_files, terminal
 from spct_jax.config import Config, tiny
 from spct_jax.errors import InputError
 
@@ -236,27 +233,12 @@ def load_config(named: str) -> Config:
     path, colon, argument = named.partition(":")
     if not pathlib.Path(path).is_file():
         raise InputError(f"--config={path}: no such file (write --config=FILE.py)")
-    try:
-        loader = importlib.machinery.SourceFileLoader("config_file", path)  # whatever the file's name ends in
-        module = importlib.util.module_from_spec(importlib.util.spec_from_loader("config_file", loader))
-        sys.modules["config_file"] = module
-        loader.exec_module(module)
+    module = python_files.load(path, "config_file")
+    with python_files.blamed(path):
         config = module.get_config(*[argument] if colon else [])
-    except (Exception, SystemExit) as error:
-        raise InputError(_blame(error, path)) from None
     if not isinstance(config, Config):
         raise InputError(f"{path}: get_config() returns {type(config).__name__}, not a spct_jax.config.Config")
     return config
-
-
-def _blame(error: BaseException, path: str) -> str:
-    """What went wrong in a configuration file, with the last line of it that was reached."""
-    what = errors.one_line(error)
-    if isinstance(error, SyntaxError) and error.filename == path:
-        return f"{path}:{error.lineno}: {error.msg}"
-    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == path]
-    where = f"{path}:{lines[-1]}" if lines else path
-    return f"{where}: {what}" if isinstance(error, InputError) else f"{where}: {type(error).__name__}: {what}"
 
 
 def _parse(argv: list[str], own: flags.FlagValues) -> list[str]:

@@ -10,6 +10,7 @@ from spct_jax import checkpoints
 from spct_jax.config import BASELINES, Config, check_positions, validate
 from spct_jax.errors import InputError
 from spct_jax.evaluation import evaluate
+from spct_jax.grm import rewards
 from spct_jax.grm.prompts import Prompter
 from spct_jax.reporting import report
 from spct_jax.runtime import distributed, memory
@@ -46,6 +47,7 @@ def prepare(config: Config, workdir: Path) -> Run:
       InputError: the configuration or a file is wrong, or `workdir` holds a run of another configuration.
     """
     validate(config)
+    rewards.load(config.rl.reward)
     config, workdir = provenance.absolute(config), paths.absolute(workdir)
     check_positions(config, checkpoints.read_architecture(config.init_checkpoint) if config.init_checkpoint else config.model)
     layout, rollout_layout = make_layouts(config)
@@ -79,6 +81,7 @@ def train(config: Config, workdir: Path) -> dict:
       InputError: as of `prepare`, or another run is under way in `workdir`, or what a stage needs is missing.
     """
     validate(config)  # before there is a directory
+    rewards.load(config.rl.reward)
     workdir = paths.absolute(workdir)
     with locks.locked_directory(workdir):
         run = prepare(config, workdir)

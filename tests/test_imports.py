@@ -9,12 +9,13 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parents[1]
 
-GROUND = {"errors", "interrupts", "rounding", "terminal", "field_bounds", "configs", "runtime", "storage"}
+GROUND = {"errors", "interrupts", "rounding", "terminal", "python_files", "field_bounds", "configs", "runtime", "storage"}
 MAY_IMPORT = {
     "errors": set(),
     "interrupts": set(),
     "rounding": set(),
     "terminal": set(),
+    "python_files": {"errors"},
     "field_bounds": {"errors"},
     "configs": {"errors", "field_bounds"},
     "runtime": {"errors", "interrupts"},

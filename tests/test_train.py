@@ -15,6 +15,7 @@ from stand_ins import KeyedEngine
 
 from micro_experiment import make_config
 from spct_jax import checkpoints, pipeline
+from spct_jax.data.jsonl import read_jsonl
 from spct_jax.errors import InputError
 from spct_jax.models import flops
 from spct_jax.runtime import distributed
@@ -264,13 +265,34 @@ def test_rollouts_that_lag_are_of_the_policy_before_last_and_a_run_that_was_kill
         pipeline.train(micro_config, killed)
 
 
+def test_a_run_learns_by_a_reward_of_its_own_which_may_not_change_meanwhile(
+    micro_config, cold_start, digests, tmp_path, monkeypatch
+):
+    (tmp_path / "own.py").write_text("def brevity(scores, truth, text):\n    return -len(text) / 10\n")
+    monkeypatch.chdir(tmp_path)
+    micro_config.stages, micro_config.rl = ("sft", "rl"), dataclasses.replace(micro_config.rl, reward="own.py:brevity", steps=2)
+    shutil.copytree(cold_start, "once")
+    shutil.copytree(cold_start, "again")
+    pipeline.train(micro_config, pathlib.Path("once"))
+    micro_config.rl = dataclasses.replace(micro_config.rl, reward=str(tmp_path / "own.py:brevity"))
+    pipeline.train(micro_config, pathlib.Path("again"))
+    assert digests(tmp_path / "once") == digests(tmp_path / "again")
+    for line, logged in read_jsonl("once/rl/metrics.jsonl"):
+        drawn = rollout.read(f"once/rl/rollouts/{line - 1:06d}.jsonl", texts=True)
+        assert logged["reward"] == pytest.approx(-np.mean([len(text) for r in drawn for text in r.texts]) / 10)
+        assert logged["zero_spread"] < 1 and logged["accuracy"] == 0
+    (tmp_path / "own.py").write_text("def brevity(scores, truth, text):\n    return -len(text) / 11\n")
+    with pytest.raises(InputError, match="rl.reward"):
+        pipeline.train(micro_config, pathlib.Path("once"))
+
+
 def test_stopped_between_two_draws_of_a_step_that_looks_for_signal_it_ends_bitwise_the_same(
     micro_config, cold_start, digests, tmp_path, monkeypatch
 ):
     """Completions and rewards are functions of the keys, so that about two groups in five have signal; the updates are real."""
     from spct_jax.training import dynamic_sampling, rl
 
-    def by_tokens(rollouts):
+    def by_tokens(rollouts, reward=None):
         return np.array([[2.0 * (c.sum() % 8 == 0) - 1 for c in r.completions] for r in rollouts])
 
     monkeypatch.setattr(dynamic_sampling, "rewards_of", by_tokens)

@@ -1,9 +1,15 @@
 """What counts as right, and the rule-based reward of online RL."""
 
-from collections.abc import Sequence
+import functools
+import math
+from collections.abc import Callable, Sequence
 
+from spct_jax import python_files
 from spct_jax.data.comparison import unique_argmax
 from spct_jax.errors import InputError
+
+Reward = Callable[[Sequence[float] | None, Sequence[float], str], float]
+"""From a verdict's scores (None: not readable), the true scores and the completion's text to what it is worth in RL."""
 
 
 def is_correct(scores: Sequence[float] | None, truth: Sequence[float]) -> bool:
@@ -31,6 +37,33 @@ def is_correct(scores: Sequence[float] | None, truth: Sequence[float]) -> bool:
     return unique_argmax(tuple(scores)) == best
 
 
-def reward(scores: Sequence[float] | None, truth: Sequence[float]) -> float:
-    """+1 for a right verdict, -1 for a wrong or unreadable one: Eq. 11. Arguments as in `is_correct`."""
+def reward(scores: Sequence[float] | None, truth: Sequence[float], text: str = "") -> float:
+    """+1 for a right verdict, -1 for a wrong or unreadable one: Eq. 11. Arguments as in `is_correct`; the text is not read."""
     return 1.0 if is_correct(scores, truth) else -1.0
+
+
+@functools.cache
+def load(named: str) -> Reward:
+    """The reward that `FILE.py:FUNCTION` names, or that of Eq. 11 where nothing is named.
+
+    Raises:
+      InputError: there is no such file or function. The reward itself raises it where the function fails or what it returns is
+        no finite number; names the line.
+    """
+    if not named:
+        return reward
+    path, _, name = named.rpartition(":")
+    if not path or not name.isidentifier():
+        raise InputError(f"--config.rl.reward={named}: expected FILE.py:FUNCTION")
+    function = getattr(python_files.load(path, "reward_file"), name, None)
+    if not callable(function):
+        raise InputError(f"--config.rl.reward={named}: {path} has no function {name}")
+
+    def checked(scores, truth, text):
+        with python_files.blamed(path):
+            given = float(function(scores, truth, text))
+        if not math.isfinite(given):
+            raise InputError(f"{path}: {name} returned {given} for scores {scores}, true scores {truth}")
+        return given
+
+    return checked

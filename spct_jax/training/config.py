@@ -108,6 +108,9 @@ class RLConfig(Accumulating):
     batch. 1: it learns from the batch that it draws, as in the paper."""
     temperature: float = bounded(1.0, 0.01, 100)
     """Rollout temperature; policy, old and reference log-probabilities are all taken at it."""
+    reward: str = ""
+    """What a verdict is worth: `FILE.py:FUNCTION`, called with its scores (None: not readable), the true scores, both in the
+    order of the file, and its text; returns a finite number, always the same for the same. Empty: 1 if it is right, else -1."""
     kl_beta: float = bounded(0.08, 0, 1e6)
     """Weight of the k3 KL estimate in the loss."""
     clip: float = bounded(0.2, 0, 1, ends="()")

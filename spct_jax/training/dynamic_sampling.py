@@ -11,14 +11,14 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from spct_jax.grm import rewards
 from spct_jax.grm.prompts import Rollout
+from spct_jax.grm.rewards import Reward
 from spct_jax.rounding import ceil_div
 
 
-def rewards_of(rollouts: Sequence[Rollout]) -> Float[np.ndarray, "B G"]:
+def rewards_of(rollouts: Sequence[Rollout], reward: Reward) -> Float[np.ndarray, "B G"]:
     """The reward of every completion."""
-    return np.array([[rewards.reward(scores, r.truth) for scores in r.scores] for r in rollouts])
+    return np.array([[reward(s, r.truth, text) for s, text in zip(r.scores, r.texts, strict=True)] for r in rollouts])
 
 
 def with_signal(given: Float[np.ndarray, "B G"]) -> Bool[np.ndarray, " B"]:

@@ -54,9 +54,12 @@ def absolute(config: Config) -> Config:
     templates = {
         role: name if name in template_names() else full(f"prompt.{role}", name) for role, name in vars(config.prompt).items()
     }
+    file, colon, function = config.rl.reward.rpartition(":")
+    reward = full("rl.reward", file) + colon + function
     return dataclasses.replace(
         config,
         data=dataclasses.replace(config.data, **data),
+        rl=dataclasses.replace(config.rl, reward=reward),
         prompt=dataclasses.replace(config.prompt, **templates),
         init_checkpoint=full("init_checkpoint", config.init_checkpoint),
     )
@@ -101,6 +104,9 @@ def _values(config: Config, workdir: Path) -> dict[str, Any] | InputError:
         for role, name in vars(config.prompt).items():
             if name:
                 found[f"prompt.{role}"] = digests.of_bytes(load_template(name).text.encode())
+        if config.rl.reward:
+            file, _, function = config.rl.reward.rpartition(":")
+            found["rl.reward"] = f"{_digest(paths.of(file), kept)}:{function}"
         if config.init_checkpoint:
             found["init_checkpoint"] = _model_digest(paths.of(config.init_checkpoint))
         if (workdir / "tokenizer.model").exists():

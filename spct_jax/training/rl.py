@@ -9,6 +9,7 @@ from jaxtyping import Int, Num
 
 from spct_jax.data import draws
 from spct_jax.errors import InputError
+from spct_jax.grm import rewards
 from spct_jax.grm.prompts import Rollout
 from spct_jax.models import flops
 from spct_jax.runtime import distributed
@@ -75,13 +76,13 @@ def run_rl(run: Run) -> dict[str, float]:
 
 
 def outcome_metrics(drawn: Sequence[Rollout], given: Num[np.ndarray, "drawn G"], chosen: Int[np.ndarray, " B"]) -> Metrics:
-    """What a step drew: the rewards given, malformed and truncated completions, groups whose rewards are all equal; then how
-    many groups it drew, and the share of unequal rewards among those that it learns from.
+    """What a step drew: the rewards given, completions that are right, malformed and truncated, groups whose rewards are all
+    equal; then how many groups it drew, and the share of unequal rewards among those that it learns from.
     """
     signal = dynamic_sampling.with_signal(given)
     return {
         "reward": Mean(given.sum(), given.size),
-        "accuracy": Mean((given > 0).sum(), given.size),
+        "accuracy": Mean(sum(rewards.is_correct(s, r.truth) for r in drawn for s in r.scores), given.size),
         "malformed": Mean(sum(s is None for r in drawn for s in r.scores), given.size),
         "truncated": Mean(sum(cut for r in drawn for cut in r.truncated), given.size, in_summary=True),
         "zero_spread": Mean((~signal).sum(), len(drawn), in_summary=True),

@@ -166,8 +166,8 @@ def write(path: str | os.PathLike, rollouts: Iterable[Rollout]) -> None:
     write_jsonl(path, (vars(r) | {"completions": [tokens.tolist() for tokens in r.completions]} for r in rollouts))
 
 
-def read(path: str | os.PathLike) -> list[Rollout]:
-    """Reads what `write` wrote, except the texts.
+def read(path: str | os.PathLike, *, texts: bool = False) -> list[Rollout]:
+    """Reads what `write` wrote; the texts only if they are wanted.
 
     Raises:
       InputError: a line is something else; names file and line.
@@ -181,7 +181,7 @@ def read(path: str | os.PathLike) -> list[Rollout]:
         try:
             completions = tuple(np.array(tokens, np.int32) for tokens in record.pop("completions"))
             fields = {name: tuples(value) for name, value in record.items()}
-            read.append(Rollout(**fields | {"completions": completions, "texts": None}))
+            read.append(Rollout(**fields | {"completions": completions, "texts": fields["texts"] if texts else None}))
         except (KeyError, TypeError, ValueError, OverflowError):
             raise InputError(f"{path}:{line}: not a rollout as this version writes them") from None
     return read

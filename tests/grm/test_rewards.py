@@ -1,7 +1,7 @@
 import pytest
 
 from spct_jax.errors import InputError
-from spct_jax.grm.rewards import is_correct, reward
+from spct_jax.grm.rewards import is_correct, load, reward
 
 
 @pytest.mark.parametrize(
@@ -29,3 +29,51 @@ def test_errors():
         reward(None, (1, 1, 0))
     with pytest.raises(ValueError, match="3 scores for 2 responses"):
         reward((1, 2, 3), (0, 1))
+
+
+OWN = """def margin(scores, truth, text):
+    if scores is None:
+        return -2
+    return scores[truth.index(max(truth))] - max(s for s, t in zip(scores, truth) if t < max(truth)) - len(text) / 100
+
+
+def nothing(scores, truth, text):
+    return float("nan")
+
+
+WORD = "margin"
+"""
+
+
+def test_a_reward_of_ones_own(tmp_path):
+    assert load("") is reward and reward((3, 1), (1, 0), "whatever") == 1.0
+    file = tmp_path / "own.py"
+    file.write_text(OWN)
+    margin = load(f"{file}:margin")
+    assert [margin((9, 4), (0, 1), "x" * 50), margin(None, (0, 1), "")] == [-5.5, -2.0]
+    with pytest.raises(InputError, match=rf"^{file}:4: TypeError: 'int' object is not subscriptable"):
+        margin(7, (0, 1), "")
+    with pytest.raises(InputError, match=rf"^{file}: nothing returned nan for scores \(1, 2\), true scores \(0, 1\)$"):
+        load(f"{file}:nothing")((1, 2), (0, 1), "")
+
+
+@pytest.mark.parametrize(
+    ("named", "message"),
+    [
+        ("own.py", "expected FILE.py:FUNCTION"),
+        (":margin", "expected FILE.py:FUNCTION"),
+        ("own.py:", "expected FILE.py:FUNCTION"),
+        ("none.py:margin", "none.py: no such file"),
+        ("own.py:other", "own.py has no function other"),
+        ("own.py:WORD", "own.py has no function WORD"),
+        ("broken.py:f", "broken.py:2: '(' was never closed"),
+        ("fails.py:f", "fails.py:1: ZeroDivisionError: division by zero"),
+    ],
+)
+def test_a_reward_that_cannot_be_loaded(named, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name, text in {"own.py": OWN, "broken.py": "\nf = (\n", "fails.py": "1 / 0\n"}.items():
+        (tmp_path / name).write_text(text)
+    with pytest.raises(InputError) as error:
+        load(named)
+    assert str(error.value).endswith(message)

@@ -59,7 +59,7 @@ def test_few_draws_and_few_groups_too_many():
     assert np.mean(drawn) < 1.3 * 32 / 0.3 and np.mean(draws) < 3
 
 
-def by_tokens(rollouts):
+def by_tokens(rollouts, reward=None):
     """Rewards that differ in half of the groups of two; an untrained model earns -1 everywhere."""
     return np.array([[float(c.sum() % 2) for c in r.completions] for r in rollouts])
 
