@@ -20,7 +20,7 @@ from spct_jax.storage.paths import Path
 from spct_jax.training import btrm, cloud, meta, pairrm, preference, provenance, rejection, rl, sft
 from spct_jax.training.context import Run, make_layouts
 from spct_jax.training.data import load_dataset, load_tokenizer, name_templates
-from spct_jax.training.fitting import demonstrations, drop_misfits
+from spct_jax.training.fitting import check_verdicts, demonstrations, drop_misfits
 from spct_jax.training.parameters import LostStepsError, architecture
 
 STAGES: dict[str, Callable[[Run], dict]] = {
@@ -156,3 +156,5 @@ def check(run: Run) -> None:
         )
     if "evaluate" in stages:
         evaluate.check(run)
+    if "sft" in stages and {"rejection", "rl"} & set(stages):
+        check_verdicts(run)

@@ -40,6 +40,7 @@ def test_what_a_later_stage_would_lack_is_said_before_the_first_step(lacks, said
     assert not (tmp_path / "run" / "sft").exists()
 
 
+VERDICT = "Specific Criteria:\n1. Warmth (weight 2)\nAnalysis:\nNo.\nScores: \\boxed{8, 3}"
 OWN = """low: 1
 high: 5
 parts: Rubric, Verdict
@@ -76,7 +77,8 @@ def test_no_single_response_is_judged_in_a_range_without_its_truth(micro_config,
     (tmp_path / "own.txt").write_text(OWN)
     micro_config.prompt.single_template, data = str(tmp_path / "own.txt"), micro_config.data
     alone = {"id": "alone", "query": "Tea?", "responses": ["Yes."], "scores": [1]}
-    data.demonstrations, data.vocab_size, data.max_prompt = write_lines(tmp_path / "shown.jsonl", demonstrations(1)), 320, 400
+    shown = [*demonstrations(1), demonstrations(1)[0] | {"completions": [VERDICT]}]
+    data.demonstrations, data.vocab_size, data.max_prompt = write_lines(tmp_path / "shown.jsonl", shown), 320, 400
     micro_config.stages = ("sft", "rl")
     for name, records in (("pairs", PAIRS), ("mixed", [*PAIRS, alone])):
         data.train = write_lines(tmp_path / f"{name}.jsonl", records)
@@ -104,6 +106,35 @@ def test_demonstrations_that_do_not_fit_are_not_passed_over_in_silence(micro_con
     run = pipeline.prepare(micro_config, tmp_path / "run")
     with pytest.raises(InputError, match=said) if said else contextlib.nullcontext():
         pipeline.check(run)
+
+
+ASKED = r"a completion does not end as the template short asks, in a \boxed{..} of scores from 1 to 10 after Scores:"
+
+
+@pytest.mark.parametrize(
+    ("completions", "others", "is_wrong"),
+    [
+        ([VERDICT], None, False),
+        (["Scores: \\boxed{1}", VERDICT + " Indeed."], None, False),
+        (["Tea is warm."], "nor does any other", True),
+        (["Scores: [8, 3]", "\\boxed{8, 3}", "Scores: \\boxed{11, 3}"], "nor does any other", True),
+        ([VERDICT, "Scores: 8, 3"], "nor do 127 others", False),
+    ],
+)
+def test_demonstrations_that_are_no_verdicts_are_noticed_before_they_are_learned(
+    completions, others, is_wrong, micro_config, tmp_path, capsys
+):
+    micro_config.stages, data = ("sft", "rl"), micro_config.data
+    data.train, data.vocab_size, data.max_prompt = write_lines(tmp_path / "train.jsonl", PAIRS), 320, 400
+    shown = [d | {"completions": [completions[i % len(completions)]]} for i, d in enumerate(demonstrations(1)[:256])]
+    data.demonstrations = write_lines(tmp_path / "shown.jsonl", shown)
+    run = pipeline.prepare(micro_config, tmp_path / "run")
+    capsys.readouterr()
+    with pytest.raises(InputError) if is_wrong else contextlib.nullcontext() as raised:
+        pipeline.check(run)
+    first = 1 if is_wrong else 2
+    expected = f"{tmp_path}/shown.jsonl:{first}: {ASKED}; {others} of the 256 demonstrations looked at" if others else ""
+    assert (str(raised.value) if is_wrong else capsys.readouterr().err.strip()) == expected
 
 
 @pytest.mark.parametrize("name", ["development", "test", "demonstrations", "general"])

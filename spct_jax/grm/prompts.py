@@ -163,9 +163,18 @@ class Prompter:
         template, n = self.template_of(comparison), comparison.n
         if self.chooses and template is not self.single:
             return self.read_choice(comparison, order, completions)
-        limits = {"parts": template.parts, "low": template.low, "high": template.high}
+        return self._read(comparison, order, completions, lambda text: self._parse(text, n, template))
+
+    def is_verdict(self, text: str) -> bool:
+        """Whether a text ends as one of the run's templates asks, whatever the number of responses that it is about."""
+        counts = range(1, text.count(",") + 2)
+        if self.chooses and parse.parse_choice(text, len(text), self.choice.parts) is not None:
+            return True
+        return any(self._parse(text, n, template) is not None for template in (self.template, self.single) for n in counts)
+
+    def _parse(self, text: str, n: int, template: Template) -> tuple[float, ...] | None:
         read = parse.parse_lenient if template.lenient else parse.parse
-        return self._read(comparison, order, completions, lambda text: read(text, n, **limits))
+        return read(text, n, parts=template.parts, low=template.low, high=template.high)
 
     def read_choice(self, comparison: Comparison, order: Sequence[int], completions: Iterable[Sequence[int]]) -> Rollout:
         """As `read`, of an LLM judge: the response that it names has the score 1, the others 0."""

@@ -18,9 +18,12 @@ from spct_jax.data.jsonl import ReadReport
 from spct_jax.errors import InputError
 from spct_jax.reward_models import bradley_terry
 from spct_jax.reward_models.cloud import responses_apart
+from spct_jax.runtime import distributed
 from spct_jax.training.context import Run
 from spct_jax.training.mixture import Pool
 
+VERDICTS_READ = 256
+"""How many demonstrations are looked at, from all over the file."""
 TOO_LONG = {-1: "prompt", -2: "response"}
 """What of a comparison does not fit, by the code that a survey keeps in place of its number of responses."""
 
@@ -154,3 +157,27 @@ def demonstrations(run: Run, name: str) -> tuple[Pool, dict[str, int]]:
     if len(sizes) and len(misfits) == len(sizes):
         raise InputError(f"config.data.{name}: none of its demonstrations fits {skipped}")
     return Pool(examples, sizes[sizes > 0], shown[np.flatnonzero(sizes > 0)].shares), skipped
+
+
+def check_verdicts(run: Run) -> None:
+    """Looks at how demonstrations end; says so if some of them are no verdicts.
+
+    Raises:
+      InputError: none is one, so that nothing could be read of what the policy learns to write.
+    """
+    shown, read = run.dataset.demonstrations, run.prompter.is_verdict
+    looked = np.unique(np.linspace(0, len(shown) - 1, min(VERDICTS_READ, len(shown))).astype(int))
+    other = [int(i) for i in looked if not all(map(read, shown[i].completions))]
+    if not other:
+        return
+    template, where = run.prompter.template, shown.where(other[0]) or "config.data.demonstrations"
+    box = (
+        r"\boxed{N} that names a response"
+        if run.prompter.chooses
+        else rf"\boxed{{..}} of scores from {template.low} to {template.high}"
+    )
+    after = f" after {template.parts[-1]}:" if template.parts else ""
+    said = f"{where}: a completion does not end as the template {run.config.prompt.template} asks, in a {box}{after}"
+    if len(other) == len(looked):
+        raise InputError(f"{said}; nor does any other of the {len(looked)} demonstrations looked at")
+    distributed.say(f"{said}; nor do {len(other) - 1} others of the {len(looked)} demonstrations looked at")

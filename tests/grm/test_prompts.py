@@ -368,3 +368,20 @@ def test_the_stem_leaves_the_last_token_of_a_prompt_whatever_the_responses_are()
         stem = prompter.stem(shown, prompter.template, prompt)
         assert prompter.preamble < prompt[:stem] and stem < len(prompt)
         assert responses[0] != "wifi" or tokenizer.decode(prompt[:stem]).endswith("[Response 1]\n")
+
+
+@pytest.mark.parametrize(
+    ("template", "text", "is_verdict"),
+    [
+        ("short", "Scores: \\boxed{2, 9, 4}", True),
+        ("short", "Scores: \\boxed{0}", True),
+        ("short", "Scores: \\boxed{0, 4}", False),
+        ("deepseek_grm", "\\boxed{2, 9.5, 4}", True),
+        ("short_judge", "Best: \\boxed{12}", True),
+        ("short_judge", "Best: \\boxed{12, 1}", False),
+    ],
+)
+def test_a_verdict_on_any_number_of_responses_is_known_by_how_it_ends(template, text, is_verdict):
+    config = PromptConfig(template, "short_single", "short_meta", "short_judge")
+    tokenizer = train_tokenizer([load_template("short").text] * 40, vocab_size=400)
+    assert Prompter(config, tokenizer).is_verdict(text) is is_verdict
