@@ -36,7 +36,15 @@ MAY_IMPORT["evaluation"] = MAY_IMPORT["training"] | {"judging", "training"}
 MAY_IMPORT["reporting"] = MAY_IMPORT["evaluation"] | {"evaluation"}
 MAY_IMPORT["planning"] = MAY_IMPORT["training"] | {"training"}
 MAY_IMPORT["cli"] = GROUND | {"config"}
-MAY_IMPORT["launching"] = {"errors", "runtime.slices", "storage.paths", "config"}
+MAY_IMPORT["launching"] = {
+    "errors",
+    "runtime.hardware",
+    "runtime.slices",
+    "storage.paths",
+    "configs",
+    "sharding.strategies",
+    "config",
+}
 MAY_IMPORT["pipeline"] = set(MAY_IMPORT) - {"cli"}
 ENTRIES = {"train", "judge", "evaluate", "convert", "plan", "data.__main__"}
 MAY_IMPORT |= dict.fromkeys(ENTRIES, set(MAY_IMPORT))

@@ -1,7 +1,7 @@
 """Experiments: typed dataclasses, one per concern, every field with its meaning and range, composed here."""
 
 from spct_jax.config.presets import paper, tiny
-from spct_jax.config.schema import BASELINES, POLICIES, SPCT, STAGES, Config, check_positions, validate
+from spct_jax.config.schema import BASELINES, POLICIES, SPCT, STAGES, Config, check_batches, check_positions, validate
 from spct_jax.config.systems import SYSTEMS, as_system
 from spct_jax.data.config import DATA_FILES, DataConfig
 from spct_jax.evaluation.config import EvaluationConfig
@@ -46,6 +46,7 @@ __all__ = [
     "SFTConfig",
     "ToyConfig",
     "as_system",
+    "check_batches",
     "check_positions",
     "paper",
     "tiny",

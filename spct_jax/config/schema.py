@@ -5,12 +5,14 @@ from collections.abc import Iterator
 
 from spct_jax import field_bounds
 from spct_jax.data.config import DataConfig
+from spct_jax.errors import InputError
 from spct_jax.evaluation.config import EvaluationConfig
 from spct_jax.field_bounds import MOST, SEEDS, bounded
 from spct_jax.grm.config import PromptConfig
 from spct_jax.models import sizes
 from spct_jax.sharding.config import MeshConfig
 from spct_jax.training.config import (
+    Accumulating,
     CheckpointConfig,
     CLoudConfig,
     MetaRMConfig,
@@ -107,6 +109,16 @@ class Config:
                 f"{prefix}stages: evaluate judges with what {', '.join(judges)} trained in this run; put one of them before "
                 "it, or judge with a finished model by python -m spct_jax.judge"
             )
+
+
+def check_batches(config: Config, shards: int) -> None:
+    """Raises InputError, naming the field, if the batches or micro-batches of a stage cannot be split evenly into so many."""
+    for stage in config.stages:
+        section = getattr(config, stage, None)
+        if isinstance(section, Accumulating) and section.batch_size // section.accumulate % shards:
+            what = "accumulate: a micro-batch" if section.accumulate > 1 else "batch_size: a batch"
+            rows = section.batch_size // section.accumulate
+            raise InputError(f"config.{stage}.{what} of {rows} cannot be split over {shards} devices; choose a multiple")
 
 
 def validate(config: Config) -> None:

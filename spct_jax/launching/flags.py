@@ -96,6 +96,7 @@ class RunFlags:
         name += suffix
         if program == "train":
             validate(config)
+            run_lib.check_devices(config, slices.parse(self._topology.value), count)
             workdir = self._workdir.value and self._workdir.value + f"/{name}" * bool(suffix)
             if not workdir:
                 missing = "training needs --bucket=gs://BUCKET, or --workdir=DIR that all hosts see"

@@ -7,9 +7,11 @@ import dataclasses
 import pathlib
 import re
 
-from spct_jax.config import Config
+from spct_jax.config import Config, MeshConfig, check_batches
 from spct_jax.errors import InputError
+from spct_jax.runtime.hardware import CHIPS
 from spct_jax.runtime.slices import Slice
+from spct_jax.sharding.strategies import batch_shards
 
 PROGRAMS = ("train", "judge", "evaluate")
 """Commands that can be launched."""
@@ -105,15 +107,36 @@ def train_arguments(argv: list[str], config: Config, workdir: str, slices: int) 
     slices, the fields of the mesh that say so are added unless they are set.
 
     Raises:
-      InputError: the file is not in the repository, whose copy is all that hosts see, or the experiment is laid out for another
-        number of slices.
+      InputError: the file is not in the repository, whose copy is all that hosts see, or as of `mesh_on`.
     """
     passed = [_inside(a) if a.startswith("--config=") else a for a in argv if re.match(r"--(no)?config[.=]", a)]
+    mesh = mesh_on(config, slices)
+    if mesh != config.mesh:
+        passed += [f"--config.mesh.strategy={mesh.strategy}", f"--config.mesh.slices={mesh.slices}"]
+    return (f"--workdir={workdir}", *passed, f"--profile_port={PROFILE_PORT}")
+
+
+def mesh_on(config: Config, slices: int) -> MeshConfig:
+    """The mesh of an experiment on so many slices: that of the config, or a copy of what it has on one slice for each.
+
+    Raises:
+      InputError: the experiment is laid out for another number of slices.
+    """
     if config.mesh.slices not in (1, slices):
         raise InputError(f"--slices={slices}: the experiment is laid out for config.mesh.slices={config.mesh.slices}")
-    if config.mesh.slices != slices:
-        passed += ["--config.mesh.strategy=multislice", f"--config.mesh.slices={slices}"]
-    return (f"--workdir={workdir}", *passed, f"--profile_port={PROFILE_PORT}")
+    more = {} if config.mesh.slices == slices else {"strategy": "multislice", "slices": slices}
+    return dataclasses.replace(config.mesh, **more)
+
+
+def check_devices(config: Config, slice_: Slice, count: int) -> None:
+    """Raises InputError where the experiment's mesh or batches do not fit the devices of so many such slices."""
+    known = CHIPS.get(slice_.chip)
+    devices = count * slice_.chips * (known.devices_per_chip if known else 1)
+    on = f"{count} x {slice_.chip}:{slice_.topology}" if count > 1 else f"{slice_.chip}:{slice_.topology}"
+    try:
+        check_batches(config, batch_shards(mesh_on(config, count), devices))
+    except InputError as error:
+        raise InputError(f"on {on}: {error}") from None
 
 
 def _inside(argument: str) -> str:

@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Iterator
 
+from spct_jax.errors import InputError
 from spct_jax.field_bounds import bounded, one_of
 
 STRATEGIES = ("data", "fsdp", "tensor", "fsdp_tensor", "multislice")
@@ -36,3 +37,15 @@ class MeshConfig:
                 yield f"{prefix}{field}: {value} does not go with strategy={self.strategy!r}"
         if self.tensor > 1 and self.strategy == "fsdp" and self.rollout != "tensor":
             yield f"{prefix}tensor: {self.tensor} goes with strategy='fsdp' only where rollout is 'tensor'"
+
+    def axis_sizes(self, devices: int) -> tuple[int, int, int]:
+        """How many of so many devices are along each axis of the mesh: data, fsdp and tensor.
+
+        Raises:
+          InputError: they cannot be arranged so.
+        """
+        if devices % (self.tensor * self.slices):
+            raise InputError(f"{devices} devices cannot be arranged in slices={self.slices} and tensor={self.tensor}")
+        if self.strategy == "data":
+            return devices, 1, 1
+        return self.slices, devices // (self.slices * self.tensor), self.tensor

@@ -16,8 +16,7 @@ from jax.sharding import Mesh
 from spct_jax.errors import InputError
 from spct_jax.runtime import distributed, memory
 from spct_jax.sharding.config import MeshConfig
-
-AXES = ("data", "fsdp", "tensor")
+from spct_jax.sharding.strategies import AXES
 
 
 def use_devices(config: MeshConfig) -> None:
@@ -37,15 +36,14 @@ def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -
       InputError: the devices cannot be arranged as `config` says.
     """
     devices = list(distributed.devices() if devices is None else devices)
-    count, tensor, slices = len(devices), config.tensor, config.slices
-    if count % (tensor * slices):
+    try:
+        shape = config.axis_sizes(len(devices))
+    except InputError as error:
         split = " (cpu_devices says into how many a CPU is split)" if devices[0].platform == "cpu" else ""
-        raise InputError(f"{count} devices cannot be arranged in slices={slices} and tensor={tensor}{split}")
-    inner = count // (slices * tensor)
-    shape = (count, 1, 1) if config.strategy == "data" else (slices, inner, tensor)
-    if slices > 1 and devices[0].platform == "tpu":
+        raise InputError(f"{error}{split}") from None
+    if config.slices > 1 and devices[0].platform == "tpu":
         arranged = mesh_utils.create_hybrid_device_mesh(
-            (1, inner, tensor), (slices, 1, 1), devices, allow_split_physical_axes=True
+            (1, *shape[1:]), (config.slices, 1, 1), devices, allow_split_physical_axes=True
         )
     else:
         arranged = mesh_utils.create_device_mesh(shape, devices, allow_split_physical_axes=True)

@@ -16,8 +16,8 @@ from spct_jax.errors import InputError
 from spct_jax.runtime import distributed
 from spct_jax.sharding import logical
 from spct_jax.sharding.config import MeshConfig
-from spct_jax.sharding.devices import AXES, make_mesh
-from spct_jax.sharding.strategies import TABLES
+from spct_jax.sharding.devices import make_mesh
+from spct_jax.sharding.strategies import AXES, TABLES
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from spct_jax import sharding
-from spct_jax.config import BASELINES, Config
+from spct_jax.config import Config, check_batches
 from spct_jax.data.comparison import Comparison
 from spct_jax.data.demonstration import Demonstration
 from spct_jax.data.index import Records
@@ -76,9 +76,5 @@ def make_layouts(config: Config, devices: Sequence[jax.Device] | None = None) ->
         field.
     """
     layout = sharding.make_layout(config.mesh, devices)
-    for stage in ("sft", "rft", "rl", "meta_rm", *BASELINES):
-        if stage in config.stages:
-            chosen = getattr(config, stage)
-            what = "accumulate: a micro-batch" if chosen.accumulate > 1 else "batch_size: a batch"
-            layout.check_rows(chosen.batch_size // chosen.accumulate, f"config.{stage}.{what}")
+    check_batches(config, layout.batch_shards)
     return layout, sharding.rollout_layout(layout, config.mesh)

@@ -13,7 +13,7 @@ sys.exit({status})
 
 
 def test_what_is_printed_is_what_is_applied(tmp_path):
-    changed = ("--config.rl.steps=5", '--config.stages=("sft", "rl")', "--slices=2", "--env=A=b c")
+    changed = ("--config.sft.accumulate=4", '--config.stages=("sft",)', "--slices=2", "--env=A=b c")
     printed = launch("gke", *FOUR, *changed, "--dry_run")
     assert printed.returncode == 0, printed.stderr
     manifest = yaml.safe_load(printed.stdout)
@@ -26,8 +26,8 @@ def test_what_is_printed_is_what_is_applied(tmp_path):
         "train",
         "--workdir=gs://ours/gemma2-27b-train",
         "--config=experiments/gemma2_27b.py",
-        "--config.rl.steps=5",
-        '--config.stages=("sft", "rl")',
+        "--config.sft.accumulate=4",
+        '--config.stages=("sft",)',
         "--config.mesh.strategy=multislice",
         "--config.mesh.slices=2",
         "--profile_port=9012",

@@ -86,7 +86,7 @@ def test_what_is_neither_waiting_nor_ready_is_lost(answers, state):
 
 
 def test_every_verb_prints_what_it_would_run():
-    flags = ("--zone=z", "--topology=v5e:4x4", "--slices=2", "--bucket=gs://b", "--config=experiments/tiny.py", "--delete")
+    flags = ("--zone=z", "--topology=v5e:2x4", "--slices=2", "--bucket=gs://b", "--config=experiments/tiny.py", "--delete")
     printed = launch("tpu_vm", "watch", *flags, "--config.rl.steps=5", "--dry_run")
     assert printed.returncode == 0, printed.stderr
     commands = [shlex.split(line) for line in printed.stdout.splitlines()]
@@ -101,7 +101,7 @@ def test_every_verb_prints_what_it_would_run():
             "--config.mesh.slices=2",
             "--profile_port=9012",
         ),
-        slices.parse("v5e:4x4"),
+        slices.parse("v5e:2x4"),
         2,
         variables=(("JAX_COMPILATION_CACHE_DIR", "gs://b/compiled"),),
     )
@@ -117,8 +117,8 @@ def test_every_verb_prints_what_it_would_run():
     [
         ((), "usage: tpu_vm.py"),
         (("start",), "unknown verb 'start'; usage"),
-        (("run", "--topology=v5e:4x4"), "--zone"),
-        (("watch", "--topology=v5e:4x4", "--poll_seconds=nan", "--dry_run"), "--poll_seconds=nan: not from 0 to 86,400"),
+        (("run", "--topology=v5e:2x4"), "--zone"),
+        (("watch", "--topology=v5e:2x4", "--poll_seconds=nan", "--dry_run"), "--poll_seconds=nan: not from 0 to 86,400"),
     ],
 )
 def test_a_verb_a_zone_and_numbers_are_needed(arguments, says):

@@ -1,6 +1,7 @@
 import contextlib
 import os
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -91,6 +92,35 @@ def test_the_experiments_flags_are_passed_on_and_the_mesh_is_told_of_slices():
     assert run_lib.train_arguments(argv, config, "w", 2)[3:-1] == ()
     with pytest.raises(InputError, match="not in the repository"):
         run_lib.train_arguments([f"--config={pathlib.Path('/').absolute()}etc/x.py"], config, "w", 2)
+
+
+@pytest.mark.parametrize(
+    ("topology", "count", "mesh", "said"),
+    [
+        ("v5e:2x4", 2, {}, None),
+        ("v5e:4x4", 2, {}, "2 x v5e:4x4: config.rft.batch_size: a batch of 48 cannot be split over 32 devices"),
+        ("v5e:4x4", 2, {"strategy": "multislice", "tensor": 2}, None),
+        ("tpu7x:2x2x4", 1, {}, "tpu7x:2x2x4: config.rft.batch_size: a batch of 48 cannot be split over 32 devices"),
+        ("tpu7x:2x2x4", 1, {"strategy": "tensor", "tensor": 2}, None),
+        (
+            "v4:2x2x1",
+            1,
+            {"strategy": "fsdp_tensor", "tensor": 8},
+            "v4:2x2x1: 4 devices cannot be arranged in slices=1 and tensor=8",
+        ),
+        (
+            "v5e:2x4",
+            1,
+            {"strategy": "multislice", "slices": 2},
+            "--slices=1: the experiment is laid out for config.mesh.slices=2",
+        ),
+    ],
+)
+def test_what_does_not_fit_the_devices_is_said_before_anything_waits_for_them(topology, count, mesh, said):
+    config = config_lib.tiny()
+    config.mesh = config_lib.MeshConfig(**mesh)
+    with pytest.raises(InputError, match=re.escape(said)) if said else contextlib.nullcontext():
+        run_lib.check_devices(config, slices.parse(topology), count)
 
 
 @pytest.mark.tpu_compiler

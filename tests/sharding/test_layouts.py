@@ -24,6 +24,7 @@ from spct_jax.data import batches
 from spct_jax.errors import InputError
 from spct_jax.models import sizes
 from spct_jax.sampling import Engine, Request, SamplingParams, Shape
+from spct_jax.sharding import strategies
 from spct_jax.sharding.config import MeshConfig
 from spct_jax.training import config as training_config
 from spct_jax.training import context, grpo, optimizers, sft
@@ -216,3 +217,19 @@ def test_two_processes_are_interrupted_after_the_same_micro_batch_if_one_is_told
 
 def test_two_processes_score_and_draw_as_one_device(pod_report):
     assert len(pod_report["scores"]) == 2 and max(pod_report["scores"].values()) <= 1e-4
+
+
+@pytest.mark.parametrize(
+    "mesh",
+    [
+        MeshConfig(),
+        MeshConfig(strategy="fsdp"),
+        MeshConfig(strategy="fsdp", tensor=2, rollout="tensor"),
+        MeshConfig(strategy="tensor", tensor=2),
+        MeshConfig(strategy="fsdp_tensor", tensor=2),
+        MeshConfig(strategy="fsdp_tensor"),
+        MeshConfig(strategy="multislice", slices=2),
+    ],
+)
+def test_into_how_many_shards_a_batch_is_split_is_known_without_the_devices(mesh):
+    assert strategies.batch_shards(mesh, 2) == sharding.make_layout(mesh, jax.devices()[:2]).batch_shards
