@@ -9,7 +9,7 @@ import importlib
 from typing import Any
 
 from spct_jax.models.config import ModelConfig
-from spct_jax.models.decoder import Params, Prompts, Trunk, extend, init, logits, prefill, unembed
+from spct_jax.models.decoder import Params, Prompts, Trunk, check_tokens, extend, init, logits, prefill, unembed
 from spct_jax.models.decoding import Cache, decode, flush, init_cache
 from spct_jax.models.heads import init_score_head, score
 from spct_jax.models.logprobs import token_logprobs
@@ -23,6 +23,7 @@ __all__ = [
     "Params",
     "Prompts",
     "Trunk",
+    "check_tokens",
     "decode",
     "extend",
     "flush",

@@ -32,9 +32,11 @@ from typing import Any
 import flax
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
+from spct_jax.errors import InputError
 from spct_jax.models import attention, quantized, rotary, splash, splash_branches, stack, tiles, trunk_attention
 from spct_jax.models.config import ModelConfig
 from spct_jax.models.layers import Block, RMSNorm
@@ -200,9 +202,25 @@ def _read_and_extend(
 
 
 def logits(params: Params, config: ModelConfig, tokens: Int[Array, "B T"]) -> Float[Array, "B T V"]:
-    """The plain forward pass, without trunk and branches; float32."""
+    """The plain forward pass, without trunk and branches; float32.
+
+    Raises:
+      InputError: tokens are no integers or, where they are known, not all in the vocabulary: a table would be read at its ends.
+    """
+    check_tokens(config, tokens)
     x, _ = _causal_pass(params, config, Prompts(tokens, jnp.full(tokens.shape[:1], tokens.shape[-1])))
     return unembed(params, config, final_norm(params, config, x))
+
+
+def check_tokens(config: ModelConfig, tokens: Any, name: str = "tokens") -> None:
+    """Raises InputError where tokens are no integers or, unless they are traced, where one is outside the vocabulary."""
+    dtype = getattr(tokens, "dtype", None) or np.asarray(tokens).dtype
+    if not jnp.issubdtype(dtype, jnp.integer):
+        raise InputError(f"{name}: token ids must be integers, got {dtype}")
+    if not isinstance(tokens, jax.core.Tracer) and np.size(tokens):
+        least, most = int(np.min(tokens)), int(np.max(tokens))
+        if least < 0 or most >= config.vocab_size:
+            raise InputError(f"{name}: {least if least < 0 else most} is outside the vocabulary of {config.vocab_size}")
 
 
 def _causal_pass(

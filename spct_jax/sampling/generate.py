@@ -57,8 +57,9 @@ def generate(
       `Completions` with tokens Int32[B G T], lengths Int32[B G] and logprobs Float32[B G T].
 
     Raises:
-      InputError: no prompts, an empty prompt, a token outside the vocabulary, a prompt longer than `bucket`, a wrong
-        number of keys, a number out of range, more tokens than the model has positions, or logits that are not finite.
+      InputError: no prompts, an empty prompt, a token that is no integer or outside the vocabulary, a prompt longer than
+        `bucket`, a wrong number of keys, a number out of range, more tokens than the model has positions, or logits that are
+        not finite.
     """
     _check(config, prompts, num_samples, max_new_tokens, temperature, bucket)
     sampling = SamplingParams(temperature, tuple(stop_ids), top_k, top_p)
@@ -108,8 +109,7 @@ def _check(config, prompts, num_samples, max_new_tokens, temperature, bucket):
     for i, prompt in enumerate(prompts):
         if not len(prompt):
             raise InputError(f"prompt {i} is empty; a prompt needs at least one token")
-        if min(prompt) < 0 or max(prompt) >= config.vocab_size:
-            raise InputError(f"prompt {i} has a token outside the vocabulary of {config.vocab_size}")
+        models.check_tokens(config, np.asarray(prompt), f"prompt {i}")
         if bucket is not None and len(prompt) - 1 > bucket:
             raise InputError(f"prompt {i} has {len(prompt)} tokens, more than bucket={bucket} + 1")
     config.check_length(max(map(len, prompts)), max_new_tokens, "the longest prompt and max_new_tokens")

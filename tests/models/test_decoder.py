@@ -10,6 +10,7 @@ import pytest
 from small_models import CONFIGS, LENGTHS, WINDOW, P, V, branched, plain_gradient, setup
 
 from spct_jax import models
+from spct_jax.errors import InputError
 from spct_jax.models import sizes
 
 CONFIG = dataclasses.replace(sizes.toy(97), num_heads=4, num_kv_heads=2, head_dim=16, ffw_width=192, query_scale=0.25, window=8)
@@ -154,3 +155,20 @@ def test_branches_do_not_see_each_other():
     want = branched(params, config, trunks, lengths, inputs, targets)[0]
     other = inputs.at[:, 1:].set((inputs[:, 1:] + 1) % V)
     np.testing.assert_array_equal(branched(params, config, trunks, lengths, other, targets)[0][:, 0], want[:, 0])
+
+
+@pytest.mark.parametrize(
+    ("tokens", "said"),
+    [
+        (np.array([[1, 40]]), "^tokens: 40 is outside the vocabulary of 40$"),
+        (jnp.array([[-1, 3]]), "^tokens: -1 is outside the vocabulary of 40$"),
+        (np.ones((1, 2)), "^tokens: token ids must be integers, got float64$"),
+    ],
+)
+def test_ids_that_no_table_has_are_refused_and_not_clipped(tokens, said):
+    config = dataclasses.replace(sizes.toy(40), num_layers=1)
+    with pytest.raises(InputError, match=said):
+        models.check_tokens(config, tokens)
+    if np.issubdtype(tokens.dtype, np.integer):  # tests check the types of arguments themselves
+        with pytest.raises(InputError, match=said):
+            models.logits({}, config, jnp.asarray(tokens))

@@ -180,7 +180,8 @@ def test_truncated_completions_report_the_truncated_distribution():
     [
         ({"prompts": []}, "at least one prompt"),
         ({"prompts": [[3], []]}, "prompt 1 is empty"),
-        ({"prompts": [[40]]}, "outside the vocabulary"),
+        ({"prompts": [[3], [40]]}, "^prompt 1: 40 is outside the vocabulary of 40$"),
+        ({"prompts": [[3, -1]]}, "^prompt 0: -1 is outside the vocabulary of 40$"),
         ({"bucket": 4}, "prompt 2 has 12 tokens"),
         ({"num_samples": 0}, "at least 1"),
         ({"temperature": -1.0}, "at least 0"),
