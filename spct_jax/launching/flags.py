@@ -22,8 +22,8 @@ def split(argv: list[str]) -> tuple[list[str], tuple[str, ...]]:
     return argv[:at], tuple(argv[at + 1 :])
 
 
-def check_arguments(program: str, arguments: tuple[str, ...]) -> None:
-    """InputError where a program has no such flag, or a flag no such value; files that flags name are not looked at."""
+def check_arguments(program: str, arguments: tuple[str, ...]) -> flags.FlagValues:
+    """A program's flags; InputError where it has no such flag, or a flag no such value. No file that they name is looked at."""
     module = importlib.import_module(f"spct_jax.{program}")
     own = copy.deepcopy(module.FLAGS)
     try:
@@ -34,6 +34,7 @@ def check_arguments(program: str, arguments: tuple[str, ...]) -> None:
             module.check(own)
     except (flags.Error, InputError) as error:
         raise InputError(f"--program={program}: {errors.one_line(error)}") from None
+    return own
 
 
 class RunFlags:
@@ -45,7 +46,7 @@ class RunFlags:
         self._program = flags.DEFINE_enum("program", "train", run_lib.PROGRAMS, "Command of the package.", **own)
         self._topology = flags.DEFINE_string("topology", None, "Slice, such as v5p:4x4x4.", required=True, **own)
         self._slices = flags.DEFINE_integer("slices", 1, "How many slices.", lower_bound=1, upper_bound=256, **own)
-        self._name = flags.DEFINE_string("name", "", "Of the run; default: from the experiment's file.", **own)
+        self._name = flags.DEFINE_string("name", "", "Of the run; default: from the experiment's file or --output.", **own)
         self._bucket = flags.DEFINE_string(
             "bucket", "", "gs://BUCKET[/PATH]: the workdir is there, under the run's name, and so are compiled programs.", **own
         )
@@ -91,9 +92,16 @@ class RunFlags:
         for flag in (self._bucket, self._workdir):
             if flag.value and not self.dry_run:  # what is only printed may be gs://BUCKET
                 paths.check(flag.value, f"--{flag.name}")
-        named = [a.partition("=")[2] for a in argv if a.startswith("--config=")]
-        name = self._name.value or run_lib.default_name(program, named[-1] if named else "tiny")
-        name += suffix
+        if program == "train":
+            named = [a.partition("=")[2] for a in argv if a.startswith("--config=")]
+            about, arguments = named[-1] if named else "tiny", ()
+        else:
+            if any(a.startswith("--config") for a in argv):
+                raise InputError(f"--config: {program} has no experiment; its own flags stand behind --")
+            if not behind:
+                raise InputError(f"--program={program}: its flags stand behind --, such as -- --checkpoint=gs://BUCKET/MODEL")
+            about, arguments = check_arguments(program, behind)["output"].value, behind
+        name = (self._name.value or run_lib.default_name(program, about)) + suffix
         if program == "train":
             validate(config)
             run_lib.check_devices(config, slices.parse(self._topology.value), count)
@@ -106,13 +114,6 @@ class RunFlags:
                 raise InputError(f"{field}: fields of the experiment stand before --, where they are checked")
             check_arguments(program, (f"--workdir={workdir}", *behind))
             arguments = (*run_lib.train_arguments(argv, config, workdir, count), *behind)
-        else:
-            if any(a.startswith("--config") for a in argv):
-                raise InputError(f"--config: {program} has no experiment; its own flags stand behind --")
-            if not behind:
-                raise InputError(f"--program={program}: its flags stand behind --, such as -- --checkpoint=gs://BUCKET/MODEL")
-            check_arguments(program, behind)
-            arguments = behind
         found = {"JAX_COMPILATION_CACHE_DIR": f"{bucket}/compiled"} if bucket else {}
         found |= {"XLA_FLAGS": self._xla.value} if self._xla.value else {}
         return Run(

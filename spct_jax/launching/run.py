@@ -78,11 +78,15 @@ def check_name(name: str, longest: int = LONGEST, flag: str = "--name") -> str:
     return name
 
 
-def default_name(program: str, config: str) -> str:
-    """A name from the experiment's file: `experiments/gemma2_27b.py:meta` gives `gemma2-27b-meta-train`."""
-    path, _, argument = config.partition(":")
-    parts = [pathlib.Path(path).stem or "tiny", argument, program]
-    return "-".join(re.sub("[^a-z0-9]+", "-", part.lower()).strip("-") for part in parts if part)
+def default_name(program: str, about: str) -> str:
+    """A name from the experiment's file, or from what is written: `experiments/gemma2_27b.py:meta` gives
+    `gemma2-27b-meta-train`, `gs://ours/verdicts/hh.jsonl` gives `hh-judge`.
+    """
+    path, _, argument = pathlib.PurePosixPath(about).name.partition(":")
+    parts = (
+        re.sub("[^a-z0-9]+", "-", part.lower()).strip("-") for part in (pathlib.PurePosixPath(path).stem, argument, program)
+    )
+    return "-".join(filter(None, parts))
 
 
 def variables(pairs: list[str]) -> tuple[tuple[str, str], ...]:

@@ -65,13 +65,13 @@ def test_a_cluster_that_refuses_is_one_line_and_exit_2(tmp_path):
 
 
 def test_the_judge_gets_what_stands_behind_the_dashes():
-    flags = ("--program=judge", "--topology=v5e:2x4", "--image=i", "--name=votes")
+    flags = ("--program=judge", "--topology=v5e:2x4", "--image=i")
     given = ["--checkpoint=gs://ours/m", "--input=gs://ours/a b.jsonl", "--output=gs://ours/v.jsonl", "--k=8"]
     done = launch("gke", *flags, "--", *given)
     assert done.returncode == 0, done.stderr
     manifest = yaml.safe_load(done.stdout)
     pod = manifest["spec"]["replicatedJobs"][0]["template"]["spec"]["template"]["spec"]
-    assert pod["containers"][0]["command"][2:] == ["judge", *given]
+    assert manifest["metadata"]["name"] == "v-judge" and pod["containers"][0]["command"][2:] == ["judge", *given]
 
 
 @pytest.mark.parametrize(

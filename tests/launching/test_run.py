@@ -18,16 +18,19 @@ EVALUATE = ("--output=gs://b/out", "--benchmark=rmb")
 
 
 @pytest.mark.parametrize(
-    ("config", "name"),
+    ("program", "about", "name"),
     [
-        ("experiments/gemma2_27b.py", "gemma2-27b-train"),
-        ("experiments/gemma3_1b.py:meta_rm", "gemma3-1b-meta-rm-train"),
-        ("tiny", "tiny-train"),
-        ("a/My Own__v2.1.py", "my-own-v2-1-train"),
+        ("train", "experiments/gemma2_27b.py", "gemma2-27b-train"),
+        ("train", "experiments/gemma3_1b.py:meta_rm", "gemma3-1b-meta-rm-train"),
+        ("train", "tiny", "tiny-train"),
+        ("train", "a/My Own__v2.1.py", "my-own-v2-1-train"),
+        ("judge", "gs://ours/verdicts/hh.jsonl", "hh-judge"),
+        ("judge", "-", "judge"),
+        ("evaluate", "gs://ours/rewardbench/", "rewardbench-evaluate"),
     ],
 )
-def test_a_run_is_named_after_its_experiment(config, name):
-    assert run_lib.check_name(run_lib.default_name("train", config)) == name
+def test_a_run_is_named_after_its_experiment_or_its_output(program, about, name):
+    assert run_lib.check_name(run_lib.default_name(program, about)) == name
 
 
 @pytest.mark.parametrize("name", ["", "A", "1a", "a_b", "a-", "-a", "a b", "a" * 64, "a\n"])
