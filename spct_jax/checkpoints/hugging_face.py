@@ -60,7 +60,8 @@ def read_weights(
     Args:
       directory: has `config.json` and one or several safetensors files.
       kind: what the weights must be. None: what the directory says; a sequence classifier that does not say is a meta RM.
-      dtype: of the parameters and the activations; None keeps that of the files.
+      dtype: of the parameters and the activations; None keeps that of the files; COMPUTE does, too, but takes bfloat16 for
+        float16, in whose range the activations of these models do not fit.
       num_tokens: pieces of the tokenizer, if known; further rows of the tables are padding.
       shardings: where each parameter goes, a tree like the parameters; None for the default device.
 
@@ -71,9 +72,9 @@ def read_weights(
       InputError: a field or tensor is not one of this model's, or a file cannot be read; the message names it.
     """
     directory = paths.of(directory)
-    if dtype is not None and dtype not in DTYPES:
+    if dtype not in (None, COMPUTE, *DTYPES):
         raise InputError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype!r}")
-    config, kinds, family = config_json.read_config(directory / "config.json", dtype or "float32")
+    config, kinds, family = config_json.read_config(directory / "config.json")
     kind = kind or kinds[0]
     if kind not in kinds:
         raise InputError(f"{directory}: holds a {kinds[0]} checkpoint, not a {kind} one")
@@ -84,7 +85,9 @@ def read_weights(
     if has_spare_head:
         _check_equal_head(shards, family)
     shards.check(expected, (family.lm_head,) if has_spare_head else ())
-    dtype = dtype or shards.widest_dtype(expected)
+    if dtype in (None, COMPUTE):
+        stored = shards.widest_dtype(expected)
+        dtype = "bfloat16" if dtype == COMPUTE and stored == "float16" else stored
     if num_tokens > config.vocab_size:
         raise InputError(f"{directory}: the tokenizer has {num_tokens} pieces, the model {config.vocab_size} rows")
     config = dataclasses.replace(config, dtype=dtype, num_tokens=num_tokens if num_tokens != config.vocab_size else 0)
@@ -101,8 +104,7 @@ def read_weights(
 
 def load(directory: Path, kind: ModelKind, dtype: str | None, shardings: Shardings | None, file: str = "") -> Model:
     """A model with its tokenizer, from `file` if given, and templates; arguments and errors as of `checkpoints.load`."""
-    dtype = None if dtype == COMPUTE else dtype
-    if dtype is None and jax.default_backend() == "cpu":
+    if dtype in (None, COMPUTE) and jax.default_backend() == "cpu":
         dtype = "float32"
     tokenizer = read_tokenizer(directory, file)
     where = None

@@ -12,7 +12,7 @@ import pytest
 import safetensors.numpy
 
 from spct_jax import models, sharding
-from spct_jax.checkpoints import hugging_face
+from spct_jax.checkpoints import COMPUTE, hugging_face
 from spct_jax.checkpoints.model_kind import ModelKind
 from spct_jax.errors import InputError
 
@@ -97,6 +97,17 @@ def test_round_trip_is_exact(name, tmp_path):
     again, config_again, kind_again = hugging_face.read_weights(tmp_path / "out", dtype=None)
     assert (config_again, kind_again) == (config, kind)
     assert jax.tree.all(jax.tree.map(np.array_equal, params, again))
+
+
+def test_float16_is_kept_in_files_but_not_computed_with(tmp_path):
+    params, config, kind = hugging_face.read_weights(FIXTURES / "gemma3_tiny")
+    half = jax.tree.map(lambda x: x.astype("float16"), params)
+    hugging_face.save_hf(tmp_path / "half", half, config, kind=kind)
+    kept, config_kept, _ = hugging_face.read_weights(tmp_path / "half", dtype=None)
+    computed, config_computed, _ = hugging_face.read_weights(tmp_path / "half", dtype=COMPUTE)
+    assert (config_kept.dtype, config_computed.dtype) == ("float16", "bfloat16")
+    assert jax.tree.all(jax.tree.map(np.array_equal, kept, half))
+    assert jax.tree.all(jax.tree.map(lambda x, y: np.array_equal(x, y.astype("bfloat16")), computed, half))
 
 
 def test_parameters_go_to_the_devices_they_are_asked_for():
