@@ -281,6 +281,7 @@ def fit(
         writer = stack.enter_context(MetricWriter(directory, first)) if leads else None
         profiler = stack.enter_context(performance.Profiler(run.workdir / "profile" / stage, run.config.profile_steps))
         bar = stack.enter_context(tqdm.tqdm(range(first, steps), stage, steps, initial=first, unit="step", disable=not leads))
+        bar.set_postfix_str("compiling")  # until there is something to show of the first step
         saves = _Saves(run, stage, manager, progress, writer, first)
         results = _Results(progress, writer, saves, bar)
         ahead = stack.enter_context(_Ahead(prepare, steps))
