@@ -1,11 +1,14 @@
 """The cost of k completions of one prompt, beside this machine's bound and beside other ways to draw them.
 
     python experiments/studies/bench_sampling.py --output=docs/results [--tunix_python=PATH] [--transformers_python=PATH]
+    python experiments/studies/bench_sampling.py --size=gemma3_270m --lengths=256,1024 --against= --output=DIR
 
 The model is a Gemma-2 in small: 4 layers (local, global, local, global; window 1,024), width 512, 8 query and 4 key heads
 of 64, feed-forward 2,048, vocabulary 4,096, soft caps 50 and 30, float32, random weights. Nothing stops a completion, so
 all have full length. Writes bench_sampling.json, bench_sampling.png and sampling.md into the output directory; prompt
-lengths measured in an earlier run with the same output stay in the report, so that a long benchmark can be run in parts.
+lengths measured in an earlier run with the same output stay in the report, so that a long benchmark can be run in parts, and
+so do ratios to other ways. With `--size` it is a model of that size, also float32 with random weights; then only the tables
+are printed and the measurements written.
 
 What is measured stands beside the bound of `machine_limits.py`, whose rates are measured in the same run, between the
 measurements they are held against; in decode, the bound is the sum over steps. "Prefill" is `models.prefill` jitted alone;
@@ -15,6 +18,7 @@ and temporaries.
 """
 
 import argparse
+import dataclasses
 import functools
 import json
 import os
@@ -27,7 +31,7 @@ import numpy as np
 from machine_limits import CpuTime, bound, decode_work, prefill_work, probes, seconds_of
 from rival_samplers import RIVALS
 from sampler_comparison import COMPLETION, MOST, WAYS, against, make_prompts, model_config, peak_memory, progress, sampler
-from sampling_report import ORDERS, SAMPLES, figure, markdown, ratio_table
+from sampling_report import ORDERS, SAMPLES, figure, markdown, ratio_table, time_table
 
 from spct_jax import models, sharding
 from spct_jax.sharding.config import MeshConfig
@@ -83,7 +87,7 @@ def measure(params, config, length: int, quick: bool) -> dict:
         decode = float(np.median(total - times[f"prefill {n}"]))
         row = {"orders": n, "samples": k, "new_tokens": T, "seconds": float(np.median(total))}
         row["decode"] = bounded(decode, [decode_work(config, trunk, n, k, t) for t in range(T)])
-        row["memory"] = peak_memory(params, config, one if n == 1 else several, k // n, T)
+        row["memory"] = peak_memory(config, one if n == 1 else several, k // n, T)
         found["rows"].append(row)
     return found
 
@@ -93,6 +97,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=pathlib.Path, default=pathlib.Path("runs/bench_sampling"))
     parser.add_argument("--quick", action="store_true", help="Two lengths, k 1 and 32, fewer rounds.")
+    parser.add_argument("--size", choices=sorted(models.SIZES), help="A model of this size, in place of the small one.")
     parser.add_argument("--lengths", help="Prompt lengths to measure; default: 128,512,2048,4096.")
     parser.add_argument("--against", default=",".join(WAYS), help="Ways to compare with, of: %(default)s; may be empty.")
     parser.add_argument("--only_against", action="store_true", help="Keep the times, rates and memory of an earlier run.")
@@ -109,8 +114,8 @@ def main() -> int:
     path = flags.output / "bench_sampling.json"
     results = json.loads(path.read_text()) if path.exists() else {"lengths": {}}
     results |= {"jax": jax.__version__, "cores": len(os.sched_getaffinity(0))}
-    config = model_config()
-    params = models.init(config, jax.random.key(0))
+    config = dataclasses.replace(models.get(flags.size), dtype="float32") if flags.size else model_config()
+    params = jax.jit(models.init, static_argnums=0)(config, jax.random.key(0))
 
     def save():
         results["lengths"] = dict(sorted(results["lengths"].items(), key=lambda item: int(item[0])))
@@ -118,12 +123,13 @@ def main() -> int:
 
     with tempfile.TemporaryDirectory() as scratch:
         checkpoint = pathlib.Path(scratch) / "model"
-        models.save_hf(checkpoint, params, config)
+        if ways:
+            models.save_hf(checkpoint, params, config)
         for length in lengths:
             earlier = results["lengths"].get(str(length))
             if earlier is None or not flags.only_against:
                 progress(f"{length} tokens: compiling")
-                kept = earlier["against"] if earlier else {}
+                kept = {way: of_way | {"earlier": True} for way, of_way in earlier["against"].items()} if earlier else {}
                 results["lengths"][str(length)] = measure(params, config, length, flags.quick) | {"against": kept}
                 save()
             for way in ways:
@@ -132,6 +138,9 @@ def main() -> int:
                 results["lengths"][str(length)]["against"][way] = found
                 save()
     print(ratio_table(results))
+    if flags.size:
+        print(time_table(results))
+        return 0
     figure(results).savefig(flags.output / "bench_sampling.png", dpi=160, metadata={"Software": None})
     (flags.output / "sampling.md").write_text(markdown(results))
     return 0

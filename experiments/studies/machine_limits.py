@@ -68,7 +68,7 @@ def prefill_work(config: ModelConfig, trunk: int, orders: int) -> Work:
         rows=tokens + orders,  # A whole bucket: products of odd sizes are slower.
         flops=2 * tokens * multiplied + 4 * config.head_dim * scores,
         bytes=4 * (multiplied + tokens * config.width + orders * kept * 2 * config.num_kv_heads * config.head_dim),
-        tanh=scores + tokens * config.ffw_width * whole,
+        tanh=scores * bool(config.attn_softcap) + tokens * config.ffw_width * whole,
         exp=scores,
     )
 
@@ -85,7 +85,8 @@ def decode_work(config: ModelConfig, trunk: int, orders: int, samples: int, step
         rows=samples,
         flops=2 * samples * multiplied + 4 * config.head_dim * scores,
         bytes=4 * (multiplied + keys_read * 2 * config.num_kv_heads * config.head_dim),
-        tanh=scores + samples * (config.ffw_width * config.num_layers + config.vocab_size),
+        tanh=scores * bool(config.attn_softcap)
+        + samples * (config.ffw_width * config.num_layers + config.vocab_size * bool(config.final_softcap)),
         exp=scores + samples * config.vocab_size,
     )
 

@@ -19,10 +19,13 @@ import numpy as np
 from machine_limits import available_memory, seconds_of
 from rival_samplers import CHECK_PROMPT
 
-from spct_jax import models
+from spct_jax import models, sharding
+from spct_jax.data.batches import padded_length
 from spct_jax.models import sizes
 from spct_jax.models.config import ModelConfig
-from spct_jax.sampling import generate
+from spct_jax.rounding import next_power_of_two
+from spct_jax.sampling import SamplingParams, Shape, generate
+from spct_jax.sampling.engine_programs import engine_programs
 
 COMPLETION = 64
 MOST = 32
@@ -66,14 +69,16 @@ def sampler(params, config, prompts: list[list[int]], samples: int, new_tokens: 
     return lambda: generate(params, config, prompts, key, num_samples=samples, max_new_tokens=new_tokens, stop_ids=()).tokens
 
 
-def peak_memory(params, config, prompts: list[list[int]], samples: int, new_tokens: int) -> int:
-    """Bytes of the compiled program of one such call."""
-
-    def draw(params, key):
-        return generate(params, config, prompts, key, num_samples=samples, max_new_tokens=new_tokens, stop_ids=())
-
-    account = jax.jit(draw).lower(params, jax.random.key(0)).compile().memory_analysis()
-    return account.argument_size_in_bytes + account.output_size_in_bytes + account.temp_size_in_bytes
+def peak_memory(config, prompts: list[list[int]], samples: int, new_tokens: int) -> int:
+    """Bytes of the larger of the two programs of such a call, by XLA's account: what reads the prompts, and what draws."""
+    layout, P = sharding.make_layout(), padded_length(len(prompts[0]) - 1)
+    shape = Shape.of_groups(P + 1, new_tokens, next_power_of_two(len(prompts)), samples)
+    programs = engine_programs(layout, config, shape, SamplingParams(1.0, ()))
+    (level,) = shape.levels(shape.split(shape.max_prompt))
+    accounts = (program.lower().compile().memory_analysis() for program in (programs.chunk, programs.trunks(level)))
+    return max(
+        a.argument_size_in_bytes + a.output_size_in_bytes - a.alias_size_in_bytes + a.temp_size_in_bytes for a in accounts
+    )
 
 
 class Rival:
@@ -123,7 +128,7 @@ def against(params, config, length: int, way: str, python: str, checkpoint: path
     ours = sampler(params, config, [prompt], MOST, COMPLETION)
     note, rival = {}, None
     if way == "repeated":
-        needed = peak_memory(params, config, [prompt] * MOST, 1, COMPLETION)
+        needed = peak_memory(config, [prompt] * MOST, 1, COMPLETION)
     else:
         # Both hold the scores of a whole layer, and while they are capped, masked and normalised, once more.
         needed = 2 * 4 * MOST * config.num_heads * length * (length + COMPLETION)

@@ -35,7 +35,7 @@ def ratio_table(results: dict) -> str:
         roof = [prefill["bound"]["seconds"] + row["decode"]["bound"]["seconds"] for row in (most, single)]
         rows.append(
             [f"{int(length):,}", f"{MOST * COMPLETION / most['seconds']:,.0f}"]
-            + [f"{other['ratio']:.1f}" if "ratio" in other else other["note"] for other in others]
+            + [f"{other['ratio']:.1f}{'*' * ('earlier' in other)}" if "ratio" in other else other["note"] for other in others]
             + [f"{prefill['fraction']:.0%}", f"{most['decode']['fraction']:.0%}"]
             + [f"{most['seconds'] / single['seconds']:.2f}", f"{roof[0] / roof[1]:.2f}"]
             + [f"{most['seconds'] / (prefill['seconds'] + most['decode']['bound']['seconds']):.2f}"]
@@ -208,7 +208,8 @@ Written by `experiments/studies/bench_sampling.py`, whose docstring defines the 
 
 ## Against other ways, {MOST} samples of {COMPLETION} tokens
 
-Ratios are their time over ours, medians of {PAIRS} pairs that alternate in one run.
+Ratios are their time over ours, medians of {PAIRS} pairs that alternate in one run; * marks those of an earlier run of this
+benchmark, on another machine and older code.
 
 {ratio_table(results)}
 
