@@ -131,7 +131,8 @@ def _draw_speed(axes, results):
     lengths = results["lengths"]
     points = {"ours": [(int(p), MOST * COMPLETION / _row(f, 1, MOST, COMPLETION)["seconds"]) for p, f in lengths.items()]}
     for way in WAYS:
-        measured = [(int(p), f["against"][way]["theirs"]) for p, f in lengths.items() if "theirs" in f["against"].get(way, {})]
+        found = {int(p): f["against"].get(way, {}) for p, f in lengths.items()}
+        measured = [(p, other["theirs"]) for p, other in found.items() if "theirs" in other and "earlier" not in other]
         points[way] = [(p, MOST * COMPLETION / seconds) for p, seconds in measured]
     for name, line in points.items():
         if line:
