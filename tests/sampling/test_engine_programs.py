@@ -17,11 +17,11 @@ from spct_jax.sampling.engine_params import adopt, decode_model, decode_params
 from spct_jax.sampling.engine_shape import Split
 
 
-@pytest.mark.parametrize(("layers", "on_tpu", "on_cpu"), [(4, 1, 1), (26, 1, 13), (80, 40, 40)])
-def test_layers_are_unrolled_as_the_platform_wants_it(layers, on_tpu, on_cpu, monkeypatch):
-    """By repeats of the pattern; the TPU is not there."""
+@pytest.mark.parametrize(("layers", "on_gpu", "elsewhere"), [(4, 1, 1), (26, 13, 1), (80, 40, 40)])
+def test_layers_are_unrolled_as_the_platform_wants_it(layers, on_gpu, elsewhere, monkeypatch):
+    """By repeats of the pattern; the TPU and the GPU are not there."""
     config, layout = dataclasses.replace(sizes.toy(), num_layers=layers), sharding.make_layout(devices=jax.devices()[:1])
-    for platform, repeats in (("tpu", on_tpu), ("cpu", on_cpu)):
+    for platform, repeats in (("gpu", on_gpu), ("tpu", elsewhere), ("cpu", elsewhere)):
         monkeypatch.setattr(sharding.Layout, "platform", platform)
         params, drawn = decode_model.__wrapped__(layout, config)
         assert drawn.repeats == repeats and drawn.layer_kinds == config.layer_kinds
