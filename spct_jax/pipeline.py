@@ -47,7 +47,6 @@ def prepare(config: Config, workdir: Path) -> Run:
       InputError: the configuration or a file is wrong, or `workdir` holds a run of another configuration.
     """
     validate(config)
-    rewards.load(config.rl.reward)
     config, workdir = provenance.absolute(config), paths.absolute(workdir)
     check_positions(config, checkpoints.read_architecture(config.init_checkpoint) if config.init_checkpoint else config.model)
     layout, rollout_layout = make_layouts(config)
@@ -64,6 +63,7 @@ def prepare(config: Config, workdir: Path) -> Run:
         model=architecture(config, tokenizer),
         layout=layout,
         rollout_layout=rollout_layout,
+        reward=rewards.load(config.rl.reward),
     )
     params = checkpoints.abstract_params(run.model, checkpoints.ModelKind.POLICY)
     if layout.platform == "cpu" and bytes_per_device(params, layout.params(params)) <= SMALL_MODEL:

@@ -74,7 +74,7 @@ def read_weights(
     directory = paths.of(directory)
     if dtype not in (None, COMPUTE, *DTYPES):
         raise InputError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype!r}")
-    config, kinds, family = config_json.read_config(directory / "config.json")
+    config, kinds, family = config_json.read_config(directory / "config.json", dtype if dtype in DTYPES else "float32")
     kind = kind or kinds[0]
     if kind not in kinds:
         raise InputError(f"{directory}: holds a {kinds[0]} checkpoint, not a {kind} one")

@@ -167,7 +167,8 @@ class Prompter:
 
     def is_verdict(self, text: str) -> bool:
         """Whether a text ends as one of the run's templates asks, whatever the number of responses that it is about."""
-        counts = range(1, text.count(",") + 2)
+        opened = [at for at in (text.rfind("boxed"), text.rfind("[")) if at >= 0]
+        counts = range(1, text.count(",", min(opened, default=len(text))) + 2)
         if self.chooses and parse.parse_choice(text, len(text), self.choice.parts) is not None:
             return True
         return any(self._parse(text, n, template) is not None for template in (self.template, self.single) for n in counts)

@@ -1,6 +1,5 @@
 """What counts as right, and the rule-based reward of online RL."""
 
-import functools
 import math
 from collections.abc import Callable, Sequence
 
@@ -42,7 +41,6 @@ def reward(scores: Sequence[float] | None, truth: Sequence[float], text: str = "
     return 1.0 if is_correct(scores, truth) else -1.0
 
 
-@functools.cache
 def load(named: str) -> Reward:
     """The reward that `FILE.py:FUNCTION` names, or that of Eq. 11 where nothing is named.
 

@@ -13,7 +13,9 @@ from spct_jax.data.comparison import Comparison
 from spct_jax.data.demonstration import Demonstration
 from spct_jax.data.index import Records
 from spct_jax.data.jsonl import ReadReport
+from spct_jax.grm import rewards
 from spct_jax.grm.prompts import Prompter
+from spct_jax.grm.rewards import Reward
 from spct_jax.models.config import ModelConfig
 from spct_jax.sharding import Layout
 from spct_jax.storage.paths import Path
@@ -55,6 +57,8 @@ class Run:
     layout: Layout
     """The layout of updates."""
     rollout_layout: Layout
+    reward: Reward = rewards.reward
+    """What a verdict is worth in RL."""
 
     @property
     def limits(self) -> Limits:

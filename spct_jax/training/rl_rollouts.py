@@ -8,7 +8,6 @@ import numpy as np
 from jaxtyping import Float
 
 from spct_jax.errors import InputError
-from spct_jax.grm import rewards
 from spct_jax.grm.prompts import Rollout
 from spct_jax.runtime import distributed
 from spct_jax.sampling import Shape, Usage
@@ -43,7 +42,6 @@ def roll_out(run: Run, params: Any, numbers: list[int], step: int, shape: Shape,
       usage: a counter to add to.
     """
     config, sampled = run.config.rl, parameters.for_sampling(run, params)
-    reward = rewards.load(config.reward)
     drawn, logprobs, count = list[Rollout](), [], config.batch_size
     while count:
         rollouts, found = rollout.draw(
@@ -59,7 +57,7 @@ def roll_out(run: Run, params: Any, numbers: list[int], step: int, shape: Shape,
             before=numbers[: len(drawn)],
         )
         drawn, logprobs = drawn + rollouts, [*logprobs, found]
-        given = dynamic_sampling.rewards_of(drawn, reward)
+        given = dynamic_sampling.rewards_of(drawn, run.reward)
         count = dynamic_sampling.next_draw(dynamic_sampling.with_signal(given), config.batch_size, len(numbers))
     made, path = Drawn(drawn, given, np.concatenate(logprobs)), path_of(run, step)
     files.make_directory(path.parent)
@@ -83,7 +81,7 @@ def read_log(run: Run, step: int) -> Drawn | None:
     try:
         drawn = rollout.read(path, texts=True)
         arrays = [files.read_array(file) for file in needed[1:]]
-        found = Drawn(drawn, dynamic_sampling.rewards_of(drawn, rewards.load(run.config.rl.reward)), *arrays)
+        found = Drawn(drawn, dynamic_sampling.rewards_of(drawn, run.reward), *arrays)
     except InputError as error:
         found = None
         print(f"{error}; these rollouts are not used", file=sys.stderr)
