@@ -70,9 +70,10 @@ def sampler(params, config, prompts: list[list[int]], samples: int, new_tokens: 
 
 
 def peak_memory(config, prompts: list[list[int]], samples: int, new_tokens: int) -> int:
-    """Bytes of the larger of the two programs of such a call, by XLA's account: what reads the prompts, and what draws."""
+    """Bytes, by XLA's account, of the larger of the two programs of such a call: what reads the prompts, and what draws."""
     layout, P = sharding.make_layout(), padded_length(len(prompts[0]) - 1)
-    shape = Shape.of_groups(P + 1, new_tokens, next_power_of_two(len(prompts)), samples)
+    groups = P + 1, new_tokens, next_power_of_two(len(prompts)), samples
+    shape = Shape.of_groups(*groups, devices=layout.batch_shards)
     programs = engine_programs(layout, config, shape, SamplingParams(1.0, ()))
     (level,) = shape.levels(shape.split(shape.max_prompt))
     accounts = (program.lower().compile().memory_analysis() for program in (programs.chunk, programs.trunks(level)))
