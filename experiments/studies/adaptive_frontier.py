@@ -24,7 +24,7 @@ from spct_jax.judging import adaptive
 from spct_jax.judging.judge import Judge
 from spct_jax.judging.options import Options
 from spct_jax.judging.verdicts import sample_to_json
-from spct_jax.reporting import run_files
+from spct_jax.reporting import markdown, run_files
 from spct_jax.reporting.plots import BLUE, GREY, VERMILLION
 from spct_jax.sharding.config import MeshConfig
 
@@ -52,7 +52,7 @@ class Votes:
         other = np.mean([a != b for a, b in zip(self.named, full.named, strict=True)])
         return (
             f"{self.used.mean() / k:.1%} | {100 * self.credit.mean():.2f} | "
-            f"{100 * gap.mean:+.2f} ({100 * gap.low:+.2f} to {100 * gap.high:+.2f}) | {other:.2%}"
+            f"{markdown.percent(gap.mean, (gap.low, gap.high), signed=True)} | {other:.2%}"
         )
 
 

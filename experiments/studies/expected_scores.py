@@ -25,7 +25,7 @@ from spct_jax.evaluation import bootstrap, metrics
 from spct_jax.judging.judge import Judge
 from spct_jax.judging.options import Options
 from spct_jax.judging.verdicts import sample_to_json
-from spct_jax.reporting import run_files
+from spct_jax.reporting import markdown, run_files
 from spct_jax.sharding.config import MeshConfig
 
 FLAGS = flags.FlagValues()
@@ -103,7 +103,7 @@ def table(rows: list[dict], ways: list[tuple[str, int, int | None]]) -> list[str
         gap = bootstrap.paired(tallies["expected"].credit, tallies["integers"].credit)
         for read, field in READS.items():
             one = tallies[read]
-            difference = f"{100 * gap.mean:+.2f} ({100 * gap.low:+.2f} to {100 * gap.high:+.2f})" if read == "expected" else ""
+            difference = markdown.percent(gap.mean, (gap.low, gap.high), signed=True) if read == "expected" else ""
             area, brier, error = calibration(margins(rows, k, k_meta, field), one.credit)
             lines.append(
                 f"| {name} | {read} | {100 * one.accuracy:.2f} | {one.tie_rate:.2%} | {difference} "

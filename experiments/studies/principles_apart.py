@@ -30,7 +30,7 @@ from spct_jax.grm import parse
 from spct_jax.judging.judge import Judge
 from spct_jax.judging.options import Options
 from spct_jax.judging.verdicts import sample_to_json
-from spct_jax.reporting import run_files
+from spct_jax.reporting import markdown, run_files
 from spct_jax.sharding.config import MeshConfig
 from spct_jax.toy import world
 from spct_jax.toy.config import ToyConfig
@@ -97,7 +97,7 @@ def lines_of(name: str, drawn: Drawn, usual: Drawn) -> list[str]:
     for m in (m for m in (1, 8, 32) if m <= k):
         one, other = metrics.tally(drawn.rows, m), metrics.tally(usual.rows, m)
         gap = bootstrap.paired(one.credit, other.credit)
-        difference = "" if drawn is usual else f"{100 * gap.mean:+.2f} ({100 * gap.low:+.2f} to {100 * gap.high:+.2f})"
+        difference = "" if drawn is usual else markdown.percent(gap.mean, (gap.low, gap.high), signed=True)
         found.append(f"| {name} | {m} | {100 * one.accuracy:.2f} | {difference} | {one.tie_rate:.2%} ")
         found[-1] += f"| {drawn.tokens:,} | {drawn.prefills:,} |" if m == k else "| | |"
     return found

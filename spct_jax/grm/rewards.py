@@ -41,6 +41,14 @@ def reward(scores: Sequence[float] | None, truth: Sequence[float], text: str = "
     return 1.0 if is_correct(scores, truth) else -1.0
 
 
+def parts(named: str) -> tuple[str, str]:
+    """(File, function) of a reward that is named `FILE.py:FUNCTION`; InputError if it is not."""
+    path, _, name = named.rpartition(":")
+    if not path or not name.isidentifier():
+        raise InputError(f"--config.rl.reward={named}: expected FILE.py:FUNCTION")
+    return path, name
+
+
 def load(named: str) -> Reward:
     """The reward that `FILE.py:FUNCTION` names, or that of Eq. 11 where nothing is named.
 
@@ -50,9 +58,7 @@ def load(named: str) -> Reward:
     """
     if not named:
         return reward
-    path, _, name = named.rpartition(":")
-    if not path or not name.isidentifier():
-        raise InputError(f"--config.rl.reward={named}: expected FILE.py:FUNCTION")
+    path, name = parts(named)
     function = getattr(python_files.load(path, "reward_file"), name, None)
     if not callable(function):
         raise InputError(f"--config.rl.reward={named}: {path} has no function {name}")

@@ -86,42 +86,61 @@ class RunFlags:
         Raises:
           InputError: the experiment or a flag is wrong.
         """
-        program, count, bucket = self._program.value, self._slices.value, self._bucket.value.rstrip("/")
+        training, bucket = self._program.value == "train", self._checked_bucket()
+        if training and not self._workdir.value:
+            missing = "training needs --bucket=gs://BUCKET, or --workdir=DIR that all hosts see"
+            bucket = self.needed(bucket, "gs://BUCKET", missing)
+        if training:
+            name, arguments = self._training(config, argv, behind, bucket, suffix)
+        else:
+            name, arguments = self._judging(argv, behind, suffix)
+        found = {"JAX_COMPILATION_CACHE_DIR": f"{bucket}/compiled"} if bucket else {}
+        found |= {"XLA_FLAGS": self._xla.value} if self._xla.value else {}
+        return Run(
+            name=name,
+            program=self._program.value,
+            arguments=arguments,
+            slice=slices.parse(self._topology.value),
+            slices=self._slices.value,
+            libtpu_arguments=self._libtpu.value,
+            variables=(*found.items(), *run_lib.variables(self._env.value)),
+        )
+
+    def _checked_bucket(self) -> str:
+        """The bucket, empty without one; InputError where it or the workdir is no place that can be written to."""
+        bucket = self._bucket.value.rstrip("/")
         if bucket and not bucket.startswith("gs://"):
             raise InputError(f"--bucket={bucket}: expected gs://BUCKET or gs://BUCKET/PATH")
         for flag in (self._bucket, self._workdir):
             if flag.value and not self.dry_run:  # what is only printed may be gs://BUCKET
                 paths.check(flag.value, f"--{flag.name}")
-        if program == "train":
-            named = [a.partition("=")[2] for a in argv if a.startswith("--config=")]
-            about, arguments = named[-1] if named else "tiny", ()
-        else:
-            if any(a.startswith("--config") for a in argv):
-                raise InputError(f"--config: {program} has no experiment; its own flags stand behind --")
-            if not behind:
-                raise InputError(f"--program={program}: its flags stand behind --, such as -- --checkpoint=gs://BUCKET/MODEL")
-            about, arguments = check_arguments(program, behind)["output"].value, behind
-        name = (self._name.value or run_lib.default_name(program, about)) + suffix
-        if program == "train":
-            validate(config)
-            run_lib.check_devices(config, slices.parse(self._topology.value), count)
-            workdir = self._workdir.value and self._workdir.value + f"/{name}" * bool(suffix)
-            if not workdir:
-                missing = "training needs --bucket=gs://BUCKET, or --workdir=DIR that all hosts see"
-                bucket = self.needed(bucket, "gs://BUCKET", missing)
-                workdir = f"{bucket}/{name}"
-            if field := next((a for a in behind if a.lstrip("-").startswith(("config", "noconfig"))), None):
-                raise InputError(f"{field}: fields of the experiment stand before --, where they are checked")
-            check_arguments(program, (f"--workdir={workdir}", *behind))
-            arguments = (*run_lib.train_arguments(argv, config, workdir, count), *behind)
-        found = {"JAX_COMPILATION_CACHE_DIR": f"{bucket}/compiled"} if bucket else {}
-        found |= {"XLA_FLAGS": self._xla.value} if self._xla.value else {}
-        return Run(
-            name=name,
-            program=program,
-            arguments=arguments,
-            slice=slices.parse(self._topology.value),
-            slices=count,
-            libtpu_arguments=self._libtpu.value,
-            variables=(*found.items(), *run_lib.variables(self._env.value)),
-        )
+        return bucket
+
+    def _named(self, about: str, suffix: str) -> str:
+        """The run's name, which without one given comes from what it is about."""
+        return (self._name.value or run_lib.default_name(self._program.value, about)) + suffix
+
+    def _training(
+        self, config: Config, argv: list[str], behind: tuple[str, ...], bucket: str, suffix: str
+    ) -> tuple[str, tuple[str, ...]]:
+        """(Name, arguments of the program) of a training run, whose experiment must be right for the slices."""
+        count = self._slices.value
+        validate(config)
+        run_lib.check_devices(config, slices.parse(self._topology.value), count)
+        named = [a.partition("=")[2] for a in argv if a.startswith("--config=")]
+        name = self._named(named[-1] if named else "tiny", suffix)
+        parent = self._workdir.value
+        workdir = parent + f"/{name}" * bool(suffix) if parent else f"{bucket}/{name}"
+        if field := next((a for a in behind if a.lstrip("-").startswith(("config", "noconfig"))), None):
+            raise InputError(f"{field}: fields of the experiment stand before --, where they are checked")
+        check_arguments("train", (f"--workdir={workdir}", *behind))
+        return name, (*run_lib.train_arguments(argv, config, workdir, count), *behind)
+
+    def _judging(self, argv: list[str], behind: tuple[str, ...], suffix: str) -> tuple[str, tuple[str, ...]]:
+        """(Name, arguments of the program) of a run that is no training, and is named after what it writes."""
+        program = self._program.value
+        if any(a.startswith("--config") for a in argv):
+            raise InputError(f"--config: {program} has no experiment; its own flags stand behind --")
+        if not behind:
+            raise InputError(f"--program={program}: its flags stand behind --, such as -- --checkpoint=gs://BUCKET/MODEL")
+        return self._named(check_arguments(program, behind)["output"].value, suffix), behind

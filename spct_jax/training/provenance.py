@@ -17,6 +17,7 @@ from spct_jax.data.config import DATA_FILES, SOURCES, SPLITS
 from spct_jax.data.index import Records
 from spct_jax.data.sources import Source, parse_source
 from spct_jax.errors import InputError
+from spct_jax.grm import rewards
 from spct_jax.grm.template import load_template, template_names
 from spct_jax.runtime import distributed
 from spct_jax.storage import digests, files, local_copies, paths
@@ -54,8 +55,10 @@ def absolute(config: Config) -> Config:
     templates = {
         role: name if name in template_names() else full(f"prompt.{role}", name) for role, name in vars(config.prompt).items()
     }
-    file, colon, function = config.rl.reward.rpartition(":")
-    reward = full("rl.reward", file) + colon + function
+    reward = config.rl.reward
+    if reward:
+        file, function = rewards.parts(reward)
+        reward = f"{full('rl.reward', file)}:{function}"
     return dataclasses.replace(
         config,
         data=dataclasses.replace(config.data, **data),
@@ -105,7 +108,7 @@ def _values(config: Config, workdir: Path) -> dict[str, Any] | InputError:
             if name:
                 found[f"prompt.{role}"] = digests.of_bytes(load_template(name).text.encode())
         if config.rl.reward:
-            file, _, function = config.rl.reward.rpartition(":")
+            file, function = rewards.parts(config.rl.reward)
             found["rl.reward"] = f"{_digest(paths.of(file), kept)}:{function}"
         if config.init_checkpoint:
             found["init_checkpoint"] = _model_digest(paths.of(config.init_checkpoint))
