@@ -125,8 +125,7 @@ def _claim(workdir: Path, config: Config) -> dict[str, Any]:
     path = workdir / "config.json"
     wanted = json.loads(json.dumps(dataclasses.asdict(config)))
     found = files.read_json(path) if distributed.agree(path.exists()) else {}
-    changed = {field for field in wanted.keys() | found.keys() if wanted.get(field) != found.get(field)} - set(provenance.FREE)
-    if changed:
+    if wanted != found:
         files.write_json(path, wanted)
     if not provenance.begun(workdir) and distributed.is_first():
         (workdir / "data" / "init_checkpoint.json").unlink(missing_ok=True)

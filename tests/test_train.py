@@ -124,6 +124,27 @@ def test_a_field_may_change_until_a_stage_has_read_it(micro_config, tmp_path):
         pipeline.train(mended, tmp_path)
 
 
+def test_a_stage_that_ran_out_of_memory_goes_on_with_less_at_once(micro_config, cold_start, tmp_path):
+    """In smaller micro-batches, layers computed again, other slots: the same but for rounding."""
+    micro_config.stages, whole, less = ("sft", "rl"), tmp_path / "whole", tmp_path / "less"
+    shutil.copytree(cold_start, whole)
+    pipeline.train(micro_config, whole)
+    shutil.copytree(whole, less)
+    for stage in ("sft", "rl"):  # as if both had been killed after a step; what the second of RL drew is there
+        (less / stage / "summary.json").unlink()
+        shutil.rmtree(less / stage / "checkpoints" / "2")
+    mended = copy.deepcopy(micro_config)
+    mended.model.remat, mended.sft.accumulate, mended.rl.accumulate, mended.rl.slots = "full", 2, 4, 16
+    mended.checkpoint.reuse_rollouts = True
+    pipeline.train(mended, less)
+    assert json.loads((less / "config.json").read_text())["rl"]["accumulate"] == 4
+    for stage in ("sft", "rl"):
+        a, b = (checkpoints.load(run / stage).params for run in (whole, less))
+        norm = jax.tree.map(lambda a, b: np.linalg.norm(np.asarray(a - b)) / np.linalg.norm(np.asarray(a) + 1e-30), a, b)
+        assert max(jax.tree.leaves(norm)) < 1e-4
+        assert any(bool((a != b).any()) for a, b in zip(*map(jax.tree.leaves, (a, b)), strict=True))
+
+
 def test_another_model_at_the_path_of_the_initial_checkpoint_is_named(micro_config, cold_start, tmp_path):
     micro_config.stages, base = ("sft",), str(tmp_path / "base" / "sft")
     shutil.copytree(cold_start / "sft", base)
@@ -184,11 +205,11 @@ def test_a_damaged_end_of_a_finished_stage_is_trained_again_before_a_later_one_b
 def test_rollouts_since_the_last_checkpoint_are_read_instead_of_drawn_and_it_ends_bitwise_the_same(
     micro_config, cold_start, digests, tmp_path, monkeypatch, capsys
 ):
-    from spct_jax.training import grpo
+    from spct_jax.training import group_rewards
 
     micro_config.stages = ("sft", "rl")
     # All verdicts of an untrained model are malformed, and without spread nothing would be learned.
-    monkeypatch.setattr(grpo, "group_advantages", lambda r: np.random.default_rng(0).standard_normal(r.shape, np.float32))
+    monkeypatch.setattr(group_rewards, "advantages", lambda r: np.random.default_rng(0).standard_normal(r.shape, np.float32))
     calm, resumed = tmp_path / "calm", tmp_path / "resumed"
     shutil.copytree(cold_start, calm)
     shutil.copytree(cold_start, resumed)
@@ -214,12 +235,12 @@ def test_rollouts_since_the_last_checkpoint_are_read_instead_of_drawn_and_it_end
 def test_rollouts_that_lag_are_of_the_policy_before_last_and_a_run_that_was_killed_ends_bitwise_the_same(
     micro_config, cold_start, digests, tmp_path, monkeypatch
 ):
-    from spct_jax.training import grpo
+    from spct_jax.training import group_rewards
 
     micro_config.stages, micro_config.checkpoint.keep = ("sft", "rl"), 4
     micro_config.rl = dataclasses.replace(micro_config.rl, rollout_lag=1, steps=3)
     micro_config.rl.optimizer = dataclasses.replace(micro_config.rl.optimizer, learning_rate=0.01, warmup_steps=0)
-    monkeypatch.setattr(grpo, "group_advantages", lambda r: np.random.default_rng(0).standard_normal(r.shape, np.float32))
+    monkeypatch.setattr(group_rewards, "advantages", lambda r: np.random.default_rng(0).standard_normal(r.shape, np.float32))
     drawn, draw = {}, rollout.draw
 
     def noted(run, params, *arguments, index, **options):
@@ -290,12 +311,12 @@ def test_stopped_between_two_draws_of_a_step_that_looks_for_signal_it_ends_bitwi
     micro_config, cold_start, digests, tmp_path, monkeypatch
 ):
     """Completions and rewards are functions of the keys, so that about two groups in five have signal; the updates are real."""
-    from spct_jax.training import dynamic_sampling, rl
+    from spct_jax.training import group_rewards, rl
 
     def by_tokens(rollouts, reward=None):
         return np.array([[2.0 * (c.sum() % 8 == 0) - 1 for c in r.completions] for r in rollouts])
 
-    monkeypatch.setattr(dynamic_sampling, "rewards_of", by_tokens)
+    monkeypatch.setattr(group_rewards, "rewards_of", by_tokens)
     monkeypatch.setattr(rollout, "Engine", KeyedEngine)
     micro_config.stages = ("sft", "rl")
     micro_config.rl = dataclasses.replace(micro_config.rl, dynamic_sampling=4, rollout_lag=1, steps=3)
@@ -334,11 +355,11 @@ def test_stopped_between_two_draws_of_a_step_that_looks_for_signal_it_ends_bitwi
 def test_told_to_stop_in_a_rollout_and_in_an_update_it_saves_what_the_step_began_with_and_ends_bitwise_the_same(
     micro_config, cold_start, digests, tmp_path, monkeypatch
 ):
-    from spct_jax.training import grpo, micro_batches
+    from spct_jax.training import group_rewards, grpo, micro_batches
 
     micro_config.stages, micro_config.checkpoint.every_steps, micro_config.rl.slots = ("sft", "rl"), 100, 8
     micro_config.rl.steps, micro_config.rl.accumulate = 3, 4
-    monkeypatch.setattr(grpo, "group_advantages", lambda r: np.random.default_rng(0).standard_normal(r.shape, np.float32))
+    monkeypatch.setattr(group_rewards, "advantages", lambda r: np.random.default_rng(0).standard_normal(r.shape, np.float32))
     calm, stopped, calls, updates = tmp_path / "calm", tmp_path / "stopped", [], []
     shutil.copytree(cold_start, calm)
     shutil.copytree(cold_start, stopped)

@@ -23,7 +23,7 @@ from spct_jax.data.batches import Groups
 from spct_jax.errors import InputError
 from spct_jax.models import sizes
 from spct_jax.sharding.config import MeshConfig
-from spct_jax.training import buckets, grpo
+from spct_jax.training import buckets, group_rewards, grpo
 from spct_jax.training.metrics import compute
 from spct_jax.training.micro_batches import Batch, Part
 
@@ -79,7 +79,7 @@ def make_batch(params, batch: int, prompt: int, completion: int, group: int) -> 
     whole = Batch(layout.split(groups), [buckets.whole(groups)])
     policy = np.asarray(grpo.make_reference(layout, params, MODEL)(params, whole, 1.0))
     near = [policy + 0.1 * rng.standard_normal(policy.shape, np.float32) for _ in range(2)]
-    return grpo.GRPOBatch(groups, grpo.group_advantages(rng.integers(0, 2, (batch, group))), *near, policy)
+    return grpo.GRPOBatch(groups, group_rewards.advantages(rng.integers(0, 2, (batch, group))), *near, policy)
 
 
 def repeat_prompts(batch: grpo.GRPOBatch) -> grpo.GRPOBatch:

@@ -44,7 +44,7 @@ from spct_jax.checkpoints import train_state
 from spct_jax.data import batches
 from spct_jax.models import flops, sizes
 from spct_jax.sharding import logical
-from spct_jax.training import buckets, grpo
+from spct_jax.training import buckets, group_rewards, grpo
 from spct_jax.training.micro_batches import Batch
 
 FIXTURES = pathlib.Path(__file__).parents[2] / "tests" / "fixtures"
@@ -290,7 +290,7 @@ def _groups(case: Case) -> grpo.GRPOBatch:
     )
     uniform = np.full((B, G, T), -np.log(case.model.vocab_size), np.float32)
     rewards = rng.permuted(np.tile([-1.0, 1.0], (B, G))[:, :G], axis=1)
-    return grpo.GRPOBatch(groups, grpo.group_advantages(rewards), uniform, uniform, uniform)
+    return grpo.GRPOBatch(groups, group_rewards.advantages(rewards), uniform, uniform, uniform)
 
 
 def rival(found: Found, case: Case) -> None:

@@ -52,11 +52,11 @@ def paper(model: sizes.ModelConfig) -> Config:
     adam = OptimizerConfig(learning_rate=5e-6, warmup_steps=20, decay_fraction=1.0)
     # The paper draws its demonstrations from a larger model; this cold start is on yours. Length, batch and mixture are ours:
     # it must teach the form of a verdict, which most of the paper's 1,256 thousand examples do not show.
-    config.sft = SFTConfig(steps=200, batch_size=256, general_fraction=0.5, optimizer=adam)
+    config.sft = SFTConfig(steps=200, batch_size=256, general_fraction=0.5, optimizer=dataclasses.replace(adam))
     # Slots follow from the memory of the devices, and many comparisons together leave few of them idle.
     config.rejection = RejectionConfig(problems=0, samples=3, batch_size=1024, slots=0)
     # 1,070 of 1,256 thousand examples are general instructions.
-    config.rft = RFTConfig(steps=900, batch_size=1024, general_fraction=0.85, optimizer=adam)
+    config.rft = RFTConfig(steps=900, batch_size=1024, general_fraction=0.85, optimizer=dataclasses.replace(adam))
     # The paper's 512 is read as rollouts: 128 prompts with four each. Temperature and clip are ours. The paper drops what
     # another, smaller model solves three times out of three.
     config.rl = RLConfig(

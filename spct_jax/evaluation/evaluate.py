@@ -120,9 +120,9 @@ def _memory(run: Run, begun_with: int) -> int:
     """Bytes of a device that shapes are chosen for; InputError as of `engine_size.memory_for`."""
     there = distributed.from_first(lambda: engine_size.memory_of(run.rollout_layout))
     try:
-        return engine_size.memory_for(there, begun_with)
+        return engine_size.memory_for(there, begun_with, "config.evaluation.slots")
     except InputError as error:
-        raise InputError(f"evaluate: {error} (config.evaluation.slots)") from None
+        raise InputError(f"evaluate: {error}") from None
 
 
 def options_for(run: Run, one: Pass, memory: int = 0) -> Options:

@@ -34,9 +34,9 @@ def memory_for(target: str, options: Mapping[str, Any], there: int, begun: bool)
         return 0
     path = _settings_path(target)
     try:
-        return engine_size.memory_for(there, files.read_json(path).get(DEVICE_MEMORY, 0) if begun else 0)
+        return engine_size.memory_for(there, files.read_json(path).get(DEVICE_MEMORY, 0) if begun else 0, "--batch_size")
     except InputError as error:
-        raise InputError(f"{target}: {error} (--batch_size)") from None
+        raise InputError(f"{target}: {error}") from None
 
 
 def check_settings(target: str, settings: Mapping[str, Any]) -> None:

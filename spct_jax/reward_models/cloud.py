@@ -14,11 +14,11 @@ from typing import Any
 import jax
 import numpy as np
 
-from spct_jax import checkpoints, sharding
+from spct_jax import checkpoints, field_bounds, sharding
 from spct_jax.checkpoints import ModelKind
 from spct_jax.data.comparison import Comparison
 from spct_jax.errors import InputError
-from spct_jax.field_bounds import MOST
+from spct_jax.field_bounds import MOST, SEEDS, bounded
 from spct_jax.grm import orders, voting
 from spct_jax.grm.config import DEFAULT_PROMPT
 from spct_jax.grm.prompts import Prompter
@@ -80,23 +80,26 @@ class Critic:
 class CloudOptions:
     """How critiques are drawn."""
 
-    k: int = 1
+    k: int = bounded(1, 1, 65536)
     """Critiques of each response."""
-    temperature: float = 0.5
+    temperature: float = bounded(0.5, 0, 100)
     """0, or less than 1e-5, is greedy."""
-    seed: int = 0
-    max_new_tokens: int = 1024
+    seed: int = bounded(0, *SEEDS)
+    max_new_tokens: int = bounded(1024, 1, 1 << 24)
     """Tokens after which a critique is cut; one that is cut does not count."""
-    batch_size: int = 0
+    batch_size: int = bounded(0, 0, 1 << 20)
     """Rows decoded at once, rounded up to a multiple of the devices; 0: see `sampling.engine_size`."""
-    memory: int = 0
+    memory: int = bounded(0, 0, 1 << 60)
     """Bytes of a device that rows are chosen for; 0: those that it has."""
-    max_prompt: int = 0
+    max_prompt: int = bounded(0, 0, 1 << 24)
     """Tokens of the longest prompt; 0: what the critic's positions leave."""
-    top_k: int = 0
+    top_k: int = bounded(0, 0, MOST)
     """Draw from this many likeliest tokens only; 0 for all."""
-    top_p: float = 1.0
+    top_p: float = bounded(1.0, 0, 1, ends="(]")
     """Draw from the likeliest tokens of this total probability only."""
+
+    def __post_init__(self):
+        field_bounds.check(self)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

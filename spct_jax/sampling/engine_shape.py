@@ -49,7 +49,8 @@ class Shape:
     """What an engine's programs are compiled for.
 
     Raises:
-      InputError: `chunk` does not divide a block of the cache.
+      InputError: `chunk` does not divide a block of the cache, `siblings` not the rows of a prefill, or a preamble leaves no
+        token of the longest prompt.
     """
 
     max_prompt: int
@@ -117,8 +118,15 @@ class Shape:
     ) -> "Shape":
         """For up to `prompts` prompts with `branches` samples each, all begun together: prompt i is in row i."""
         rows = ceil_div(prompts, devices) * devices
-        preamble = shared(preamble, max_prompt)
-        return cls(max_prompt, max_new_tokens, rows, branches, trunks=1, prefill_rows=rows, preamble=preamble)
+        return cls(
+            max_prompt,
+            max_new_tokens,
+            rows,
+            branches,
+            trunks=1,
+            prefill_rows=_prefill_rows(max_prompt, rows, devices),
+            preamble=shared(preamble, max_prompt),
+        )
 
     def aligned(self, platform: str) -> "Shape":
         """The shape that an engine has on a platform: there, a trunk behind a preamble can need a few more slots, and as trunks

@@ -68,16 +68,16 @@ def memory_of(layout: Layout) -> int:
     return memory.limit(layout.mesh.local_devices[0])
 
 
-def memory_for(there: int, begun_with: int) -> int:
+def memory_for(there: int, begun_with: int, field: str) -> int:
     """Bytes of a device to choose shapes for: those that a run was begun with, else those that there are.
 
     Raises:
-      InputError: there are fewer than the run was begun with.
+      InputError: there are fewer than the run was begun with; names the field that sets a shape.
     """
     if begun_with > there:
         raise InputError(
             f"shapes were chosen for {begun_with / GIB:.2f} GiB of a device, and these have {there / GIB:.2f}: go on with a "
-            "batch size of your own, which changes the last bits of what is drawn"
+            f"{field} of your own, which changes the last bits of what is drawn"
         )
     return begun_with or there
 

@@ -13,6 +13,7 @@ from spct_jax.data.batches import padded_length, shared_tokens
 from spct_jax.errors import InputError
 from spct_jax.rounding import next_power_of_two
 from spct_jax.sampling.engine import Engine, Finished, Request
+from spct_jax.sampling.engine_params import decode_model, decode_params
 from spct_jax.sampling.engine_shape import Shape, shared
 from spct_jax.sampling.kernel import Completions
 from spct_jax.sampling.params import SamplingParams
@@ -64,7 +65,9 @@ def generate(
     _check(config, prompts, num_samples, max_new_tokens, temperature, bucket)
     sampling = SamplingParams(temperature, tuple(stop_ids), top_k, top_p)
     keys = _prompt_keys(key, len(prompts))
+    params = jax.tree.map(jnp.asarray, params)
     layout = sharding.layout_of(params)
+    params, config = decode_params(params, config, layout), decode_model(layout, config)[1]
     by_bucket = collections.defaultdict(list)
     for i, prompt in enumerate(prompts):
         request = Request(i, prompt, keys[i], collections.deque(range(num_samples)))

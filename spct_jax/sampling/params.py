@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import numbers
 
 import jax
 
@@ -14,7 +15,7 @@ class SamplingParams:
     """How tokens are drawn; as an argument of a jitted function, all but the temperature is static.
 
     Raises:
-      InputError: `top_k` or `top_p` is out of range.
+      InputError: a number is out of range.
     """
 
     temperature: float
@@ -29,3 +30,5 @@ class SamplingParams:
     def __post_init__(self):
         if self.top_k < 0 or not 0 < self.top_p <= 1:
             raise InputError(f"top_k must be at least 0 and top_p above 0 and at most 1, got {self.top_k} and {self.top_p}")
+        if isinstance(self.temperature, numbers.Real) and not self.temperature >= 0:  # it can be traced, or abstract
+            raise InputError(f"temperature must be at least 0, got {self.temperature}")

@@ -6,24 +6,11 @@ many it draws and which it learns from from their rewards alone.
 """
 
 import math
-from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Int
 
-from spct_jax.grm.prompts import Rollout
-from spct_jax.grm.rewards import Reward
 from spct_jax.rounding import ceil_div
-
-
-def rewards_of(rollouts: Sequence[Rollout], reward: Reward) -> Float[np.ndarray, "B G"]:
-    """The reward of every completion."""
-    return np.array([[reward(s, r.truth, text) for s, text in zip(r.scores, r.texts, strict=True)] for r in rollouts])
-
-
-def with_signal(given: Float[np.ndarray, "B G"]) -> Bool[np.ndarray, " B"]:
-    """Which groups have unequal rewards."""
-    return given.max(axis=1) > given.min(axis=1)
 
 
 def next_draw(signal: Bool[np.ndarray, " drawn"], batch_size: int, most: int) -> int:

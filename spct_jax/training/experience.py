@@ -13,7 +13,17 @@ from spct_jax.grm.prompts import Rollout
 from spct_jax.runtime import distributed
 from spct_jax.sampling import Usage, engine_params
 from spct_jax.sharding import bytes_per_device
-from spct_jax.training import bucket_choice, dynamic_sampling, grpo, packing, parameters, preambles, rl_rollouts, rollout
+from spct_jax.training import (
+    bucket_choice,
+    dynamic_sampling,
+    group_rewards,
+    grpo,
+    packing,
+    parameters,
+    preambles,
+    rl_rollouts,
+    rollout,
+)
 from spct_jax.training.buckets import Bucket
 from spct_jax.training.context import Run
 from spct_jax.training.packing import Packed
@@ -86,13 +96,13 @@ class Collector:
         run, config = self._run, self._config
         drawn, usage = self._draw(params, step, numbers, now)
         distributed.PREEMPTION.check()
-        chosen = dynamic_sampling.chosen(dynamic_sampling.with_signal(drawn.rewards), config.batch_size)
+        chosen = dynamic_sampling.chosen(group_rewards.with_signal(drawn.rewards), config.batch_size)
         examples = [packing.example_of(run, numbers[i], drawn.rollouts[i]) for i in chosen]
         shapes = {"micro_batches": config.accumulate, "table": self._buckets(examples), "preamble": self.preamble}
         packed = packing.pack(run, examples, config.group_size, **shapes)
         batch = grpo.GRPOBatch(
             groups=packed.groups,
-            advantages=run.layout.split(grpo.group_advantages(drawn.rewards[chosen])[packed.order]),
+            advantages=run.layout.split(group_rewards.advantages(drawn.rewards[chosen])[packed.order]),
             old_logprobs=self._old(params, step, drawn, packed) if config.rollout_lag else None,
             ref_logprobs=self._logprobs(self._reference, packed.batch(packed.groups), config.temperature),
             sampler_logprobs=run.layout.split(drawn.sampler_logprobs[chosen][packed.order]),

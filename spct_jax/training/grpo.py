@@ -1,4 +1,4 @@
-"""GRPO (paper Eq. 11 and 15): advantages, the loss and its update, every group on one trunk. The stage is `training.rl`."""
+"""GRPO (paper Eq. 15): the loss and its update, every group on one trunk. The stage is `training.rl`."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.typing import ArrayLike
-from jaxtyping import Array, Float, Num
+from jaxtyping import Array, Float
 
 from spct_jax.checkpoints import train_state
 from spct_jax.data.batches import Groups
@@ -20,14 +20,6 @@ from spct_jax.training.group_logprobs import completion_mask, group_logprobs
 from spct_jax.training.metrics import Max, Mean, Metrics, Percentile
 from spct_jax.training.micro_batches import MicroBatched
 from spct_jax.training.preambles import Preamble
-
-
-def group_advantages(rewards: Num[np.ndarray, "B G"]) -> Float[np.ndarray, "B G"]:
-    """(r - mean) / std within each group, population std, in float32; zero where all rewards of a group are equal."""
-    rewards = np.asarray(rewards, np.float32)
-    spread = rewards.max(axis=1, keepdims=True) > rewards.min(axis=1, keepdims=True)
-    centred = rewards - rewards.mean(axis=1, keepdims=True)
-    return np.where(spread, centred / np.where(spread, rewards.std(axis=1, keepdims=True), 1.0), 0.0).astype(np.float32)
 
 
 @flax.struct.dataclass
@@ -84,12 +76,11 @@ def grpo_loss(
     mask = completion_mask(groups)
     # Of completion tokens only: after them, exp may be infinite, and 0 times infinity is NaN.
     log_ratio = jnp.where(mask > 0, logprobs - old, 0)
-    # 60 is far above any clip, and exp(60) is finite: an infinite ratio would have a NaN gradient where it is clipped.
-    ratio = jnp.exp(jnp.minimum(log_ratio, 60))
+    ratio = _finite_exp(log_ratio)
     gain = batch.advantages[..., None]
     surrogate = jnp.minimum(ratio * gain, jnp.clip(ratio, 1 - clip, 1 + clip) * gain)
     log_ref_ratio = jnp.where(mask > 0, batch.ref_logprobs - logprobs, 0)
-    kl = jnp.exp(log_ref_ratio) - log_ref_ratio - 1
+    kl = _finite_exp(log_ref_ratio) - log_ref_ratio - 1
     per_sequence = ((surrogate - hyperparameters.beta * kl) * mask).sum(-1) / jnp.maximum(mask.sum(-1), 1)
     tokens, sequences = mask.sum(), float(per_sequence.size)
     loss = -per_sequence.sum() / total
@@ -109,6 +100,11 @@ def grpo_loss(
         **buckets.usage(groups),
     }
     return loss, (metrics, logprobs)
+
+
+def _finite_exp(log_ratio: Float[Array, "B G T"]) -> Float[Array, "B G T"]:
+    """exp, cut at exp(60), far above any clip: an infinite ratio has a NaN gradient where it is clipped or weighs nothing."""
+    return jnp.exp(jnp.minimum(log_ratio, 60))
 
 
 def make_step(

@@ -23,8 +23,10 @@ from spct_jax.runtime import distributed
 from spct_jax.storage import digests, files, local_copies, paths
 from spct_jax.storage.paths import Path
 
-FREE = ("mesh", "checkpoint", "profile_steps")
-"""Fields that change no result."""
+_FREE = ("mesh", "checkpoint", "profile_steps", "model.remat", "model.time_chunk", "model.attention")
+"""Fields, and sections of fields, that say how and where things are computed, so that results differ in last bits at most."""
+_FREE_OF_STAGES = ("accumulate", "slots")
+"""The same of every stage: how much is computed at once."""
 _READ_BY_ALL = ("seed", "stages", "init_checkpoint", "model", "prompt", "data", "tokenizer.model")
 _SECTION = {stage: "evaluation" if stage == "evaluate" else stage for stage in STAGES}
 """The section that a stage reads in addition. Fields of splits that a stage does not use are left out."""
@@ -119,6 +121,11 @@ def _values(config: Config, workdir: Path) -> dict[str, Any] | InputError:
     return found
 
 
+def is_free(field: str) -> bool:
+    """Whether a stage goes on with another value of a field: one that runs out of memory, say, with less at once."""
+    return not set(_FREE).isdisjoint(_sections(field)) or field.rpartition(".")[2] in _FREE_OF_STAGES
+
+
 def fitting(train: Records) -> dict[str, Any]:
     """What tells whether other training comparisons fit: `FITTING` -> [how many, digest of their numbers]."""
     return {FITTING: [len(train), digests.of_bytes(train.numbers.tobytes())]}
@@ -137,6 +144,7 @@ def read_by(stage: str, config: Config, values: dict[str, Any]) -> dict[str, Any
     other |= set() if splits else {"data.split"}
     other |= set() if "train" in splits else {FITTING}
     other |= {f"data.toy.{split}" for split in ("development", "test") if split not in splits}
+    other |= {field for field in values if is_free(field)}
     chosen = {
         field: value for field, value in values.items() if field not in other and not prefixes.isdisjoint(_sections(field))
     }
@@ -176,7 +184,8 @@ def check(config: Config, workdir: Path, values: dict[str, Any]) -> None:
         old, new = files.read_json(path), read_by(stage, config, values)
         if not (FITTING in old and FITTING in new and _reads_on(stage, config, workdir)):
             old, new = ({field: value for field, value in one.items() if field != FITTING} for one in (old, new))
-        for field in sorted(old.keys() | new.keys(), key=lambda field: (field != "data", field)):
+        differing = (field for field in old.keys() | new.keys() if not is_free(field))  # what an earlier version kept, too
+        for field in sorted(differing, key=lambda field: (field != "data", field)):
             if old.get(field) != new.get(field) and not (field == "tokenizer.model" and field not in new):
                 raise InputError(_difference(config, workdir, stage, field, old.get(field), new.get(field)))
 

@@ -15,7 +15,7 @@ from spct_jax.models import flops
 from spct_jax.runtime import distributed
 from spct_jax.sampling import Usage
 from spct_jax.training import (
-    dynamic_sampling,
+    group_rewards,
     grpo,
     loop,
     optimizers,
@@ -79,7 +79,7 @@ def outcome_metrics(drawn: Sequence[Rollout], given: Num[np.ndarray, "drawn G"],
     """What a step drew: the rewards given, completions that are right, malformed and truncated, groups whose rewards are all
     equal; then how many groups it drew, and the share of unequal rewards among those that it learns from.
     """
-    signal = dynamic_sampling.with_signal(given)
+    signal = group_rewards.with_signal(given)
     return {
         "reward": Mean(given.sum(), given.size),
         "accuracy": Mean(sum(rewards.is_correct(s, r.truth) for r in drawn for s in r.scores), given.size),

@@ -13,7 +13,7 @@ from spct_jax.runtime import distributed
 from spct_jax.sampling import Shape, Usage
 from spct_jax.storage import files
 from spct_jax.storage.paths import Path
-from spct_jax.training import dynamic_sampling, parameters, rollout
+from spct_jax.training import dynamic_sampling, group_rewards, parameters, rollout
 from spct_jax.training.context import Run
 
 
@@ -57,8 +57,8 @@ def roll_out(run: Run, params: Any, numbers: list[int], step: int, shape: Shape,
             before=numbers[: len(drawn)],
         )
         drawn, logprobs = drawn + rollouts, [*logprobs, found]
-        given = dynamic_sampling.rewards_of(drawn, run.reward)
-        count = dynamic_sampling.next_draw(dynamic_sampling.with_signal(given), config.batch_size, len(numbers))
+        given = group_rewards.rewards_of(drawn, run.reward)
+        count = dynamic_sampling.next_draw(group_rewards.with_signal(given), config.batch_size, len(numbers))
     made, path = Drawn(drawn, given, np.concatenate(logprobs)), path_of(run, step)
     files.make_directory(path.parent)
     if run.config.checkpoint.reuse_rollouts or config.rollout_lag:
@@ -81,7 +81,7 @@ def read_log(run: Run, step: int) -> Drawn | None:
     try:
         drawn = rollout.read(path, texts=True)
         arrays = [files.read_array(file) for file in needed[1:]]
-        found = Drawn(drawn, dynamic_sampling.rewards_of(drawn, run.reward), *arrays)
+        found = Drawn(drawn, group_rewards.rewards_of(drawn, run.reward), *arrays)
     except InputError as error:
         found = None
         print(f"{error}; these rollouts are not used", file=sys.stderr)

@@ -119,18 +119,21 @@ def shape_of(run: Run, stage: str, *, slots: int, prompts: int, samples: int, be
 
 
 def _memory_for(run: Run, stage: str) -> int:
-    """Bytes of a device to choose a stage's shapes for: what there was when it was begun, unless there is less now."""
+    """Bytes of a device to choose a stage's shapes for: those it was begun with; InputError where there are fewer now."""
     kept = run.workdir / stage / "device_memory.json"
 
-    def known() -> int:
+    def known() -> tuple[int, int]:
         there = engine_size.memory_of(run.rollout_layout)
         if kept.exists():
-            return min(there, files.read_json(kept)["bytes"])
+            return there, files.read_json(kept)["bytes"]
         files.make_directory(kept.parent)
         files.write_json(kept, {"bytes": there})
-        return there
+        return there, there
 
-    return distributed.from_first(known)
+    try:
+        return engine_size.memory_for(*distributed.from_first(known), f"config.{stage}.slots")
+    except InputError as error:
+        raise InputError(f"{stage}: {error}") from None
 
 
 def _joined(mine: dict[int, Any]) -> list[Any]:

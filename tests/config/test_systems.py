@@ -1,5 +1,6 @@
 """The rows of the paper's Table 2, of the tiny experiment and of every size."""
 
+import dataclasses
 import importlib.util
 import pathlib
 
@@ -22,6 +23,23 @@ def get_config(path, *arguments):
     spec = importlib.util.spec_from_file_location(path.stem, path)
     spec.loader.exec_module(module := importlib.util.module_from_spec(spec))
     return module.get_config(*arguments)
+
+
+def parts(config, name="config"):
+    """All dataclasses in a configuration, with their names."""
+    yield name, config
+    for field, value in vars(config).items():
+        if dataclasses.is_dataclass(value):
+            yield from parts(value, f"{name}.{field}")
+
+
+@pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
+def test_a_field_that_is_set_changes_no_other(path):
+    """No two sections of an experiment are the same object, of one stage's optimiser and another's for instance."""
+    names = {}
+    for name, part in parts(get_config(path)):
+        names.setdefault(id(part), []).append(name)
+    assert [found for found in names.values() if len(found) > 1] == []
 
 
 @pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)

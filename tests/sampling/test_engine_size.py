@@ -96,6 +96,14 @@ def test_slots_that_are_asked_for_are_not_exceeded_but_for_a_row_of_each_device(
     assert one.of_slots(0, 64, 32, samples, 16) == one.choose(64, 32, samples, 16)
 
 
+@pytest.mark.parametrize("devices", [1, 2])
+def test_prompts_that_begin_together_are_not_all_read_at_once(devices):
+    """About 4,096 tokens at a time, as of a stream: 200 prompts of 2,048 would need 30 GiB for their activations."""
+    together, stream = Shape.of_groups(2048, 32, 200, 4, devices=devices), Shape.of_stream(2048, 32, 200, 4, devices=devices)
+    assert together.prefill_rows == stream.prefill_rows == 2 and together.rows == 200
+    assert Shape.of_groups(64, 32, 16, 4, devices=devices).prefill_rows == 16
+
+
 def test_a_draw_gets_the_slots_that_read_the_fewest_bytes_until_its_end(on_an_accelerator):
     """More of them for more prompts, up to those of a stream; where every prompt can have its row, it needs no second trunk."""
     one = large(80 << 30)
@@ -167,9 +175,9 @@ def test_the_account_is_what_the_compiler_allots(config, shape, monkeypatch):
 
 
 def test_a_run_keeps_to_the_memory_that_it_began_with():
-    assert engine_size.memory_for(8 << 30, 0) == engine_size.memory_for(16 << 30, 8 << 30) == 8 << 30
+    assert engine_size.memory_for(8 << 30, 0, "slots") == engine_size.memory_for(16 << 30, 8 << 30, "slots") == 8 << 30
     with pytest.raises(InputError, match="^shapes were chosen for 16.00 GiB of a device, and these have 8.00"):
-        engine_size.memory_for(8 << 30, 16 << 30)
+        engine_size.memory_for(8 << 30, 16 << 30, "slots")
 
 
 @pytest.mark.parametrize(("preamble", "max_prompt", "has"), [(63, 1024, 0), (64, 1024, 64), (510, 512, 510), (511, 512, 0)])

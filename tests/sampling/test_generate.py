@@ -13,7 +13,7 @@ import pytest
 from spct_jax import models, sampling, sharding
 from spct_jax.errors import InputError
 from spct_jax.models import sizes
-from spct_jax.sampling import engine_shape
+from spct_jax.sampling import engine_params, engine_shape
 from spct_jax.sharding.config import MeshConfig
 
 CONFIG = dataclasses.replace(sizes.toy(40), num_layers=2, window=8)
@@ -154,6 +154,16 @@ def test_programs_are_compiled_for_few_numbers_of_prompts(monkeypatch):
     for count in range(1, 10):
         run([[7] * 9] * count + [[7] * 20])
     assert rows[::2] == [1, 2, 4, 4, 8, 8, 8, 8, 16] and rows[1::2] == [1] * 9
+
+
+def test_parameters_are_converted_once_for_all_lengths_of_prompts_and_may_be_numpys(monkeypatch):
+    converted, convert = [], engine_params.conversion
+    monkeypatch.setattr(engine_params, "conversion", lambda *of: lambda p: converted.append(of) or convert(*of)(p))
+    config = dataclasses.replace(CONFIG, pattern=("local",), num_layers=3)
+    own = jax.tree.map(np.asarray, models.init(config, jax.random.key(0)))
+    prompts = [[3] * length for length in (4, 20, 40)]
+    drawn = sampling.generate(own, config, prompts, KEY, num_samples=1, max_new_tokens=4, stop_ids=())
+    assert len(converted) == 1 and drawn.lengths.tolist() == [[4]] * 3
 
 
 def test_one_key_is_folded_with_the_prompts_index():

@@ -9,7 +9,7 @@ from stand_ins import KeyedEngine
 
 from spct_jax import pipeline
 from spct_jax.sampling import Shape, Usage
-from spct_jax.training import dynamic_sampling, parameters, rl, rl_rollouts, rollout
+from spct_jax.training import dynamic_sampling, group_rewards, parameters, rl, rl_rollouts, rollout
 
 RNG = np.random.default_rng(0)
 
@@ -30,7 +30,7 @@ def test_what_is_learned_from_is_what_a_walk_over_the_prompts_finds_however_many
         rewards = np.where(RNG.random((most, group_size)) < 0.5, 1.0, -1.0)
         rewards[:, :2] = np.where(RNG.random((most, 1)) < share, [[1.0, -1.0]], rewards[:, :1])
         rewards[RNG.random(most) >= share] = 1.0
-        signal = dynamic_sampling.with_signal(rewards)
+        signal = group_rewards.with_signal(rewards)
         drawn, draws = 0, 0
         count = batch_size
         while count:
@@ -69,7 +69,7 @@ def test_one_process_and_two_draw_the_same_prompts_in_order_and_none_twice_alike
     run = pipeline.prepare(micro_config, tmp_path)
     monkeypatch.setattr(rollout, "Engine", KeyedEngine)
     monkeypatch.setattr(parameters, "for_sampling", lambda run, params: params)
-    monkeypatch.setattr(dynamic_sampling, "rewards_of", by_tokens)
+    monkeypatch.setattr(group_rewards, "rewards_of", by_tokens)
     numbers = rl.prompts_of(run, np.arange(len(run.dataset.train)), 3)
     assert len(numbers) == 24 * 8 and len(set(numbers)) == 48
     shape = Shape.of_groups(run.limits.max_prompt, run.limits.max_completion, 24, 2)
@@ -79,7 +79,7 @@ def test_one_process_and_two_draw_the_same_prompts_in_order_and_none_twice_alike
 
     alone = process(0)
     drawn = len(alone.rollouts)
-    signal = dynamic_sampling.with_signal(by_tokens(alone.rollouts))
+    signal = group_rewards.with_signal(by_tokens(alone.rollouts))
     assert 48 <= drawn < 24 * 8 and signal.sum() >= 24, "it begins with as many, and some of 48 come up again"
     assert [r.id for r in alone.rollouts] == [run.dataset.train[number].id for number in numbers[:drawn]]
     tokens = [[c.tolist() for c in r.completions] for r in alone.rollouts]

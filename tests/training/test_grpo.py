@@ -13,7 +13,7 @@ from spct_jax.checkpoints import train_state
 from spct_jax.data import batches
 from spct_jax.data.tokenizer import train_tokenizer
 from spct_jax.models import sizes
-from spct_jax.training import context, grpo, metrics, optimizers, parameters
+from spct_jax.training import context, group_rewards, grpo, metrics, optimizers, parameters
 from spct_jax.training.config import OptimizerConfig
 from spct_jax.training.group_logprobs import completion_mask, group_logprobs
 from spct_jax.training.micro_batches import Batch
@@ -54,9 +54,30 @@ def given(groups, advantages, old, reference, **options):
 
 def test_advantages_of_the_papers_groups():
     """With G = 4 and rewards of +-1: one right gives +1.73 and -0.58, two right +-1, all equal 0."""
-    got = grpo.group_advantages(np.array([[1, -1, -1, -1], [1, 1, -1, -1], [1, 1, 1, 1], [-1, -1, -1, -1]]))
+    got = group_rewards.advantages(np.array([[1, -1, -1, -1], [1, 1, -1, -1], [1, 1, 1, 1], [-1, -1, -1, -1]]))
     np.testing.assert_allclose(got[0], [3**0.5, *[-(3**-0.5)] * 3], rtol=1e-6)
     np.testing.assert_array_equal(got[1:], [[1, 1, -1, -1], [0] * 4, [0] * 4])
+
+
+@pytest.mark.parametrize("group", [[0.7, 0.7, 0.7, 0.7000021], [1e30, -1e30, 3.0, 0.0], [1e-30, 0.0, 0.0, 0.0], [5, 5, 7, 6]])
+def test_advantages_of_any_rewards_are_those_of_a_slow_sum(group):
+    """Rewards of a user's own, near each other and far from 1, beside a group that differs by nothing but rounding."""
+    rewards = np.array([group, [0.1 + 0.2, 0.3, 0.3, 0.3], [0.0] * 4])
+    got, signal = group_rewards.advantages(rewards), group_rewards.with_signal(rewards)
+    mean = sum(group) / 4
+    deviation = (sum((r - mean) ** 2 for r in group) / 4) ** 0.5
+    np.testing.assert_allclose(got[0], [(r - mean) / deviation for r in group], rtol=2e-5, atol=1e-7)
+    np.testing.assert_array_equal(got[1:], 0)
+    assert signal.tolist() == [True, False, False] and got.dtype == np.float32
+
+
+def test_a_token_that_the_policy_has_all_but_ruled_out_leaves_the_loss_finite(params, groups):
+    """Also where the weight of the KL term is 0, and 0 times infinity would be NaN."""
+    reference = scored(params, CONFIG, groups)[0] + 200
+    for beta in (0.0, 0.08):
+        arguments = given(groups, jnp.ones((2, G)), None, reference, beta=beta)
+        assert jnp.isfinite(loss(params, *arguments)[0])
+        assert all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient(params, *arguments)[0]))
 
 
 def test_loss_equals_a_slow_sum_over_tokens(params, groups):
