@@ -8,9 +8,11 @@ import shutil
 import signal
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import study_modules
+from jax.flatten_util import ravel_pytree
 from stand_ins import KeyedEngine
 
 from micro_experiment import make_config
@@ -124,8 +126,11 @@ def test_a_field_may_change_until_a_stage_has_read_it(micro_config, tmp_path):
         pipeline.train(mended, tmp_path)
 
 
-def test_a_stage_that_ran_out_of_memory_goes_on_with_less_at_once(micro_config, cold_start, tmp_path):
+def test_a_stage_that_ran_out_of_memory_goes_on_with_less_at_once(micro_config, cold_start, tmp_path, monkeypatch):
     """In smaller micro-batches, layers computed again, other slots: the same but for rounding."""
+    from spct_jax.training import group_rewards
+
+    monkeypatch.setattr(group_rewards, "advantages", lambda r: np.random.default_rng(0).standard_normal(r.shape, np.float32))
     micro_config.stages, whole, less = ("sft", "rl"), tmp_path / "whole", tmp_path / "less"
     shutil.copytree(cold_start, whole)
     pipeline.train(micro_config, whole)
@@ -139,10 +144,8 @@ def test_a_stage_that_ran_out_of_memory_goes_on_with_less_at_once(micro_config, 
     pipeline.train(mended, less)
     assert json.loads((less / "config.json").read_text())["rl"]["accumulate"] == 4
     for stage in ("sft", "rl"):
-        a, b = (checkpoints.load(run / stage).params for run in (whole, less))
-        norm = jax.tree.map(lambda a, b: np.linalg.norm(np.asarray(a - b)) / np.linalg.norm(np.asarray(a) + 1e-30), a, b)
-        assert max(jax.tree.leaves(norm)) < 1e-4
-        assert any(bool((a != b).any()) for a, b in zip(*map(jax.tree.leaves, (a, b)), strict=True))
+        a, b = (ravel_pytree(checkpoints.load(run / stage).params)[0] for run in (whole, less))
+        assert 0 < jnp.linalg.norm(a - b) < 1e-5 * jnp.linalg.norm(a)
 
 
 def test_another_model_at_the_path_of_the_initial_checkpoint_is_named(micro_config, cold_start, tmp_path):
