@@ -41,7 +41,7 @@ NAME = "gs://spct-judge-test"
 VOTES = 8
 PART_SECONDS = 2.0
 START = (
-    f"import runpy, sys; from spct_jax import append_only; append_only.PART_SECONDS = {PART_SECONDS}; "
+    f"import runpy, sys; from spct_jax.storage import append_only; append_only.PART_SECONDS = {PART_SECONDS}; "
     "runpy.run_module(sys.argv.pop(1), run_name='__main__', alter_sys=True)"
 )
 """Runs a module of the package with smaller parts."""
