@@ -80,7 +80,8 @@ def main() -> None:
     examples, size = judging.examples + general.examples, max(judging.sizes.max(), general.sizes.max())
     skipped = sum((collections.Counter(left_out) for _, left_out in shown.values()), collections.Counter())
     chosen = [examples[i] for i in draws.order(0, "sft", len(examples), 0, B)]
-    groups = distributed.fetch(during(packing.pack, parsed, lines["sft"])(run, chosen, size).groups)
+    how = packing.Packing(size, run.limits.lengths)
+    groups = distributed.fetch(during(packing.pack, parsed, lines["sft"])(run, chosen, how).groups)
     numbers = draws.order(0, "rl", len(run.dataset.train), 0, B)
     drawn, _ = during(rollout.draw, parsed, lines["rl"])(
         run, None, numbers, run.key("rl"), shape=Shape(300, 8, rows=2), samples=G, temperature=1.0
@@ -104,7 +105,7 @@ def main() -> None:
     table, preamble = bucket_choice.named(data), tuple(chosen[0].tokens()[0][:2])
     whole = batches.pack(*zip(*(e.tokens() for e in chosen), strict=True), **limits, preamble=preamble)
     order, shapes = buckets.arrange(whole.trunk_lengths + 1 - whole.shared, whole.lengths.sum(1), table, size, 2)
-    packed = packing.pack(run, chosen, size, micro_batches=2, table=table, preamble=preamble)
+    packed = packing.pack(run, chosen, dataclasses.replace(how, micro_batches=2, table=table, preamble=preamble))
     groups = distributed.fetch(packed.groups)
     report["in buckets"] = packed.buckets == shapes and all(
         bool((np.asarray(a) == b[order]).all()) for a, b in zip(*map(jax.tree.leaves, (groups, whole)), strict=True)

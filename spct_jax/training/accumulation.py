@@ -62,19 +62,21 @@ class Step:
         self._total = jax.jit(self._sum_counts, in_shardings=rows, out_shardings=same)
         self._add = jit(
             self._add_gradients,
-            static_argnums=(7, 8),
-            donate_argnums=2,
+            static_argnames=("number", "bucket"),
+            donate_argnames="sums",
             in_shardings=(params, shared, (params, shared), rows, same, same, same),
             out_shardings=((params, shared), (same, rows)),
         )
         self._through = jit(
-            self._go_through_shared, donate_argnums=1, in_shardings=(params, params, shared), out_shardings=params
+            self._go_through_shared, donate_argnames="gradients", in_shardings=(params, params, shared), out_shardings=params
         )
-        self._apply = jit(self._apply_gradients, donate_argnums=0, in_shardings=(split, params), out_shardings=(split, same))
+        self._apply = jit(
+            self._apply_gradients, donate_argnames="state", in_shardings=(split, params), out_shardings=(split, same)
+        )
         self._at_once = jit(
             self._compute_at_once,
-            static_argnums=3,
-            donate_argnums=0,
+            static_argnames="buckets",
+            donate_argnames="state",
             in_shardings=(split, rows, same),
             out_shardings=(split, same, rows),
         )

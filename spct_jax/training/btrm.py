@@ -43,6 +43,6 @@ def run_btrm(run: Run) -> dict[str, Any]:
         return len(conversation), max(map(len, responses))
 
     max_prompt, max_completion = preference.longest(run, "btrm", lengths)
-    shape = preference.Shape(max_prompt, max_completion, group_size=int(run.dataset.responses.max()))
+    shape = preference.GroupShape(max_prompt, max_completion, group_size=int(run.dataset.responses.max()))
     numbers = preference.compared(run, "btrm")
     return preference.train(run, "btrm", run.config.btrm, numbers, shape, preference.Objective(margins), make)

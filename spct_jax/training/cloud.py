@@ -95,7 +95,7 @@ def run_cloud(run: Run) -> dict[str, Any]:
 
     longest_stem, longest_rest = preference.longest(run, "cloud", lengths)
     longest_critique = max(len(c) for kept in critiques.values() for drawn in kept for c in drawn if c is not None)
-    shape = preference.Shape(
+    shape = preference.GroupShape(
         max_prompt=longest_stem,
         max_completion=longest_rest + preference.round_up(longest_critique),
         group_size=int(run.dataset.responses.max()) * config.samples,

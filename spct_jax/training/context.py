@@ -44,6 +44,11 @@ class Limits:
     max_completion: int
     stop_ids: tuple[int, ...]
 
+    @property
+    def lengths(self) -> tuple[int, int]:
+        """The longest prompt and completion."""
+        return self.max_prompt, self.max_completion
+
 
 @dataclasses.dataclass(frozen=True)
 class Run:

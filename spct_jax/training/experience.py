@@ -26,7 +26,7 @@ from spct_jax.training import (
 )
 from spct_jax.training.buckets import Bucket
 from spct_jax.training.context import Run
-from spct_jax.training.packing import Packed
+from spct_jax.training.packing import Packed, Packing
 from spct_jax.training.rl_rollouts import Drawn
 
 GROWTH = 1.5
@@ -98,8 +98,10 @@ class Collector:
         distributed.PREEMPTION.check()
         chosen = dynamic_sampling.chosen(group_rewards.with_signal(drawn.rewards), config.batch_size)
         examples = [packing.example_of(run, numbers[i], drawn.rollouts[i]) for i in chosen]
-        shapes = {"micro_batches": config.accumulate, "table": self._buckets(examples), "preamble": self.preamble}
-        packed = packing.pack(run, examples, config.group_size, **shapes)
+        table = self._buckets(examples)
+        packed = packing.pack(
+            run, examples, Packing(config.group_size, run.limits.lengths, config.accumulate, table, self.preamble)
+        )
         batch = grpo.GRPOBatch(
             groups=packed.groups,
             advantages=run.layout.split(group_rewards.advantages(drawn.rewards[chosen])[packed.order]),

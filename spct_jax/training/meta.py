@@ -35,6 +35,7 @@ from spct_jax.training import (
 )
 from spct_jax.training.context import Run
 from spct_jax.training.metrics import Mean, Metrics
+from spct_jax.training.packing import Packing
 from spct_jax.training.preambles import Preamble
 
 
@@ -106,18 +107,17 @@ def run_meta_rm(run: Run) -> dict[str, float]:
         return (packing.lengths(*row.tokens(), preamble) for row in rows)
 
     table = bucket_choice.buckets_of(run, "meta_rm", group_size, (config.batch_size, config.accumulate), lengths_at)
+    how = Packing(group_size, run.limits.lengths, config.accumulate, table, preamble)
     train_step = make_step(run.layout, state, run.model, optimizer, preamble)
 
     def prepare(step):
         rows, right = chosen_at(step)
-        packed = packing.pack(run, rows, group_size, micro_batches=config.accumulate, table=table, preamble=preamble)
+        packed = packing.pack(run, rows, how)
         return loop.Prepared(
             batches=[packed.batch((packed.groups, packed.labels(run.layout, right, group_size)))],
             ids=[row.id for row in rows],
             tokens=packed.tokens,
-            roofline_seconds=performance.roofline_seconds(
-                run.layout, packing.update_arithmetic(run, [packed], preamble, scalar=True)
-            ),
+            roofline_seconds=performance.roofline_seconds(run.layout, packing.update_arithmetic(run, [packed], scalar=True)),
         )
 
     parameters.describe(run, "meta_rm")

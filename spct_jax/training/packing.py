@@ -42,6 +42,24 @@ def example_of(
 
 
 @dataclasses.dataclass(frozen=True)
+class Packing:
+    """How the examples of a step become the rows of its update; the same at every step of a stage."""
+
+    group_size: int
+    """G, completions per prompt."""
+    limits: Bucket
+    """Longest prompt and completion."""
+    micro_batches: int = 1
+    """How many the update splits the rows into."""
+    table: Sequence[Bucket] = ()
+    """The buckets, so that rows of like lengths are put into one micro-batch; without any, rows keep the order of examples."""
+    preamble: Preamble = ()
+    """What most of the prompts begin with."""
+    rows: int = 0
+    """Number of prompts, 0 for one per example; if there are fewer examples, the last prompts have no completions."""
+
+
+@dataclasses.dataclass(frozen=True)
 class Packed:
     """A batch on the devices."""
 
@@ -50,16 +68,14 @@ class Packed:
     """Which of the examples is in each row; where rows are more than examples, the numbers beyond are rows without any."""
     buckets: list[Bucket]
     """The shape that each micro-batch is computed at."""
-    table: Sequence[Bucket]
-    """The shapes that those of other steps are computed at."""
     tokens: int | jax.Array
     """Of all completions."""
-    preamble: int = 0
-    """Tokens of the preamble that prompts may begin with."""
+    packing: Packing
+    """How it was packed."""
 
     def batch(self, rows: Any) -> Batch:
         """Rows of which these groups are a part, for what computes them in micro-batches."""
-        return Batch(rows, self.buckets, self.table)
+        return Batch(rows, self.buckets, self.packing.table)
 
     def labels(self, layout: Layout, of_examples: Sequence[Sequence[float]], width: int) -> jax.Array:
         """Float32[B width] on the devices: the labels of each example in its row, and behind them zeros."""
@@ -77,70 +93,39 @@ class Packed:
         return sum(
             cost(rows, G, prompt - 1, completion + behind)
             if (prompt, completion) == apart
-            else cost(rows, 1, prompt - 1, G * (completion + behind), prefix=self.preamble)
+            else cost(rows, 1, prompt - 1, G * (completion + behind), prefix=len(self.packing.preamble))
             for prompt, completion in self.buckets
         )
 
 
-def pack(
-    run: Run,
-    examples: Sequence[Example],
-    group_size: int,
-    rows: int = 0,
-    micro_batches: int = 1,
-    table: Sequence[Bucket] = (),
-    preamble: Preamble = (),
-    limits: Bucket | None = None,
-) -> Packed:
-    """Packs groups to one shape, on the devices of all processes; each process makes only the tokens of its own rows.
-
-    If there are length buckets, rows of like lengths are put into one micro-batch; otherwise they keep the order of the
-    examples.
-
-    Args:
-      run: the run.
-      examples: prompts with their completions.
-      group_size: completions per prompt.
-      rows: number of prompts, 0 for one per example; if there are fewer examples, the last prompts have no completions.
-      micro_batches: how many the update splits them into.
-      table: the buckets.
-      preamble: what most of the prompts begin with.
-      limits: longest prompt and completion; None for those of the run.
-    """
-    rows = rows or len(examples)
+def pack(run: Run, examples: Sequence[Example], packing: Packing) -> Packed:
+    """Packs groups on the devices of all processes; each process makes only the tokens of its own rows."""
+    rows = packing.rows or len(examples)
     tokens_of = functools.cache(lambda i: examples[i].tokens() if i < len(examples) else ((0,), ()))
-    limits = limits or (run.limits.max_prompt, run.limits.max_completion)
-    order, chosen = _arranged(
-        run.layout, rows, lambda i: lengths(*tokens_of(i), preamble), group_size, micro_batches, table, limits
-    )
+    order, chosen = _arranged(run.layout, rows, lambda i: lengths(*tokens_of(i), packing.preamble), packing)
     tokens: list = [((0,), ())] * rows
     for row in run.layout.local_rows(rows):
         tokens[row] = tokens_of(int(order[row]))
-    shape = {"max_prompt": limits[0], "max_completion": limits[1], "group_size": group_size}
-    groups = batches.pack(*zip(*tokens, strict=True), **shape, preamble=preamble)
+    max_prompt, max_completion = packing.limits
+    shape = {"max_prompt": max_prompt, "max_completion": max_completion, "group_size": packing.group_size}
+    groups = batches.pack(*zip(*tokens, strict=True), **shape, preamble=packing.preamble)
     split = run.layout.split(groups)
     # Counted on the host where that has all rows: CPUs make it wait for a program that is behind others.
     count = split.lengths.sum() if distributed.several() else int(groups.lengths.sum())
-    return Packed(split, order, chosen, table, count, len(preamble))
+    return Packed(split, order, chosen, count, packing)
 
 
 def _arranged(
-    layout: Layout,
-    rows: int,
-    lengths_of: Callable[[int], tuple[int, int]],
-    group_size: int,
-    micro_batches: int,
-    table: Sequence[Bucket],
-    limits: Bucket,
+    layout: Layout, rows: int, lengths_of: Callable[[int], tuple[int, int]], packing: Packing
 ) -> tuple[Int[np.ndarray, " B"], list[Bucket]]:
     """`buckets.arrange` of the rows, each process finding lengths of its own only; without buckets they stay in order."""
-    if not table:
-        return np.arange(rows), [limits] * micro_batches
+    if not packing.table:
+        return np.arange(rows), [packing.limits] * packing.micro_batches
     found: dict[int, tuple[int, int]] = {}
     for part in distributed.gather({i: lengths_of(i) for i in layout.local_rows(rows)}):
         found |= part
     prompts, completions = (np.array([found[i][k] for i in range(rows)]) for k in (0, 1))
-    return buckets.arrange(prompts, completions, table, group_size, micro_batches)
+    return buckets.arrange(prompts, completions, packing.table, packing.group_size, packing.micro_batches)
 
 
 def lengths(prompt: Sequence[int], completions: Iterable[Sized], preamble: Preamble = ()) -> tuple[int, int]:
@@ -148,7 +133,10 @@ def lengths(prompt: Sequence[int], completions: Iterable[Sized], preamble: Pream
     return len(prompt) - batches.shared_tokens(prompt, preamble), sum(map(len, completions))
 
 
-def update_arithmetic(run: Run, packed: Sequence[Packed], preamble: Preamble = (), *, scalar: bool = False) -> float:
-    """Floating-point operations of an update from these; of a `scalar` model, which is read after the last token."""
+def update_arithmetic(run: Run, packed: Sequence[Packed], *, scalar: bool = False) -> float:
+    """Floating-point operations of an update from these, which have one preamble; of a `scalar` model, which is read after the
+    last token.
+    """
     cost = functools.partial(flops.update, run.model, logits=not scalar)
+    preamble = packed[0].packing.preamble
     return sum(each.arithmetic(cost, behind=int(scalar)) for each in packed) + preambles.arithmetic(run, preamble)

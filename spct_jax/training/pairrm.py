@@ -50,6 +50,6 @@ def run_pairrm(run: Run) -> dict[str, Any]:
         return len(conversation), sum(sorted(map(len, responses))[-2:])
 
     max_prompt, max_completion = preference.longest(run, "pairrm", lengths)
-    shape = preference.Shape(max_prompt, max_completion, group_size=max(int(run.dataset.responses.max()) - 1, 1))
+    shape = preference.GroupShape(max_prompt, max_completion, group_size=max(int(run.dataset.responses.max()) - 1, 1))
     numbers = preference.compared(run, "pairrm")
     return preference.train(run, "pairrm", run.config.pairrm, numbers, shape, preference.Objective(margins), make)

@@ -41,6 +41,7 @@ from spct_jax.training.buckets import Bucket
 from spct_jax.training.config import PreferenceConfig
 from spct_jax.training.context import Run
 from spct_jax.training.metrics import Mean, Metrics
+from spct_jax.training.packing import Packing
 from spct_jax.training.preambles import Preamble
 
 Margins = Callable[[Float[Array, "B G"], Float[Array, "B G"]], tuple[Float[Array, "B G"], Float[Array, "B G"]]]
@@ -117,7 +118,7 @@ def make_step(
 
 
 @dataclasses.dataclass(frozen=True)
-class Shape:
+class GroupShape:
     """Shape of the groups of a stage, the same at every step."""
 
     max_prompt: int
@@ -139,7 +140,7 @@ def train(
     stage: str,
     config: PreferenceConfig,
     numbers: Int[np.ndarray, " N"],
-    shape: Shape,
+    shape: GroupShape,
     objective: Objective,
     make: Callable[[int, Comparison, int], tuple[Callable[[], TokenGroup], Sequence[float]]],
     left_out: Mapping[str, int] = types.MappingProxyType({}),
@@ -176,14 +177,14 @@ def train(
 
     batch = config.batch_size, config.accumulate
     table = bucket_choice.buckets_of(run, stage, shape.group_size, batch, lengths_at, limits=shape.limits)
-    shapes = {"micro_batches": config.accumulate, "table": table, "preamble": shape.preamble, "limits": shape.limits}
+    how = Packing(shape.group_size, shape.limits, config.accumulate, table, shape.preamble)
     train_step = make_step(run.layout, state, run.model, optimizer, objective, shape.preamble)
 
     def prepare(step):
         examples, labels = chosen_at(step)
-        packed = packing.pack(run, examples, shape.group_size, **shapes)
+        packed = packing.pack(run, examples, how)
         labelled = packed.groups, packed.labels(run.layout, labels, shape.group_size // shape.samples)
-        arithmetic = packing.update_arithmetic(run, [packed], shape.preamble, scalar=True)
+        arithmetic = packing.update_arithmetic(run, [packed], scalar=True)
         return loop.Prepared(
             batches=[packed.batch(labelled)],
             ids=[example.id for example in examples],

@@ -101,7 +101,7 @@ def roofline_seconds(run: Run, prompts: int, usage: Usage, collector: Collector,
     steps, decode = usage.slot_steps / slots, flops.decode(model, slots, trunk)
     scored = packed.arithmetic(functools.partial(flops.forward, model))
     scored += preambles.arithmetic(run, collector.preamble, gradients=False)
-    learned = packing.update_arithmetic(run, [packed], collector.preamble)
+    learned = packing.update_arithmetic(run, [packed])
     prefill = flops.prefill(model, 1, before) + flops.prefill(model, prompts, trunk - before, before)
     return (
         performance.roofline_seconds(run.rollout_layout, prefill)

@@ -34,6 +34,7 @@ from spct_jax.training.context import Run
 from spct_jax.training.group_logprobs import completion_mask, group_logprobs
 from spct_jax.training.metrics import Mean, Metrics
 from spct_jax.training.mixture import Pool, Rows
+from spct_jax.training.packing import Packing
 from spct_jax.training.preambles import Preamble
 
 
@@ -99,20 +100,20 @@ def train(
     def lengths_of(size):
         return lambda step: (packing.lengths(*example.tokens(), preamble) for example in mixed.batch(step)[size])
 
-    tables = {size: bucket_choice.buckets_of(run, stage, size, shape, lengths_of(size)) for size, shape in shapes.items()}
+    packings = {}
+    for size, (rows, count) in shapes.items():
+        table = bucket_choice.buckets_of(run, stage, size, (rows, count), lengths_of(size))
+        packings[size] = Packing(size, run.limits.lengths, count, table, preamble, rows)
     train_step = make_step(run.layout, state, run.model, optimizer, preamble)
 
     def prepare(step):
         examples = mixed.batch(step)
-        packed = [
-            packing.pack(run, examples[size], size, rows, count, tables[size], preamble)
-            for size, (rows, count) in shapes.items()
-        ]
+        packed = [packing.pack(run, examples[size], how) for size, how in packings.items()]
         return loop.Prepared(
             batches=[p.batch(p.groups) for p in packed],
             ids=[e.id for size in shapes for e in examples[size]],
             tokens=sum(p.tokens for p in packed),
-            roofline_seconds=performance.roofline_seconds(run.layout, packing.update_arithmetic(run, packed, preamble)),
+            roofline_seconds=performance.roofline_seconds(run.layout, packing.update_arithmetic(run, packed)),
         )
 
     parameters.describe(run, stage)

@@ -14,7 +14,7 @@ from spct_jax.reward_models.scalar import scalar_rewards
 from spct_jax.training import buckets, grpo
 from spct_jax.training.metrics import compute
 from spct_jax.training.micro_batches import Batch
-from spct_jax.training.packing import Packed
+from spct_jax.training.packing import Packed, Packing
 
 RNG = np.random.default_rng(0)
 
@@ -58,7 +58,7 @@ def test_padding_by_hand():
 def test_a_scalar_model_computes_a_slot_more_for_each_completion():
     """Two micro-batches of a row of two completions, the second at the largest shape, by a formula that counts their slots."""
     groups = Groups(np.zeros((2, 9)), np.array([3, 9]), np.zeros((2, 2, 5)), np.array([[2, 1], [4, 4]]))
-    packed = Packed(groups, np.arange(2), [(4, 3), (10, 4)], (), 11)
+    packed = Packed(groups, np.arange(2), [(4, 3), (10, 4)], 11, Packing(2, (10, 4), 2))
 
     def slots(rows, group, trunk, time, prefix=0):
         return rows * (trunk + group * time)
