@@ -16,11 +16,16 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-import attr
 from absl import app, flags
-from xmanager import xm, xm_local
-from xmanager.xm import utils
-from xmanager.xm_local import registry
+
+try:
+    import attr
+    from xmanager import xm, xm_local
+    from xmanager.xm import utils
+    from xmanager.xm_local import registry
+except ModuleNotFoundError as error:
+    print(f"error: needs XManager (pip install 'spct_jax[launch]'): {error}", file=sys.stderr)
+    sys.exit(2)
 
 from spct_jax import cli
 from spct_jax.errors import InputError

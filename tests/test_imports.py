@@ -42,6 +42,8 @@ MAY_IMPORT["launching"] = {
     "runtime.slices",
     "storage.paths",
     "configs",
+    "grm.rewards",
+    "grm.template",
     "sharding.strategies",
     "config",
 }

@@ -159,12 +159,14 @@ def test_another_model_at_the_path_of_the_initial_checkpoint_is_named(micro_conf
         parameters.initial(run)
 
 
-def test_a_run_may_start_from_a_checkpoint_at_any_stage(micro_config, cold_start, tmp_path):
+def test_a_run_may_start_from_a_checkpoint_at_any_stage(micro_config, cold_start, tmp_path, capsys):
     micro_config.stages, micro_config.init_checkpoint = ("rl", "meta_rm"), str(cold_start / "sft")
-    micro_config.meta_rm.policy_data = "draws"
+    micro_config.meta_rm.policy_data, micro_config.model.num_layers = "draws", 3
     made = pipeline.train(micro_config, tmp_path / "second")
     assert made["stages"]["meta_rm"]["critiques"] == 24 * 3 and made["stages"]["meta_rm"]["branch_slots_used"] == 1
     assert set(made["stages"]) == set(micro_config.stages)
+    said = f"the model is that of {cold_start / 'sft'}, not of the size of config.model: num_layers 1, not 3\n"
+    assert said in capsys.readouterr().err
     run = pipeline.prepare(micro_config, tmp_path / "second")
     assert jax.tree.all(jax.tree.map(np.array_equal, parameters.policy_before(run, "rl"), parameters.initial(run)))
     first = json.loads((tmp_path / "second" / "rl" / "metrics.jsonl").read_text().splitlines()[0])

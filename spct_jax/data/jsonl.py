@@ -156,7 +156,8 @@ def parse_line(text: bytes, where: str) -> dict[str, Any]:
     if is_too_long(text):
         raise InputError(f"{where}: line longer than {LONGEST_LINE:,} bytes")
     try:
-        record = json.loads(text.decode("utf-8-sig"), object_pairs_hook=without_repeats)
+        # Without the end of the line, behind which the parser would find what is missing in one that is cut short.
+        record = json.loads(text.decode("utf-8-sig").rstrip("\r\n"), object_pairs_hook=without_repeats)
     except InputError as error:
         raise InputError(f"{where}: {error}") from None
     except UnicodeDecodeError as error:

@@ -52,9 +52,11 @@ def parts(named: str) -> tuple[str, str]:
 def load(named: str) -> Reward:
     """The reward that `FILE.py:FUNCTION` names, or that of Eq. 11 where nothing is named.
 
+    It is tried on a verdict that cannot be read, a right one and a wrong one, so that a slip in it shows before a run begins.
+
     Raises:
-      InputError: there is no such file or function. The reward itself raises it where the function fails or what it returns is
-        no finite number; names the line.
+      InputError: there is no such file or function. The reward itself raises it where the function fails, and names the line,
+        or where it returns something else than a finite number.
     """
     if not named:
         return reward
@@ -65,9 +67,15 @@ def load(named: str) -> Reward:
 
     def checked(scores, truth, text):
         with python_files.blamed(path):
-            given = float(function(scores, truth, text))
-        if not math.isfinite(given):
-            raise InputError(f"{path}: {name} returned {given} for scores {scores}, true scores {truth}")
-        return given
+            given = function(scores, truth, text)
+        try:
+            number = float(given)
+        except (TypeError, ValueError):
+            number = math.nan
+        if not math.isfinite(number):
+            raise InputError(f"{path}: {name} returned {given!r} for scores {scores}, true scores {truth}; a number is needed")
+        return number
 
+    for scores, text in ((None, ""), ((2, 1), "\\boxed{2, 1}"), ((1, 2), "\\boxed{1, 2}")):
+        checked(scores, (1.0, 0.0), text)
     return checked

@@ -126,6 +126,7 @@ class RunFlags:
         """(Name, arguments of the program) of a training run, whose experiment must be right for the slices."""
         count = self._slices.value
         validate(config)
+        run_lib.check_files(config)
         run_lib.check_devices(config, slices.parse(self._topology.value), count)
         named = [a.partition("=")[2] for a in argv if a.startswith("--config=")]
         name = self._named(named[-1] if named else "tiny", suffix)

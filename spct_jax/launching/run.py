@@ -9,9 +9,12 @@ import re
 
 from spct_jax.config import Config, MeshConfig, check_batches
 from spct_jax.errors import InputError
+from spct_jax.grm import rewards
+from spct_jax.grm.template import template_names
 from spct_jax.runtime.hardware import CHIPS
 from spct_jax.runtime.slices import Slice
 from spct_jax.sharding.strategies import batch_shards
+from spct_jax.storage import paths
 
 PROGRAMS = ("train", "judge", "evaluate")
 """Commands that can be launched."""
@@ -118,6 +121,18 @@ def train_arguments(argv: list[str], config: Config, workdir: str, slices: int) 
     if mesh != config.mesh:
         passed += [f"--config.mesh.strategy={mesh.strategy}", f"--config.mesh.slices={mesh.slices}"]
     return (f"--workdir={workdir}", *passed, f"--profile_port={PROFILE_PORT}")
+
+
+def check_files(config: Config) -> None:
+    """Raises InputError where a reward or a template that an experiment names is not in the repository, where hosts run."""
+    named = {f"prompt.{role}": name for role, name in vars(config.prompt).items() if name and name not in template_names()}
+    if config.rl.reward:
+        named["rl.reward"], _ = rewards.parts(config.rl.reward)
+    for field, path in named.items():
+        if paths.is_remote(path) and field != "rl.reward":
+            continue
+        if pathlib.PurePath(path).is_absolute() or not (ROOT / path).is_file():
+            raise InputError(f"--config.{field}: {path} names no file from the repository {ROOT} on, which is what hosts see")
 
 
 def mesh_on(config: Config, slices: int) -> MeshConfig:

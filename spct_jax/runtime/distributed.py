@@ -294,7 +294,8 @@ def end_together(main: Callable[[], None]) -> None:
         print("stopped by a signal; the same command goes on from here", file=sys.stderr, flush=True)
         _leave(PREEMPTED)
     except (Exception, SystemExit) as error:
-        if not several():
+        # Not by how many there are, which JAX tells only when all have come together, and another may have left.
+        if not jax.distributed.is_initialized():
             raise
         line, status = errors.describe(error) or (None, errors.FAILED)
         if line is None:
@@ -306,7 +307,7 @@ def end_together(main: Callable[[], None]) -> None:
 
 
 def _leave(status: int) -> None:
-    if several():
+    if jax.distributed.is_initialized():
         sys.stdout.flush()
         os._exit(status)
     sys.exit(status)

@@ -22,6 +22,8 @@ SCHEME = "gs://"
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:/")
 _OBJECT = re.compile(r"gs://[a-z0-9][a-z0-9._-]+(/.*)?", re.DOTALL)
 
+_NAMES_NOTHING = "not the name of anything in a bucket (gs://bucket/name; a bucket's own is of small letters, digits and . _ -)"
+
 
 def is_remote(path: str | os.PathLike) -> bool:
     """Whether a path is one in a bucket."""
@@ -40,7 +42,7 @@ def of(path: str | os.PathLike) -> Path:
     if not text.startswith(SCHEME):
         return pathlib.Path(text)
     if not _OBJECT.fullmatch(text):
-        raise InputError(f"{text}: not the name of anything in a bucket (gs://BUCKET/NAME)")
+        raise InputError(f"{text}: {_NAMES_NOTHING}")
     try:
         from spct_jax.storage import gcs  # three seconds, which only those who need it pay
 
@@ -61,7 +63,7 @@ def check(text: str, flag: str) -> None:
         raise InputError(f"{flag}={text!r}: not a path")
     if is_remote(text):
         if not _OBJECT.fullmatch(text) or ".." in text.split("/"):
-            raise InputError(f"{flag}={text}: not the name of anything in a bucket (gs://BUCKET/NAME)")
+            raise InputError(f"{flag}={text}: {_NAMES_NOTHING}")
     elif _URL.match(text):
         raise InputError(f"{flag}={text}: a URL, but only local paths and gs://BUCKET/NAME can be read and written")
 

@@ -32,8 +32,14 @@ def kind_of(stage: str) -> ModelKind:
     return ModelKind(stage) if stage in ("meta_rm", *BASELINES) else ModelKind.POLICY
 
 
+_SIZES = ("num_layers", "width", "num_heads", "num_kv_heads", "head_dim", "ffw_width")
+"""Fields of a model that say how large it is."""
+
+
 def architecture(config: Config, tokenizer: Tokenizer) -> ModelConfig:
     """A run's model: that of the initial checkpoint, or the config's with as many embedding rows as the tokenizer has pieces.
+
+    Says how a checkpoint's is of another size than the config's.
 
     Raises:
       InputError: the tokenizer has more pieces than the initial checkpoint has embedding rows.
@@ -41,6 +47,11 @@ def architecture(config: Config, tokenizer: Tokenizer) -> ModelConfig:
     if not config.init_checkpoint:
         return dataclasses.replace(config.model, vocab_size=tokenizer.vocab_size)
     found = checkpoints.read_architecture(config.init_checkpoint)
+    sizes = [(name, getattr(found, name), getattr(config.model, name)) for name in _SIZES]
+    if other := [f"{name} {size}, not {named}" for name, size, named in sizes if size != named]:
+        distributed.say(
+            f"the model is that of {config.init_checkpoint}, which is not of config.model's size: {'; '.join(other)}"
+        )
     return dataclasses.replace(
         found,
         num_tokens=tokenizer.vocab_size if tokenizer.vocab_size != found.vocab_size else 0,

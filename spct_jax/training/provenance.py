@@ -209,8 +209,10 @@ def _difference(config: Config, workdir: Path, stage: str, field: str, old: Any,
     contents |= {f"data.{name}": getattr(config.data, name) for name in DATA_FILES}
     contents |= {f"prompt.{role}": template for role, template in vars(config.prompt).items()}
     if old and contents.get(field):
-        return f"{name}: the content of {contents[field]} is not that which {stage} began with; choose another --workdir"
-    return f"{name}: was {old!r} when {stage} began in {workdir}, and is {new!r} now; choose another --workdir"
+        differs = f"the content of {contents[field]} is not that which {stage} began with"
+    else:
+        differs = f"was {old!r} when {stage} began in {workdir}, and is {new!r} now"
+    return f"{name}: {differs}; choose another --workdir, or remove {stage} and the stages behind it there to begin them anew"
 
 
 def _leaves(tree: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:

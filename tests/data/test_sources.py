@@ -59,6 +59,7 @@ def test_blank_lines_default_ids_and_byte_order_mark(tmp_path):
             lines(record()) + b"{'a'}\n",
             "{path}:2: not JSON (Expecting property name enclosed in double quotes at column 2)",
         ),
+        (b'{"query": "cut"\n', "{path}:1: not JSON (Expecting ',' delimiter at column 16)"),
         (b'{"query": "cut', "{path}:1: not JSON (Unterminated string starting at column 11)"),
         (lines(record()) + b'"\xff"\n', "{path}:2: not UTF-8 (byte 2 of the line)"),
         (lines([], record()), "{path}:1: not a JSON object (list)"),

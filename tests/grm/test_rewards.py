@@ -38,7 +38,15 @@ OWN = """def margin(scores, truth, text):
 
 
 def nothing(scores, truth, text):
-    return float("nan")
+    return 0 if scores is None or scores[0] > scores[1] else float("nan")
+
+
+def silent(scores, truth, text):
+    pass
+
+
+def two(scores, truth):
+    return 1
 
 
 WORD = "margin"
@@ -53,8 +61,12 @@ def test_a_reward_of_ones_own(tmp_path):
     assert [margin((9, 4), (0, 1), "x" * 50), margin(None, (0, 1), "")] == [-5.5, -2.0]
     with pytest.raises(InputError, match=rf"^{file}:4: TypeError: 'int' object is not subscriptable"):
         margin(7, (0, 1), "")
-    with pytest.raises(InputError, match=rf"^{file}: nothing returned nan for scores \(1, 2\), true scores \(0, 1\)$"):
-        load(f"{file}:nothing")((1, 2), (0, 1), "")
+    with pytest.raises(InputError, match=rf"^{file}: nothing returned nan for scores \(1, 2\), true scores \(1\.0, 0\.0\); a"):
+        load(f"{file}:nothing")
+    with pytest.raises(InputError, match=rf"^{file}: silent returned None for scores None, true scores"):
+        load(f"{file}:silent")
+    with pytest.raises(InputError, match=rf"^{file}: TypeError: two\(\) takes 2 positional arguments but 3 were given"):
+        load(f"{file}:two")
 
 
 @pytest.mark.parametrize(

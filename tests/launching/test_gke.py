@@ -82,6 +82,12 @@ def test_the_judge_gets_what_stands_behind_the_dashes():
         (["--", "--num_process=5"], "--program=train: Unknown command line flag 'num_process'"),
         (["--topology=v5p-128"], "did you mean v5p:4x4x4?"),
         (["--config=/etc/hostname"], "/etc/hostname"),
+        (["--config.rl.reward=nosuch.py:graded"], "--config.rl.reward: nosuch.py names no file from the repository"),
+        (["--config.rl.reward=graded"], "--config.rl.reward=graded: expected FILE.py:FUNCTION"),
+        (
+            ["--config.prompt.template=/etc/hostname"],
+            "--config.prompt.template: /etc/hostname names no file from the",
+        ),
         (["--slices=2", "--config.mesh.slices=4", "--config.mesh.strategy=multislice"], "laid out for config.mesh.slices=4"),
         (["--bucket=ours"], "--bucket=ours: expected gs://BUCKET"),
         (["--bucket=gs:///ours"], "--bucket=gs:///ours: not the name of anything in a bucket"),

@@ -3,6 +3,7 @@
 import argparse
 import glob
 import importlib.util
+import os
 import pathlib
 import re
 import signal
@@ -150,6 +151,16 @@ distributed.end_together(work)
 """
     done = subprocess.run([sys.executable, "-c", lines], capture_output=True, text=True, timeout=limits.SECONDS)
     assert done.returncode == status and done.stdout == "saved\n" * (echo > 0)
+
+
+def test_wrong_input_ends_a_process_that_may_be_the_last(monkeypatch, capsys):
+    """JAX says how many processes there are once all have come together, and aborts where one has left before."""
+    ended, wrong = [], InputError("no such directory")
+    monkeypatch.setattr(jax.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(jax, "process_count", lambda: pytest.fail("the others are waited for"))
+    monkeypatch.setattr(os, "_exit", ended.append)
+    distributed.end_together(lambda: (_ for _ in ()).throw(wrong))
+    assert ended == [2] and capsys.readouterr().err == "error: no such directory\n"
 
 
 def test_a_signal_in_the_midst_of_reading_a_checkpoint_is_no_damage(monkeypatch, tmp_path):
