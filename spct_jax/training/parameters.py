@@ -49,9 +49,7 @@ def architecture(config: Config, tokenizer: Tokenizer) -> ModelConfig:
     found = checkpoints.read_architecture(config.init_checkpoint)
     sizes = [(name, getattr(found, name), getattr(config.model, name)) for name in _SIZES]
     if other := [f"{name} {size}, not {named}" for name, size, named in sizes if size != named]:
-        distributed.say(
-            f"the model is that of {config.init_checkpoint}, which is not of config.model's size: {'; '.join(other)}"
-        )
+        distributed.say(f"the model is that of {config.init_checkpoint}, not of the size of config.model: {'; '.join(other)}")
     return dataclasses.replace(
         found,
         num_tokens=tokenizer.vocab_size if tokenizer.vocab_size != found.vocab_size else 0,
