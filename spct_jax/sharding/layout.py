@@ -1,7 +1,7 @@
 """Layouts: a strategy on a mesh, which says for every array which devices hold what.
 
-An axis of an array is not split if its size is not a multiple of the number of devices along its mesh axes, nor along mesh axes
-that an earlier axis of the same array has taken.
+An axis of an array is split along as many of its mesh axes, from the first on, as have a number of devices that divides its
+size; rows are split along all of theirs or none. It is not split along mesh axes that an earlier axis of the array has taken.
 """
 
 import dataclasses
@@ -47,8 +47,8 @@ class Layout:
         table, taken, spec = TABLES[self.table], set(), []
         for size, name in zip(shape, logical_axes, strict=False):
             axes = tuple(a for a in table.get(name, ()) if self.mesh.shape[a] > 1 and a not in taken)
-            if size % math.prod(self.mesh.shape[a] for a in axes):
-                axes = ()
+            while axes and size % math.prod(self.mesh.shape[a] for a in axes):
+                axes = axes[:-1] if name != "batch" else ()
             taken.update(axes)
             spec.append(axes or None)
         while spec and spec[-1] is None:

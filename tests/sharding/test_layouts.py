@@ -14,7 +14,7 @@ import numpy as np
 import optax
 import pytest
 import sharded
-from jax.sharding import PartitionSpec
+from jax.sharding import AbstractMesh, PartitionSpec
 
 from spct_jax import checkpoints, sharding
 from spct_jax import config as config_lib
@@ -87,6 +87,10 @@ def test_axes_are_left_whole_where_the_devices_do_not_divide_them():
     assert layout.resolve((4, 2, 2), ("batch", "kv_heads", "heads_per_kv")).spec == PartitionSpec(None, ("tensor",))
     assert layout.resolve((4, 1, 2), ("batch", "kv_heads", "heads_per_kv")).spec == PartitionSpec(None, None, ("tensor",))
     assert layout.resolve((3, 5), ("heads", "ffw")).spec == PartitionSpec()
+    over_two = sharding.Layout(AbstractMesh((1, 4, 4), strategies.AXES), "fsdp")
+    widths = {1008: PartitionSpec(("fsdp", "tensor")), 1004: PartitionSpec(("fsdp",)), 1002: PartitionSpec()}
+    assert {width: over_two.resolve((width,), ("embed",)).spec for width in widths} == widths
+    assert over_two.resolve((4,), ("batch",)).spec == PartitionSpec()
     params = checkpoints.abstract_params(dataclasses.replace(sizes.toy(64), num_heads=2, num_kv_heads=1))
     specs = jax.tree.map(lambda s: s.spec, layout.params(params))["blocks"]["0"]["attn"]
     assert specs["q"] == PartitionSpec(None, None, ("tensor",)) and specs["k"] == PartitionSpec()
