@@ -29,7 +29,7 @@ from spct_jax.reporting.plots import BLUE, GREY, VERMILLION
 from spct_jax.sharding.config import MeshConfig
 
 RATES = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
-LABELLED = (0.002, 0.02, 0.05, 0.1, 0.2)
+LABELLED = (0.002, 0.02, 0.2)
 """Those named in the picture, where the others would crowd."""
 
 FLAGS = flags.FlagValues()
