@@ -68,10 +68,7 @@ def describe(error: BaseException | None) -> tuple[str, int] | None:
     if _REFUSED.search(str(error)):
         return one_line(error), WRONG
     if isinstance(error, MemoryError) or _MEMORY.search(str(error)):
-        return (
-            f"out of memory ({one_line(error)}); see mesh, accumulate, slots and batch_size",
-            WRONG,
-        )
+        return f"out of memory ({one_line(error)}); see mesh, accumulate, slots and batch_size", WRONG
     return describe(error.__cause__)
 
 

@@ -21,7 +21,6 @@ SCHEME = "gs://"
 """How the name of an object of Google Cloud Storage begins."""
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:/")
 _OBJECT = re.compile(r"gs://[a-z0-9][a-z0-9._-]+(/.*)?", re.DOTALL)
-
 _NAMES_NOTHING = "not the name of anything in a bucket (gs://bucket/name; a bucket's own is of small letters, digits and . _ -)"
 
 
