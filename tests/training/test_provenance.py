@@ -43,6 +43,16 @@ def test_every_field_is_read_by_a_stage_or_free(micro_config, tmp_path):
     read = {field for stage in STAGES for field in provenance.read_by(stage, micro_config, found)}
     left = {field for field in found if not provenance.is_free(field)} - read
     assert left == {"data.development", "data.toy.development"}
+    free = (
+        "mesh.tensor",
+        "rl.slots",
+        "rejection.slots",
+        "sft.accumulate",
+        "meta_rm.accumulate",
+        "model.remat",
+        "checkpoint.keep",
+    )
+    assert all(map(provenance.is_free, free)) and not any(map(provenance.is_free, ("rl.batch_size", "model.width", "seed")))
     micro_config.stages, micro_config.meta_rm.policy_data = ("sft", "meta_rm"), "draws"
     assert "rejection.samples" in provenance.read_by("meta_rm", micro_config, found)
 
