@@ -56,3 +56,9 @@ def test_every_library_of_the_package_is_pinned():
     block = (ROOT / "setup.py").read_text().partition("install_requires=[")[2].partition("]")[0]
     needed = {name.replace("_", "-").lower() for name in re.findall(r'"([\w-]+)"', block)} | {"jax", "jaxlib", "libtpu"}
     assert {"flax", "pyyaml"} < needed <= pinned, needed - pinned
+
+
+def test_without_xmanager_its_launcher_is_one_line_and_exit_2():
+    code = "import runpy, sys; sys.modules['xmanager'] = None; runpy.run_path('launch/xm_launch.py')"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2 and done.stderr.startswith("error: needs XManager (pip") and done.stderr.count("\n") == 1

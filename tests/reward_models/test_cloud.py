@@ -13,6 +13,7 @@ from spct_jax.data.comparison import Comparison, Turn
 from spct_jax.errors import InputError
 from spct_jax.reward_models import cloud
 from spct_jax.reward_models.cloud import Cloud, CloudOptions, Critic
+from spct_jax.sampling import SamplingParams
 from spct_jax.sampling.engine_size import USABLE, Sizes
 
 SHOWN = Comparison(conversation=[Turn("user", "I need wifi.")], responses=["Alba has wifi.", "No."], scores=[1, 0], id="x")
@@ -35,6 +36,17 @@ def test_a_critique_depends_on_its_prompt_its_id_and_its_number_only():
     assert cloud.draw(critic(), prompts, ["x/0", "x/1"], chosen) == drawn[3]
     (alone,) = cloud.draw(critic(), prompts[1:], ["x/1"], options)
     assert alone == drawn[3][1] and len(set(map(tuple, drawn[3][1]))) == 3
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"), [({"k": 0}, "k: 0"), ({"temperature": -1.0}, "temperature: -1"), ({"top_p": 0.0}, "top_p")]
+)
+def test_options_out_of_range_are_named(wrong, says):
+    with pytest.raises(InputError, match=says):
+        CloudOptions(**wrong)
+    if "k" not in wrong:
+        with pytest.raises(InputError, match=says.partition(":")[0]):
+            SamplingParams(**{"temperature": 1.0, "stop_ids": (1,)} | wrong)
 
 
 def test_options_reach_the_engine_and_prompts_up_to_the_critics_positions_are_drawn_for(monkeypatch):

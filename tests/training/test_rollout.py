@@ -17,7 +17,7 @@ from spct_jax.grm import rewards
 from spct_jax.grm.config import PromptConfig
 from spct_jax.grm.prompts import Prompter
 from spct_jax.grm.template import load_template
-from spct_jax.sampling import Shape
+from spct_jax.sampling import Shape, engine_size
 from spct_jax.toy import demonstrator
 from spct_jax.toy.config import ToyConfig
 from spct_jax.training import parameters, rejection, rollout
@@ -88,6 +88,21 @@ def test_no_bit_of_a_draw_that_refills_depends_on_what_else_is_drawn(micro_confi
 
     whole, part = draw([5, 0, 3, 8, 1, 7, 2, 11, 4], 4), draw([2, 5, 11], 2)
     assert len(whole) == 9 and part == {name: tuple(x[:2] for x in whole[name]) for name in part}
+
+
+def test_a_stage_that_chose_its_slots_is_not_gone_on_with_where_there_is_less_memory(micro_config, tmp_path, monkeypatch):
+    run = pipeline.prepare(micro_config, tmp_path)
+    shapes = []
+    for there in (16, 32):
+        monkeypatch.setattr(engine_size, "memory_of", lambda _, there=there: there << 30)
+        shapes.append(rollout.shape_of(run, "rl", slots=0, prompts=8, samples=4))
+    assert shapes[0] == shapes[1]
+    monkeypatch.setattr(engine_size, "memory_of", lambda _: 8 << 30)
+    with pytest.raises(
+        InputError, match=r"^rl: shapes were chosen for 16\.00 GiB .* these have 8\.00: go on with a config\.rl\.slots"
+    ):
+        rollout.shape_of(run, "rl", slots=0, prompts=8, samples=4)
+    assert rollout.shape_of(run, "rl", slots=8, prompts=8, samples=4).rows
 
 
 def test_a_comparison_that_comes_up_again_in_a_step_is_drawn_anew(micro_config, tmp_path, monkeypatch):
