@@ -184,8 +184,8 @@ def check(config: Config, workdir: Path, values: dict[str, Any]) -> None:
         old, new = files.read_json(path), read_by(stage, config, values)
         if not (FITTING in old and FITTING in new and _reads_on(stage, config, workdir)):
             old, new = ({field: value for field, value in one.items() if field != FITTING} for one in (old, new))
-        differing = (field for field in old.keys() | new.keys() if not is_free(field))  # what an earlier version kept, too
-        for field in sorted(differing, key=lambda field: (field != "data", field)):
+        compared = (field for field in old.keys() | new.keys() if not is_free(field))  # earlier versions kept free ones, too
+        for field in sorted(compared, key=lambda field: (field != "data", field)):
             if old.get(field) != new.get(field) and not (field == "tokenizer.model" and field not in new):
                 raise InputError(_difference(config, workdir, stage, field, old.get(field), new.get(field)))
 
