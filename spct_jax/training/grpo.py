@@ -76,11 +76,14 @@ def grpo_loss(
     mask = completion_mask(groups)
     # Of completion tokens only: after them, exp may be infinite, and 0 times infinity is NaN.
     log_ratio = jnp.where(mask > 0, logprobs - old, 0)
-    ratio = _finite_exp(log_ratio)
+    # 60 is far above any clip, and exp(60) is finite: an infinite ratio would have a NaN gradient where it is clipped.
+    ratio = jnp.exp(jnp.minimum(log_ratio, 60))
     gain = batch.advantages[..., None]
     surrogate = jnp.minimum(ratio * gain, jnp.clip(ratio, 1 - clip, 1 + clip) * gain)
-    log_ref_ratio = jnp.where(mask > 0, batch.ref_logprobs - logprobs, 0)
-    kl = _finite_exp(log_ref_ratio) - log_ref_ratio - 1
+    # Of a token that the policy has all but ruled out, the estimate would be infinite, and NaN even where beta is 0.
+    reference = jnp.minimum(batch.ref_logprobs, jax.lax.stop_gradient(logprobs) + 20)
+    log_ref_ratio = jnp.where(mask > 0, reference - logprobs, 0)
+    kl = jnp.exp(log_ref_ratio) - log_ref_ratio - 1
     per_sequence = ((surrogate - hyperparameters.beta * kl) * mask).sum(-1) / jnp.maximum(mask.sum(-1), 1)
     tokens, sequences = mask.sum(), float(per_sequence.size)
     loss = -per_sequence.sum() / total
@@ -100,11 +103,6 @@ def grpo_loss(
         **buckets.usage(groups),
     }
     return loss, (metrics, logprobs)
-
-
-def _finite_exp(log_ratio: Float[Array, "B G T"]) -> Float[Array, "B G T"]:
-    """exp, cut at exp(60), far above any clip: an infinite ratio has a NaN gradient where it is clipped or weighs nothing."""
-    return jnp.exp(jnp.minimum(log_ratio, 60))
 
 
 def make_step(
